@@ -1,0 +1,78 @@
+"""Every variable this service reads from its environment, with type and default.
+
+The only reader of os.environ. `NAME_FILE` holds the path of a file whose content is used as
+NAME: that is how Docker and Kubernetes hand over secrets. A `.env` file in the project's root
+is read in development; the environment wins over it.
+"""
+
+import sys
+from pathlib import Path
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# Published in .env.example and the guide: good enough for one machine, refused in production.
+KNOWN_DEFAULTS = {
+    "dev-secret-key",
+    "dev-secret-key-change-in-production",
+    "dev-secret-key-change-in-production-0123456789",
+}
+DEVELOPMENT_SECRET = "dev-secret-key-change-in-production-0123456789"  # noqa: S105
+
+env = environ.FileAwareEnv(
+    # Who and where
+    SERVICE_NAME=(str, "conversation-service"),
+    ENVIRONMENT=(str, "development"),
+    HOST=(str, "0.0.0.0"),  # noqa: S104
+    PORT=(int, 8003),
+    LOG_LEVEL=(str, "INFO"),
+    DEBUG=(bool, False),
+    RELOAD=(bool, False),
+    WEB_CONCURRENCY=(int, 2),
+    REQUEST_TIMEOUT=(float, 30.0),
+    # How long a client may take to send a request's head, and its body
+    CLIENT_HEAD_TIMEOUT_S=(float, 10.0),
+    CLIENT_BODY_TIMEOUT_S=(float, 20.0),
+    WORKER_TMP_DIR=(str, "/dev/shm" if sys.platform == "linux" else ""),  # noqa: S108
+    ACCESS_LOG=(bool, False),
+    # `make run` and the tests: where they keep things, and the MongoDB they bring along
+    VAR_DIR=(str, str(BASE_DIR / "var")),
+    MONGOD_BIN=(str, ""),
+    EMBEDDED_MONGODB_PORT=(int, 27_017),
+    # Django
+    SECRET_KEY=(str, ""),
+    SECRET_KEY_FALLBACKS=(list, []),
+    ALLOWED_HOSTS=(list, []),
+    CSRF_TRUSTED_ORIGINS=(list, []),
+    # MongoDB and Redis
+    MONGODB_URL=(str, ""),
+    MONGODB_DATABASE=(str, "conversation_service"),
+    MONGODB_TIMEOUT_MS=(int, 5_000),
+    CONNECTION_POOL_MIN=(int, 5),
+    CONNECTION_POOL_MAX=(int, 20),
+    REDIS_URL=(str, ""),
+    # The neighbours
+    AUTH_SERVICE_URL=(str, "http://localhost:8001"),
+    CHARACTERS_SERVICE_URL=(str, "http://localhost:8002"),
+    MESSAGE_SERVICE_URL=(str, "http://localhost:8004"),
+    # Who is calling
+    JWT_SECRET_KEY=(str, ""),
+    JWT_ALGORITHM=(str, "HS256"),
+    JWT_JWKS_URL=(str, ""),
+    JWT_ISSUER=(str, ""),
+    JWT_AUDIENCE=(str, ""),
+    JWT_USER_ID_CLAIM=(str, "user_id"),
+    JWT_LEEWAY_S=(int, 10),
+    # The rules of conversations
+    MAX_TOKENS_CEILING=(int, 4_096),
+    CONTEXT_WINDOW_CEILING=(int, 8_192),
+    TRASH_DAYS=(int, 30),
+    TOMBSTONE_DAYS=(int, 90),
+)
+environ.Env.read_env(BASE_DIR / ".env")
+
+
+def settings_module() -> str:
+    """Return the settings module that ENVIRONMENT chooses, for DJANGO_SETTINGS_MODULE."""
+    return f"config.settings.{env('ENVIRONMENT')}"

@@ -1,0 +1,161 @@
+"""What every environment shares."""
+
+from django.utils.translation import gettext_lazy as _
+
+from config.env import BASE_DIR, env
+
+SERVICE_NAME = env("SERVICE_NAME")
+ENVIRONMENT = env("ENVIRONMENT")
+VERSION = "0.1.0"
+
+SECRET_KEY = env("SECRET_KEY")
+SECRET_KEY_FALLBACKS = env("SECRET_KEY_FALLBACKS")
+DEBUG = env("DEBUG")
+ALLOWED_HOSTS = env("ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = env("CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "config.apps.MongoAdminConfig",
+    "config.apps.MongoAuthConfig",
+    "config.apps.MongoContentTypesConfig",
+    "config.apps.MongoSessionsConfig",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_mongodb_backend",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "conversation_service",
+    "conversations",
+]
+
+# Those named Console… do nothing outside of /admin/.
+MIDDLEWARE = [
+    "conversation_service.middleware.RequestId",
+    "conversation_service.middleware.ApiPaths",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "conversation_service.middleware.ConsoleCommon",
+    "conversation_service.middleware.ConsoleSession",
+    "conversation_service.middleware.ConsoleCsrf",
+    "conversation_service.middleware.ConsoleAuthentication",
+    "conversation_service.middleware.ConsoleMessages",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+# W003 looks for CsrfViewMiddleware by its name; ours is a subclass that guards the console,
+# the only place with cookies.
+SILENCED_SYSTEM_CHECKS = ["security.W003"]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+APPEND_SLASH = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "conversation_service.mongodb.engine",
+        "HOST": env("MONGODB_URL"),
+        "NAME": env("MONGODB_DATABASE"),
+        "OPTIONS": {
+            "appname": SERVICE_NAME,
+            "minPoolSize": env("CONNECTION_POOL_MIN"),
+            "maxPoolSize": env("CONNECTION_POOL_MAX"),
+            "w": "majority",
+            "journal": True,
+            "retryWrites": True,
+            # Bounds every operation from the choice of a server to its last byte, in
+            # milliseconds; 0 (management commands) means none. Below gunicorn's timeout.
+            "timeoutMS": env("MONGODB_TIMEOUT_MS"),
+        },
+    },
+}
+DATABASE_ROUTERS = ["django_mongodb_backend.routers.MongoRouter"]
+DEFAULT_AUTO_FIELD = "django_mongodb_backend.fields.ObjectIdAutoField"
+MIGRATION_MODULES = {
+    "admin": "config.mongo_migrations.admin",
+    "auth": "config.mongo_migrations.auth",
+    "contenttypes": "config.mongo_migrations.contenttypes",
+}
+REDIS_URL = env("REDIS_URL")
+
+AUTH_SERVICE_URL = env("AUTH_SERVICE_URL")
+CHARACTERS_SERVICE_URL = env("CHARACTERS_SERVICE_URL")
+MESSAGE_SERVICE_URL = env("MESSAGE_SERVICE_URL")
+
+JWT_SECRET_KEY = env("JWT_SECRET_KEY")
+JWT_ALGORITHM = env("JWT_ALGORITHM")
+JWT_JWKS_URL = env("JWT_JWKS_URL")
+JWT_ISSUER = env("JWT_ISSUER")
+JWT_AUDIENCE = env("JWT_AUDIENCE")
+JWT_USER_ID_CLAIM = env("JWT_USER_ID_CLAIM")
+JWT_LEEWAY_S = env("JWT_LEEWAY_S")
+
+MAX_TOKENS_CEILING = env("MAX_TOKENS_CEILING")
+CONTEXT_WINDOW_CEILING = env("CONTEXT_WINDOW_CEILING")
+TRASH_DAYS = env("TRASH_DAYS")
+TOMBSTONE_DAYS = env("TOMBSTONE_DAYS")
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["conversation_service.authentication.UserAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["conversation_service.rendering.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["conversation_service.rendering.JSONParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "conversation_service.rendering.JSONNegotiation",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "conversation_service.exception_handler.handle",
+    "UNAUTHENTICATED_USER": None,
+}
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", _("English")), ("es", _("Spanish"))]
+LOCALE_PATHS = [BASE_DIR / "conversation_service" / "locale", BASE_DIR / "conversations" / "locale"]
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "var" / "static"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"request_id": {"()": "conversation_service.observability.logs.AddRequestId"}},
+    "formatters": {
+        "line": {
+            "()": "conversation_service.observability.logs.WithoutDocuments",
+            "format": "{asctime} {levelname} {name} [{request_id}] {message}",
+            "style": "{",
+        },
+    },
+    "handlers": {
+        "stdout": {
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+            "formatter": "line",
+            "filters": ["request_id"],
+        },
+    },
+    # It repeats every answer from 400 up, which is the caller's business.
+    "loggers": {"django.request": {"level": "ERROR"}},
+    "root": {"handlers": ["stdout"], "level": env("LOG_LEVEL")},
+}

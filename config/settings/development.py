@@ -1,0 +1,14 @@
+"""One machine, one person. The secrets are public and refused elsewhere."""
+
+from config.env import DEVELOPMENT_SECRET, env
+from config.settings.base import *
+
+SECRET_KEY = SECRET_KEY or DEVELOPMENT_SECRET
+JWT_SECRET_KEY = JWT_SECRET_KEY or DEVELOPMENT_SECRET
+ALLOWED_HOSTS = ALLOWED_HOSTS or ["*"]
+DEBUG = env("DEBUG", default=True)
+DATABASES["default"]["HOST"] = env("MONGODB_URL") or "mongodb://127.0.0.1:27017/?replicaSet=rs0"
+
+# Static files straight from the packages: nothing to collect.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = True

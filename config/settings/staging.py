@@ -1,0 +1,3 @@
+"""Staging: production itself, so that what passes here passes there."""
+
+from config.settings.production import *

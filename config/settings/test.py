@@ -1,0 +1,21 @@
+"""The test suite: independent of the caller's environment but for the two servers it uses."""
+
+from config.env import DEVELOPMENT_SECRET, env
+from config.settings.base import *
+
+ENVIRONMENT = "test"
+SECRET_KEY = JWT_SECRET_KEY = DEVELOPMENT_SECRET
+SECRET_KEY_FALLBACKS: list[str] = []
+JWT_ALGORITHM = "HS256"
+JWT_JWKS_URL = JWT_ISSUER = JWT_AUDIENCE = ""
+DEBUG = False
+ALLOWED_HOSTS = ["testserver"]
+
+# A test that forgets to ask for a database still cannot reach a real one.
+DATABASES["default"]["NAME"] = f"test_{env('MONGODB_DATABASE')}"
+DATABASES["default"]["TEST"] = {"NAME": DATABASES["default"]["NAME"]}
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast; nothing to protect
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = True
+REST_FRAMEWORK["TEST_REQUEST_DEFAULT_FORMAT"] = "json"

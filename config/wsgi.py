@@ -1,0 +1,11 @@
+"""The door for gunicorn."""
+
+import os  # noqa: TID251
+
+from django.core.wsgi import get_wsgi_application
+
+from config.env import settings_module
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module())  # noqa: TID251
+
+application = get_wsgi_application()
