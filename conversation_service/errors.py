@@ -1,0 +1,125 @@
+"""Failures a caller can act on. How they look on the wire is in exception_handler.py."""
+
+from http import HTTPStatus
+from typing import Any
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+Message = str | Promise
+
+
+class ServiceError(Exception):
+    """A failure with a stable code. Clients switch on `code`; people read the message.
+
+    `title` names the kind of failure, `message` this one; both are translated when rendered.
+    `details` may hold JSON values only, and never another service's body.
+    """
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "VALIDATION_ERROR"
+    title: Message = _("The request is not valid")
+
+    def __init__(
+        self, message: Message = "", *, headers: dict[str, str] | None = None, **details: Any
+    ) -> None:
+        super().__init__(message)
+        self.message = message or self.title
+        self.details = details
+        self.headers = headers or {}
+
+
+class TokenMissing(ServiceError):
+    status = HTTPStatus.UNAUTHORIZED
+    code = "AUTH_TOKEN_MISSING"
+    title = _("No access token was sent")
+
+
+class TokenExpired(ServiceError):
+    status = HTTPStatus.UNAUTHORIZED
+    code = "AUTH_TOKEN_EXPIRED"
+    title = _("The access token has expired")
+
+
+class TokenInvalid(ServiceError):
+    status = HTTPStatus.UNAUTHORIZED
+    code = "AUTH_TOKEN_INVALID"
+    title = _("The access token is not valid")
+
+
+class InsufficientPermissions(ServiceError):
+    status = HTTPStatus.FORBIDDEN
+    code = "INSUFFICIENT_PERMISSIONS"
+    title = _("This credential may not do that")
+
+
+class AuthUnavailable(ServiceError):
+    """The keys to check a token with cannot be had; the token may well be good."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "AUTH_UNAVAILABLE"
+    title = _("Authentication is unavailable")
+
+
+class DatabaseUnavailable(ServiceError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "DATABASE_UNAVAILABLE"
+    title = _("The database is unavailable")
+
+
+class PayloadTooLarge(ServiceError):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "PAYLOAD_TOO_LARGE"
+    title = _("The request body is too large")
+
+
+class InvalidCursor(ServiceError):
+    code = "INVALID_CURSOR"
+    title = _("The cursor is not valid here")
+
+
+class PageTooDeep(ServiceError):
+    code = "PAGE_TOO_DEEP"
+    title = _("That page is too deep; follow the cursor instead")
+
+
+class RouteNotFound(ServiceError):
+    status = HTTPStatus.NOT_FOUND
+    code = "NOT_FOUND"
+    title = _("There is nothing at this address")
+
+
+class MethodNotAllowed(ServiceError):
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    code = "METHOD_NOT_ALLOWED"
+    title = _("This method is not allowed here")
+
+
+class NotAcceptable(ServiceError):
+    status = HTTPStatus.NOT_ACCEPTABLE
+    code = "NOT_ACCEPTABLE"
+    title = _("Only JSON can be sent back")
+
+
+class UnsupportedMediaType(ServiceError):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    title = _("Send plain JSON in UTF-8")
+
+
+class LengthRequired(ServiceError):
+    status = HTTPStatus.LENGTH_REQUIRED
+    code = "LENGTH_REQUIRED"
+    title = _("The length of the body must be announced")
+
+
+class Forbidden(ServiceError):
+    status = HTTPStatus.FORBIDDEN
+    code = "FORBIDDEN"
+    title = _("This request is refused")
+
+
+class InternalError(ServiceError):
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    code = "INTERNAL_ERROR"
+    title = _("Something went wrong on our side")

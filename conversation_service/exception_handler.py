@@ -1,0 +1,173 @@
+"""The one shape in which failures leave the service, whoever raised them."""
+
+import logging
+import secrets
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import (
+    BadRequest,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
+from django.core.signals import got_request_exception
+from django.db import DatabaseError
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from pymongo.errors import ConnectionFailure, PyMongoError
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+
+from conversation_service import errors, rendering
+from conversation_service.errors import ServiceError
+from conversation_service.observability.logs import request_id
+
+logger = logging.getLogger(__name__)
+
+MAX_ECHO = 100  # characters of the caller's input that any answer repeats
+MAX_FIELD_ERRORS = 50
+RETRY_AFTER_S = "2"
+
+# The family of a failure, for clients that handle a status as a whole.
+_TYPES = {
+    400: "ValidationError",
+    401: "AuthenticationError",
+    403: "PermissionError",
+    404: "NotFoundError",
+    409: "ConflictError",
+    410: "GoneError",
+    412: "PreconditionFailedError",
+    413: "PayloadTooLargeError",
+    422: "UnprocessableError",
+    428: "PreconditionRequiredError",
+    429: "RateLimitError",
+    500: "InternalError",
+    503: "ServiceUnavailableError",
+}
+
+# What the frameworks raise, in our words.
+_MEANINGS: dict[type[Exception], type[ServiceError]] = {
+    drf.MethodNotAllowed: errors.MethodNotAllowed,
+    drf.NotFound: errors.RouteNotFound,
+    Http404: errors.RouteNotFound,
+    drf.PermissionDenied: errors.Forbidden,
+    PermissionDenied: errors.Forbidden,
+    RequestDataTooBig: errors.PayloadTooLarge,
+    SuspiciousOperation: ServiceError,
+    BadRequest: ServiceError,
+    UnreadablePostError: ServiceError,
+}
+
+
+def handle(exc: Exception, context: dict[str, Any]) -> Response:
+    """Render any exception that left a view of the API (DRF's EXCEPTION_HANDLER)."""
+    request = context["request"]
+    failure = _understand(exc)
+    if failure is None:
+        failure = errors.InternalError()
+        got_request_exception.send(sender=handle, request=request)
+        logger.error("Unhandled in %s %s", request.method, request.path, exc_info=exc)
+    return Response(
+        _body(failure, request.path),
+        status=failure.status,
+        headers=failure.headers,
+        content_type=_content_type(request),
+    )
+
+
+def failure_response(request: HttpRequest, failure: ServiceError) -> HttpResponse:
+    """Render a failure outside of DRF's views."""
+    return HttpResponse(
+        rendering.dumps(_body(failure, request.path)),
+        status=failure.status,
+        headers=failure.headers,
+        content_type=_content_type(request),
+    )
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return failure_response(request, _understand(exception) or ServiceError())
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return failure_response(request, errors.Forbidden())
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return failure_response(request, errors.RouteNotFound())
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return failure_response(request, errors.InternalError())
+
+
+def _understand(exc: Exception) -> ServiceError | None:
+    """Return the failure that an exception means to the caller, or None for a bug of ours.
+
+    The ORM wraps the driver's errors in DatabaseError, PyMongo's own calls do not: both
+    spellings of "MongoDB did not answer" mean the same.
+    """
+    driver_error = exc.__cause__ if isinstance(exc, DatabaseError) else exc
+    if isinstance(driver_error, PyMongoError) and (
+        isinstance(driver_error, ConnectionFailure) or driver_error.timeout
+    ):
+        logger.error("MongoDB did not answer: %s", type(driver_error).__name__)
+        return errors.DatabaseUnavailable(headers={"Retry-After": RETRY_AFTER_S})
+
+    if isinstance(exc, ServiceError):
+        return exc
+    if isinstance(exc, drf.ValidationError):
+        return _invalid_input(exc)
+    if isinstance(exc, drf.ParseError):
+        return ServiceError(str(exc.detail))
+    meanings = (meaning for kind, meaning in _MEANINGS.items() if isinstance(exc, kind))
+    return next((meaning() for meaning in meanings), None)
+
+
+def _invalid_input(exc: drf.ValidationError) -> ServiceError:
+    found = list(_field_errors(exc.detail))
+    failure = ServiceError(errors=found[:MAX_FIELD_ERRORS])
+    if all(error["code"] == "UNKNOWN_FIELD" for error in found):
+        failure.code = "UNKNOWN_FIELD"
+    return failure
+
+
+def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
+    """Flatten DRF's nested errors; pointers are RFC 6901, cut to what may be echoed."""
+    if isinstance(detail, drf.ErrorDetail):
+        yield {"pointer": pointer[:MAX_ECHO], "code": detail.code, "message": str(detail)}
+    elif isinstance(detail, dict):
+        for key, inner in detail.items():
+            step = str(key).replace("~", "~0").replace("/", "~1")
+            yield from _field_errors(inner, pointer if key == "" else f"{pointer}/{step}")
+    else:
+        for index, inner in enumerate(detail):
+            leaf = isinstance(inner, drf.ErrorDetail)
+            yield from _field_errors(inner, pointer if leaf else f"{pointer}/{index}")
+
+
+def _body(failure: ServiceError, path: str) -> dict[str, Any]:
+    error_id = secrets.token_hex(8)
+    if failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("Answering %s %s, error id %s", failure.status, failure.code, error_id)
+    return {
+        "type": "about:blank",
+        "title": str(failure.title),
+        "status": failure.status,
+        "detail": str(failure.message),
+        "instance": path[:MAX_ECHO],
+        "error": {
+            "code": failure.code,
+            "type": _TYPES.get(failure.status, "RequestError"),
+            "message": str(failure.message),
+            "details": failure.details,
+            "error_id": error_id,
+            "request_id": request_id.get(),
+        },
+    }
+
+
+def _content_type(request: Any) -> str:
+    wants_problem = "application/problem+json" in request.META.get("HTTP_ACCEPT", "")
+    return "application/problem+json" if wants_problem else "application/json"

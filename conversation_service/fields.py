@@ -1,0 +1,107 @@
+"""Serializer fields that take JSON at its word: no number is a string, no boolean a number."""
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+# Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
+_NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
+
+
+class StrictSerializer(serializers.Serializer):
+    """Refuses fields that it does not declare, so that a misspelt one is never lost silently.
+
+    An instance without data is a reusable validator: `run_validation(data)` keeps no state and
+    spares the copy of all fields that each new instance makes.
+    """
+
+    def to_internal_value(self, data: Any) -> Any:
+        unknown = data.keys() - self.fields.keys() if isinstance(data, Mapping) else set()
+        errors: dict[str, Any] = {
+            name: [ErrorDetail(_("There is no such field."), code="UNKNOWN_FIELD")]
+            for name in sorted(unknown)
+        }
+        try:
+            value = super().to_internal_value(data)
+        except ValidationError as invalid:
+            if isinstance(invalid.detail, dict):
+                errors = invalid.detail | errors
+        if errors:
+            raise ValidationError(errors)
+        return value
+
+
+class Text(serializers.CharField):
+    """A string of at most `max_length` code points, in NFC, without NUL."""
+
+    default_error_messages = {"invalid": _("This must be a string.")}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**({"trim_whitespace": False} | kwargs))
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if isinstance(data, str):
+            data = unicodedata.normalize("NFC", data)
+        elif data is not None and data is not serializers.empty:
+            self.fail("invalid")
+        return super().run_validation(data)
+
+
+class Line(Text):
+    """Text on one line: surrounding space is cut off, control characters are refused."""
+
+    default_error_messages = {"control": _("Control characters are not allowed.")}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=True, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        line: str = super().to_internal_value(data)
+        if any(unicodedata.category(character) in _NOT_IN_A_LINE for character in line):
+            self.fail("control")
+        return line
+
+
+class Integer(serializers.IntegerField):
+    def to_internal_value(self, data: Any) -> int:
+        if not isinstance(data, int) or isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+
+class Number(serializers.FloatField):
+    def to_internal_value(self, data: Any) -> float:
+        if not isinstance(data, int | float) or isinstance(data, bool) or not math.isfinite(data):
+            self.fail("invalid")
+        return float(data)
+
+
+class Flag(serializers.BooleanField):
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input=type(data).__name__)
+        return data
+
+
+class Moment(serializers.DateTimeField):
+    """An RFC 3339 time with an offset, cut to milliseconds, in UTC. Naive times are refused."""
+
+    default_error_messages = {
+        "invalid": _("Write a time as 2026-01-15T15:00:00Z, with Z or an offset."),
+    }
+
+    def to_internal_value(self, data: Any) -> datetime:
+        try:
+            moment = datetime.fromisoformat(data)
+            if moment.tzinfo is None:
+                self.fail("invalid")
+            moment = moment.astimezone(UTC)
+        except (TypeError, ValueError, OverflowError):
+            self.fail("invalid")
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

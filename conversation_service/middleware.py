@@ -1,0 +1,92 @@
+"""What happens to every request before a view sees it."""
+
+import re
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.middleware.common import CommonMiddleware
+from django.middleware.csrf import CsrfViewMiddleware
+
+from conversation_service.errors import LengthRequired
+from conversation_service.exception_handler import failure_response
+from conversation_service.observability.logs import request_id
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+_ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_API = ("/api/", "/internal/")
+_CONSOLE = "/admin/"
+
+
+class RequestId:
+    """Accept or make the id that ties an answer to its log lines, and always return it."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        sent = request.META.get("HTTP_X_REQUEST_ID", "")
+        chosen = sent if _ACCEPTED_REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
+        request_id.set(chosen)
+        response = self.get_response(request)
+        response.headers["X-Request-ID"] = chosen
+        return response
+
+
+class ApiPaths:
+    """Let every path of the API end with or without a slash, without a redirect.
+
+    Also refuse a body of unannounced length: WSGI would hand it to Django as an empty one.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info.startswith(_API):
+            request.path_info = request.path_info.removesuffix("/")
+            if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
+                return failure_response(request, LengthRequired())
+        return self.get_response(request)
+
+
+class _ConsoleOnly:
+    """Skip a middleware of Django's outside the console: nothing else has cookies or forms."""
+
+    get_response: GetResponse
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info.startswith(_CONSOLE):
+            return super().__call__(request)  # type: ignore[misc, no-any-return]
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, *view: Any) -> HttpResponse | None:
+        inherited = getattr(super(), "process_view", None)
+        if inherited and request.path_info.startswith(_CONSOLE):
+            return inherited(request, *view)  # type: ignore[no-any-return]
+        return None
+
+
+class ConsoleCommon(_ConsoleOnly, CommonMiddleware):
+    """Check the Host header, which the API never uses: probes and Prometheus call by pod IP."""
+
+
+class ConsoleSession(_ConsoleOnly, SessionMiddleware):
+    pass
+
+
+class ConsoleCsrf(_ConsoleOnly, CsrfViewMiddleware):
+    pass
+
+
+class ConsoleAuthentication(_ConsoleOnly, AuthenticationMiddleware):
+    pass
+
+
+class ConsoleMessages(_ConsoleOnly, MessageMiddleware):
+    pass

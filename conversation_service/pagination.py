@@ -1,0 +1,80 @@
+"""Signed keyset cursors.
+
+A cursor names the row that a page is bordered by: the value of the sort key and the `_id`. It is
+opaque, it gives no authority, and its signature binds it to the user, filter and sort that it was
+made for, so that it cannot silently continue another list.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import orjson
+from bson import ObjectId
+from django.core.signing import BadSignature, Signer
+
+from conversation_service.errors import InvalidCursor
+
+Side = Literal["after", "from", "before", "upto"]
+
+_SIGNER = Signer(salt="conversation_service.pagination", sep=".")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_CURSOR_CHARACTERS = 2_048
+
+
+@dataclass(frozen=True)
+class Position:
+    """Rows `after` or `before` a row of the list; `from` and `upto` include the row itself."""
+
+    side: Side
+    value: str | datetime
+    id: ObjectId
+
+    @property
+    def backwards(self) -> bool:
+        return self.side in {"before", "upto"}
+
+    def condition(self, key: str, *, ascending: bool) -> dict[str, Any]:
+        """Return the filter for the rows on that side, in a form that an index bounds.
+
+        `key` and `_id` must be the last keys of the index, both in the same direction.
+        """
+        beyond = "$lt" if ascending == self.backwards else "$gt"
+        border = f"{beyond}e" if self.side in {"from", "upto"} else beyond
+        return {
+            key: {f"{beyond}e": self.value},
+            "$or": [{key: {beyond: self.value}}, {"_id": {border: self.id}}],
+        }
+
+
+def encode(position: Position, *, binding: str) -> str:
+    value = position.value
+    if isinstance(value, datetime):
+        value = _milliseconds(value)
+    payload = orjson.dumps([position.side, value, str(position.id)])
+    text = base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
+    return f"{text}.{_SIGNER.signature(f'{text}.{binding}')}"
+
+
+def decode(cursor: str, *, binding: str) -> Position:
+    """Return the position, or raise InvalidCursor if it was not made by us for this very list."""
+    text, _, signature = cursor.partition(".")
+    try:
+        if len(cursor) > MAX_CURSOR_CHARACTERS:
+            raise InvalidCursor
+        _SIGNER.unsign(f"{text}.{binding}.{signature}")
+        padded = text + "=" * (-len(text) % 4)
+        side, value, row_id = orjson.loads(base64.urlsafe_b64decode(padded))
+    except (BadSignature, UnicodeError, binascii.Error, orjson.JSONDecodeError):
+        raise InvalidCursor from None
+    if isinstance(value, int):
+        value = _EPOCH + timedelta(milliseconds=value)
+    return Position(side, value, ObjectId(row_id))
+
+
+def _milliseconds(moment: datetime) -> int:
+    """Return milliseconds since the epoch; a naive time, as PyMongo reads it, is UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(milliseconds=1)

@@ -1,0 +1,43 @@
+"""ETags that name versions, and the If-Match header (RFC 9110 section 13.1.1)."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.translation import gettext_lazy as _
+from rest_framework.request import Request
+
+from conversation_service.errors import ServiceError
+
+_ENTITY_TAGS = re.compile(r'\s*(?:W/)?"[^"\s]*"\s*(?:,\s*(?:W/)?"[^"\s]*"\s*)*')
+_STRONG_VERSION = re.compile(r'(?<!W/)"v(\d{1,9})"')
+
+
+def etag(version: int) -> str:
+    return f'"v{version}"'
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The versions that a caller is ready to change; None means whichever is there."""
+
+    accepted: frozenset[int] | None = None
+
+    def condition(self) -> dict[str, Any]:
+        return {} if self.accepted is None else {"version": {"$in": sorted(self.accepted)}}
+
+    def exclude(self, version: int) -> bool:
+        return self.accepted is not None and version not in self.accepted
+
+
+ANY_VERSION = Versions()
+
+
+def if_match(request: Request) -> Versions:
+    """Read If-Match. A weak tag never matches; what is not an entity tag raises ServiceError."""
+    header = request.META.get("HTTP_IF_MATCH")
+    if header is None or header.strip() == "*":
+        return ANY_VERSION
+    if not _ENTITY_TAGS.fullmatch(header):
+        raise ServiceError(_('If-Match takes entity tags as in ETag, such as "v3".'))
+    return Versions(frozenset(map(int, _STRONG_VERSION.findall(header))))

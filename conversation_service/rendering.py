@@ -1,0 +1,104 @@
+"""JSON in and out, by orjson."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import orjson
+from bson import ObjectId
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from rest_framework.exceptions import ParseError
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+
+from conversation_service.errors import NotAcceptable, PayloadTooLarge, UnsupportedMediaType
+
+MAX_BODY_BYTES = 64 * 1024
+
+_ACCEPTABLE = {"*/*", "application/*", "application/json", "application/problem+json"}
+_READABLE = {"application/json", "application/merge-patch+json"}
+
+
+def dumps(value: Any) -> bytes:
+    """Return JSON: ObjectIds as hex digits, times as RFC 3339 in UTC with exactly milliseconds."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, datetime):
+        # Naive times come from PyMongo, which means UTC by them.
+        moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        return moment.isoformat(timespec="milliseconds") + "Z"
+    if isinstance(value, ObjectId | Promise):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form here.")
+
+
+class JSONRenderer(BaseRenderer):
+    media_type = "application/json"
+    format = "json"
+    charset: ClassVar[str | None] = None  # RFC 8259 section 11: JSON has no charset parameter
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        return b"" if data is None else dumps(data)
+
+
+class JSONParser(BaseParser):
+    """Reads at most MAX_BODY_BYTES. orjson refuses NaN, lone surrogates and deep nesting."""
+
+    media_type = "application/json"
+
+    def parse(
+        self,
+        stream: Any,
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        body = stream.read(MAX_BODY_BYTES + 1)
+        if len(body) > MAX_BODY_BYTES:
+            raise PayloadTooLarge(limit_bytes=MAX_BODY_BYTES)
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise ParseError(
+                _("The body is not valid JSON (line %(line)d, column %(column)d).")
+                % {"line": error.lineno, "column": error.colno}
+            ) from None
+
+
+class JSONNegotiation(BaseContentNegotiation):
+    """One format, so there is nothing to choose: only what cannot be served is found out."""
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        accept = request.META.get("HTTP_ACCEPT") or "*/*"
+        if accept not in _ACCEPTABLE and not any(map(_welcome, accept.split(","))):
+            raise NotAcceptable
+        return renderers[0], renderers[0].media_type
+
+    def select_parser(self, request: Request, parsers: Any) -> BaseParser:
+        media_type, *parameters = (request.content_type or "").lower().replace(" ", "").split(";")
+        encoded = request.META.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity"
+        charsets = {name for name in parameters if name.startswith("charset=")}
+        if (
+            media_type not in _READABLE
+            or encoded
+            or charsets - {"charset=utf-8", 'charset="utf-8"'}
+        ):
+            raise UnsupportedMediaType
+        return parsers[0]  # type: ignore[no-any-return]
+
+
+def _welcome(media_range: str) -> bool:
+    media_type, *parameters = media_range.lower().replace(" ", "").split(";")
+    refused = any(p.startswith("q=0") and not p.strip("q=0.") for p in parameters)
+    return media_type in _ACCEPTABLE and not refused
