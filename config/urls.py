@@ -1,0 +1,22 @@
+"""Every address of the service."""
+
+from django.contrib import admin
+from django.urls import include, path, re_path
+
+from conversation_service.exception_handler import not_found
+from conversation_service.observability import health
+
+urlpatterns = [
+    path("api/v1/", include("conversations.urls")),
+    re_path("^health/?$", health.report),
+    re_path("^health/live/?$", health.live),
+    re_path("^health/ready/?$", health.ready),
+    path("admin/", admin.site.urls),
+    # With DEBUG on, Django would answer an unknown address with a page of its own.
+    re_path("", not_found),
+]
+
+handler400 = "conversation_service.exception_handler.bad_request"
+handler403 = "conversation_service.exception_handler.permission_denied"
+handler404 = "conversation_service.exception_handler.not_found"
+handler500 = "conversation_service.exception_handler.server_error"

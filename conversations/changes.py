@@ -1,0 +1,217 @@
+"""How a conversation is changed: every write to an existing one is built here.
+
+A change maps paths to aggregation expressions over the document as it is. The same expressions
+decide in the filter whether anything would differ and, in the pipeline, what is written; so one
+statement checks and writes, and nobody reads a document, changes it and writes it back.
+
+Values that come from people are wrapped in $literal: without it the title "$user_id" would be
+replaced by the user's id.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings
+
+from conversations import limits
+from conversations.documents import default_settings, sort_key, tag_key
+
+Expression = Any
+
+NOW = "$$NOW"  # the clock of the primary, the same for every pod
+EDITABLE = ("active", "archived")
+ANY_STATE = ("active", "archived", "deleted")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What to set, in which states it may be done, and what must hold for the result.
+
+    `visible` paths count: if none of them would differ, nothing is written. `derived` ones
+    follow from them. `limits` maps a path to (how many it would hold, how many it may).
+    """
+
+    visible: Mapping[str, Expression]
+    derived: Mapping[str, Expression] = field(default_factory=dict)
+    states: Sequence[str] = EDITABLE
+    limits: Mapping[str, tuple[Expression, int]] = field(default_factory=dict)
+
+    def differs(self) -> Expression:
+        return {"$or": [{"$ne": [f"${path}", value]} for path, value in self.visible.items()]}
+
+    def fits(self) -> Expression:
+        return {"$and": [{"$lte": [size, most]} for size, most in self.limits.values()]}
+
+    def judgement(self) -> dict[str, Expression]:
+        """Return a projection that tells why this change did not match a conversation."""
+        return {
+            "differs": self.differs(),
+            "oversized": {
+                "$concatArrays": [
+                    {"$cond": [{"$gt": [size, most]}, [literal(path)], []]}
+                    for path, (size, most) in self.limits.items()
+                ]
+            },
+        }
+
+    def pipeline(self) -> list[dict[str, Any]]:
+        # Never backwards, should another primary's clock be behind.
+        moment = {"$max": [NOW, "$changed_at"]}
+        stamps = {
+            "version": {"$add": ["$version", 1]},
+            "metadata.updated_at": moment,
+            "changed_at": moment,
+        }
+        return [{"$set": {**self.visible, **self.derived, **stamps}}]
+
+
+def literal(value: Any) -> Expression:
+    return {"$literal": value}
+
+
+def _once(path: str) -> Expression:
+    """Keep the time that stands there, so that repeating a call changes nothing."""
+    return {"$ifNull": [f"${path}", NOW]}
+
+
+def _in_trash(then: Expression, otherwise: Expression) -> Expression:
+    return {"$cond": [{"$eq": ["$status", "deleted"]}, then, otherwise]}
+
+
+ARCHIVE = Change({"status": literal("archived"), "archived_at": _once("archived_at")})
+
+# From the trash back to where it was; from the archive to the active ones.
+RESTORE = Change(
+    {
+        "status": _in_trash("$previous_status", literal("active")),
+        "archived_at": _in_trash("$archived_at", None),
+        "deleted_at": None,
+        "purge_at": None,
+    },
+    derived={"previous_status": None},
+    states=ANY_STATE,
+)
+PIN = Change({"pinned_at": _once("pinned_at")})
+UNPIN = Change({"pinned_at": None})
+
+
+def trash() -> Change:
+    purge_at = {"$dateAdd": {"startDate": NOW, "unit": "day", "amount": settings.TRASH_DAYS}}
+    return Change(
+        {
+            "status": literal("deleted"),
+            "deleted_at": _once("deleted_at"),
+            "purge_at": {"$ifNull": ["$purge_at", purge_at]},
+        },
+        derived={"previous_status": _in_trash("$previous_status", "$status")},
+        states=ANY_STATE,
+    )
+
+
+# What it leaves is tombstone(), no change of this or that field.
+PURGE = Change({}, states=("deleted",))
+
+
+def tombstone() -> list[dict[str, Any]]:
+    """Return the pipeline that empties a conversation for good.
+
+    What stays says only that it is gone: the change feed needs it until `expires_at`, when the
+    TTL index removes it.
+    """
+    gone = {"$dateAdd": {"startDate": NOW, "unit": "day", "amount": settings.TOMBSTONE_DAYS}}
+    return [
+        {
+            "$replaceWith": {
+                "_id": "$_id",
+                "user_id": "$user_id",
+                "status": literal("purged"),
+                "changed_at": {"$max": [NOW, "$changed_at"]},
+                "expires_at": gone,
+            }
+        }
+    ]
+
+
+def edit(values: Mapping[str, Any]) -> Change:
+    """Return the change for a validated PATCH body; see serializers.PatchSerializer."""
+    visible: dict[str, Expression] = {}
+    derived: dict[str, Expression] = {}
+    sizes: dict[str, tuple[Expression, int]] = {}
+
+    if "title" in values:
+        visible |= {"title": literal(values["title"]), "title_source": literal("user")}
+        derived["title_key"] = literal(sort_key(values["title"]))
+    if "settings" in values:
+        visible |= _settings(values["settings"])
+    if "custom" in values:
+        visible["custom"] = custom = _custom(values["custom"])
+        sizes["custom"] = ({"$size": {"$objectToArray": custom}}, limits.CUSTOM_KEYS)
+    if "tags" in values:
+        tags = values["tags"] or []
+        visible["tags"] = literal(tags)
+        derived["tag_keys"] = literal([tag_key(tag) for tag in tags])
+    if "tags_add" in values or "tags_remove" in values:
+        pairs = _tags(add=values.get("tags_add", []), remove=values.get("tags_remove", []))
+        visible["tags"] = _each(pairs, 0)
+        derived["tag_keys"] = _each(pairs, 1)
+        sizes["tags_add"] = ({"$size": pairs}, limits.TAGS)
+    if "pinned" in values:
+        visible |= (PIN if values["pinned"] else UNPIN).visible
+    if "status" in values:
+        visible |= _EDITED_STATUS[values["status"]]
+    return Change(visible, derived, limits=sizes)
+
+
+_EDITED_STATUS = {
+    "archived": ARCHIVE.visible,
+    "active": {"status": literal("active"), "archived_at": None},
+}
+
+
+def _settings(patch: Mapping[str, Any] | None) -> dict[str, Expression]:
+    """One path a setting, so that two devices that change different ones both win."""
+    defaults = default_settings()
+    chosen = defaults if patch is None else patch
+    return {
+        f"settings.{name}": literal(defaults[name] if value is None else value)
+        for name, value in chosen.items()
+    }
+
+
+def _custom(patch: Mapping[str, str | None] | None) -> Expression:
+    """Merge key by key, as RFC 7396 says: null takes a key away."""
+    if patch is None:
+        return literal({})
+    removed = [key for key, value in patch.items() if value is None]
+    kept = {
+        "$filter": {
+            "input": {"$objectToArray": "$custom"},
+            "cond": {"$not": [{"$in": ["$$this.k", literal(removed)]}]},
+        }
+    }
+    given = {key: value for key, value in patch.items() if value is not None}
+    return {"$mergeObjects": [{"$arrayToObject": kept}, literal(given)]}
+
+
+def _tags(*, add: Sequence[str], remove: Sequence[str]) -> Expression:
+    """Return [tag, key] pairs: those that stay, then the new ones that are not there yet."""
+    stored = {"$zip": {"inputs": ["$tags", "$tag_keys"]}}
+    gone = literal([tag_key(tag) for tag in remove])
+    stay = {
+        "$filter": {
+            "input": stored,
+            "cond": {"$not": [{"$in": [{"$arrayElemAt": ["$$this", 1]}, gone]}]},
+        }
+    }
+    new = {
+        "$filter": {
+            "input": literal([[tag, tag_key(tag)] for tag in add]),
+            "cond": {"$not": [{"$in": [{"$arrayElemAt": ["$$this", 1]}, "$tag_keys"]}]},
+        }
+    }
+    return {"$concatArrays": [stay, new]}
+
+
+def _each(pairs: Expression, index: int) -> Expression:
+    return {"$map": {"input": pairs, "in": {"$arrayElemAt": ["$$this", index]}}}

@@ -1,0 +1,120 @@
+"""The shape of a conversation: as stored, and as clients read it."""
+
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+
+from conversation_service.mongodb.connection import Document
+from conversations.limits import LLM_SETTINGS
+
+# What a client may see. An index, the change feed or a later undo needs the rest; no read loads it.
+PUBLIC = [
+    "user_id",
+    "character_id",
+    "character_status",
+    "title",
+    "title_source",
+    "status",
+    "pinned_at",
+    "settings",
+    "tags",
+    "custom",
+    "metadata",
+    "archived_at",
+    "deleted_at",
+    "purge_at",
+    "forked_from",
+    "version",
+]
+RESOURCE_FIELDS = ["id", "object", *PUBLIC, "is_archived"]
+
+# Each has its compound index, see schema.py; `_id` is always its last key.
+SORT_KEYS = {
+    "last_activity": "metadata.last_activity",
+    "created_at": "metadata.created_at",
+    "updated_at": "metadata.updated_at",
+    "title": "title_key",
+}
+
+
+def default_settings() -> dict[str, Any]:
+    return {name: bounds.default for name, bounds in LLM_SETTINGS.items()} | {"stop_sequences": []}
+
+
+def new(  # noqa: PLR0913
+    *,
+    user_id: str,
+    character_id: str,
+    now: datetime,
+    title: str | None = None,
+    settings: dict[str, Any] | None = None,
+    tags: Sequence[str] = (),
+    custom: dict[str, str] | None = None,
+) -> Document:
+    """Return the document of a conversation that begins now.
+
+    Without a title it is called by its character's id. All LLM settings are stored, so that a
+    later change of a default never changes an old conversation.
+    """
+    return {
+        "_id": ObjectId(),
+        "user_id": user_id,
+        "character_id": character_id,
+        "character_status": "unverified",
+        "title": title or character_id,
+        "title_key": sort_key(title or character_id),
+        "title_source": "user" if title else "auto",
+        "status": "active",
+        "previous_status": None,
+        "pinned_at": None,
+        "settings": default_settings() | (settings or {}),
+        "tags": list(tags),
+        "tag_keys": [tag_key(tag) for tag in tags],
+        "custom": custom or {},
+        "metadata": {
+            "message_count": 0,
+            "total_tokens": 0,
+            "total_input_tokens": 0,
+            "total_output_tokens": 0,
+            "first_message_at": None,
+            "last_message_at": None,
+            "last_activity": now,
+            "created_at": now,
+            "updated_at": now,
+        },
+        "archived_at": None,
+        "deleted_at": None,
+        "purge_at": None,
+        "forked_from": None,
+        "version": 1,
+        "changed_at": now,
+    }
+
+
+def resource(document: Document) -> dict[str, Any]:
+    """Return what the API shows of a document that was read with the PUBLIC projection."""
+    return {
+        "id": document["_id"],
+        "object": "conversation",
+        **{name: document[name] for name in PUBLIC},
+        "is_archived": document["status"] == "archived",
+    }
+
+
+def tag_key(tag: str) -> str:
+    """Return what decides whether two tags are the same."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())
+
+
+def sort_key(title: str) -> str:
+    """Return what titles are ordered and looked up by: no case, no accents, no width.
+
+    Only marks above and below a letter are dropped (combining class 200 and up); those that make
+    another letter, as in Japanese or Hindi, stay.
+    """
+    decomposed = unicodedata.normalize("NFKD", title).casefold()
+    plain = (mark for mark in decomposed if unicodedata.combining(mark) < 200)  # noqa: PLR2004
+    return unicodedata.normalize("NFKC", "".join(plain))

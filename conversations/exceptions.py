@@ -1,0 +1,44 @@
+"""What can go wrong with a conversation, apart from malformed input."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from django.utils.translation import gettext_lazy as _
+
+from conversation_service.errors import ServiceError
+
+
+class ConversationNotFound(ServiceError):
+    """There is none with this id, or it is somebody else's: a caller cannot tell which."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "CONVERSATION_NOT_FOUND"
+    title = _("Conversation not found")
+
+
+class ConversationStateConflict(ServiceError):
+    """What was asked cannot be done in the state that the conversation is in."""
+
+    status = HTTPStatus.CONFLICT
+    code = "CONVERSATION_STATE_CONFLICT"
+    title = _("The state of the conversation does not allow that")
+
+
+class ConversationVersionConflict(ServiceError):
+    """The conversation has moved on since the version in If-Match; `current` is how it is now."""
+
+    status = HTTPStatus.PRECONDITION_FAILED
+    code = "CONVERSATION_VERSION_CONFLICT"
+    title = _("The conversation has changed since that version")
+
+
+class TooManyItems(ServiceError):
+    """With what is stored already, `fields` of a PATCH would hold more than they may."""
+
+    title = _("That would be too many tags or custom keys")
+
+    def __init__(self, fields: Iterable[str]) -> None:
+        errors = [
+            {"pointer": f"/{name}", "code": "max_length", "message": self.title} for name in fields
+        ]
+        super().__init__(errors=errors)

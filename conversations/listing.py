@@ -1,0 +1,201 @@
+"""A page of somebody's conversations: from the query string to the statement and back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from django.http import QueryDict
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+
+from conversation_service import fields, pagination
+from conversation_service.errors import PageTooDeep
+from conversation_service.mongodb.connection import Document
+from conversation_service.pagination import Position
+from conversations import limits
+from conversations.documents import PUBLIC, RESOURCE_FIELDS, SORT_KEYS, tag_key
+from conversations.serializers import CharacterId, Tag
+
+STATUSES = {
+    "active": "active",
+    "archived": "archived",
+    "deleted": "deleted",
+    "all": {"$in": ["active", "archived"]},
+}
+_BINDS_NOTHING = {"limit", "cursor", "page", "per_page", "fields", "include_total"}
+
+
+class _CommaSeparated(serializers.ListField):
+    """A list as `a,b` in one parameter, or in several."""
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        parts = [data] if isinstance(data, str) else data
+        return super().to_internal_value([item for part in parts for item in part.split(",")])
+
+
+class ListParameters(fields.StrictSerializer):
+    """The query string of the list."""
+
+    limit = serializers.IntegerField(min_value=1, required=False)
+    cursor = serializers.CharField(required=False)
+    page = serializers.IntegerField(min_value=1, required=False)
+    per_page = serializers.IntegerField(min_value=1, required=False)
+    status = serializers.ChoiceField(list(STATUSES), default="active")
+    character_id = CharacterId(required=False)
+    tags = _CommaSeparated(child=Tag(), max_length=limits.TAGS, required=False)
+    tags_match = serializers.ChoiceField(["all", "any"], default="all")
+    pinned = serializers.ChoiceField(["true", "false"], required=False)
+    created_after = fields.Moment(required=False)
+    created_before = fields.Moment(required=False)
+    activity_after = fields.Moment(required=False)
+    activity_before = fields.Moment(required=False)
+    sort = serializers.ChoiceField(list(SORT_KEYS), default="last_activity")
+    order = serializers.ChoiceField(["desc", "asc"], default="desc")
+    fields_ = _CommaSeparated(child=serializers.ChoiceField(RESOURCE_FIELDS), required=False)
+    include_total = serializers.ChoiceField(["true", "false"], default="false")
+
+    def get_fields(self) -> dict[str, Any]:
+        # A serializer keeps its fields in `fields`, so the parameter of that name goes in here.
+        declared = super().get_fields()
+        return {name.rstrip("_"): declared[name] for name in declared}
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        ways = [{"limit", "cursor"} & attrs.keys(), {"page", "per_page"} & attrs.keys()]
+        if all(ways):
+            raise serializers.ValidationError(
+                _("Use either limit and cursor, or page and per_page.")
+            )
+        return attrs
+
+
+_PARAMETERS = ListParameters()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One page of one user's conversations, ready to be asked for."""
+
+    user_id: str
+    filters: Mapping[str, Any]
+    sort_key: str
+    ascending: bool
+    limit: int
+    skip: int
+    position: Position | None
+    binding: str
+    include_total: bool
+    fields: Sequence[str] | None
+
+    @classmethod
+    def parse(cls, user_id: str, query: QueryDict) -> "Listing":
+        """Read a query string. Raises ValidationError, InvalidCursor or PageTooDeep."""
+        given = {name: values if len(values) > 1 else values[0] for name, values in query.lists()}
+        wanted = _PARAMETERS.run_validation(given)
+        size = min(
+            wanted.get("per_page") or wanted.get("limit") or limits.PAGE_SIZE, limits.MAX_PAGE_SIZE
+        )
+        skip = (wanted.get("page", 1) - 1) * size
+        if skip > limits.MAX_SKIPPED_ROWS:
+            raise PageTooDeep
+        bound = {name: value for name, value in wanted.items() if name not in _BINDS_NOTHING}
+        binding = repr((user_id, sorted(bound.items())))
+        cursor = wanted.get("cursor")
+        return cls(
+            user_id=user_id,
+            filters=_filters(wanted),
+            sort_key=SORT_KEYS[wanted["sort"]],
+            ascending=wanted["order"] == "asc",
+            limit=size,
+            skip=skip,
+            position=pagination.decode(cursor, binding=binding) if cursor else None,
+            binding=binding,
+            include_total=wanted["include_total"] == "true",
+            fields=wanted.get("fields"),
+        )
+
+    def matching(self) -> dict[str, Any]:
+        """Return the filter for the whole list."""
+        return {"user_id": self.user_id, **self.filters}
+
+    def where(self) -> dict[str, Any]:
+        """Return the filter for this page."""
+        if self.position is None:
+            return self.matching()
+        beyond = self.position.condition(self.sort_key, ascending=self.ascending)
+        return {**self.matching(), "$and": [beyond]}
+
+    def order(self) -> list[tuple[str, int]]:
+        direction = 1 if self.ascending != self.backwards else -1
+        return [(self.sort_key, direction), ("_id", direction)]
+
+    @property
+    def backwards(self) -> bool:
+        return self.position is not None and self.position.backwards
+
+    @property
+    def projection(self) -> list[str]:
+        return [*PUBLIC, "title_key"] if self.sort_key == "title_key" else PUBLIC
+
+
+@dataclass(frozen=True)
+class Page:
+    """The rows of a page, in the order of the list, and where it continues on either side."""
+
+    rows: list[Document]
+    next: Position | None
+    previous: Position | None
+
+    @classmethod
+    def of(cls, listing: Listing, found: list[Document]) -> "Page":
+        """Make the page from up to limit + 1 rows in the order in which they were read."""
+        more, rows = len(found) > listing.limit, found[: listing.limit]
+        came_from = listing.position
+        if not rows:
+            back = came_from and _turned(came_from)
+            return cls([], *((back, None) if listing.backwards else (None, back)))
+
+        if listing.backwards:
+            rows.reverse()
+        first, last = (_position(listing, row) for row in (rows[0], rows[-1]))
+        has_next = more or listing.backwards
+        has_previous = more if listing.backwards else bool(came_from or listing.skip)
+        return cls(
+            rows,
+            Position("after", *last) if has_next else None,
+            Position("before", *first) if has_previous else None,
+        )
+
+    def total(self, listing: Listing) -> int | None:
+        """Return how many the list has if this page shows it, without asking the database."""
+        if listing.position or self.next or (listing.skip and not self.rows):
+            return None
+        return listing.skip + len(self.rows)
+
+
+def _filters(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    filters: dict[str, Any] = {"status": STATUSES[wanted["status"]]}
+    if "character_id" in wanted:
+        filters["character_id"] = wanted["character_id"]
+    if "tags" in wanted:
+        operator = "$all" if wanted["tags_match"] == "all" else "$in"
+        filters["tag_keys"] = {operator: [tag_key(tag) for tag in wanted["tags"]]}
+    if "pinned" in wanted:
+        filters["pinned_at"] = {"$ne": None} if wanted["pinned"] == "true" else None
+    for path, name in (("metadata.created_at", "created"), ("metadata.last_activity", "activity")):
+        span = {"$gt": wanted.get(f"{name}_after"), "$lt": wanted.get(f"{name}_before")}
+        if given := {operator: moment for operator, moment in span.items() if moment}:
+            filters[path] = given
+    return filters
+
+
+def _position(listing: Listing, row: Document) -> tuple[str | datetime, Any]:
+    value: Any = row
+    for step in listing.sort_key.split("."):
+        value = value[step]
+    return cast(str | datetime, value), row["_id"]
+
+
+def _turned(position: Position) -> Position:
+    """Where a page with nothing on it leads back to: the row it began at, and beyond."""
+    return Position("from" if position.backwards else "upto", position.value, position.id)

@@ -1,0 +1,66 @@
+"""Conversations for the console: what staff may see, and Django's permissions.
+
+The API does not come here; it reads and writes through store.py, and so do the console's actions.
+"""
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+from django_mongodb_backend.fields import ArrayField, EmbeddedModelField
+from django_mongodb_backend.models import EmbeddedModel
+
+from conversations.querysets import ConversationManager
+
+
+class Metadata(EmbeddedModel):
+    """Counters that the Message service reports, and the three clocks."""
+
+    message_count = models.BigIntegerField(_("messages"))
+    total_tokens = models.BigIntegerField(_("tokens"))
+    total_input_tokens = models.BigIntegerField(_("input tokens"))
+    total_output_tokens = models.BigIntegerField(_("output tokens"))
+    first_message_at = models.DateTimeField(_("first message"), null=True)
+    last_message_at = models.DateTimeField(_("last message"), null=True)
+    last_activity = models.DateTimeField(_("last activity"))
+    created_at = models.DateTimeField(_("created"))
+    updated_at = models.DateTimeField(_("updated"))
+
+    def __str__(self) -> str:
+        return str(self.last_activity)
+
+
+class Conversation(models.Model):
+    """One user talking with one character. Its messages live in the Message service."""
+
+    class Status(models.TextChoices):
+        ACTIVE = "active", _("Active")
+        ARCHIVED = "archived", _("Archived")
+        DELETED = "deleted", _("In the trash")
+
+    user_id = models.CharField(_("user id"), max_length=64)
+    character_id = models.CharField(_("character id"), max_length=64)
+    character_status = models.CharField(_("character"), max_length=16)
+    title = models.CharField(_("title"), max_length=200)
+    title_key = models.TextField(editable=False)
+    status = models.CharField(_("state"), max_length=8, choices=Status.choices)
+    settings = models.JSONField(_("LLM settings"))
+    tags = ArrayField(models.CharField(max_length=50), verbose_name=_("tags"))
+    custom = models.JSONField(_("custom"))
+    metadata = EmbeddedModelField(Metadata, verbose_name=_("metadata"))
+    pinned_at = models.DateTimeField(_("pinned"), null=True)
+    archived_at = models.DateTimeField(_("archived"), null=True)
+    deleted_at = models.DateTimeField(_("trashed"), null=True)
+    purge_at = models.DateTimeField(_("purged after"), null=True)
+    version = models.BigIntegerField(_("version"))
+
+    objects: ClassVar[ConversationManager] = ConversationManager()
+
+    class Meta:
+        # Indexes and validator are in schema.py: they need more than migrations can say.
+        db_table = "conversations"
+        verbose_name = _("conversation")
+        verbose_name_plural = _("conversations")
+
+    def __str__(self) -> str:
+        return self.title

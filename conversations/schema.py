@@ -1,0 +1,139 @@
+"""What the collection of conversations must look like in MongoDB: its indexes and its validator.
+
+`manage.py setup_indexes` applies it. The validator repeats the bounds of the serializers, so that
+what reaches the database by another way than the API cannot be worse.
+"""
+
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from conversation_service.mongodb.collections import CollectionSchema
+from conversations import limits
+from conversations.documents import SORT_KEYS
+
+
+def _newest_first(name: str, *fields: str) -> IndexModel:
+    """An index for equality on all fields but the last, ordered by the last and `_id`."""
+    *equal, sorted_by = fields
+    keys = [(path, ASCENDING) for path in equal]
+    return IndexModel([*keys, (sorted_by, DESCENDING), ("_id", DESCENDING)], name=name)
+
+
+INDEXES = [
+    # The list: one for each sort. Read backwards, they serve the ascending order too.
+    *(
+        _newest_first(f"user_status_{sort}", "user_id", "status", path)
+        for sort, path in SORT_KEYS.items()
+    ),
+    # The list with ?character_id=.
+    _newest_first(
+        "user_character_activity", "user_id", "character_id", "status", SORT_KEYS["last_activity"]
+    ),
+    # The console: the newest in a state, and titles by their beginning, over all users.
+    IndexModel([("status", ASCENDING), ("_id", DESCENDING)], name="staff_status"),
+    IndexModel([("title_key", ASCENDING), ("_id", DESCENDING)], name="staff_title"),
+    # Tombstones have served the change feed by then.
+    IndexModel([("expires_at", ASCENDING)], name="tombstone_expiry", expireAfterSeconds=0),
+]
+
+
+def _nullable(kind: str) -> dict[str, Any]:
+    return {"bsonType": [kind, "null"]}
+
+
+def _string(length: int, **also: Any) -> dict[str, Any]:
+    return {"bsonType": "string", "minLength": 1, "maxLength": length, **also}
+
+
+def _array(items: dict[str, Any], most: int) -> dict[str, Any]:
+    return {"bsonType": "array", "maxItems": most, "items": items}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"bsonType": "object", "required": list(properties), "properties": properties}
+
+
+_COUNT = {"bsonType": ["int", "long"], "minimum": 0}
+_EXTERNAL_ID = {"bsonType": "string", "pattern": limits.EXTERNAL_ID}
+_LLM_SETTINGS = {
+    name: {
+        "bsonType": ["int", "long"] if bounds.is_whole else ["double", "int", "long"],
+        "minimum": bounds.minimum,
+        "maximum": bounds.maximum,
+    }
+    for name, bounds in limits.LLM_SETTINGS.items()
+}
+
+_CONVERSATION = _object(
+    {
+        "_id": {"bsonType": "objectId"},
+        "user_id": _EXTERNAL_ID,
+        "character_id": _EXTERNAL_ID,
+        "character_status": {"enum": ["verified", "unverified"]},
+        "title": _string(limits.TITLE_LENGTH, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$"),
+        "title_key": {"bsonType": "string"},
+        "title_source": {"enum": ["user", "auto"]},
+        "status": {"enum": ["active", "archived", "deleted"]},
+        "previous_status": {"enum": ["active", "archived", None]},
+        "pinned_at": _nullable("date"),
+        "settings": _object(
+            _LLM_SETTINGS
+            | {
+                "stop_sequences": _array(
+                    _string(limits.STOP_SEQUENCE_LENGTH), limits.STOP_SEQUENCES
+                )
+            }
+        ),
+        "tags": _array(_string(limits.TAG_LENGTH, pattern=limits.TAG), limits.TAGS),
+        "tag_keys": _array({"bsonType": "string"}, limits.TAGS),
+        "custom": {
+            "bsonType": "object",
+            "maxProperties": limits.CUSTOM_KEYS,
+            "additionalProperties": False,
+            "patternProperties": {
+                limits.CUSTOM_KEY: {"bsonType": "string", "maxLength": limits.CUSTOM_VALUE_LENGTH}
+            },
+        },
+        "metadata": _object(
+            {
+                "message_count": _COUNT,
+                "total_tokens": _COUNT,
+                "total_input_tokens": _COUNT,
+                "total_output_tokens": _COUNT,
+                "first_message_at": _nullable("date"),
+                "last_message_at": _nullable("date"),
+                "last_activity": {"bsonType": "date"},
+                "created_at": {"bsonType": "date"},
+                "updated_at": {"bsonType": "date"},
+            }
+        ),
+        "archived_at": _nullable("date"),
+        "deleted_at": _nullable("date"),
+        "purge_at": _nullable("date"),
+        "forked_from": _nullable("objectId"),
+        "version": {"bsonType": ["int", "long"], "minimum": 1},
+        "changed_at": {"bsonType": "date"},
+    }
+)
+
+_TOMBSTONE = {
+    "additionalProperties": False,
+    **_object(
+        {
+            "_id": {"bsonType": "objectId"},
+            "user_id": _EXTERNAL_ID,
+            "status": {"enum": ["purged"]},
+            "changed_at": {"bsonType": "date"},
+            "expires_at": {"bsonType": "date"},
+        }
+    ),
+}
+
+COLLECTIONS = [
+    CollectionSchema(
+        "conversations",
+        indexes=INDEXES,
+        validator={"$jsonSchema": {"oneOf": [_CONVERSATION, _TOMBSTONE]}},
+    )
+]

@@ -1,0 +1,158 @@
+"""What the API accepts, and for the documentation what it sends.
+
+Input is judged by form only; what needs the database or a neighbour is decided elsewhere.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from django.core.validators import RegexValidator
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+
+from conversation_service.fields import Flag, Integer, Line, Number, StrictSerializer, Text
+from conversations import limits
+from conversations.documents import tag_key
+
+_CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
+
+
+class CharacterId(Text):
+    def __init__(self, **kwargs: Any) -> None:
+        # \Z, as a $ would let a line break pass.
+        pattern = RegexValidator(limits.EXTERNAL_ID.replace("$", r"\Z"))
+        super().__init__(validators=[pattern], **kwargs)
+
+
+class Title(Line):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=limits.TITLE_LENGTH, **kwargs)
+
+
+class Tag(Line):
+    default_error_messages = {
+        "characters": _("A tag has letters, digits, spaces and any of _ - . only."),
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=limits.TAG_LENGTH, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        tag = super().to_internal_value(data)
+        if not all(c in " _-." or unicodedata.category(c)[0] in "LMN" for c in tag):
+            self.fail("characters")
+        return tag
+
+
+class Tags(serializers.ListField):
+    """Tags that differ by more than case or width; of those that do not, the first is kept."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(child=Tag(), max_length=limits.TAGS, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        return _without_repetition(super().to_internal_value(data))
+
+
+class Custom(serializers.DictField):
+    """Strings by key, for whatever a client wants to remember. A null takes its key away."""
+
+    default_error_messages = {
+        "key": _("A key is 1 to 64 letters, digits or any of _ : - in ASCII."),
+        "too_many": _("There may be at most {limit} keys."),
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        child = Text(max_length=limits.CUSTOM_VALUE_LENGTH, allow_blank=True, allow_null=True)
+        super().__init__(child=child, **kwargs)
+
+    def to_internal_value(self, data: Any) -> dict[str, str | None]:
+        custom = super().to_internal_value(data)
+        if not all(_CUSTOM_KEY.fullmatch(key) for key in custom):
+            self.fail("key")
+        if sum(value is not None for value in custom.values()) > limits.CUSTOM_KEYS:
+            self.fail("too_many", limit=limits.CUSTOM_KEYS)
+        return custom
+
+
+def _setting(name: str) -> serializers.Field:
+    bounds = limits.LLM_SETTINGS[name]
+    kind = Integer if bounds.is_whole else Number
+    return kind(min_value=bounds.minimum, max_value=bounds.maximum, required=False, allow_null=True)
+
+
+class LLMSettingsSerializer(StrictSerializer):
+    """How the character's model is run. A null puts the default back."""
+
+    temperature = _setting("temperature")
+    max_tokens = _setting("max_tokens")
+    context_window = _setting("context_window")
+    top_p = _setting("top_p")
+    frequency_penalty = _setting("frequency_penalty")
+    presence_penalty = _setting("presence_penalty")
+    stop_sequences = serializers.ListField(
+        child=Text(max_length=limits.STOP_SEQUENCE_LENGTH),
+        max_length=limits.STOP_SEQUENCES,
+        required=False,
+        allow_null=True,
+    )
+
+
+class CreateSerializer(StrictSerializer):
+    character_id = CharacterId()
+    title = Title(required=False, allow_null=True)
+    settings = LLMSettingsSerializer(required=False, allow_null=True)
+    tags = Tags(required=False, allow_null=True)
+    custom = Custom(required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Leave out every null: at creation it says the same as nothing."""
+        return _without_nulls(
+            {
+                name: _without_nulls(value) if isinstance(value, dict) else value
+                for name, value in attrs.items()
+            }
+        )
+
+
+class PatchSerializer(StrictSerializer):
+    """A merge patch (RFC 7396), and two additions for tags that never conflict."""
+
+    title = Title(required=False)
+    settings = LLMSettingsSerializer(required=False, allow_null=True)
+    tags = Tags(required=False, allow_null=True)
+    tags_add = Tags(required=False)
+    tags_remove = Tags(required=False)
+    custom = Custom(required=False, allow_null=True)
+    pinned = Flag(required=False)
+    status = serializers.ChoiceField(["active", "archived"], required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "tags" in attrs and attrs.keys() & {"tags_add", "tags_remove"}:
+            raise serializers.ValidationError(
+                {"tags": _("Send either tags, or tags_add and tags_remove.")}
+            )
+        return attrs
+
+
+class DeleteParameters(StrictSerializer):
+    mode = serializers.ChoiceField(["trash", "purge"], default="trash")
+
+
+def _without_repetition(tags: Iterable[str]) -> list[str]:
+    first: dict[str, str] = {}
+    for tag in tags:
+        first.setdefault(tag_key(tag), tag)
+    return list(first.values())
+
+
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+no_parameters = StrictSerializer()
+delete_parameters = DeleteParameters()
+create_input = CreateSerializer()
+patch_input = PatchSerializer()

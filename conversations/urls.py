@@ -1,0 +1,21 @@
+from typing import Any
+
+from django.urls import path
+
+from conversations.views import ConversationViewSet
+
+
+def _view(**actions: str) -> Any:
+    return ConversationViewSet.as_view(actions)
+
+
+urlpatterns = [
+    path("conversations", _view(get="list", post="create")),
+    # Fixed words come before ids.
+    path("conversations/summary", _view(get="summary")),
+    path("conversations/<str:id>", _view(get="retrieve", patch="partial_update", delete="destroy")),
+    path("conversations/<str:id>/archive", _view(post="archive")),
+    path("conversations/<str:id>/restore", _view(post="restore")),
+    path("conversations/<str:id>/pin", _view(post="pin")),
+    path("conversations/<str:id>/unpin", _view(post="unpin")),
+]

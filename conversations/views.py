@@ -1,0 +1,136 @@
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from conversation_service import clock, pagination
+from conversation_service.authentication import CallerRequest
+from conversation_service.errors import ServiceError
+from conversation_service.mongodb.connection import Document
+from conversation_service.preconditions import etag, if_match
+from conversations import aggregations, changes, documents, store
+from conversations.changes import Change
+from conversations.listing import Listing, Page
+from conversations.serializers import (
+    create_input,
+    delete_parameters,
+    no_parameters,
+    patch_input,
+)
+
+
+class ConversationViewSet(ViewSet):
+    """The caller's own conversations; those of others do not exist as far as they can tell."""
+
+    request: CallerRequest
+
+    def list(self, request: CallerRequest) -> Response:
+        listing = Listing.parse(request.user.id, request.query_params)
+        page = Page.of(listing, store.page(listing))
+        total = store.count(listing) if listing.include_total else page.total(listing)
+        cursors = {
+            name: position and pagination.encode(position, binding=listing.binding)
+            for name, position in (("next", page.next), ("prev", page.previous))
+        }
+        body = {
+            "conversations": [_only(listing.fields, row) for row in page.rows],
+            "pagination": {
+                "total_count": total,
+                "has_next": page.next is not None,
+                "has_prev": page.previous is not None,
+                "next_cursor": cursors["next"],
+                "prev_cursor": cursors["prev"],
+                "limit": listing.limit,
+            },
+        }
+        return Response(body, headers=_links(request, cursors))
+
+    def create(self, request: CallerRequest) -> Response:
+        no_parameters.run_validation(request.query_params.dict())
+        values = create_input.run_validation(request.data)
+        document = documents.new(user_id=request.user.id, now=clock.now(), **values)
+        store.insert(document)
+        location = f"/api/v1/conversations/{document['_id']}"
+        return _answer(document, HTTPStatus.CREATED, Location=location)
+
+    def summary(self, request: CallerRequest) -> Response:
+        no_parameters.run_validation(request.query_params.dict())
+        return Response(aggregations.summary(request.user.id, now=clock.now()))
+
+    def retrieve(self, request: CallerRequest, id: str) -> Response:
+        with self._absence_first(id):
+            no_parameters.run_validation(request.query_params.dict())
+        return _answer(store.get(request.user.id, id))
+
+    def partial_update(self, request: CallerRequest, id: str) -> Response:
+        with self._absence_first(id):
+            wanted = changes.edit(patch_input.run_validation(request.data))
+        return self._change(id, wanted)
+
+    def destroy(self, request: CallerRequest, id: str) -> Response:
+        with self._absence_first(id):
+            parameters = delete_parameters.run_validation(request.query_params.dict())
+            versions = if_match(request)
+        if parameters["mode"] == "purge":
+            store.purge(request.user.id, id, versions)
+            return Response(status=HTTPStatus.NO_CONTENT)
+        trashed = store.change(request.user.id, id, changes.trash(), versions)
+        if "return=minimal" in request.headers.get("Prefer", ""):
+            return Response(
+                status=HTTPStatus.NO_CONTENT, headers={"Preference-Applied": "return=minimal"}
+            )
+        return _answer(trashed)
+
+    def archive(self, request: CallerRequest, id: str) -> Response:
+        return self._change(id, changes.ARCHIVE)
+
+    def restore(self, request: CallerRequest, id: str) -> Response:
+        return self._change(id, changes.RESTORE)
+
+    def pin(self, request: CallerRequest, id: str) -> Response:
+        return self._change(id, changes.PIN)
+
+    def unpin(self, request: CallerRequest, id: str) -> Response:
+        return self._change(id, changes.UNPIN)
+
+    def _change(self, conversation_id: str, wanted: Change) -> Response:
+        with self._absence_first(conversation_id):
+            no_parameters.run_validation(self.request.query_params.dict())
+            versions = if_match(self.request)
+        return _answer(store.change(self.request.user.id, conversation_id, wanted, versions))
+
+    @contextmanager
+    def _absence_first(self, conversation_id: str) -> Iterator[None]:
+        """Answer 404 before any fault in the request, so that a fault tells nothing."""
+        try:
+            yield
+        except (APIException, ServiceError):
+            store.get(self.request.user.id, conversation_id)
+            raise
+
+
+def _answer(document: Document, status: int = HTTPStatus.OK, **headers: str) -> Response:
+    headers |= {"ETag": etag(document["version"]), "Cache-Control": "private, no-store"}
+    return Response(documents.resource(document), status=status, headers=headers)
+
+
+def _only(names: Sequence[str] | None, row: Document) -> dict[str, Any]:
+    whole = documents.resource(row)
+    return whole if names is None else {"id": whole["id"]} | {name: whole[name] for name in names}
+
+
+def _links(request: Request, cursors: dict[str, str | None]) -> dict[str, str]:
+    """Return the Link header (RFC 8288) to the pages on either side."""
+    kept = [(k, v) for k, v in request.query_params.items() if k not in {"cursor", "page"}]
+    links = [
+        f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="{side}"'
+        for side, cursor in cursors.items()
+        if cursor
+    ]
+    return {"Link": ", ".join(links)} if links else {}

@@ -1,0 +1,108 @@
+import pytest
+from time_machine import travel
+
+from tests.factories import PATH, client_of, conversation
+
+DEFAULT_SETTINGS = {
+    "temperature": 0.7,
+    "max_tokens": 2048,
+    "context_window": 4000,
+    "top_p": 0.9,
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+    "stop_sequences": [],
+}
+
+
+@travel("2026-01-15T15:00:00.123456Z", tick=False)
+def test_a_new_conversation_has_every_field_and_reads_back_the_same():
+    alice = client_of("alice")
+
+    response = alice.post(PATH, {"character_id": "luna", "title": "Noche con Luna"})
+
+    assert response.status_code == 201
+    created = response.json()
+    now = "2026-01-15T15:00:00.123Z"
+    assert created == {
+        "id": created["id"],
+        "object": "conversation",
+        "user_id": "alice",
+        "character_id": "luna",
+        "character_status": "unverified",
+        "title": "Noche con Luna",
+        "title_source": "user",
+        "status": "active",
+        "is_archived": False,
+        "pinned_at": None,
+        "settings": DEFAULT_SETTINGS,
+        "tags": [],
+        "custom": {},
+        "metadata": {
+            "message_count": 0,
+            "total_tokens": 0,
+            "total_input_tokens": 0,
+            "total_output_tokens": 0,
+            "first_message_at": None,
+            "last_message_at": None,
+            "last_activity": now,
+            "created_at": now,
+            "updated_at": now,
+        },
+        "archived_at": None,
+        "deleted_at": None,
+        "purge_at": None,
+        "forked_from": None,
+        "version": 1,
+    }
+    assert response.headers["Location"] == f"{PATH}/{created['id']}"
+    assert response.headers["ETag"] == '"v1"'
+    assert response.headers["Cache-Control"] == "private, no-store"
+    assert alice.get(response.headers["Location"]).json() == created
+
+
+def test_without_a_title_the_character_names_it(alice):
+    created = conversation(alice, character_id="luna", title=None)
+
+    assert (created["title"], created["title_source"]) == ("luna", "auto")
+
+
+def test_given_settings_join_the_defaults_and_null_means_the_default(alice):
+    created = conversation(
+        alice, settings={"temperature": 1, "top_p": None, "stop_sequences": ["\n", "User:"]}
+    )
+
+    assert created["settings"] == DEFAULT_SETTINGS | {
+        "temperature": 1.0,
+        "stop_sequences": ["\n", "User:"],
+    }
+
+
+def test_nulls_say_the_same_as_nothing(alice):
+    created = conversation(alice, settings=None, tags=None, custom={"kept": "x", "dropped": None})
+
+    assert (created["settings"], created["tags"]) == (DEFAULT_SETTINGS, [])
+    assert created["custom"] == {"kept": "x"}
+
+
+def test_tags_that_differ_by_case_or_width_only_are_one(alice):
+    created = conversation(alice, tags=["Café", "CAFÉ", "ｃａｆé", "हिन्दी", "te_s-t.1 x"])
+
+    assert created["tags"] == ["Café", "हिन्दी", "te_s-t.1 x"]
+
+
+def test_a_title_is_stored_in_its_composed_form(alice):
+    assert conversation(alice, title=" Cafe\u0301 ")["title"] == "Café"
+
+
+@pytest.mark.parametrize("title", ["$user_id", "$$ROOT", "$", "{$gt: 1}", "😀" * 200])
+def test_titles_are_taken_literally(alice, title):
+    created = conversation(alice, title=title)
+
+    assert alice.get(f"{PATH}/{created['id']}").json()["title"] == title
+
+
+def test_two_users_never_see_each_others(alice, bob):
+    theirs = conversation(bob)
+
+    assert alice.get(PATH).json()["conversations"] == []
+    assert [c["id"] for c in bob.get(PATH).json()["conversations"]] == [theirs["id"]]

@@ -1,0 +1,202 @@
+"""PATCH: named fields only, in one statement, without lost updates."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.factories import PATH, conversation
+
+
+def patch(client, created, body, **headers):
+    return client.patch(f"{PATH}/{created['id']}", body, headers=headers)
+
+
+def test_a_new_title_raises_the_version_and_leaves_the_activity(alice):
+    created = conversation(alice, title=None)
+
+    response = patch(alice, created, {"title": "Mine"})
+
+    body = response.json()
+    assert response.status_code == 200
+    assert response.headers["ETag"] == '"v2"'
+    assert (body["title"], body["title_source"], body["version"]) == ("Mine", "user", 2)
+    assert body["metadata"]["last_activity"] == created["metadata"]["last_activity"]
+    assert body["metadata"]["created_at"] == created["metadata"]["created_at"]
+    assert body["metadata"]["updated_at"] >= created["metadata"]["updated_at"]
+    assert alice.get(f"{PATH}/{created['id']}").json() == body
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {},
+        {"title": "Same"},
+        {"settings": {"temperature": 0.7}},
+        {"settings": None},
+        {"tags": ["a"]},
+        {"tags_add": ["A"]},
+        {"tags_remove": ["b"]},
+        {"custom": {"k": "v", "absent": None}},
+        {"pinned": False},
+        {"status": "active"},
+    ],
+)
+def test_an_edit_that_changes_nothing_is_no_new_version(alice, same):
+    created = conversation(alice, title="Same", tags=["a"], custom={"k": "v"})
+
+    response = patch(alice, created, same)
+
+    assert response.status_code == 200
+    assert response.json() == created
+
+
+def test_settings_merge_field_by_field(alice):
+    created = conversation(alice, settings={"temperature": 1.5, "max_tokens": 10})
+
+    body = patch(alice, created, {"settings": {"top_p": 0.5, "max_tokens": None}}).json()
+
+    assert body["settings"] == created["settings"] | {"top_p": 0.5, "max_tokens": 2048}
+
+
+def test_custom_merges_key_by_key_and_null_takes_away(alice):
+    created = conversation(alice, custom={"a": "1", "b": "2"})
+
+    body = patch(alice, created, {"custom": {"b": None, "c": "$a"}}).json()
+
+    assert body["custom"] == {"a": "1", "c": "$a"}
+    assert patch(alice, created, {"custom": None}).json()["custom"] == {}
+
+
+def test_tags_are_added_and_removed_beside_each_other(alice):
+    created = conversation(alice, tags=["Río", "Sea"])
+
+    body = patch(alice, created, {"tags_add": ["SEA", "sky"], "tags_remove": ["río"]}).json()
+
+    assert body["tags"] == ["Sea", "sky"]
+    assert alice.get(PATH, {"tags": "SKY"}).json()["conversations"] == [body]
+
+
+def test_null_empties_tags(alice):
+    created = conversation(alice, tags=["a"])
+
+    assert patch(alice, created, {"tags": None}).json()["tags"] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        ({"tags": [str(n) for n in range(9)]}, {"tags_add": ["x", "y"]}),
+        ({"custom": {str(n): "" for n in range(15)}}, {"custom": {"x": "", "y": ""}}),
+    ],
+)
+def test_limits_hold_for_the_result_too(alice, fields, body):
+    created = conversation(alice, **fields)
+
+    response = patch(alice, created, body)
+
+    assert response.status_code == 400
+    errors = response.json()["error"]["details"]["errors"]
+    assert [(e["pointer"], e["code"]) for e in errors] == [(f"/{next(iter(body))}", "max_length")]
+    assert alice.get(f"{PATH}/{created['id']}").json() == created
+
+
+def test_state_and_pin_can_be_edited_too(alice):
+    created = conversation(alice)
+
+    archived = patch(alice, created, {"status": "archived", "pinned": True}).json()
+    active = patch(alice, created, {"status": "active", "pinned": False}).json()
+
+    assert (archived["status"], archived["is_archived"], archived["version"]) == (
+        "archived",
+        True,
+        2,
+    )
+    assert archived["archived_at"] == archived["pinned_at"] is not None
+    assert (active["status"], active["archived_at"], active["pinned_at"]) == ("active", None, None)
+
+
+def test_two_devices_that_change_different_fields_both_win(alice):
+    created = conversation(alice)
+
+    patch(alice, created, {"title": "From the phone"})
+    body = patch(alice, created, {"settings": {"temperature": 0.1}}).json()
+
+    assert (body["title"], body["settings"]["temperature"]) == ("From the phone", 0.1)
+
+
+def test_if_match_refuses_a_stale_version_and_shows_the_current_one(alice):
+    created = conversation(alice)
+    current = patch(alice, created, {"title": "Other"}).json()
+
+    response = patch(alice, created, {"title": "Mine"}, **{"If-Match": '"v1"'})
+
+    assert response.status_code == 412
+    error = response.json()["error"]
+    assert error["code"] == "CONVERSATION_VERSION_CONFLICT"
+    assert error["details"]["current"] == current
+    assert alice.get(f"{PATH}/{created['id']}").json() == current
+
+
+@pytest.mark.parametrize("tags", ['"v1"', "*", 'W/"x", "v1"', '"v7","v1"', ' "v1" '])
+def test_if_match_lets_the_current_version_pass(alice, tags):
+    created = conversation(alice)
+
+    assert patch(alice, created, {"title": "New"}, **{"If-Match": tags}).status_code == 200
+
+
+@pytest.mark.parametrize("tags", ['W/"v1"', '"v2"', '"1"', '"v01234567890123456789"', '""'])
+def test_if_match_on_anything_else_fails(alice, tags):
+    created = conversation(alice)
+
+    assert patch(alice, created, {"title": "New"}, **{"If-Match": tags}).status_code == 412
+
+
+@pytest.mark.parametrize("tags", ["v1", '"v1', "1", "", '"v1" "v2"', '"v1",'])
+def test_if_match_must_be_entity_tags(alice, tags):
+    created = conversation(alice)
+
+    response = patch(alice, created, {"title": "New"}, **{"If-Match": tags})
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "VALIDATION_ERROR"
+
+
+def test_what_is_in_the_trash_cannot_be_edited(alice):
+    created = conversation(alice, "deleted")
+
+    response = patch(alice, created, {"title": "New"})
+
+    assert response.status_code == 409
+    error = response.json()["error"]
+    assert (error["code"], error["details"]) == (
+        "CONVERSATION_STATE_CONFLICT",
+        {"status": "deleted"},
+    )
+
+
+def test_a_stale_version_is_judged_before_the_state(alice):
+    created = conversation(alice, "deleted")
+
+    assert patch(alice, created, {"title": "New"}, **{"If-Match": '"v1"'}).status_code == 412
+
+
+dollars = st.text(st.sampled_from("$.{}[]: ROTuser_id\"'"), min_size=1, max_size=12)
+
+
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(title=dollars, value=dollars, sequence=dollars)
+def test_nothing_that_looks_like_an_expression_is_evaluated(alice, title, value, sequence):
+    created = conversation(alice)
+    body = {
+        "title": f"${title}",
+        "custom": {"key": f"${value}"},
+        "settings": {"stop_sequences": [f"$${sequence}"]},
+    }
+
+    stored = patch(alice, created, body).json()
+
+    assert stored["title"] == body["title"].strip()
+    assert stored["custom"] == body["custom"]
+    assert stored["settings"]["stop_sequences"] == body["settings"]["stop_sequences"]

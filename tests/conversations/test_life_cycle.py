@@ -1,0 +1,180 @@
+"""States: active, archived, in the trash, purged."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.factories import PATH, client_of, conversation
+
+
+def act(client, created, action, **headers):
+    return client.post(f"{PATH}/{created['id']}/{action}", headers=headers)
+
+
+def read(client, created):
+    return client.get(f"{PATH}/{created['id']}").json()
+
+
+def test_archive_and_restore(alice):
+    created = conversation(alice)
+
+    archived = act(alice, created, "archive").json()
+    restored = act(alice, created, "restore").json()
+
+    assert (archived["status"], archived["is_archived"], archived["version"]) == (
+        "archived",
+        True,
+        2,
+    )
+    assert archived["archived_at"] is not None
+    assert (restored["status"], restored["archived_at"], restored["version"]) == ("active", None, 3)
+
+
+@pytest.mark.parametrize("action", ["archive", "pin"])
+def test_a_repeated_action_changes_nothing(alice, action):
+    created = conversation(alice)
+    once = act(alice, created, action).json()
+
+    twice = act(alice, created, action)
+
+    assert twice.status_code == 200
+    assert twice.json() == once
+
+
+@pytest.mark.parametrize("action", ["restore", "unpin"])
+def test_undoing_what_was_not_done_changes_nothing(alice, action):
+    created = conversation(alice)
+
+    assert act(alice, created, action).json() == created
+
+
+@pytest.mark.parametrize("states", [[], ["archived"], ["archived", "pinned"]])
+def test_the_trash_gives_back_what_it_got(alice, states):
+    before = conversation(alice, *states)
+
+    trashed = alice.delete(f"{PATH}/{before['id']}").json()
+    restored = act(alice, before, "restore").json()
+
+    assert (trashed["status"], trashed["is_archived"]) == ("deleted", False)
+    assert trashed["deleted_at"] < trashed["purge_at"]
+    assert restored == before | {
+        "version": before["version"] + 2,
+        "metadata": restored["metadata"],
+    }
+    assert restored["metadata"]["last_activity"] == before["metadata"]["last_activity"]
+
+
+def test_trashing_twice_is_trashing_once(alice):
+    trashed = conversation(alice, "archived", "deleted")
+
+    assert alice.delete(f"{PATH}/{trashed['id']}").json() == trashed
+    assert act(alice, trashed, "restore").json()["status"] == "archived"
+
+
+@pytest.mark.parametrize("action", ["archive", "pin", "unpin"])
+def test_what_is_in_the_trash_is_left_alone(alice, action):
+    trashed = conversation(alice, "deleted")
+
+    response = act(alice, trashed, action)
+
+    assert response.status_code == 409
+    assert response.json()["error"]["code"] == "CONVERSATION_STATE_CONFLICT"
+    assert read(alice, trashed) == trashed
+
+
+def test_delete_answers_nothing_where_nothing_is_preferred(alice):
+    created = conversation(alice)
+
+    response = alice.delete(f"{PATH}/{created['id']}", headers={"Prefer": "return=minimal"})
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert response.headers["Preference-Applied"] == "return=minimal"
+    assert read(alice, created)["status"] == "deleted"
+
+
+def test_purge_leaves_a_tombstone_that_nobody_can_read(alice, mongo):
+    trashed = conversation(alice, "deleted", title="Secret", tags=["secret"])
+    path = f"{PATH}/{trashed['id']}"
+
+    response = alice.delete(f"{path}?mode=purge")
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert alice.get(path).status_code == 404
+    assert act(alice, trashed, "restore").status_code == 404
+    assert alice.delete(f"{path}?mode=purge").status_code == 404
+    assert alice.get(PATH, {"status": "deleted"}).json()["conversations"] == []
+    [left] = mongo["conversations"].find()
+    assert left.keys() == {"_id", "user_id", "status", "changed_at", "expires_at"}
+
+
+@pytest.mark.parametrize("states", [[], ["archived"]])
+def test_only_the_trash_can_be_purged(alice, states):
+    created = conversation(alice, *states)
+
+    response = alice.delete(f"{PATH}/{created['id']}?mode=purge")
+
+    assert response.status_code == 409
+    assert read(alice, created) == created
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client, path, **extra: client.post(f"{path}/archive", **extra),
+        lambda client, path, **extra: client.delete(path, **extra),
+    ],
+)
+def test_if_match_guards_every_change_of_state(alice, call):
+    created = conversation(alice)
+
+    response = call(alice, f"{PATH}/{created['id']}", headers={"If-Match": '"v9"'})
+
+    assert response.status_code == 412
+    assert read(alice, created) == created
+
+
+def test_if_match_guards_purging(alice):
+    trashed = conversation(alice, "deleted")
+    path = f"{PATH}/{trashed['id']}?mode=purge"
+
+    assert alice.delete(path, headers={"If-Match": '"v1"'}).status_code == 412
+    assert alice.delete(path, headers={"If-Match": '"v2"'}).status_code == 204
+
+
+def test_an_unknown_mode_is_refused(alice):
+    created = conversation(alice)
+
+    assert alice.delete(f"{PATH}/{created['id']}?mode=gone").status_code == 400
+    assert read(alice, created) == created
+
+
+def test_of_many_that_change_one_version_one_wins(alice):
+    created = conversation(alice)
+
+    def rename(n):
+        headers = {"If-Match": '"v1"'}
+        body = {"title": f"Title {n}"}
+        return (
+            client_of("alice").patch(f"{PATH}/{created['id']}", body, headers=headers).status_code
+        )
+
+    with ThreadPoolExecutor(16) as threads:
+        statuses = sorted(threads.map(rename, range(32)))
+
+    assert statuses == [200] + [412] * 31
+    assert read(alice, created)["version"] == 2
+
+
+def test_concurrent_edits_of_different_fields_all_stay(alice):
+    created = conversation(alice)
+
+    def add(n):
+        body = {"tags_add": [f"tag {n}"], "custom": {f"key{n}": "x"}}
+        return client_of("alice").patch(f"{PATH}/{created['id']}", body).status_code
+
+    with ThreadPoolExecutor(10) as threads:
+        assert set(threads.map(add, range(10))) == {200}
+
+    after = read(alice, created)
+    assert after["version"] == 11
+    assert len(after["tags"]) == len(after["custom"]) == 10

@@ -1,0 +1,267 @@
+"""Lists: filters, sorts, and cursors that neither skip nor repeat."""
+
+import pytest
+from time_machine import travel
+
+from tests.factories import PATH, client_of, conversation
+
+
+def listed(client, **parameters):
+    response = client.get(PATH, parameters)
+    assert response.status_code == 200, response.json()
+    return response.json()
+
+
+def titles(body):
+    return [row["title"] for row in body["conversations"]]
+
+
+def walk(client, direction="next", **parameters):
+    """Return the titles of all pages from the given one on, and the last page."""
+    body = listed(client, **parameters)
+    seen = titles(body)
+    while cursor := body["pagination"][f"{direction}_cursor"]:
+        body = listed(client, **parameters | {"cursor": cursor})
+        seen = seen + titles(body) if direction == "next" else titles(body) + seen
+    return seen, body
+
+
+@pytest.fixture
+def five(alice):
+    """Five of alice's, a second apart; the middle three in the same millisecond."""
+    for name, second in zip("abcde", [1, 2, 2, 2, 3], strict=True):
+        with travel(f"2026-03-01T10:00:0{second}Z", tick=False):
+            conversation(client_of("alice"), title=name)
+
+
+def test_the_latest_active_comes_first(alice, five):
+    body = listed(alice)
+
+    assert titles(body) == ["e", "d", "c", "b", "a"]
+    assert body["pagination"] == {
+        "total_count": 5,
+        "has_next": False,
+        "has_prev": False,
+        "next_cursor": None,
+        "prev_cursor": None,
+        "limit": 20,
+    }
+
+
+@pytest.mark.parametrize("sort", ["last_activity", "created_at", "updated_at", "title"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_pages_join_without_a_gap_in_every_sort(alice, five, sort, order, limit):
+    seen, last = walk(alice, sort=sort, order=order, limit=limit)
+
+    assert seen == (list("abcde") if order == "asc" else list("edcba"))
+    cursor = last["pagination"]["prev_cursor"]
+    back, _ = walk(alice, "prev", sort=sort, order=order, limit=limit, cursor=cursor)
+    assert back + titles(last) == seen
+
+
+def test_titles_are_sorted_without_case_or_accents(alice):
+    for title in ["zebra", "Ángel", "apple", "Éclair", "Banana"]:
+        conversation(alice, title=title)
+
+    assert titles(listed(alice, sort="title", order="asc")) == [
+        "Ángel",
+        "apple",
+        "Banana",
+        "Éclair",
+        "zebra",
+    ]
+
+
+def test_what_arrives_between_pages_shifts_nothing(alice, five):
+    first = listed(alice, limit=2)
+    conversation(alice, title="new")
+
+    second = listed(alice, limit=2, cursor=first["pagination"]["next_cursor"])
+
+    assert titles(first) + titles(second) == ["e", "d", "c", "b"]
+
+
+def test_a_page_whose_rows_are_gone_leads_back(alice, five):
+    first = listed(alice, limit=4)
+    oldest = listed(alice, sort="created_at", order="asc", limit=1)["conversations"][0]
+    alice.delete(f"{PATH}/{oldest['id']}")
+
+    empty = listed(alice, limit=4, cursor=first["pagination"]["next_cursor"])
+    back = listed(alice, limit=4, cursor=empty["pagination"]["prev_cursor"])
+
+    assert titles(empty) == []
+    assert titles(back) == titles(first)
+
+
+def test_links_lead_to_both_sides(alice, five):
+    first = alice.get(f"{PATH}?limit=2")
+    next_url = first.headers["Link"].removeprefix("<").partition(">")[0]
+
+    second = alice.get(next_url)
+
+    assert titles(second.json()) == ["c", "b"]
+    assert 'rel="next"' in second.headers["Link"]
+    assert 'rel="prev"' in second.headers["Link"]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("active", ["pinned", "plain"]),
+        ("archived", ["put away"]),
+        ("deleted", ["thrown away"]),
+        ("all", ["pinned", "plain", "put away"]),
+    ],
+)
+def test_status_chooses(alice, status, expected):
+    conversation(alice, title="plain")
+    conversation(alice, "pinned", title="pinned")
+    conversation(alice, "archived", title="put away")
+    conversation(alice, "deleted", title="thrown away")
+
+    assert sorted(titles(listed(alice, status=status))) == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"character_id": "luna"}, ["b", "a"]),
+        ({"pinned": "true"}, ["b"]),
+        ({"pinned": "false"}, ["c", "a"]),
+        ({"tags": "Río,sea"}, ["a"]),
+        ({"tags": ["RÍO", "sea"]}, ["a"]),
+        ({"tags": "río,sea", "tags_match": "any"}, ["b", "a"]),
+        ({"created_after": "2026-03-01T10:00:01Z"}, ["c", "b"]),
+        ({"created_before": "2026-03-01T11:00:02+01:00"}, ["a"]),
+        (
+            {"activity_after": "2026-03-01T10:00:01Z", "activity_before": "2026-03-01T10:00:03Z"},
+            ["b"],
+        ),
+        ({"status": "all", "character_id": "luna", "sort": "title", "order": "asc"}, ["a", "b"]),
+    ],
+)
+def test_filters(alice, parameters, expected):
+    rows = [("a", "luna", ["Río", "Sea"]), ("b", "luna", ["sea"]), ("c", "sol", [])]
+    for second, (title, character, tags) in enumerate(rows, start=1):
+        with travel(f"2026-03-01T10:00:0{second}Z", tick=False):
+            states = ["pinned"] if title == "b" else []
+            person = client_of("alice")
+            conversation(person, *states, title=title, character_id=character, tags=tags)
+
+    assert titles(listed(alice, **parameters)) == expected
+
+
+def test_a_range_on_the_sort_key_still_pages(alice, five):
+    seen, _ = walk(alice, activity_after="2026-03-01T10:00:01Z", limit=2)
+
+    assert seen == ["e", "d", "c", "b"]
+
+
+def test_the_total_is_exact_when_asked_for_and_null_when_it_would_cost(alice, five):
+    assert listed(alice, limit=2)["pagination"]["total_count"] is None
+    assert listed(alice, limit=2, include_total="true")["pagination"]["total_count"] == 5
+    assert listed(alice, page=2, per_page=3)["pagination"]["total_count"] == 5
+    assert listed(alice, page=9, per_page=3)["pagination"]["total_count"] is None
+
+
+def test_pages_by_number(alice, five):
+    body = listed(alice, page=2, per_page=2)
+
+    assert titles(body) == ["c", "b"]
+    assert (body["pagination"]["has_prev"], body["pagination"]["has_next"]) == (True, True)
+    after = listed(alice, per_page=2, page=3)
+    assert titles(after) == ["a"]
+
+
+def test_limits_above_a_hundred_are_a_hundred(alice):
+    assert listed(alice, limit=1000)["pagination"]["limit"] == 100
+
+
+def test_only_the_fields_that_were_asked_for(alice):
+    created = conversation(alice, title="x")
+
+    body = listed(alice, fields="title,status")
+
+    assert body["conversations"] == [{"id": created["id"], "title": "x", "status": "active"}]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"limit": "0"}, "VALIDATION_ERROR"),
+        ({"limit": "-1"}, "VALIDATION_ERROR"),
+        ({"limit": "ten"}, "VALIDATION_ERROR"),
+        ({"limit": ""}, "VALIDATION_ERROR"),
+        ({"limit": "9" * 5000}, "VALIDATION_ERROR"),
+        ({"page": "0"}, "VALIDATION_ERROR"),
+        ({"page": "1", "limit": "5"}, "VALIDATION_ERROR"),
+        ({"page": "1", "cursor": "x.y"}, "VALIDATION_ERROR"),
+        ({"page": "102", "per_page": "100"}, "PAGE_TOO_DEEP"),
+        ({"page": "9" * 100}, "PAGE_TOO_DEEP"),
+        ({"status": "purged"}, "VALIDATION_ERROR"),
+        ({"status": ["active", "archived"]}, "VALIDATION_ERROR"),
+        ({"status[$ne]": "active"}, "UNKNOWN_FIELD"),
+        ({"search": "caf"}, "UNKNOWN_FIELD"),
+        ({"sort": "version"}, "VALIDATION_ERROR"),
+        ({"order": "up"}, "VALIDATION_ERROR"),
+        ({"pinned": "yes"}, "VALIDATION_ERROR"),
+        ({"tags": ""}, "VALIDATION_ERROR"),
+        ({"tags": "a,$b"}, "VALIDATION_ERROR"),
+        ({"tags": ",".join(map(str, range(11)))}, "VALIDATION_ERROR"),
+        ({"tags_match": "none"}, "VALIDATION_ERROR"),
+        ({"character_id": "a b"}, "VALIDATION_ERROR"),
+        ({"character_id": "luna\n"}, "VALIDATION_ERROR"),
+        ({"created_after": "2026-01-15"}, "VALIDATION_ERROR"),
+        ({"created_after": "2026-01-15T15:00:00"}, "VALIDATION_ERROR"),
+        ({"created_before": "0001-01-01T00:00:00+23:59"}, "VALIDATION_ERROR"),
+        ({"activity_after": "now"}, "VALIDATION_ERROR"),
+        ({"fields": "title,revisions"}, "VALIDATION_ERROR"),
+        ({"include_total": "1"}, "VALIDATION_ERROR"),
+        ({"cursor": ""}, "VALIDATION_ERROR"),
+        ({"cursor": "x"}, "INVALID_CURSOR"),
+        ({"cursor": "é.x"}, "INVALID_CURSOR"),
+        ({"cursor": "a" * 3000}, "INVALID_CURSOR"),
+    ],
+)
+def test_bad_parameters_are_refused(alice, parameters, code):
+    response = alice.get(PATH, parameters)
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    "other", [{"sort": "created_at"}, {"order": "asc"}, {"status": "all"}, {"pinned": "false"}]
+)
+def test_a_cursor_belongs_to_its_list(alice, five, other):
+    cursor = listed(alice, limit=2)["pagination"]["next_cursor"]
+
+    response = alice.get(PATH, {"cursor": cursor} | other)
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "INVALID_CURSOR"
+
+
+def test_a_cursor_belongs_to_its_user(alice, bob, five):
+    cursor = listed(alice, limit=2)["pagination"]["next_cursor"]
+
+    assert bob.get(PATH, {"cursor": cursor}).json()["error"]["code"] == "INVALID_CURSOR"
+
+
+@pytest.mark.parametrize("position", [0, 10, -10])
+def test_a_forged_cursor_is_refused(alice, five, position):
+    cursor = list(listed(alice, limit=2)["pagination"]["next_cursor"])
+    cursor[position] = "A" if cursor[position] != "A" else "B"
+
+    response = alice.get(PATH, {"cursor": "".join(cursor)})
+
+    assert response.json()["error"]["code"] == "INVALID_CURSOR"
+
+
+def test_the_page_size_may_change_between_pages(alice, five):
+    first = listed(alice, limit=2)
+
+    rest = listed(alice, limit=10, cursor=first["pagination"]["next_cursor"])
+
+    assert titles(rest) == ["c", "b", "a"]

@@ -1,0 +1,46 @@
+"""Request bodies with defaults for whatever a test does not care about, and what comes of them."""
+
+from typing import Any
+
+import factory
+import jwt
+from django.conf import settings
+from rest_framework.test import APIClient
+
+from conversation_service import clock
+
+PATH = "/api/v1/conversations"
+
+
+class NewConversation(factory.DictFactory):
+    """The body of a create request."""
+
+    character_id = "luna"
+    title = factory.Sequence(lambda n: f"Conversation {n}")
+
+
+def token(user_id: str = "alice", **claims: Any) -> str:
+    now = int(clock.now().timestamp())
+    payload = {"user_id": user_id, "token_type": "access", "iat": now, "exp": now + 3600} | claims
+    return jwt.encode(payload, settings.JWT_SECRET_KEY, settings.JWT_ALGORITHM)
+
+
+def client_of(user_id: str) -> APIClient:
+    """A client that is signed in as this user."""
+    return APIClient(headers={"Authorization": f"Bearer {token(user_id)}"})
+
+
+def conversation(client: APIClient, *states: str, **fields: Any) -> dict[str, Any]:
+    """Create a conversation and lead it through states: "archived", "deleted", "pinned"."""
+    response = client.post(PATH, NewConversation(**fields))
+    assert response.status_code == 201, response.json()
+    path = f"{PATH}/{response.json()['id']}"
+    steps = {
+        "archived": lambda: client.post(f"{path}/archive"),
+        "deleted": lambda: client.delete(path),
+        "pinned": lambda: client.post(f"{path}/pin"),
+    }
+    for state in states:
+        response = steps[state]()
+        assert response.status_code == 200, response.json()
+    return response.json()
