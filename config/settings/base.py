@@ -118,6 +118,7 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "conversation_service.exception_handler.handle",
     "UNAUTHENTICATED_USER": None,
+    "NON_FIELD_ERRORS_KEY": "",  # the JSON pointer to the whole body
 }
 
 AUTH_PASSWORD_VALIDATORS = [

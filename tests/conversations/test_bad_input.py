@@ -1,0 +1,238 @@
+"""What a body may not be. Nothing of it is ever stored."""
+
+import gzip
+
+import pytest
+
+from tests.factories import PATH, conversation
+
+NOT_STRINGS = [1, 1.5, True, [], {"$gt": ""}]
+
+
+def refused(response, code="VALIDATION_ERROR"):
+    body = response.json()
+    assert response.status_code == 400, body
+    assert body["error"]["code"] == code
+    return {error["pointer"]: error["code"] for error in body["error"]["details"]["errors"]}
+
+
+FIELDS = [
+    *[({"title": value}, "/title", "invalid") for value in NOT_STRINGS],
+    ({"title": ""}, "/title", "blank"),
+    ({"title": "   "}, "/title", "blank"),
+    ({"title": "x" * 201}, "/title", "max_length"),
+    ({"title": "two\nlines"}, "/title", "control"),
+    ({"title": "\u2028x\u2028y"}, "/title", "control"),
+    ({"title": "tab\there"}, "/title", "control"),
+    ({"title": "nul\0"}, "/title", "control"),
+    ({"tags": "casual"}, "/tags", "not_a_list"),
+    ({"tags": {"$ne": 1}}, "/tags", "not_a_list"),
+    ({"tags": [1]}, "/tags/0", "invalid"),
+    ({"tags": ["ok", ""]}, "/tags/1", "blank"),
+    ({"tags": ["x" * 51]}, "/tags/0", "max_length"),
+    ({"tags": ["a,b"]}, "/tags/0", "characters"),
+    ({"tags": ["$set"]}, "/tags/0", "characters"),
+    ({"tags": [str(n) for n in range(11)]}, "/tags", "max_length"),
+    ({"tags": [None]}, "/tags/0", "null"),
+    ({"custom": []}, "/custom", "not_a_dict"),
+    ({"custom": {"k": 1}}, "/custom/k", "invalid"),
+    ({"custom": {"k": {"$gt": ""}}}, "/custom/k", "invalid"),
+    ({"custom": {"k": "x" * 513}}, "/custom/k", "max_length"),
+    ({"custom": {"k": "\0"}}, "/custom/k", "null_characters_not_allowed"),
+    ({"custom": {"$where": "1"}}, "/custom", "key"),
+    ({"custom": {"a.b": "1"}}, "/custom", "key"),
+    ({"custom": {"": "1"}}, "/custom", "key"),
+    ({"custom": {"k\n": "1"}}, "/custom", "key"),
+    ({"custom": {"k" * 65: "1"}}, "/custom", "key"),
+    ({"custom": {str(n): "" for n in range(17)}}, "/custom", "too_many"),
+    ({"settings": []}, "/settings", "invalid"),
+    ({"settings": {"temperature": "1"}}, "/settings/temperature", "invalid"),
+    ({"settings": {"temperature": True}}, "/settings/temperature", "invalid"),
+    ({"settings": {"temperature": -0.1}}, "/settings/temperature", "min_value"),
+    ({"settings": {"temperature": 2.1}}, "/settings/temperature", "max_value"),
+    ({"settings": {"max_tokens": 0}}, "/settings/max_tokens", "min_value"),
+    ({"settings": {"max_tokens": 4097}}, "/settings/max_tokens", "max_value"),
+    ({"settings": {"max_tokens": 2**63}}, "/settings/max_tokens", "max_value"),
+    ({"settings": {"max_tokens": 2**64}}, "/settings/max_tokens", "invalid"),
+    ({"settings": {"max_tokens": 10.5}}, "/settings/max_tokens", "invalid"),
+    ({"settings": {"max_tokens": False}}, "/settings/max_tokens", "invalid"),
+    ({"settings": {"context_window": 8193}}, "/settings/context_window", "max_value"),
+    ({"settings": {"top_p": 1.01}}, "/settings/top_p", "max_value"),
+    ({"settings": {"frequency_penalty": -2.1}}, "/settings/frequency_penalty", "min_value"),
+    ({"settings": {"presence_penalty": 2.1}}, "/settings/presence_penalty", "max_value"),
+    ({"settings": {"stop_sequences": ["x"] * 11}}, "/settings/stop_sequences", "max_length"),
+    ({"settings": {"stop_sequences": ["x" * 65]}}, "/settings/stop_sequences/0", "max_length"),
+    ({"settings": {"stop_sequences": [""]}}, "/settings/stop_sequences/0", "blank"),
+]
+
+
+@pytest.mark.parametrize(("body", "pointer", "code"), FIELDS)
+def test_create_and_patch_refuse_the_same(alice, body, pointer, code):
+    created = conversation(alice)
+
+    for response in (
+        alice.post(PATH, {"character_id": "luna"} | body),
+        alice.patch(f"{PATH}/{created['id']}", body),
+    ):
+        errors = refused(response)
+        assert errors == {pointer: code}
+    assert alice.get(PATH).json()["conversations"] == [created]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "code"),
+    [
+        ({}, "/character_id", "required"),
+        ({"character_id": None}, "/character_id", "null"),
+        *[({"character_id": value}, "/character_id", "invalid") for value in NOT_STRINGS],
+        ({"character_id": ""}, "/character_id", "blank"),
+        ({"character_id": "a b"}, "/character_id", "invalid"),
+        ({"character_id": "luna\n"}, "/character_id", "invalid"),
+        ({"character_id": "x" * 65}, "/character_id", "invalid"),
+    ],
+)
+def test_the_character_must_have_an_id(alice, body, pointer, code):
+    assert refused(alice.post(PATH, body)) == {pointer: code}
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"title": None}, "/title"),
+        ({"pinned": None}, "/pinned"),
+        ({"pinned": "true"}, "/pinned"),
+        ({"pinned": 1}, "/pinned"),
+        ({"status": "deleted"}, "/status"),
+        ({"status": {"$ne": "active"}}, "/status"),
+        ({"status": None}, "/status"),
+        ({"tags": ["a"], "tags_add": ["b"]}, "/tags"),
+        ({"tags_add": None}, "/tags_add"),
+    ],
+)
+def test_patch_refuses_more(alice, body, pointer):
+    created = conversation(alice)
+
+    assert list(refused(alice.patch(f"{PATH}/{created['id']}", body))) == [pointer]
+
+
+@pytest.mark.parametrize(
+    "name", ["titel", "id", "user_id", "status", "version", "metadata", "$set", "a.b", "__proto__"]
+)
+def test_unknown_fields_are_refused(alice, name):
+    response = alice.post(PATH, {"character_id": "luna", name: "x"})
+
+    assert refused(response, "UNKNOWN_FIELD") == {f"/{name}": "UNKNOWN_FIELD"}
+
+
+def test_unknown_settings_are_refused(alice):
+    response = alice.post(PATH, {"character_id": "luna", "settings": {"temprature": 1}})
+
+    assert refused(response, "UNKNOWN_FIELD") == {"/settings/temprature": "UNKNOWN_FIELD"}
+
+
+def test_an_unknown_field_beside_another_fault_is_a_validation_error(alice):
+    response = alice.post(PATH, {"titel": "x"})
+
+    assert refused(response) == {
+        "/character_id": "required",
+        "/titel": "UNKNOWN_FIELD",
+    }
+
+
+@pytest.mark.parametrize("body", ["[]", '"x"', "1", "null", "[{}]"])
+def test_a_body_must_be_an_object(alice, body):
+    response = alice.generic("POST", PATH, body, content_type="application/json")
+
+    assert list(refused(response)) == [""]
+
+
+def test_a_thousand_faults_are_not_all_repeated(alice):
+    response = alice.post(PATH, {f"field {n:04}" * 50: 1 for n in range(1000)} | {"x": "y"})
+
+    assert response.status_code == 413 or len(response.content) < 20_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"{'title': 1}",
+        b'{"character_id": "luna", "settings": {"temperature": NaN}}',
+        b'{"character_id": "luna", "settings": {"temperature": Infinity}}',
+        b'{"character_id": "luna", "settings": {"temperature": 1e999}}',
+        b'{"character_id": "\\ud800"}',
+        b'{"character_id": "\xff"}',
+        b"\xef\xbb\xbf{}",
+        '{"character_id": "luna"}'.encode("utf-16"),
+        b"[" * 2000 + b"]" * 2000,
+        b'{"character_id": "luna"}{}',
+    ],
+)
+def test_a_body_that_is_no_json_is_refused(alice, body):
+    response = alice.generic("POST", PATH, body, content_type="application/json")
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "VALIDATION_ERROR"
+    assert alice.get(PATH).json()["conversations"] == []
+
+
+def test_deep_nesting_is_refused(alice):
+    nested = '{"a":' * 300 + "1" + "}" * 300
+    body = f'{{"character_id": "luna", "custom": {nested}}}'
+
+    response = alice.generic("POST", PATH, body, content_type="application/json")
+
+    assert list(refused(response)) == ["/custom/a"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "headers"),
+    [
+        ("text/plain", {}),
+        ("application/x-www-form-urlencoded", {}),
+        ("multipart/form-data; boundary=x", {}),
+        ("application/json; charset=latin-1", {}),
+        ("application/json; charset=utf-16", {}),
+        ("", {}),
+        ("application/json", {"Content-Encoding": "gzip"}),
+        ("application/json", {"Content-Encoding": "br"}),
+    ],
+)
+def test_only_plain_json_is_read(alice, content_type, headers):
+    bomb = gzip.compress(b'{"character_id": "luna"}')
+
+    response = alice.generic("POST", PATH, bomb, content_type=content_type, headers=headers)
+
+    assert response.status_code == 415
+    assert response.json()["error"]["code"] == "UNSUPPORTED_MEDIA_TYPE"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json; charset=UTF-8", "application/merge-patch+json", "Application/JSON"],
+)
+def test_json_by_other_names(alice, content_type):
+    created = conversation(alice)
+
+    response = alice.generic(
+        "PATCH", f"{PATH}/{created['id']}", '{"title": "New"}', content_type=content_type
+    )
+
+    assert response.json()["title"] == "New"
+
+
+def test_a_body_over_64_kib_is_refused(alice):
+    body = b'{"character_id": "luna", "title": "' + b"x" * 64 * 1024 + b'"}'
+
+    response = alice.generic("POST", PATH, body, content_type="application/json")
+
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "PAYLOAD_TOO_LARGE"
+
+
+def test_a_body_of_unannounced_length_is_refused(alice):
+    response = alice.post(PATH, headers={"Transfer-Encoding": "chunked"})
+
+    assert response.status_code == 411
+    assert response.json()["error"]["code"] == "LENGTH_REQUIRED"

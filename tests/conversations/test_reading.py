@@ -1,0 +1,80 @@
+"""One conversation: what its owner gets, and that nobody else can tell it from none."""
+
+import pytest
+
+from tests.factories import PATH, conversation
+
+ABSENT = "65f0c0ffee65f0c0ffee65f0"
+
+CALLS = [
+    pytest.param(lambda c, path: c.get(path), id="get"),
+    pytest.param(lambda c, path: c.patch(path, {"title": "x"}), id="patch"),
+    pytest.param(lambda c, path: c.patch(path, {"title": ""}), id="invalid patch"),
+    pytest.param(
+        lambda c, path: c.patch(path, {"title": "x"}, headers={"If-Match": '"v9"'}),
+        id="stale patch",
+    ),
+    pytest.param(lambda c, path: c.patch(path, {}, headers={"If-Match": "x"}), id="bad If-Match"),
+    pytest.param(lambda c, path: c.delete(path), id="trash"),
+    pytest.param(lambda c, path: c.delete(f"{path}?mode=purge"), id="purge"),
+    pytest.param(lambda c, path: c.delete(f"{path}?mode=x"), id="bad mode"),
+    *[
+        pytest.param(lambda c, path, action=action: c.post(f"{path}/{action}"), id=action)
+        for action in ["archive", "restore", "pin", "unpin"]
+    ],
+]
+
+
+def anonymous(body, conversation_id):
+    """The body without what is new in every answer and what the caller sent himself."""
+    assert body.pop("instance").startswith(f"{PATH}/{conversation_id}")
+    assert body["error"].pop("error_id")
+    assert body["error"].pop("request_id")
+    return body
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_somebody_elses_is_like_an_absent_one(alice, bob, call):
+    theirs = conversation(bob)
+
+    forbidden = call(alice, f"{PATH}/{theirs['id']}")
+    absent = call(alice, f"{PATH}/{ABSENT}")
+
+    assert (forbidden.status_code, absent.status_code) == (404, 404)
+    assert absent.json()["error"]["code"] == "CONVERSATION_NOT_FOUND"
+    assert anonymous(forbidden.json(), theirs["id"]) == anonymous(absent.json(), ABSENT)
+    assert bob.get(f"{PATH}/{theirs['id']}").json() == theirs
+
+
+@pytest.mark.parametrize(
+    "malformed", ["x", "65f0c0ffee65f0c0ffee65f", "65f0c0ffee65f0c0ffee65fg", "%00", "undefined"]
+)
+def test_a_malformed_id_is_an_absent_one(alice, malformed):
+    response = alice.get(f"{PATH}/{malformed}")
+
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "CONVERSATION_NOT_FOUND"
+
+
+def test_hex_digits_may_be_in_upper_case(alice):
+    created = conversation(alice)
+
+    assert alice.get(f"{PATH}/{created['id'].upper()}").json() == created
+
+
+def test_paths_may_end_with_a_slash(alice):
+    created = conversation(alice)
+
+    assert alice.get(f"{PATH}/{created['id']}/").json() == created
+    assert alice.get(f"{PATH}/").json()["conversations"] == [created]
+    assert alice.post(f"{PATH}/{created['id']}/archive/").json()["is_archived"]
+
+
+@pytest.mark.parametrize("path", ["{id}?include=character", "{id}?x=1", "summary?x=1"])
+def test_parameters_that_do_not_exist_are_refused(alice, path):
+    created = conversation(alice)
+
+    response = alice.get(f"{PATH}/{path.format(id=created['id'])}")
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "UNKNOWN_FIELD"
