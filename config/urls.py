@@ -2,15 +2,23 @@
 
 from django.contrib import admin
 from django.urls import include, path, re_path
+from django.utils.translation import gettext_lazy as _
 
+from conversation_service import openapi
 from conversation_service.exception_handler import not_found
 from conversation_service.observability import health
+
+admin.site.site_header = admin.site.site_title = _("Conversation Service")
+admin.site.index_title = _("Console")
 
 urlpatterns = [
     path("api/v1/", include("conversations.urls")),
     re_path("^health/?$", health.report),
     re_path("^health/live/?$", health.live),
     re_path("^health/ready/?$", health.ready),
+    path("api/schema", openapi.schema),
+    path("api/docs", openapi.SwaggerView.as_view(url="/api/schema")),
+    path("api/redoc", openapi.RedocView.as_view(url="/api/schema")),
     path("admin/", admin.site.urls),
     # With DEBUG on, Django would answer an unknown address with a page of its own.
     re_path("", not_found),

@@ -15,6 +15,7 @@ from django.core.exceptions import (
 from django.core.signals import got_request_exception
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from django.views import defaults
 from pymongo.errors import ConnectionFailure, PyMongoError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
@@ -30,7 +31,7 @@ MAX_FIELD_ERRORS = 50
 RETRY_AFTER_S = "2"
 
 # The family of a failure, for clients that handle a status as a whole.
-_TYPES = {
+_FAMILIES = {
     400: "ValidationError",
     401: "AuthenticationError",
     403: "PermissionError",
@@ -86,20 +87,37 @@ def failure_response(request: HttpRequest, failure: ServiceError) -> HttpRespons
     )
 
 
+def family(status: int) -> str:
+    return _FAMILIES.get(status, "RequestError")
+
+
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _in_console(request):
+        return defaults.bad_request(request, exception)
     return failure_response(request, _understand(exception) or ServiceError())
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _in_console(request):
+        return defaults.permission_denied(request, exception)
     return failure_response(request, errors.Forbidden())
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if _in_console(request):
+        return defaults.page_not_found(request, exception or Http404())
     return failure_response(request, errors.RouteNotFound())
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    if _in_console(request):
+        return defaults.server_error(request)
     return failure_response(request, errors.InternalError())
+
+
+def _in_console(request: HttpRequest) -> bool:
+    """Tell whether a person with a browser is asking, who wants a page of HTML."""
+    return request.path_info.startswith("/admin/")
 
 
 def _understand(exc: Exception) -> ServiceError | None:
@@ -159,7 +177,7 @@ def _body(failure: ServiceError, path: str) -> dict[str, Any]:
         "instance": path[:MAX_ECHO],
         "error": {
             "code": failure.code,
-            "type": _TYPES.get(failure.status, "RequestError"),
+            "type": family(failure.status),
             "message": str(failure.message),
             "details": failure.details,
             "error_id": error_id,

@@ -37,23 +37,54 @@ class _CommaSeparated(serializers.ListField):
 class ListParameters(fields.StrictSerializer):
     """The query string of the list."""
 
-    limit = serializers.IntegerField(min_value=1, required=False)
-    cursor = serializers.CharField(required=False)
-    page = serializers.IntegerField(min_value=1, required=False)
-    per_page = serializers.IntegerField(min_value=1, required=False)
-    status = serializers.ChoiceField(list(STATUSES), default="active")
+    limit = serializers.IntegerField(
+        min_value=1, required=False, help_text="Rows a page; above 100 is 100. Default 20."
+    )
+    cursor = serializers.CharField(
+        required=False, help_text="`next_cursor` or `prev_cursor` of a page."
+    )
+    page = serializers.IntegerField(
+        min_value=1,
+        required=False,
+        help_text="By number instead of by cursor, to a depth of 10,000 rows.",
+    )
+    per_page = serializers.IntegerField(
+        min_value=1,
+        required=False,
+        help_text="By number instead of by cursor, to a depth of 10,000 rows.",
+    )
+    status = serializers.ChoiceField(
+        list(STATUSES), default="active", help_text="`all` leaves out the trash."
+    )
     character_id = CharacterId(required=False)
-    tags = _CommaSeparated(child=Tag(), max_length=limits.TAGS, required=False)
-    tags_match = serializers.ChoiceField(["all", "any"], default="all")
+    tags = _CommaSeparated(
+        child=Tag(),
+        max_length=limits.TAGS,
+        required=False,
+        help_text="`a,b`, or the parameter repeated.",
+    )
+    tags_match = serializers.ChoiceField(
+        ["all", "any"], default="all", help_text="Whether every tag must be there, or one."
+    )
     pinned = serializers.ChoiceField(["true", "false"], required=False)
-    created_after = fields.Moment(required=False)
+    created_after = fields.Moment(
+        required=False, help_text="Later than this; cut to milliseconds, as all four."
+    )
     created_before = fields.Moment(required=False)
     activity_after = fields.Moment(required=False)
     activity_before = fields.Moment(required=False)
     sort = serializers.ChoiceField(list(SORT_KEYS), default="last_activity")
     order = serializers.ChoiceField(["desc", "asc"], default="desc")
-    fields_ = _CommaSeparated(child=serializers.ChoiceField(RESOURCE_FIELDS), required=False)
-    include_total = serializers.ChoiceField(["true", "false"], default="false")
+    fields_ = _CommaSeparated(
+        child=serializers.ChoiceField(RESOURCE_FIELDS),
+        required=False,
+        help_text="Only these fields of each conversation, and its id.",
+    )
+    include_total = serializers.ChoiceField(
+        ["true", "false"],
+        default="false",
+        help_text="Count all that match, at the cost of a second statement.",
+    )
 
     def get_fields(self) -> dict[str, Any]:
         # A serializer keeps its fields in `fields`, so the parameter of that name goes in here.

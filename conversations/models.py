@@ -26,6 +26,9 @@ class Metadata(EmbeddedModel):
     created_at = models.DateTimeField(_("created"))
     updated_at = models.DateTimeField(_("updated"))
 
+    class Meta:
+        default_permissions = ()
+
     def __str__(self) -> str:
         return str(self.last_activity)
 
@@ -40,7 +43,7 @@ class Conversation(models.Model):
 
     user_id = models.CharField(_("user id"), max_length=64)
     character_id = models.CharField(_("character id"), max_length=64)
-    character_status = models.CharField(_("character"), max_length=16)
+    character_status = models.CharField(_("character status"), max_length=16)
     title = models.CharField(_("title"), max_length=200)
     title_key = models.TextField(editable=False)
     status = models.CharField(_("state"), max_length=8, choices=Status.choices)
@@ -59,8 +62,10 @@ class Conversation(models.Model):
     class Meta:
         # Indexes and validator are in schema.py: they need more than migrations can say.
         db_table = "conversations"
+        default_permissions = ("view", "change")
         verbose_name = _("conversation")
         verbose_name_plural = _("conversations")
 
     def __str__(self) -> str:
-        return self.title
+        # Not the title: the log of the console's actions keeps this, and outlives a purge.
+        return str(self.pk)

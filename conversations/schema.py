@@ -30,9 +30,14 @@ INDEXES = [
     _newest_first(
         "user_character_activity", "user_id", "character_id", "status", SORT_KEYS["last_activity"]
     ),
-    # The console: the newest in a state, and titles by their beginning, over all users.
+    # The console: the newest in a state, of one user or of all, and titles by their beginning.
     IndexModel([("status", ASCENDING), ("_id", DESCENDING)], name="staff_status"),
-    IndexModel([("title_key", ASCENDING), ("_id", DESCENDING)], name="staff_title"),
+    IndexModel(
+        [("user_id", ASCENDING), ("status", ASCENDING), ("_id", DESCENDING)], name="staff_user"
+    ),
+    IndexModel(
+        [("status", ASCENDING), ("title_key", ASCENDING), ("_id", DESCENDING)], name="staff_title"
+    ),
     # Tombstones have served the change feed by then.
     IndexModel([("expires_at", ASCENDING)], name="tombstone_expiry", expireAfterSeconds=0),
 ]

@@ -101,6 +101,8 @@ class LLMSettingsSerializer(StrictSerializer):
 
 
 class CreateSerializer(StrictSerializer):
+    """A new conversation; what is left out gets its default, which is then stored."""
+
     character_id = CharacterId()
     title = Title(required=False, allow_null=True)
     settings = LLMSettingsSerializer(required=False, allow_null=True)

@@ -14,7 +14,7 @@ from conversation_service.authentication import CallerRequest
 from conversation_service.errors import ServiceError
 from conversation_service.mongodb.connection import Document
 from conversation_service.preconditions import etag, if_match
-from conversations import aggregations, changes, documents, store
+from conversations import aggregations, changes, documents, openapi, store
 from conversations.changes import Change
 from conversations.listing import Listing, Page
 from conversations.serializers import (
@@ -30,6 +30,7 @@ class ConversationViewSet(ViewSet):
 
     request: CallerRequest
 
+    @openapi.list_
     def list(self, request: CallerRequest) -> Response:
         listing = Listing.parse(request.user.id, request.query_params)
         page = Page.of(listing, store.page(listing))
@@ -51,6 +52,7 @@ class ConversationViewSet(ViewSet):
         }
         return Response(body, headers=_links(request, cursors))
 
+    @openapi.create
     def create(self, request: CallerRequest) -> Response:
         no_parameters.run_validation(request.query_params.dict())
         values = create_input.run_validation(request.data)
@@ -59,20 +61,24 @@ class ConversationViewSet(ViewSet):
         location = f"/api/v1/conversations/{document['_id']}"
         return _answer(document, HTTPStatus.CREATED, Location=location)
 
+    @openapi.summary
     def summary(self, request: CallerRequest) -> Response:
         no_parameters.run_validation(request.query_params.dict())
         return Response(aggregations.summary(request.user.id, now=clock.now()))
 
+    @openapi.retrieve
     def retrieve(self, request: CallerRequest, id: str) -> Response:
         with self._absence_first(id):
             no_parameters.run_validation(request.query_params.dict())
         return _answer(store.get(request.user.id, id))
 
+    @openapi.partial_update
     def partial_update(self, request: CallerRequest, id: str) -> Response:
         with self._absence_first(id):
             wanted = changes.edit(patch_input.run_validation(request.data))
         return self._change(id, wanted)
 
+    @openapi.destroy
     def destroy(self, request: CallerRequest, id: str) -> Response:
         with self._absence_first(id):
             parameters = delete_parameters.run_validation(request.query_params.dict())
@@ -87,15 +93,19 @@ class ConversationViewSet(ViewSet):
             )
         return _answer(trashed)
 
+    @openapi.archive
     def archive(self, request: CallerRequest, id: str) -> Response:
         return self._change(id, changes.ARCHIVE)
 
+    @openapi.restore
     def restore(self, request: CallerRequest, id: str) -> Response:
         return self._change(id, changes.RESTORE)
 
+    @openapi.pin
     def pin(self, request: CallerRequest, id: str) -> Response:
         return self._change(id, changes.PIN)
 
+    @openapi.unpin
     def unpin(self, request: CallerRequest, id: str) -> Response:
         return self._change(id, changes.UNPIN)
 

@@ -8,6 +8,7 @@ from django.conf import settings
 from rest_framework.test import APIClient
 
 from conversation_service import clock
+from tests.documented import DocumentedClient
 
 PATH = "/api/v1/conversations"
 
@@ -27,7 +28,7 @@ def token(user_id: str = "alice", **claims: Any) -> str:
 
 def client_of(user_id: str) -> APIClient:
     """A client that is signed in as this user."""
-    return APIClient(headers={"Authorization": f"Bearer {token(user_id)}"})
+    return DocumentedClient(headers={"Authorization": f"Bearer {token(user_id)}"})
 
 
 def conversation(client: APIClient, *states: str, **fields: Any) -> dict[str, Any]:

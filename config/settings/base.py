@@ -121,6 +121,27 @@ REST_FRAMEWORK = {
     "NON_FIELD_ERRORS_KEY": "",  # the JSON pointer to the whole body
 }
 
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Conversation Service",
+    "DESCRIPTION": "Who talks with which AI character: titles, LLM settings, tags, states and "
+    "counters of conversations. Messages belong to the Message service.",
+    "VERSION": VERSION,
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+    # Scripts and styles from our own origin, so that the pages work without the internet.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_PATCH": False,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_NAME_OVERRIDES": {
+        "ConversationStatus": ["active", "archived", "deleted"],
+        "EditableStatus": ["active", "archived"],
+    },
+}
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},

@@ -1,0 +1,141 @@
+"""What every API of ours documents alike, and the pages that show it.
+
+The document itself is committed as docs/openapi.json (`make openapi`): what a change of it means
+to clients is seen in its review, and serving it costs nothing.
+"""
+
+from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from django.conf import settings
+from django.http import FileResponse, HttpRequest
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerView
+from rest_framework import serializers
+from rest_framework.negotiation import DefaultContentNegotiation
+
+from conversation_service.errors import (
+    DatabaseUnavailable,
+    InternalError,
+    NotAcceptable,
+    ServiceError,
+    TokenExpired,
+    TokenInvalid,
+    TokenMissing,
+)
+from conversation_service.exception_handler import family
+
+
+def schema(request: HttpRequest) -> FileResponse:
+    document = settings.BASE_DIR / "docs" / "openapi.json"
+    return FileResponse(document.open("rb"), content_type="application/json")
+
+
+class SwaggerView(SpectacularSwaggerView):
+    content_negotiation_class = DefaultContentNegotiation
+
+
+class RedocView(SpectacularRedocView):
+    content_negotiation_class = DefaultContentNegotiation
+
+
+class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "conversation_service.authentication.UserAuthentication"
+    name = "user"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "An access token of the Auth service.",
+        }
+
+
+class ErrorSerializer(serializers.Serializer):
+    code = serializers.CharField(help_text="Stable: switch on this.")
+    type = serializers.CharField(help_text="The family of the failure.")
+    message = serializers.CharField(help_text="For people, in the language of Accept-Language.")
+    details = serializers.DictField(
+        help_text="Depends on the code. `errors` lists faults of the input: pointer (RFC 6901), "
+        "code, message."
+    )
+    error_id = serializers.CharField(help_text="Names this failure in our logs.")
+    request_id = serializers.CharField(help_text="The same as the X-Request-ID header.")
+
+
+class ProblemSerializer(serializers.Serializer):
+    """A failure, as RFC 9457 says; `application/problem+json` if Accept asks for that."""
+
+    type = serializers.CharField(default="about:blank")
+    title = serializers.CharField(help_text="The kind of failure.")
+    status = serializers.IntegerField()
+    detail = serializers.CharField(help_text="This failure.")
+    instance = serializers.CharField(help_text="The path that was called, cut to 100 characters.")
+    error = ErrorSerializer()
+
+
+ANYWHERE = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable)
+AT_WORST = (InternalError, DatabaseUnavailable)
+
+
+def failures(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
+    """Document these failures, and those that any call can meet."""
+    by_status = attrgetter("status")
+    ordered = sorted((*ANYWHERE, *kinds, *AT_WORST), key=by_status)
+    return {int(status): _responses(group) for status, group in groupby(ordered, by_status)}
+
+
+def _responses(kinds: Iterable[type[ServiceError]]) -> OpenApiResponse:
+    kinds = list(kinds)
+    return OpenApiResponse(
+        ProblemSerializer,
+        description=" or ".join(f"`{kind.code}`: {kind.title}" for kind in kinds),
+        examples=[OpenApiExample(kind.code, _example(kind)) for kind in kinds],
+    )
+
+
+def _example(kind: type[ServiceError]) -> dict[str, Any]:
+    title = str(kind.title)
+    return {
+        "type": "about:blank",
+        "title": title,
+        "status": int(kind.status),
+        "detail": title,
+        "instance": "/api/v1/conversations",
+        "error": {
+            "code": kind.code,
+            "type": family(kind.status),
+            "message": title,
+            "details": {},
+            "error_id": "5f1c0d9a7b3e2468",
+            "request_id": "3f8a1c5e",
+        },
+    }
+
+
+def response_header(name: str, description: str, *statuses: int) -> OpenApiParameter:
+    return OpenApiParameter(
+        name,
+        OpenApiTypes.STR,
+        OpenApiParameter.HEADER,
+        description=description,
+        response=list(statuses) or True,
+    )
+
+
+COMMON = [
+    OpenApiParameter(
+        "X-Request-ID",
+        OpenApiTypes.STR,
+        OpenApiParameter.HEADER,
+        description="Your id for this call: 1 to 128 of `A-Za-z0-9._-`. Made if you send none.",
+    ),
+    response_header("X-Request-ID", "The id of this call, in our logs too."),
+    response_header("WWW-Authenticate", "How to authenticate (RFC 6750).", 401),
+    response_header("Retry-After", "Seconds after which to try again.", 503),
+]

@@ -1,0 +1,337 @@
+"""How the API of conversations is documented; the views only name an entry of here."""
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_serializer,
+)
+from rest_framework import serializers
+
+from conversation_service.errors import (
+    InvalidCursor,
+    LengthRequired,
+    PageTooDeep,
+    PayloadTooLarge,
+    ServiceError,
+    UnsupportedMediaType,
+)
+from conversation_service.openapi import COMMON, failures, response_header
+from conversations import limits
+from conversations.exceptions import (
+    ConversationNotFound,
+    ConversationStateConflict,
+    ConversationVersionConflict,
+)
+from conversations.listing import ListParameters
+from conversations.serializers import CreateSerializer, DeleteParameters, PatchSerializer
+
+OBJECT_ID = r"^[0-9a-f]{24}$"
+
+
+class SettingsSerializer(serializers.Serializer):
+    """How the character's model is run."""
+
+    temperature = serializers.FloatField()
+    max_tokens = serializers.IntegerField()
+    context_window = serializers.IntegerField()
+    top_p = serializers.FloatField()
+    frequency_penalty = serializers.FloatField()
+    presence_penalty = serializers.FloatField()
+    stop_sequences = serializers.ListField(child=serializers.CharField())
+
+
+class MetadataSerializer(serializers.Serializer):
+    """Counters that the Message service reports, and the three clocks."""
+
+    message_count = serializers.IntegerField()
+    total_tokens = serializers.IntegerField()
+    total_input_tokens = serializers.IntegerField()
+    total_output_tokens = serializers.IntegerField()
+    first_message_at = serializers.DateTimeField(allow_null=True)
+    last_message_at = serializers.DateTimeField(allow_null=True)
+    last_activity = serializers.DateTimeField(help_text="Moved by messages only.")
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField(help_text="Moved by every change of the version.")
+
+
+class ConversationSerializer(serializers.Serializer):
+    """One user talking with one character. Its messages live in the Message service."""
+
+    id = serializers.RegexField(OBJECT_ID)
+    object = serializers.ChoiceField(["conversation"])
+    user_id = serializers.CharField()
+    character_id = serializers.CharField()
+    character_status = serializers.ChoiceField(["verified", "unverified"])
+    title = serializers.CharField()
+    title_source = serializers.ChoiceField(["user", "auto"])
+    status = serializers.ChoiceField(["active", "archived", "deleted"])
+    is_archived = serializers.BooleanField()
+    pinned_at = serializers.DateTimeField(allow_null=True)
+    settings = SettingsSerializer()
+    tags = serializers.ListField(child=serializers.CharField())
+    custom = serializers.DictField(child=serializers.CharField())
+    metadata = MetadataSerializer()
+    archived_at = serializers.DateTimeField(allow_null=True)
+    deleted_at = serializers.DateTimeField(allow_null=True)
+    purge_at = serializers.DateTimeField(
+        allow_null=True, help_text="When a conversation in the trash goes for good."
+    )
+    forked_from = serializers.RegexField(OBJECT_ID, allow_null=True)
+    version = serializers.IntegerField(help_text="Rises by one with each change; see ETag.")
+
+
+class PaginationSerializer(serializers.Serializer):
+    total_count = serializers.IntegerField(
+        allow_null=True, help_text="Exact where it is given: on request, or where it is free."
+    )
+    has_next = serializers.BooleanField()
+    has_prev = serializers.BooleanField()
+    next_cursor = serializers.CharField(allow_null=True)
+    prev_cursor = serializers.CharField(allow_null=True)
+    limit = serializers.IntegerField()
+
+
+@extend_schema_serializer(many=False)
+class ConversationListSerializer(serializers.Serializer):
+    conversations = ConversationSerializer(many=True)
+    pagination = PaginationSerializer()
+
+
+class MostUsedCharacterSerializer(serializers.Serializer):
+    character_id = serializers.CharField()
+    character_name = serializers.CharField(allow_null=True)
+    conversation_count = serializers.IntegerField()
+
+
+class TagCountSerializer(serializers.Serializer):
+    tag = serializers.CharField()
+    count = serializers.IntegerField()
+
+
+class RecentActivitySerializer(serializers.Serializer):
+    last_conversation_created = serializers.DateTimeField(allow_null=True)
+    last_message_sent = serializers.DateTimeField(allow_null=True)
+    conversations_this_week = serializers.IntegerField(help_text="Begun in the last seven days.")
+    active_this_week = serializers.IntegerField()
+
+
+class StatisticsSerializer(serializers.Serializer):
+    total_conversations = serializers.IntegerField(help_text="Without those in the trash.")
+    active_conversations = serializers.IntegerField()
+    archived_conversations = serializers.IntegerField()
+    deleted_conversations = serializers.IntegerField()
+    total_messages = serializers.IntegerField()
+    total_tokens = serializers.IntegerField()
+    most_used_character = MostUsedCharacterSerializer(allow_null=True)
+    top_tags = TagCountSerializer(many=True)
+    recent_activity = RecentActivitySerializer()
+
+
+class SummarySerializer(serializers.Serializer):
+    user_id = serializers.CharField()
+    statistics = StatisticsSerializer()
+    generated_at = serializers.DateTimeField()
+
+
+ID = OpenApiParameter(
+    "id", {"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}, OpenApiParameter.PATH
+)
+IF_MATCH = OpenApiParameter(
+    "If-Match",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description='The ETag you last saw, such as `"v3"`: a change in between is a 412 then.',
+)
+ETAG = response_header("ETag", 'The version, such as `"v3"`, for If-Match.', 200, 201)
+CACHE = response_header("Cache-Control", "Always `private, no-store`.", 200, 201)
+
+EXAMPLE: dict[str, Any] = {
+    "id": "507f1f77bcf86cd799439014",
+    "object": "conversation",
+    "user_id": "u-1",
+    "character_id": "luna",
+    "character_status": "unverified",
+    "title": "Noche con Luna",
+    "title_source": "user",
+    "status": "active",
+    "is_archived": False,
+    "pinned_at": None,
+    "settings": {
+        **{name: bounds.default for name, bounds in limits.LLM_SETTINGS.items()},
+        "stop_sequences": [],
+    },
+    "tags": ["casual"],
+    "custom": {},
+    "metadata": {
+        "message_count": 0,
+        "total_tokens": 0,
+        "total_input_tokens": 0,
+        "total_output_tokens": 0,
+        "first_message_at": None,
+        "last_message_at": None,
+        "last_activity": "2026-01-15T15:00:00.000Z",
+        "created_at": "2026-01-15T15:00:00.000Z",
+        "updated_at": "2026-01-15T15:00:00.000Z",
+    },
+    "archived_at": None,
+    "deleted_at": None,
+    "purge_at": None,
+    "forked_from": None,
+    "version": 1,
+}
+_AS_READ = OpenApiExample("A conversation", EXAMPLE, response_only=True)
+_ONE = OpenApiResponse(ConversationSerializer, "The conversation as it now is.", [_AS_READ])
+
+
+def _operation(operation_id: str, summary: str, **schema: Any) -> Any:
+    parameters = [*COMMON, *schema.pop("parameters", [])]
+    return extend_schema(
+        operation_id=operation_id,
+        summary=summary,
+        tags=["conversations"],
+        parameters=parameters,
+        **schema,
+    )
+
+
+def _set_state(operation_id: str, summary: str, description: str) -> Any:
+    return _operation(
+        operation_id,
+        summary,
+        description=f"{description} Repeating it changes nothing.",
+        request=None,
+        parameters=[ID, IF_MATCH, ETAG, CACHE],
+        responses={200: _ONE, **failures(ServiceError, ConversationNotFound, *_CONFLICTS)},
+    )
+
+
+_CONFLICTS = (ConversationVersionConflict, ConversationStateConflict)
+_BODY = (ServiceError, LengthRequired, PayloadTooLarge, UnsupportedMediaType)
+
+list_ = _operation(
+    "listConversations",
+    "List my conversations",
+    description="Newest activity first, unless sorted otherwise. Follow `next_cursor` (or the "
+    "`Link` header) with the same parameters; a cursor is bound to them. Nothing that you do "
+    "between pages makes a page skip or repeat a row that did not itself move.",
+    parameters=[
+        ListParameters,
+        response_header("Link", "The pages on either side (RFC 8288), relative.", 200),
+    ],
+    responses={
+        200: OpenApiResponse(
+            ConversationListSerializer,
+            "A page of conversations.",
+            [
+                OpenApiExample(
+                    "A page",
+                    {
+                        "conversations": [EXAMPLE],
+                        "pagination": {
+                            "total_count": 1,
+                            "has_next": False,
+                            "has_prev": False,
+                            "next_cursor": None,
+                            "prev_cursor": None,
+                            "limit": 20,
+                        },
+                    },
+                    response_only=True,
+                )
+            ],
+        ),
+        **failures(ServiceError, InvalidCursor, PageTooDeep),
+    },
+)
+create = _operation(
+    "createConversation",
+    "Begin a conversation",
+    request=CreateSerializer,
+    parameters=[ETAG, CACHE, response_header("Location", "Where it is to be found.", 201)],
+    examples=[
+        OpenApiExample("The least", {"character_id": "luna"}, request_only=True),
+        OpenApiExample(
+            "With settings",
+            {
+                "character_id": "luna",
+                "title": "Noche con Luna",
+                "tags": ["casual"],
+                "settings": {"temperature": 0.9, "max_tokens": 1024},
+            },
+            request_only=True,
+        ),
+    ],
+    responses={
+        201: OpenApiResponse(ConversationSerializer, "The new conversation.", [_AS_READ]),
+        **failures(*_BODY),
+    },
+)
+retrieve = _operation(
+    "getConversation",
+    "Read a conversation",
+    parameters=[ID, ETAG, CACHE],
+    responses={200: _ONE, **failures(ServiceError, ConversationNotFound)},
+)
+partial_update = _operation(
+    "patchConversation",
+    "Change a conversation",
+    description="A merge patch (RFC 7396): only the fields that you name change, in one atomic "
+    "statement, so two devices that change different fields both win. `tags_add` and "
+    "`tags_remove` never conflict. What changes nothing makes no new version.",
+    request={
+        "application/json": PatchSerializer,
+        "application/merge-patch+json": PatchSerializer,
+    },
+    parameters=[ID, IF_MATCH, ETAG, CACHE],
+    examples=[
+        OpenApiExample("A new title", {"title": "Otra noche con Luna"}, request_only=True),
+        OpenApiExample(
+            "One setting, one more tag",
+            {"settings": {"temperature": 1.1}, "tags_add": ["night"]},
+            request_only=True,
+        ),
+    ],
+    responses={200: _ONE, **failures(*_BODY, ConversationNotFound, *_CONFLICTS)},
+)
+destroy = _operation(
+    "deleteConversation",
+    "Put a conversation into the trash, or purge it",
+    description="Into the trash, from where `restore` brings it back until `purge_at`. With "
+    "`mode=purge` it is erased for good, which only what is in the trash can be.",
+    parameters=[
+        ID,
+        IF_MATCH,
+        DeleteParameters,
+        OpenApiParameter(
+            "Prefer",
+            OpenApiTypes.STR,
+            OpenApiParameter.HEADER,
+            description="`return=minimal` for an empty 204 instead of the conversation.",
+        ),
+        response_header("ETag", "The version of what is in the trash.", 200),
+        response_header("Preference-Applied", "`return=minimal` if you preferred that.", 204),
+    ],
+    responses={
+        200: _ONE,
+        204: OpenApiResponse(description="Purged, or in the trash and nothing more to say."),
+        **failures(ServiceError, ConversationNotFound, *_CONFLICTS),
+    },
+)
+archive = _set_state("archiveConversation", "Archive", "Active becomes archived.")
+restore = _set_state(
+    "restoreConversation",
+    "Restore",
+    "From the trash back to where it was; from the archive to the active ones.",
+)
+pin = _set_state("pinConversation", "Pin", "Sets `pinned_at`.")
+unpin = _set_state("unpinConversation", "Unpin", "Clears `pinned_at`.")
+summary = _operation(
+    "getSummary",
+    "My numbers",
+    responses={200: SummarySerializer, **failures(ServiceError)},
+)

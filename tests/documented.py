@@ -1,0 +1,61 @@
+"""A client that holds every answer against the committed OpenAPI document."""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from rest_framework.test import APIClient
+
+DOCUMENT = json.loads((Path(__file__).parent.parent / "docs" / "openapi.json").read_text())
+OPERATIONS = [
+    (method.upper(), re.compile(re.sub(r"\{\w+\}", "[^/]+", path) + "/?"), operation)
+    for path, operations in DOCUMENT["paths"].items()
+    for method, operation in operations.items()
+]
+
+REQUIRED_HEADERS = {"ETag", "Location", "X-Request-ID", "WWW-Authenticate", "Retry-After"}
+
+
+class DocumentedClient(APIClient):
+    """Fails a test whose answer is not documented: its status, its headers or its body."""
+
+    def request(self, **request: Any) -> Any:
+        response = super().request(**request)
+        if "fields=" in request.get("QUERY_STRING", ""):  # asks for less than is documented
+            return response
+        if operation := _operation(request["REQUEST_METHOD"], request["PATH_INFO"]):
+            _check(response, operation)
+        return response
+
+
+def _operation(method: str, path: str) -> dict[str, Any] | None:
+    # Fixed words stand before ids in the document's order of precedence.
+    found = [
+        (p.pattern.count("[^/]"), op)
+        for m, p, op in OPERATIONS
+        if m == method and p.fullmatch(path)
+    ]
+    return min(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def _check(response: Any, operation: dict[str, Any]) -> None:
+    status = str(response.status_code)
+    assert status in operation["responses"], f"{status} undocumented: {response.content[:300]!r}"
+    documented = operation["responses"][status]
+    headers = documented.get("headers", {}).keys()
+    assert REQUIRED_HEADERS & headers <= response.headers.keys()
+    if "content" not in documented:
+        assert response.content == b""
+        return
+    for fault in _validator(operation["operationId"], status).iter_errors(response.json()):
+        raise AssertionError(f"{fault.json_path}: {fault.message[:200]}")
+
+
+@cache
+def _validator(operation_id: str, status: str) -> Draft202012Validator:
+    [operation] = [op for _, _, op in OPERATIONS if op["operationId"] == operation_id]
+    content = operation["responses"][status]["content"]["application/json"]
+    return Draft202012Validator(content["schema"] | {"components": DOCUMENT["components"]})
