@@ -1,0 +1,41 @@
+"""Django's own apps, adapted to MongoDB: keys are ObjectIds, and sessions expire by themselves."""
+
+from django.contrib.admin.apps import AdminConfig
+from django.contrib.auth.apps import AuthConfig
+from django.contrib.contenttypes.apps import ContentTypesConfig
+from django.contrib.sessions.apps import SessionsConfig
+from pymongo import IndexModel
+
+from conversation_service.mongodb.collections import CollectionSchema
+
+OBJECT_ID = "django_mongodb_backend.fields.ObjectIdAutoField"
+
+
+class MongoAdminConfig(AdminConfig):
+    default_auto_field = OBJECT_ID
+
+
+class MongoAuthConfig(AuthConfig):
+    default_auto_field = OBJECT_ID
+
+
+class MongoContentTypesConfig(ContentTypesConfig):
+    default_auto_field = OBJECT_ID
+
+
+class MongoSessionsConfig(SessionsConfig):
+    collections = [
+        CollectionSchema(
+            "django_session",
+            migrated=True,
+            # Django's migration makes this index, which serves clearsessions; expiry makes that
+            # command needless. MongoDB allows one index on the same key, hence the same name.
+            indexes=[
+                IndexModel(
+                    "expire_date",
+                    name="django_session_expire_date_a5c62663",
+                    expireAfterSeconds=0,
+                )
+            ],
+        )
+    ]

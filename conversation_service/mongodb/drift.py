@@ -1,0 +1,181 @@
+"""Where a database differs from the collections declared, and how each difference is mended."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import bson
+from pymongo import IndexModel
+from pymongo.errors import OperationFailure
+
+from conversation_service.mongodb.collections import CollectionSchema
+from conversation_service.mongodb.connection import Document, database
+
+NAMESPACE_EXISTS, INDEX_NOT_FOUND, INDEX_BUILD_RUNNING = 48, 27, 12587
+VALIDATOR = "validator"
+EXPIRY = "expireAfterSeconds"
+POLL_S = 0.1
+
+
+class State(StrEnum):
+    KEPT = "kept"
+    MISSING = "missing"
+    CHANGED = "changed"
+    CONFLICT = "conflict"
+    EXTRA = "extra"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How one index or validator stands.
+
+    `stored_as` is the name of the index found in the database, if any: in a conflict it may be
+    another than the declared one, with the same definition.
+    """
+
+    collection: str
+    name: str
+    state: State
+    stored_as: str = ""
+
+
+def compare(schema: CollectionSchema) -> list[Finding]:
+    """Return a finding for each index and validator, declared or stored."""
+    stored = {index["name"]: index for index in _stored_indexes(schema.name)}
+    findings = [_compare_index(schema, index, stored) for index in schema.indexes]
+    known = {finding.name for finding in findings} | {finding.stored_as for finding in findings}
+    if not schema.migrated:
+        extra = [name for name in stored if name not in known]
+        findings += [Finding(schema.name, name, State.EXTRA, name) for name in extra]
+    if schema.validator is not None:
+        findings.append(_compare_validator(schema))
+    return findings
+
+
+def mend(schema: CollectionSchema, finding: Finding) -> None:
+    """Make the database agree with the declaration.
+
+    Running it twice at once does no harm: what another run has done already is no error. Between
+    the drop and the end of the build, a replaced index serves no query and enforces nothing.
+    """
+    collection = database()[schema.name]
+    if finding.name == VALIDATOR:
+        _set_validator(schema)
+        return
+    declared = {index.document["name"]: index for index in schema.indexes}
+    if finding.state is State.CHANGED:
+        change = {"name": finding.name, EXPIRY: declared[finding.name].document[EXPIRY]}
+        _modify(schema.name, {"index": change})
+        return
+    if finding.stored_as:
+        with _tolerated(INDEX_NOT_FOUND):
+            collection.drop_index(finding.stored_as)
+    if finding.state is not State.EXTRA:
+        collection.create_indexes([declared[finding.name]])
+
+
+def _compare_index(
+    schema: CollectionSchema, index: IndexModel, stored: dict[str, Document]
+) -> Finding:
+    name = index.document["name"]
+    finding = Finding(schema.name, name, State.MISSING)
+    wanted = _definition(index.document)
+    if name in stored:
+        found = _definition(stored[name], like=wanted)
+        return replace(finding, state=_difference(wanted, found), stored_as=name)
+    for other, document in stored.items():
+        if _identity(_definition(document, like=wanted)) == _identity(wanted):
+            return replace(finding, state=State.CONFLICT, stored_as=other)
+    return finding
+
+
+def _difference(wanted: Document, found: Document) -> State:
+    if wanted == found:
+        return State.KEPT
+    if EXPIRY in wanted and _identity(wanted) == _identity(found):
+        return State.CHANGED
+    return State.CONFLICT
+
+
+def _identity(definition: Document) -> Document:
+    """Return what tells two indexes apart: the server refuses the same again by another name.
+
+    Their expiry does not, and is the one option that can be changed in place.
+    """
+    return {option: value for option, value in definition.items() if option != EXPIRY}
+
+
+def _definition(index: Document, like: Document | None = None) -> Document:
+    """Return what an index does, without its name, in a form that compares.
+
+    The server fills a collation up with its defaults: only the parts `like` names are kept.
+    """
+    index = _as_stored(index)
+    definition = {
+        option: value
+        for option, value in index.items()
+        if option not in {"name", "v", "ns", "background"}
+    }
+    definition["key"] = list(index["key"].items())  # the order of the fields matters
+    if like and "collation" in like and "collation" in definition:
+        parts = like["collation"].keys()
+        definition["collation"] = {
+            part: value for part, value in definition["collation"].items() if part in parts
+        }
+    return definition
+
+
+def _as_stored(document: Document) -> Document:
+    """Return the document as the database would: tuples become lists, times naive."""
+    return bson.decode(bson.encode(document))
+
+
+def _stored_indexes(name: str) -> list[Document]:
+    return [dict(index) for index in database()[name].list_indexes() if index["name"] != "_id_"]
+
+
+def _compare_validator(schema: CollectionSchema) -> Finding:
+    wanted = _as_stored(_validation(schema))
+    options = database()[schema.name].options()
+    if not options.get("validator"):
+        return Finding(schema.name, VALIDATOR, State.MISSING)
+    found = {option: options.get(option) for option in wanted}
+    return Finding(schema.name, VALIDATOR, State.KEPT if found == wanted else State.CHANGED)
+
+
+def _set_validator(schema: CollectionSchema) -> None:
+    with _tolerated(NAMESPACE_EXISTS):
+        database().create_collection(schema.name, check_exists=False)
+    _modify(schema.name, _validation(schema))
+
+
+def _modify(name: str, change: Document) -> None:
+    """Change the collection, after waiting for the index that another run may be building."""
+    while True:
+        try:
+            database().command("collMod", name, **change)
+            return
+        except OperationFailure as failure:
+            if failure.code != INDEX_BUILD_RUNNING:
+                raise
+        time.sleep(POLL_S)
+
+
+def _validation(schema: CollectionSchema) -> Document:
+    return {
+        "validator": schema.validator,
+        "validationLevel": "strict",
+        "validationAction": "error",
+    }
+
+
+@contextmanager
+def _tolerated(code: int) -> Iterator[None]:
+    """Ignore that one failure: another run was faster."""
+    try:
+        yield
+    except OperationFailure as failure:
+        if failure.code != code:
+            raise

@@ -1,0 +1,83 @@
+"""Every test runs against a real MongoDB, with the schema that a deployment has."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from pymongo import WriteConcern, monitoring
+from pymongo.database import Database
+from rest_framework.test import APIClient
+
+from conversation_service.mongodb.connection import collection, database
+from tests.factories import client_of
+
+# Written by migrate, read by Django, changed by no test.
+SEEDED = {"django_migrations", "django_content_type", "auth_permission"}
+
+
+class Recorder(monitoring.CommandListener):
+    """Keeps every command; registered here, before there is a client."""
+
+    def __init__(self) -> None:
+        self.commands: list[dict[str, Any]] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self.commands.append(dict(event.command))
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+
+recorder = Recorder()
+monitoring.register(recorder)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_test_environment, django_db_blocker) -> Iterator[None]:
+    """Create the schema once.
+
+    Replaces pytest-django's own, which uses a test database only for tests that are marked.
+    """
+    name = connection.settings_dict["NAME"]
+    assert name.startswith("test_"), f"{name} is not a test database"
+    with django_db_blocker.unblock():
+        connection.ensure_connection()
+        connection.connection.drop_database(name)
+        call_command("migrate", verbosity=0, interactive=False)
+        call_command("setup_indexes", verbosity=0)
+        yield
+        connection.connection.drop_database(name)
+
+
+@pytest.fixture(autouse=True)
+def mongo(django_db_setup, django_db_blocker) -> Iterator[Database]:
+    """The database, empty but for what migrations put there.
+
+    Emptying takes a few milliseconds; the flush behind pytest's django_db mark takes 50 to 90,
+    as it also creates every permission anew. Tests need no such mark.
+    """
+    with django_db_blocker.unblock():
+        yield database()
+        for name in set(database().list_collection_names()) - SEEDED:
+            if not name.startswith("system."):
+                collection(name).with_options(write_concern=WriteConcern(w=1)).delete_many({})
+
+
+@pytest.fixture
+def alice() -> APIClient:
+    return client_of("alice")
+
+
+@pytest.fixture
+def bob() -> APIClient:
+    return client_of("bob")
+
+
+@pytest.fixture
+def commands(mongo) -> list[dict[str, Any]]:
+    """The commands that reach MongoDB from here on."""
+    recorder.commands.clear()
+    return recorder.commands

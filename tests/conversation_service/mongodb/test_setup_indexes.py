@@ -1,0 +1,240 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+from io import StringIO
+
+import pytest
+from django.apps import apps
+from django.contrib.sessions.models import Session
+from django.core.management import CommandError, call_command
+from pymongo import IndexModel
+from pymongo.errors import WriteError
+
+from conversation_service.mongodb.collections import CollectionSchema
+
+OWNER = IndexModel([("owner", 1), ("_id", -1)], name="by_owner")
+EXPIRY = IndexModel("expires_at", name="expiry", expireAfterSeconds=60)
+VALIDATOR = {"$jsonSchema": {"required": ["owner"], "properties": {"n": {"bsonType": "int"}}}}
+
+
+@pytest.fixture
+def things(mongo):
+    """A collection that only these tests declare."""
+    mongo.drop_collection("things")
+    yield mongo["things"]
+    mongo.drop_collection("things")
+
+
+@pytest.fixture
+def declare(things, monkeypatch):
+    def declare(*indexes, validator=None):
+        schema = CollectionSchema("things", indexes, validator)
+        config = apps.get_app_config("conversation_service")
+        monkeypatch.setattr(config, "collections", [schema], raising=False)
+
+    return declare
+
+
+def setup_indexes(*arguments, **options):
+    """Run the command, and return its result for each index and validator of things."""
+    out = StringIO()
+    call_command("setup_indexes", "--json", *arguments, stdout=out, **options)
+    return results(out.getvalue())
+
+
+def results(text):
+    lines = json.loads(text)
+    return {line["name"]: line["result"] for line in lines if line["collection"] == "things"}
+
+
+def names(collection):
+    return set(collection.index_information()) - {"_id_"}
+
+
+def test_what_is_missing_is_created_once(declare, things):
+    declare(OWNER, EXPIRY, validator=VALIDATOR)
+
+    first, second = setup_indexes(), setup_indexes()
+
+    assert first == {"by_owner": "created", "expiry": "created", "validator": "set"}
+    assert second == {"by_owner": "kept", "expiry": "kept", "validator": "kept"}
+    assert names(things) == {"by_owner", "expiry"}
+
+
+def test_the_validator_refuses_what_does_not_fit(declare, things):
+    declare(validator=VALIDATOR)
+    setup_indexes()
+
+    with pytest.raises(WriteError, match="failed validation"):
+        things.insert_one({"owner": "ada", "n": "one"})
+
+
+def test_a_changed_validator_is_set_anew(declare, things):
+    declare(validator=VALIDATOR)
+    setup_indexes()
+    declare(validator={"$jsonSchema": {"required": ("owner", "n")}})
+
+    assert setup_indexes() == {"validator": "changed"}
+    assert setup_indexes() == {"validator": "kept"}
+
+
+def test_a_validator_that_only_warns_is_drift(declare, things):
+    declare(validator=VALIDATOR)
+    setup_indexes()
+    things.database.command("collMod", "things", validationAction="warn")
+
+    assert setup_indexes() == {"validator": "changed"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unique": True},
+        {"sparse": True},
+        {"partialFilterExpression": {"owner": {"$in": ("ada", "bob")}}},
+        {"collation": {"locale": "en", "strength": 2}},
+        {"hidden": True},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_an_index_with_options_is_recognised(declare, things, options):
+    declare(IndexModel([("owner", 1), ("at", -1)], name="special", **options))
+
+    assert setup_indexes() == {"special": "created"}
+    assert setup_indexes() == {"special": "kept"}
+
+
+@pytest.mark.parametrize("stored", [EXPIRY, IndexModel("expires_at", name="expiry")])
+def test_another_expiry_is_set_without_building_the_index_anew(declare, things, stored):
+    things.create_indexes([stored])
+    declare(IndexModel("expires_at", name="expiry", expireAfterSeconds=3_600))
+
+    assert setup_indexes() == {"expiry": "changed"}
+    assert things.index_information()["expiry"]["expireAfterSeconds"] == 3_600
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        pytest.param(IndexModel("owner", name="by_owner"), id="other key, same name"),
+        pytest.param(IndexModel(list(OWNER.document["key"].items()), name="old"), id="other name"),
+        pytest.param(
+            IndexModel([("_id", -1), ("owner", 1)], name="by_owner"), id="other order of fields"
+        ),
+        pytest.param(
+            IndexModel([("owner", 1), ("_id", -1)], name="by_owner", unique=True), id="unique"
+        ),
+    ],
+)
+def test_a_conflict_is_left_alone_until_replacing_is_asked_for(declare, things, stored):
+    things.create_indexes([stored])
+    before = things.index_information()
+    declare(OWNER)
+
+    with pytest.raises(CommandError, match=r"by_owner.*\n.*--replace-conflicting"):
+        setup_indexes()
+    assert things.index_information() == before
+
+    assert setup_indexes("--replace-conflicting") == {"by_owner": "replaced"}
+    assert setup_indexes() == {"by_owner": "kept"}
+    assert names(things) == {"by_owner"}
+
+
+def test_the_same_key_may_be_indexed_twice_with_different_filters(declare):
+    everyone = IndexModel("owner", name="all")
+    declare(everyone)
+    setup_indexes()
+    declare(everyone, IndexModel("owner", name="open", partialFilterExpression={"open": True}))
+
+    assert setup_indexes() == {"all": "kept", "open": "created"}
+    assert setup_indexes() == {"all": "kept", "open": "kept"}
+
+
+def test_an_index_that_nobody_declares_is_shown_and_dropped_only_on_request(declare, things):
+    things.create_index("n", name="stray")
+    declare(OWNER)
+
+    assert setup_indexes() == {"by_owner": "created", "stray": "extra"}
+    assert names(things) == {"by_owner", "stray"}
+    assert setup_indexes("--drop-extra") == {"by_owner": "kept", "stray": "dropped"}
+    assert names(things) == {"by_owner"}
+
+
+def test_a_unique_index_over_duplicates_is_refused_without_showing_them(declare, things):
+    things.insert_many([{"owner": "ada@example.com"}, {"owner": "ada@example.com"}])
+    declare(IndexModel("owner", name="one_each", unique=True))
+
+    with pytest.raises(CommandError, match="one_each cannot be built") as caught:
+        setup_indexes()
+
+    assert "ada@example.com" not in str(caught.value)
+
+
+@pytest.mark.parametrize("index", ["stray", "by_owner"])
+def test_check_fails_on_any_drift_and_changes_nothing(declare, things, index):
+    declare(OWNER, validator=VALIDATOR)
+    setup_indexes()
+    things.drop_index("by_owner") if index == "by_owner" else things.create_index("n", name=index)
+    before = names(things)
+
+    with pytest.raises(CommandError, match="1 differ"):
+        setup_indexes("--check")
+
+    assert names(things) == before
+
+
+def test_check_passes_when_all_is_in_place(declare):
+    declare(OWNER, validator=VALIDATOR)
+    setup_indexes()
+
+    assert setup_indexes("--check") == {"by_owner": "kept", "validator": "kept"}
+
+
+def test_a_dry_run_shows_the_work_and_does_none(declare, things):
+    declare(OWNER, validator=VALIDATOR)
+
+    assert setup_indexes("--dry-run") == {"by_owner": "missing", "validator": "missing"}
+    assert "things" not in things.database.list_collection_names()
+
+
+def test_without_json_it_prints_a_line_for_each(declare):
+    declare(OWNER)
+    out = StringIO()
+
+    call_command("setup_indexes", stdout=out)
+
+    assert "created   things  by_owner\n" in out.getvalue()
+
+
+def test_it_refuses_to_run_before_the_migrations(declare, mongo):
+    applied = mongo["django_migrations"].find_one_and_delete({"app": "sessions"})
+    declare(OWNER)
+
+    try:
+        with pytest.raises(CommandError, match="migrate first"):
+            setup_indexes()
+    finally:
+        mongo["django_migrations"].insert_one(applied)
+
+
+def test_runs_at_the_same_time_do_no_harm(declare, things):
+    things.insert_many({"owner": str(number)} for number in range(2_000))
+    declare(OWNER, EXPIRY, validator=VALIDATOR)
+
+    with ThreadPoolExecutor(4) as threads:
+        runs = list(threads.map(lambda _: setup_indexes(), range(4)))
+
+    assert all(set(run.values()) <= {"created", "set", "changed", "kept"} for run in runs)
+    assert set(setup_indexes().values()) == {"kept"}
+
+
+def test_sessions_expire_by_themselves():
+    index = Session._meta.db_table, "django_session_expire_date_a5c62663"
+
+    out = StringIO()
+    call_command("setup_indexes", "--check", "--json", stdout=out)
+
+    assert [index] == [
+        (line["collection"], line["name"])
+        for line in json.loads(out.getvalue())
+        if line["collection"] == "django_session"
+    ]
