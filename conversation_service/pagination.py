@@ -36,17 +36,14 @@ class Position:
     def backwards(self) -> bool:
         return self.side in {"before", "upto"}
 
-    def condition(self, key: str, *, ascending: bool) -> dict[str, Any]:
-        """Return the filter for the rows on that side, in a form that an index bounds.
+    def conditions(self, key: str, *, ascending: bool) -> list[dict[str, Any]]:
+        """Return the two conditions of which a row on that side meets one.
 
-        `key` and `_id` must be the last keys of the index, both in the same direction.
+        Each is a range of an index that ends with `key` and `_id` in the same direction.
         """
         beyond = "$lt" if ascending == self.backwards else "$gt"
         border = f"{beyond}e" if self.side in {"from", "upto"} else beyond
-        return {
-            key: {f"{beyond}e": self.value},
-            "$or": [{key: {beyond: self.value}}, {"_id": {border: self.id}}],
-        }
+        return [{key: {beyond: self.value}}, {key: self.value, "_id": {border: self.id}}]
 
 
 def encode(position: Position, *, binding: str) -> str:

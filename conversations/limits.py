@@ -19,12 +19,13 @@ MAX_PAGE_SIZE = 100
 # Rows that page/per_page may skip; beyond it a cursor costs the same as at the start.
 MAX_SKIPPED_ROWS = 10_000
 
+# Patterns for a whole string, without anchors: Python and MongoDB write its end differently.
 # Ids of users and characters are made elsewhere; here they are opaque and compared exactly.
-EXTERNAL_ID = r"^[A-Za-z0-9_.:@-]{1,64}$"
-# Letters, marks and digits of any script; PCRE for the validator, categories for the serializer.
-TAG = r"^[\p{L}\p{M}\p{N} _.-]+$"
+EXTERNAL_ID = r"[A-Za-z0-9_.:@-]{1,64}"
+# Letters, marks and digits of any script; Python's re knows no such classes, see serializers.Tag.
+TAG = r"[\p{L}\p{M}\p{N} _.-]+"
 # No dot and no dollar sign: both mean something in a MongoDB path.
-CUSTOM_KEY = r"^[A-Za-z0-9_:-]{1,64}$"
+CUSTOM_KEY = r"[A-Za-z0-9_:-]{1,64}"
 
 
 @dataclass(frozen=True)

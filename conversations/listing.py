@@ -18,10 +18,10 @@ from conversations.documents import PUBLIC, RESOURCE_FIELDS, SORT_KEYS, tag_key
 from conversations.serializers import CharacterId, Tag
 
 STATUSES = {
-    "active": "active",
-    "archived": "archived",
-    "deleted": "deleted",
-    "all": {"$in": ["active", "archived"]},
+    "active": ["active"],
+    "archived": ["archived"],
+    "deleted": ["deleted"],
+    "all": ["active", "archived"],
 }
 _BINDS_NOTHING = {"limit", "cursor", "page", "per_page", "fields", "include_total"}
 
@@ -108,6 +108,7 @@ class Listing:
     """One page of one user's conversations, ready to be asked for."""
 
     user_id: str
+    statuses: Sequence[str]
     filters: Mapping[str, Any]
     sort_key: str
     ascending: bool
@@ -134,6 +135,7 @@ class Listing:
         cursor = wanted.get("cursor")
         return cls(
             user_id=user_id,
+            statuses=STATUSES[wanted["status"]],
             filters=_filters(wanted),
             sort_key=SORT_KEYS[wanted["sort"]],
             ascending=wanted["order"] == "asc",
@@ -147,14 +149,24 @@ class Listing:
 
     def matching(self) -> dict[str, Any]:
         """Return the filter for the whole list."""
-        return {"user_id": self.user_id, **self.filters}
+        return {"user_id": self.user_id, "status": {"$in": self.statuses}, **self.filters}
 
     def where(self) -> dict[str, Any]:
-        """Return the filter for this page."""
+        """Return the filter for this page.
+
+        The way to a row is spelt out for each state and each side of a tie, with nothing around
+        the $or: then MongoDB plans every branch by itself, as a range of the sort's index, and
+        merges them in order without reading a row too much.
+        """
         if self.position is None:
             return self.matching()
-        beyond = self.position.condition(self.sort_key, ascending=self.ascending)
-        return {**self.matching(), "$and": [beyond]}
+        sides = self.position.conditions(self.sort_key, ascending=self.ascending)
+        branches = [
+            {"$and": [{**self.matching(), "status": status}, side]}
+            for status in self.statuses
+            for side in sides
+        ]
+        return {"$or": branches}
 
     def order(self) -> list[tuple[str, int]]:
         direction = 1 if self.ascending != self.backwards else -1
@@ -205,7 +217,7 @@ class Page:
 
 
 def _filters(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    filters: dict[str, Any] = {"status": STATUSES[wanted["status"]]}
+    filters: dict[str, Any] = {}
     if "character_id" in wanted:
         filters["character_id"] = wanted["character_id"]
     if "tags" in wanted:

@@ -51,6 +51,10 @@ def _string(length: int, **also: Any) -> dict[str, Any]:
     return {"bsonType": "string", "minLength": 1, "maxLength": length, **also}
 
 
+def _whole(pattern: str) -> str:
+    return rf"^{pattern}\z"  # $ would let a last line break pass
+
+
 def _array(items: dict[str, Any], most: int) -> dict[str, Any]:
     return {"bsonType": "array", "maxItems": most, "items": items}
 
@@ -60,7 +64,7 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 _COUNT = {"bsonType": ["int", "long"], "minimum": 0}
-_EXTERNAL_ID = {"bsonType": "string", "pattern": limits.EXTERNAL_ID}
+_EXTERNAL_ID = {"bsonType": "string", "pattern": _whole(limits.EXTERNAL_ID)}
 _LLM_SETTINGS = {
     name: {
         "bsonType": ["int", "long"] if bounds.is_whole else ["double", "int", "long"],
@@ -76,7 +80,7 @@ _CONVERSATION = _object(
         "user_id": _EXTERNAL_ID,
         "character_id": _EXTERNAL_ID,
         "character_status": {"enum": ["verified", "unverified"]},
-        "title": _string(limits.TITLE_LENGTH, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$"),
+        "title": _string(limits.TITLE_LENGTH, pattern=_whole(r"[^\p{Cc}\p{Zl}\p{Zp}]+")),
         "title_key": {"bsonType": "string"},
         "title_source": {"enum": ["user", "auto"]},
         "status": {"enum": ["active", "archived", "deleted"]},
@@ -90,14 +94,17 @@ _CONVERSATION = _object(
                 )
             }
         ),
-        "tags": _array(_string(limits.TAG_LENGTH, pattern=limits.TAG), limits.TAGS),
+        "tags": _array(_string(limits.TAG_LENGTH, pattern=_whole(limits.TAG)), limits.TAGS),
         "tag_keys": _array({"bsonType": "string"}, limits.TAGS),
         "custom": {
             "bsonType": "object",
             "maxProperties": limits.CUSTOM_KEYS,
             "additionalProperties": False,
             "patternProperties": {
-                limits.CUSTOM_KEY: {"bsonType": "string", "maxLength": limits.CUSTOM_VALUE_LENGTH}
+                _whole(limits.CUSTOM_KEY): {
+                    "bsonType": "string",
+                    "maxLength": limits.CUSTOM_VALUE_LENGTH,
+                }
             },
         },
         "metadata": _object(

@@ -21,8 +21,8 @@ _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
 class CharacterId(Text):
     def __init__(self, **kwargs: Any) -> None:
-        # \Z, as a $ would let a line break pass.
-        pattern = RegexValidator(limits.EXTERNAL_ID.replace("$", r"\Z"))
+        # \Z, as a $ would let a last line break pass.
+        pattern = RegexValidator(rf"^{limits.EXTERNAL_ID}\Z")
         super().__init__(validators=[pattern], **kwargs)
 
 

@@ -1,0 +1,206 @@
+"""The database by itself: what its validator refuses, and which index serves which list."""
+
+import itertools
+
+import pytest
+from pymongo.errors import WriteError
+
+from conversation_service import clock
+from conversations import documents
+from conversations.documents import SORT_KEYS
+from conversations.listing import STATUSES
+from tests.factories import PATH, client_of, conversation
+
+NOW = clock.now()
+
+
+def stored(mongo, path, value):
+    """Put a document with one value changed past the API."""
+    document = documents.new(user_id="alice", character_id="luna", now=NOW)
+    *parents, last = path.split(".")
+    inner = document
+    for step in parents:
+        inner = inner[step]
+    inner[last] = value
+    mongo["conversations"].insert_one(document)
+
+
+AT_THE_BOUNDS = [
+    {"character_id": "A-z_0.9:@" + "x" * 55},
+    {"title": "x" * 200},
+    {"title": "😀" * 200},
+    {"title": "हिन्दी ไทย العربية"},
+    {"tags": ["x" * 50, "हिन्दी", "a_b-c.d e", "١٢٣"]},
+    {"tags": [str(n) for n in range(10)]},
+    {"custom": {f"key:_-{n}": "x" * 512 for n in range(16)}},
+    {"custom": {"k" * 64: "line\nbreak 😀"}},
+    {"settings": {"temperature": 0, "top_p": 0, "max_tokens": 1, "context_window": 1}},
+    {"settings": {"temperature": 2, "top_p": 1, "max_tokens": 4096, "context_window": 8192}},
+    {"settings": {"frequency_penalty": -2, "presence_penalty": 2}},
+    {"settings": {"stop_sequences": ["\n" * 64] * 10}},
+]
+
+
+@pytest.mark.parametrize("fields", AT_THE_BOUNDS)
+def test_what_the_api_accepts_the_database_accepts(alice, fields):
+    created = conversation(alice, **fields)
+
+    path = f"{PATH}/{created['id']}"
+    for states in (["archive"], ["pin"], ["restore"]):
+        assert alice.post(f"{path}/{states[0]}").status_code == 200
+    assert alice.delete(path).status_code == 200
+    assert alice.delete(f"{path}?mode=purge").status_code == 204
+
+
+BEYOND_THE_BOUNDS = [
+    ("user_id", ""),
+    ("user_id", "a b"),
+    ("user_id", "x" * 65),
+    ("character_id", {"$gt": ""}),
+    ("character_id", "luna\n"),
+    ("character_status", "unknown"),
+    ("title", ""),
+    ("title", 1),
+    ("title", "x" * 201),
+    ("title", "two\nlines"),
+    ("title", "\u2028"),
+    ("status", "gone"),
+    ("tags", "casual"),
+    ("tags", [""]),
+    ("tags", ["x" * 51]),
+    ("tags", ["a,b"]),
+    ("tags", [str(n) for n in range(11)]),
+    ("custom", {"a.b": "x"}),
+    ("custom", {"$x": "x"}),
+    ("custom", {"k" * 65: "x"}),
+    ("custom", {"k": "x" * 513}),
+    ("custom", {"k": 1}),
+    ("custom", {str(n): "" for n in range(17)}),
+    ("settings", {}),
+    ("settings.temperature", "1"),
+    ("settings.temperature", True),
+    ("settings.temperature", -0.1),
+    ("settings.temperature", 2.1),
+    ("settings.max_tokens", 0),
+    ("settings.max_tokens", 4097),
+    ("settings.max_tokens", 1.5),
+    ("settings.context_window", 8193),
+    ("settings.top_p", 1.1),
+    ("settings.frequency_penalty", -2.1),
+    ("settings.presence_penalty", 2.1),
+    ("settings.stop_sequences", ["x"] * 11),
+    ("settings.stop_sequences", ["x" * 65]),
+    ("settings.stop_sequences", [""]),
+    ("metadata.message_count", -1),
+    ("metadata.created_at", "2026-01-15"),
+    ("version", 0),
+    ("pinned_at", "now"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), BEYOND_THE_BOUNDS)
+def test_what_the_api_refuses_the_database_refuses(mongo, path, value):
+    with pytest.raises(WriteError, match="failed validation"):
+        stored(mongo, path, value)
+
+
+def stages(plan):
+    return [plan["stage"], *itertools.chain.from_iterable(map(stages, inputs(plan)))]
+
+
+def inputs(plan):
+    return plan.get("inputStages") or ([plan["inputStage"]] if "inputStage" in plan else [])
+
+
+@pytest.fixture
+def crowd(mongo):
+    """Many of alice's among those of others, in every state and of two characters."""
+    rows = []
+    for n in range(400):
+        document = documents.new(
+            user_id="alice" if n % 2 else f"user-{n}",
+            character_id="luna" if n % 3 else "sol",
+            title=f"Title {n * 7919 % 400}",
+            now=clock.now(),
+        )
+        rows.append(document | {"status": ["active", "archived", "deleted", "active"][n // 2 % 4]})
+    mongo["conversations"].insert_many(rows)
+
+
+def explained(mongo, commands, parameters):
+    """Run a list request and explain the very statement it sent."""
+    commands.clear()
+    assert client_of("alice").get(PATH, parameters).status_code == 200
+    [find] = [c for c in commands if "find" in c]
+    keep = {k: v for k, v in find.items() if k in {"find", "filter", "sort", "limit", "projection"}}
+    return mongo.command("explain", keep, verbosity="executionStats")
+
+
+@pytest.mark.parametrize("sort", SORT_KEYS)
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_list_reads_no_more_than_it_shows(mongo, commands, crowd, sort, order, status):
+    parameters = {"sort": sort, "order": order, "status": status, "limit": 10}
+
+    first = explained(mongo, commands, parameters)
+
+    cursor = client_of("alice").get(PATH, parameters).json()["pagination"]["next_cursor"]
+    second = explained(mongo, commands, parameters | {"cursor": cursor})
+    for plan in (first, second):
+        assert plan["executionStats"]["totalDocsExamined"] <= 11
+        assert "SORT" not in stages(plan["queryPlanner"]["winningPlan"])
+
+
+def test_a_list_by_character_reads_no_more_than_it_shows(mongo, commands, crowd):
+    plan = explained(mongo, commands, {"character_id": "luna", "limit": 10})
+
+    assert plan["executionStats"]["totalDocsExamined"] <= 11
+    assert "SORT" not in stages(plan["queryPlanner"]["winningPlan"])
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"tags": "a"}, {"pinned": "true"}, {"character_id": "x", "sort": "title"}]
+)
+def test_any_other_list_stays_among_the_users_own(mongo, commands, crowd, parameters):
+    plan = explained(mongo, commands, parameters)
+
+    assert plan["executionStats"]["totalDocsExamined"] <= 200
+    assert "COLLSCAN" not in stages(plan["queryPlanner"]["winningPlan"])
+
+
+def test_every_statement_carries_the_user(commands, alice):
+    conversation(alice)
+    path = f"{PATH}/{conversation(alice)['id']}"
+    commands.clear()
+
+    alice.get(path)
+    cursor = alice.get(PATH, {"include_total": "true", "limit": 1}).json()["pagination"][
+        "next_cursor"
+    ]
+    alice.get(PATH, {"cursor": cursor})
+    alice.get(f"{PATH}/summary")
+    alice.patch(path, {"title": "x"})
+    alice.patch(path, {"title": "x"}, headers={"If-Match": '"v9"'})
+    alice.post(f"{path}/archive")
+    alice.delete(path)
+    alice.delete(f"{path}?mode=purge")
+
+    users = [user_of(filter_of(command)) for command in commands]
+    assert len(users) >= 9
+    assert set(users) == {"alice"}
+
+
+def filter_of(command):
+    if "pipeline" in command:
+        return command["pipeline"][0]["$match"]
+    return command.get("filter") or command.get("query") or command["updates"][0]["q"]
+
+
+def user_of(condition):
+    """The user whom a filter confines itself to, in each of its branches if it has any."""
+    if "$or" in condition:
+        [user] = {user_of(branch) for branch in condition["$or"]}
+        return user
+    if "$and" in condition:
+        return user_of(condition["$and"][0])
+    return condition.get("user_id")
