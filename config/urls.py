@@ -2,14 +2,13 @@
 
 from django.contrib import admin
 from django.urls import include, path, re_path
-from django.utils.translation import gettext_lazy as _
 
 from conversation_service import openapi
 from conversation_service.exception_handler import not_found
 from conversation_service.observability import health
 
-admin.site.site_header = admin.site.site_title = _("Conversation Service")
-admin.site.index_title = _("Console")
+admin.site.site_header = admin.site.site_title = "Conversation Service"
+admin.site.site_url = None  # there is no site to view, only the API
 
 urlpatterns = [
     path("api/v1/", include("conversations.urls")),

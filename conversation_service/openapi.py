@@ -40,6 +40,7 @@ class SwaggerView(SpectacularSwaggerView):
 
 
 class RedocView(SpectacularRedocView):
+    template_name = "redoc.html"
     content_negotiation_class = DefaultContentNegotiation
 
 

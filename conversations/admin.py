@@ -77,7 +77,6 @@ class ConversationAdmin(admin.ModelAdmin):
     """
 
     list_display = [
-        "id",
         "title",
         "user_id",
         "character_id",
@@ -214,12 +213,12 @@ class ConversationAdmin(admin.ModelAdmin):
         return f"{row.message_count:,}"
 
     @admin.display(description=_("last activity (UTC)"))
-    def last_active(self, row: Any) -> str:
-        return _moment(row.last_activity)
+    def last_active(self, row: Any) -> SafeString:
+        return _minute(row.last_activity)
 
     @admin.display(description=_("created (UTC)"))
-    def created(self, row: Any) -> str:
-        return _moment(row.created_at)
+    def created(self, row: Any) -> SafeString:
+        return _minute(row.created_at)
 
     @admin.display(description=_("LLM settings"))
     def llm_settings(self, conversation: Conversation) -> SafeString | str:
@@ -262,6 +261,10 @@ def _label(owner: Conversation | Metadata, name: str) -> str:
 
 def _moment(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else EMPTY
+
+
+def _minute(moment: datetime) -> SafeString:
+    return format_html('<span style="white-space: nowrap">{}</span>', f"{moment:%Y-%m-%d %H:%M}")
 
 
 def _lines(items: Iterable[tuple[str, Any]]) -> SafeString | str:

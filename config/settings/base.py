@@ -151,7 +151,6 @@ AUTH_PASSWORD_VALIDATORS = [
 
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("es", _("Spanish"))]
-LOCALE_PATHS = [BASE_DIR / "conversation_service" / "locale", BASE_DIR / "conversations" / "locale"]
 TIME_ZONE = "UTC"
 USE_TZ = True
 

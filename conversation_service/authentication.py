@@ -1,0 +1,150 @@
+"""Who is calling: a bearer JWT (RFC 6750, RFC 7519) becomes a Caller. Never uses the database."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+from typing import Any, cast
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from jwt import InvalidAlgorithmError, InvalidTokenError, get_unverified_header
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.request import Request
+from rest_framework_simplejwt.backends import TokenBackend
+from rest_framework_simplejwt.exceptions import TokenBackendError, TokenBackendExpiredToken
+from rest_framework_simplejwt.tokens import Token
+
+from conversation_service.errors import ServiceError, TokenExpired, TokenInvalid, TokenMissing
+from conversation_service.jwks import KeySet
+
+ALGORITHMS = {"HS256", "HS384", "HS512", "RS256", "ES256"}
+MAX_TOKEN_BYTES = 8 * 1024
+USER = "access"
+SERVICE = "service"
+
+CALLER_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,64}")
+_COMPACT = re.compile(rb"[\w-]+\.[\w-]+\.[\w-]+")
+_CHALLENGE = 'Bearer realm="api"'
+
+_building = Lock()
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A person or a service that a token speaks for, as DRF's request.user."""
+
+    id: str
+    token_type: str = USER
+    scopes: frozenset[str] = frozenset()
+
+    @property
+    def is_authenticated(self) -> bool:
+        return True
+
+
+class CallerRequest(Request):
+    """What a view behind one of the authentications below gets."""
+
+    user: Caller  # type: ignore[assignment]  # the stubs know users of Django's only
+    auth: str
+
+
+class UserAuthentication(BaseAuthentication):
+    """Accept access tokens of people; those without a token_type count as such."""
+
+    def authenticate(self, request: Request) -> tuple[Caller, str]:
+        token = _bearer_token(request)
+        claims = _verified(token)
+        if claims.get("token_type", USER) != USER:
+            raise _refused(TokenInvalid)
+        subject = claims.get("sub")
+        return Caller(_caller_id(claims.get(settings.JWT_USER_ID_CLAIM, subject))), token
+
+
+class ServiceAuthentication(BaseAuthentication):
+    """Accept tokens of other services, each with the scopes it was given."""
+
+    def authenticate(self, request: Request) -> tuple[Caller, str]:
+        token = _bearer_token(request)
+        claims = _verified(token)
+        scope = claims.get("scope", "")
+        if claims.get("token_type") != SERVICE or not isinstance(scope, str):
+            raise _refused(TokenInvalid)
+        return Caller(_caller_id(claims.get("sub")), SERVICE, frozenset(scope.split())), token
+
+
+def token_backend() -> TokenBackend:
+    """Return what signs and verifies tokens under the current settings."""
+    with _building:  # or two first requests would fetch the keys twice
+        return _build(
+            settings.JWT_ALGORITHM,
+            settings.JWT_SECRET_KEY,
+            settings.JWT_JWKS_URL,
+            audience=settings.JWT_AUDIENCE or None,
+            issuer=settings.JWT_ISSUER or None,
+            leeway=settings.JWT_LEEWAY_S,
+        )
+
+
+@lru_cache(maxsize=8)
+def _build(algorithm: str, secret: str, jwks_url: str, **checks: Any) -> TokenBackend:
+    if algorithm not in ALGORITHMS:
+        raise ImproperlyConfigured(f"JWT_ALGORITHM {algorithm} is none of {sorted(ALGORITHMS)}.")
+    if algorithm.startswith("HS"):
+        if not secret:
+            raise ImproperlyConfigured("JWT_SECRET_KEY is empty: anybody could sign tokens.")
+        return TokenBackend(algorithm, signing_key=secret, **checks)
+    if not jwks_url:
+        raise ImproperlyConfigured(f"JWT_ALGORITHM {algorithm} needs JWT_JWKS_URL.")
+    return _PublicKeyBackend(algorithm, KeySet(jwks_url, algorithm), **checks)
+
+
+class _PublicKeyBackend(TokenBackend):
+    """Verifies with the issuer's published keys, where simplejwt's own may wait 30 s for them."""
+
+    def __init__(self, algorithm: str, keys: KeySet, **checks: Any) -> None:
+        super().__init__(algorithm, **checks)
+        self._keys = keys
+
+    def get_verifying_key(self, token: Token) -> Any:
+        header = get_unverified_header(cast(str, token))
+        if header.get("alg") != self.algorithm:
+            raise InvalidAlgorithmError
+        key = self._keys.key(header.get("kid", ""))
+        if key is None:
+            raise InvalidTokenError
+        return key
+
+
+def _bearer_token(request: Request) -> str:
+    scheme, _, token = get_authorization_header(request).partition(b" ")
+    if scheme.lower() != b"bearer" or not token.strip():
+        raise TokenMissing(headers={"WWW-Authenticate": _CHALLENGE})
+    token = token.strip()
+    if len(token) > MAX_TOKEN_BYTES or not _COMPACT.fullmatch(token):
+        raise _refused(TokenInvalid)
+    return token.decode()
+
+
+def _verified(token: str) -> dict[str, Any]:
+    backend = token_backend()
+    try:
+        claims = backend.decode(cast(Token, token))
+    except TokenBackendExpiredToken:
+        raise _refused(TokenExpired) from None
+    except TokenBackendError:
+        raise _refused(TokenInvalid) from None
+    if "exp" not in claims:
+        raise _refused(TokenInvalid)
+    return claims
+
+
+def _caller_id(claim: Any) -> str:
+    if isinstance(claim, str) and CALLER_ID.fullmatch(claim):
+        return claim
+    raise _refused(TokenInvalid)
+
+
+def _refused(failure: type[ServiceError]) -> ServiceError:
+    return failure(headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'})

@@ -1,0 +1,381 @@
+"""What probes are told, also while everything around hangs."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+
+import pymongo
+import pytest
+import requests
+from django.test import Client
+
+from conversation_service.embedded import process
+from conversation_service.embedded.mongod import mongod
+from conversation_service.observability import health
+from tests.conversation_service import loopback
+
+NEIGHBOURS = {
+    "auth_service": "AUTH_SERVICE_URL",
+    "characters_service": "CHARACTERS_SERVICE_URL",
+    "message_service": "MESSAGE_SERVICE_URL",
+}
+ADDRESSES = ["/health", "/health/live", "/health/ready"]
+
+
+class Neighbour:
+    """One server that stands for all three neighbours."""
+
+    def __init__(self) -> None:
+        self.talk: loopback.Talk = loopback.answer()
+        self.asked = 0
+
+    def __call__(self, channel) -> None:
+        self.asked += 1
+        self.talk(channel)
+
+
+@pytest.fixture
+def neighbour(settings):
+    neighbour = Neighbour()
+    with loopback.serving(neighbour) as address:
+        for name in NEIGHBOURS.values():
+            setattr(settings, name, f"http://{address}")
+        yield neighbour
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the cached report, put forward so far that none is left of other tests."""
+    clock = SimpleNamespace(ahead_s=time.monotonic())
+    monkeypatch.setattr(health, "_reports", health._Reports())
+    monkeypatch.setattr(health, "monotonic", lambda: time.monotonic() + clock.ahead_s)
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def _own_report(clock):
+    """Let no test see the report of another."""
+
+
+def statuses(body: dict) -> dict[str, str]:
+    return {name: found["status"] for name, found in body["dependencies"].items()}
+
+
+def report():
+    return Client().get("/health").json()
+
+
+def test_all_is_well(neighbour):
+    response = Client().get("/health")
+
+    assert response.status_code == 200
+    body = response.json()
+    assert body.keys() == {
+        *("status", "service", "version", "environment", "timestamp", "dependencies")
+    }
+    assert body["status"] == "healthy"
+    assert (body["service"], body["environment"]) == ("conversation-service", "test")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body["timestamp"])
+    assert statuses(body) == dict.fromkeys(["mongodb", "redis", *NEIGHBOURS], "healthy")
+    assert all(0 < found["response_time_ms"] < 1_500 for found in body["dependencies"].values())
+
+
+@pytest.mark.parametrize("address", [*ADDRESSES, *(f"{address}/" for address in ADDRESSES)])
+def test_probes_may_call_by_any_host_without_a_token(neighbour, address):
+    response = Client().get(address, headers={"Host": "10.1.2.3:8003"})
+
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("host", ["", "evil.example", "a b", "[::1", "x" * 300])
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_no_host_header_can_break_a_probe(neighbour, address, host):
+    assert Client().get(address, headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_head_is_answered_without_a_body(neighbour, address):
+    response = Client().head(address)
+
+    assert (response.status_code, response.content) == (200, b"")
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_other_methods_are_not_allowed(address, method):
+    response = Client().generic(method, address)
+
+    assert response.status_code == 405
+    assert response.headers["Allow"] == "GET, HEAD"
+    assert response.json()["error"]["code"] == "METHOD_NOT_ALLOWED"
+
+
+def test_live_and_ready_say_so():
+    assert Client().get("/health/live").json() == {"status": "ok"}
+    assert Client().get("/health/ready").json() == {"status": "ready"}
+
+
+def test_live_touches_nothing(neighbour, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        Client().get("/health/live")
+
+    assert neighbour.asked == 0
+
+
+@pytest.mark.parametrize(
+    "status",
+    ["200 OK", "204 No Content", "302 Found", "401 Unauthorized", "404 Not Found", "429 Slow"],
+)
+def test_a_neighbour_that_answers_is_healthy(neighbour, status):
+    neighbour.talk = loopback.answer(status=status, headers="Location: http://127.0.0.1:1/\r\n")
+
+    assert report()["status"] == "healthy"
+
+
+def endless_body(channel) -> None:
+    channel.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    while True:
+        channel.sendall(b"x" * 1_000)
+        time.sleep(0.01)
+
+
+def test_the_body_of_a_neighbour_is_not_read(neighbour):
+    neighbour.talk = endless_body
+
+    assert report()["status"] == "healthy"
+
+
+def hang_up(channel) -> None:
+    channel.recv(10)
+
+
+def talk_nonsense(channel) -> None:
+    channel.sendall(b"\x00\xff\n\n")
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        pytest.param(loopback.answer(status="500 Broken"), id="500"),
+        pytest.param(loopback.answer(status="503 Down"), id="503"),
+        pytest.param(loopback.silence, id="silent"),
+        pytest.param(loopback.trickle, id="trickling"),
+        pytest.param(hang_up, id="hangs up"),
+        pytest.param(talk_nonsense, id="no HTTP"),
+    ],
+)
+def test_sick_neighbours_degrade_the_service(neighbour, talk):
+    neighbour.talk = talk
+
+    response = Client().get("/health")
+
+    assert response.status_code == 200
+    assert response.json()["status"] == "degraded"
+    assert statuses(response.json()) == {"mongodb": "healthy", "redis": "healthy"} | dict.fromkeys(
+        NEIGHBOURS, "unhealthy"
+    )
+
+
+@pytest.mark.parametrize("url", ["http://{closed}", "nonsense", "http://", "ftp://127.0.0.1"])
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_one_neighbour_out_of_reach_is_named(neighbour, settings, name, url):
+    setattr(settings, NEIGHBOURS[name], url.format(closed=loopback.closed_port()))
+
+    body = report()
+
+    assert body["status"] == "degraded"
+    assert [key for key, status in statuses(body).items() if status == "unhealthy"] == [name]
+
+
+def test_what_is_not_configured_is_not_missed(neighbour, settings):
+    settings.REDIS_URL = settings.MESSAGE_SERVICE_URL = ""
+
+    body = report()
+
+    assert body["status"] == "healthy"
+    absent = {"status": "not_configured", "response_time_ms": None}
+    assert body["dependencies"]["redis"] == absent
+    assert body["dependencies"]["message_service"] == absent
+
+
+@pytest.mark.parametrize("url", ["redis://{closed}", "redis://{silent}", "nonsense", "redis://:x@"])
+def test_a_redis_that_does_not_answer_degrades_the_service(neighbour, settings, url):
+    with loopback.serving(loopback.silence) as silent:
+        settings.REDIS_URL = url.format(closed=loopback.closed_port(), silent=silent)
+
+        body = report()
+
+    assert body["status"] == "degraded"
+    assert statuses(body)["redis"] == "unhealthy"
+
+
+def test_neighbours_are_asked_once_for_a_crowd(neighbour):
+    with ThreadPoolExecutor(16) as pool:
+        bodies = list(pool.map(lambda _: report(), range(64)))
+
+    assert neighbour.asked == 3
+    assert len({body["timestamp"] for body in bodies}) == 1
+
+
+def test_a_report_is_made_anew_after_two_seconds(neighbour, clock):
+    assert report()["status"] == "healthy"
+    neighbour.talk = hang_up
+
+    clock.ahead_s += 1
+    assert report()["status"] == "healthy"
+
+    clock.ahead_s += 1
+    assert report()["status"] == "degraded"
+
+
+def test_neighbours_that_ask_for_our_report_in_turn_are_healthy(neighbour, clock):
+    report()
+    clock.ahead_s += 5
+
+    def ask_back(channel):
+        Client().get("/health")
+        loopback.reply(channel, b"{}")
+
+    neighbour.talk = ask_back
+
+    assert report()["status"] == "healthy"
+
+
+def test_a_probe_with_a_bug_is_unhealthy_and_logged(neighbour, settings, caplog):
+    settings.AUTH_SERVICE_URL = 8001  # not a text
+
+    body = report()
+
+    assert statuses(body)["auth_service"] == "unhealthy"
+    assert "A health probe failed" in caplog.text
+
+
+@contextmanager
+def service(folder, **environment):
+    """Run the service under gunicorn as in production, and give its address."""
+    port = process.free_port()
+    settings = {
+        "ENVIRONMENT": "test",
+        "PORT": str(port),
+        "WEB_CONCURRENCY": "1",
+        "PYTHONWARNINGS": "default",
+    }
+    with (folder / "gunicorn.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py", "config.wsgi"],
+            env=os.environ | settings | environment,  # noqa: TID251
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for_answer(address, server)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_for_answer(address: str, server: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            requests.get(f"{address}/health/live", timeout=20)
+        except requests.ConnectionError:
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
+def ask(url: str) -> tuple[int, dict, float]:
+    started = time.monotonic()
+    response = requests.get(url, timeout=10)
+    return response.status_code, response.json(), time.monotonic() - started
+
+
+def test_everything_may_hang_at_once(tmp_path):
+    with ExitStack() as stack:
+        silent = stack.enter_context(loopback.serving(loopback.silence))
+        trickling = stack.enter_context(loopback.serving(loopback.trickle))
+        address = stack.enter_context(
+            service(
+                tmp_path,
+                MONGODB_URL=f"mongodb://{silent}/?replicaSet=rs0",
+                REDIS_URL=f"redis://{silent}/0",
+                AUTH_SERVICE_URL=f"http://{trickling}",
+                CHARACTERS_SERVICE_URL=f"http://{silent}",
+                MESSAGE_SERVICE_URL=f"http://{silent}",
+            )
+        )
+        with ThreadPoolExecutor(8) as pool:
+            asked = list(pool.map(ask, [f"{address}/health"] * 8))
+        ready_status, ready, ready_s = ask(f"{address}/health/ready")
+        live_status, _, live_s = ask(f"{address}/health/live")
+
+    assert {status for status, _, _ in asked} == {503}
+    assert max(seconds for _, _, seconds in asked) < 2
+    body = asked[0][1]
+    assert body["status"] == "unhealthy"
+    assert set(statuses(body).values()) == {"unhealthy"}
+    assert (ready_status, ready["status"]) == (503, "not_ready")
+    assert ready_s < 1.5
+    assert (live_status, live_s < 0.5) == (200, True)
+
+
+@pytest.fixture
+def own_mongodb(tmp_path):
+    """A MongoDB that a test may harm, with a client for it."""
+    with mongod(tmp_path / "mongodb") as url, pymongo.MongoClient(url) as client:
+        yield SimpleNamespace(url=url, admin=client.admin)
+
+
+def test_a_mongodb_that_freezes(tmp_path, own_mongodb):
+    pid = own_mongodb.admin.command("serverStatus")["pid"]
+    with service(tmp_path, MONGODB_URL=own_mongodb.url) as address:
+        assert ask(f"{address}/health/ready")[:2] == (200, {"status": "ready"})
+
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            status, body, seconds = ask(f"{address}/health/ready")
+            report_status, report_body, report_s = ask(f"{address}/health")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    assert (status, body["status"], seconds < 1.5) == (503, "not_ready", True)
+    assert re.fullmatch(r"[A-Za-z]+", body["reason"])
+    assert (report_status, report_body["status"], report_s < 2) == (503, "unhealthy", True)
+
+
+def test_a_mongodb_without_a_primary(tmp_path, own_mongodb):
+    with service(tmp_path, MONGODB_URL=own_mongodb.url) as address:
+        own_mongodb.admin.command("replSetStepDown", 2, force=True)
+
+        eventually(f"{address}/health/ready", 503)
+        eventually(f"{address}/health/ready", 200)
+
+
+def eventually(url: str, status: int) -> None:
+    deadline = time.monotonic() + 20
+    while ask(url)[0] != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_mongodb_that_is_gone(tmp_path):
+    gone = f"mongodb://{loopback.closed_port()}/?replicaSet=rs0"
+
+    with service(tmp_path, MONGODB_URL=gone) as address:
+        status, body, seconds = ask(f"{address}/health/ready")
+
+    assert (status, seconds < 1.5) == (503, True)
+    assert body == {"status": "not_ready", "reason": "mongodb"}

@@ -1,0 +1,123 @@
+"""Tokens for development, made at the command line and accepted at the door."""
+
+from datetime import UTC, datetime
+from io import StringIO
+
+import jwt
+import pytest
+import time_machine
+from django.core.management import CommandError, call_command
+from django.urls import path
+from rest_framework.response import Response
+from rest_framework.test import APIClient
+from rest_framework.views import APIView
+
+from conversation_service.authentication import ServiceAuthentication
+
+pytestmark = pytest.mark.urls(__name__)
+
+
+class User(APIView):
+    def get(self, request):
+        return Response({"id": request.user.id})
+
+
+class Service(APIView):
+    authentication_classes = [ServiceAuthentication]
+
+    def get(self, request):
+        return Response({"id": request.user.id, "scopes": sorted(request.user.scopes)})
+
+
+urlpatterns = [path("user", User.as_view()), path("service", Service.as_view())]
+
+
+def issue(*arguments: str) -> str:
+    output = StringIO()
+    call_command("issue_token", *arguments, stdout=output)
+    return output.getvalue()
+
+
+def send(address: str, token: str):
+    return APIClient().get(address, headers={"Authorization": f"Bearer {token.strip()}"})
+
+
+def test_the_token_of_a_user_opens_the_door_of_users():
+    assert send("/user", issue("demo")).json() == {"id": "demo"}
+
+
+def test_nothing_but_the_token_is_printed():
+    output = issue("demo")
+
+    assert output.count("\n") == 1
+    assert output.count(".") == 2
+
+
+def test_the_token_of_a_service_has_its_scopes():
+    token = issue("--service", "billing", "--scope", "users:export", "users:erase")
+
+    assert send("/service", token).json() == {
+        "id": "billing",
+        "scopes": ["users:erase", "users:export"],
+    }
+    assert send("/user", token).status_code == 401
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_tokens_follow_the_settings(settings, algorithm):
+    settings.JWT_ALGORITHM = algorithm
+    settings.JWT_SECRET_KEY = "long enough for every hmac " * 3
+    settings.JWT_ISSUER = "https://auth"
+    settings.JWT_AUDIENCE = "chat"
+    settings.JWT_USER_ID_CLAIM = "uid"
+
+    assert send("/user", issue("demo")).json() == {"id": "demo"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"),
+    [
+        ([], 86_400),
+        (["--lifetime", "90s"], 90),
+        (["--lifetime", "15m"], 900),
+        (["--lifetime", "1h"], 3_600),
+        (["--lifetime", "30d"], 2_592_000),
+    ],
+)
+@time_machine.travel(datetime(2026, 1, 15, 15, tzinfo=UTC), tick=False)
+def test_a_token_lives_a_day_or_as_long_as_told(arguments, seconds):
+    token = issue("demo", *arguments).strip()
+
+    claims = jwt.decode(token, options={"verify_signature": False})
+
+    assert claims["exp"] - claims["iat"] == seconds
+
+
+@pytest.mark.parametrize("lifetime", ["", "0h", "1", "h", "1w", "-1h", "1.5h", "9999999d", "1h\n"])
+def test_a_lifetime_that_is_none_is_refused(lifetime):
+    with pytest.raises(CommandError, match="is not like 90s, 15m, 1h or 30d"):
+        issue("demo", f"--lifetime={lifetime}")
+
+
+@pytest.mark.parametrize("arguments", [[], ["demo", "--service", "billing"]])
+def test_a_token_speaks_for_one_user_or_one_service(arguments):
+    with pytest.raises(CommandError, match="either a user or a --service"):
+        issue(*arguments)
+
+
+def test_a_user_has_no_scope():
+    with pytest.raises(CommandError, match="Only a --service"):
+        issue("demo", "--scope", "users:erase")
+
+
+@pytest.mark.parametrize("name", ["", "u" * 65, "a b", "demo\n", "../x"])
+def test_what_the_door_would_refuse_is_not_issued(name):
+    with pytest.raises(CommandError, match="1 to 64 characters"):
+        issue(name)
+
+
+def test_the_key_of_an_issuer_is_not_ours(settings):
+    settings.JWT_ALGORITHM = "RS256"
+
+    with pytest.raises(CommandError, match="Only the issuer holds the private key for RS256"):
+        issue("demo")
