@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+
+ENVIRONMENTS = ("development", "test", "staging", "production")
 
 # Published in .env.example and the guide: good enough for one machine, refused in production.
 KNOWN_DEFAULTS = {
@@ -75,4 +78,9 @@ environ.Env.read_env(BASE_DIR / ".env")
 
 def settings_module() -> str:
     """Return the settings module that ENVIRONMENT chooses, for DJANGO_SETTINGS_MODULE."""
-    return f"config.settings.{env('ENVIRONMENT')}"
+    environment = env("ENVIRONMENT")
+    if environment not in ENVIRONMENTS:
+        raise ImproperlyConfigured(
+            f"ENVIRONMENT is {environment!r} and must be one of {', '.join(ENVIRONMENTS)}."
+        )
+    return f"config.settings.{environment}"

@@ -1,6 +1,6 @@
 """The door for gunicorn."""
 
-import os  # noqa: TID251
+import os
 
 from django.core.wsgi import get_wsgi_application
 

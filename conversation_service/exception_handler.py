@@ -154,7 +154,7 @@ def _invalid_input(exc: drf.ValidationError) -> ServiceError:
 def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
     """Flatten DRF's nested errors; pointers are RFC 6901, cut to what may be echoed."""
     if isinstance(detail, drf.ErrorDetail):
-        yield {"pointer": pointer[:MAX_ECHO], "code": detail.code, "message": str(detail)}
+        yield {"pointer": pointer[:MAX_ECHO], "code": str(detail.code), "message": str(detail)}
     elif isinstance(detail, dict):
         for key, inner in detail.items():
             step = str(key).replace("~", "~0").replace("/", "~1")

@@ -12,6 +12,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
 _NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
+_UNKNOWN = _("There is no such field.")
 
 
 class StrictSerializer(serializers.Serializer):
@@ -24,8 +25,7 @@ class StrictSerializer(serializers.Serializer):
     def to_internal_value(self, data: Any) -> Any:
         unknown = data.keys() - self.fields.keys() if isinstance(data, Mapping) else set()
         errors: dict[str, Any] = {
-            name: [ErrorDetail(_("There is no such field."), code="UNKNOWN_FIELD")]
-            for name in sorted(unknown)
+            name: [ErrorDetail(str(_UNKNOWN), code="UNKNOWN_FIELD")] for name in sorted(unknown)
         }
         try:
             value = super().to_internal_value(data)

@@ -8,9 +8,10 @@ from typing import Any
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
+from django.utils.deprecation import MiddlewareMixin
 
 from conversation_service.errors import LengthRequired
 from conversation_service.exception_handler import failure_response
@@ -55,20 +56,18 @@ class ApiPaths:
         return self.get_response(request)
 
 
-class _ConsoleOnly:
+class _ConsoleOnly(MiddlewareMixin):
     """Skip a middleware of Django's outside the console: nothing else has cookies or forms."""
 
-    get_response: GetResponse
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+    def __call__(self, request: HttpRequest) -> Any:
         if request.path_info.startswith(_CONSOLE):
-            return super().__call__(request)  # type: ignore[misc, no-any-return]
+            return super().__call__(request)
         return self.get_response(request)
 
-    def process_view(self, request: HttpRequest, *view: Any) -> HttpResponse | None:
+    def process_view(self, request: HttpRequest, *view: Any) -> Any:
         inherited = getattr(super(), "process_view", None)
         if inherited and request.path_info.startswith(_CONSOLE):
-            return inherited(request, *view)  # type: ignore[no-any-return]
+            return inherited(request, *view)
         return None
 
 

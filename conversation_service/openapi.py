@@ -4,9 +4,6 @@ The document itself is committed as docs/openapi.json (`make openapi`): what a c
 to clients is seen in its review, and serving it costs nothing.
 """
 
-from collections.abc import Iterable
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
 from django.conf import settings
@@ -31,8 +28,7 @@ from conversation_service.exception_handler import family
 
 
 def schema(request: HttpRequest) -> FileResponse:
-    document = settings.BASE_DIR / "docs" / "openapi.json"
-    return FileResponse(document.open("rb"), content_type="application/json")
+    return FileResponse(settings.OPENAPI_DOCUMENT.open("rb"), content_type="application/json")
 
 
 class SwaggerView(SpectacularSwaggerView):
@@ -80,19 +76,21 @@ class ProblemSerializer(serializers.Serializer):
     error = ErrorSerializer()
 
 
-ANYWHERE = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable)
-AT_WORST = (InternalError, DatabaseUnavailable)
+Kinds = tuple[type[ServiceError], ...]
+
+ANYWHERE: Kinds = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable)
+AT_WORST: Kinds = (InternalError, DatabaseUnavailable)
 
 
 def failures(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
     """Document these failures, and those that any call can meet."""
-    by_status = attrgetter("status")
-    ordered = sorted((*ANYWHERE, *kinds, *AT_WORST), key=by_status)
-    return {int(status): _responses(group) for status, group in groupby(ordered, by_status)}
+    by_status: dict[int, list[type[ServiceError]]] = {}
+    for kind in (*ANYWHERE, *kinds, *AT_WORST):
+        by_status.setdefault(int(kind.status), []).append(kind)
+    return {status: _responses(same) for status, same in sorted(by_status.items())}
 
 
-def _responses(kinds: Iterable[type[ServiceError]]) -> OpenApiResponse:
-    kinds = list(kinds)
+def _responses(kinds: list[type[ServiceError]]) -> OpenApiResponse:
     return OpenApiResponse(
         ProblemSerializer,
         description=" or ".join(f"`{kind.code}`: {kind.title}" for kind in kinds),

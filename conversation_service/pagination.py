@@ -48,9 +48,8 @@ class Position:
 
 def encode(position: Position, *, binding: str) -> str:
     value = position.value
-    if isinstance(value, datetime):
-        value = _milliseconds(value)
-    payload = orjson.dumps([position.side, value, str(position.id)])
+    plain = _milliseconds(value) if isinstance(value, datetime) else value
+    payload = orjson.dumps([position.side, plain, str(position.id)])
     text = base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
     return f"{text}.{_SIGNER.signature(f'{text}.{binding}')}"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 import orjson
 from bson import ObjectId
@@ -40,7 +40,7 @@ def _plain(value: Any) -> str:
 class JSONRenderer(BaseRenderer):
     media_type = "application/json"
     format = "json"
-    charset: ClassVar[str | None] = None  # RFC 8259 section 11: JSON has no charset parameter
+    charset = None  # RFC 8259 section 11: JSON has no charset parameter
 
     def render(
         self,

@@ -77,9 +77,9 @@ class Custom(serializers.DictField):
         return custom
 
 
-def _setting(name: str) -> serializers.Field:
+def _setting(name: str) -> Any:
     bounds = limits.LLM_SETTINGS[name]
-    kind = Integer if bounds.is_whole else Number
+    kind: Any = Integer if bounds.is_whole else Number
     return kind(min_value=bounds.minimum, max_value=bounds.maximum, required=False, allow_null=True)
 
 

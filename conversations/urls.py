@@ -5,7 +5,7 @@ from django.urls import path
 from conversations.views import ConversationViewSet
 
 
-def _view(**actions: str) -> Any:
+def _view(**actions: Any) -> Any:
     return ConversationViewSet.as_view(actions)
 
 

@@ -36,7 +36,7 @@ class ConversationViewSet(ViewSet):
         page = Page.of(listing, store.page(listing))
         total = store.count(listing) if listing.include_total else page.total(listing)
         cursors = {
-            name: position and pagination.encode(position, binding=listing.binding)
+            name: pagination.encode(position, binding=listing.binding) if position else None
             for name, position in (("next", page.next), ("prev", page.previous))
         }
         body = {

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-import factory
 import jwt
 from django.conf import settings
+from factory.base import DictFactory
+from factory.declarations import Sequence
 from rest_framework.test import APIClient
 
 from conversation_service import clock
@@ -13,11 +14,11 @@ from tests.documented import DocumentedClient
 PATH = "/api/v1/conversations"
 
 
-class NewConversation(factory.DictFactory):
+class NewConversation(DictFactory):
     """The body of a create request."""
 
     character_id = "luna"
-    title = factory.Sequence(lambda n: f"Conversation {n}")
+    title = Sequence(lambda n: f"Conversation {n}")
 
 
 def token(user_id: str = "alice", **claims: Any) -> str:

@@ -4,6 +4,8 @@ from django.utils.translation import gettext_lazy as _
 
 from config.env import BASE_DIR, env
 
+OPENAPI_DOCUMENT = BASE_DIR / "docs" / "openapi.json"
+
 SERVICE_NAME = env("SERVICE_NAME")
 ENVIRONMENT = env("ENVIRONMENT")
 VERSION = "0.1.0"

@@ -15,7 +15,7 @@ from conversations import documents
 from tests.factories import PATH, client_of, conversation
 
 LIST = "/admin/conversations/conversation/"
-PASSWORD = "open sesame"  # noqa: S105
+PASSWORD = "open sesame"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 

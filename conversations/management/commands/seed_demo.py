@@ -11,6 +11,7 @@ from conversations import documents, store
 DEMO_USER = "demo"
 BATCH = 1_000
 DAYS = 90
+PINNED, ARCHIVED = 0.1, 0.2  # shares
 
 CHARACTERS = ["luna", "captain-nemo", "ada", "sherlock", "don-quijote", "scheherazade"]
 TITLES = [
@@ -66,9 +67,9 @@ def _conversation(number: int, dice: random.Random, now: datetime) -> Document:
         now=begun.replace(microsecond=begun.microsecond // 1000 * 1000),
     )
     _let_them_talk(document, dice, active)
-    if dice.random() < 0.1:
+    if dice.random() < PINNED:
         document["pinned_at"] = active
-    if dice.random() < 0.2:
+    if dice.random() < ARCHIVED:
         document |= {"status": "archived", "archived_at": active}
     return document
 

@@ -1,0 +1,64 @@
+"""A pytest plugin that starts a MongoDB and a Valkey for one test run.
+
+Loaded with `-p` rather than from conftest.py: pytest-django reads the settings, and they the
+environment, before any conftest. MONGODB_URL and REDIS_URL choose other servers.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from config.env import env
+from conversation_service.embedded.mongod import mongod
+from conversation_service.embedded.process import CannotStart
+from conversation_service.embedded.valkey import valkey
+
+ROOT = Path(__file__).resolve().parent.parent / "var" / "test"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config):
+    servers = ExitStack()
+    early_config.add_cleanup(servers.close)
+    start(servers)
+    return (yield)
+
+
+def start(servers: ExitStack) -> None:
+    folder = servers.enter_context(own_folder())
+    try:
+        if not env("MONGODB_URL"):
+            server = mongod(folder / "mongodb", binary=env("MONGOD_BIN"))
+            os.environ["MONGODB_URL"] = servers.enter_context(server)  # noqa: TID251
+        if not env("REDIS_URL"):
+            os.environ["REDIS_URL"] = servers.enter_context(valkey(folder / "valkey"))  # noqa: TID251
+    except CannotStart as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """Give this run a folder of its own, and remove those of runs that were killed."""
+    ROOT.mkdir(parents=True, exist_ok=True)
+    for folder in ROOT.iterdir():
+        remove_if_dead(folder)
+    folder = ROOT / str(os.getpid())
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+        shutil.rmtree(folder)
+
+
+def remove_if_dead(folder: Path) -> None:
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:  # in use, or being made or removed by another run
+        return
