@@ -3,12 +3,13 @@
 import re
 import secrets
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.deprecation import MiddlewareMixin
@@ -42,7 +43,8 @@ class RequestId:
 class ApiPaths:
     """Let every path of the API end with or without a slash, without a redirect.
 
-    Also refuse a body of unannounced length: WSGI would hand it to Django as an empty one.
+    Also refuse a body of unannounced length, which WSGI would hand to Django as an empty one,
+    and announce that of each answer.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -53,7 +55,10 @@ class ApiPaths:
             request.path_info = request.path_info.removesuffix("/")
             if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
                 return failure_response(request, LengthRequired())
-        return self.get_response(request)
+        response = self.get_response(request)
+        if isinstance(response, HttpResponse) and response.status_code != HTTPStatus.NO_CONTENT:
+            response.headers.setdefault("Content-Length", str(len(response.content)))
+        return response
 
 
 class _ConsoleOnly(MiddlewareMixin):

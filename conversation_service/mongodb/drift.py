@@ -166,7 +166,8 @@ def _modify(name: str, change: Document) -> None:
 def _validation(schema: CollectionSchema) -> Document:
     return {
         "validator": schema.validator,
-        "validationLevel": "strict",
+        # A rule that was tightened must not make older documents impossible to change.
+        "validationLevel": "moderate",
         "validationAction": "error",
     }
 

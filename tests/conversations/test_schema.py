@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from django.core.management import call_command
 from pymongo.errors import WriteError
 
 from conversation_service import clock
@@ -102,6 +103,18 @@ BEYOND_THE_BOUNDS = [
 def test_what_the_api_refuses_the_database_refuses(mongo, path, value):
     with pytest.raises(WriteError, match="failed validation"):
         stored(mongo, path, value)
+
+
+def test_a_document_from_before_a_stricter_rule_can_still_be_edited(mongo, alice):
+    created = conversation(alice)
+    before = {"settings.max_tokens": 100_000}
+    mongo.command("collMod", "conversations", validationLevel="off")
+    mongo["conversations"].update_one({"user_id": "alice"}, {"$set": before})
+    call_command("setup_indexes", verbosity=0)
+
+    response = alice.patch(f"{PATH}/{created['id']}", {"title": "New"})
+
+    assert response.json()["title"] == "New"
 
 
 def stages(plan):
