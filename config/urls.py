@@ -12,6 +12,7 @@ admin.site.site_url = None  # there is no site to view, only the API
 
 urlpatterns = [
     path("api/v1/", include("conversations.urls")),
+    path("internal/v1/", include("conversations.internal.urls")),
     re_path("^health/?$", health.report),
     re_path("^health/live/?$", health.live),
     re_path("^health/ready/?$", health.ready),

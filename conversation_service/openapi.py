@@ -19,6 +19,7 @@ from conversation_service.errors import (
     DatabaseUnavailable,
     InternalError,
     NotAcceptable,
+    RateLimitExceeded,
     ServiceError,
     TokenExpired,
     TokenInvalid,
@@ -40,17 +41,24 @@ class RedocView(SpectacularRedocView):
     content_negotiation_class = DefaultContentNegotiation
 
 
-class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+def _bearer(description: str) -> dict[str, Any]:
+    return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": description}
+
+
+class UserScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "conversation_service.authentication.UserAuthentication"
     name = "user"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-        return {
-            "type": "http",
-            "scheme": "bearer",
-            "bearerFormat": "JWT",
-            "description": "An access token of the Auth service.",
-        }
+        return _bearer("An access token of the Auth service.")
+
+
+class ServiceScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "conversation_service.authentication.ServiceAuthentication"
+    name = "service"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return _bearer('A token with `token_type: "service"` and the scope of the operation.')
 
 
 class ErrorSerializer(serializers.Serializer):
@@ -78,7 +86,7 @@ class ProblemSerializer(serializers.Serializer):
 
 Kinds = tuple[type[ServiceError], ...]
 
-ANYWHERE: Kinds = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable)
+ANYWHERE: Kinds = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable, RateLimitExceeded)
 AT_WORST: Kinds = (InternalError, DatabaseUnavailable)
 
 
@@ -127,6 +135,34 @@ def response_header(name: str, description: str, *statuses: int) -> OpenApiParam
     )
 
 
+_RATED = (200, 201, 204, 429)
+# On every answer to a known user, in fact; here where they matter.
+RATES = [
+    response_header(
+        "X-RateLimit-Limit",
+        "Calls that the policy with the least left accepts from you in a window.",
+        *_RATED,
+    ),
+    response_header("X-RateLimit-Remaining", "How many of them are left now.", *_RATED),
+    response_header(
+        "X-RateLimit-Reset",
+        "When there is one more, in seconds since 1970 (UTC): calls count for one window each.",
+        *_RATED,
+    ),
+    response_header(
+        "RateLimit-Policy",
+        'Every policy that this call counts under, such as `"list";q=60;w=60, "all";q=100;w=60`: '
+        "q calls in any w seconds (draft-ietf-httpapi-ratelimit-headers).",
+        *_RATED,
+    ),
+    response_header(
+        "RateLimit",
+        'The one with the least left, such as `"list";r=59;t=60`: r calls now, one more in t '
+        "seconds.",
+        *_RATED,
+    ),
+]
+
 COMMON = [
     OpenApiParameter(
         "X-Request-ID",
@@ -136,5 +172,6 @@ COMMON = [
     ),
     response_header("X-Request-ID", "The id of this call, in our logs too."),
     response_header("WWW-Authenticate", "How to authenticate (RFC 6750).", 401),
-    response_header("Retry-After", "Seconds after which to try again.", 503),
+    response_header("Retry-After", "Seconds after which to try again.", 429, 503),
+    *RATES,
 ]

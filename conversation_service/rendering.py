@@ -16,8 +16,6 @@ from rest_framework.request import Request
 
 from conversation_service.errors import NotAcceptable, PayloadTooLarge, UnsupportedMediaType
 
-MAX_BODY_BYTES = 64 * 1024
-
 _ACCEPTABLE = {"*/*", "application/*", "application/json", "application/problem+json"}
 _READABLE = {"application/json", "application/merge-patch+json"}
 
@@ -52,9 +50,10 @@ class JSONRenderer(BaseRenderer):
 
 
 class JSONParser(BaseParser):
-    """Reads at most MAX_BODY_BYTES. orjson refuses NaN, lone surrogates and deep nesting."""
+    """Reads at most `max_bytes`. orjson refuses NaN, lone surrogates and deep nesting."""
 
     media_type = "application/json"
+    max_bytes = 64 * 1024
 
     def parse(
         self,
@@ -62,9 +61,9 @@ class JSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        body = stream.read(MAX_BODY_BYTES + 1)
-        if len(body) > MAX_BODY_BYTES:
-            raise PayloadTooLarge(limit_bytes=MAX_BODY_BYTES)
+        body = stream.read(self.max_bytes + 1)
+        if len(body) > self.max_bytes:
+            raise PayloadTooLarge(limit_bytes=self.max_bytes)
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError as error:

@@ -10,14 +10,17 @@ replaced by the user's id.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from bson import ObjectId
 from django.conf import settings
 
 from conversations import limits
 from conversations.documents import default_settings, sort_key, tag_key
 
 Expression = Any
+Pipeline = list[dict[str, Any]]
 
 NOW = "$$NOW"  # the clock of the primary, the same for every pod
 EDITABLE = ("active", "archived")
@@ -55,15 +58,18 @@ class Change:
             },
         }
 
-    def pipeline(self) -> list[dict[str, Any]]:
-        # Never backwards, should another primary's clock be behind.
-        moment = {"$max": [NOW, "$changed_at"]}
+    def pipeline(self) -> Pipeline:
         stamps = {
             "version": {"$add": ["$version", 1]},
-            "metadata.updated_at": moment,
-            "changed_at": moment,
+            "metadata.updated_at": _later(),
+            "changed_at": _later(),
         }
         return [{"$set": {**self.visible, **self.derived, **stamps}}]
+
+
+def _later() -> Expression:
+    """Now, but never before the last change, should another primary's clock be behind."""
+    return {"$max": [NOW, "$changed_at"]}
 
 
 def literal(value: Any) -> Expression:
@@ -113,7 +119,7 @@ def trash() -> Change:
 PURGE = Change({}, states=("deleted",))
 
 
-def tombstone() -> list[dict[str, Any]]:
+def tombstone() -> Pipeline:
     """Return the pipeline that empties a conversation for good.
 
     What stays says only that it is gone: the change feed needs it until `expires_at`, when the
@@ -126,7 +132,7 @@ def tombstone() -> list[dict[str, Any]]:
                 "_id": "$_id",
                 "user_id": "$user_id",
                 "status": literal("purged"),
-                "changed_at": {"$max": [NOW, "$changed_at"]},
+                "changed_at": _later(),
                 "expires_at": gone,
             }
         }
@@ -167,6 +173,61 @@ _EDITED_STATUS = {
     "archived": ARCHIVE.visible,
     "active": {"status": literal("active"), "archived_at": None},
 }
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the Message service reports of a conversation: totals, and which report it is."""
+
+    sequence: int
+    message_count: int
+    total_tokens: int
+    total_input_tokens: int
+    total_output_tokens: int
+    first_message_at: datetime | None
+    last_message_at: datetime | None
+
+    def totals(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "sequence"}
+
+
+def report(
+    activity: Activity, *, unarchive: bool = False, batch: ObjectId | None = None
+) -> Pipeline:
+    """Return the pipeline that stores a report; the filter lets only a later one through.
+
+    Totals are absolute, so a report may be lost, repeated or late. It moves `last_activity` but
+    no version: only `unarchive`, which brings an archived conversation with new messages back,
+    is a change that counts as one.
+    """
+    totals = {f"metadata.{name}": literal(value) for name, value in activity.totals().items()}
+    last = {"$max": ["$metadata.last_activity", literal(activity.last_message_at)]}
+    stage = {
+        **totals,
+        "metadata.last_activity": last,
+        "changed_at": _later(),
+        "activity_sequence": literal(activity.sequence),
+        "activity_batch": literal(batch),
+    }
+    if unarchive:
+        stage |= _unarchive_if_new(activity.message_count)
+    return [{"$set": stage}]
+
+
+def _unarchive_if_new(message_count: int) -> dict[str, Expression]:
+    is_new = {
+        "$and": [
+            {"$eq": ["$status", "archived"]},
+            {"$gt": [literal(message_count), "$metadata.message_count"]},
+        ]
+    }
+    change = {
+        "status": literal("active"),
+        "archived_at": None,
+        "version": {"$add": ["$version", 1]},
+        "metadata.updated_at": _later(),
+    }
+    return {path: {"$cond": [is_new, new, f"${path}"]} for path, new in change.items()}
 
 
 def _settings(patch: Mapping[str, Any] | None) -> dict[str, Expression]:

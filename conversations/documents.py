@@ -91,6 +91,8 @@ def new(  # noqa: PLR0913
         "forked_from": None,
         "version": 1,
         "changed_at": now,
+        "activity_sequence": 0,
+        "activity_batch": None,
     }
 
 

@@ -15,7 +15,7 @@ from conversation_service.mongodb.connection import Document
 from conversation_service.pagination import Position
 from conversations import limits
 from conversations.documents import PUBLIC, RESOURCE_FIELDS, SORT_KEYS, tag_key
-from conversations.serializers import CharacterId, Tag
+from conversations.serializers import ExternalId, Tag
 
 STATUSES = {
     "active": ["active"],
@@ -56,7 +56,7 @@ class ListParameters(fields.StrictSerializer):
     status = serializers.ChoiceField(
         list(STATUSES), default="active", help_text="`all` leaves out the trash."
     )
-    character_id = CharacterId(required=False)
+    character_id = ExternalId(required=False)
     tags = _CommaSeparated(
         child=Tag(),
         max_length=limits.TAGS,

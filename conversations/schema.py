@@ -126,6 +126,8 @@ _CONVERSATION = _object(
         "forked_from": _nullable("objectId"),
         "version": {"bsonType": ["int", "long"], "minimum": 1},
         "changed_at": {"bsonType": "date"},
+        "activity_sequence": _COUNT,
+        "activity_batch": _nullable("objectId"),
     }
 )
 

@@ -19,7 +19,9 @@ from conversations.documents import tag_key
 _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
 
-class CharacterId(Text):
+class ExternalId(Text):
+    """The id of a person or a character, made elsewhere."""
+
     def __init__(self, **kwargs: Any) -> None:
         # \Z, as a $ would let a last line break pass.
         pattern = RegexValidator(rf"^{limits.EXTERNAL_ID}\Z")
@@ -103,7 +105,7 @@ class LLMSettingsSerializer(StrictSerializer):
 class CreateSerializer(StrictSerializer):
     """A new conversation; what is left out gets its default, which is then stored."""
 
-    character_id = CharacterId()
+    character_id = ExternalId()
     title = Title(required=False, allow_null=True)
     settings = LLMSettingsSerializer(required=False, allow_null=True)
     tags = Tags(required=False, allow_null=True)

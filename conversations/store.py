@@ -1,20 +1,22 @@
 """The statements behind the API: PyMongo on the pool that the ORM uses.
 
-Every one carries `user_id`: whether a conversation is the caller's is decided by the database,
-and a sharded cluster sends the statement to one shard. Purged ones are tombstones of the change
-feed and exist for nobody.
+Every one that serves a person carries `user_id`: whether a conversation is theirs is decided by
+the database, and a sharded cluster sends the statement to one shard. Purged ones are tombstones
+of the change feed and exist for nobody.
 """
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bson import ObjectId
-from pymongo import ReturnDocument
+from pymongo import ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 
 from conversation_service.mongodb.connection import Document, collection
 from conversation_service.preconditions import ANY_VERSION, Versions
 from conversations import changes
-from conversations.changes import Change
+from conversations.changes import Activity, Change
 from conversations.documents import PUBLIC, resource
 from conversations.exceptions import (
     ConversationNotFound,
@@ -25,8 +27,19 @@ from conversations.exceptions import (
 from conversations.listing import Listing
 
 _ID_INDEX = "_id_"
+_NOT_PURGED = {"status": {"$ne": "purged"}}
+_REPORTED = ["activity_sequence", "metadata"]
 # Times that a write is tried again after somebody changed what it was about to say no to.
 ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What became of a report, and what is stored since."""
+
+    applied: bool
+    sequence: int
+    metadata: dict[str, Any]
 
 
 def conversations() -> Collection[Document]:
@@ -101,10 +114,65 @@ def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) 
     raise ConversationStateConflict
 
 
-def _own(user_id: str, conversation_id: str) -> dict[str, Any]:
-    if not ObjectId.is_valid(conversation_id):
+def report(conversation_id: str, activity: Activity, *, unarchive: bool) -> Reported:
+    """Store a report if it is later than the last one. Raises ConversationNotFound."""
+    existing = _existing(conversation_id)
+    stored = conversations().find_one_and_update(
+        {**existing, "activity_sequence": {"$lt": activity.sequence}},
+        changes.report(activity, unarchive=unarchive),
+        projection=_REPORTED,
+        return_document=ReturnDocument.AFTER,
+        hint=_ID_INDEX,
+    )
+    current = stored or conversations().find_one(existing, _REPORTED, hint=_ID_INDEX)
+    if current is None:
         raise ConversationNotFound
-    return {"_id": ObjectId(conversation_id), "user_id": user_id, "status": {"$ne": "purged"}}
+    return Reported(stored is not None, current["activity_sequence"], current["metadata"])
+
+
+def report_all(activities: Mapping[str, Activity]) -> dict[str, bool]:
+    """Store many reports in two round trips; tell for each existing id whether it was applied.
+
+    A mark of this very call says afterwards which ones were: the driver counts them only.
+    """
+    batch = ObjectId()
+    wanted = {ObjectId(id_): activity for id_, activity in activities.items() if _is_id(id_)}
+    if not wanted:
+        return {}
+    writes = [
+        UpdateOne(
+            {"_id": _id, **_NOT_PURGED, "activity_sequence": {"$lt": activity.sequence}},
+            changes.report(activity, batch=batch),
+            hint=_ID_INDEX,
+        )
+        for _id, activity in wanted.items()
+    ]
+    conversations().bulk_write(writes, ordered=False)
+    marks = conversations().find({"_id": {"$in": [*wanted]}, **_NOT_PURGED}, ["activity_batch"])
+    return {str(row["_id"]): row["activity_batch"] == batch for row in marks}
+
+
+def ownership(ids: Iterable[str]) -> dict[str, Document]:
+    """Return owner and status of those that exist, by id."""
+    wanted = [ObjectId(id_) for id_ in ids if _is_id(id_)]
+    rows = conversations().find(
+        {"_id": {"$in": wanted}, **_NOT_PURGED}, ["user_id", "status"], hint=_ID_INDEX
+    )
+    return {str(row["_id"]): row for row in rows}
+
+
+def _is_id(conversation_id: str) -> bool:
+    return ObjectId.is_valid(conversation_id)
+
+
+def _existing(conversation_id: str) -> dict[str, Any]:
+    if not _is_id(conversation_id):
+        raise ConversationNotFound
+    return {"_id": ObjectId(conversation_id), **_NOT_PURGED}
+
+
+def _own(user_id: str, conversation_id: str) -> dict[str, Any]:
+    return {**_existing(conversation_id), "user_id": user_id}
 
 
 def _diagnose(own: dict[str, Any], wanted: Change, versions: Versions) -> Document:

@@ -38,6 +38,9 @@ def test_it_is_openapi_3_1_and_covers_every_address():
             ("post", "/api/v1/conversations/{id}/restore"),
             ("post", "/api/v1/conversations/{id}/pin"),
             ("post", "/api/v1/conversations/{id}/unpin"),
+            ("post", "/internal/v1/authorize"),
+            ("post", "/internal/v1/activity"),
+            ("put", "/internal/v1/conversations/{id}/activity"),
         ]
     )
 

@@ -1,0 +1,55 @@
+"""What other services send."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from conversation_service.fields import Integer, Moment, StrictSerializer, Text
+from conversations.changes import Activity
+from conversations.serializers import ExternalId
+
+MAX_IDS = 200
+MAX_REPORTS = 500
+# What JavaScript and every JSON reader can still count exactly.
+MAX_COUNT = 2**53 - 1
+
+
+class AuthorizeSerializer(StrictSerializer):
+    user_id = ExternalId()
+    ids = serializers.ListField(child=Text(max_length=64), min_length=1, max_length=MAX_IDS)
+
+
+class ActivitySerializer(StrictSerializer):
+    """Totals since the beginning, and the number of this report: a later one has a higher."""
+
+    sequence = Integer(min_value=1, max_value=MAX_COUNT)
+    message_count = Integer(min_value=0, max_value=MAX_COUNT)
+    total_tokens = Integer(min_value=0, max_value=MAX_COUNT)
+    total_input_tokens = Integer(min_value=0, max_value=MAX_COUNT)
+    total_output_tokens = Integer(min_value=0, max_value=MAX_COUNT)
+    first_message_at = Moment(allow_null=True)
+    last_message_at = Moment(allow_null=True)
+
+
+class ActivityItemSerializer(ActivitySerializer):
+    id = Text(max_length=64)
+
+
+class ActivityBatchSerializer(StrictSerializer):
+    items = serializers.ListField(
+        child=ActivityItemSerializer(), min_length=1, max_length=MAX_REPORTS
+    )
+
+
+class ActivityParameters(StrictSerializer):
+    on_message = serializers.ChoiceField(["keep", "unarchive"], default="keep")
+
+
+def activity(values: dict[str, Any]) -> Activity:
+    return Activity(**{name: value for name, value in values.items() if name != "id"})
+
+
+authorize_input = AuthorizeSerializer()
+activity_input = ActivitySerializer()
+activity_batch_input = ActivityBatchSerializer()
+activity_parameters = ActivityParameters()

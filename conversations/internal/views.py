@@ -1,0 +1,95 @@
+"""What other services ask of conversations, with a credential of their own."""
+
+from http import HTTPStatus
+from typing import Any
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from conversation_service.authentication import ServiceAuthentication
+from conversation_service.mongodb.connection import Document
+from conversation_service.permissions import HasScope
+from conversation_service.rendering import JSONParser
+from conversations import store
+from conversations.internal import openapi
+from conversations.internal.serializers import (
+    activity,
+    activity_batch_input,
+    activity_input,
+    activity_parameters,
+    authorize_input,
+)
+
+
+class BatchParser(JSONParser):
+    max_bytes = 256 * 1024  # 500 reports of the longest kind
+
+
+class AuthorizeView(APIView):
+    authentication_classes = [ServiceAuthentication]
+    permission_classes = [HasScope("conversations:authorize")]
+
+    @openapi.authorize
+    def post(self, request: Request) -> Response:
+        asked = authorize_input.run_validation(request.data)
+        found = store.ownership(asked["ids"])
+        verdicts = [_verdict(id_, found.get(id_.lower()), asked["user_id"]) for id_ in asked["ids"]]
+        return Response({"results": verdicts})
+
+
+class ActivityView(APIView):
+    authentication_classes = [ServiceAuthentication]
+    permission_classes = [HasScope("conversations:activity")]
+
+    @openapi.activity
+    def put(self, request: Request, id: str) -> Response:
+        parameters = activity_parameters.run_validation(request.query_params.dict())
+        reported = activity(activity_input.run_validation(request.data))
+        unarchive = parameters["on_message"] == "unarchive"
+        return Response(store.report(id, reported, unarchive=unarchive))
+
+
+class ActivityBatchView(APIView):
+    authentication_classes = [ServiceAuthentication]
+    permission_classes = [HasScope("conversations:activity")]
+    parser_classes = [BatchParser]
+
+    @openapi.activity_batch
+    def post(self, request: Request) -> Response:
+        items = activity_batch_input.run_validation(request.data)["items"]
+        # Totals are absolute: of several reports on one conversation only the latest matters.
+        latest = {
+            item["id"].lower(): activity(item)
+            for item in sorted(items, key=lambda item: item["sequence"])
+        }
+        applied = store.report_all(latest)
+        return Response({"results": [_outcome(item, latest, applied) for item in items]})
+
+
+def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
+    """Say what the user may do; of somebody else's conversation nothing but that it is not theirs."""
+    owner = found is not None and found["user_id"] == user_id
+    status = found["status"] if found and owner else None
+    if found is None:
+        reason = "not_found"
+    elif not owner:
+        reason = "not_owner"
+    else:
+        reason = None if status == "active" else status
+    return {
+        "id": id_,
+        "exists": found is not None,
+        "owner": owner,
+        "status": status,
+        "writable": reason is None,
+        "reason": reason,
+    }
+
+
+def _outcome(item: dict[str, Any], latest: Any, applied: dict[str, bool]) -> dict[str, Any]:
+    id_ = item["id"].lower()
+    if id_ not in applied:
+        return {"id": item["id"], "status": HTTPStatus.NOT_FOUND, "applied": False}
+    is_latest = latest[id_].sequence == item["sequence"]
+    return {"id": item["id"], "status": HTTPStatus.OK, "applied": applied[id_] and is_latest}
