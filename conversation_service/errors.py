@@ -53,6 +53,12 @@ class InsufficientPermissions(ServiceError):
     title = _("This credential may not do that")
 
 
+class RateLimitExceeded(ServiceError):
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "RATE_LIMIT_EXCEEDED"
+    title = _("Too many requests in a short time")
+
+
 class AuthUnavailable(ServiceError):
     """The keys to check a token with cannot be had; the token may well be good."""
 
@@ -123,3 +129,9 @@ class InternalError(ServiceError):
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     code = "INTERNAL_ERROR"
     title = _("Something went wrong on our side")
+
+
+class PreconditionRequired(ServiceError):
+    status = HTTPStatus.PRECONDITION_REQUIRED
+    code = "PRECONDITION_REQUIRED"
+    title = _("This client must say in If-Match which version it changes")

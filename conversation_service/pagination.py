@@ -49,25 +49,34 @@ class Position:
 def encode(position: Position, *, binding: str) -> str:
     value = position.value
     plain = _milliseconds(value) if isinstance(value, datetime) else value
-    payload = orjson.dumps([position.side, plain, str(position.id)])
-    text = base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
-    return f"{text}.{_SIGNER.signature(f'{text}.{binding}')}"
+    return seal([position.side, plain, str(position.id)], binding=binding)
 
 
 def decode(cursor: str, *, binding: str) -> Position:
     """Return the position, or raise InvalidCursor if it was not made by us for this very list."""
+    side, value, row_id = unseal(cursor, binding=binding)
+    if isinstance(value, int):
+        value = _EPOCH + timedelta(milliseconds=value)
+    return Position(side, value, ObjectId(row_id))
+
+
+def seal(values: list[Any], *, binding: str) -> str:
+    """Return a cursor of JSON values, which unseal() takes with the same binding only."""
+    text = base64.urlsafe_b64encode(orjson.dumps(values)).rstrip(b"=").decode()
+    return f"{text}.{_SIGNER.signature(f'{text}.{binding}')}"
+
+
+def unseal(cursor: str, *, binding: str) -> list[Any]:
+    """Return what was sealed, or raise InvalidCursor."""
     text, _, signature = cursor.partition(".")
     try:
         if len(cursor) > MAX_CURSOR_CHARACTERS:
             raise InvalidCursor
         _SIGNER.unsign(f"{text}.{binding}.{signature}")
-        padded = text + "=" * (-len(text) % 4)
-        side, value, row_id = orjson.loads(base64.urlsafe_b64decode(padded))
+        values: list[Any] = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (BadSignature, UnicodeError, binascii.Error, orjson.JSONDecodeError):
         raise InvalidCursor from None
-    if isinstance(value, int):
-        value = _EPOCH + timedelta(milliseconds=value)
-    return Position(side, value, ObjectId(row_id))
+    return values
 
 
 def _milliseconds(moment: datetime) -> int:

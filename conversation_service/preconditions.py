@@ -4,10 +4,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 from rest_framework.request import Request
 
-from conversation_service.errors import ServiceError
+from conversation_service.errors import PreconditionRequired, ServiceError
 
 _ENTITY_TAGS = re.compile(r'\s*(?:W/)?"[^"\s]*"\s*(?:,\s*(?:W/)?"[^"\s]*"\s*)*')
 _STRONG_VERSION = re.compile(r'(?<!W/)"v(\d{1,9})"')
@@ -31,6 +32,18 @@ class Versions:
 
 
 ANY_VERSION = Versions()
+
+
+def required_if_match(request: Request, client: str | None) -> Versions:
+    """Read If-Match, which some clients must send: see IF_MATCH_REQUIRED_FOR.
+
+    Raises PreconditionRequired where such a one did not.
+    """
+    name = (client or "").partition("/")[0].lower()
+    strict = {"*", name} & set(settings.IF_MATCH_REQUIRED_FOR)
+    if strict and "HTTP_IF_MATCH" not in request.META:
+        raise PreconditionRequired
+    return if_match(request)
 
 
 def if_match(request: Request) -> Versions:

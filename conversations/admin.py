@@ -19,6 +19,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from conversation_service.errors import Message, ServiceError
+from conversation_service.origin import of_staff
 from conversations import changes, store
 from conversations.changes import Change
 from conversations.models import Conversation, Metadata
@@ -185,7 +186,8 @@ class ConversationAdmin(admin.ModelAdmin):
         left_alone = Counter({gettext("no longer in this list"): _vanished(request, rows)})
         for row in rows:
             try:
-                after = store.change(row.user_id, str(row.pk), wanted)
+                origin = of_staff(request.user.get_username())
+                after = store.change(row.user_id, str(row.pk), wanted, origin=origin).document
             except ServiceError as refused:
                 left_alone[str(refused.message)] += 1
                 continue

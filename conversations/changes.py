@@ -8,7 +8,7 @@ Values that come from people are wrapped in $literal: without it the title "$use
 replaced by the user's id.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,13 +16,18 @@ from typing import Any
 from bson import ObjectId
 from django.conf import settings
 
+from conversation_service.idempotency import LIFETIME, IdempotencyKey
+from conversation_service.origin import Origin
 from conversations import limits
-from conversations.documents import default_settings, sort_key, tag_key
+from conversations.documents import PUBLIC, default_settings, sort_key, tag_key
 
 Expression = Any
 Pipeline = list[dict[str, Any]]
 
+LIFETIME_MS = int(LIFETIME.total_seconds() * 1000)
 NOW = "$$NOW"  # the clock of the primary, the same for every pod
+# Of an element of `keys`: it has not expired.
+_LIVE = {"$gt": ["$$this.at", {"$subtract": [NOW, LIFETIME_MS]}]}
 EDITABLE = ("active", "archived")
 ANY_STATE = ("active", "archived", "deleted")
 
@@ -46,9 +51,10 @@ class Change:
     def fits(self) -> Expression:
         return {"$and": [{"$lte": [size, most]} for size, most in self.limits.values()]}
 
-    def judgement(self) -> dict[str, Expression]:
+    def judgement(self, key: IdempotencyKey | None = None) -> dict[str, Expression]:
         """Return a projection that tells why this change did not match a conversation."""
-        return {
+        remembered = {"remembered": _remembered(key)} if key else {}
+        return remembered | {
             "differs": self.differs(),
             "oversized": {
                 "$concatArrays": [
@@ -58,18 +64,68 @@ class Change:
             },
         }
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self, origin: Origin, key: IdempotencyKey | None = None) -> Pipeline:
+        """Return the update: the change, its revision, and what comes with every change.
+
+        With a key the update is also made where nothing differs, to remember the key.
+        """
         stamps = {
             "version": {"$add": ["$version", 1]},
             "metadata.updated_at": _later(),
             "changed_at": _later(),
+            "revisions": self._revisions(origin),
         }
-        return [{"$set": {**self.visible, **self.derived, **stamps}}]
+        if key is None:
+            return [{"$set": {**self.visible, **self.derived, **stamps}}]
+        for path, value in stamps.items():
+            stamps[path] = {"$cond": [self.differs(), value, f"${path}"]}
+        return [{"$set": {**self.visible, **self.derived, **stamps}}, _remember(key)]
+
+    def _revisions(self, origin: Origin) -> Expression:
+        fields = [
+            {"path": literal(path), "before": f"${path}", "after": value}
+            for path, value in self.visible.items()
+        ]
+        revision = {
+            "version": {"$add": ["$version", 1]},
+            "at": _later(),
+            "previous_at": "$metadata.updated_at",
+            **{name: literal(value) for name, value in vars(origin).items()},
+            "changes": {
+                "$filter": {"input": fields, "cond": {"$ne": ["$$this.before", "$$this.after"]}}
+            },
+        }
+        return {"$slice": [{"$concatArrays": ["$revisions", [revision]]}, -limits.REVISIONS]}
 
 
 def _later() -> Expression:
     """Now, but never before the last change, should another primary's clock be behind."""
     return {"$max": [NOW, "$changed_at"]}
+
+
+def _remember(key: IdempotencyKey) -> dict[str, Any]:
+    """Return the stage that keeps a key with the answer it led to, after the change is made.
+
+    The answer may be asked for again when the conversation has long moved on.
+    """
+    record = {
+        "key": literal(key.scope),
+        "fingerprint": literal(key.fingerprint),
+        "at": NOW,
+        "answer": {"_id": "$_id", **{name: f"${name}" for name in PUBLIC}},
+    }
+    kept = {"$filter": {"input": "$keys", "cond": _LIVE}}
+    return {"$set": {"keys": {"$slice": [{"$concatArrays": [kept, [record]]}, -limits.KEYS]}}}
+
+
+def is_new(key: IdempotencyKey) -> dict[str, Any]:
+    """Return the condition that a conversation does not remember a key."""
+    return {"$nor": [{"$expr": {"$ne": [_remembered(key), None]}}]}
+
+
+def _remembered(key: IdempotencyKey) -> Expression:
+    this_one = {"$and": [{"$eq": ["$$this.key", literal(key.scope)]}, _LIVE]}
+    return {"$ifNull": [{"$first": {"$filter": {"input": "$keys", "cond": this_one}}}, None]}
 
 
 def literal(value: Any) -> Expression:
@@ -85,7 +141,12 @@ def _in_trash(then: Expression, otherwise: Expression) -> Expression:
     return {"$cond": [{"$eq": ["$status", "deleted"]}, then, otherwise]}
 
 
-ARCHIVE = Change({"status": literal("archived"), "archived_at": _once("archived_at")})
+# Whatever leaves the active ones is no longer the only one of its character: see documents.new.
+_LEFT = {"only": None}
+
+ARCHIVE = Change(
+    {"status": literal("archived"), "archived_at": _once("archived_at")}, derived=_LEFT
+)
 
 # From the trash back to where it was; from the archive to the active ones.
 RESTORE = Change(
@@ -110,7 +171,7 @@ def trash() -> Change:
             "deleted_at": _once("deleted_at"),
             "purge_at": {"$ifNull": ["$purge_at", purge_at]},
         },
-        derived={"previous_status": _in_trash("$previous_status", "$status")},
+        derived={"previous_status": _in_trash("$previous_status", "$status"), **_LEFT},
         states=ANY_STATE,
     )
 
@@ -166,7 +227,27 @@ def edit(values: Mapping[str, Any]) -> Change:
         visible |= (PIN if values["pinned"] else UNPIN).visible
     if "status" in values:
         visible |= _EDITED_STATUS[values["status"]]
+        derived |= _LEFT if values["status"] == "archived" else {}
     return Change(visible, derived, limits=sizes)
+
+
+def revert(then: Mapping[str, Any], names: Iterable[str]) -> Change:
+    """Return the change of the named fields to what they were in a former version."""
+    visible: dict[str, Expression] = {}
+    derived: dict[str, Expression] = {}
+    for name in names:
+        if name == "settings":
+            visible |= _settings(then["settings"])
+        elif name == "pinned":
+            visible["pinned_at"] = literal(then["pinned_at"])
+        else:
+            visible[name] = literal(then[name])
+        if name == "title":
+            visible["title_source"] = literal(then["title_source"])
+            derived["title_key"] = literal(sort_key(then["title"]))
+        if name == "tags":
+            derived["tag_keys"] = literal([tag_key(tag) for tag in then["tags"]])
+    return Change(visible, derived)
 
 
 _EDITED_STATUS = {

@@ -7,6 +7,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from conversation_service.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
 from conversations.limits import LLM_SETTINGS
 
@@ -93,6 +94,19 @@ def new(  # noqa: PLR0913
         "changed_at": now,
         "activity_sequence": 0,
         "activity_batch": None,
+        "revisions": [],
+        "keys": [],
+        "only": None,
+    }
+
+
+def remembered(key: IdempotencyKey, document: Document) -> dict[str, Any]:
+    """Return the record of a key that led to a new document; see changes.py for the others."""
+    return {
+        "key": key.scope,
+        "fingerprint": key.fingerprint,
+        "at": document["changed_at"],
+        "answer": {name: document[name] for name in ("_id", *PUBLIC)},
     }
 
 

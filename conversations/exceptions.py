@@ -42,3 +42,19 @@ class TooManyItems(ServiceError):
             {"pointer": f"/{name}", "code": "max_length", "message": self.title} for name in fields
         ]
         super().__init__(errors=errors)
+
+
+class RevisionNotFound(ServiceError):
+    """The conversation never had this version."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "REVISION_NOT_FOUND"
+    title = _("There is no such version")
+
+
+class RevisionExpired(ServiceError):
+    """The version is older than the log; `oldest_version` is the oldest that can be had."""
+
+    status = HTTPStatus.GONE
+    code = "REVISION_EXPIRED"
+    title = _("That version is no longer remembered")

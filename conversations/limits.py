@@ -14,6 +14,10 @@ STOP_SEQUENCES = 10
 STOP_SEQUENCE_LENGTH = 64
 ID_LENGTH = 64
 
+# What a conversation remembers of itself: its newest revisions and idempotency keys.
+REVISIONS = 50
+KEYS = 50
+
 PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
 # Rows that page/per_page may skip; beyond it a cursor costs the same as at the start.

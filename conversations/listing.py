@@ -15,7 +15,7 @@ from conversation_service.mongodb.connection import Document
 from conversation_service.pagination import Position
 from conversations import limits
 from conversations.documents import PUBLIC, RESOURCE_FIELDS, SORT_KEYS, tag_key
-from conversations.serializers import ExternalId, Tag
+from conversations.serializers import ExternalId, Tag, without_underscore
 
 STATUSES = {
     "active": ["active"],
@@ -87,9 +87,7 @@ class ListParameters(fields.StrictSerializer):
     )
 
     def get_fields(self) -> dict[str, Any]:
-        # A serializer keeps its fields in `fields`, so the parameter of that name goes in here.
-        declared = super().get_fields()
-        return {name.rstrip("_"): declared[name] for name in declared}
+        return without_underscore(super().get_fields())
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         ways = [{"limit", "cursor"} & attrs.keys(), {"page", "per_page"} & attrs.keys()]

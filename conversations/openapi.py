@@ -17,18 +17,30 @@ from conversation_service.errors import (
     LengthRequired,
     PageTooDeep,
     PayloadTooLarge,
+    PreconditionRequired,
     ServiceError,
     UnsupportedMediaType,
 )
-from conversation_service.openapi import COMMON, failures, response_header
+from conversation_service.idempotency import IdempotencyInProgress, IdempotencyKeyReused
+from conversation_service.openapi import COMMON, RATE_LIMITED, RATES, failures, response_header
 from conversations import limits
 from conversations.exceptions import (
     ConversationNotFound,
     ConversationStateConflict,
     ConversationVersionConflict,
+    RevisionExpired,
+    RevisionNotFound,
 )
 from conversations.listing import ListParameters
-from conversations.serializers import CreateSerializer, DeleteParameters, PatchSerializer
+from conversations.serializers import (
+    CreateParameters,
+    CreateSerializer,
+    DeleteParameters,
+    HistoryParameters,
+    PatchSerializer,
+    RetrieveParameters,
+    RevertSerializer,
+)
 
 OBJECT_ID = r"^[0-9a-f]{24}$"
 
@@ -83,6 +95,24 @@ class ConversationSerializer(serializers.Serializer):
     )
     forked_from = serializers.RegexField(OBJECT_ID, allow_null=True)
     version = serializers.IntegerField(help_text="Rises by one with each change; see ETag.")
+
+
+class RevisionSerializer(serializers.Serializer):
+    """What made a version: who, when, with what, and each changed field before and after."""
+
+    version = serializers.IntegerField()
+    at = serializers.DateTimeField()
+    by = serializers.CharField(help_text='"user", or such as "staff:ana" and "service:message".')
+    client = serializers.CharField(allow_null=True, help_text="From X-Client, or the User-Agent.")
+    request_id = serializers.CharField()
+    changes = serializers.DictField(
+        child=serializers.DictField(), help_text="By path, such as `settings.temperature`."
+    )
+
+
+class HistorySerializer(serializers.Serializer):
+    revisions = RevisionSerializer(many=True)
+    next_cursor = serializers.CharField(allow_null=True)
 
 
 class PaginationSerializer(serializers.Serializer):
@@ -147,6 +177,24 @@ IF_MATCH = OpenApiParameter(
     OpenApiParameter.HEADER,
     description='The ETag you last saw, such as `"v3"`: a change in between is a 412 then.',
 )
+IDEMPOTENCY = [
+    OpenApiParameter(
+        "Idempotency-Key",
+        OpenApiTypes.STR,
+        OpenApiParameter.HEADER,
+        description="1 to 255 visible ASCII characters: sent again within 24 hours, the request "
+        "is not done again but answered as it was.",
+    ),
+    response_header(
+        "Idempotency-Replayed", "`true` if the answer is that of an earlier request.", 200, 201
+    ),
+]
+X_CLIENT = OpenApiParameter(
+    "X-Client",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description="The name of your client, for the history; else that of User-Agent.",
+)
 ETAG = response_header("ETag", 'The version, such as `"v3"`, for If-Match.', 200, 201)
 CACHE = response_header("Cache-Control", "Always `private, no-store`.", 200, 201)
 
@@ -188,13 +236,14 @@ _AS_READ = OpenApiExample("A conversation", EXAMPLE, response_only=True)
 _ONE = OpenApiResponse(ConversationSerializer, "The conversation as it now is.", [_AS_READ])
 
 
-def _operation(operation_id: str, summary: str, **schema: Any) -> Any:
-    parameters = [*COMMON, *schema.pop("parameters", [])]
+def _operation(operation_id: str, summary: str, *, responses: dict[int, Any], **schema: Any) -> Any:
+    parameters = [*COMMON, *RATES, *schema.pop("parameters", [])]
     return extend_schema(
         operation_id=operation_id,
         summary=summary,
         tags=["conversations"],
         parameters=parameters,
+        responses=responses | RATE_LIMITED,
         **schema,
     )
 
@@ -205,12 +254,13 @@ def _set_state(operation_id: str, summary: str, description: str) -> Any:
         summary,
         description=f"{description} Repeating it changes nothing.",
         request=None,
-        parameters=[ID, IF_MATCH, ETAG, CACHE],
+        parameters=[ID, IF_MATCH, X_CLIENT, ETAG, CACHE],
         responses={200: _ONE, **failures(ServiceError, ConversationNotFound, *_CONFLICTS)},
     )
 
 
 _CONFLICTS = (ConversationVersionConflict, ConversationStateConflict)
+_KEYED = (IdempotencyKeyReused, IdempotencyInProgress)
 _BODY = (ServiceError, LengthRequired, PayloadTooLarge, UnsupportedMediaType)
 
 list_ = _operation(
@@ -252,7 +302,13 @@ create = _operation(
     "createConversation",
     "Begin a conversation",
     request=CreateSerializer,
-    parameters=[ETAG, CACHE, response_header("Location", "Where it is to be found.", 201)],
+    parameters=[
+        CreateParameters,
+        *IDEMPOTENCY,
+        ETAG,
+        CACHE,
+        response_header("Location", "Where it is to be found.", 201),
+    ],
     examples=[
         OpenApiExample("The least", {"character_id": "luna"}, request_only=True),
         OpenApiExample(
@@ -268,14 +324,18 @@ create = _operation(
     ],
     responses={
         201: OpenApiResponse(ConversationSerializer, "The new conversation.", [_AS_READ]),
-        **failures(*_BODY),
+        200: OpenApiResponse(ConversationSerializer, "The one there was, with get_or_create."),
+        **failures(*_BODY, *_KEYED),
     },
 )
 retrieve = _operation(
     "getConversation",
     "Read a conversation",
-    parameters=[ID, ETAG, CACHE],
-    responses={200: _ONE, **failures(ServiceError, ConversationNotFound)},
+    parameters=[ID, RetrieveParameters, ETAG, CACHE],
+    responses={
+        200: _ONE,
+        **failures(ServiceError, ConversationNotFound, RevisionNotFound, RevisionExpired),
+    },
 )
 partial_update = _operation(
     "patchConversation",
@@ -287,7 +347,7 @@ partial_update = _operation(
         "application/json": PatchSerializer,
         "application/merge-patch+json": PatchSerializer,
     },
-    parameters=[ID, IF_MATCH, ETAG, CACHE],
+    parameters=[ID, IF_MATCH, X_CLIENT, *IDEMPOTENCY, ETAG, CACHE],
     examples=[
         OpenApiExample("A new title", {"title": "Otra noche con Luna"}, request_only=True),
         OpenApiExample(
@@ -296,7 +356,10 @@ partial_update = _operation(
             request_only=True,
         ),
     ],
-    responses={200: _ONE, **failures(*_BODY, ConversationNotFound, *_CONFLICTS)},
+    responses={
+        200: _ONE,
+        **failures(*_BODY, ConversationNotFound, PreconditionRequired, *_CONFLICTS, *_KEYED),
+    },
 )
 destroy = _operation(
     "deleteConversation",
@@ -306,6 +369,7 @@ destroy = _operation(
     parameters=[
         ID,
         IF_MATCH,
+        X_CLIENT,
         DeleteParameters,
         OpenApiParameter(
             "Prefer",
@@ -319,7 +383,39 @@ destroy = _operation(
     responses={
         200: _ONE,
         204: OpenApiResponse(description="Purged, or in the trash and nothing more to say."),
-        **failures(ServiceError, ConversationNotFound, *_CONFLICTS),
+        **failures(ServiceError, ConversationNotFound, PreconditionRequired, *_CONFLICTS),
+    },
+)
+history = _operation(
+    "getHistory",
+    "The history of a conversation",
+    description="The newest 50 revisions, newest first. Counters have no history.",
+    parameters=[ID, HistoryParameters],
+    responses={
+        200: HistorySerializer,
+        **failures(ServiceError, InvalidCursor, ConversationNotFound),
+    },
+)
+revert = _operation(
+    "revertConversation",
+    "Bring fields back to a former version",
+    description="The named fields become what they were in that version, which makes a new one.",
+    request=RevertSerializer,
+    parameters=[ID, IF_MATCH, X_CLIENT, *IDEMPOTENCY, ETAG, CACHE],
+    examples=[
+        OpenApiExample("The first title", {"version": 1, "fields": ["title"]}, request_only=True)
+    ],
+    responses={
+        200: _ONE,
+        **failures(
+            *_BODY,
+            ConversationNotFound,
+            RevisionNotFound,
+            RevisionExpired,
+            PreconditionRequired,
+            *_CONFLICTS,
+            *_KEYED,
+        ),
     },
 )
 archive = _set_state("archiveConversation", "Archive", "Active becomes archived.")

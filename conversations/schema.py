@@ -30,6 +30,20 @@ INDEXES = [
     _newest_first(
         "user_character_activity", "user_id", "character_id", "status", SORT_KEYS["last_activity"]
     ),
+    # A request that is sent again finds what it led to, and cannot lead to it twice.
+    IndexModel(
+        [("user_id", ASCENDING), ("keys.key", ASCENDING)],
+        name="idempotency_keys",
+        unique=True,
+        partialFilterExpression={"keys.key": {"$exists": True}},
+    ),
+    # Of those made by get_or_create, one active one per character.
+    IndexModel(
+        [("user_id", ASCENDING), ("only", ASCENDING)],
+        name="only_of_character",
+        unique=True,
+        partialFilterExpression={"only": {"$type": "string"}},
+    ),
     # The console: the newest in a state, of one user or of all, and titles by their beginning.
     IndexModel([("status", ASCENDING), ("_id", DESCENDING)], name="staff_status"),
     IndexModel(
@@ -128,6 +142,9 @@ _CONVERSATION = _object(
         "changed_at": {"bsonType": "date"},
         "activity_sequence": _COUNT,
         "activity_batch": _nullable("objectId"),
+        "revisions": _array({"bsonType": "object"}, limits.REVISIONS),
+        "keys": _array({"bsonType": "object"}, limits.KEYS),
+        "only": _nullable("string"),
     }
 )
 

@@ -141,8 +141,43 @@ class PatchSerializer(StrictSerializer):
         return attrs
 
 
+class CreateParameters(StrictSerializer):
+    get_or_create = serializers.ChoiceField(
+        ["character"],
+        required=False,
+        help_text="Answer 200 with my latest active one with that character, if there is one.",
+    )
+
+
+class RetrieveParameters(StrictSerializer):
+    as_of = serializers.IntegerField(
+        min_value=1, required=False, help_text="A former version; counters are those of now."
+    )
+
+
+class HistoryParameters(StrictSerializer):
+    limit = serializers.IntegerField(min_value=1, max_value=limits.REVISIONS, default=20)
+    cursor = serializers.CharField(required=False)
+
+
+class RevertSerializer(StrictSerializer):
+    version = Integer(min_value=1, help_text="What the fields shall be as in.")
+    fields_ = serializers.ListField(
+        child=serializers.ChoiceField(["title", "settings", "tags", "custom", "pinned"]),
+        min_length=1,
+    )
+
+    def get_fields(self) -> dict[str, Any]:
+        return without_underscore(super().get_fields())
+
+
 class DeleteParameters(StrictSerializer):
     mode = serializers.ChoiceField(["trash", "purge"], default="trash")
+
+
+def without_underscore(declared: dict[str, Any]) -> dict[str, Any]:
+    """Give `fields_` its name: a serializer keeps what it declares in an attribute `fields`."""
+    return {name.rstrip("_"): field for name, field in declared.items()}
 
 
 def _without_repetition(tags: Iterable[str]) -> list[str]:
@@ -158,5 +193,9 @@ def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
 
 no_parameters = StrictSerializer()
 delete_parameters = DeleteParameters()
+create_parameters = CreateParameters()
+retrieve_parameters = RetrieveParameters()
+history_parameters = HistoryParameters()
 create_input = CreateSerializer()
+revert_input = RevertSerializer()
 patch_input = PatchSerializer()

@@ -9,26 +9,45 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from conversation_service import clock, pagination
+from conversation_service import clock, idempotency, pagination
 from conversation_service.authentication import CallerRequest
 from conversation_service.errors import ServiceError
+from conversation_service.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
-from conversation_service.preconditions import etag, if_match
-from conversations import aggregations, changes, documents, openapi, store
+from conversation_service.origin import of_user
+from conversation_service.preconditions import Versions, etag, if_match, required_if_match
+from conversations import aggregations, changes, documents, history, openapi, store
 from conversations.changes import Change
 from conversations.listing import Listing, Page
 from conversations.serializers import (
     create_input,
+    create_parameters,
     delete_parameters,
+    history_parameters,
     no_parameters,
     patch_input,
+    retrieve_parameters,
+    revert_input,
 )
+from conversations.store import Answer
 
 
 class ConversationViewSet(ViewSet):
     """The caller's own conversations; those of others do not exist as far as they can tell."""
 
     request: CallerRequest
+    # Every change of one conversation counts as what it could be written as: a PATCH.
+    rate_limits = {
+        "list": "list",
+        "create": "create",
+        "partial_update": "patch",
+        "archive": "patch",
+        "restore": "patch",
+        "pin": "patch",
+        "unpin": "patch",
+        "revert": "patch",
+        "destroy": "delete",
+    }
 
     @openapi.list_
     def list(self, request: CallerRequest) -> Response:
@@ -54,12 +73,13 @@ class ConversationViewSet(ViewSet):
 
     @openapi.create
     def create(self, request: CallerRequest) -> Response:
-        no_parameters.run_validation(request.query_params.dict())
+        parameters = create_parameters.run_validation(request.query_params.dict())
         values = create_input.run_validation(request.data)
+        key = idempotency.sent_with(request)
         document = documents.new(user_id=request.user.id, now=clock.now(), **values)
-        store.insert(document)
-        location = f"/api/v1/conversations/{document['_id']}"
-        return _answer(document, HTTPStatus.CREATED, Location=location)
+        if parameters.get("get_or_create"):
+            return _created(store.only_of_character(document, key))
+        return _created(store.insert(document, key))
 
     @openapi.summary
     def summary(self, request: CallerRequest) -> Response:
@@ -69,29 +89,34 @@ class ConversationViewSet(ViewSet):
     @openapi.retrieve
     def retrieve(self, request: CallerRequest, id: str) -> Response:
         with self._absence_first(id):
-            no_parameters.run_validation(request.query_params.dict())
+            parameters = retrieve_parameters.run_validation(request.query_params.dict())
+        if version := parameters.get("as_of"):
+            return _answer(history.as_of(store.with_history(request.user.id, id), version))
         return _answer(store.get(request.user.id, id))
 
     @openapi.partial_update
     def partial_update(self, request: CallerRequest, id: str) -> Response:
         with self._absence_first(id):
             wanted = changes.edit(patch_input.run_validation(request.data))
-        return self._change(id, wanted)
+            key = idempotency.sent_with(request)
+        return self._change(id, wanted, key, strict=True)
 
     @openapi.destroy
     def destroy(self, request: CallerRequest, id: str) -> Response:
         with self._absence_first(id):
             parameters = delete_parameters.run_validation(request.query_params.dict())
-            versions = if_match(request)
+            versions = self._versions(strict=True)
         if parameters["mode"] == "purge":
             store.purge(request.user.id, id, versions)
             return Response(status=HTTPStatus.NO_CONTENT)
-        trashed = store.change(request.user.id, id, changes.trash(), versions)
+        trashed = store.change(
+            request.user.id, id, changes.trash(), origin=of_user(request), versions=versions
+        )
         if "return=minimal" in request.headers.get("Prefer", ""):
             return Response(
                 status=HTTPStatus.NO_CONTENT, headers={"Preference-Applied": "return=minimal"}
             )
-        return _answer(trashed)
+        return _answer(trashed.document)
 
     @openapi.archive
     def archive(self, request: CallerRequest, id: str) -> Response:
@@ -109,11 +134,52 @@ class ConversationViewSet(ViewSet):
     def unpin(self, request: CallerRequest, id: str) -> Response:
         return self._change(id, changes.UNPIN)
 
-    def _change(self, conversation_id: str, wanted: Change) -> Response:
+    @openapi.history
+    def history(self, request: CallerRequest, id: str) -> Response:
+        with self._absence_first(id):
+            parameters = history_parameters.run_validation(request.query_params.dict())
+            binding = f"history {request.user.id} {id.lower()}"
+            cursor = parameters.get("cursor")
+            [before] = pagination.unseal(cursor, binding=binding) if cursor else [None]
+        document = store.with_history(request.user.id, id)
+        page = history.page(document, before=before, limit=parameters["limit"])
+        next_cursor = pagination.seal([page.next], binding=binding) if page.next else None
+        return Response({"revisions": page.revisions, "next_cursor": next_cursor})
+
+    @openapi.revert
+    def revert(self, request: CallerRequest, id: str) -> Response:
+        with self._absence_first(id):
+            wanted = revert_input.run_validation(request.data)
+            key = idempotency.sent_with(request)
+        then = history.as_of(store.with_history(request.user.id, id), wanted["version"])
+        return self._change(id, changes.revert(then, wanted["fields"]), key, strict=True)
+
+    def _change(
+        self,
+        conversation_id: str,
+        wanted: Change,
+        key: IdempotencyKey | None = None,
+        *,
+        strict: bool = False,
+    ) -> Response:
         with self._absence_first(conversation_id):
             no_parameters.run_validation(self.request.query_params.dict())
-            versions = if_match(self.request)
-        return _answer(store.change(self.request.user.id, conversation_id, wanted, versions))
+            idempotency.sent_with(self.request)
+            versions = self._versions(strict=strict)
+        answer = store.change(
+            self.request.user.id,
+            conversation_id,
+            wanted,
+            origin=of_user(self.request),
+            versions=versions,
+            key=key,
+        )
+        return _answer(answer.document, replayed=answer.replayed)
+
+    def _versions(self, *, strict: bool) -> Versions:
+        if strict:
+            return required_if_match(self.request, of_user(self.request).client)
+        return if_match(self.request)
 
     @contextmanager
     def _absence_first(self, conversation_id: str) -> Iterator[None]:
@@ -125,9 +191,19 @@ class ConversationViewSet(ViewSet):
             raise
 
 
-def _answer(document: Document, status: int = HTTPStatus.OK, **headers: str) -> Response:
-    headers |= {"ETag": etag(document["version"]), "Cache-Control": "private, no-store"}
+def _answer(document: Document, status: int = HTTPStatus.OK, *, replayed: bool = False) -> Response:
+    headers = {"ETag": etag(document["version"]), "Cache-Control": "private, no-store"}
+    if replayed:
+        headers["Idempotency-Replayed"] = "true"
     return Response(documents.resource(document), status=status, headers=headers)
+
+
+def _created(answer: Answer) -> Response:
+    if answer.existed:
+        return _answer(answer.document)
+    response = _answer(answer.document, HTTPStatus.CREATED, replayed=answer.replayed)
+    response.headers["Location"] = f"/api/v1/conversations/{answer.document['_id']}"
+    return response
 
 
 def _only(names: Sequence[str] | None, row: Document) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What every environment shares."""
 
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
 from config.env import BASE_DIR, env
@@ -97,6 +98,25 @@ REDIS_URL = env("REDIS_URL")
 AUTH_SERVICE_URL = env("AUTH_SERVICE_URL")
 CHARACTERS_SERVICE_URL = env("CHARACTERS_SERVICE_URL")
 MESSAGE_SERVICE_URL = env("MESSAGE_SERVICE_URL")
+NEIGHBOUR_BUDGET_S = env("NEIGHBOUR_BUDGET_S")
+NEIGHBOURS = {
+    name: {
+        "connect_timeout_s": env(f"{name}_CONNECT_TIMEOUT_S"),
+        "read_timeout_s": env(f"{name}_READ_TIMEOUT_S"),
+        "retries": env(f"{name}_RETRIES"),
+        "breaker_threshold": env(f"{name}_BREAKER_THRESHOLD"),
+        "breaker_recovery_s": env(f"{name}_BREAKER_RECOVERY_S"),
+    }
+    for name in ("AUTH", "CHARACTERS", "MESSAGE")
+}
+AUTH_REMOTE_VALIDATION = env("AUTH_REMOTE_VALIDATION")
+AUTH_VALIDATE_PATH = env("AUTH_VALIDATE_PATH")
+AUTH_CACHE_TTL = env("AUTH_CACHE_TTL")
+AUTH_FAIL_MODE = env("AUTH_FAIL_MODE")
+if AUTH_FAIL_MODE not in {"closed", "open"}:
+    raise ImproperlyConfigured(f"AUTH_FAIL_MODE is {AUTH_FAIL_MODE!r}: say closed or open.")
+CHARACTER_PATH = env("CHARACTER_PATH")
+MESSAGE_STATS_PATH = env("MESSAGE_STATS_PATH")
 
 JWT_SECRET_KEY = env("JWT_SECRET_KEY")
 JWT_ALGORITHM = env("JWT_ALGORITHM")
@@ -106,14 +126,26 @@ JWT_AUDIENCE = env("JWT_AUDIENCE")
 JWT_USER_ID_CLAIM = env("JWT_USER_ID_CLAIM")
 JWT_LEEWAY_S = env("JWT_LEEWAY_S")
 
+RATE_LIMIT_ENABLED = env("RATE_LIMIT_ENABLED")
+RATE_LIMIT_WINDOW_S = env("RATE_LIMIT_WINDOW_S")
+RATE_LIMITS = {
+    "list": env("RATE_LIMIT_LIST"),
+    "create": env("RATE_LIMIT_CREATE"),
+    "patch": env("RATE_LIMIT_PATCH"),
+    "delete": env("RATE_LIMIT_DELETE"),
+    "all": env("RATE_LIMIT_ALL"),
+}
+
 MAX_TOKENS_CEILING = env("MAX_TOKENS_CEILING")
 CONTEXT_WINDOW_CEILING = env("CONTEXT_WINDOW_CEILING")
+IF_MATCH_REQUIRED_FOR = env("IF_MATCH_REQUIRED_FOR")
 TRASH_DAYS = env("TRASH_DAYS")
 TOMBSTONE_DAYS = env("TOMBSTONE_DAYS")
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["conversation_service.authentication.UserAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_THROTTLE_CLASSES": ["conversation_service.ratelimit.UserRateThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["conversation_service.rendering.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["conversation_service.rendering.JSONParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "conversation_service.rendering.JSONNegotiation",

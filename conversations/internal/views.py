@@ -68,7 +68,7 @@ class ActivityBatchView(APIView):
 
 
 def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
-    """Say what the user may do; of somebody else's conversation nothing but that it is not theirs."""
+    """Say what the user may do; of somebody else's only that it is not theirs."""
     owner = found is not None and found["user_id"] == user_id
     status = found["status"] if found and owner else None
     if found is None:

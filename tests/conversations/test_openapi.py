@@ -38,6 +38,8 @@ def test_it_is_openapi_3_1_and_covers_every_address():
             ("post", "/api/v1/conversations/{id}/restore"),
             ("post", "/api/v1/conversations/{id}/pin"),
             ("post", "/api/v1/conversations/{id}/unpin"),
+            ("get", "/api/v1/conversations/{id}/history"),
+            ("post", "/api/v1/conversations/{id}/revert"),
             ("post", "/internal/v1/authorize"),
             ("post", "/internal/v1/activity"),
             ("put", "/internal/v1/conversations/{id}/activity"),

@@ -1,0 +1,315 @@
+"""A request that is sent again is not done again."""
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from time_machine import travel
+
+from tests.factories import PATH, client_of, conversation
+
+ROOT = Path(__file__).resolve().parents[2]
+BODY = {"character_id": "luna", "title": "Once"}
+
+
+def with_key(key):
+    return {"Idempotency-Key": key}
+
+
+def total(client):
+    return client.get(PATH, {"include_total": "true"}).json()["pagination"]["total_count"]
+
+
+def test_a_create_sent_twice_is_done_once(alice):
+    first = alice.post(PATH, BODY, headers=with_key("k-1"))
+    again = alice.post(PATH, BODY, headers=with_key("k-1"))
+
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.content == first.content
+    assert again.headers["Location"] == first.headers["Location"]
+    assert again.headers["ETag"] == first.headers["ETag"]
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert total(alice) == 1
+
+
+def test_the_answer_is_that_of_then(alice):
+    first = alice.post(PATH, BODY, headers=with_key("k"))
+    path = first.headers["Location"]
+    renamed = alice.patch(path, {"title": "Later"}, headers=with_key("k"))
+    alice.post(f"{path}/archive")
+
+    assert alice.post(PATH, BODY, headers=with_key("k")).content == first.content
+    assert alice.patch(path, {"title": "Later"}, headers=with_key("k")).content == renamed.content
+    assert alice.get(path).json()["version"] == 3
+
+
+def test_the_same_json_in_another_spelling_is_the_same(alice):
+    alice.post(PATH, BODY, headers=with_key("k"))
+    other = '{ "title": "\\u004fnce", "character_id": "luna" }'
+
+    again = alice.generic(
+        "POST", PATH, other, content_type="application/json", headers=with_key('"k"')
+    )
+
+    assert again.headers["Idempotency-Replayed"] == "true"
+
+
+def test_a_key_with_another_body_is_refused(alice):
+    created = alice.post(PATH, BODY, headers=with_key("k"))
+    path = created.headers["Location"]
+    alice.patch(path, {"title": "A"}, headers=with_key("p"))
+
+    for response in (
+        alice.post(PATH, BODY | {"title": "Twice"}, headers=with_key("k")),
+        alice.patch(path, {"title": "B"}, headers=with_key("p")),
+    ):
+        assert response.status_code == 422
+        assert response.json()["error"]["code"] == "IDEMPOTENCY_KEY_REUSED"
+    assert alice.get(path).json()["title"] == "A"
+    assert total(alice) == 1
+
+
+def test_keys_belong_to_user_and_path(alice, bob):
+    mine = alice.post(PATH, BODY, headers=with_key("k")).headers["Location"]
+    alice.post(PATH, BODY, headers=with_key("other"))
+    bob.post(PATH, BODY, headers=with_key("k"))
+    second = conversation(alice)
+
+    for path in (mine, f"{PATH}/{second['id']}"):
+        changed = alice.patch(path, {"title": "New"}, headers=with_key("k"))
+        assert (changed.status_code, changed.json()["version"]) == (200, 2)
+    assert (total(alice), total(bob)) == (3, 1)
+
+
+def test_a_patch_sent_twice_makes_one_version(alice):
+    path = f"{PATH}/{conversation(alice)['id']}"
+    stale = with_key("k") | {"If-Match": '"v1"'}
+
+    first = alice.patch(path, {"title": "New"}, headers=stale)
+    again = alice.patch(path, {"title": "New"}, headers=stale)
+
+    assert again.content == first.content
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert alice.get(path).json()["version"] == 2
+
+
+def test_a_patch_that_changed_nothing_is_remembered_too(alice):
+    path = f"{PATH}/{conversation(alice, title='A')['id']}"
+    first = alice.patch(path, {"title": "A"}, headers=with_key("k"))
+    alice.patch(path, {"title": "B"})
+
+    again = alice.patch(path, {"title": "A"}, headers=with_key("k"))
+
+    assert first.json()["version"] == 1
+    assert again.content == first.content
+    assert alice.get(path).json()["title"] == "B"
+    assert len(alice.get(f"{path}/history").json()["revisions"]) == 1
+
+
+def test_a_revert_sent_twice_is_done_once(alice):
+    path = f"{PATH}/{conversation(alice, title='A')['id']}"
+    alice.patch(path, {"title": "B"})
+    body = {"version": 1, "fields": ["title"]}
+    first = alice.post(f"{path}/revert", body, headers=with_key("k"))
+    alice.patch(path, {"title": "C"})
+
+    again = alice.post(f"{path}/revert", body, headers=with_key("k"))
+
+    assert again.content == first.content
+    assert alice.get(path).json()["title"] == "C"
+
+
+def test_failures_are_not_remembered(alice):
+    path = f"{PATH}/{conversation(alice, 'deleted')['id']}"
+    assert alice.patch(path, {"title": "New"}, headers=with_key("k")).status_code == 409
+    alice.post(f"{path}/restore")
+
+    assert alice.patch(path, {"title": "New"}, headers=with_key("k")).status_code == 200
+
+
+def test_keys_expire_after_a_day():
+    with travel("2026-03-01T10:00:00Z", tick=False):
+        first = client_of("alice").post(PATH, BODY, headers=with_key("k"))
+    with travel("2026-03-02T09:59:59Z", tick=False):
+        again = client_of("alice").post(PATH, BODY, headers=with_key("k"))
+    with travel("2026-03-02T10:00:01Z", tick=False):
+        alice = client_of("alice")
+        anew = alice.post(PATH, BODY, headers=with_key("k"))
+
+        assert again.content == first.content
+        assert anew.status_code == 201
+        assert "Idempotency-Replayed" not in anew.headers
+        assert total(alice) == 2
+
+
+def test_a_patch_key_expires_after_a_day(alice, mongo):
+    path = f"{PATH}/{conversation(alice, title='A')['id']}"
+    alice.patch(path, {"title": "B"}, headers=with_key("k"))
+    alice.patch(path, {"title": "C"})
+    day_ago = [{"$set": {"keys.at": {"$dateSubtract": {
+        "startDate": "$$NOW", "unit": "hour", "amount": 25}}}}]  # fmt: skip
+    mongo["conversations"].update_one({}, day_ago)
+
+    again = alice.patch(path, {"title": "B"}, headers=with_key("k"))
+
+    assert (again.json()["title"], again.json()["version"]) == ("B", 4)
+    assert len(mongo["conversations"].find_one()["keys"]) == 1
+
+
+@pytest.mark.parametrize("key", ["", " ", "x" * 256, "a b", "é", '"', '""', "a\tb", '"a', '"a"b"'])
+def test_what_is_no_key_is_refused(alice, key):
+    path = f"{PATH}/{conversation(alice)['id']}"
+
+    for response in (
+        alice.post(PATH, BODY, headers=with_key(key)),
+        alice.patch(path, {"title": "x"}, headers=with_key(key)),
+        alice.post(f"{path}/archive", headers=with_key(key)),
+    ):
+        assert response.status_code == 400
+    assert total(alice) == 1
+
+
+@pytest.mark.parametrize("key", ["x" * 255, "!#$~", '"quoted key'.replace(" ", "-") + '"'])
+def test_what_is_a_key_is_taken(alice, key):
+    assert alice.post(PATH, BODY, headers=with_key(key)).status_code == 201
+
+
+def test_sixty_four_at_once_create_one(alice):
+    def create(_):
+        return client_of("alice").post(PATH, BODY, headers=with_key("k"))
+
+    with ThreadPoolExecutor(64) as threads:
+        answers = list(threads.map(create, range(64)))
+
+    statuses = Counter(answer.status_code for answer in answers)
+    assert statuses.keys() <= {201, 409}
+    assert len({answer.content for answer in answers if answer.status_code == 201}) == 1
+    assert (
+        sum("Idempotency-Replayed" not in a.headers for a in answers if a.status_code == 201) == 1
+    )
+    assert total(alice) == 1
+
+
+def test_sixty_four_at_once_make_one_version(alice):
+    path = f"{PATH}/{conversation(alice)['id']}"
+
+    def edit(_):
+        body = {"tags_add": ["new"], "title": "New"}
+        return client_of("alice").patch(path, body, headers=with_key("k"))
+
+    with ThreadPoolExecutor(64) as threads:
+        answers = list(threads.map(edit, range(64)))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    assert alice.get(path).json()["version"] == 2
+
+
+def test_without_a_key_there_is_one_round_trip(alice, commands):
+    path = f"{PATH}/{conversation(alice)['id']}"
+    commands.clear()
+
+    alice.post(PATH, BODY)
+    alice.patch(path, {"title": "x"})
+
+    assert [next(iter(command)) for command in commands] == ["insert", "findAndModify"]
+
+
+def test_get_or_create_finds_the_latest_active_one(alice):
+    conversation(alice, "archived", character_id="luna")
+    conversation(alice, character_id="luna", title="Older")
+    latest = conversation(alice, character_id="luna", title="Latest")
+    conversation(alice, character_id="sol")
+
+    response = alice.post(f"{PATH}?get_or_create=character", {"character_id": "luna"})
+
+    assert response.status_code == 200
+    assert response.json() == latest
+
+
+def test_get_or_create_creates_where_there_is_none(alice, bob):
+    conversation(bob, character_id="luna")
+    archived = conversation(alice, "archived", character_id="luna")
+
+    response = alice.post(f"{PATH}?get_or_create=character", {"character_id": "luna"})
+
+    assert response.status_code == 201
+    assert response.json()["id"] != archived["id"]
+
+
+def test_sixty_four_at_once_get_or_create_one(alice):
+    def create(_):
+        return client_of("alice").post(f"{PATH}?get_or_create=character", BODY)
+
+    with ThreadPoolExecutor(64) as threads:
+        answers = list(threads.map(create, range(64)))
+
+    assert Counter(a.status_code for a in answers) == {201: 1, 200: 63}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda client, path: client.post(f"{path}/archive"),
+        lambda client, path: client.patch(path, {"status": "archived"}),
+        lambda client, path: client.delete(path),
+    ],
+)
+def test_one_that_was_put_away_gives_way_to_a_new_one_and_can_come_back(alice, leave):
+    url = f"{PATH}?get_or_create=character"
+    first = alice.post(url, BODY).json()
+    leave(alice, f"{PATH}/{first['id']}")
+
+    second = alice.post(url, BODY)
+    restored = alice.post(f"{PATH}/{first['id']}/restore")
+
+    assert (second.status_code, restored.status_code) == (201, 200)
+    assert total(alice) == 2
+
+
+def test_get_or_create_of_something_else_is_refused(alice):
+    assert alice.post(f"{PATH}?get_or_create=title", BODY).status_code == 400
+
+
+WORKER = """
+import django; django.setup()
+from tests.factories import PATH, client_of
+alice = client_of("alice")
+print("ready", flush=True)
+for n in range(1000):
+    headers = {"Idempotency-Key": f"key-{n}"}
+    created = alice.post(PATH, {"character_id": "luna", "title": f"Title {n}"}, headers=headers)
+    alice.patch(created.headers["Location"], {"tags_add": ["done"]}, headers=headers)
+"""
+
+
+@pytest.mark.parametrize("after_s", [0.03, 0.11, 0.2])
+def test_a_crash_at_any_point_and_a_retry_leave_one(alice, mongo, after_s):
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER],
+        cwd=ROOT,
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": "config.settings.test"},  # noqa: TID251
+        stdout=subprocess.PIPE,
+    )
+    worker.stdout.readline()
+    time.sleep(after_s)
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+    done = mongo["conversations"].count_documents({})
+
+    for n in range(done + 1):
+        headers = with_key(f"key-{n}")
+        body = {"character_id": "luna", "title": f"Title {n}"}
+        created = alice.post(PATH, body, headers=headers)
+        changed = alice.patch(created.headers["Location"], {"tags_add": ["done"]}, headers=headers)
+        assert (created.json()["version"], changed.json()["version"]) == (1, 2)
+    assert mongo["conversations"].count_documents({"version": 2}) == done + 1
+    assert mongo["conversations"].count_documents({}) == done + 1
