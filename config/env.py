@@ -101,6 +101,8 @@ env = environ.FileAwareEnv(
     # The rules of conversations
     MAX_TOKENS_CEILING=(int, 4_096),
     CONTEXT_WINDOW_CEILING=(int, 8_192),
+    CHARACTER_CHECK=(str, ""),
+    MAX_CONVERSATIONS_PER_USER=(int, 0),
     IF_MATCH_REQUIRED_FOR=(list, []),
     TRASH_DAYS=(int, 30),
     TOMBSTONE_DAYS=(int, 90),

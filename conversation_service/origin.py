@@ -26,5 +26,9 @@ def of_user(request: Request) -> Origin:
     return Origin("user", match[0] if match else None, request_id.get())
 
 
+def of_service(name: str) -> Origin:
+    return Origin(f"service:{name}", None, request_id.get())
+
+
 def of_staff(name: str) -> Origin:
     return Origin(f"staff:{name}", "console", request_id.get())

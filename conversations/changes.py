@@ -19,7 +19,13 @@ from django.conf import settings
 from conversation_service.idempotency import LIFETIME, IdempotencyKey
 from conversation_service.origin import Origin
 from conversations import limits
-from conversations.documents import PUBLIC, default_settings, sort_key, tag_key
+from conversations.documents import (
+    PUBLIC,
+    automatic_title,
+    default_settings,
+    sort_key,
+    tag_key,
+)
 
 Expression = Any
 Pipeline = list[dict[str, Any]]
@@ -118,9 +124,9 @@ def _remember(key: IdempotencyKey) -> dict[str, Any]:
     return {"$set": {"keys": {"$slice": [{"$concatArrays": [kept, [record]]}, -limits.KEYS]}}}
 
 
-def is_new(key: IdempotencyKey) -> dict[str, Any]:
-    """Return the condition that a conversation does not remember a key."""
-    return {"$nor": [{"$expr": {"$ne": [_remembered(key), None]}}]}
+def is_new(key: IdempotencyKey) -> Expression:
+    """Return whether a conversation does not remember a key."""
+    return {"$eq": [_remembered(key), None]}
 
 
 def _remembered(key: IdempotencyKey) -> Expression:
@@ -198,6 +204,26 @@ def tombstone() -> Pipeline:
             }
         }
     ]
+
+
+def character_found(name: str) -> Change:
+    """The character was looked up after all: automatic titles become its name."""
+    title = automatic_title(name)
+    is_auto = {"$eq": ["$title_source", "auto"]}
+    return Change(
+        {
+            "character_status": literal("verified"),
+            "title": {"$cond": [is_auto, literal(title), "$title"]},
+        },
+        derived={
+            "character_name": literal(name),
+            "title_key": {"$cond": [is_auto, literal(sort_key(title)), "$title_key"]},
+        },
+        states=ANY_STATE,
+    )
+
+
+CHARACTER_MISSING = Change({"character_status": literal("missing")}, states=ANY_STATE)
 
 
 def edit(values: Mapping[str, Any]) -> Change:
@@ -281,18 +307,28 @@ def report(
     no version: only `unarchive`, which brings an archived conversation with new messages back,
     is a change that counts as one.
     """
-    totals = {f"metadata.{name}": literal(value) for name, value in activity.totals().items()}
-    last = {"$max": ["$metadata.last_activity", literal(activity.last_message_at)]}
-    stage = {
-        **totals,
-        "metadata.last_activity": last,
-        "changed_at": _later(),
+    [stage] = repair(activity.totals())
+    stage["$set"] |= {
         "activity_sequence": literal(activity.sequence),
         "activity_batch": literal(batch),
     }
     if unarchive:
-        stage |= _unarchive_if_new(activity.message_count)
-    return [{"$set": stage}]
+        stage["$set"] |= _unarchive_if_new(activity.message_count)
+    return [stage]
+
+
+def repair(totals: Mapping[str, Any]) -> Pipeline:
+    """Return the pipeline that sets totals, whoever counted them."""
+    last = {"$max": ["$metadata.last_activity", literal(totals["last_message_at"])]}
+    return [{"$set": {**_totals(totals), "metadata.last_activity": last, "changed_at": _later()}}]
+
+
+def totals_differ(totals: Mapping[str, Any]) -> Expression:
+    return Change(_totals(totals)).differs()
+
+
+def _totals(totals: Mapping[str, Any]) -> dict[str, Expression]:
+    return {f"metadata.{name}": literal(value) for name, value in totals.items()}
 
 
 def _unarchive_if_new(message_count: int) -> dict[str, Expression]:

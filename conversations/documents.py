@@ -7,9 +7,10 @@ from typing import Any
 
 from bson import ObjectId
 
+from conversation_service.clients.characters import Character
 from conversation_service.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
-from conversations.limits import LLM_SETTINGS
+from conversations import limits
 
 # What a client may see. An index, the change feed or a later undo needs the rest; no read loads it.
 PUBLIC = [
@@ -42,7 +43,9 @@ SORT_KEYS = {
 
 
 def default_settings() -> dict[str, Any]:
-    return {name: bounds.default for name, bounds in LLM_SETTINGS.items()} | {"stop_sequences": []}
+    return {name: bounds.default for name, bounds in limits.LLM_SETTINGS.items()} | {
+        "stop_sequences": []
+    }
 
 
 def new(  # noqa: PLR0913
@@ -50,6 +53,7 @@ def new(  # noqa: PLR0913
     user_id: str,
     character_id: str,
     now: datetime,
+    character: Character | None = None,
     title: str | None = None,
     settings: dict[str, Any] | None = None,
     tags: Sequence[str] = (),
@@ -57,16 +61,18 @@ def new(  # noqa: PLR0913
 ) -> Document:
     """Return the document of a conversation that begins now.
 
-    Without a title it is called by its character's id. All LLM settings are stored, so that a
-    later change of a default never changes an old conversation.
+    Without a title it is called by its character, by the id of one that was not looked up. All
+    LLM settings are stored, so that a later change of a default never changes an old one.
     """
+    automatic = automatic_title(character.name) if character else character_id
     return {
         "_id": ObjectId(),
         "user_id": user_id,
         "character_id": character_id,
-        "character_status": "unverified",
-        "title": title or character_id,
-        "title_key": sort_key(title or character_id),
+        "character_name": character.name if character else None,
+        "character_status": "verified" if character else "unverified",
+        "title": title or automatic,
+        "title_key": sort_key(title or automatic),
         "title_source": "user" if title else "auto",
         "status": "active",
         "previous_status": None,
@@ -118,6 +124,12 @@ def resource(document: Document) -> dict[str, Any]:
         **{name: document[name] for name in PUBLIC},
         "is_archived": document["status"] == "archived",
     }
+
+
+def automatic_title(character_name: str) -> str:
+    """Return a title made of another service's text, which may be anything."""
+    line = unicodedata.normalize("NFC", " ".join(character_name.split()))
+    return "".join(c for c in line if unicodedata.category(c) != "Cc")[: limits.TITLE_LENGTH]
 
 
 def tag_key(tag: str) -> str:

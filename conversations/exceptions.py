@@ -44,6 +44,20 @@ class TooManyItems(ServiceError):
         super().__init__(errors=errors)
 
 
+class CharacterNotExists(ServiceError):
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "CHARACTER_NOT_EXISTS"
+    title = _("There is no such character")
+
+
+class QuotaExceeded(ServiceError):
+    """The user has `limit` conversations, those in the trash not counted."""
+
+    status = HTTPStatus.FORBIDDEN
+    code = "QUOTA_EXCEEDED"
+    title = _("There are too many conversations; put some into the trash")
+
+
 class RevisionNotFound(ServiceError):
     """The conversation never had this version."""
 

@@ -12,6 +12,7 @@ from drf_spectacular.utils import (
 )
 from rest_framework import serializers
 
+from conversation_service.clients.characters import CharacterServiceUnavailable
 from conversation_service.errors import (
     InvalidCursor,
     LengthRequired,
@@ -25,9 +26,11 @@ from conversation_service.idempotency import IdempotencyInProgress, IdempotencyK
 from conversation_service.openapi import COMMON, RATE_LIMITED, RATES, failures, response_header
 from conversations import limits
 from conversations.exceptions import (
+    CharacterNotExists,
     ConversationNotFound,
     ConversationStateConflict,
     ConversationVersionConflict,
+    QuotaExceeded,
     RevisionExpired,
     RevisionNotFound,
 )
@@ -36,6 +39,7 @@ from conversations.serializers import (
     CreateParameters,
     CreateSerializer,
     DeleteParameters,
+    DuplicateSerializer,
     HistoryParameters,
     PatchSerializer,
     RetrieveParameters,
@@ -78,7 +82,10 @@ class ConversationSerializer(serializers.Serializer):
     object = serializers.ChoiceField(["conversation"])
     user_id = serializers.CharField()
     character_id = serializers.CharField()
-    character_status = serializers.ChoiceField(["verified", "unverified"])
+    character_status = serializers.ChoiceField(
+        ["verified", "unverified", "missing"],
+        help_text="Whether Characters knew it when it was last asked.",
+    )
     title = serializers.CharField()
     title_source = serializers.ChoiceField(["user", "auto"])
     status = serializers.ChoiceField(["active", "archived", "deleted"])
@@ -124,6 +131,18 @@ class PaginationSerializer(serializers.Serializer):
     next_cursor = serializers.CharField(allow_null=True)
     prev_cursor = serializers.CharField(allow_null=True)
     limit = serializers.IntegerField()
+
+
+class CharacterSerializer(serializers.Serializer):
+    id = serializers.CharField()
+    name = serializers.CharField()
+    description = serializers.CharField()
+
+
+class ConversationWithCharacterSerializer(ConversationSerializer):
+    character = CharacterSerializer(
+        allow_null=True, required=False, help_text="With `include=character` only."
+    )
 
 
 @extend_schema_serializer(many=False)
@@ -260,6 +279,7 @@ def _set_state(operation_id: str, summary: str, description: str) -> Any:
 
 
 _CONFLICTS = (ConversationVersionConflict, ConversationStateConflict)
+_CHARACTER = (QuotaExceeded, CharacterNotExists, CharacterServiceUnavailable)
 _KEYED = (IdempotencyKeyReused, IdempotencyInProgress)
 _BODY = (ServiceError, LengthRequired, PayloadTooLarge, UnsupportedMediaType)
 
@@ -325,7 +345,25 @@ create = _operation(
     responses={
         201: OpenApiResponse(ConversationSerializer, "The new conversation.", [_AS_READ]),
         200: OpenApiResponse(ConversationSerializer, "The one there was, with get_or_create."),
-        **failures(*_BODY, *_KEYED),
+        **failures(*_BODY, *_CHARACTER, *_KEYED),
+    },
+)
+duplicate = _operation(
+    "duplicateConversation",
+    "Begin a copy",
+    description="The same character, settings, tags and custom data, and the same title unless "
+    "another is given; no messages. `forked_from` names the original.",
+    request=DuplicateSerializer,
+    parameters=[
+        ID,
+        *IDEMPOTENCY,
+        ETAG,
+        CACHE,
+        response_header("Location", "Where it is to be found.", 201),
+    ],
+    responses={
+        201: OpenApiResponse(ConversationSerializer, "The copy.", [_AS_READ]),
+        **failures(*_BODY, ConversationNotFound, ConversationStateConflict, *_CHARACTER, *_KEYED),
     },
 )
 retrieve = _operation(
@@ -333,7 +371,9 @@ retrieve = _operation(
     "Read a conversation",
     parameters=[ID, RetrieveParameters, ETAG, CACHE],
     responses={
-        200: _ONE,
+        200: OpenApiResponse(
+            ConversationWithCharacterSerializer, "The conversation as it now is.", [_AS_READ]
+        ),
         **failures(ServiceError, ConversationNotFound, RevisionNotFound, RevisionExpired),
     },
 )

@@ -44,6 +44,12 @@ INDEXES = [
         unique=True,
         partialFilterExpression={"only": {"$type": "string"}},
     ),
+    # manage.py verify_characters: whom to look up.
+    IndexModel(
+        [("character_id", ASCENDING)],
+        name="unverified_characters",
+        partialFilterExpression={"character_status": "unverified"},
+    ),
     # The console: the newest in a state, of one user or of all, and titles by their beginning.
     IndexModel([("status", ASCENDING), ("_id", DESCENDING)], name="staff_status"),
     IndexModel(
@@ -93,7 +99,8 @@ _CONVERSATION = _object(
         "_id": {"bsonType": "objectId"},
         "user_id": _EXTERNAL_ID,
         "character_id": _EXTERNAL_ID,
-        "character_status": {"enum": ["verified", "unverified"]},
+        "character_name": _nullable("string"),
+        "character_status": {"enum": ["verified", "unverified", "missing"]},
         "title": _string(limits.TITLE_LENGTH, pattern=_whole(r"[^\p{Cc}\p{Zl}\p{Zp}]+")),
         "title_key": {"bsonType": "string"},
         "title_source": {"enum": ["user", "auto"]},

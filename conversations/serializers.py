@@ -113,9 +113,9 @@ class CreateSerializer(StrictSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Leave out every null: at creation it says the same as nothing."""
-        return _without_nulls(
+        return without_nulls(
             {
-                name: _without_nulls(value) if isinstance(value, dict) else value
+                name: without_nulls(value) if isinstance(value, dict) else value
                 for name, value in attrs.items()
             }
         )
@@ -150,9 +150,18 @@ class CreateParameters(StrictSerializer):
 
 
 class RetrieveParameters(StrictSerializer):
+    include = serializers.ChoiceField(
+        ["character"],
+        required=False,
+        help_text="Add `character`: id, name and description, or null if there is none to be had.",
+    )
     as_of = serializers.IntegerField(
         min_value=1, required=False, help_text="A former version; counters are those of now."
     )
+
+
+class DuplicateSerializer(StrictSerializer):
+    title = Title(required=False, allow_null=True)
 
 
 class HistoryParameters(StrictSerializer):
@@ -187,7 +196,7 @@ def _without_repetition(tags: Iterable[str]) -> list[str]:
     return list(first.values())
 
 
-def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+def without_nulls(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -197,5 +206,6 @@ create_parameters = CreateParameters()
 retrieve_parameters = RetrieveParameters()
 history_parameters = HistoryParameters()
 create_input = CreateSerializer()
+duplicate_input = DuplicateSerializer()
 revert_input = RevertSerializer()
 patch_input = PatchSerializer()

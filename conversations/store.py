@@ -5,7 +5,7 @@ the database, and a sharded cluster sends the statement to one shard. Purged one
 of the change feed and exist for nobody.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,8 +13,11 @@ from typing import Any
 from bson import ObjectId
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.collection import Collection
-from pymongo.errors import DuplicateKeyError
+from pymongo.cursor import Cursor
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
+from conversation_service.errors import DatabaseUnavailable
+from conversation_service.exception_handler import RETRY_AFTER_S
 from conversation_service.idempotency import LIFETIME, IdempotencyInProgress, IdempotencyKey
 from conversation_service.mongodb.connection import Document, collection
 from conversation_service.origin import Origin
@@ -31,9 +34,11 @@ from conversations.exceptions import (
 from conversations.listing import Listing
 
 _ID_INDEX = "_id_"
+_STAFF_USER = "staff_user"
 _NOT_PURGED = {"status": {"$ne": "purged"}}
 _LATEST = [("metadata.last_activity", -1), ("_id", -1)]
 _REPORTED = ["activity_sequence", "metadata"]
+_BATCH = 200
 # Times that a write is tried again after somebody changed what it was about to say no to.
 ATTEMPTS = 5
 
@@ -75,7 +80,7 @@ def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
             conversations().insert_one(document)
         except DuplicateKeyError as error:
             if _violates(error, "idempotency_keys"):
-                if answer := _remembered(document["user_id"], key, document["changed_at"]):
+                if answer := remembered(document["user_id"], key, document["changed_at"]):
                     return answer
                 continue
             raise
@@ -83,25 +88,36 @@ def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
     raise IdempotencyInProgress(headers={"Retry-After": "1"})
 
 
-def only_of_character(document: Document, key: IdempotencyKey | None) -> Answer:
-    """Return the user's latest active conversation with that character, or insert this one.
+def latest_with(user_id: str, character_id: str) -> Document | None:
+    """Return the latest active conversation, by the index user_character_activity."""
+    wanted = {"user_id": user_id, "character_id": character_id, "status": "active"}
+    return conversations().find_one(wanted, PUBLIC, sort=_LATEST)
 
-    Of many at once, the unique index only_of_character lets one insert; the others find it.
+
+def insert_only(document: Document, key: IdempotencyKey | None) -> Answer:
+    """Insert a conversation, or return the active one with that character if there is one now.
+
+    Of many at once, the unique index only_of_character lets one through; the others find it.
     """
-    wanted = {name: document[name] for name in ("user_id", "character_id")} | {"status": "active"}
     document["only"] = document["character_id"]
     for _attempt in range(ATTEMPTS):
-        if found := conversations().find_one(wanted, PUBLIC, sort=_LATEST):
-            return Answer(found, existed=True)
         try:
             return insert(document, key)
         except DuplicateKeyError as error:
             if not _violates(error, "only_of_character"):
                 raise
+        if found := latest_with(document["user_id"], document["character_id"]):
+            return Answer(found, existed=True)
     raise IdempotencyInProgress(headers={"Retry-After": "1"})
 
 
-def _remembered(user_id: str, key: IdempotencyKey, now: datetime) -> Answer | None:
+def count_up_to(user_id: str, limit: int) -> int:
+    """Count a user's conversations that are not in the trash, up to a limit."""
+    kept = {"user_id": user_id, "status": {"$in": ["active", "archived"]}}
+    return conversations().count_documents(kept, limit=limit)
+
+
+def remembered(user_id: str, key: IdempotencyKey, now: datetime) -> Answer | None:
     """Return what the key led to; forget one that has expired, and return None then."""
     mine = {"user_id": user_id, "keys.key": key.scope}
     found = conversations().find_one(mine, {"keys.$": 1})
@@ -146,6 +162,50 @@ def with_history(user_id: str, conversation_id: str) -> Document:
     return document
 
 
+def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
+    """Return all of a user's with their logs in the order of `_id`, by the index staff_user.
+
+    Each batch is a statement of its own: a long read neither times out as a whole nor ends with
+    the primary.
+    """
+    position: dict[str, Any] = {"_id": {"$gt": after}} if after else {}
+    while True:
+        rows = conversations().find(
+            {"user_id": user_id, "status": {"$in": changes.ANY_STATE}, **position},
+            [*PUBLIC, "revisions"],
+            sort=[("_id", 1)],
+            limit=_BATCH,
+            hint=_STAFF_USER,
+        )
+        read = 0
+        for read, row in enumerate(rows, start=1):
+            position = {"_id": {"$gt": row["_id"]}}
+            yield row
+        if read < _BATCH:
+            return
+
+
+def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
+    """Return the status of those ids that are a user's; also that of tombstones, "purged"."""
+    mine = {"_id": {"$in": [*ids]}, "user_id": user_id}
+    rows = conversations().find(mine, ["status"], hint=_ID_INDEX)
+    return {row["_id"]: row["status"] for row in rows}
+
+
+def insert_all(rows: Sequence[Document]) -> dict[ObjectId, int]:
+    """Insert what can be inserted; return the ids of the rest, with MongoDB's error code."""
+    if not rows:
+        return {}
+    try:
+        conversations().insert_many(rows, ordered=False)
+    except BulkWriteError as error:
+        # The error repeats the documents, which must not reach a log.
+        if error.details["writeConcernErrors"]:
+            raise DatabaseUnavailable(headers={"Retry-After": RETRY_AFTER_S}) from None
+        return {rows[e["index"]]["_id"]: e["code"] for e in error.details["writeErrors"]}
+    return {}
+
+
 def change(  # noqa: PLR0913
     user_id: str,
     conversation_id: str,
@@ -166,8 +226,7 @@ def change(  # noqa: PLR0913
         **own,
         "status": {"$in": wanted.states},
         **versions.condition(),
-        "$expr": {"$and": [wanted.fits(), *([] if key else [wanted.differs()])]},
-        **(changes.is_new(key) if key else {}),
+        "$expr": {"$and": [wanted.fits(), changes.is_new(key) if key else wanted.differs()]},
     }
     for _attempt in range(ATTEMPTS):
         changed = conversations().find_one_and_update(
@@ -182,6 +241,19 @@ def change(  # noqa: PLR0913
         if answer := _diagnose(own, wanted, versions, key):
             return answer
     raise ConversationStateConflict
+
+
+def change_all_with(character_id: str, wanted: Change, *, origin: Origin) -> int:
+    """Apply a change to all unverified conversations with a character, and return how many."""
+    unverified = {"character_id": character_id, "character_status": "unverified", **_NOT_PURGED}
+    return conversations().update_many(unverified, wanted.pipeline(origin)).modified_count
+
+
+def unverified_characters() -> Iterator[str]:
+    """Return the characters that were never looked up, by the index unverified_characters."""
+    unverified = {"$match": {"character_status": "unverified", "character_id": {"$gt": ""}}}
+    rows = conversations().aggregate([unverified, {"$group": {"_id": "$character_id"}}])
+    return (row["_id"] for row in rows)
 
 
 def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) -> None:
@@ -235,6 +307,30 @@ def report_all(activities: Mapping[str, Activity]) -> dict[str, bool]:
     conversations().bulk_write(writes, ordered=False)
     marks = conversations().find({"_id": {"$in": [*wanted]}, **_NOT_PURGED}, ["activity_batch"])
     return {str(row["_id"]): row["activity_batch"] == batch for row in marks}
+
+
+def to_reconcile(after: ObjectId, user_id: str) -> Cursor[Document]:
+    """Return ids and sequences in the order of the ids, of one user or of all."""
+    wanted: dict[str, Any] = {"_id": {"$gt": after}, **_NOT_PURGED}
+    if user_id:
+        wanted["user_id"] = user_id
+    return conversations().find(wanted, ["activity_sequence"]).sort("_id")
+
+
+def repair(row: Document, totals: Mapping[str, Any], *, dry_run: bool) -> bool:
+    """Set totals that differ, and return whether they did.
+
+    Not where a report arrived since the row was read: it is later than these totals.
+    """
+    where = {
+        "_id": row["_id"],
+        **_NOT_PURGED,
+        "activity_sequence": row["activity_sequence"],
+        "$expr": changes.totals_differ(totals),
+    }
+    if dry_run:
+        return conversations().find_one(where, ["_id"]) is not None
+    return bool(conversations().update_one(where, changes.repair(totals)).matched_count)
 
 
 def ownership(ids: Iterable[str]) -> dict[str, Document]:

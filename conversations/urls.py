@@ -16,6 +16,7 @@ urlpatterns = [
     path("conversations/<str:id>", _view(get="retrieve", patch="partial_update", delete="destroy")),
     path("conversations/<str:id>/archive", _view(post="archive")),
     path("conversations/<str:id>/restore", _view(post="restore")),
+    path("conversations/<str:id>/duplicate", _view(post="duplicate")),
     path("conversations/<str:id>/history", _view(get="history")),
     path("conversations/<str:id>/revert", _view(post="revert")),
     path("conversations/<str:id>/pin", _view(post="pin")),

@@ -16,13 +16,14 @@ from conversation_service.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
 from conversation_service.origin import of_user
 from conversation_service.preconditions import Versions, etag, if_match, required_if_match
-from conversations import aggregations, changes, documents, history, openapi, store
+from conversations import aggregations, changes, documents, history, openapi, services, store
 from conversations.changes import Change
 from conversations.listing import Listing, Page
 from conversations.serializers import (
     create_input,
     create_parameters,
     delete_parameters,
+    duplicate_input,
     history_parameters,
     no_parameters,
     patch_input,
@@ -40,6 +41,7 @@ class ConversationViewSet(ViewSet):
     rate_limits = {
         "list": "list",
         "create": "create",
+        "duplicate": "create",
         "partial_update": "patch",
         "archive": "patch",
         "restore": "patch",
@@ -76,10 +78,8 @@ class ConversationViewSet(ViewSet):
         parameters = create_parameters.run_validation(request.query_params.dict())
         values = create_input.run_validation(request.data)
         key = idempotency.sent_with(request)
-        document = documents.new(user_id=request.user.id, now=clock.now(), **values)
-        if parameters.get("get_or_create"):
-            return _created(store.only_of_character(document, key))
-        return _created(store.insert(document, key))
+        or_get = "get_or_create" in parameters
+        return _created(services.begin(request.user.id, values, key, or_get=or_get))
 
     @openapi.summary
     def summary(self, request: CallerRequest) -> Response:
@@ -92,7 +92,10 @@ class ConversationViewSet(ViewSet):
             parameters = retrieve_parameters.run_validation(request.query_params.dict())
         if version := parameters.get("as_of"):
             return _answer(history.as_of(store.with_history(request.user.id, id), version))
-        return _answer(store.get(request.user.id, id))
+        response = _answer(store.get(request.user.id, id))
+        if "include" in parameters:
+            response.data["character"] = services.shown(response.data["character_id"])
+        return response
 
     @openapi.partial_update
     def partial_update(self, request: CallerRequest, id: str) -> Response:
@@ -133,6 +136,14 @@ class ConversationViewSet(ViewSet):
     @openapi.unpin
     def unpin(self, request: CallerRequest, id: str) -> Response:
         return self._change(id, changes.UNPIN)
+
+    @openapi.duplicate
+    def duplicate(self, request: CallerRequest, id: str) -> Response:
+        with self._absence_first(id):
+            no_parameters.run_validation(request.query_params.dict())
+            title = duplicate_input.run_validation(request.data).get("title")
+            key = idempotency.sent_with(request)
+        return _created(services.duplicate(request.user.id, id, title, key))
 
     @openapi.history
     def history(self, request: CallerRequest, id: str) -> Response:

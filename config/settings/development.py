@@ -8,6 +8,7 @@ JWT_SECRET_KEY = JWT_SECRET_KEY or DEVELOPMENT_SECRET
 ALLOWED_HOSTS = ALLOWED_HOSTS or ["*"]
 DEBUG = env("DEBUG", default=True)
 DATABASES["default"]["HOST"] = env("MONGODB_URL") or "mongodb://127.0.0.1:27017/?replicaSet=rs0"
+CHARACTER_CHECK = env("CHARACTER_CHECK") or "lenient"
 
 # Static files straight from the packages: nothing to collect.
 WHITENOISE_USE_FINDERS = True

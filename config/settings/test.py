@@ -9,7 +9,10 @@ SECRET_KEY_FALLBACKS = []
 JWT_ALGORITHM = "HS256"
 JWT_JWKS_URL = JWT_ISSUER = JWT_AUDIENCE = ""
 DEBUG = False
+RATE_LIMIT_ENABLED = False  # a test may call as fast as it can
 ALLOWED_HOSTS = ["testserver"]
+
+CHARACTER_CHECK = "off"
 
 # A test that forgets to ask for a database still cannot reach a real one.
 DATABASES["default"]["NAME"] = f"test_{env('MONGODB_DATABASE')}"

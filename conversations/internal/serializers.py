@@ -6,12 +6,11 @@ from rest_framework import serializers
 
 from conversation_service.fields import Integer, Moment, StrictSerializer, Text
 from conversations.changes import Activity
+from conversations.limits import MAX_COUNT
 from conversations.serializers import ExternalId
 
 MAX_IDS = 200
 MAX_REPORTS = 500
-# What JavaScript and every JSON reader can still count exactly.
-MAX_COUNT = 2**53 - 1
 
 
 class AuthorizeSerializer(StrictSerializer):

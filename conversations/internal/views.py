@@ -71,12 +71,11 @@ def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
     """Say what the user may do; of somebody else's only that it is not theirs."""
     owner = found is not None and found["user_id"] == user_id
     status = found["status"] if found and owner else None
+    reason = None if status == "active" else status
     if found is None:
         reason = "not_found"
     elif not owner:
         reason = "not_owner"
-    else:
-        reason = None if status == "active" else status
     return {
         "id": id_,
         "exists": found is not None,

@@ -39,6 +39,7 @@ def closed_port() -> str:
 
 
 def answer(body: bytes = b"{}", *, status: str = "200 OK", headers: str = "") -> Talk:
+    headers += "Connection: close\r\n"
     return lambda channel: reply(channel, body, status=status, headers=headers)
 
 
@@ -49,9 +50,15 @@ def reply(channel: socket.socket, body: bytes, *, status: str = "200 OK", header
         if not (received := channel.recv(65536)):
             return ""
         request += received
+    write(channel, body, status=status, headers=headers)
+    return request.split(b"\r\n")[0].decode()
+
+
+def write(
+    channel: socket.socket, body: bytes, *, status: str = "200 OK", headers: str = ""
+) -> None:
     head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
     channel.sendall(head.encode() + body)
-    return request.split(b"\r\n")[0].decode()
 
 
 def silence(channel: socket.socket) -> None:

@@ -38,6 +38,7 @@ def test_it_is_openapi_3_1_and_covers_every_address():
             ("post", "/api/v1/conversations/{id}/restore"),
             ("post", "/api/v1/conversations/{id}/pin"),
             ("post", "/api/v1/conversations/{id}/unpin"),
+            ("post", "/api/v1/conversations/{id}/duplicate"),
             ("get", "/api/v1/conversations/{id}/history"),
             ("post", "/api/v1/conversations/{id}/revert"),
             ("post", "/internal/v1/authorize"),

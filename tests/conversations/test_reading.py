@@ -70,7 +70,7 @@ def test_paths_may_end_with_a_slash(alice):
     assert alice.post(f"{PATH}/{created['id']}/archive/").json()["is_archived"]
 
 
-@pytest.mark.parametrize("path", ["{id}?include=character", "{id}?x=1", "summary?x=1"])
+@pytest.mark.parametrize("path", ["{id}?includes=character", "{id}?x=1", "summary?x=1"])
 def test_parameters_that_do_not_exist_are_refused(alice, path):
     created = conversation(alice)
 

@@ -1,0 +1,230 @@
+"""A conversation's character: must it exist, what is it called, and what if nobody can say."""
+
+import json
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+from django.core.management import call_command
+
+from tests.conversation_service import loopback
+from tests.factories import PATH, NewConversation, conversation
+
+LUNA = {"id": "luna", "name": "Luna", "description": "A night owl."}
+
+
+def characters(*known):
+    """Answer as Characters does that knows these."""
+    by_path = {f"/api/v1/characters/{c['id']}": json.dumps(c).encode() for c in known}
+
+    def talk(channel):
+        path = channel.recv(65_536).decode().split(" ")[1]
+        body = next((body for end, body in by_path.items() if path.endswith(end)), None)
+        if body is None:
+            loopback.write(channel, b"{}", status="404 Not Found")
+        else:
+            loopback.write(channel, body)
+
+    return talk
+
+
+@contextmanager
+def served(settings, talk, check="strict"):
+    """Let Characters be this one; a new address each time, as what was learnt is kept by it."""
+    settings.CHARACTER_CHECK = check
+    with loopback.serving(talk) as address:
+        settings.CHARACTERS_SERVICE_URL = f"http://{address}/{uuid4()}"
+        yield
+
+
+@pytest.fixture
+def down(settings):
+    settings.CHARACTERS_SERVICE_URL = f"http://{loopback.closed_port()}/{uuid4()}"
+
+
+def test_a_character_that_exists_verifies_and_names_it(alice, settings):
+    with served(settings, characters(LUNA)):
+        created = conversation(alice, character_id="luna", title=None)
+
+    assert (created["title"], created["title_source"]) == ("Luna", "auto")
+    assert created["character_status"] == "verified"
+
+
+def test_a_given_title_stays(alice, settings):
+    with served(settings, characters(LUNA)):
+        assert conversation(alice, character_id="luna", title="Mine")["title"] == "Mine"
+
+
+@pytest.mark.parametrize("check", ["strict", "lenient"])
+def test_a_character_that_does_not_exist_is_refused(alice, settings, check):
+    with served(settings, characters(LUNA), check):
+        response = alice.post(PATH, NewConversation(character_id="nobody"))
+
+    assert response.status_code == 422
+    error = response.json()["error"]
+    assert error["code"] == "CHARACTER_NOT_EXISTS"
+    assert error["details"] == {"character_id": "nobody"}
+    assert alice.get(PATH).json()["conversations"] == []
+
+
+def test_while_characters_is_down_the_strict_wait(alice, settings, down):
+    settings.CHARACTER_CHECK = "strict"
+
+    response = alice.post(PATH, NewConversation())
+
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "CHARACTER_SERVICE_UNAVAILABLE"
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_while_characters_is_down_the_lenient_go_on(alice, settings, down):
+    settings.CHARACTER_CHECK = "lenient"
+
+    created = conversation(alice, character_id="luna", title=None)
+
+    assert (created["title"], created["character_status"]) == ("luna", "unverified")
+
+
+def test_what_need_not_be_created_needs_no_character(alice, settings, down):
+    existing = conversation(alice, character_id="luna")
+    headers = {"Idempotency-Key": "k"}
+    body = NewConversation(character_id="sol")
+    first = alice.post(PATH, body, headers=headers)
+    settings.CHARACTER_CHECK = "strict"
+
+    found = alice.post(f"{PATH}?get_or_create=character", {"character_id": "luna"})
+    again = alice.post(PATH, body, headers=headers)
+
+    assert found.json() == existing
+    assert again.content == first.content
+
+
+@pytest.mark.parametrize("name", ["  Luna\n la\tbuena ", "x" * 500, "Lu\0na"])
+def test_a_name_of_any_kind_makes_a_fit_title(alice, settings, name):
+    with served(settings, characters(LUNA | {"name": name})):
+        created = conversation(alice, character_id="luna", title=None)
+
+    assert created["title"] in {"Luna la buena", "x" * 200, "Luna"}
+
+
+def test_include_character_adds_what_characters_says(alice, settings):
+    created = conversation(alice, character_id="luna")
+    path = f"{PATH}/{created['id']}"
+
+    with served(settings, characters(LUNA)):
+        included = alice.get(path, {"include": "character"}).json()
+
+    assert included == created | {"character": LUNA}
+
+
+def test_include_character_is_null_where_nobody_can_say(alice, settings, down):
+    created = conversation(alice, character_id="luna")
+
+    response = alice.get(f"{PATH}/{created['id']}", {"include": "character"})
+
+    assert response.json() == created | {"character": None}
+
+
+def test_a_copy_has_everything_but_the_messages(alice, mongo):
+    original = conversation(
+        alice, "pinned", title=None, tags=["A"], custom={"k": "v"}, settings={"top_p": 0}
+    )
+    mongo["conversations"].update_one({}, {"$set": {"metadata.message_count": 7}})
+
+    response = alice.post(f"{PATH}/{original['id']}/duplicate")
+
+    copy = response.json()
+    assert response.status_code == 201
+    assert response.headers["Location"] == f"{PATH}/{copy['id']}"
+    for name in ("character_id", "title", "title_source", "settings", "tags", "custom"):
+        assert copy[name] == original[name]
+    assert copy["forked_from"] == original["id"]
+    assert (copy["pinned_at"], copy["version"], copy["metadata"]["message_count"]) == (None, 1, 0)
+    assert alice.get(PATH, {"tags": "a"}).json()["pagination"]["total_count"] == 2
+
+
+def test_a_copy_may_have_its_own_title(alice):
+    original = conversation(alice, "archived", title=None)
+
+    copy = alice.post(f"{PATH}/{original['id']}/duplicate", {"title": "Copy"}).json()
+
+    assert (copy["title"], copy["title_source"], copy["status"]) == ("Copy", "user", "active")
+
+
+def test_a_copy_sent_twice_is_made_once(alice):
+    path = f"{PATH}/{conversation(alice)['id']}/duplicate"
+    headers = {"Idempotency-Key": "k"}
+
+    first, again = (alice.post(path, {}, headers=headers) for _ in range(2))
+
+    assert again.content == first.content
+    assert again.headers["Idempotency-Replayed"] == "true"
+
+
+def test_the_character_of_a_copy_must_exist_too(alice, settings):
+    original = conversation(alice, character_id="nobody")
+
+    with served(settings, characters(LUNA)):
+        response = alice.post(f"{PATH}/{original['id']}/duplicate")
+
+    assert response.status_code == 422
+
+
+def test_what_is_in_the_trash_is_not_copied(alice):
+    trashed = conversation(alice, "deleted")
+
+    assert alice.post(f"{PATH}/{trashed['id']}/duplicate").status_code == 409
+
+
+def test_a_quota_is_kept(alice, bob, settings):
+    settings.MAX_CONVERSATIONS_PER_USER = 2
+    first = conversation(alice)
+    conversation(alice, "archived")
+
+    response = alice.post(PATH, NewConversation())
+
+    assert response.status_code == 403
+    error = response.json()["error"]
+    assert (error["code"], error["details"]) == ("QUOTA_EXCEEDED", {"limit": 2})
+    conversation(bob)
+    alice.delete(f"{PATH}/{first['id']}")
+    conversation(alice)
+
+
+def test_characters_can_be_verified_later(alice, bob, settings, capsys):
+    automatic = conversation(alice, character_id="luna", title=None)
+    named = conversation(bob, "deleted", character_id="luna", title="Mine")
+    missing = conversation(alice, character_id="nobody", title=None)
+
+    with served(settings, characters(LUNA)):
+        call_command("verify_characters")
+
+    after = alice.get(f"{PATH}/{automatic['id']}").json()
+    assert (after["character_status"], after["title"], after["version"]) == ("verified", "Luna", 2)
+    theirs = bob.get(f"{PATH}/{named['id']}").json()
+    assert (theirs["character_status"], theirs["title"]) == ("verified", "Mine")
+    gone = alice.get(f"{PATH}/{missing['id']}").json()
+    assert (gone["character_status"], gone["title"]) == ("missing", "nobody")
+    assert "verified 2, missing 1" in capsys.readouterr().out
+    revision = alice.get(f"{PATH}/{automatic['id']}/history").json()["revisions"][0]
+    assert revision["by"] == "service:verify_characters"
+
+
+def test_verifying_can_be_rehearsed(alice, settings, capsys):
+    created = conversation(alice, character_id="luna")
+
+    with served(settings, characters(LUNA)):
+        call_command("verify_characters", dry_run=True)
+
+    assert alice.get(f"{PATH}/{created['id']}").json() == created
+    assert "luna" in capsys.readouterr().out
+
+
+def test_verifying_gives_up_while_characters_is_down(alice, settings, down, capsys):
+    created = conversation(alice, character_id="luna")
+
+    with pytest.raises(SystemExit) as stopped:
+        call_command("verify_characters")
+
+    assert stopped.value.code == 2
+    assert alice.get(f"{PATH}/{created['id']}").json() == created

@@ -1,0 +1,117 @@
+import json
+from uuid import uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from tests.conversation_service import loopback
+from tests.factories import PATH, conversation
+
+STATS = {
+    "message_count": 3,
+    "total_tokens": 30,
+    "total_input_tokens": 10,
+    "total_output_tokens": 20,
+    "first_message_at": "2030-01-01T10:00:00Z",
+    "last_message_at": "2030-01-01T11:00:00+00:00",
+}
+
+
+class Messages:
+    """Message, which knows the numbers of some conversations and breaks down after a while."""
+
+    def __init__(self):
+        self.stats = {}
+        self.asked = []
+        self.breaks_after = 1000
+        self.before = lambda: None
+
+    def __call__(self, channel):
+        self.before()
+        head = channel.recv(65_536).decode()
+        id_ = head.split(" ")[1].split("/")[-2]
+        self.asked.append(id_)
+        assert "Authorization: Bearer " in head
+        if len(self.asked) > self.breaks_after:
+            loopback.write(channel, b"", status="500 Internal Server Error")
+        elif id_ in self.stats:
+            loopback.write(channel, json.dumps(self.stats[id_]).encode())
+        else:
+            loopback.write(channel, b"{}", status="404 Not Found")
+
+
+@pytest.fixture
+def messages(settings):
+    served = Messages()
+    with loopback.serving(served) as address:
+        settings.MESSAGE_SERVICE_URL = f"http://{address}/{uuid4()}"
+        yield served
+
+
+def metadata(client, created):
+    return client.get(f"{PATH}/{created['id']}").json()["metadata"]
+
+
+def test_totals_that_differ_are_repaired(alice, bob, messages, capsys):
+    wrong, right, unknown = conversation(alice), conversation(bob), conversation(alice)
+    messages.stats = {wrong["id"]: STATS, right["id"]: STATS}
+    call_command("reconcile_activity", user="bob", rate=1000)
+
+    call_command("reconcile_activity", rate=1000)
+
+    assert capsys.readouterr().out == (
+        "Conversations: 1 repaired.\nConversations: 1 right, 1 repaired, 1 unknown to Message.\n"
+    )
+    repaired = metadata(alice, wrong)
+    assert repaired["message_count"] == 3
+    assert repaired["last_activity"] == "2030-01-01T11:00:00.000Z"
+    assert alice.get(f"{PATH}/{wrong['id']}").json()["version"] == 1
+    assert metadata(alice, unknown) == unknown["metadata"]
+
+
+def test_a_rehearsal_repairs_nothing(alice, messages, capsys):
+    created = conversation(alice)
+    messages.stats = {created["id"]: STATS}
+
+    call_command("reconcile_activity", dry_run=True)
+
+    assert capsys.readouterr().out == "Conversations: 1 to repair.\n"
+    assert metadata(alice, created) == created["metadata"]
+
+
+def test_a_report_that_arrives_meanwhile_is_not_overwritten(alice, mongo, messages):
+    created = conversation(alice)
+    messages.stats = {created["id"]: STATS}
+    report = {"activity_sequence": 5, "metadata.message_count": 9}
+    messages.before = lambda: mongo["conversations"].update_one({}, {"$set": report})
+
+    call_command("reconcile_activity")
+
+    assert metadata(alice, created)["message_count"] == 9
+
+
+def test_it_says_where_to_continue(alice, messages, capsys):
+    created = [conversation(alice) for _ in range(4)]
+    messages.breaks_after = 2
+
+    with pytest.raises(SystemExit) as stopped:
+        call_command("reconcile_activity", rate=1000)
+
+    assert stopped.value.code == 2
+    told = capsys.readouterr()
+    assert f"--after {created[1]['id']}." in told.err
+    assert told.out == "Conversations: 2 unknown to Message.\n"
+
+
+def test_it_continues_there(alice, messages):
+    created = [conversation(alice) for _ in range(4)]
+
+    call_command("reconcile_activity", after=created[1]["id"], rate=1000)
+
+    assert messages.asked == [created[2]["id"], created[3]["id"]]
+
+
+@pytest.mark.parametrize("options", [{"after": "x"}, {"rate": 0}])
+def test_bad_options_are_refused(options):
+    with pytest.raises(CommandError):
+        call_command("reconcile_activity", **options)
