@@ -14,19 +14,25 @@ from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.deprecation import MiddlewareMixin
 
+from conversation_service.clients import http
 from conversation_service.errors import LengthRequired
 from conversation_service.exception_handler import failure_response
+from conversation_service.observability import tracing
 from conversation_service.observability.logs import request_id
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 _ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _API = ("/api/", "/internal/")
+_NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 _CONSOLE = "/admin/"
 
 
 class RequestId:
-    """Accept or make the id that ties an answer to its log lines, and always return it."""
+    """Accept or make the id that ties an answer to its log lines, and always return it.
+
+    Here a request begins, and with it the time that it may spend on neighbours.
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -35,7 +41,9 @@ class RequestId:
         sent = request.META.get("HTTP_X_REQUEST_ID", "")
         chosen = sent if _ACCEPTED_REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
         request_id.set(chosen)
-        response = self.get_response(request)
+        tracing.traceparent.set(tracing.accepted(request.META.get("HTTP_TRACEPARENT", "")))
+        with http.budget():
+            response = self.get_response(request)
         response.headers["X-Request-ID"] = chosen
         return response
 
@@ -56,7 +64,7 @@ class ApiPaths:
             if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
                 return failure_response(request, LengthRequired())
         response = self.get_response(request)
-        if isinstance(response, HttpResponse) and response.status_code != HTTPStatus.NO_CONTENT:
+        if isinstance(response, HttpResponse) and response.status_code not in _NO_BODY:
             response.headers.setdefault("Content-Length", str(len(response.content)))
         return response
 

@@ -1,13 +1,17 @@
-"""ETags that name versions, and the If-Match header (RFC 9110 section 13.1.1)."""
+"""ETags, and what clients ask by them (RFC 9110 section 13.1)."""
 
 import re
 from dataclasses import dataclass
+from hashlib import blake2b
+from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
+from django.http import HttpResponse
 from django.utils.translation import gettext_lazy as _
 from rest_framework.request import Request
 
+from conversation_service import rendering
 from conversation_service.errors import PreconditionRequired, ServiceError
 
 _ENTITY_TAGS = re.compile(r'\s*(?:W/)?"[^"\s]*"\s*(?:,\s*(?:W/)?"[^"\s]*"\s*)*')
@@ -32,6 +36,22 @@ class Versions:
 
 
 ANY_VERSION = Versions()
+
+
+def unless_known(request: Request, body: Any) -> HttpResponse:
+    """Return JSON with a weak ETag of its content, or 304 if the caller has just that.
+
+    Nobody may keep it for others, and everybody has to ask again.
+    """
+    content = rendering.dumps(body)
+    tag = f'W/"{blake2b(content, digest_size=12).hexdigest()}"'
+    known = re.findall(r'"[^"]*"', request.META.get("HTTP_IF_NONE_MATCH", ""))
+    response = HttpResponse(content, content_type="application/json")
+    if tag.removeprefix("W/") in known:
+        response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
+    response.headers["ETag"] = tag
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response
 
 
 def required_if_match(request: Request, client: str | None) -> Versions:

@@ -291,6 +291,14 @@ list_ = _operation(
     "between pages makes a page skip or repeat a row that did not itself move.",
     parameters=[
         ListParameters,
+        OpenApiParameter(
+            "If-None-Match",
+            OpenApiTypes.STR,
+            OpenApiParameter.HEADER,
+            description="The ETag of the page you have: 304 if it has not changed.",
+        ),
+        response_header("ETag", "Of the content of this page, weak.", 200, 304),
+        response_header("Cache-Control", "Always `private, no-cache`.", 200, 304),
         response_header("Link", "The pages on either side (RFC 8288), relative.", 200),
     ],
     responses={
@@ -315,6 +323,7 @@ list_ = _operation(
                 )
             ],
         ),
+        304: OpenApiResponse(description="You have this page."),
         **failures(ServiceError, InvalidCursor, PageTooDeep),
     },
 )

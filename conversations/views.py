@@ -4,6 +4,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
+from django.http import HttpResponse
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,7 +16,13 @@ from conversation_service.errors import ServiceError
 from conversation_service.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
 from conversation_service.origin import of_user
-from conversation_service.preconditions import Versions, etag, if_match, required_if_match
+from conversation_service.preconditions import (
+    Versions,
+    etag,
+    if_match,
+    required_if_match,
+    unless_known,
+)
 from conversations import aggregations, changes, documents, history, openapi, services, store
 from conversations.changes import Change
 from conversations.listing import Listing, Page
@@ -52,7 +59,7 @@ class ConversationViewSet(ViewSet):
     }
 
     @openapi.list_
-    def list(self, request: CallerRequest) -> Response:
+    def list(self, request: CallerRequest) -> HttpResponse:
         listing = Listing.parse(request.user.id, request.query_params)
         page = Page.of(listing, store.page(listing))
         total = store.count(listing) if listing.include_total else page.total(listing)
@@ -71,7 +78,10 @@ class ConversationViewSet(ViewSet):
                 "limit": listing.limit,
             },
         }
-        return Response(body, headers=_links(request, cursors))
+        response = unless_known(request, body)
+        if links := _links(request, cursors):
+            response.headers["Link"] = links
+        return response
 
     @openapi.create
     def create(self, request: CallerRequest) -> Response:
@@ -222,7 +232,7 @@ def _only(names: Sequence[str] | None, row: Document) -> dict[str, Any]:
     return whole if names is None else {"id": whole["id"]} | {name: whole[name] for name in names}
 
 
-def _links(request: Request, cursors: dict[str, str | None]) -> dict[str, str]:
+def _links(request: Request, cursors: dict[str, str | None]) -> str:
     """Return the Link header (RFC 8288) to the pages on either side."""
     kept = [(k, v) for k, v in request.query_params.items() if k not in {"cursor", "page"}]
     links = [
@@ -230,4 +240,4 @@ def _links(request: Request, cursors: dict[str, str | None]) -> dict[str, str]:
         for side, cursor in cursors.items()
         if cursor
     ]
-    return {"Link": ", ".join(links)} if links else {}
+    return ", ".join(links)

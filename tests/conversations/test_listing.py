@@ -186,6 +186,21 @@ def test_only_the_fields_that_were_asked_for(alice):
     assert body["conversations"] == [{"id": created["id"], "title": "x", "status": "active"}]
 
 
+def test_a_page_that_has_not_changed_is_not_sent_again(alice, five):
+    first = alice.get(PATH)
+    tag = first.headers["ETag"]
+
+    again = alice.get(PATH, headers={"If-None-Match": f'"other", {tag}'})
+    conversation(alice)
+    changed = alice.get(PATH, headers={"If-None-Match": tag})
+
+    assert tag.startswith('W/"')
+    assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag)
+    assert first.headers["Cache-Control"] == "private, no-cache"
+    assert changed.status_code == 200
+    assert changed.headers["ETag"] != tag
+
+
 @pytest.mark.parametrize(
     ("parameters", "code"),
     [
