@@ -2,11 +2,14 @@
 
 Loaded with `-p` rather than from conftest.py: pytest-django reads the settings, and they the
 environment, before any conftest. MONGODB_URL and REDIS_URL choose other servers.
+`python -m tests.servers COMMAND` runs any other command with the two.
 """
 
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -62,3 +65,9 @@ def remove_if_dead(folder: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError:  # in use, or being made or removed by another run
         return
+
+
+if __name__ == "__main__":
+    with ExitStack() as servers:
+        start(servers)
+        sys.exit(subprocess.call(sys.argv[1:]))

@@ -1,0 +1,81 @@
+# Two commands matter: `make run` and `make test`. Each first installs what it needs into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
+
+# Stamps: newer than the lock file whose packages .venv holds.
+LOCAL := .venv/.local
+DEVELOPMENT := .venv/.development
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format messages openapi lock
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(LOCAL) ## the whole service on this machine, with a MongoDB, a Valkey and demo data
+	@$(BIN)/python -m config.local
+
+test: $(DEVELOPMENT) ## all tests against real servers, with coverage
+	@rm -f .coverage .coverage.*
+	PYTHONDEVMODE=1 $(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+check: $(DEVELOPMENT) ## formatting, lint, types, layers, migrations, deployment settings
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy .
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.servers $(BIN)/python manage.py makemigrations --check --dry-run
+	@env $(PRODUCTION) $(BIN)/python manage.py check --deploy --fail-level WARNING
+
+# Good enough to be accepted, and of use to nobody.
+PRODUCTION := ENVIRONMENT=production ALLOWED_HOSTS=localhost MONGODB_URL=mongodb://localhost \
+	SECRET_KEY=$(shell head -c 48 /dev/urandom | base64) \
+	JWT_SECRET_KEY=$(shell head -c 48 /dev/urandom | base64)
+
+format: $(DEVELOPMENT) ## rewrite the code in the one format
+	$(BIN)/ruff check --quiet --fix-only .
+	$(BIN)/ruff format .
+
+messages: $(DEVELOPMENT) ## collect what is to be translated, and compile the translations
+	@for app in conversation_service conversations; do \
+		$(BIN)/pybabel --quiet extract --no-location --no-wrap \
+			--keyword gettext_lazy --output var/$$app.pot $$app && \
+		$(BIN)/pybabel --quiet update --no-fuzzy-matching --no-wrap --ignore-pot-creation-date --domain django \
+			--ignore-obsolete --input-file var/$$app.pot --output-dir $$app/locale && \
+		$(BIN)/pybabel --quiet compile --domain django --directory $$app/locale; \
+	done
+
+openapi: $(DEVELOPMENT) ## write docs/openapi.json
+	ENVIRONMENT=test $(BIN)/python manage.py spectacular --format openapi-json \
+		--validate --fail-on-warn --file docs/openapi.json
+
+lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
+	$(COMPILE) requirements/development.in --output-file requirements/development.txt
+	$(COMPILE) requirements/production.in --output-file requirements/production.txt \
+		--constraint requirements/development.txt
+	$(COMPILE) requirements/local.in --output-file requirements/local.txt \
+		--constraint requirements/development.txt
+
+$(DEVELOPMENT): requirements/development.txt | $(BIN)/python
+	@echo "Installing what development needs ..."
+	@$(PIP) -r requirements/development.txt
+	@touch $(DEVELOPMENT) $(LOCAL)
+
+# Part of development: where that is installed, there is nothing to do.
+$(LOCAL): requirements/local.txt | $(BIN)/python
+	@echo "Installing what running needs ..."
+	@$(PIP) -r requirements/local.txt
+	@touch $(LOCAL)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed. PYTHON=python3.12 make run chooses another."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make a virtual environment: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@rm -f $(LOCAL) $(DEVELOPMENT)

@@ -1,0 +1,185 @@
+"""`make run`: the whole service on one machine, with nothing to install or configure first.
+
+Starts MongoDB and Valkey unless MONGODB_URL and REDIS_URL name others, prepares the database,
+serves the API, and stops all it started, last started first, on Ctrl-C or SIGTERM.
+"""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.error import URLError
+
+from config.env import env, settings_module
+from conversation_service.embedded import process
+from conversation_service.embedded.mongod import mongod
+from conversation_service.embedded.process import CannotStart
+from conversation_service.embedded.valkey import valkey
+
+VAR = Path(env("VAR_DIR")).resolve()
+PORT = env("PORT")
+URL = f"http://127.0.0.1:{PORT}"
+START_S = 30.0
+STOP_S = 30.0  # gunicorn lets running requests finish for 25
+ANSWER_S = 5.0
+
+BANNER = """
+The Conversation Service is running; Ctrl-C stops it.
+
+  API      {url}/api/v1/conversations
+  Docs     {url}/api/docs
+  Console  {url}/admin/  (admin / admin)
+  MongoDB  {mongodb}
+  Valkey   {redis}
+
+Try it, as the user "demo":
+
+TOKEN={token}
+curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations
+curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations/summary
+curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations \\
+     -H "Content-Type: application/json" -d '{{"character_id": "luna", "title": "Hello"}}'
+"""
+
+
+# For gunicorn and for Django, where the environment does not say otherwise. With secrets that
+# everybody knows, this machine is far enough.
+DEFAULTS = {"HOST": "127.0.0.1", "ACCESS_LOG": "true", "DJANGO_SETTINGS_MODULE": settings_module()}
+
+
+def main() -> int:
+    process.die_with_parent()
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        with ExitStack() as started:
+            return run(started)
+    except CannotStart as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def stop(number: int, frame: Any) -> NoReturn:
+    """Unwind from wherever the launcher is. What has begun to stop is not interrupted again."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.write(1, f"\nStopping ({signal.Signals(number).name}) ...\n".encode())
+    sys.exit(0)
+
+
+def run(started: ExitStack) -> int:
+    if env("ENVIRONMENT") != "development":
+        raise CannotStart("This is for development only; unset ENVIRONMENT.")
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    started.enter_context(only_one())
+    require_port()
+    start_databases(started)
+    token = prepare_database()
+    web = started.enter_context(gunicorn())
+    print(
+        BANNER.format(
+            url=URL,
+            mongodb=env("MONGODB_URL"),
+            redis=env("REDIS_URL"),
+            token=token,
+        ),
+        flush=True,
+    )
+    return web.wait()
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Hold the lock of this folder. It vanishes with the process, however that ends."""
+    VAR.mkdir(parents=True, exist_ok=True)
+    with (VAR / "run.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            pid = lock.read()
+            raise CannotStart(
+                f"The service already runs in this folder, as process {pid}. "
+                f"Stop it with Ctrl-C over there, or with `kill {pid}`."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def require_port() -> None:
+    former = VAR / "gunicorn.pid"
+    process.wait_for_former(former, mark=f"--pid={former}", timeout_s=STOP_S)
+    if trouble := process.port_trouble(PORT, host=env("HOST")):
+        raise CannotStart(
+            f"Port {PORT} cannot be used: {trouble}. Choose another one with "
+            f"`PORT={PORT + 7} make run`."
+        )
+
+
+def start_databases(started: ExitStack) -> None:
+    if not env("MONGODB_URL"):
+        print("Starting MongoDB ...", flush=True)
+        wanted = env("EMBEDDED_MONGODB_PORT")
+        port = 0 if process.port_trouble(wanted) else wanted
+        server = mongod(VAR / "mongodb", port=port, binary=env("MONGOD_BIN"))
+        os.environ["MONGODB_URL"] = started.enter_context(server)
+    if not env("REDIS_URL"):
+        print("Starting Valkey ...", flush=True)
+        os.environ["REDIS_URL"] = started.enter_context(valkey(VAR / "valkey"))
+
+
+def prepare_database() -> str:
+    """Bring the database up to date and return a token of the user that owns the demo data."""
+    # Only now: it reads the settings, and they the environment.
+    from config.preparation import prepare  # noqa: PLC0415
+
+    print("Preparing the database ...", flush=True)
+    return prepare()
+
+
+@contextmanager
+def gunicorn() -> Iterator[subprocess.Popen[bytes]]:
+    print("Starting the API ...", flush=True)
+    web = process.start(
+        [
+            *(sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py"),
+            *(f"--pid={VAR / 'gunicorn.pid'}", "config.wsgi:application"),
+        ]
+    )
+    try:
+        wait_until_live(web)
+        yield web
+    finally:
+        process.stop(web, timeout_s=STOP_S)
+
+
+def wait_until_live(web: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while not is_live():
+        if web.poll() is not None:
+            raise CannotStart("The API did not start; its last words are above.")
+        if time.monotonic() > deadline:
+            raise CannotStart(f"The API did not answer within {START_S:.0f} seconds.")
+        time.sleep(0.05)
+
+
+def is_live() -> bool:
+    try:
+        with urllib.request.urlopen(f"{URL}/health/live", timeout=ANSWER_S):  # noqa: S310
+            return True
+    except URLError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

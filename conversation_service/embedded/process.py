@@ -1,0 +1,104 @@
+"""Child processes that do not outlive the process that started them."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+
+# Asks the kernel for a SIGTERM when the parent dies, then becomes the server. A small interpreter
+# rather than preexec_fn, which may deadlock when the parent has threads, and PyMongo starts some.
+MORTAL = f"""
+import ctypes, os, sys
+ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {int(signal.SIGTERM)})
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class CannotStart(Exception):
+    """A server did not start. The message says in one paragraph why, and what to do."""
+
+
+def start(command: list[str], *, output: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start a server in a session of its own, so that Ctrl-C reaches only whoever stops it.
+
+    On Linux it also gets SIGTERM when this process dies, however it dies. The kernel looks at the
+    thread that started it: call this from the main thread.
+    """
+    if sys.platform == "linux":
+        shim = [sys.executable, "-I", "-S", "-c", MORTAL, str(os.getpid())]
+        command = [*shim, *command]
+    if output is None:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
+    with output.open("wb") as stream:
+        return subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def stop(process: subprocess.Popen[bytes], *, timeout_s: float) -> None:
+    """Ask a server to stop, and kill it when it has not after so many seconds."""
+    process.terminate()
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def die_with_parent() -> None:
+    """Have the kernel send this process a SIGTERM when its parent dies. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+def wait_for_former(pid_file: Path, *, mark: str, timeout_s: float) -> None:
+    """Wait until a server that a killed launcher left behind has stopped, or raise CannotStart.
+
+    It is ours if `mark` is one of the words of its command line: process ids are used again.
+    """
+    deadline = time.monotonic() + timeout_s
+    while pid := _running(pid_file, mark):
+        if time.monotonic() > deadline:
+            raise CannotStart(
+                f"A server of an earlier run (process {pid}) does not stop. "
+                f"End it with `kill {pid}` and try again."
+            )
+        time.sleep(0.05)
+
+
+def _running(pid_file: Path, mark: str) -> int | None:
+    try:
+        pid = int(pid_file.read_text())
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return None
+    return pid if os.fsencode(mark) in words else None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_trouble(port: int, *, host: str = "127.0.0.1") -> str:
+    """Return why nothing can listen on a port, such as "Address already in use", or nothing."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""

@@ -1,0 +1,202 @@
+"""The real gunicorn with the real configuration, one worker, and an application that waits."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from conversation_service.embedded.process import free_port
+from tests.config.processes import environment
+
+HEAD_LIMIT_S = 0.5
+COMMAND = [
+    *(sys.executable, "-X", "dev", "-m", "gunicorn"),
+    *("-c", "config/gunicorn.conf.py", "tests.config.waiting_app:application"),
+]
+
+
+class Server:
+    def __init__(self, process: subprocess.Popen, port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+
+    def get(self, path: str, **options) -> requests.Response:
+        return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=10, **options)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+
+    def send(self, *pieces: bytes, pause_s: float = 0) -> bytes:
+        """Send the pieces with a pause before each, and return all that comes back."""
+        with self.connect() as client:
+            for piece in pieces:
+                time.sleep(pause_s)
+                client.sendall(piece)
+            return read(client)
+
+
+def read(client: socket.socket) -> bytes:
+    """Return everything up to the end of the connection."""
+    return b"".join(iter(lambda: client.recv(65_536), b""))
+
+
+@contextmanager
+def serving(log: Path, **changes: str) -> Iterator[Server]:
+    port = free_port()
+    settings = {
+        "DJANGO_SETTINGS_MODULE": "config.settings.test",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "WEB_CONCURRENCY": "1",
+        "CLIENT_HEAD_TIMEOUT_S": str(HEAD_LIMIT_S),
+        "CLIENT_BODY_TIMEOUT_S": "0.5",
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            COMMAND, env=environment(**settings | changes), stdout=output, stderr=output
+        )
+    try:
+        wait_until_ready(process, port, log)
+        yield Server(process, port, log)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def wait_until_ready(process: subprocess.Popen, port: int, log: Path) -> None:
+    for _ in range(200):
+        assert process.poll() is None, log.read_text()
+        try:
+            requests.get(f"http://127.0.0.1:{port}/", timeout=5)
+        except requests.ConnectionError:
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail(log.read_text())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("gunicorn") / "log") as server:
+        yield server
+
+
+def test_it_starts_without_a_warning(server):
+    assert "Warning" not in server.log.read_text()
+
+
+def test_one_worker_waits_for_many_at_once(server):
+    waits = ["/mongodb", "/valkey", "/neighbour"] * 15
+    with ThreadPoolExecutor(len(waits)) as pool:
+        started = time.monotonic()
+        answers = [pool.submit(server.get, f"{path}?s=1") for path in waits]
+        time.sleep(0.5)
+        asked = time.monotonic()
+        assert server.get("/").content == b"quick"
+        quick_s = time.monotonic() - asked
+        assert {answer.result().status_code for answer in answers} == {200}
+    assert time.monotonic() - started < 5  # one after the other: 45
+    assert quick_s < 0.5
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "code"),
+    [
+        (b"NONSENSE\r\n\r\n", 400, "VALIDATION_ERROR"),
+        (b"GET / HTTP/1.1\r\nBad Name: x\r\n\r\n", 400, "VALIDATION_ERROR"),
+        (
+            b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            400,
+            "VALIDATION_ERROR",
+        ),
+        (b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\n\r\n", 414, "URI_TOO_LONG"),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 9_000 + b"\r\n\r\n", 431, "HEADERS_TOO_LARGE"),
+        (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 65 + b"\r\n", 431, "HEADERS_TOO_LARGE"),
+        (b"GET / HTTP/1.1\r\nExpect: a miracle\r\n\r\n", 417, "EXPECTATION_FAILED"),
+    ],
+)
+def test_what_gunicorn_refuses_has_the_shape_of_every_failure(server, head, status, code):
+    answer_head, body = server.send(head).split(b"\r\n\r\n", 1)
+
+    answer = json.loads(body)
+    assert answer_head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/json" in answer_head
+    assert answer["status"] == status
+    assert answer["error"]["code"] == code
+    assert answer["error"].keys() == {
+        *("code", "type", "message", "details", "error_id", "request_id"),
+    }
+    assert answer["error"]["request_id"].encode() in answer_head
+
+
+def test_a_head_that_trickles_in_is_cut(server):
+    started = time.monotonic()
+
+    answer = server.send(b"GET / HTTP/1.1\r\n", b"A: 1\r\n", b"B: 2\r\n", pause_s=0.2)
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - started < 3
+
+
+def test_a_body_that_trickles_in_is_cut(server):
+    head = b"POST /body HTTP/1.1\r\nContent-Length: 100\r\n\r\n"
+
+    answer = server.send(head, b"a", b"b", pause_s=0.2)
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"REQUEST_TIMEOUT" in answer
+
+
+def test_a_client_that_says_nothing_is_let_go(server):
+    assert server.send() == b""
+
+
+def test_a_resting_connection_may_rest_for_longer_than_a_head_may_take(server):
+    with requests.Session() as session:
+        session.get(f"http://127.0.0.1:{server.port}/", timeout=5)
+        connection = next(iter(session.adapters["http://"].poolmanager.pools._container.values()))
+        time.sleep(HEAD_LIMIT_S + 0.2)
+        answer = session.get(f"http://127.0.0.1:{server.port}/", timeout=5)
+
+    assert answer.content == b"quick"
+    assert connection.num_connections == 1
+
+
+def test_an_answer_reaches_a_client_that_is_still_sending(server):
+    answer = requests.post(f"http://127.0.0.1:{server.port}/", data=b"x" * 900_000, timeout=5)
+
+    assert answer.content == b"quick"
+
+
+def test_a_stopping_server_finishes_what_runs_and_not_what_rests(tmp_path):
+    with serving(tmp_path / "log") as server, server.connect() as resting:
+        resting.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with ThreadPoolExecutor() as pool:
+            answer = pool.submit(server.get, "/sleep?s=1.5")
+            time.sleep(0.3)
+            started = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            assert answer.result().content == b"slept"
+
+        assert server.process.wait(10) == 0
+        assert time.monotonic() - started < 5
+        assert read(resting).endswith(b"quick")
+
+
+def test_a_worker_starts_without_mongodb(tmp_path):
+    nowhere = f"mongodb://127.0.0.1:{free_port()}/?replicaSet=rs0"
+
+    with serving(tmp_path / "log", MONGODB_URL=nowhere, MONGODB_TIMEOUT_MS="100") as server:
+        assert server.get("/").content == b"quick"
+
+    assert "MongoDB does not answer yet" in server.log.read_text()

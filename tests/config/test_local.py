@@ -1,0 +1,139 @@
+"""`python -m config.local` as a developer runs it, in a folder and on ports of its own."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conversation_service.embedded.process import free_port
+from tests.config.processes import environment, eventually, listening, mentioning
+
+COMMAND = [sys.executable, "-X", "dev", "-m", "config.local"]
+
+
+class Launcher:
+    def __init__(self, var: Path) -> None:
+        self.var = var
+        self.port = free_port()
+        self.log = var.with_name("log")
+        self.started: list[subprocess.Popen] = []
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        own = {
+            "ENVIRONMENT": "development",
+            "DJANGO_SETTINGS_MODULE": "config.settings.development",
+            "VAR_DIR": str(self.var),
+            "PORT": str(self.port),
+            "EMBEDDED_MONGODB_PORT": "0",
+            "WEB_CONCURRENCY": "1",
+            "MONGODB_URL": "",
+            "REDIS_URL": "",
+        }
+        return environment(**own | changes)
+
+    def start(self, **changes: str) -> subprocess.Popen:
+        with self.log.open("wb") as output:
+            process = subprocess.Popen(
+                COMMAND, env=self.environment(**changes), stdout=output, stderr=output
+            )
+        self.started.append(process)
+        return process
+
+    def stop(self) -> None:
+        for process in self.started:
+            process.terminate()
+            process.wait(20)
+
+    def fail(self, **changes: str) -> str:
+        """Run it where it must not start, and return what it says."""
+        done = subprocess.run(
+            COMMAND,
+            env=self.environment(**changes),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def says(self, text: str) -> bool:
+        assert self.started[-1].poll() is None, self.log.read_text()
+        return text in self.log.read_text()
+
+    def runs(self) -> bool:
+        return self.says("Ctrl-C stops it")
+
+    def curl(self, number: int) -> int:
+        """Run one of the curl lines that the banner proposes, and return the status."""
+        text = self.log.read_text().replace("\\\n", "")
+        token = next(line for line in text.splitlines() if line.startswith("TOKEN="))
+        lines = [line for line in text.splitlines() if line.startswith("curl")]
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"{token}; {lines[number]} -s -o /dev/null -w '%{{http_code}}'"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        return int(done.stdout)
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    launcher = Launcher(tmp_path / "var")
+    yield launcher
+    launcher.stop()
+
+
+def test_it_serves_until_it_is_told_to_stop_and_leaves_nothing_behind(launcher):
+    running = launcher.start()
+    eventually(launcher.runs)
+
+    assert [launcher.curl(number) for number in range(3)] == [200, 200, 201]
+    assert f"as process {running.pid}" in launcher.fail()
+
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(20) == 0
+    assert mentioning(launcher.var) == []
+    assert "Error" not in launcher.log.read_text()
+
+
+def test_it_starts_again_after_it_was_killed(launcher):
+    killed = launcher.start()
+    eventually(lambda: launcher.says("Listening at"))
+    killed.kill()
+    killed.wait()
+
+    launcher.start()
+    eventually(launcher.runs)
+
+    launcher.stop()
+    assert mentioning(launcher.var) == []
+
+
+def test_a_busy_port_is_named_before_anything_starts(launcher):
+    with listening() as busy:
+        port = busy.getsockname()[1]
+
+        message = launcher.fail(PORT=str(port))
+
+    assert f"Port {port} cannot be used: Address already in use" in message
+    assert "make run" in message
+    assert not (launcher.var / "mongodb").exists()
+
+
+def test_a_mongodb_that_does_not_answer_is_reported(launcher):
+    message = launcher.fail(
+        MONGODB_URL=f"mongodb://127.0.0.1:{free_port()}", MONGODB_TIMEOUT_MS="300"
+    )
+
+    assert "does not answer" in message
+    assert "MONGODB_URL" in message
+
+
+def test_it_is_for_development_only(launcher):
+    assert "development only" in launcher.fail(ENVIRONMENT="production")

@@ -1,0 +1,163 @@
+"""Each environment's settings, as a process that starts with them meets them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config.env import env
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "a-secret-of-more-than-thirty-two-bytes-and-than-fifty"
+FIT = {
+    "ENVIRONMENT": "production",
+    "SECRET_KEY": f"{SECRET}-1",
+    "JWT_SECRET_KEY": f"{SECRET}-2",
+    "MONGODB_URL": "mongodb://127.0.0.1:1/?replicaSet=rs0",
+    "ALLOWED_HOSTS": "console.example.org",
+}
+
+
+def manage(*arguments, **variables):
+    return python("manage.py", *arguments, **variables)
+
+
+def python(*arguments, **variables):
+    """Run Python in an environment of these variables only."""
+    path = {"PATH": os.environ["PATH"]}  # noqa: TID251
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=path | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+SHOW = """
+import os, sys
+from config.env import settings_module
+os.environ["DJANGO_SETTINGS_MODULE"] = settings_module()
+from django.conf import settings
+print(eval(sys.argv[1], {"settings": settings}))
+"""
+
+
+def load(expression="settings.DEBUG", **variables):
+    """Read the settings as a new process does, without Django's own start."""
+    return python("-c", SHOW, expression, **variables)
+
+
+def show(expression, **variables):
+    done = load(expression, **variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("environment", ["production", "staging"])
+def test_everything_unfit_is_named_at_once(environment):
+    done = load(ENVIRONMENT=environment, DEBUG="true", JWT_SECRET_KEY="dev-secret-key")
+
+    assert done.returncode != 0
+    for fault in [
+        "SECRET_KEY is not set.",
+        "JWT_SECRET_KEY is a published default.",
+        "MONGODB_URL is not set.",
+        "ALLOWED_HOSTS must name the hosts of the console.",
+        "DEBUG must be off.",
+    ]:
+        assert fault in done.stderr
+    assert "dev-secret-key" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "fault"),
+    [
+        ({"SECRET_KEY": "x" * 31}, "SECRET_KEY is shorter than 32 bytes."),
+        (
+            {"JWT_SECRET_KEY": "dev-secret-key-change-in-production-0123456789"},
+            "JWT_SECRET_KEY is a published default.",
+        ),
+        ({"JWT_JWKS_URL": "https://auth/jwks"}, "JWT_ALGORITHM is HS256, but"),
+        ({"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS must name"),
+    ],
+)
+def test_one_weakness_is_enough(variables, fault):
+    done = load(**(FIT | variables))
+
+    assert done.returncode != 0
+    assert fault in done.stderr
+
+
+def test_a_fit_production_passes_djangos_deployment_check():
+    done = manage("check", "--deploy", "--fail-level", "INFO", **FIT)
+
+    assert (done.returncode, done.stdout) == (
+        0,
+        "System check identified no issues (1 silenced).\n",
+    )
+
+
+def test_public_keys_need_no_shared_secret():
+    keys = {"JWT_JWKS_URL": "https://auth/jwks", "JWT_ALGORITHM": "RS256", "JWT_SECRET_KEY": ""}
+
+    assert load(**(FIT | keys)).returncode == 0
+
+
+def test_a_secret_may_come_from_a_file(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text(f"{SECRET}-from-a-file")
+    variables = FIT | {"SECRET_KEY_FILE": str(secret)}
+    del variables["SECRET_KEY"]
+
+    assert show("settings.SECRET_KEY", **variables) == f"{SECRET}-from-a-file"
+
+
+def test_an_unknown_environment_is_named():
+    done = load(ENVIRONMENT="prod")
+
+    assert "ENVIRONMENT is 'prod' and must be one of" in done.stderr
+
+
+def test_development_needs_nothing():
+    assert show("settings.JWT_ALGORITHM") == "HS256"
+    assert show("settings.DEBUG") == "True"
+    assert show("settings.DEBUG", DEBUG="false") == "False"
+
+
+def test_management_commands_have_no_time_limit():
+    code = "from django.conf import settings; print(settings.DATABASES['default']['OPTIONS'])"
+
+    done = manage("shell", "--no-imports", "-c", code, MONGODB_TIMEOUT_MS="5000")
+
+    assert "'timeoutMS': 0" in done.stdout
+
+
+def test_the_variables_of_the_old_guide_keep_their_names():
+    options = "settings.DATABASES['default']['OPTIONS']"
+    variables = {
+        "CONNECTION_POOL_MIN": "3",
+        "CONNECTION_POOL_MAX": "7",
+        "MONGODB_DATABASE": "other",
+    }
+
+    assert show(f"{options}['minPoolSize']", **variables) == "3"
+    assert show(f"{options}['maxPoolSize']", **variables) == "7"
+    assert show("settings.DATABASES['default']['NAME']", **variables) == "other"
+
+
+def test_the_example_names_every_variable_and_no_other():
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    named = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
+
+    assert sorted(named) == sorted(env.scheme)
+
+
+def test_the_example_is_good_for_development(tmp_path):
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+    assert manage("check", **dict(pairs)).returncode == 0

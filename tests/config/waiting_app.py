@@ -1,0 +1,60 @@
+"""A small application that waits in every way the service does. Served by test_gunicorn.py."""
+
+import time
+from urllib.parse import parse_qs
+
+import django
+import redis
+import requests
+
+from config.env import env
+from conversation_service.mongodb.connection import collection
+
+django.setup()
+valkey = redis.Redis.from_url(env("REDIS_URL"))
+
+
+def application(environ, start_response):
+    wait_s = float(parse_qs(environ["QUERY_STRING"]).get("s", ["0"])[0])
+    answer = ACTIONS[environ["PATH_INFO"]](environ, wait_s)
+    start_response("200 OK", [("Content-Length", str(len(answer)))])
+    return [answer]
+
+
+def nothing(environ, wait_s):
+    return b"quick"
+
+
+def sleep(environ, wait_s):
+    time.sleep(wait_s)
+    return b"slept"
+
+
+def wait_for_mongodb(environ, wait_s):
+    with collection("nothing_happens_here").watch(max_await_time_ms=int(wait_s * 1000)) as stream:
+        stream.try_next()
+    return b"waited"
+
+
+def wait_for_valkey(environ, wait_s):
+    valkey.blpop(["nothing_is_pushed_here"], timeout=wait_s)
+    return b"waited"
+
+
+def wait_for_neighbour(environ, wait_s):
+    port = environ["SERVER_PORT"]
+    return requests.get(f"http://127.0.0.1:{port}/sleep?s={wait_s}", timeout=10).content
+
+
+def read_body(environ, wait_s):
+    return environ["wsgi.input"].read()
+
+
+ACTIONS = {
+    "/": nothing,
+    "/sleep": sleep,
+    "/mongodb": wait_for_mongodb,
+    "/valkey": wait_for_valkey,
+    "/neighbour": wait_for_neighbour,
+    "/body": read_body,
+}
