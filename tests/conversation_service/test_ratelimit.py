@@ -1,0 +1,434 @@
+"""How many calls a person may make, counted in Redis and, without one, in the process."""
+
+import os
+import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Barrier
+from uuid import uuid4
+
+import pytest
+import time_machine
+from prometheus_client import REGISTRY
+from redis import Redis
+from rest_framework.test import APIClient
+
+from conversation_service import ratelimit
+from conversation_service.embedded import process, valkey
+from tests.factories import PATH, NewConversation, client_of, conversation, token
+
+RATE_HEADERS = {
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "RateLimit-Policy",
+    "RateLimit",
+}
+SUMMARY = f"{PATH}/summary"  # has no policy of its own
+WINDOW_S = 60
+
+
+@pytest.fixture(autouse=True)
+def limited(settings):
+    settings.RATE_LIMIT_ENABLED = True
+    settings.RATE_LIMIT_WINDOW_S = WINDOW_S
+
+
+@pytest.fixture
+def limits(settings):
+    def set_limits(**limits):
+        none = dict.fromkeys(settings.RATE_LIMITS, 0)
+        settings.RATE_LIMITS = none | limits
+
+    return set_limits
+
+
+@pytest.fixture
+def in_process(settings):
+    settings.REDIS_URL = ""
+
+
+@pytest.fixture(params=["in Redis", "in the process"])
+def counted(request, settings):
+    """Run a test both ways."""
+    if request.param == "in the process":
+        settings.REDIS_URL = ""
+
+
+@pytest.fixture
+def anybody():
+    """A client of somebody whom no test has counted yet."""
+    return client_of(f"u-{uuid4().hex}")
+
+
+def statuses(client, path, times):
+    return [client.get(path).status_code for _ in range(times)]
+
+
+def metric(name, **labels):
+    return REGISTRY.get_sample_value(name, labels) or 0
+
+
+def rates(response):
+    return {name: value for name, value in response.headers.items() if name in RATE_HEADERS}
+
+
+@pytest.mark.usefixtures("counted")
+def test_of_96_calls_at_once_exactly_as_many_pass_as_may(limits):
+    limits(list=20, all=50)
+    user = f"u-{uuid4().hex}"
+    start = Barrier(96)
+
+    def call(_):
+        client = client_of(user)
+        start.wait()
+        return client.get(PATH).status_code
+
+    with ThreadPoolExecutor(96) as threads:
+        answers = list(threads.map(call, range(96)))
+
+    assert (answers.count(200), answers.count(429)) == (20, 76)
+
+
+@pytest.mark.usefixtures("counted")
+def test_the_default_rates(anybody):
+    created = [anybody.post(PATH, NewConversation()) for _ in range(11)]
+    path = f"{PATH}/{created[0].json()['id']}"
+    patched = [anybody.patch(path, {"pinned": n % 2 == 0}).status_code for n in range(31)]
+    deleted = [anybody.delete(path).status_code for _ in range(21)]
+
+    assert [response.status_code for response in created] == [201] * 10 + [429]
+    assert patched == [200] * 30 + [429]
+    assert (deleted[0], deleted.count(429), deleted[-1]) == (200, 1, 429)
+    assert statuses(anybody, PATH, 41) == [200] * 40 + [429]
+    assert anybody.get(SUMMARY).status_code == 429
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_list_has_60_a_minute(anybody):
+    assert statuses(anybody, PATH, 61) == [200] * 60 + [429]
+
+
+@pytest.mark.usefixtures("counted")
+def test_every_way_to_change_a_conversation_is_a_patch(limits, anybody):
+    limits(patch=4)
+    path = f"{PATH}/{conversation(anybody)['id']}"
+
+    calls = [anybody.post(f"{path}/{name}") for name in ("archive", "restore", "pin", "unpin")]
+
+    assert [response.status_code for response in calls] == [200] * 4
+    assert anybody.patch(path, {"title": "More"}).status_code == 429
+
+
+@pytest.mark.usefixtures("counted")
+def test_users_do_not_share(limits, anybody):
+    limits(all=1)
+
+    assert statuses(anybody, SUMMARY, 2) == [200, 429]
+    assert client_of(f"u-{uuid4().hex}").get(SUMMARY).status_code == 200
+
+
+@pytest.mark.usefixtures("counted")
+def test_policies_do_not_share_but_the_one_for_all(limits, anybody):
+    limits(list=1, create=1, all=3)
+
+    assert anybody.get(PATH).status_code == 200
+    assert anybody.get(PATH).status_code == 429
+    assert anybody.post(PATH, NewConversation()).status_code == 201
+    assert statuses(anybody, SUMMARY, 2) == [200, 429]
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_refused_call_counts_for_the_metric_only(limits, anybody):
+    limits(list=1, all=3)
+    before = metric("rate_limited_total", policy="list")
+
+    assert statuses(anybody, PATH, 10) == [200] + [429] * 9
+    assert metric("rate_limited_total", policy="list") == before + 9
+    assert anybody.get(SUMMARY).headers["RateLimit"] == f'"all";r=1;t={WINDOW_S}'
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_failed_call_is_counted(limits, anybody):
+    limits(all=2)
+
+    assert anybody.get(f"{PATH}/x").headers["X-RateLimit-Remaining"] == "1"
+    assert anybody.put(PATH).headers["X-RateLimit-Remaining"] == "0"
+    assert anybody.get(f"{PATH}/x").status_code == 429
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_headers_of_an_answer(limits, anybody):
+    limits(list=60, all=100)
+
+    with time_machine.travel(1_800_000_000.25, tick=False) as traveller:
+        anybody = client_of(f"u-{uuid4().hex}")
+        first = anybody.get(PATH)
+        traveller.shift(9.5)
+        second = anybody.get(PATH)
+
+    assert rates(first) == {
+        "X-RateLimit-Limit": "60",
+        "X-RateLimit-Remaining": "59",
+        "X-RateLimit-Reset": "1800000061",
+        "RateLimit-Policy": '"list";q=60;w=60, "all";q=100;w=60',
+        "RateLimit": '"list";r=59;t=60',
+    }
+    assert rates(second) == rates(first) | {
+        "X-RateLimit-Remaining": "58",
+        "RateLimit": '"list";r=58;t=51',
+    }
+
+
+def test_the_headers_of_an_answer_by_the_clock_of_redis(limits, anybody):
+    limits(list=60, all=100)
+
+    before = time.time()
+    headers = rates(anybody.get(PATH))
+
+    assert before + 60 <= int(headers.pop("X-RateLimit-Reset")) <= time.time() + 61
+    assert headers == {
+        "X-RateLimit-Limit": "60",
+        "X-RateLimit-Remaining": "59",
+        "RateLimit-Policy": '"list";q=60;w=60, "all";q=100;w=60',
+        "RateLimit": '"list";r=59;t=60',
+    }
+
+
+@pytest.mark.usefixtures("counted")
+def test_the_headers_tell_of_the_policy_with_the_least_left(limits, anybody):
+    limits(list=3, all=4)
+
+    found = [anybody.get(path).headers["RateLimit"] for path in (SUMMARY, SUMMARY, PATH, PATH)]
+
+    assert [re.sub(";t=.*", "", field) for field in found] == [
+        '"all";r=3',
+        '"all";r=2',
+        '"all";r=1',
+        '"all";r=0',
+    ]
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_refusal_says_what_and_for_how_long(limits, anybody):
+    limits(list=1, all=5)
+    anybody.get(PATH)
+
+    response = anybody.get(PATH, headers={"Accept-Language": "es"})
+
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (429, "RATE_LIMIT_EXCEEDED")
+    assert error["type"] == "RateLimitError"
+    assert error["message"] == "Demasiadas peticiones en poco tiempo"
+    wait = int(response.headers["Retry-After"])
+    assert error["details"] == {
+        "policy": "list",
+        "limit": 1,
+        "window_s": WINDOW_S,
+        "retry_after_s": wait,
+    }
+    assert WINDOW_S - 5 < wait <= WINDOW_S
+    assert rates(response)["RateLimit"] == f'"list";r=0;t={wait}'
+    assert rates(response).keys() == RATE_HEADERS
+
+
+@pytest.mark.usefixtures("counted")
+def test_who_waits_as_long_as_told_may_go_on(limits, settings, anybody):
+    settings.RATE_LIMIT_WINDOW_S = 1
+    limits(list=2, all=9)
+
+    assert statuses(anybody, PATH, 2) == [200, 200]
+    refused = anybody.get(PATH)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+    time.sleep(1)
+    assert statuses(anybody, PATH, 2) == [200, 200]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_in_no_minute_are_there_more_calls_than_may_be(limits):
+    limits(list=3)
+    with time_machine.travel(1_800_000_000, tick=False) as traveller:
+        anybody = client_of(f"u-{uuid4().hex}")
+        assert statuses(anybody, PATH, 1) == [200]
+        traveller.shift(59)
+        assert statuses(anybody, PATH, 3) == [200, 200, 429]
+        traveller.shift(1)
+        assert statuses(anybody, PATH, 2) == [200, 429]
+        refused = anybody.get(PATH)
+        assert refused.headers["Retry-After"] == "59"
+        traveller.shift(58)
+        assert statuses(anybody, PATH, 1) == [429]
+        traveller.shift(1)
+        assert statuses(anybody, PATH, 3) == [200, 200, 429]
+
+
+def test_in_no_second_are_there_more_calls_than_redis_counts(limits, settings, anybody):
+    settings.RATE_LIMIT_WINDOW_S = 2
+    limits(list=2)
+
+    assert anybody.get(PATH).status_code == 200
+    time.sleep(1.5)
+    assert statuses(anybody, PATH, 2) == [200, 429]
+    time.sleep(0.6)
+    assert statuses(anybody, PATH, 2) == [200, 429]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_clock_that_is_set_back_locks_nobody_out(limits):
+    limits(list=1)
+    anybody = client_of(f"u-{uuid4().hex}")
+
+    with time_machine.travel(time.time() + 600, tick=False):
+        assert statuses(anybody, PATH, 2) == [200, 429]
+    assert statuses(anybody, PATH, 2) == [200, 429]
+
+
+def test_a_clock_of_redis_that_is_set_back_locks_nobody_out(limits, settings):
+    limits(list=1)
+    user = f"u-{uuid4().hex}"
+    with Redis.from_url(settings.REDIS_URL) as server:
+        server.rpush(f"ratelimit:{{{user}}}:list", int((time.time() + 600) * 1_000_000))
+
+    assert statuses(client_of(user), PATH, 2) == [200, 429]
+
+
+def test_keys_in_redis_vanish_by_themselves(limits, settings):
+    limits(list=2, all=9)
+    user = f"u-{uuid4().hex}"
+    client_of(user).get(PATH)
+
+    with Redis.from_url(settings.REDIS_URL) as server:
+        keys = sorted(server.scan_iter(f"*{user}*"))
+        lifetimes = [server.pttl(key) for key in keys]
+
+    assert keys == [f"ratelimit:{{{user}}}:{name}".encode() for name in ("all", "list")]
+    assert all(0 < lifetime <= WINDOW_S * 1000 for lifetime in lifetimes)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_process_forgets_those_it_has_not_seen_for_longest(limits, monkeypatch):
+    monkeypatch.setattr(ratelimit, "MAX_KEYS", 2)
+    limits(all=1)
+    first, second, third = (client_of(f"u-{uuid4().hex}") for _ in range(3))
+
+    assert statuses(first, SUMMARY, 2) == [200, 429]
+    for other in (second, third):
+        assert other.get(SUMMARY).status_code == 200
+    assert first.get(SUMMARY).status_code == 200
+
+
+@pytest.mark.usefixtures("counted")
+def test_no_limit_no_headers(settings, limits, anybody):
+    limits(all=1)
+    settings.RATE_LIMIT_ENABLED = False
+
+    answers = [anybody.get(PATH) for _ in range(3)]
+
+    assert [response.status_code for response in answers] == [200] * 3
+    assert rates(answers[-1]) == {}
+
+
+def test_a_limit_of_zero_is_none(limits, anybody):
+    limits(list=0, all=0)
+
+    assert rates(anybody.get(PATH)) == {}
+
+
+def test_who_is_no_user_has_no_limit(limits, client):
+    limits(all=1)
+    credential = token(sub="messages", token_type="service", scope="conversations:authorize")
+    service = APIClient(headers={"Authorization": f"Bearer {credential}"})
+
+    for free in ("/health/live", "/api/docs", "/admin/login/"):
+        answers = [client.get(free) for _ in range(2)]
+        assert [response.status_code for response in answers] == [200] * 2
+        assert rates(answers[-1]) == {}
+    question = {"user_id": "u-1", "ids": ["0" * 24]}
+    answers = [service.post("/internal/v1/authorize", question) for _ in range(2)]
+    assert [response.status_code for response in answers] == [200] * 2
+    assert rates(answers[-1]) == {}
+
+
+@pytest.mark.usefixtures("counted")
+def test_who_is_calling_is_judged_before_the_rate_and_all_else_after_it(limits, anybody, client):
+    limits(all=1)
+    assert anybody.get(SUMMARY).status_code == 200
+
+    assert client.get(PATH).status_code == 401
+    assert anybody.get(f"{PATH}/x").status_code == 429
+    assert anybody.post(PATH, {"nonsense": 1}).status_code == 429
+    assert anybody.put(PATH).status_code == 429
+
+
+@contextmanager
+def own_valkey(port, folder):
+    command = [valkey.find(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    server = process.start(command, output=folder / "valkey.log")
+    with Redis(port=port) as client:
+        while not valkey._answers(client):
+            time.sleep(0.02)
+    try:
+        yield server
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def port(settings):
+    port = process.free_port()
+    settings.REDIS_URL = f"redis://127.0.0.1:{port}/0"
+    return port
+
+
+def test_the_api_goes_on_when_redis_dies_and_counts_there_when_it_is_back(
+    limits, port, tmp_path, caplog, anybody
+):
+    limits(list=3)
+    with own_valkey(port, tmp_path):
+        assert statuses(anybody, PATH, 4) == [200] * 3 + [429]
+    before = metric("redis_unanswered_total")
+
+    started = time.monotonic()
+    assert statuses(anybody, PATH, 3) == [200] * 3
+    assert time.monotonic() - started < 1
+    assert metric("redis_unanswered_total") == before + 3
+    assert [r.message for r in caplog.records if r.name == "conversation_service.redis"] == [
+        "Redis does not answer, going on without it: ConnectionError"
+    ]
+
+    caplog.clear()
+    with own_valkey(port, tmp_path):
+        time.sleep(1)
+        assert statuses(anybody, PATH, 4) == [200] * 3 + [429]
+        assert metric("redis_unanswered_total") == before + 3
+    assert [r.message for r in caplog.records if r.name == "conversation_service.redis"] == [
+        "Redis answers again"
+    ]
+
+
+def test_without_redis_each_process_still_limits(limits, port, anybody):
+    limits(list=2)
+
+    assert statuses(anybody, PATH, 3) == [200, 200, 429]
+
+
+def test_a_redis_that_hangs_delays_one_call_a_second(limits, port, tmp_path, anybody):
+    limits(all=100)
+    with own_valkey(port, tmp_path) as server:
+        anybody.get(SUMMARY)
+        os.kill(server.pid, signal.SIGSTOP)
+        delays = []
+        for _ in range(10):
+            started = time.monotonic()
+            assert anybody.get(SUMMARY).status_code == 200
+            delays.append(time.monotonic() - started)
+        time.sleep(1)
+        started = time.monotonic()
+        assert anybody.get(SUMMARY).status_code == 200
+        delays.append(time.monotonic() - started)
+        os.kill(server.pid, signal.SIGCONT)
+
+    assert [delay > 0.1 for delay in delays] == [True, *[False] * 9, True]
