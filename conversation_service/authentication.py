@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from threading import Lock
 from typing import Any, cast
@@ -15,11 +16,14 @@ from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.exceptions import TokenBackendError, TokenBackendExpiredToken
 from rest_framework_simplejwt.tokens import Token
 
+from conversation_service import clock
+from conversation_service.clients import auth
 from conversation_service.errors import ServiceError, TokenExpired, TokenInvalid, TokenMissing
 from conversation_service.jwks import KeySet
 
 ALGORITHMS = {"HS256", "HS384", "HS512", "RS256", "ES256"}
 MAX_TOKEN_BYTES = 8 * 1024
+SERVICE_TOKEN_LIFE = timedelta(minutes=1)
 USER = "access"
 SERVICE = "service"
 
@@ -59,7 +63,12 @@ class UserAuthentication(BaseAuthentication):
         if claims.get("token_type", USER) != USER:
             raise _refused(TokenInvalid)
         subject = claims.get("sub")
-        return Caller(_caller_id(claims.get(settings.JWT_USER_ID_CLAIM, subject))), token
+        user_id = _caller_id(claims.get(settings.JWT_USER_ID_CLAIM, subject))
+        if settings.AUTH_REMOTE_VALIDATION and not auth.confirms(
+            token, user_id=user_id, expires_at=float(claims["exp"])
+        ):
+            raise _refused(TokenInvalid)
+        return Caller(user_id), token
 
 
 class ServiceAuthentication(BaseAuthentication):
@@ -72,6 +81,19 @@ class ServiceAuthentication(BaseAuthentication):
         if claims.get("token_type") != SERVICE or not isinstance(scope, str):
             raise _refused(TokenInvalid)
         return Caller(_caller_id(claims.get("sub")), SERVICE, frozenset(scope.split())), token
+
+
+def service_token(name: str, *scopes: str) -> str:
+    """Return a token that proves for SERVICE_TOKEN_LIFE that the caller is this service.
+
+    Signed with JWT_SECRET_KEY: where JWT_ALGORITHM leaves us only public keys, it raises
+    ImproperlyConfigured.
+    """
+    if not settings.JWT_ALGORITHM.startswith("HS"):
+        raise ImproperlyConfigured(f"With {settings.JWT_ALGORITHM} only the issuer can sign.")
+    now = clock.now()
+    claims = {"sub": name, "token_type": SERVICE, "scope": " ".join(scopes), "iat": now}
+    return token_backend().encode(claims | {"exp": now + SERVICE_TOKEN_LIFE})
 
 
 def token_backend() -> TokenBackend:

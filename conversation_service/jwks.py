@@ -1,6 +1,5 @@
 """The public keys with which the issuer of tokens signs, kept at hand (RFC 7517)."""
 
-import json
 import logging
 from contextlib import suppress
 from http import HTTPStatus
@@ -11,7 +10,7 @@ from typing import Any
 
 from jwt import PyJWK, PyJWTError
 
-from conversation_service import bounded_http
+from conversation_service.clients import http
 from conversation_service.errors import AuthUnavailable
 
 logger = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ class KeySet:
         try:
             self._latest = (_fetch(self._url, self._algorithm), started)
             failing = False
-        except (*bounded_http.GetFailed, RecursionError) as error:
+        except (http.NoAnswer, ValueError) as error:
             logger.warning("The keys that sign tokens could not be fetched: %r", error)
         finally:
             self._failing = failing
@@ -92,10 +91,10 @@ class KeySet:
 
 
 def _fetch(url: str, algorithm: str) -> Keys:
-    status, body = bounded_http.get(url, timeout_s=FETCH_S, limit=MAX_BYTES)
-    if status != HTTPStatus.OK:
-        raise ValueError(f"The answer was {status}")
-    keys = _usable(json.loads(body), algorithm)
+    answer = http.get(url, timeout_s=FETCH_S, limit=MAX_BYTES)
+    if answer.status != HTTPStatus.OK:
+        raise ValueError(f"The answer was {answer.status}")
+    keys = _usable(answer.json(), algorithm)
     if not keys:
         raise ValueError(f"There is no key for {algorithm}")
     return keys

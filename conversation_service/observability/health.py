@@ -22,7 +22,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from conversation_service import bounded_http, clock
+from conversation_service import clock
+from conversation_service.clients import http
 from conversation_service.errors import MethodNotAllowed
 from conversation_service.exception_handler import failure_response
 from conversation_service.mongodb.connection import database
@@ -49,13 +50,7 @@ class ProbeFailed(Exception):
     """The other side answered, and the answer is not good."""
 
 
-ANSWERED_BADLY = (
-    ProbeFailed,
-    PyMongoError,
-    DatabaseError,
-    RedisError,
-    *bounded_http.GetFailed,
-)
+ANSWERED_BADLY = (ProbeFailed, PyMongoError, DatabaseError, RedisError, http.NoAnswer)
 
 
 def safe_only(view: View) -> View:
@@ -214,6 +209,6 @@ def _neighbour(url: str) -> Probe | None:
 
 
 def _ask_neighbour(url: str) -> None:
-    status, _ = bounded_http.get(f"{url.rstrip('/')}/health", timeout_s=NEIGHBOUR_S, limit=0)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    answer = http.get(f"{url.rstrip('/')}/health", timeout_s=NEIGHBOUR_S, limit=0)
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise ProbeFailed

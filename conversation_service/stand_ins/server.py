@@ -1,0 +1,152 @@
+"""What the stand-ins share: routes, JSON, /health, and a switch that makes them misbehave."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import Any, Self
+
+SLOW_S = 2.0
+HANG_S = 60.0
+MODES = ("ok", "slow", "hang", "error", "nonsense")
+# Bodies are small here; a longer one is refused.
+MAX_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request: the groups of the route's pattern, the JSON object sent, the bearer token."""
+
+    path: dict[str, str]
+    body: dict[str, Any]
+    token: str
+
+
+Reply = tuple[HTTPStatus, Any]
+Respond = Callable[[Call], Reply]
+# (method, a pattern that the whole path must match, who responds)
+Route = tuple[str, str, Respond]
+
+
+class StandIn(ThreadingHTTPServer):
+    """A server on 127.0.0.1. `mode` is one of MODES and says how it behaves at the moment."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, name: str, port: int, routes: list[Route]) -> None:
+        self.name = name
+        self.mode = "ok"
+        self.routes = [
+            ("GET", "/health", self._health),
+            ("GET", "/switch", self._state),
+            ("PUT", "/switch", self._switch),
+            *routes,
+        ]
+        self.switched = Event()
+        super().__init__(("127.0.0.1", port), Handler)
+
+    def __enter__(self) -> Self:
+        Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.shutdown()
+        self.switched.set()  # those that hang
+        self.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def respond(self, method: str, path: str, call: Call) -> Reply:
+        known = False
+        for allowed, pattern, respond in self.routes:
+            if match := re.fullmatch(pattern, path):
+                known = True
+                if allowed == method:
+                    return respond(Call(match.groupdict(), call.body, call.token))
+        if known:
+            return HTTPStatus.METHOD_NOT_ALLOWED, {"detail": "Method not allowed"}
+        return HTTPStatus.NOT_FOUND, {"detail": "Not found"}
+
+    def _health(self, call: Call) -> Reply:
+        return HTTPStatus.OK, {"status": "healthy", "service": self.name}
+
+    def _state(self, call: Call) -> Reply:
+        return HTTPStatus.OK, {"mode": self.mode}
+
+    def _switch(self, call: Call) -> Reply:
+        mode = call.body.get("mode")
+        if mode not in MODES:
+            return HTTPStatus.UNPROCESSABLE_ENTITY, {"detail": f"mode is one of {', '.join(MODES)}"}
+        self.mode = mode
+        self.switched.set()
+        self.switched = Event()
+        return self._state(call)
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: StandIn
+    protocol_version = "HTTP/1.1"
+    timeout = HANG_S
+
+    def handle_any(self) -> None:
+        path = self.path.partition("?")[0]
+        try:
+            call = Call({}, self._body(), self._token())
+        except ValueError as error:
+            self._send(HTTPStatus.BAD_REQUEST, {"detail": str(error)})
+            return
+        if path != "/switch" and self._misbehaves():
+            return
+        self._send(*self.server.respond(self.command, path, call))
+
+    do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815
+
+    def _misbehaves(self) -> bool:
+        """Do as the switch says; return whether that was the answer."""
+        switched = self.server.switched
+        match self.server.mode:
+            case "slow":
+                switched.wait(SLOW_S)
+            case "hang":
+                switched.wait(HANG_S)
+                self.close_connection = True
+                return True
+            case "error":
+                self._send(HTTPStatus.INTERNAL_SERVER_ERROR, {"detail": "The switch says error"})
+                return True
+            case "nonsense":
+                self._send_bytes(HTTPStatus.OK, b"<html>It works!</html>", "text/html")
+                return True
+        return False
+
+    def _body(self) -> dict[str, Any]:
+        length = int(self.headers.get("Content-Length") or 0)
+        if not 0 <= length <= MAX_BYTES:
+            self.close_connection = True
+            raise ValueError(f"A body has {MAX_BYTES} bytes at most")
+        body = json.loads(self.rfile.read(length) or b"{}")
+        if not isinstance(body, dict):
+            raise ValueError("The body is a JSON object")
+        return body
+
+    def _token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+    def _send(self, status: HTTPStatus, body: Any) -> None:
+        self._send_bytes(status, json.dumps(body).encode(), "application/json")
+
+    def _send_bytes(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *message: Any) -> None:
+        """Leave the terminal to the service itself."""

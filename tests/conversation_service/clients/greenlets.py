@@ -1,0 +1,72 @@
+"""Run by test_gevent.py in a process of its own, as gevent patches a process as a whole."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+
+import django  # noqa: E402
+import gevent  # noqa: E402
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings.test"  # noqa: TID251
+django.setup()
+
+from django.conf import settings  # noqa: E402
+
+from conversation_service.clients import characters, http  # noqa: E402
+from tests.conversation_service import loopback  # noqa: E402
+from tests.conversation_service.clients.conftest import BUDGET_S, NAMES, options  # noqa: E402
+from tests.conversation_service.clients.misbehaviour import WAYS  # noqa: E402
+
+QUESTIONS = 30
+
+
+def ask(name: str) -> str:
+    try:
+        return str(http.neighbour(name).ask("/x", http.Answer.json))
+    except http.NoAnswer:
+        return "no answer"
+
+
+def ask_at_once(address: str, *, threshold: int = QUESTIONS) -> tuple[set[str], float]:
+    settings.AUTH_SERVICE_URL = f"http://{address}"
+    settings.NEIGHBOURS["AUTH"] = options(breaker_threshold=threshold)
+    started = time.monotonic()
+    asking = [gevent.spawn(ask, "AUTH") for _ in range(QUESTIONS)]
+    gevent.joinall(asking, raise_error=True)
+    return {str(greenlet.value) for greenlet in asking}, time.monotonic() - started
+
+
+def others_go_on() -> None:
+    """Fail if anything blocks the whole process rather than one greenlet."""
+    while True:
+        started = time.monotonic()
+        gevent.sleep(0.01)
+        if time.monotonic() - started > 0.3:
+            sys.exit("the process was blocked")
+
+
+def main() -> None:
+    settings.NEIGHBOUR_BUDGET_S = BUDGET_S
+    settings.NEIGHBOURS = {name: options() for name in NAMES}
+    settings.REDIS_URL = ""
+    watching = gevent.spawn(others_go_on)
+    for way in ("hangs", "trickles headers", "trickles its body", "resets", "is no JSON"):
+        with loopback.serving(WAYS[way]) as address:
+            outcomes, took_s = ask_at_once(address)
+        assert outcomes == {"no answer"}, (way, outcomes)
+        assert took_s < BUDGET_S * 1.1 + 0.3, (way, took_s)
+
+    luna = b'{"id": "luna", "name": "Luna", "description": ""}'
+    with loopback.serving(loopback.answer(luna)) as address:
+        settings.CHARACTERS_SERVICE_URL = f"http://{address}"
+        found = [gevent.spawn(characters.get, "luna") for _ in range(QUESTIONS)]
+        gevent.joinall(found, raise_error=True)
+    assert {greenlet.value for greenlet in found} == {characters.Character("luna", "Luna", "")}
+    assert not watching.dead
+
+
+main()

@@ -1,0 +1,209 @@
+"""With AUTH_REMOTE_VALIDATION a good signature is not enough: Auth must confirm the token."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import jwt
+import pytest
+from django.conf import settings as current
+from django.urls import path
+from rest_framework.response import Response
+from rest_framework.test import APIClient
+from rest_framework.views import APIView
+
+from conversation_service.clients import memory
+from tests.conversation_service import loopback
+from tests.conversation_service.clients.misbehaviour import WAYS
+
+pytestmark = pytest.mark.urls(__name__)
+
+INVALID = (401, "AUTH_TOKEN_INVALID")
+UNAVAILABLE = (503, "AUTH_UNAVAILABLE")
+WELCOME = (200, None)
+NO = loopback.answer(status="401 Unauthorized")
+
+
+class WhoAmI(APIView):
+    def get(self, request):
+        return Response({"id": request.user.id})
+
+
+urlpatterns = [path("api/v1/me", WhoAmI.as_view())]
+
+
+@pytest.fixture(autouse=True)
+def _remote(settings):
+    settings.AUTH_REMOTE_VALIDATION = True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the memory, which can be put forward."""
+    clock = SimpleNamespace(ahead_s=0.0)
+    monkeypatch.setattr(memory, "time", lambda: time.time() + clock.ahead_s)
+    return clock
+
+
+def token(**claims) -> str:
+    payload = {"user_id": "u-1", "exp": int(time.time()) + 600} | claims
+    return jwt.encode(payload, current.JWT_SECRET_KEY, "HS256")
+
+
+def send(value: str):
+    return APIClient().get("/api/v1/me", headers={"Authorization": f"Bearer {value}"})
+
+
+def outcome(response) -> tuple[int, str | None]:
+    return response.status_code, response.json().get("error", {}).get("code")
+
+
+def says(**body) -> loopback.Talk:
+    return loopback.answer(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("body", [{"user_id": "u-1"}, {"id": "u-1"}, {"sub": "u-1", "x": 1}])
+def test_a_confirmed_token_is_good(neighbour, body):
+    neighbour.talk = says(**body)
+    value = token()
+
+    assert outcome(send(value)) == WELCOME
+    assert "/api/v1/auth/validate HTTP" in neighbour.asked[0]
+    assert f"\r\nAuthorization: Bearer {value}\r\n" in neighbour.asked[0]
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_a_revoked_token_is_refused(neighbour, status):
+    neighbour.talk = loopback.answer(status=status)
+
+    response = send(token())
+
+    assert outcome(response) == INVALID
+    assert 'error="invalid_token"' in response.headers["WWW-Authenticate"]
+
+
+def test_a_token_of_somebody_else_is_refused(neighbour):
+    neighbour.talk = says(user_id="u-2")
+
+    assert outcome(send(token())) == INVALID
+
+
+def test_auth_is_not_asked_about_tokens_that_are_bad_anyway(neighbour):
+    assert outcome(send(token(exp=1))) == (401, "AUTH_TOKEN_EXPIRED")
+    assert neighbour.asked == []
+
+
+def test_auth_is_not_asked_by_default(neighbour, settings):
+    settings.AUTH_REMOTE_VALIDATION = False
+
+    assert outcome(send(token())) == WELCOME
+    assert neighbour.asked == []
+
+
+def test_a_yes_is_believed_for_a_while(neighbour, clock, settings):
+    settings.AUTH_CACHE_TTL = 60
+    neighbour.talk = says(user_id="u-1")
+    value = token()
+    send(value)
+    neighbour.talk = NO
+
+    clock.ahead_s = 58
+    assert outcome(send(value)) == WELCOME
+    clock.ahead_s = 61
+    assert outcome(send(value)) == INVALID
+
+
+def test_a_yes_is_not_believed_past_the_token_s_end(neighbour, clock, settings):
+    settings.AUTH_CACHE_TTL = 3_600
+    settings.JWT_LEEWAY_S = 600
+    neighbour.talk = says(user_id="u-1")
+    value = token(exp=int(time.time()) + 20)
+    send(value)
+    neighbour.talk = NO
+
+    clock.ahead_s = 18
+    assert outcome(send(value)) == WELCOME
+    clock.ahead_s = 21
+    assert outcome(send(value)) == INVALID
+
+
+def test_a_no_is_believed_for_ten_seconds(neighbour, clock):
+    neighbour.talk = NO
+    value = token()
+    send(value)
+    neighbour.talk = says(user_id="u-1")
+
+    clock.ahead_s = 8
+    assert outcome(send(value)) == INVALID
+    clock.ahead_s = 11
+    assert outcome(send(value)) == WELCOME
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        *WAYS.values(),
+        says(),
+        says(user_id=7),
+        says(user_id=None),
+        loopback.answer(status="404 Not Found"),
+    ],
+)
+def test_without_auth_nobody_gets_in(neighbour, talk):
+    neighbour.talk = talk
+
+    response = send(token())
+
+    assert outcome(response) == UNAVAILABLE
+    assert response.headers["Retry-After"] == "1"
+
+
+def test_without_auth_the_signature_may_do(neighbour, settings, caplog):
+    settings.AUTH_FAIL_MODE = "open"
+    neighbour.talk = WAYS["has a bug"]
+
+    assert outcome(send(token())) == WELCOME
+    assert "accepted by its signature alone" in caplog.text
+
+
+def test_a_known_yes_will_do_while_auth_is_down(neighbour):
+    neighbour.talk = says(user_id="u-1")
+    value = token()
+    send(value)
+    neighbour.talk = WAYS["hangs"]
+
+    assert outcome(send(value)) == WELCOME
+
+
+def test_an_expired_yes_will_not_do_while_auth_is_down(neighbour, clock):
+    neighbour.talk = says(user_id="u-1")
+    value = token()
+    send(value)
+    neighbour.talk = WAYS["has a bug"]
+
+    clock.ahead_s = 61
+    assert outcome(send(value)) == UNAVAILABLE
+
+
+def test_a_fail_mode_of_a_no_leaves_it_a_no(neighbour, settings):
+    settings.AUTH_FAIL_MODE = "open"
+    neighbour.talk = NO
+
+    assert outcome(send(token())) == INVALID
+
+
+def test_an_unknown_fail_mode_stops_the_start():
+    done = subprocess.run(
+        [sys.executable, "-c", "import config.settings.base"],
+        cwd=Path(__file__).resolve().parents[3],
+        env=os.environ | {"AUTH_FAIL_MODE": "ajar"},  # noqa: TID251
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "AUTH_FAIL_MODE is 'ajar': say closed or open." in done.stderr

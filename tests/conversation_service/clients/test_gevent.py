@@ -1,0 +1,20 @@
+"""In the worker a question is a matter of greenlets, and keeps its time there too."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_under_gevent_the_time_is_kept_and_nothing_blocks():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.conversation_service.clients.greenlets"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]

@@ -1,0 +1,414 @@
+"""Nothing on the other side can prolong a question, and a neighbour that fails is spared."""
+
+import json
+import socket
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from threading import enumerate as threads
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from django.urls import path
+from rest_framework.response import Response
+from rest_framework.test import APIClient
+from rest_framework.views import APIView
+
+from conversation_service.clients import http
+from tests.conversation_service import loopback
+from tests.conversation_service.clients.conftest import (
+    BUDGET_S,
+    RECOVERY_S,
+    THRESHOLD,
+    options,
+)
+from tests.conversation_service.clients.misbehaviour import WAYS
+
+pytestmark = pytest.mark.urls(__name__)
+
+# A tenth of the budget, and what a busy machine needs to wake somebody up.
+AT_MOST_S = BUDGET_S * 1.1 + 0.15
+
+
+class Ask(APIView):
+    authentication_classes = []
+    permission_classes = []
+
+    def get(self, request):
+        return Response({"times": [outcome() for _ in range(2)]})
+
+
+urlpatterns = [path("api/v1/ask", Ask.as_view())]
+
+
+def ask():
+    return http.neighbour("AUTH").ask("/x", http.Answer.json)
+
+
+def breaker():
+    return http.neighbour("AUTH").breaker
+
+
+def outcome() -> str:
+    try:
+        ask()
+    except http.NoAnswer as error:
+        return type(error).__name__
+    return "answered"
+
+
+def timed(call) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 3
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def exchanges() -> list[str]:
+    return [thread.name for thread in threads() if thread.name == "exchange"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_answer_comes_within_the_budget_and_opens_the_breaker(neighbour, way):
+    neighbour.talk = WAYS[way]
+
+    for number in range(1, THRESHOLD + 1):
+        assert breaker().state == "closed"
+        started = time.monotonic()
+        with pytest.raises(http.NoAnswer):
+            ask()
+        assert time.monotonic() - started < AT_MOST_S
+        assert len(neighbour.asked) == number
+    assert breaker().state == "open"
+    wait_until(lambda: not exchanges())
+
+
+def test_a_refused_connection_opens_the_breaker(neighbour, settings):
+    settings.AUTH_SERVICE_URL = f"http://{loopback.closed_port()}"
+
+    for _ in range(THRESHOLD):
+        assert timed(outcome) < 0.1
+    assert breaker().state == "open"
+
+
+def test_an_open_breaker_spares_the_neighbour_until_it_has_recovered(neighbour):
+    neighbour.talk = WAYS["has a bug"]
+    for _ in range(THRESHOLD):
+        outcome()
+
+    with pytest.raises(http.NoAnswer) as spared:
+        ask()
+    assert 0 < spared.value.retry_after_s <= RECOVERY_S
+    assert len(neighbour.asked) == THRESHOLD
+
+    neighbour.talk = loopback.answer(b"[1]")
+    time.sleep(RECOVERY_S)
+    assert ask() == [1]
+    assert breaker().state == "closed"
+
+
+def test_one_question_tries_whether_the_neighbour_has_recovered(neighbour):
+    neighbour.talk = WAYS["has a bug"]
+    for _ in range(THRESHOLD):
+        outcome()
+    asked = len(neighbour.asked)
+    neighbour.talk = WAYS["hangs"]
+    time.sleep(RECOVERY_S)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: outcome(), range(8)))
+
+    assert len(neighbour.asked) == asked + 1
+    assert breaker().state == "open"
+
+
+def test_questions_are_asked_at_the_same_time(neighbour):
+    """The lock of pybreaker would have them queue."""
+
+    def slowly(channel) -> None:
+        time.sleep(0.1)
+        loopback.reply(channel, b"[1]")
+
+    neighbour.talk = slowly
+
+    with ThreadPoolExecutor(20) as pool:
+        started = time.monotonic()
+        answers = list(pool.map(lambda _: ask(), range(20)))
+
+    assert answers == [[1]] * 20
+    assert time.monotonic() - started < 0.4
+
+
+@pytest.mark.parametrize(
+    "status", ["401 Unauthorized", "403 Forbidden", "404 Not Found", "422 Unprocessable Entity"]
+)
+def test_a_no_is_an_answer(neighbour, status):
+    neighbour.talk = loopback.answer(b"[0]", status=status)
+
+    for _ in range(THRESHOLD + 1):
+        assert ask() == [0]
+    assert breaker().state == "closed"
+
+
+def test_a_refusal_is_no_failure(neighbour, settings):
+    settings.NEIGHBOURS = {"AUTH": options(retries=2)}
+
+    def refuse(answer):
+        raise http.Refused("no")
+
+    for _ in range(THRESHOLD + 1):
+        with pytest.raises(http.Refused):
+            http.neighbour("AUTH").ask("/x", refuse)
+
+    assert len(neighbour.asked) == THRESHOLD + 1  # none of them twice
+    assert breaker().state == "closed"
+
+
+def test_a_failure_is_tried_again(neighbour, settings):
+    settings.NEIGHBOURS = {"AUTH": options(retries=2)}
+    talks = iter([WAYS["has a bug"], WAYS["resets"], loopback.answer(b"[1]")])
+
+    def each_in_turn(channel) -> None:
+        next(talks)(channel)
+
+    neighbour.talk = each_in_turn
+
+    assert ask() == [1]
+    assert len(neighbour.asked) == 3
+
+
+@pytest.mark.parametrize("way", ["has a bug", "hangs", "trickles headers"])
+def test_retries_share_the_budget(neighbour, settings, way):
+    settings.NEIGHBOURS = {"AUTH": options(retries=50, read_timeout_s=0.1)}
+    neighbour.talk = WAYS[way]
+
+    assert timed(outcome) < AT_MOST_S
+    assert breaker().state == "closed"  # one question, one failure
+
+
+def test_one_request_has_one_budget(neighbour):
+    neighbour.talk = WAYS["trickles headers"]
+
+    started = time.monotonic()
+    response = APIClient().get("/api/v1/ask")
+
+    assert time.monotonic() - started < AT_MOST_S
+    assert response.json() == {"times": ["NoAnswer", "NoAnswer"]}
+    assert len(neighbour.asked) == 1
+    assert timed(outcome) > BUDGET_S * 0.9  # outside of a request each question has its own
+
+
+def test_ids_of_the_request_are_passed_on(neighbour):
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    APIClient().get("/api/v1/ask", headers={"X-Request-ID": "r-1", "traceparent": trace})
+
+    assert "\r\nX-Request-ID: r-1\r\n" in neighbour.asked[0]
+    assert f"\r\ntraceparent: {trace}\r\n" in neighbour.asked[0]
+
+
+def test_what_is_no_trace_is_not_passed_on(neighbour):
+    APIClient().get("/api/v1/ask", headers={"traceparent": "00-x"})
+
+    assert "traceparent" not in neighbour.asked[0]
+
+
+def test_connections_are_kept(neighbour):
+    def twice(channel) -> None:
+        loopback.reply(channel, b"[1]")
+        loopback.reply(channel, b"[2]")
+
+    neighbour.talk = twice
+
+    assert [ask(), ask()] == [[1], [2]]
+    assert len(neighbour.asked) == 1  # connections, that is
+
+
+def test_a_kept_connection_is_cut_as_well(neighbour):
+    def once_then_trickle(channel) -> None:
+        loopback.reply(channel, b"[1]")
+        channel.recv(65_536)
+        loopback.trickle(channel)
+
+    neighbour.talk = once_then_trickle
+    ask()
+
+    assert timed(outcome) < AT_MOST_S
+    wait_until(lambda: not exchanges())
+
+
+def test_a_name_that_is_looked_up_for_long_costs_no_more(neighbour, monkeypatch):
+    look_up = socket.getaddrinfo
+
+    def slowly(*arguments):
+        time.sleep(0.6)
+        return look_up(*arguments)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+
+    assert timed(outcome) < AT_MOST_S
+    wait_until(lambda: not exchanges())
+    assert neighbour.asked == []  # nobody was waiting any more
+
+
+def test_the_number_of_questions_under_way_is_bounded(neighbour, monkeypatch):
+    monkeypatch.setattr(http, "MOST_EXCHANGES", 2)
+    neighbour.talk = WAYS["hangs"]
+
+    with ThreadPoolExecutor(5) as pool:
+        started = time.monotonic()
+        outcomes = list(pool.map(lambda _: outcome(), range(5)))
+
+    assert outcomes == ["NoAnswer"] * 5
+    assert time.monotonic() - started < AT_MOST_S
+    assert len(neighbour.asked) < 5
+
+
+def test_cookies_are_not_kept(neighbour):
+    neighbour.talk = loopback.answer(headers="Set-Cookie: a=b; Path=/\r\n")
+
+    ask()
+    ask()
+
+    assert "Cookie" not in neighbour.asked[1]
+
+
+def get(address: str, *, scheme: str = "http", limit: int = 100) -> http.Answer:
+    return http.get(f"{scheme}://{address}/x?y=1", timeout_s=0.3, limit=limit)
+
+
+def test_status_and_body_come_back():
+    with loopback.serving(loopback.answer(b"gone", status="410 Gone")) as address:
+        assert get(address) == http.Answer(410, b"gone")
+
+
+def test_path_and_query_are_sent():
+    lines = []
+
+    with loopback.serving(lambda channel: lines.append(loopback.reply(channel, b""))) as address:
+        get(address)
+
+    assert lines == ["GET /x?y=1 HTTP/1.1"]
+
+
+def test_a_body_above_the_limit_is_refused():
+    with (
+        loopback.serving(loopback.answer(b"x" * 101)) as address,
+        pytest.raises(http.NoAnswer, match="more than 100 bytes"),
+    ):
+        get(address)
+
+
+def test_without_a_limit_the_body_is_not_waited_for():
+    with loopback.serving(WAYS["trickles its body"]) as address:
+        assert get(address, limit=0) == http.Answer(200, b"")
+
+
+@pytest.fixture
+def certificate(tmp_path, monkeypatch):
+    """A certificate for 127.0.0.1, which this process trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    forget_whom_we_trust()
+    yield path
+    forget_whom_we_trust()
+
+
+def forget_whom_we_trust() -> None:
+    http._tls.cache_clear()
+    http._session.cache_clear()
+
+
+def secured(certificate, talk: loopback.Talk) -> loopback.Talk:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def talk_secured(channel):
+        with context.wrap_socket(channel, server_side=True) as encrypted:
+            talk(encrypted)
+
+    return talk_secured
+
+
+@pytest.mark.parametrize("way", ["hangs", "trickles headers", "trickles its body"])
+def test_the_time_is_kept_under_tls(certificate, way):
+    with loopback.serving(secured(certificate, WAYS[way])) as address:
+        started = time.monotonic()
+        with pytest.raises(http.NoAnswer):
+            get(address, scheme="https", limit=1_000_000)
+
+        assert time.monotonic() - started < 0.6
+        wait_until(lambda: not exchanges())
+
+
+def test_the_time_is_kept_while_shaking_hands(certificate):
+    with loopback.serving(loopback.silence) as address:
+        started = time.monotonic()
+        with pytest.raises(http.NoAnswer):
+            get(address, scheme="https")
+
+        assert time.monotonic() - started < 0.6
+        wait_until(lambda: not exchanges())
+
+
+def test_a_trusted_certificate_is_accepted(certificate):
+    with loopback.serving(secured(certificate, loopback.answer(b"ok"))) as address:
+        assert get(address, scheme="https") == http.Answer(200, b"ok")
+
+
+def test_a_certificate_for_another_name_is_refused(certificate):
+    with (
+        loopback.serving(secured(certificate, loopback.answer(b"ok"))) as address,
+        pytest.raises(http.NoAnswer, match="SSLError"),
+    ):
+        get(address.replace("127.0.0.1", "localhost"), scheme="https")
+
+
+def test_an_untrusted_certificate_is_refused(certificate, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    forget_whom_we_trust()
+
+    with (
+        loopback.serving(secured(certificate, loopback.answer(b"ok"))) as address,
+        pytest.raises(http.NoAnswer, match="SSLError"),
+    ):
+        get(address, scheme="https")
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1", "http://", "http://a..b/", ""])
+def test_what_is_no_address_gives_no_answer(url):
+    with pytest.raises(http.NoAnswer):
+        http.get(url, timeout_s=0.3, limit=0)
+
+
+def test_json_is_checked():
+    with pytest.raises(http.NoAnswer):
+        http.Answer(200, b"\xff").json()
+    assert http.Answer(200, json.dumps({"a": [1]}).encode()).json() == {"a": [1]}

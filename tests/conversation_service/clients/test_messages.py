@@ -1,0 +1,98 @@
+"""Message tells what was said in a conversation, to a service that it knows."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from conversation_service.authentication import token_backend
+from conversation_service.clients import http, messages
+from conversation_service.clients.messages import Stats
+from tests.conversation_service import loopback
+
+CONVERSATION = "507f1f77bcf86cd799439014"
+STATS = {
+    "message_count": 15,
+    "total_tokens": 1250,
+    "total_input_tokens": 600,
+    "total_output_tokens": 650,
+    "first_message_at": "2026-01-15T15:00:00.000Z",
+    "last_message_at": None,
+}
+
+
+def says(body) -> loopback.Talk:
+    return loopback.answer(json.dumps(body).encode())
+
+
+def test_the_numbers_of_a_conversation(neighbour):
+    neighbour.talk = says(STATS)
+
+    assert messages.stats(CONVERSATION) == Stats(
+        message_count=15,
+        total_tokens=1250,
+        total_input_tokens=600,
+        total_output_tokens=650,
+        first_message_at=datetime(2026, 1, 15, 15, tzinfo=UTC),
+        last_message_at=None,
+    )
+    assert f"/api/v1/conversations/{CONVERSATION}/stats HTTP" in neighbour.asked[0]
+
+
+def test_message_is_told_which_service_asks(neighbour):
+    neighbour.talk = says(STATS)
+
+    messages.stats(CONVERSATION)
+
+    _, _, token = neighbour.asked[0].partition("Authorization: Bearer ")
+    claims = token_backend().decode(token.split("\r\n")[0])
+    assert (claims["sub"], claims["token_type"]) == ("conversation-service", "service")
+
+
+def test_message_may_not_know_a_conversation(neighbour):
+    neighbour.talk = loopback.answer(status="404 Not Found")
+
+    assert messages.stats(CONVERSATION) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"message_count": -1},
+        {"message_count": True},
+        {"message_count": 2**63},
+        {"total_tokens": "7"},
+        {"total_input_tokens": 1.5},
+        {"total_output_tokens": None},
+        {"first_message_at": "2026-01-15T15:00:00"},
+        {"last_message_at": "yesterday"},
+        {"last_message_at": 1768489200},
+    ],
+)
+def test_nonsense_gives_no_numbers(neighbour, changed):
+    neighbour.talk = says(STATS | changed)
+
+    with pytest.raises(http.NoAnswer):
+        messages.stats(CONVERSATION)
+
+
+def test_a_list_gives_no_numbers(neighbour):
+    neighbour.talk = says([STATS])
+
+    with pytest.raises(http.NoAnswer):
+        messages.stats(CONVERSATION)
+
+
+def test_message_may_refuse(neighbour):
+    neighbour.talk = loopback.answer(status="403 Forbidden")
+
+    with pytest.raises(http.Refused):
+        messages.stats(CONVERSATION)
+
+
+def test_without_a_secret_there_is_no_token_to_ask_with(neighbour, settings):
+    settings.JWT_ALGORITHM = "RS256"
+
+    with pytest.raises(ImproperlyConfigured, match="only the issuer can sign"):
+        messages.stats(CONVERSATION)
