@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import URLError
+from urllib.parse import urlsplit
 
 from config.env import env, settings_module
 from conversation_service.embedded import process
@@ -29,6 +30,7 @@ URL = f"http://127.0.0.1:{PORT}"
 START_S = 30.0
 STOP_S = 30.0  # gunicorn lets running requests finish for 25
 ANSWER_S = 5.0
+NEIGHBOURS = ("AUTH", "CHARACTERS", "MESSAGE")
 
 BANNER = """
 The Conversation Service is running; Ctrl-C stops it.
@@ -38,6 +40,7 @@ The Conversation Service is running; Ctrl-C stops it.
   Console  {url}/admin/  (admin / admin)
   MongoDB  {mongodb}
   Valkey   {redis}
+  Auth, Characters, Message stand-ins: {neighbours}
 
 Try it, as the user "demo":
 
@@ -82,6 +85,7 @@ def run(started: ExitStack) -> int:
     started.enter_context(only_one())
     require_port()
     start_databases(started)
+    start_neighbours(started)
     token = prepare_database()
     web = started.enter_context(gunicorn())
     print(
@@ -89,6 +93,7 @@ def run(started: ExitStack) -> int:
             url=URL,
             mongodb=env("MONGODB_URL"),
             redis=env("REDIS_URL"),
+            neighbours=" ".join(env(f"{name}_SERVICE_URL") for name in NEIGHBOURS),
             token=token,
         ),
         flush=True,
@@ -136,6 +141,21 @@ def start_databases(started: ExitStack) -> None:
     if not env("REDIS_URL"):
         print("Starting Valkey ...", flush=True)
         os.environ["REDIS_URL"] = started.enter_context(valkey(VAR / "valkey"))
+
+
+def start_neighbours(started: ExitStack) -> None:
+    """Stand in for Auth, Characters and Message, unless one of them is here or elsewhere."""
+    urls = [urlsplit(env(f"{name}_SERVICE_URL")) for name in NEIGHBOURS]
+    for url in urls:
+        if url.hostname not in {"localhost", "127.0.0.1"} or process.port_trouble(url.port or 80):
+            print(f"Not standing in for the neighbours: {url.netloc} is not free.", flush=True)
+            return
+    print("Starting stand-ins for the neighbours ...", flush=True)
+    stand_ins = process.start(
+        [sys.executable, "manage.py", "run_neighbours", f"--service-url={URL}"],
+        output=VAR / "neighbours.log",
+    )
+    started.callback(process.stop, stand_ins, timeout_s=ANSWER_S)
 
 
 def prepare_database() -> str:

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ class Launcher:
     def __init__(self, var: Path) -> None:
         self.var = var
         self.port = free_port()
+        self.neighbours = {
+            f"{name}_SERVICE_URL": f"http://127.0.0.1:{free_port()}"
+            for name in ("AUTH", "CHARACTERS", "MESSAGE")
+        }
         self.log = var.with_name("log")
         self.started: list[subprocess.Popen] = []
 
@@ -30,6 +35,7 @@ class Launcher:
             "WEB_CONCURRENCY": "1",
             "MONGODB_URL": "",
             "REDIS_URL": "",
+            **self.neighbours,
         }
         return environment(**own | changes)
 
@@ -67,6 +73,10 @@ class Launcher:
     def runs(self) -> bool:
         return self.says("Ctrl-C stops it")
 
+    def get(self, url: str) -> str:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return response.read().decode()
+
     def curl(self, number: int) -> int:
         """Run one of the curl lines that the banner proposes, and return the status."""
         text = self.log.read_text().replace("\\\n", "")
@@ -94,6 +104,8 @@ def test_it_serves_until_it_is_told_to_stop_and_leaves_nothing_behind(launcher):
     eventually(launcher.runs)
 
     assert [launcher.curl(number) for number in range(3)] == [200, 200, 201]
+    for url in launcher.neighbours.values():
+        assert "ok" in launcher.get(f"{url}/health")
     assert f"as process {running.pid}" in launcher.fail()
 
     running.send_signal(signal.SIGTERM)
@@ -133,6 +145,15 @@ def test_a_mongodb_that_does_not_answer_is_reported(launcher):
 
     assert "does not answer" in message
     assert "MONGODB_URL" in message
+
+
+def test_it_stands_in_for_no_neighbour_while_one_is_there(launcher):
+    with listening() as real:
+        port = real.getsockname()[1]
+        launcher.start(AUTH_SERVICE_URL=f"http://127.0.0.1:{port}")
+        eventually(launcher.runs)
+
+    assert launcher.says(f"Not standing in for the neighbours: 127.0.0.1:{port} is not free.")
 
 
 def test_it_is_for_development_only(launcher):
