@@ -1,6 +1,6 @@
 """Message: counts what is said, and pushes the totals to the Conversation Service."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from threading import Lock
 from typing import Any
@@ -16,9 +16,14 @@ USER, CHARACTER = "user", "character"
 CHARACTERS_PER_TOKEN = 4  # near enough to what a model would count
 
 
+def _later_than_before() -> int:
+    """Begin above every number of an earlier run, whose messages are forgotten."""
+    return int(clock.now().timestamp() * 1000)
+
+
 @dataclass
 class Conversation:
-    sequence: int = 0
+    sequence: int = field(default_factory=_later_than_before)
     message_count: int = 0
     total_input_tokens: int = 0
     total_output_tokens: int = 0

@@ -93,6 +93,7 @@ class Handler(BaseHTTPRequestHandler):
     server: StandIn
     protocol_version = "HTTP/1.1"
     timeout = HANG_S
+    wbufsize = -1  # head and body in one packet: the second one would wait for an ACK, 40 ms
 
     def handle_any(self) -> None:
         path = self.path.partition("?")[0]

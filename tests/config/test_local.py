@@ -105,7 +105,7 @@ def test_it_serves_until_it_is_told_to_stop_and_leaves_nothing_behind(launcher):
 
     assert [launcher.curl(number) for number in range(3)] == [200, 200, 201]
     for url in launcher.neighbours.values():
-        assert "ok" in launcher.get(f"{url}/health")
+        assert "healthy" in launcher.get(f"{url}/health")
     assert f"as process {running.pid}" in launcher.fail()
 
     running.send_signal(signal.SIGTERM)

@@ -11,7 +11,10 @@ from types import SimpleNamespace
 import pytest
 import requests
 from django.core.management import CommandError, call_command
+from django.urls import path
+from rest_framework.response import Response
 from rest_framework.test import APIClient
+from rest_framework.views import APIView
 
 from conversation_service.authentication import token_backend
 from conversation_service.clients import characters, messages
@@ -21,6 +24,17 @@ from tests.conversation_service import loopback
 
 ROOT = Path(__file__).resolve().parents[2]
 CONVERSATION = "507f1f77bcf86cd799439014"
+
+
+pytestmark = pytest.mark.urls(__name__)
+
+
+class WhoAmI(APIView):
+    def get(self, request):
+        return Response({"id": request.user.id})
+
+
+urlpatterns = [path("api/v1/me", WhoAmI.as_view())]
 
 
 class ConversationService:
@@ -107,9 +121,9 @@ def test_each_is_healthy(neighbours):
 def test_auth_gives_tokens_that_the_service_takes(neighbours):
     token = log_in(neighbours.auth).json()["access_token"]
 
-    response = APIClient().get("/api/v1/conversations", headers=bearer(token))
+    response = APIClient().get("/api/v1/me", headers=bearer(token))
 
-    assert response.status_code == 200
+    assert response.json() == {"id": "ana"}
 
 
 @pytest.mark.parametrize(
@@ -124,12 +138,12 @@ def test_auth_revokes_tokens(neighbours, settings):
     settings.AUTH_REMOTE_VALIDATION = True
     settings.AUTH_CACHE_TTL = 0
     token = log_in(neighbours.auth).json()["access_token"]
-    assert APIClient().get("/api/v1/conversations", headers=bearer(token)).status_code == 200
+    assert APIClient().get("/api/v1/me", headers=bearer(token)).status_code == 200
 
     revoke = f"{neighbours.auth}/api/v1/auth/revoke"
     assert requests.post(revoke, headers=bearer(token), timeout=5).status_code == 200
 
-    assert APIClient().get("/api/v1/conversations", headers=bearer(token)).status_code == 401
+    assert APIClient().get("/api/v1/me", headers=bearer(token)).status_code == 401
     assert requests.post(revoke, headers=bearer("x"), timeout=5).status_code == 401
 
 
@@ -155,7 +169,7 @@ def test_message_counts_and_tells_us(neighbours, service):
     assert line == f"PUT /internal/v1/conversations/{CONVERSATION}/activity HTTP/1.1"
     assert token_backend().decode(token)["scope"] == "conversations:activity"
     assert activity == response.json()["activity"]
-    assert activity["sequence"] == 2
+    assert activity["sequence"] > service.pushed[0][2]["sequence"]
     assert (activity["message_count"], activity["total_tokens"]) == (2, 7)
 
     found = messages.stats(CONVERSATION)

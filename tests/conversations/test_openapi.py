@@ -30,7 +30,10 @@ def test_it_is_openapi_3_1_and_covers_every_address():
         [
             ("get", "/api/v1/conversations"),
             ("post", "/api/v1/conversations"),
+            ("get", "/api/v1/conversations/overview"),
             ("get", "/api/v1/conversations/summary"),
+            ("get", "/api/v1/conversations/export"),
+            ("post", "/api/v1/conversations/import"),
             ("get", "/api/v1/conversations/{id}"),
             ("patch", "/api/v1/conversations/{id}"),
             ("delete", "/api/v1/conversations/{id}"),

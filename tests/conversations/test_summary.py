@@ -1,12 +1,26 @@
+from collections import Counter
+from datetime import timedelta
+from operator import itemgetter
+
+import pytest
 from time_machine import travel
 
+from conversation_service import clock
+from tests.conversations.crowd import crowd
+from tests.conversations.plans import documents_examined, only_aggregate, users_of
 from tests.factories import PATH, client_of, conversation
 
 
-def test_nobody_knows_anything_of_a_new_user(alice):
-    statistics = alice.get(f"{PATH}/summary").json()["statistics"]
+def statistics(client):
+    return client.get(f"{PATH}/summary").json()["statistics"]
 
-    assert statistics == {
+
+def counts_of(client):
+    return {row["tag"]: row["count"] for row in statistics(client)["top_tags"]}
+
+
+def test_nobody_knows_anything_of_a_new_user(alice):
+    assert statistics(alice) == {
         "total_conversations": 0,
         "active_conversations": 0,
         "archived_conversations": 0,
@@ -65,3 +79,101 @@ def test_a_users_numbers(mongo, bob):
             },
         },
     }
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_numbers_are_those_of_counting_one_by_one(mongo, seed):
+    with travel("2026-03-09T10:00:00Z", tick=False):
+        rows = crowd(seed, now=clock.now())
+        mongo["conversations"].insert_many(rows)
+
+        for user in ("alice", "bob"):
+            mine = [row for row in rows if row["user_id"] == user]
+            assert statistics(client_of(user)) == counted(mine, clock.now())
+
+
+def counted(rows, now):
+    states = Counter(row["status"] for row in rows)
+    kept = [row for row in rows if row["status"] in {"active", "archived"}]
+    metadata = [row["metadata"] for row in kept]
+    created, active = ([m[name] for m in metadata] for name in ("created_at", "last_activity"))
+    sent = [m["last_message_at"] for m in metadata if m["last_message_at"]]
+    return {
+        "total_conversations": len(kept),
+        "active_conversations": states["active"],
+        "archived_conversations": states["archived"],
+        "deleted_conversations": states["deleted"],
+        "total_messages": sum(m["message_count"] for m in metadata),
+        "total_tokens": sum(m["total_tokens"] for m in metadata),
+        "most_used_character": most_used(kept),
+        "top_tags": tags_of(kept)[:10],
+        "recent_activity": {
+            "last_conversation_created": moment(max(created, default=None)),
+            "last_message_sent": moment(max(sent, default=None)),
+            "conversations_this_week": sum(m >= now - timedelta(days=7) for m in created),
+            "active_this_week": sum(m >= now - timedelta(days=7) for m in active),
+        },
+    }
+
+
+def most_used(kept):
+    if not kept:
+        return None
+    characters = Counter(row["character_id"] for row in kept)
+    character = min(characters, key=lambda c: (-characters[c], c))
+    latest = max(
+        (row for row in kept if row["character_id"] == character),
+        key=lambda row: (row["metadata"]["last_activity"], row["_id"]),
+    )
+    return {
+        "character_id": character,
+        "character_name": latest["character_name"],
+        "conversation_count": characters[character],
+    }
+
+
+def tags_of(kept):
+    counts, spelling = Counter(), {}
+    for row in sorted(kept, key=itemgetter("_id")):
+        for key, tag in zip(row["tag_keys"], row["tags"], strict=True):
+            counts[key] += 1
+            spelling.setdefault(key, tag)
+    ranked = sorted(counts, key=lambda key: (-counts[key], key.encode()))
+    return [{"tag": spelling[key], "count": counts[key]} for key in ranked]
+
+
+def moment(value):
+    return value and value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_tags_are_counted_as_they_are_after_every_edit(alice):
+    first = f"{PATH}/{conversation(alice, tags=['Sea', 'night'])['id']}"
+    second = f"{PATH}/{conversation(alice)['id']}"
+    assert counts_of(alice) == {"Sea": 1, "night": 1}
+
+    alice.patch(second, {"tags_add": ["SEA", "a", "z"]})
+    assert counts_of(alice) == {"Sea": 2, "a": 1, "night": 1, "z": 1}
+
+    alice.patch(second, {"tags_remove": ["z"], "tags_add": ["b"]})
+    alice.patch(first, {"tags": ["b"]})
+    assert counts_of(alice) == {"b": 2, "SEA": 1, "a": 1}
+
+    alice.post(f"{first}/revert", {"version": 1, "fields": ["tags"]})
+    alice.patch(second, {"tags": []})
+    assert counts_of(alice) == {"Sea": 1, "night": 1}
+
+    alice.delete(first)
+    assert counts_of(alice) == {}
+
+
+def test_it_is_one_statement_that_counts_from_indexes_alone(mongo, commands, alice):
+    mongo["conversations"].insert_many(crowd(1, now=clock.now(), each=300))
+    commands.clear()
+    shown = statistics(alice)
+
+    statement = only_aggregate(commands)
+
+    assert users_of(statement) == {"alice"}
+    assert shown["total_conversations"] > 100
+    # One for the name of the character, and one for the spelling of each tag.
+    assert documents_examined(mongo, statement) == 1 + len(shown["top_tags"])

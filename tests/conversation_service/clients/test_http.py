@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from threading import Barrier
 from threading import enumerate as threads
 
 import pytest
@@ -133,21 +134,22 @@ def test_one_question_tries_whether_the_neighbour_has_recovered(neighbour):
     assert breaker().state == "open"
 
 
-def test_questions_are_asked_at_the_same_time(neighbour):
+def test_questions_are_asked_at_the_same_time(neighbour, settings):
     """The lock of pybreaker would have them queue."""
+    settings.NEIGHBOUR_BUDGET_S = 5
+    settings.NEIGHBOURS = {"AUTH": options(read_timeout_s=5)}
+    all_are_here = Barrier(20)
 
-    def slowly(channel) -> None:
-        time.sleep(0.1)
-        loopback.reply(channel, b"[1]")
+    def together(channel) -> None:
+        all_are_here.wait(4)
+        loopback.reply(channel, b"[1]", headers="Connection: close\r\n")
 
-    neighbour.talk = slowly
+    neighbour.talk = together
 
     with ThreadPoolExecutor(20) as pool:
-        started = time.monotonic()
         answers = list(pool.map(lambda _: ask(), range(20)))
 
     assert answers == [[1]] * 20
-    assert time.monotonic() - started < 0.4
 
 
 @pytest.mark.parametrize(
@@ -262,17 +264,32 @@ def test_a_name_that_is_looked_up_for_long_costs_no_more(neighbour, monkeypatch)
     assert neighbour.asked == []  # nobody was waiting any more
 
 
-def test_the_number_of_questions_under_way_is_bounded(neighbour, monkeypatch):
+def test_the_number_of_questions_under_way_is_bounded(neighbour, settings, monkeypatch):
     monkeypatch.setattr(http, "MOST_EXCHANGES", 2)
-    neighbour.talk = WAYS["hangs"]
+    settings.NEIGHBOUR_BUDGET_S = 5
+    under_way, seen = [], []
 
-    with ThreadPoolExecutor(5) as pool:
-        started = time.monotonic()
-        outcomes = list(pool.map(lambda _: outcome(), range(5)))
+    def slowly(channel) -> None:
+        under_way.append(channel)
+        seen.append(len(under_way))
+        time.sleep(0.05)
+        under_way.remove(channel)
+        loopback.reply(channel, b"[1]", headers="Connection: close\r\n")
 
-    assert outcomes == ["NoAnswer"] * 5
-    assert time.monotonic() - started < AT_MOST_S
-    assert len(neighbour.asked) < 5
+    neighbour.talk = slowly
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: ask(), range(6)))
+
+    assert answers == [[1]] * 6
+    assert max(seen) == 2
+
+
+def test_whoever_finds_no_place_in_time_gets_no_answer(neighbour, monkeypatch):
+    monkeypatch.setattr(http, "MOST_EXCHANGES", 0)
+
+    assert timed(outcome) < AT_MOST_S
+    assert neighbour.asked == []
 
 
 def test_cookies_are_not_kept(neighbour):

@@ -1,0 +1,32 @@
+"""What MongoDB says of how it runs the one statement behind an answer."""
+
+from typing import Any
+
+from pymongo.database import Database
+
+
+def only_aggregate(commands: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the only command that was sent, an aggregation."""
+    [command] = commands
+    return {name: command[name] for name in ("aggregate", "pipeline", "hint", "cursor")}
+
+
+def users_of(command: dict[str, Any]) -> set[str]:
+    """Return the users whom each part of the statement confines itself to."""
+    [first, *stages] = command["pipeline"]
+    parts = [stage["$unionWith"]["pipeline"][0] for stage in stages if "$unionWith" in stage]
+    return {part["$match"]["user_id"] for part in [first, *parts]}
+
+
+def documents_examined(mongo: Database, command: dict[str, Any]) -> int:
+    return _examined(mongo.command("explain", command, verbosity="executionStats"))
+
+
+def _examined(plan: Any) -> int:
+    if isinstance(plan, list):
+        return sum(map(_examined, plan))
+    if not isinstance(plan, dict):
+        return 0
+    # What is within a plan counts in its total already.
+    parts = [part for name, part in plan.items() if name != "executionStages"]
+    return int(plan.get("totalDocsExamined", 0)) + sum(map(_examined, parts))

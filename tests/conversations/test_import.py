@@ -1,0 +1,360 @@
+"""What was exported comes back as it was, and nothing that exists is ever overwritten."""
+
+import json
+from copy import deepcopy
+
+import pytest
+from bson import ObjectId
+
+from conversation_service.mongodb.connection import collection
+from conversation_service.ndjson import NDJSONParser
+from tests.conversations.test_export import EXPORT, exported
+from tests.factories import PATH, client_of, conversation
+
+IMPORT = f"{PATH}/import"
+NDJSON = "application/x-ndjson"
+
+
+def post(client, body, **extra):
+    return client.post(IMPORT, body, content_type=NDJSON, **extra)
+
+
+def imported(client, lines):
+    """The results of an import but for the totals, which are checked."""
+    body = lines if isinstance(lines, bytes) else "\n".join(map(json.dumps, lines)).encode()
+    response = post(client, body)
+    assert response.status_code == 200, response.content
+    *results, end = map(json.loads, response.getvalue().splitlines())
+    assert end["count"] == len(results) == end["created"] + end["unchanged"] + end["failed"]
+    return results
+
+
+def whole(client):
+    return client.get(EXPORT).getvalue()
+
+
+def outcome(result):
+    return result["status"], result["code"], [(e["pointer"], e["code"]) for e in result["errors"]]
+
+
+def statuses(results):
+    return [result["status"] for result in results]
+
+
+def forget_everything():
+    """What another deployment has, or this one when the tombstones have expired."""
+    collection("conversations").delete_many({})
+
+
+@pytest.fixture
+def past(alice):
+    """One of every kind that alice can have, as an export."""
+    conversation(alice, title="Plain")
+    conversation(alice, title="$user_id", tags=["a", "Ñandú"], custom={"z": "1", "a": "línea\n2"})
+    conversation(alice, "pinned", "archived", settings={"temperature": 0, "stop_sequences": ["$x"]})
+    conversation(alice, "archived", "deleted")
+    conversation(alice, "deleted")
+    edited = f"{PATH}/{conversation(alice, title=None)['id']}"
+    alice.patch(edited, {"title": "New", "settings": {"top_p": 0.5, "stop_sequences": ["x"]}})
+    alice.patch(edited, {"tags": ["b"], "custom": {"k": "v"}, "pinned": True})
+    alice.patch(edited, {"tags": [], "custom": None, "pinned": False})
+    alice.post(f"{edited}/duplicate", {})
+    alice.post(f"{edited}/revert", {"version": 1, "fields": ["title"]})
+    collection("conversations").update_one(
+        {"title": "Plain"}, {"$set": {"metadata.message_count": 7, "metadata.total_tokens": 2**40}}
+    )
+    return whole(alice)
+
+
+def test_an_export_comes_back_byte_by_byte(alice, past):
+    forget_everything()
+
+    results = imported(alice, past)
+
+    assert statuses(results) == [201] * 7
+    assert whole(alice) == past
+
+
+def test_a_second_time_nothing_happens(alice, past):
+    before = list(collection("conversations").find())
+
+    results = imported(alice, past)
+
+    assert statuses(results) == [200] * 7
+    assert list(collection("conversations").find()) == before
+
+
+def test_what_exists_is_not_overwritten(alice):
+    created = conversation(alice, title="Then")
+    line = {**exported(alice)[0], "title": "From a backup"}
+    alice.patch(f"{PATH}/{created['id']}", {"title": "Now"})
+
+    [result] = imported(alice, [line])
+
+    assert (result["status"], result["id"]) == (200, created["id"])
+    assert alice.get(f"{PATH}/{created['id']}").json()["title"] == "Now"
+
+
+def test_what_comes_back_can_be_used(alice, past):
+    forget_everything()
+    imported(alice, past)
+    by_title = {line["title"]: line for line in exported(alice)}
+
+    listed = alice.get(PATH, {"sort": "title", "order": "asc"}).json()["conversations"]
+    tagged = alice.get(PATH, {"tags": "ñandú"}).json()["conversations"]
+    edited = max(by_title.values(), key=lambda line: line["version"])
+    then = alice.get(f"{PATH}/{edited['id']}", {"as_of": 2}).json()
+    trashed = [line for line in by_title.values() if line["status"] == "deleted"]
+
+    assert [row["title"] for row in listed][0::3] == ["$user_id", "Plain"]
+    assert [row["title"] for row in tagged] == ["$user_id"]
+    assert (then["title"], then["settings"]["top_p"]) == ("New", 0.5)
+    assert then["metadata"]["updated_at"] == edited["history"][-1]["at"]
+    restored = {alice.post(f"{PATH}/{one['id']}/restore").json()["status"] for one in trashed}
+    assert restored == {"active", "archived"}
+
+
+def test_another_user_gets_the_same_under_other_ids(alice, bob, past):
+    results = imported(bob, past)
+
+    theirs, his = exported(alice), exported(bob)
+    assert statuses(results) == [201] * 7
+    assert [r["id"] for r in results] != [line["id"] for line in theirs]
+    assert {line["id"] for line in theirs}.isdisjoint(line["id"] for line in his)
+    by_id = {line["id"]: line for line in his}
+    assert [by_id[r["id"]] | {"id": None, "user_id": None} for r in results] == [
+        line | {"id": None, "user_id": None} for line in theirs
+    ]
+    assert {line["user_id"] for line in his} == {"bob"}
+    assert whole(alice) == past
+
+
+def test_ids_that_were_taken_are_the_same_ones_next_time(alice, bob, past):
+    first = imported(bob, past)
+
+    second = imported(bob, past)
+
+    assert statuses(second) == [200] * 7
+    assert [r["id"] for r in second] == [r["id"] for r in first]
+
+
+def test_they_stay_the_same_when_the_first_is_free_again(alice, bob):
+    conversation(alice)
+    lines = exported(alice)
+    [first] = imported(bob, lines)
+    collection("conversations").delete_many({"user_id": "alice"})
+
+    [second] = imported(bob, lines)
+
+    assert (second["status"], second["id"]) == (200, first["id"])
+
+
+def test_a_purged_one_comes_back_under_another_id(alice):
+    gone = conversation(alice, "deleted")
+    lines = exported(alice)
+    alice.delete(f"{PATH}/{gone['id']}?mode=purge")
+
+    [first] = imported(alice, lines)
+    [second] = imported(alice, lines)
+
+    assert (first["status"], second["status"]) == (201, 200)
+    assert first["id"] == second["id"] != gone["id"]
+
+
+def test_somebody_who_takes_every_id_stops_that_line_only(alice):
+    conversation(alice, title="One")
+    conversation(alice, title="Two")
+    lines = exported(alice)
+    for _ in range(5):
+        imported(alice, lines)
+        collection("conversations").update_many({"title": "One"}, {"$set": {"user_id": "mallory"}})
+
+    assert [outcome(r)[:2] for r in imported(alice, lines)] == [
+        (409, "CONVERSATION_ID_TAKEN"),
+        (200, None),
+    ]
+
+
+def test_the_same_line_twice_is_one_conversation(alice, bob):
+    conversation(alice)
+    lines = exported(alice) * 3
+
+    for client in (alice, bob):
+        imported(client, lines)
+        assert len(exported(client)) == 1
+
+
+def test_one_bad_line_stops_no_other(alice):
+    conversation(alice)
+    [good] = exported(alice)
+    forget_everything()
+    body = b"\n".join(
+        [b"{", b"", b"[]", json.dumps(good | {"title": ""}).encode(), json.dumps(good).encode()]
+    )
+
+    results = imported(alice, body)
+
+    assert [(r["line"], *outcome(r)) for r in results] == [
+        (1, 400, "VALIDATION_ERROR", []),
+        (3, 400, "VALIDATION_ERROR", [("", "invalid")]),
+        (4, 400, "VALIDATION_ERROR", [("/title", "blank")]),
+        (5, 201, None, []),
+    ]
+
+
+BAD = [
+    ("id", "x", "/id"),
+    ("id", None, "/id"),
+    ("character_id", "a b", "/character_id"),
+    ("character_status", "known", "/character_status"),
+    ("title", "x" * 201, "/title"),
+    ("title", "a\nb", "/title"),
+    ("tags", ["a,b"], "/tags/0"),
+    ("custom", {"a.b": "x"}, "/custom"),
+    ("settings", {}, "/settings/temperature"),
+    ("settings.temperature", None, "/settings/temperature"),
+    ("settings.temperature", 2.1, "/settings/temperature"),
+    ("settings.max_tokens", True, "/settings/max_tokens"),
+    ("metadata.message_count", -1, "/metadata/message_count"),
+    ("metadata.message_count", 2**53, "/metadata/message_count"),
+    ("metadata.created_at", "2026-01-15T15:00:00", "/metadata/created_at"),
+    ("metadata.created_at", None, "/metadata/created_at"),
+    ("version", 0, "/version"),
+    ("version", 2**64, "/version"),
+    ("status", "purged", "/status"),
+    ("status", "deleted", "/deleted_at"),
+    ("status", "archived", "/archived_at"),
+    ("is_archived", True, "/is_archived"),
+    ("deleted_at", "2026-01-15T15:00:00Z", "/deleted_at"),
+    ("forked_from", "x", "/forked_from"),
+    ("object", "message", "/object"),
+    ("extra", 1, "/extra"),
+    ("history", [{}], "/history/0/version"),
+    ("history.0.version", 9, "/history"),
+    ("history.0.by", "x" * 200, "/history/0/by"),
+    ("history.0.changes", {"user_id": {"before": "a", "after": "b"}}, "/history/0/changes"),
+    ("history.0.changes.title", {"before": "a"}, "/history/0/changes"),
+    ("history.0.changes.title.after", 1, "/history/0/changes/title"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "pointer"), BAD)
+def test_a_line_is_judged_as_strictly_as_the_api(alice, path, value, pointer):
+    alice.patch(f"{PATH}/{conversation(alice)['id']}", {"title": "New"})
+    [line] = exported(alice)
+    forget_everything()
+    changed = inner = deepcopy(line)
+    *parents, last = (int(step) if step.isdigit() else step for step in path.split("."))
+    for step in parents:
+        inner = inner[step]
+    inner[last] = value
+
+    [result] = imported(alice, [changed])
+
+    assert result["status"] == 400
+    assert result["id"] is None
+    assert pointer in [error["pointer"] for error in result["errors"]]
+    assert exported(alice) == []
+
+
+def test_an_unknown_field_is_called_that(alice):
+    conversation(alice)
+
+    [result] = imported(alice, [exported(alice)[0] | {"colour": "red"}])
+
+    assert outcome(result) == (400, "UNKNOWN_FIELD", [("/colour", "UNKNOWN_FIELD")])
+
+
+def test_messages_are_in_the_language_of_the_caller(alice):
+    response = post(alice, b"{", headers={"Accept-Language": "es"})
+
+    assert json.loads(response.getvalue().splitlines()[0])["message"]
+
+
+def test_more_than_a_batch_has_its_results_in_order(alice, bob):
+    conversation(alice)
+    [line] = exported(alice)
+    lines = [line | {"id": str(ObjectId())} if n % 3 else line | {"version": 0} for n in range(450)]
+
+    results = imported(bob, lines)
+
+    assert [r["line"] for r in results] == list(range(1, 451))
+    assert statuses(results) == [201 if n % 3 else 400 for n in range(450)]
+
+
+def test_the_quota_counts_what_is_not_in_the_trash(alice, bob, settings):
+    for steps in [(), ("deleted",), ("archived",), ()]:
+        conversation(alice, *steps)
+    settings.MAX_CONVERSATIONS_PER_USER = 2
+    lines = exported(alice)
+
+    first, second = imported(bob, lines), imported(bob, lines)
+
+    assert statuses(first) == [201, 201, 201, 403]
+    assert statuses(second) == [200, 200, 200, 403]
+    assert first[3]["code"] == "QUOTA_EXCEEDED"
+
+
+def test_an_imported_one_is_a_change_of_now(alice):
+    conversation(alice)
+    lines = exported(alice)
+    collection("conversations").delete_many({})
+    lines[0]["metadata"] |= {"updated_at": "2020-01-01T00:00:00.000Z"}
+
+    imported(alice, lines)
+
+    [stored] = collection("conversations").find()
+    assert stored["changed_at"].year > 2020
+    assert stored["metadata"]["updated_at"].year == 2020
+
+
+@pytest.mark.parametrize(
+    ("bound", "most"), [("max_bytes", 100), ("max_line_bytes", 100), ("max_lines", 1)]
+)
+def test_too_much_is_refused_before_anything_is_done(alice, past, monkeypatch, bound, most):
+    forget_everything()
+    monkeypatch.setattr(NDJSONParser, bound, most)
+
+    response = post(alice, past)
+
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "PAYLOAD_TOO_LARGE"
+    assert exported(alice) == []
+
+
+def test_a_body_longer_than_memory_is_taken_too(alice):
+    conversation(alice, custom={str(n): "😀" * 512 for n in range(16)})
+    [line] = exported(alice)
+    lines = [line | {"id": str(ObjectId())} for _ in range(100)]
+
+    assert statuses(imported(alice, lines)) == [201] * 100
+
+
+def test_only_ndjson_is_read(alice):
+    response = alice.post(IMPORT, {}, format="json")
+
+    assert response.status_code == 415
+
+
+def test_an_idempotency_key_is_welcome_and_not_needed(alice, past):
+    forget_everything()
+
+    for _ in range(2):
+        assert post(alice, past, headers={"Idempotency-Key": "k"}).getvalue()
+    assert whole(alice) == past
+
+
+def test_no_statement_asks_for_anybody_else(alice, past, commands):
+    imported(alice, past)
+
+    finds = [c for c in commands if "find" in c]
+    assert finds
+    assert all(c["filter"]["user_id"] == "alice" for c in finds)
+
+
+def test_without_a_token_nobody_gets_in():
+    client = client_of("alice")
+    client.defaults.pop("HTTP_AUTHORIZATION")
+
+    assert post(client, b"").status_code == 401
+    assert client.get(EXPORT).status_code == 401
