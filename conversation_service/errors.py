@@ -135,3 +135,33 @@ class PreconditionRequired(ServiceError):
     status = HTTPStatus.PRECONDITION_REQUIRED
     code = "PRECONDITION_REQUIRED"
     title = _("This client must say in If-Match which version it changes")
+
+
+class RequestTimeout(ServiceError):
+    status = HTTPStatus.REQUEST_TIMEOUT
+    code = "REQUEST_TIMEOUT"
+    title = _("The request did not arrive in time")
+
+
+class UriTooLong(ServiceError):
+    status = HTTPStatus.REQUEST_URI_TOO_LONG
+    code = "URI_TOO_LONG"
+    title = _("The address is too long")
+
+
+class HeadersTooLarge(ServiceError):
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    code = "HEADERS_TOO_LARGE"
+    title = _("The headers are too many or too large")
+
+
+class ExpectationFailed(ServiceError):
+    status = HTTPStatus.EXPECTATION_FAILED
+    code = "EXPECTATION_FAILED"
+    title = _("The only expectation that can be met is 100-continue")
+
+
+class TransferCodingUnsupported(ServiceError):
+    status = HTTPStatus.NOT_IMPLEMENTED
+    code = "TRANSFER_CODING_UNSUPPORTED"
+    title = _("That transfer coding is not supported")
