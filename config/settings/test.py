@@ -12,7 +12,7 @@ DEBUG = False
 RATE_LIMIT_ENABLED = False  # a test may call as fast as it can
 ALLOWED_HOSTS = ["testserver"]
 
-CHARACTER_CHECK = "off"
+CHARACTER_CHECK = env("CHARACTER_CHECK") or "off"
 
 # A test that forgets to ask for a database still cannot reach a real one.
 DATABASES["default"]["NAME"] = f"test_{env('MONGODB_DATABASE')}"

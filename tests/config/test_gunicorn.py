@@ -20,7 +20,7 @@ from tests.config.processes import environment
 HEAD_LIMIT_S = 0.5
 COMMAND = [
     *(sys.executable, "-X", "dev", "-m", "gunicorn"),
-    *("-c", "config/gunicorn.conf.py", "tests.config.waiting_app:application"),
+    *("-c", "config/gunicorn.conf.py"),
 ]
 
 
@@ -51,7 +51,9 @@ def read(client: socket.socket) -> bytes:
 
 
 @contextmanager
-def serving(log: Path, **changes: str) -> Iterator[Server]:
+def serving(
+    log: Path, application: str = "tests.config.waiting_app:application", **changes: str
+) -> Iterator[Server]:
     port = free_port()
     settings = {
         "DJANGO_SETTINGS_MODULE": "config.settings.test",
@@ -63,7 +65,10 @@ def serving(log: Path, **changes: str) -> Iterator[Server]:
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            COMMAND, env=environment(**settings | changes), stdout=output, stderr=output
+            [*COMMAND, application],
+            env=environment(**settings | changes),
+            stdout=output,
+            stderr=output,
         )
     try:
         wait_until_ready(process, port, log)

@@ -1,7 +1,9 @@
 """What was exported comes back as it was, and nothing that exists is ever overwritten."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from typing import Any
 
 import pytest
 from bson import ObjectId
@@ -184,6 +186,17 @@ def test_the_same_line_twice_is_one_conversation(alice, bob):
         assert len(exported(client)) == 1
 
 
+def test_of_several_at_once_one_imports_a_line(alice, past):
+    forget_everything()
+
+    with ThreadPoolExecutor(4) as pool:
+        several = list(pool.map(lambda _: imported(client_of("alice"), past), range(4)))
+
+    for results in zip(*several, strict=True):
+        assert sorted(statuses(results)) == [200, 200, 200, 201]
+    assert whole(alice) == past
+
+
 def test_one_bad_line_stops_no_other(alice):
     conversation(alice)
     [good] = exported(alice)
@@ -202,7 +215,7 @@ def test_one_bad_line_stops_no_other(alice):
     ]
 
 
-BAD = [
+BAD: list[tuple[str, Any, str]] = [
     ("id", "x", "/id"),
     ("id", None, "/id"),
     ("character_id", "a b", "/character_id"),

@@ -1,16 +1,20 @@
 """The monolith's conversations are taken over: nothing lost, nothing silently altered."""
 
+import io
 import json
 import signal
 import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import pytest
-from bson import Decimal128, Int64, ObjectId
+from bson import Decimal128, Int64, ObjectId, encode
+from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from django.conf import settings
 from django.core.management import CommandError, call_command
@@ -21,6 +25,7 @@ from hypothesis import strategies as st
 from conversation_service import clock
 from conversation_service.mongodb.connection import collection, database
 from conversations import documents, limits
+from conversations.transfer.takeover import take_over
 from tests.conversations.test_export import exported
 from tests.factories import PATH, client_of
 
@@ -250,21 +255,12 @@ def test_a_time_that_is_missing_is_that_of_the_id(run, monolith):
 
 
 def test_a_time_beyond_the_year_9999_is_none(run, monolith):
-    document = old()
-    raw = RawBSONDocument(_with_time(document, 10**15))
-    monolith.insert_one(raw)
+    monolith.insert_one(old(updated_at=DatetimeMS(10**15)))
 
     code, totals, _ = run()
 
     assert (code, totals["taken"]) == (0, 1)
     assert totals["repairs"] == {"updated_at: no time, taken from created_at": 1}
-
-
-def _with_time(document, milliseconds):
-    from bson import encode
-    from bson.datetime_ms import DatetimeMS
-
-    return encode(document | {"updated_at": DatetimeMS(milliseconds)})
 
 
 def test_a_long_title_is_kept_beside_the_short_one(run, monolith):
@@ -306,12 +302,10 @@ def test_what_cannot_be_taken_is_listed_with_its_reasons(run, monolith, fields, 
 
 
 def test_text_that_is_not_utf_8_is_listed(run, monolith):
-    from bson import encode
-
     id_ = ObjectId()
     monolith.insert_one(RawBSONDocument(encode(old(_id=id_)).replace(b"Noche", b"Noch\xff")))
 
-    code, totals, report = run()
+    code, _, report = run()
 
     assert code == 2
     assert report[0]["id"] == str(id_)
@@ -391,6 +385,18 @@ def test_more_than_a_batch_comes_over(run, monolith):
     assert run()[1]["taken"] == collection("conversations").count_documents({}) == 1_200
 
 
+def test_of_two_at_once_one_takes_a_conversation(monolith):
+    monolith.insert_many([old() for _ in range(2_000)])
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: list(chain(*take_over(monolith))), range(2)))
+
+    for one, other in zip(*both, strict=True):
+        assert {one.already_there, other.already_there} == {True, False}
+        assert not one.reasons
+        assert not other.reasons
+
+
 def test_people_are_told_what_became_of_everything(monolith, capsys, tmp_path):
     monolith.insert_many([old(), old(title="")])
 
@@ -405,10 +411,33 @@ def test_people_are_told_what_became_of_everything(monolith, capsys, tmp_path):
     assert "1 title: empty, named after the character" in printed
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("stream", "progress"), [(io.StringIO, "1 of 1 read"), (Terminal, "1/1")])
+def test_progress_is_a_bar_on_a_terminal_and_lines_in_a_log(
+    monolith, tmp_path, monkeypatch, capsys, stream, progress
+):
+    monkeypatch.setattr("conversations.management.commands.import_legacy.LINE_S", 0)
+    monolith.insert_one(old())
+    errors = stream()
+
+    call_command(
+        "import_legacy",
+        *("--from", settings.DATABASES["default"]["HOST"], "--database", MONOLITH),
+        *("--report", str(tmp_path / "r")),
+        stderr=errors,
+    )
+
+    assert progress in errors.getvalue() + capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--from", "mongodb://x:y:z"], "MongoDB: "),
+        (["--from", "mongodb://x:y:z"], "--from: "),
         (["--from", "mongodb://localhost:1/?serverSelectionTimeoutMS=10"], "MongoDB: "),
         (["--database", "test_nothing"], "holds no documents"),
         (["--database", "test_conversation_service"], "where they would be taken to"),
@@ -432,8 +461,10 @@ def test_a_signal_ends_it_after_the_batch_and_it_says_where_to_go_on(monolith, t
     monolith.insert_many([old() for _ in range(20_000)])
     url = settings.DATABASES["default"]["HOST"]
     process = subprocess.Popen(
-        [sys.executable, "manage.py", "import_legacy", "--from", url, "--database", MONOLITH]
-        + ["--report", str(tmp_path / "r")],
+        [
+            *(sys.executable, "manage.py", "import_legacy", "--from", url),
+            *("--database", MONOLITH, "--report", str(tmp_path / "r")),
+        ],
         cwd=ROOT,
         env={"ENVIRONMENT": "test", "MONGODB_URL": url, "PATH": ""},
         stdout=subprocess.PIPE,
