@@ -136,14 +136,14 @@ def _understand(exc: Exception) -> ServiceError | None:
     if isinstance(exc, ServiceError):
         return exc
     if isinstance(exc, drf.ValidationError):
-        return _invalid_input(exc)
+        return invalid_input(exc)
     if isinstance(exc, drf.ParseError):
         return ServiceError(str(exc.detail))
     meanings = (meaning for kind, meaning in _MEANINGS.items() if isinstance(exc, kind))
     return next((meaning() for meaning in meanings), None)
 
 
-def _invalid_input(exc: drf.ValidationError) -> ServiceError:
+def invalid_input(exc: drf.ValidationError) -> ServiceError:
     found = list(_field_errors(exc.detail))
     failure = ServiceError(errors=found[:MAX_FIELD_ERRORS])
     if all(error["code"] == "UNKNOWN_FIELD" for error in found):

@@ -86,7 +86,7 @@ class ProblemSerializer(serializers.Serializer):
 
 Kinds = tuple[type[ServiceError], ...]
 
-ANYWHERE: Kinds = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable, RateLimitExceeded)
+ANYWHERE: Kinds = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable)
 AT_WORST: Kinds = (InternalError, DatabaseUnavailable)
 
 
@@ -135,8 +135,9 @@ def response_header(name: str, description: str, *statuses: int) -> OpenApiParam
     )
 
 
+# What only users meet: services have no limit. Every answer to a user has the headers, in fact.
+RATE_LIMITED = {int(RateLimitExceeded.status): _responses([RateLimitExceeded])}
 _RATED = (200, 201, 204, 429)
-# On every answer to a known user, in fact; here where they matter.
 RATES = [
     response_header(
         "X-RateLimit-Limit",
@@ -173,5 +174,4 @@ COMMON = [
     response_header("X-Request-ID", "The id of this call, in our logs too."),
     response_header("WWW-Authenticate", "How to authenticate (RFC 6750).", 401),
     response_header("Retry-After", "Seconds after which to try again.", 429, 503),
-    *RATES,
 ]

@@ -48,7 +48,7 @@ class Position:
 
 def encode(position: Position, *, binding: str) -> str:
     value = position.value
-    plain = _milliseconds(value) if isinstance(value, datetime) else value
+    plain = milliseconds(value) if isinstance(value, datetime) else value
     return seal([position.side, plain, str(position.id)], binding=binding)
 
 
@@ -79,7 +79,7 @@ def unseal(cursor: str, *, binding: str) -> list[Any]:
     return values
 
 
-def _milliseconds(moment: datetime) -> int:
+def milliseconds(moment: datetime) -> int:
     """Return milliseconds since the epoch; a naive time, as PyMongo reads it, is UTC."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - _EPOCH) // timedelta(milliseconds=1)

@@ -16,9 +16,6 @@ from rest_framework.request import Request
 
 from conversation_service.errors import NotAcceptable, PayloadTooLarge, UnsupportedMediaType
 
-_ACCEPTABLE = {"*/*", "application/*", "application/json", "application/problem+json"}
-_READABLE = {"application/json", "application/merge-patch+json"}
-
 
 def dumps(value: Any) -> bytes:
     """Return JSON: ObjectIds as hex digits, times as RFC 3339 in UTC with exactly milliseconds."""
@@ -76,11 +73,14 @@ class JSONParser(BaseParser):
 class JSONNegotiation(BaseContentNegotiation):
     """One format, so there is nothing to choose: only what cannot be served is found out."""
 
+    acceptable = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
+    readable = frozenset({"application/json", "application/merge-patch+json"})
+
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
         accept = request.META.get("HTTP_ACCEPT") or "*/*"
-        if accept not in _ACCEPTABLE and not any(map(_welcome, accept.split(","))):
+        if accept not in self.acceptable and not any(map(self._welcome, accept.split(","))):
             raise NotAcceptable
         return renderers[0], renderers[0].media_type
 
@@ -89,15 +89,14 @@ class JSONNegotiation(BaseContentNegotiation):
         encoded = request.META.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity"
         charsets = {name for name in parameters if name.startswith("charset=")}
         if (
-            media_type not in _READABLE
+            media_type not in self.readable
             or encoded
             or charsets - {"charset=utf-8", 'charset="utf-8"'}
         ):
             raise UnsupportedMediaType
         return parsers[0]  # type: ignore[no-any-return]
 
-
-def _welcome(media_range: str) -> bool:
-    media_type, *parameters = media_range.lower().replace(" ", "").split(";")
-    refused = any(p.startswith("q=0") and not p.strip("q=0.") for p in parameters)
-    return media_type in _ACCEPTABLE and not refused
+    def _welcome(self, media_range: str) -> bool:
+        media_type, *parameters = media_range.lower().replace(" ", "").split(";")
+        refused = any(p.startswith("q=0") and not p.strip("q=0.") for p in parameters)
+        return media_type in self.acceptable and not refused

@@ -243,11 +243,11 @@ def edit(values: Mapping[str, Any]) -> Change:
     if "tags" in values:
         tags = values["tags"] or []
         visible["tags"] = literal(tags)
-        derived["tag_keys"] = literal([tag_key(tag) for tag in tags])
+        derived |= _keys_of_tags(literal([tag_key(tag) for tag in tags]))
     if "tags_add" in values or "tags_remove" in values:
         pairs = _tags(add=values.get("tags_add", []), remove=values.get("tags_remove", []))
         visible["tags"] = _each(pairs, 0)
-        derived["tag_keys"] = _each(pairs, 1)
+        derived |= _keys_of_tags(_each(pairs, 1))
         sizes["tags_add"] = ({"$size": pairs}, limits.TAGS)
     if "pinned" in values:
         visible |= (PIN if values["pinned"] else UNPIN).visible
@@ -272,7 +272,7 @@ def revert(then: Mapping[str, Any], names: Iterable[str]) -> Change:
             visible["title_source"] = literal(then["title_source"])
             derived["title_key"] = literal(sort_key(then["title"]))
         if name == "tags":
-            derived["tag_keys"] = literal([tag_key(tag) for tag in then["tags"]])
+            derived |= _keys_of_tags(literal([tag_key(tag) for tag in then["tags"]]))
     return Change(visible, derived)
 
 
@@ -389,6 +389,21 @@ def _tags(*, add: Sequence[str], remove: Sequence[str]) -> Expression:
         }
     }
     return {"$concatArrays": [stay, new]}
+
+
+def _keys_of_tags(keys: Expression) -> dict[str, Expression]:
+    """Return what follows from tags with these keys; see documents.tag_line."""
+    separated = {
+        "$cond": [{"$eq": ["$$value", ""]}, "$$this", {"$concat": ["$$value", "\n", "$$this"]}]
+    }
+    line = {
+        "$reduce": {
+            "input": {"$sortArray": {"input": keys, "sortBy": 1}},
+            "initialValue": "",
+            "in": separated,
+        }
+    }
+    return {"tag_keys": keys, "tag_line": line}
 
 
 def _each(pairs: Expression, index: int) -> Expression:

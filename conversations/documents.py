@@ -1,7 +1,7 @@
 """The shape of a conversation: as stored, and as clients read it."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -80,6 +80,7 @@ def new(  # noqa: PLR0913
         "settings": default_settings() | (settings or {}),
         "tags": list(tags),
         "tag_keys": [tag_key(tag) for tag in tags],
+        "tag_line": tag_line(tag_key(tag) for tag in tags),
         "custom": custom or {},
         "metadata": {
             "message_count": 0,
@@ -135,6 +136,14 @@ def automatic_title(character_name: str) -> str:
 def tag_key(tag: str) -> str:
     """Return what decides whether two tags are the same."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())
+
+
+def tag_line(keys: Iterable[str]) -> str:
+    """Return the keys of tags in one string: an index that has an array covers no aggregation.
+
+    A line each, in order; no key has a line break.
+    """
+    return "\n".join(sorted(keys))
 
 
 def sort_key(title: str) -> str:

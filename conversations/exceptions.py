@@ -58,6 +58,14 @@ class QuotaExceeded(ServiceError):
     title = _("There are too many conversations; put some into the trash")
 
 
+class ConversationIdTaken(ServiceError):
+    """No id can be found for an imported conversation."""
+
+    status = HTTPStatus.CONFLICT
+    code = "CONVERSATION_ID_TAKEN"
+    title = _("The id of the conversation is taken")
+
+
 class RevisionNotFound(ServiceError):
     """The conversation never had this version."""
 

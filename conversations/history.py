@@ -57,6 +57,14 @@ def since(document: Document, versions: Versions) -> list[dict[str, Any]]:
     return [_shown(revision) for revision in _later(document, known)]
 
 
+def exported(document: Document) -> list[dict[str, Any]]:
+    """Return the whole log, newest first, with what as_of needs beyond what page shows."""
+    return [
+        _shown(revision) | {"previous_at": revision["previous_at"]}
+        for revision in reversed(document["revisions"])
+    ]
+
+
 def _later(document: Document, version: int) -> Iterator[Revision]:
     return (r for r in reversed(document["revisions"]) if r["version"] > version)
 

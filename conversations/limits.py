@@ -18,6 +18,9 @@ ID_LENGTH = 64
 REVISIONS = 50
 KEYS = 50
 
+# What JavaScript and every JSON reader can still count exactly.
+MAX_COUNT = 2**53 - 1
+
 PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
 # Rows that page/per_page may skip; beyond it a cursor costs the same as at the start.

@@ -187,6 +187,40 @@ class SummarySerializer(serializers.Serializer):
     generated_at = serializers.DateTimeField()
 
 
+class CharacterOverviewSerializer(serializers.Serializer):
+    character_id = serializers.CharField()
+    conversation_count = serializers.IntegerField(help_text="Of active conversations.")
+    latest = ConversationSerializer(help_text="The active one with the latest activity.")
+
+
+class CountsSerializer(serializers.Serializer):
+    active = serializers.IntegerField()
+    archived = serializers.IntegerField()
+    deleted = serializers.IntegerField(help_text="In the trash.")
+
+
+class OverviewSerializer(serializers.Serializer):
+    """All that a client shows at first."""
+
+    pinned = ConversationSerializer(
+        many=True, help_text="Active ones, at most 20, the newest pin first."
+    )
+    characters = CharacterOverviewSerializer(
+        many=True, help_text="At most 50, the one with the latest activity first."
+    )
+    tags = TagCountSerializer(
+        many=True,
+        help_text="At most 50, the most frequent first; archived conversations count, the trash "
+        "does not. A tag is spelt as in the oldest conversation that has it.",
+    )
+    counts = CountsSerializer()
+    sync_cursor = serializers.CharField(
+        help_text="Follow the change feed from here: it misses nothing since, and may repeat "
+        "what you have been shown."
+    )
+    generated_at = serializers.DateTimeField()
+
+
 ID = OpenApiParameter(
     "id", {"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}, OpenApiParameter.PATH
 )
@@ -251,11 +285,12 @@ EXAMPLE: dict[str, Any] = {
     "forked_from": None,
     "version": 1,
 }
+_PINNED = EXAMPLE | {"pinned_at": "2026-01-15T15:10:00.000Z"}
 _AS_READ = OpenApiExample("A conversation", EXAMPLE, response_only=True)
 _ONE = OpenApiResponse(ConversationSerializer, "The conversation as it now is.", [_AS_READ])
 
 
-def _operation(operation_id: str, summary: str, *, responses: dict[int, Any], **schema: Any) -> Any:
+def operation(operation_id: str, summary: str, *, responses: dict[Any, Any], **schema: Any) -> Any:
     parameters = [*COMMON, *RATES, *schema.pop("parameters", [])]
     return extend_schema(
         operation_id=operation_id,
@@ -268,7 +303,7 @@ def _operation(operation_id: str, summary: str, *, responses: dict[int, Any], **
 
 
 def _set_state(operation_id: str, summary: str, description: str) -> Any:
-    return _operation(
+    return operation(
         operation_id,
         summary,
         description=f"{description} Repeating it changes nothing.",
@@ -283,7 +318,7 @@ _CHARACTER = (QuotaExceeded, CharacterNotExists, CharacterServiceUnavailable)
 _KEYED = (IdempotencyKeyReused, IdempotencyInProgress)
 _BODY = (ServiceError, LengthRequired, PayloadTooLarge, UnsupportedMediaType)
 
-list_ = _operation(
+list_ = operation(
     "listConversations",
     "List my conversations",
     description="Newest activity first, unless sorted otherwise. Follow `next_cursor` (or the "
@@ -327,7 +362,7 @@ list_ = _operation(
         **failures(ServiceError, InvalidCursor, PageTooDeep),
     },
 )
-create = _operation(
+create = operation(
     "createConversation",
     "Begin a conversation",
     request=CreateSerializer,
@@ -357,7 +392,7 @@ create = _operation(
         **failures(*_BODY, *_CHARACTER, *_KEYED),
     },
 )
-duplicate = _operation(
+duplicate = operation(
     "duplicateConversation",
     "Begin a copy",
     description="The same character, settings, tags and custom data, and the same title unless "
@@ -375,7 +410,7 @@ duplicate = _operation(
         **failures(*_BODY, ConversationNotFound, ConversationStateConflict, *_CHARACTER, *_KEYED),
     },
 )
-retrieve = _operation(
+retrieve = operation(
     "getConversation",
     "Read a conversation",
     parameters=[ID, RetrieveParameters, ETAG, CACHE],
@@ -386,7 +421,7 @@ retrieve = _operation(
         **failures(ServiceError, ConversationNotFound, RevisionNotFound, RevisionExpired),
     },
 )
-partial_update = _operation(
+partial_update = operation(
     "patchConversation",
     "Change a conversation",
     description="A merge patch (RFC 7396): only the fields that you name change, in one atomic "
@@ -410,7 +445,7 @@ partial_update = _operation(
         **failures(*_BODY, ConversationNotFound, PreconditionRequired, *_CONFLICTS, *_KEYED),
     },
 )
-destroy = _operation(
+destroy = operation(
     "deleteConversation",
     "Put a conversation into the trash, or purge it",
     description="Into the trash, from where `restore` brings it back until `purge_at`. With "
@@ -435,7 +470,7 @@ destroy = _operation(
         **failures(ServiceError, ConversationNotFound, PreconditionRequired, *_CONFLICTS),
     },
 )
-history = _operation(
+history = operation(
     "getHistory",
     "The history of a conversation",
     description="The newest 50 revisions, newest first. Counters have no history.",
@@ -445,7 +480,7 @@ history = _operation(
         **failures(ServiceError, InvalidCursor, ConversationNotFound),
     },
 )
-revert = _operation(
+revert = operation(
     "revertConversation",
     "Bring fields back to a former version",
     description="The named fields become what they were in that version, which makes a new one.",
@@ -475,7 +510,36 @@ restore = _set_state(
 )
 pin = _set_state("pinConversation", "Pin", "Sets `pinned_at`.")
 unpin = _set_state("unpinConversation", "Unpin", "Clears `pinned_at`.")
-summary = _operation(
+overview = operation(
+    "getOverview",
+    "My sidebar",
+    description="Pins, the latest conversation with each character, tags, counts, and where to "
+    "follow the changes from: one answer instead of five.",
+    responses={
+        200: OpenApiResponse(
+            OverviewSerializer,
+            "What to show at first.",
+            [
+                OpenApiExample(
+                    "One character, one pin",
+                    {
+                        "pinned": [_PINNED],
+                        "characters": [
+                            {"character_id": "luna", "conversation_count": 1, "latest": _PINNED}
+                        ],
+                        "tags": [{"tag": "casual", "count": 1}],
+                        "counts": {"active": 1, "archived": 0, "deleted": 2},
+                        "sync_cursor": "WzE3Njg0OTA5NDAwMDAsIiJd.c2lnbmF0dXJl",
+                        "generated_at": "2026-01-15T15:30:00.000Z",
+                    },
+                    response_only=True,
+                )
+            ],
+        ),
+        **failures(ServiceError),
+    },
+)
+summary = operation(
     "getSummary",
     "My numbers",
     responses={200: SummarySerializer, **failures(ServiceError)},

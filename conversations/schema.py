@@ -26,9 +26,32 @@ INDEXES = [
         _newest_first(f"user_status_{sort}", "user_id", "status", path)
         for sort, path in SORT_KEYS.items()
     ),
-    # The list with ?character_id=.
-    _newest_first(
-        "user_character_activity", "user_id", "character_id", "status", SORT_KEYS["last_activity"]
+    # The list with ?character_id=, the latest of each character, and, with what follows `_id`,
+    # all that summary and overview count without reading a conversation.
+    IndexModel(
+        [
+            ("user_id", ASCENDING),
+            ("character_id", ASCENDING),
+            ("status", ASCENDING),
+            ("metadata.last_activity", DESCENDING),
+            ("_id", DESCENDING),
+            ("tag_line", ASCENDING),
+            ("metadata.message_count", ASCENDING),
+            ("metadata.total_tokens", ASCENDING),
+            ("metadata.last_message_at", ASCENDING),
+        ],
+        name="user_characters",
+    ),
+    # The pins of the overview.
+    IndexModel(
+        [
+            ("user_id", ASCENDING),
+            ("status", ASCENDING),
+            ("pinned_at", DESCENDING),
+            ("_id", DESCENDING),
+        ],
+        name="user_status_pinned",
+        partialFilterExpression={"pinned_at": {"$type": "date"}},
     ),
     # A request that is sent again finds what it led to, and cannot lead to it twice.
     IndexModel(
@@ -117,6 +140,7 @@ _CONVERSATION = _object(
         ),
         "tags": _array(_string(limits.TAG_LENGTH, pattern=_whole(limits.TAG)), limits.TAGS),
         "tag_keys": _array({"bsonType": "string"}, limits.TAGS),
+        "tag_line": {"bsonType": "string"},
         "custom": {
             "bsonType": "object",
             "maxProperties": limits.CUSTOM_KEYS,

@@ -89,7 +89,7 @@ def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
 
 
 def latest_with(user_id: str, character_id: str) -> Document | None:
-    """Return the latest active conversation, by the index user_character_activity."""
+    """Return the latest active conversation, by the index user_characters."""
     wanted = {"user_id": user_id, "character_id": character_id, "status": "active"}
     return conversations().find_one(wanted, PUBLIC, sort=_LATEST)
 
@@ -178,7 +178,8 @@ def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
             hint=_STAFF_USER,
         )
         read = 0
-        for read, row in enumerate(rows, start=1):
+        for row in rows:
+            read += 1
             position = {"_id": {"$gt": row["_id"]}}
             yield row
         if read < _BATCH:
@@ -192,17 +193,21 @@ def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
     return {row["_id"]: row["status"] for row in rows}
 
 
-def insert_all(rows: Sequence[Document]) -> dict[ObjectId, int]:
-    """Insert what can be inserted; return the ids of the rest, with MongoDB's error code."""
-    if not rows:
-        return {}
+def owners_of(ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
+    """Return whose those ids are that exist, tombstones included. Never for a person's request."""
+    rows = conversations().find({"_id": {"$in": [*ids]}}, ["user_id"], hint=_ID_INDEX)
+    return {row["_id"]: row["user_id"] for row in rows}
+
+
+def insert_all(rows: Sequence[Document]) -> dict[int, int]:
+    """Insert what can be inserted; return where the rest stands, with MongoDB's error code."""
     try:
         conversations().insert_many(rows, ordered=False)
     except BulkWriteError as error:
         # The error repeats the documents, which must not reach a log.
         if error.details["writeConcernErrors"]:
             raise DatabaseUnavailable(headers={"Retry-After": RETRY_AFTER_S}) from None
-        return {rows[e["index"]]["_id"]: e["code"] for e in error.details["writeErrors"]}
+        return {failed["index"]: failed["code"] for failed in error.details["writeErrors"]}
     return {}
 
 

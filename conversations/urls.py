@@ -2,6 +2,7 @@ from typing import Any
 
 from django.urls import path
 
+from conversations.transfer.views import ExportView, ImportView
 from conversations.views import ConversationViewSet
 
 
@@ -13,6 +14,9 @@ urlpatterns = [
     path("conversations", _view(get="list", post="create")),
     # Fixed words come before ids.
     path("conversations/summary", _view(get="summary")),
+    path("conversations/overview", _view(get="overview")),
+    path("conversations/export", ExportView.as_view()),
+    path("conversations/import", ImportView.as_view()),
     path("conversations/<str:id>", _view(get="retrieve", patch="partial_update", delete="destroy")),
     path("conversations/<str:id>/archive", _view(post="archive")),
     path("conversations/<str:id>/restore", _view(post="restore")),

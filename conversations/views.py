@@ -23,7 +23,8 @@ from conversation_service.preconditions import (
     required_if_match,
     unless_known,
 )
-from conversations import aggregations, changes, documents, history, openapi, services, store
+from conversations import changes, documents, history, openapi, services, store
+from conversations.aggregations import overview, summary
 from conversations.changes import Change
 from conversations.listing import Listing, Page
 from conversations.serializers import (
@@ -94,7 +95,12 @@ class ConversationViewSet(ViewSet):
     @openapi.summary
     def summary(self, request: CallerRequest) -> Response:
         no_parameters.run_validation(request.query_params.dict())
-        return Response(aggregations.summary(request.user.id, now=clock.now()))
+        return Response(summary.of(request.user.id, now=clock.now()))
+
+    @openapi.overview
+    def overview(self, request: CallerRequest) -> Response:
+        no_parameters.run_validation(request.query_params.dict())
+        return Response(overview.of(request.user.id, now=clock.now()))
 
     @openapi.retrieve
     def retrieve(self, request: CallerRequest, id: str) -> Response:

@@ -438,18 +438,21 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_in_a_log(
     ("arguments", "problem"),
     [
         (["--from", "mongodb://x:y:z"], "--from: "),
-        (["--from", "mongodb://localhost:1/?serverSelectionTimeoutMS=10"], "MongoDB: "),
+        (["--from", "mongodb://localhost:1"], "MongoDB: ServerSelectionTimeoutError"),
         (["--database", "test_nothing"], "holds no documents"),
         (["--database", "test_conversation_service"], "where they would be taken to"),
         (["--after", "x"], "24 hexadecimal digits"),
+        (["--report", "/nowhere/report"], "--report: "),
     ],
 )
-def test_it_says_why_it_cannot_run(arguments, problem, tmp_path, alice, monkeypatch):
+def test_it_says_why_it_cannot_run(arguments, problem, monolith, tmp_path, monkeypatch):
     monkeypatch.setattr("conversations.management.commands.import_legacy.CONNECT_MS", 100)
     collection("conversations").insert_one(
         documents.new(user_id="alice", character_id="luna", now=clock.now())
     )
+    monolith.insert_one(old())
     defaults = ["--from", settings.DATABASES["default"]["HOST"], "--report", str(tmp_path / "r")]
+    defaults += ["--database", MONOLITH]
 
     with pytest.raises(CommandError, match=problem) as failure:
         call_command("import_legacy", *defaults, *arguments)

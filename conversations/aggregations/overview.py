@@ -1,0 +1,138 @@
+"""A whole sidebar in one answer."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from conversation_service import pagination
+from conversations.aggregations.statement import (
+    KEPT,
+    Pipeline,
+    TagCount,
+    ask,
+    by_tag,
+    count,
+    counted,
+    tag_count,
+)
+from conversations.documents import PUBLIC, resource
+
+PINNED = 20
+CHARACTERS = 50
+TAGS = 50
+# How long a change may take from its time, which the primary or, for a creation, a pod stamped,
+# until others can read it. The cursor lies so far back: rather twice than never.
+OVERLAP = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class CharacterOverview:
+    character_id: str
+    conversation_count: int
+    latest: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Counts:
+    active: int
+    archived: int
+    deleted: int
+
+
+@dataclass(frozen=True)
+class Overview:
+    pinned: list[dict[str, Any]]
+    characters: list[CharacterOverview]
+    tags: list[TagCount]
+    counts: Counts
+    sync_cursor: str
+    generated_at: datetime
+
+
+def of(user_id: str, *, now: datetime) -> Overview:
+    """Return what a client shows at first, and from where the change feed continues it.
+
+    `now` must be from before this call. Pins and characters are of active conversations; tags
+    count the archived ones too. No conversation is read but those that are shown and one for
+    the spelling of each tag. Raises what ask() raises.
+    """
+    active = {"user_id": user_id, "status": "active"}
+    found = ask(
+        _tags(user_id),
+        pinned=[
+            {"$match": active | {"pinned_at": {"$type": "date"}}},
+            {"$sort": {"pinned_at": -1, "_id": -1}},
+            {"$limit": PINNED},
+            {"$project": dict.fromkeys(PUBLIC, 1)},
+        ],
+        characters=_characters(user_id),
+        active=count(active),
+        archived=count(active | {"status": "archived"}),
+        deleted=count(active | {"status": "deleted"}),
+    )
+    return Overview(
+        pinned=[resource(row) for row in found["pinned"]],
+        characters=[
+            CharacterOverview(row["_id"], row["counted"]["count"], resource(row["latest"]))
+            for row in found["characters"]
+        ],
+        tags=[tag_count(row) for row in found["scan"]],
+        counts=Counts(*(counted(found[status]) for status in ("active", "archived", "deleted"))),
+        sync_cursor=_changes_since(user_id, now - OVERLAP),
+        generated_at=now,
+    )
+
+
+def _changes_since(user_id: str, moment: datetime) -> str:
+    """Return a cursor of the change feed before the first of that moment."""
+    return pagination.seal([pagination.milliseconds(moment), ""], binding=f"changes {user_id}")
+
+
+def _tags(user_id: str) -> Pipeline:
+    return [
+        {"$match": {"user_id": user_id, "status": {"$in": KEPT}}},
+        {"$group": {"_id": "$tag_line", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
+        *by_tag("$_id", TAGS),
+    ]
+
+
+def _characters(user_id: str) -> Pipeline:
+    """Return each character's latest conversation and how many there are, the latest first.
+
+    In the order of the index user_characters, $group with $first reads one key a character.
+    """
+    mine = {"user_id": user_id, "status": "active"}
+    return [
+        {"$match": mine},
+        {"$sort": {"character_id": 1, "metadata.last_activity": -1, "_id": -1}},
+        {
+            "$group": {
+                "_id": "$character_id",
+                "at": {"$first": "$metadata.last_activity"},
+                "latest": {"$first": "$_id"},
+            }
+        },
+        {"$sort": {"at": -1, "latest": -1}},
+        {"$limit": CHARACTERS},
+        {
+            "$lookup": {
+                "from": "conversations",
+                "localField": "latest",
+                "foreignField": "_id",
+                # Should it have been purged since, a tombstone would stand there.
+                "pipeline": [{"$match": mine}, {"$project": dict.fromkeys(PUBLIC, 1)}],
+                "as": "latest",
+            }
+        },
+        {
+            "$lookup": {
+                "from": "conversations",
+                "localField": "_id",
+                "foreignField": "character_id",
+                "pipeline": count(mine),
+                "as": "counted",
+            }
+        },
+        {"$unwind": "$latest"},
+        {"$unwind": "$counted"},
+    ]

@@ -1,0 +1,272 @@
+import signal
+import sys
+import time
+from argparse import RawDescriptionHelpFormatter
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import orjson
+from bson import ObjectId, json_util
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.errors import ConfigurationError, PyMongoError
+from tqdm import tqdm
+
+from conversation_service.errors import ServiceError
+from conversation_service.mongodb.connection import Document
+from conversations import store
+from conversations.transfer.legacy import Converted, Finding
+from conversations.transfer.takeover import take_over
+
+SOME_LEFT = 2
+LINE_S = 10
+CONNECT_MS = 10_000
+
+HELP = """
+Take over the conversations of the monolith: flat documents with user_id, character_id, title,
+is_archived, message_count, total_tokens, tags, settings, created_at and updated_at.
+
+Nothing is lost and nothing silently altered:
+  * _id is kept; user_id and character_id become text; times without a zone are UTC.
+  * updated_at is also the last activity, and for archived ones the time of archiving.
+  * What does not fit is repaired if it can be, counted by kind, and written to the report with
+    what it was: a title is cut to 200 characters (custom.legacy_title keeps 512), numbers are
+    brought within today's bounds, what is missing gets its default, and unknown fields are left
+    out.
+  * What cannot be taken is written to the report with the reasons: an _id that is no ObjectId or
+    is another user's here, a user_id or character_id that is missing or cannot be kept as it is,
+    text that is not UTF-8.
+  * What is here already stays as it is, so running again is harmless. A purged one stays purged.
+
+The report (NDJSON) holds what people wrote: only its owner may read it.
+
+Exit code: 0 all were taken, 2 some were not, 1 it could not run or was stopped; where to go on is
+said then. Ctrl-C and SIGTERM end it after the batch at hand.
+
+Example: manage.py import_legacy --from mongodb://old-host/monolith --dry-run
+"""
+
+
+@dataclass
+class Totals:
+    """What became of the documents that were read."""
+
+    read: int = 0
+    taken: int = 0
+    already_there: int = 0
+    not_taken: int = 0
+    repaired: int = 0
+    repairs: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    last_id: str | None = None
+
+    def add(self, one: Converted) -> None:
+        self.read += 1
+        self.taken += one.document is not None
+        self.already_there += one.already_there
+        self.not_taken += bool(one.reasons)
+        self.reasons.update({reason.name for reason in one.reasons})
+        if one.document:
+            self.repaired += bool(one.repairs)
+            self.repairs.update({repair.name for repair in one.repairs})
+        if isinstance(one.id, ObjectId):
+            self.last_id = str(one.id)
+
+
+class Command(BaseCommand):
+    help = HELP
+
+    def create_parser(self, *names: str, **options: Any) -> CommandParser:
+        parser = super().create_parser(*names, **options)
+        parser.formatter_class = RawDescriptionHelpFormatter
+        return parser
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--from", dest="uri", required=True, help="the monolith's MongoDB")
+        parser.add_argument("--database", help="its database, if the URI names none")
+        parser.add_argument("--collection", default="conversations", help="(conversations)")
+        parser.add_argument("--after", type=_object_id, help="go on after this _id")
+        parser.add_argument("--dry-run", action="store_true", help="only say what would become")
+        parser.add_argument("--json", action="store_true", help="totals as JSON on stdout")
+        parser.add_argument(
+            "--report",
+            type=Path,
+            default=Path("import_legacy.ndjson"),
+            help="file that what was repaired or not taken is added to (import_legacy.ndjson)",
+        )
+
+    def handle(self, **options: Any) -> None:
+        totals = Totals()
+        began = time.monotonic()
+        try:
+            finished = self._take_over(totals, **options)
+        except (PyMongoError, ServiceError) as error:
+            raise CommandError(f"MongoDB: {_named(error)}. {_go_on(totals)}") from None
+        self._print(totals, time.monotonic() - began, **options)
+        if not finished:
+            raise CommandError(f"Stopped. {_go_on(totals)}")
+        if totals.not_taken:
+            raise CommandError(
+                f"{totals.not_taken:,} were not taken: see {options['report']}.",
+                returncode=SOME_LEFT,
+            )
+
+    def _take_over(  # noqa: PLR0913
+        self,
+        totals: Totals,
+        *,
+        uri: str,
+        database: str | None,
+        collection: str,
+        after: ObjectId | None,
+        dry_run: bool,
+        report: Path,
+        **options: Any,
+    ) -> bool:
+        """Return whether the end was reached."""
+        with ExitStack() as stack:
+            source = stack.enter_context(_opened(uri, database, collection))
+            file = stack.enter_context(_private(report))
+            stopping = stack.enter_context(_stopped_by_signals())
+            remaining = {"_id": {"$gt": after}} if after else {}
+            progress = stack.enter_context(
+                _progress(self.stderr, source.count_documents(remaining))
+            )
+            for batch in take_over(source, after=after, dry_run=dry_run):
+                for one in batch:
+                    totals.add(one)
+                    if one.reasons or (one.document and one.repairs):
+                        file.write(_reported(one))
+                progress.update(len(batch))
+                if stopping:
+                    return False
+        return True
+
+    def _print(self, totals: Totals, seconds: float, **options: Any) -> None:
+        if options["json"]:
+            result = {**vars(totals), "dry_run": options["dry_run"], "seconds": round(seconds, 1)}
+            self.stdout.write(orjson.dumps(result).decode())
+            return
+        self.stdout.write("Nothing was written: a dry run." if options["dry_run"] else "Done.")
+        rate = totals.read / seconds
+        self.stdout.write(f"{totals.read:>10,} read in {seconds:.1f} s, {rate:,.0f}/s")
+        self.stdout.write(f"{totals.taken:>10,} taken, {totals.repaired:,} of them repaired")
+        self.stdout.write(f"{totals.already_there:>10,} were here already")
+        self.stdout.write(f"{totals.not_taken:>10,} not taken")
+        for heading, kinds in (("Repairs", totals.repairs), ("Reasons", totals.reasons)):
+            if kinds:
+                self.stdout.write(f"{heading}:")
+            for name, count in kinds.most_common():
+                self.stdout.write(f"{count:>10,} {name}")
+
+
+def _object_id(text: str) -> ObjectId:
+    if not ObjectId.is_valid(text):
+        raise CommandError("--after is an _id, 24 hexadecimal digits.")
+    return ObjectId(text)
+
+
+def _named(error: PyMongoError | ServiceError) -> str:
+    """Say what happened without the driver's text, which may repeat documents."""
+    return str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+
+
+def _go_on(totals: Totals) -> str:
+    if totals.last_id is None:
+        return "Run it again as it was."
+    return f"Everything up to {totals.last_id} is done: go on with --after {totals.last_id}."
+
+
+@contextmanager
+def _opened(uri: str, database: str | None, name: str) -> Iterator[Collection[Document]]:
+    with _client(uri) as client:
+        source = (client[database] if database else client.get_default_database())[name]
+        if source.estimated_document_count() == 0:
+            raise CommandError(f"{source.full_name} holds no documents.")
+        target = store.conversations()
+        same_server = client.nodes & target.database.client.nodes
+        if same_server and source.full_name == target.full_name:
+            raise CommandError(f"{source.full_name} is where they would be taken to.")
+        yield source
+
+
+def _client(uri: str) -> MongoClient[Document]:
+    try:
+        return MongoClient(uri, serverSelectionTimeoutMS=CONNECT_MS)
+    except ValueError as error:  # what PyMongo raises for some URIs
+        raise CommandError(f"--from: {error}") from None
+
+
+def _private(report: Path) -> IO[bytes]:
+    """Open the report to add to it; nobody else may read it."""
+    try:
+        report.touch(mode=0o600)
+        return report.open("ab")
+    except OSError as error:
+        raise CommandError(f"--report: {error}") from None
+
+
+def _reported(one: Converted) -> bytes:
+    def described(findings: list[Finding]) -> list[dict[str, Any]]:
+        return [
+            {"field": f.path, "kind": f.kind} | ({} if f.was is None else {"was": f.was})
+            for f in findings
+        ]
+
+    line = {
+        "id": str(one.id),
+        "taken": not one.reasons,
+        "reasons": described(one.reasons),
+        "repairs": described(one.repairs),
+    }
+    return json_util.dumps(line, json_options=json_util.RELAXED_JSON_OPTIONS).encode() + b"\n"
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[list[int]]:
+    """Give a list that the first Ctrl-C or SIGTERM is put into; a second one ends the process."""
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(stream: Any, total: int) -> Iterator[Any]:
+    if stream.isatty():
+        with tqdm(total=total, file=sys.stderr, unit="", unit_scale=False) as bar:
+            yield bar
+    else:
+        yield _Lines(stream, total)
+
+
+class _Lines:
+    """The progress for a log: a line now and then."""
+
+    def __init__(self, stream: Any, total: int) -> None:
+        self._stream = stream
+        self._total = total
+        self._done = 0
+        self._began = self._written = time.monotonic()
+
+    def update(self, number: int) -> None:
+        self._done += number
+        now = time.monotonic()
+        if now - self._written >= LINE_S:
+            rate = self._done / (now - self._began)
+            self._stream.write(f"{self._done:,} of {self._total:,} read, {rate:,.0f}/s")
+            self._written = now

@@ -1,0 +1,95 @@
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from rest_framework import serializers
+
+from conversation_service.errors import (
+    LengthRequired,
+    PayloadTooLarge,
+    ServiceError,
+    UnsupportedMediaType,
+)
+from conversation_service.ndjson import MEDIA_TYPE, NDJSONParser
+from conversation_service.openapi import failures, response_header
+from conversations.openapi import ConversationSerializer, RevisionSerializer, operation
+from conversations.serializers import without_underscore
+from conversations.transfer.serializers import ExportParameters, TransferredSerializer
+
+_MIB = 1024 * 1024
+
+
+class ExportedRevisionSerializer(RevisionSerializer):
+    previous_at = serializers.DateTimeField(help_text="When the version before was made.")
+
+
+class ExportedSerializer(ConversationSerializer):
+    history = ExportedRevisionSerializer(many=True, help_text="Newest first.")
+
+
+class FaultSerializer(serializers.Serializer):
+    pointer = serializers.CharField()
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
+class ResultSerializer(serializers.Serializer):
+    """What became of a line."""
+
+    line = serializers.IntegerField(help_text="Its number, from 1.")
+    id = serializers.CharField(
+        allow_null=True, help_text="Of the conversation: a new one where that in the line is taken."
+    )
+    status = serializers.IntegerField(
+        help_text="201 created; 200 it was there already and is unchanged; else why it was not "
+        "taken, with `code` as for a single conversation."
+    )
+    code = serializers.CharField(allow_null=True)
+    message = serializers.CharField(allow_null=True)
+    errors_ = FaultSerializer(many=True)
+
+    def get_fields(self) -> dict[str, Any]:
+        return without_underscore(super().get_fields())
+
+
+_IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description="Accepted, but not needed: an import may be repeated.",
+)
+
+export: Any = operation(
+    "exportConversations",
+    "Everything of mine",
+    description="NDJSON: a conversation a line, in any state, with its history, in the order of "
+    'ids. The last line is `{"object": "end", "count": n}`; if it is missing, the connection '
+    "broke: call again with `after`, the last id that you received. What changes while you read "
+    "may be in it or not.",
+    parameters=[
+        ExportParameters,
+        response_header("Cache-Control", "Always `private, no-store`.", 200),
+        response_header("Content-Disposition", "A name for the file.", 200),
+    ],
+    responses={
+        (200, MEDIA_TYPE): OpenApiResponse(ExportedSerializer, "Of each line but the last."),
+        **failures(ServiceError),
+    },
+)
+import_: Any = operation(
+    "importConversations",
+    "Take in what was exported",
+    description="NDJSON as an export writes it; its last line may be there or not. Each "
+    "conversation keeps its id, its times, its counters and its history, and becomes yours. "
+    "Nothing that exists is ever overwritten, so an import may be repeated. Where an id is "
+    "taken, the conversation gets another, the same each time. The answer has a line for each, "
+    'in order, and ends with `{"object": "end", "count", "created", "unchanged", "failed"}`. '
+    f"A line that is not taken stops no other. At most {NDJSONParser.max_lines:,} lines, "
+    f"{NDJSONParser.max_bytes // _MIB} MiB, and {NDJSONParser.max_line_bytes // _MIB} MiB a line.",
+    request={MEDIA_TYPE: TransferredSerializer},
+    parameters=[_IDEMPOTENCY_KEY],
+    responses={
+        (200, MEDIA_TYPE): OpenApiResponse(ResultSerializer, "Of each line but the last."),
+        **failures(ServiceError, LengthRequired, PayloadTooLarge, UnsupportedMediaType),
+    },
+)

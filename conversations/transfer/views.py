@@ -1,0 +1,42 @@
+"""All of a user's conversations, out as NDJSON and in again."""
+
+from typing import IO, cast
+
+from django.http import StreamingHttpResponse
+from rest_framework.views import APIView
+
+from conversation_service import ndjson
+from conversation_service.authentication import CallerRequest
+from conversation_service.ndjson import NDJSONNegotiation, NDJSONParser
+from conversations.serializers import no_parameters
+from conversations.transfer import exporting, importing, openapi
+from conversations.transfer.serializers import export_parameters
+
+
+class ExportView(APIView):
+    content_negotiation_class = NDJSONNegotiation
+
+    @openapi.export
+    def get(self, request: CallerRequest) -> StreamingHttpResponse:
+        parameters = export_parameters.run_validation(request.query_params.dict())
+        return ndjson.response(
+            exporting.rows(request.user.id, parameters.get("after")),
+            **{
+                "Cache-Control": "private, no-store",
+                "Content-Disposition": 'attachment; filename="conversations.ndjson"',
+            },
+        )
+
+
+class ImportView(APIView):
+    content_negotiation_class = NDJSONNegotiation
+    parser_classes = [NDJSONParser]
+    # It creates, so it counts as that; what comes with it is bounded by the parser.
+    action = "import"
+    rate_limits = {"import": "create"}
+
+    @openapi.import_
+    def post(self, request: CallerRequest) -> StreamingHttpResponse:
+        no_parameters.run_validation(request.query_params.dict())
+        body = cast(IO[bytes], request.data)
+        return ndjson.response(importing.results(request.user.id, body))
