@@ -75,6 +75,8 @@ def of(user_id: str, *, now: datetime) -> Overview:
         characters=[
             CharacterOverview(row["_id"], row["counted"]["count"], resource(row["latest"]))
             for row in found["characters"]
+            # Purged at this very moment, it is a tombstone.
+            if row["latest"]["status"] != "purged"
         ],
         tags=[tag_count(row) for row in found["scan"]],
         counts=Counts(*(counted(found[status]) for status in ("active", "archived", "deleted"))),
@@ -119,8 +121,7 @@ def _characters(user_id: str) -> Pipeline:
                 "from": "conversations",
                 "localField": "latest",
                 "foreignField": "_id",
-                # Should it have been purged since, a tombstone would stand there.
-                "pipeline": [{"$match": mine}, {"$project": dict.fromkeys(PUBLIC, 1)}],
+                "pipeline": [{"$project": dict.fromkeys(PUBLIC, 1)}],
                 "as": "latest",
             }
         },

@@ -26,9 +26,7 @@ class TagCount:
 def ask(scan: Pipeline, **parts: Pipeline) -> dict[str, list[Document]]:
     """Return the rows of each pipeline, all asked in one statement; those of the first as "scan".
 
-    $facet would read everything by one plan. Joined by $unionWith each has its own, but a hint
-    reaches the first only: that is the one which needs it, as it reads all that the user has and
-    must find everything in the index.
+    $facet would read everything by one plan; joined by $unionWith each has its own.
 
     Raises pymongo.errors.PyMongoError with `timeout` set past BUDGET_S.
     """
@@ -38,9 +36,7 @@ def ask(scan: Pipeline, **parts: Pipeline) -> dict[str, list[Document]]:
         pipeline.append({"$unionWith": {"coll": "conversations", "pipeline": branch}})
     rows: dict[str, list[Document]] = {name: [] for name in ("scan", *parts)}
     with pymongo.timeout(BUDGET_S):
-        found = collection("conversations").aggregate(
-            pipeline, hint="user_characters", batchSize=_ALL_ROWS
-        )
+        found = collection("conversations").aggregate(pipeline, batchSize=_ALL_ROWS)
         for labelled in found:
             rows[labelled["part"]].append(labelled["row"])
     return rows

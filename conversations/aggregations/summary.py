@@ -103,9 +103,8 @@ def of(user_id: str, *, now: datetime) -> Summary:
 
 def _scan(user_id: str) -> Pipeline:
     """Read the index once; what has the same character and tags is a single row from then on."""
-    mine = {"user_id": user_id, "status": {"$in": KEPT}}
     return [
-        {"$match": mine},
+        {"$match": {"user_id": user_id, "status": {"$in": KEPT}}},
         {
             "$group": {
                 "_id": {"character": "$character_id", "tags": "$tag_line"},
@@ -114,6 +113,7 @@ def _scan(user_id: str) -> Pipeline:
                 "tokens": {"$sum": "$metadata.total_tokens"},
                 "sent": {"$max": "$metadata.last_message_at"},
                 "oldest": {"$min": "$_id"},
+                "newest": {"$max": "$_id"},
             }
         },
         {
@@ -129,21 +129,22 @@ def _scan(user_id: str) -> Pipeline:
                     }
                 ],
                 "characters": [
-                    {"$group": {"_id": "$_id.character", "count": {"$sum": "$count"}}},
+                    {
+                        "$group": {
+                            "_id": "$_id.character",
+                            "count": {"$sum": "$count"},
+                            "newest": {"$max": "$newest"},
+                        }
+                    },
                     {"$sort": {"count": -1, "_id": 1}},
                     {"$limit": 1},
                     {
                         "$lookup": {
                             "from": "conversations",
-                            "localField": "_id",
-                            "foreignField": "character_id",
-                            "pipeline": [
-                                {"$match": mine},
-                                {"$sort": {"metadata.last_activity": -1, "_id": -1}},
-                                {"$limit": 1},
-                                {"$project": {"character_name": 1}},
-                            ],
-                            "as": "latest",
+                            "localField": "newest",
+                            "foreignField": "_id",
+                            "pipeline": [{"$project": {"character_name": 1}}],
+                            "as": "newest",
                         }
                     },
                 ],
@@ -154,6 +155,6 @@ def _scan(user_id: str) -> Pipeline:
 
 
 def _character(row: Document) -> MostUsedCharacter:
-    """Return the character by the name that its latest conversation has for it."""
-    name = next((document.get("character_name") for document in row["latest"]), None)
+    """Return the character by the name that its newest conversation has for it."""
+    name = next((document.get("character_name") for document in row["newest"]), None)
     return MostUsedCharacter(row["_id"], name, row["count"])

@@ -121,13 +121,10 @@ def most_used(kept):
         return None
     characters = Counter(row["character_id"] for row in kept)
     character = min(characters, key=lambda c: (-characters[c], c))
-    latest = max(
-        (row for row in kept if row["character_id"] == character),
-        key=lambda row: (row["metadata"]["last_activity"], row["_id"]),
-    )
+    newest = max((row for row in kept if row["character_id"] == character), key=itemgetter("_id"))
     return {
         "character_id": character,
-        "character_name": latest["character_name"],
+        "character_name": newest["character_name"],
         "conversation_count": characters[character],
     }
 
