@@ -8,7 +8,7 @@ from pymongo.database import Database
 def only_aggregate(commands: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the only command that was sent, an aggregation."""
     [command] = commands
-    return {name: command[name] for name in ("aggregate", "pipeline", "hint", "cursor")}
+    return {name: command[name] for name in ("aggregate", "pipeline", "cursor")}
 
 
 def users_of(command: dict[str, Any]) -> set[str]:
