@@ -110,11 +110,14 @@ env = environ.FileAwareEnv(
 environ.Env.read_env(BASE_DIR / ".env")
 
 
+def one_of(name: str, *allowed: str) -> str:
+    """Return a variable that has a few values only, or stop the start."""
+    value: str = env(name)
+    if value not in allowed:
+        raise ImproperlyConfigured(f"{name} is {value!r} and must be one of {', '.join(allowed)}.")
+    return value
+
+
 def settings_module() -> str:
     """Return the settings module that ENVIRONMENT chooses, for DJANGO_SETTINGS_MODULE."""
-    environment = env("ENVIRONMENT")
-    if environment not in ENVIRONMENTS:
-        raise ImproperlyConfigured(
-            f"ENVIRONMENT is {environment!r} and must be one of {', '.join(ENVIRONMENTS)}."
-        )
-    return f"config.settings.{environment}"
+    return f"config.settings.{one_of('ENVIRONMENT', *ENVIRONMENTS)}"

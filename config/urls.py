@@ -3,9 +3,8 @@
 from django.contrib import admin
 from django.urls import include, path, re_path
 
-from conversation_service import openapi
+from conversation_service import health, openapi
 from conversation_service.exception_handler import not_found
-from conversation_service.observability import health
 
 admin.site.site_header = admin.site.site_title = "Conversation Service"
 admin.site.site_url = None  # there is no site to view, only the API

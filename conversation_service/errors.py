@@ -1,6 +1,7 @@
 """Failures a caller can act on. How they look on the wire is in exception_handler.py."""
 
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 from django.utils.functional import Promise
@@ -13,20 +14,36 @@ class ServiceError(Exception):
     """A failure with a stable code. Clients switch on `code`; people read the message.
 
     `title` names the kind of failure, `message` this one; both are translated when rendered.
-    `details` may hold JSON values only, and never another service's body.
+    `details` may hold JSON values only, and never another service's body. `again_in_s` becomes
+    a Retry-After of whole seconds, one at least.
     """
 
     status = HTTPStatus.BAD_REQUEST
     code = "VALIDATION_ERROR"
     title: Message = _("The request is not valid")
+    again_in_s: float | None = None
 
     def __init__(
-        self, message: Message = "", *, headers: dict[str, str] | None = None, **details: Any
+        self,
+        message: Message = "",
+        *,
+        headers: dict[str, str] | None = None,
+        again_in_s: float | None = None,
+        **details: Any,
     ) -> None:
         super().__init__(message)
         self.message = message or self.title
         self.details = details
         self.headers = headers or {}
+        wait_s = self.again_in_s if again_in_s is None else again_in_s
+        if wait_s is not None:
+            self.headers["Retry-After"] = str(max(1, ceil(wait_s)))
+
+
+class UnknownField(ServiceError):
+    """Nothing is wrong but that fields were sent which do not exist."""
+
+    code = "UNKNOWN_FIELD"
 
 
 class TokenMissing(ServiceError):
@@ -71,6 +88,7 @@ class DatabaseUnavailable(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "DATABASE_UNAVAILABLE"
     title = _("The database is unavailable")
+    again_in_s = 2
 
 
 class PayloadTooLarge(ServiceError):

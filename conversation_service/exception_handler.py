@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 MAX_ECHO = 100  # characters of the caller's input that any answer repeats
 MAX_FIELD_ERRORS = 50
-RETRY_AFTER_S = "2"
 
 # The family of a failure, for clients that handle a status as a whole.
 _FAMILIES = {
@@ -131,7 +130,7 @@ def _understand(exc: Exception) -> ServiceError | None:
         isinstance(driver_error, ConnectionFailure) or driver_error.timeout
     ):
         logger.error("MongoDB did not answer: %s", type(driver_error).__name__)
-        return errors.DatabaseUnavailable(headers={"Retry-After": RETRY_AFTER_S})
+        return errors.DatabaseUnavailable()
 
     if isinstance(exc, ServiceError):
         return exc
@@ -145,10 +144,9 @@ def _understand(exc: Exception) -> ServiceError | None:
 
 def invalid_input(exc: drf.ValidationError) -> ServiceError:
     found = list(_field_errors(exc.detail))
-    failure = ServiceError(errors=found[:MAX_FIELD_ERRORS])
-    if all(error["code"] == "UNKNOWN_FIELD" for error in found):
-        failure.code = "UNKNOWN_FIELD"
-    return failure
+    only_unknown = all(error["code"] == errors.UnknownField.code for error in found)
+    kind = errors.UnknownField if only_unknown else ServiceError
+    return kind(errors=found[:MAX_FIELD_ERRORS])
 
 
 def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:

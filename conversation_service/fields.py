@@ -9,6 +9,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.request import Request
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
 _NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
@@ -35,6 +36,20 @@ class StrictSerializer(serializers.Serializer):
         if errors:
             raise ValidationError(errors)
         return value
+
+
+class Parameters(StrictSerializer):
+    """The query string of a call; a call without any takes Parameters itself."""
+
+    def of(self, request: Request) -> dict[str, Any]:
+        """Return what was sent. A parameter that is repeated is a list, for fields that take one.
+
+        Raises ValidationError.
+        """
+        given = request.query_params.lists()
+        sent = {name: values if len(values) > 1 else values[0] for name, values in given}
+        validated: dict[str, Any] = self.run_validation(sent)
+        return validated
 
 
 class Text(serializers.CharField):

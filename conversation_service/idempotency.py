@@ -34,6 +34,7 @@ class IdempotencyInProgress(ServiceError):
     status = HTTPStatus.CONFLICT
     code = "IDEMPOTENCY_IN_PROGRESS"
     title = _("A request with this Idempotency-Key is still being processed")
+    again_in_s = 1
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class KeySet:
             ended = self._refresh().wait(FETCH_S)
             key = self._find(kid)
             if key is None and (self._failing or not ended):
-                raise AuthUnavailable(headers={"Retry-After": f"{RETRY_S:.0f}"})
+                raise AuthUnavailable(again_in_s=RETRY_S)
         elif self._age() > FRESH_S - AHEAD_S:
             self._refresh()
         return key

@@ -24,6 +24,7 @@ from conversation_service.errors import (
     TokenExpired,
     TokenInvalid,
     TokenMissing,
+    UnknownField,
 )
 from conversation_service.exception_handler import family
 
@@ -93,7 +94,8 @@ AT_WORST: Kinds = (InternalError, DatabaseUnavailable)
 def failures(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
     """Document these failures, and those that any call can meet."""
     by_status: dict[int, list[type[ServiceError]]] = {}
-    for kind in (*ANYWHERE, *kinds, *AT_WORST):
+    also = (UnknownField,) if ServiceError in kinds else ()
+    for kind in (*ANYWHERE, *kinds, *also, *AT_WORST):
         by_status.setdefault(int(kind.status), []).append(kind)
     return {status: _responses(same) for status, same in sorted(by_status.items())}
 

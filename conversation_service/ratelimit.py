@@ -112,7 +112,7 @@ def _policies(view: Any) -> list[Policy]:
 
 def _refusal(exhausted: Usage) -> RateLimitExceeded:
     return RateLimitExceeded(
-        headers={"Retry-After": str(exhausted.wait_s)},
+        again_in_s=exhausted.wait_s,
         policy=exhausted.policy.name,
         limit=exhausted.policy.limit,
         window_s=settings.RATE_LIMIT_WINDOW_S,

@@ -1,3 +1,5 @@
+"""The console: look up, and act through store.change as the API does. Nothing is edited here."""
+
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime

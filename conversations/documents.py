@@ -12,7 +12,7 @@ from conversation_service.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
 from conversations import limits
 
-# What a client may see. An index, the change feed or a later undo needs the rest; no read loads it.
+# What a client may see. History, keys and what only indexes need are read by name only.
 PUBLIC = [
     "user_id",
     "character_id",

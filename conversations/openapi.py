@@ -389,7 +389,7 @@ create = operation(
     responses={
         201: OpenApiResponse(ConversationSerializer, "The new conversation.", [_AS_READ]),
         200: OpenApiResponse(ConversationSerializer, "The one there was, with get_or_create."),
-        **failures(*_BODY, *_CHARACTER, *_KEYED),
+        **failures(*_BODY, ConversationStateConflict, *_CHARACTER, *_KEYED),
     },
 )
 duplicate = operation(

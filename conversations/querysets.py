@@ -1,3 +1,5 @@
+"""What staff ask, through the ORM. The API asks through store.py."""
+
 from typing import Self
 
 from bson import ObjectId

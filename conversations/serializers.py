@@ -12,7 +12,15 @@ from django.core.validators import RegexValidator
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
-from conversation_service.fields import Flag, Integer, Line, Number, StrictSerializer, Text
+from conversation_service.fields import (
+    Flag,
+    Integer,
+    Line,
+    Number,
+    Parameters,
+    StrictSerializer,
+    Text,
+)
 from conversations import limits
 from conversations.documents import tag_key
 
@@ -141,7 +149,7 @@ class PatchSerializer(StrictSerializer):
         return attrs
 
 
-class CreateParameters(StrictSerializer):
+class CreateParameters(Parameters):
     get_or_create = serializers.ChoiceField(
         ["character"],
         required=False,
@@ -149,7 +157,7 @@ class CreateParameters(StrictSerializer):
     )
 
 
-class RetrieveParameters(StrictSerializer):
+class RetrieveParameters(Parameters):
     include = serializers.ChoiceField(
         ["character"],
         required=False,
@@ -164,7 +172,7 @@ class DuplicateSerializer(StrictSerializer):
     title = Title(required=False, allow_null=True)
 
 
-class HistoryParameters(StrictSerializer):
+class HistoryParameters(Parameters):
     limit = serializers.IntegerField(min_value=1, max_value=limits.REVISIONS, default=20)
     cursor = serializers.CharField(required=False)
 
@@ -180,7 +188,7 @@ class RevertSerializer(StrictSerializer):
         return without_underscore(super().get_fields())
 
 
-class DeleteParameters(StrictSerializer):
+class DeleteParameters(Parameters):
     mode = serializers.ChoiceField(["trash", "purge"], default="trash")
 
 
@@ -200,7 +208,7 @@ def without_nulls(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-no_parameters = StrictSerializer()
+no_parameters = Parameters()
 delete_parameters = DeleteParameters()
 create_parameters = CreateParameters()
 retrieve_parameters = RetrieveParameters()

@@ -17,7 +17,6 @@ from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from conversation_service.errors import DatabaseUnavailable
-from conversation_service.exception_handler import RETRY_AFTER_S
 from conversation_service.idempotency import LIFETIME, IdempotencyInProgress, IdempotencyKey
 from conversation_service.mongodb.connection import Document, collection
 from conversation_service.origin import Origin
@@ -85,7 +84,7 @@ def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
                 continue
             raise
         return Answer(document)
-    raise IdempotencyInProgress(headers={"Retry-After": "1"})
+    raise IdempotencyInProgress
 
 
 def latest_with(user_id: str, character_id: str) -> Document | None:
@@ -108,7 +107,7 @@ def insert_only(document: Document, key: IdempotencyKey | None) -> Answer:
                 raise
         if found := latest_with(document["user_id"], document["character_id"]):
             return Answer(found, existed=True)
-    raise IdempotencyInProgress(headers={"Retry-After": "1"})
+    raise ConversationStateConflict
 
 
 def count_up_to(user_id: str, limit: int) -> int:
@@ -206,7 +205,7 @@ def insert_all(rows: Sequence[Document]) -> dict[int, int]:
     except BulkWriteError as error:
         # The error repeats the documents, which must not reach a log.
         if error.details["writeConcernErrors"]:
-            raise DatabaseUnavailable(headers={"Retry-After": RETRY_AFTER_S}) from None
+            raise DatabaseUnavailable from None
         return {failed["index"]: failed["code"] for failed in error.details["writeErrors"]}
     return {}
 

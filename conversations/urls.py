@@ -1,3 +1,5 @@
+"""Paths under /api/v1; fixed words stand before ids."""
+
 from typing import Any
 
 from django.urls import path
@@ -12,7 +14,6 @@ def _view(**actions: Any) -> Any:
 
 urlpatterns = [
     path("conversations", _view(get="list", post="create")),
-    # Fixed words come before ids.
     path("conversations/summary", _view(get="summary")),
     path("conversations/overview", _view(get="overview")),
     path("conversations/export", ExportView.as_view()),

@@ -1,3 +1,5 @@
+"""What people ask over HTTP: parse, call one thing, answer. No statement, no rule of the domain."""
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -86,7 +88,7 @@ class ConversationViewSet(ViewSet):
 
     @openapi.create
     def create(self, request: CallerRequest) -> Response:
-        parameters = create_parameters.run_validation(request.query_params.dict())
+        parameters = create_parameters.of(request)
         values = create_input.run_validation(request.data)
         key = idempotency.sent_with(request)
         or_get = "get_or_create" in parameters
@@ -94,18 +96,18 @@ class ConversationViewSet(ViewSet):
 
     @openapi.summary
     def summary(self, request: CallerRequest) -> Response:
-        no_parameters.run_validation(request.query_params.dict())
+        no_parameters.of(request)
         return Response(summary.of(request.user.id, now=clock.now()))
 
     @openapi.overview
     def overview(self, request: CallerRequest) -> Response:
-        no_parameters.run_validation(request.query_params.dict())
+        no_parameters.of(request)
         return Response(overview.of(request.user.id, now=clock.now()))
 
     @openapi.retrieve
     def retrieve(self, request: CallerRequest, id: str) -> Response:
         with self._absence_first(id):
-            parameters = retrieve_parameters.run_validation(request.query_params.dict())
+            parameters = retrieve_parameters.of(request)
         if version := parameters.get("as_of"):
             return _answer(history.as_of(store.with_history(request.user.id, id), version))
         response = _answer(store.get(request.user.id, id))
@@ -123,7 +125,7 @@ class ConversationViewSet(ViewSet):
     @openapi.destroy
     def destroy(self, request: CallerRequest, id: str) -> Response:
         with self._absence_first(id):
-            parameters = delete_parameters.run_validation(request.query_params.dict())
+            parameters = delete_parameters.of(request)
             versions = self._versions(strict=True)
         if parameters["mode"] == "purge":
             store.purge(request.user.id, id, versions)
@@ -156,7 +158,7 @@ class ConversationViewSet(ViewSet):
     @openapi.duplicate
     def duplicate(self, request: CallerRequest, id: str) -> Response:
         with self._absence_first(id):
-            no_parameters.run_validation(request.query_params.dict())
+            no_parameters.of(request)
             title = duplicate_input.run_validation(request.data).get("title")
             key = idempotency.sent_with(request)
         return _created(services.duplicate(request.user.id, id, title, key))
@@ -164,7 +166,7 @@ class ConversationViewSet(ViewSet):
     @openapi.history
     def history(self, request: CallerRequest, id: str) -> Response:
         with self._absence_first(id):
-            parameters = history_parameters.run_validation(request.query_params.dict())
+            parameters = history_parameters.of(request)
             binding = f"history {request.user.id} {id.lower()}"
             cursor = parameters.get("cursor")
             [before] = pagination.unseal(cursor, binding=binding) if cursor else [None]
@@ -190,7 +192,7 @@ class ConversationViewSet(ViewSet):
         strict: bool = False,
     ) -> Response:
         with self._absence_first(conversation_id):
-            no_parameters.run_validation(self.request.query_params.dict())
+            no_parameters.of(self.request)
             idempotency.sent_with(self.request)
             versions = self._versions(strict=strict)
         answer = store.change(

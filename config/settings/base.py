@@ -1,9 +1,8 @@
 """What every environment shares."""
 
-from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
-from config.env import BASE_DIR, env
+from config.env import BASE_DIR, env, one_of
 
 OPENAPI_DOCUMENT = BASE_DIR / "docs" / "openapi.json"
 
@@ -112,14 +111,12 @@ NEIGHBOURS = {
 AUTH_REMOTE_VALIDATION = env("AUTH_REMOTE_VALIDATION")
 AUTH_VALIDATE_PATH = env("AUTH_VALIDATE_PATH")
 AUTH_CACHE_TTL = env("AUTH_CACHE_TTL")
-AUTH_FAIL_MODE = env("AUTH_FAIL_MODE")
-if AUTH_FAIL_MODE not in {"closed", "open"}:
-    raise ImproperlyConfigured(f"AUTH_FAIL_MODE is {AUTH_FAIL_MODE!r}: say closed or open.")
+AUTH_FAIL_MODE = one_of("AUTH_FAIL_MODE", "closed", "open")
 CHARACTER_PATH = env("CHARACTER_PATH")
 MESSAGE_STATS_PATH = env("MESSAGE_STATS_PATH")
 
 JWT_SECRET_KEY = env("JWT_SECRET_KEY")
-JWT_ALGORITHM = env("JWT_ALGORITHM")
+JWT_ALGORITHM = one_of("JWT_ALGORITHM", "HS256", "HS384", "HS512", "RS256", "ES256")
 JWT_JWKS_URL = env("JWT_JWKS_URL")
 JWT_ISSUER = env("JWT_ISSUER")
 JWT_AUDIENCE = env("JWT_AUDIENCE")
@@ -138,7 +135,7 @@ RATE_LIMITS = {
 
 MAX_TOKENS_CEILING = env("MAX_TOKENS_CEILING")
 CONTEXT_WINDOW_CEILING = env("CONTEXT_WINDOW_CEILING")
-CHARACTER_CHECK = env("CHARACTER_CHECK") or "strict"
+CHARACTER_CHECK = one_of("CHARACTER_CHECK", "", "strict", "lenient", "off") or "strict"
 MAX_CONVERSATIONS_PER_USER = env("MAX_CONVERSATIONS_PER_USER")
 IF_MATCH_REQUIRED_FOR = env("IF_MATCH_REQUIRED_FOR")
 TRASH_DAYS = env("TRASH_DAYS")

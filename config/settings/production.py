@@ -27,8 +27,6 @@ def weaknesses() -> list[str]:
         problems.append("MONGODB_URL is not set.")
     if not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS:
         problems.append("ALLOWED_HOSTS must name the hosts of the console.")
-    if CHARACTER_CHECK not in {"strict", "lenient", "off"}:
-        problems.append("CHARACTER_CHECK must be strict, lenient or off.")
     if DEBUG:
         problems.append("DEBUG must be off.")
     return problems

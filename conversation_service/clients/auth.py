@@ -4,7 +4,6 @@ import hashlib
 import logging
 from functools import partial
 from http import HTTPStatus
-from math import ceil
 from time import time
 from typing import Any
 
@@ -37,8 +36,7 @@ def confirms(token: str, *, user_id: str, expires_at: float) -> bool:
             logger.warning("Auth does not answer: a token was accepted by its signature alone")
             TOKENS_NOT_CONFIRMED.inc()
             return True
-        headers = {"Retry-After": str(max(1, ceil(error.retry_after_s)))}
-        raise AuthUnavailable(headers=headers) from None
+        raise AuthUnavailable(again_in_s=error.retry_after_s) from None
     if owner is not None and owner != user_id:
         logger.error("Auth takes a token of one user for another's; see JWT_USER_ID_CLAIM")
     return bool(owner == user_id)

@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass
 from functools import partial
 from http import HTTPStatus
-from math import ceil
 from typing import Any
 from urllib.parse import quote
 
@@ -55,8 +54,7 @@ def get(character_id: str) -> Character | None:
     try:
         known = _memory.answer(key, partial(_ask, path, character_id))
     except http.NoAnswer as error:
-        headers = {"Retry-After": str(max(1, ceil(error.retry_after_s)))}
-        raise CharacterServiceUnavailable(headers=headers) from None
+        raise CharacterServiceUnavailable(again_in_s=error.retry_after_s) from None
     return Character(**known) if known else None
 
 

@@ -44,7 +44,7 @@ class ActivityView(APIView):
 
     @openapi.activity
     def put(self, request: Request, id: str) -> Response:
-        parameters = activity_parameters.run_validation(request.query_params.dict())
+        parameters = activity_parameters.of(request)
         reported = activity(activity_input.run_validation(request.data))
         unarchive = parameters["on_message"] == "unarchive"
         return Response(store.report(id, reported, unarchive=unarchive))

@@ -1,3 +1,5 @@
+"""All that a user has, line by line."""
+
 from collections.abc import Iterator
 from typing import Any
 

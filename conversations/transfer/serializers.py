@@ -7,7 +7,15 @@ from bson import ObjectId
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
-from conversation_service.fields import Flag, Integer, Line, Moment, StrictSerializer, Text
+from conversation_service.fields import (
+    Flag,
+    Integer,
+    Line,
+    Moment,
+    Parameters,
+    StrictSerializer,
+    Text,
+)
 from conversations import limits
 from conversations.serializers import (
     Custom,
@@ -163,7 +171,7 @@ def _descends(versions: list[int]) -> bool:
     return all(later > earlier for later, earlier in pairwise(versions))
 
 
-class ExportParameters(StrictSerializer):
+class ExportParameters(Parameters):
     after = Id(required=False, help_text="Go on after this id, the last that you received.")
 
 

@@ -18,7 +18,7 @@ class ExportView(APIView):
 
     @openapi.export
     def get(self, request: CallerRequest) -> StreamingHttpResponse:
-        parameters = export_parameters.run_validation(request.query_params.dict())
+        parameters = export_parameters.of(request)
         return ndjson.response(
             exporting.rows(request.user.id, parameters.get("after")),
             **{
@@ -37,6 +37,6 @@ class ImportView(APIView):
 
     @openapi.import_
     def post(self, request: CallerRequest) -> StreamingHttpResponse:
-        no_parameters.run_validation(request.query_params.dict())
+        no_parameters.of(request)
         body = cast(IO[bytes], request.data)
         return ndjson.response(importing.results(request.user.id, body))

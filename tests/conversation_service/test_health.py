@@ -15,9 +15,9 @@ import pytest
 import requests
 from django.test import Client
 
+from conversation_service import health
 from conversation_service.embedded import process
 from conversation_service.embedded.mongod import mongod
-from conversation_service.observability import health
 from tests.conversation_service import loopback
 
 NEIGHBOURS = {

@@ -206,4 +206,4 @@ def test_an_unknown_fail_mode_stops_the_start():
         check=False,
     )
 
-    assert "AUTH_FAIL_MODE is 'ajar': say closed or open." in done.stderr
+    assert "AUTH_FAIL_MODE is 'ajar' and must be one of closed, open." in done.stderr
