@@ -33,7 +33,15 @@ class Due:
     index: str
 
     def count(self) -> int:
-        return store.conversations().count_documents(self._where(), hint=self.index)
+        return self._count(self.conditions)
+
+    def count_held(self) -> int:
+        """Count those that would be due but for a hold."""
+        return self._count({**self.conditions, **_HELD})
+
+    def _count(self, conditions: Mapping[str, Any]) -> int:
+        where = {**conditions, self.clock: {"$lte": self.until}}
+        return store.conversations().count_documents(where, hint=self.index)
 
     def each(self, batch_size: int) -> Iterator[Document]:
         """Return id, user and clock of each, the longest due first.
@@ -101,9 +109,3 @@ def trash() -> Due:
         changes.tombstone(),
         "trash_due",
     )
-
-
-def held_in(due: Due) -> int:
-    """Count those that would be due but for a hold."""
-    where = {**due.conditions, **_HELD, due.clock: {"$lte": due.until}}
-    return store.conversations().count_documents(where, hint=due.index)

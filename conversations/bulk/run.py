@@ -166,8 +166,8 @@ def apply(
         # Somebody else's write came between the change and the reading: try again.
         pending = {row["_id"] for row in found if not _own(row) and row["verdict"] == "differs"}
         if only is not None or not pending:
-            break
-    return results
+            return results
+    return results | dict.fromkeys(pending, Result.refused("state"))
 
 
 def rehearse(user_id: str, ids: Iterable[ObjectId], action: Action) -> dict[ObjectId, Result]:

@@ -44,7 +44,7 @@ class Command(BaseCommand):
         numbers = {
             "due": total,
             "purged": 0,
-            "held": retention.held_in(due),
+            "held": due.count_held(),
             "dry_run": dry_run,
             "finished": True,
         }
