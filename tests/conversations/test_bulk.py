@@ -452,6 +452,14 @@ def test_a_run_by_filter_while_others_write_takes_no_newcomers(alice, mongo):
 # What it costs
 
 
+def test_one_call_counts_as_one_patch(alice, settings):
+    settings.RATE_LIMIT_ENABLED = True
+
+    response = alice.post(BULK, {"action": "archive", "ids": [ABSENT] * 100})
+
+    assert response.headers["RateLimit-Policy"].startswith('"patch";q=')
+
+
 def test_a_hundred_are_two_statements_that_carry_the_user(alice, mongo, commands):
     ids = store(mongo, 100)
     commands.clear()
