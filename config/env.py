@@ -106,6 +106,7 @@ env = environ.FileAwareEnv(
     IF_MATCH_REQUIRED_FOR=(list, []),
     TRASH_DAYS=(int, 30),
     TOMBSTONE_DAYS=(int, 90),
+    RETENTION_ARCHIVE_IDLE_DAYS=(int, 0),
 )
 environ.Env.read_env(BASE_DIR / ".env")
 

@@ -1,7 +1,13 @@
-"""How long-running commands tell how far they are: a bar on a terminal, plain lines in a log."""
+"""How long-running commands tell how far they are: a bar on a terminal, plain lines in a log.
 
+And how they end when they are told to.
+"""
+
+import signal
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -22,3 +28,20 @@ def track(items: Iterable[T], *, total: int, what: str, out: Any) -> Iterator[T]
         if time.monotonic() - told >= LINE_EVERY_S:
             told = time.monotonic()
             out.write(f"{what}: {number:,} of about {total:,}")
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[list[int]]:
+    """Give a list that the first Ctrl-C or SIGTERM is put into; a second one ends the process."""
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

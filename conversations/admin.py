@@ -1,13 +1,14 @@
 """The console: look up, and act through store.change as the API does. Nothing is edited here."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, cast
 
 from bson import ObjectId
+from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME, ActionForm
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import BadRequest
@@ -24,13 +25,14 @@ from conversation_service.errors import Message, ServiceError
 from conversation_service.origin import of_staff
 from conversations import changes, store
 from conversations.changes import Change
-from conversations.models import Conversation, Metadata
+from conversations.models import Conversation, Hold, Metadata
 from conversations.querysets import ConversationQuerySet
 
 # A page costs the rows before it, so a search is the way to what is further down.
 PAGES = 100
 # What one action may change: each conversation is two writes, and the browser waits.
 ACTION_LIMIT = 1_000
+REASON_LENGTH = 500
 EMPTY = "-"
 
 COUNTERS = ("message_count", "total_tokens", "total_input_tokens", "total_output_tokens")
@@ -72,9 +74,17 @@ class UncountedChangeList(ChangeList):
         self.show_admin_actions = bool(rows)
 
 
+class ReasonedActionForm(ActionForm):
+    reason = forms.CharField(label=_("Reason (of a hold or a release)"), required=False)
+    reason.widget.attrs["maxlength"] = REASON_LENGTH
+
+
 @admin.register(Conversation)
 class ConversationAdmin(admin.ModelAdmin):
     """Look conversations up, and archive, restore or trash them as their owners could.
+
+    A legal hold is the one thing that owners neither do nor see: it keeps a conversation from
+    being purged. Who did it and why is on record here, in the history of the console.
 
     Nothing is added, edited or deleted here: that would bypass the rules in changes.py.
     """
@@ -96,7 +106,8 @@ class ConversationAdmin(admin.ModelAdmin):
     # get_search_results decides; Django shows the search box for it.
     search_fields = ["user_id"]
     search_help_text = _("A conversation id, a user id, or how the title begins")
-    actions = ["archive", "restore", "trash"]
+    actions = ["archive", "restore", "trash", "hold", "release"]
+    action_form = ReasonedActionForm
     fieldsets = [
         (
             None,
@@ -115,6 +126,7 @@ class ConversationAdmin(admin.ModelAdmin):
         (_("Content"), {"fields": ["llm_settings", "tag_list", "custom_entries"]}),
         (_("Numbers"), {"fields": ["counters"]}),
         (_("Times"), {"fields": ["clocks"]}),
+        (_("Legal hold"), {"fields": ["legal_hold"]}),
     ]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -171,10 +183,60 @@ class ConversationAdmin(admin.ModelAdmin):
     def trash(self, request: HttpRequest, queryset: QuerySet) -> None:
         self._change_all(request, queryset, changes.trash(), _("Moved to the trash"))
 
+    @admin.action(description=_("Hold: keep from being purged"), permissions=["change"])
+    def hold(self, request: HttpRequest, queryset: QuerySet) -> None:
+        if reason := self._reason(request):
+            by = request.user.get_username()
+            self._act_on_all(
+                request,
+                queryset,
+                lambda row: store.hold(row.user_id, str(row.pk), by=by, reason=reason),
+                _("Held"),
+                reason,
+            )
+
+    @admin.action(description=_("Release from a hold"), permissions=["change"])
+    def release(self, request: HttpRequest, queryset: QuerySet) -> None:
+        if reason := self._reason(request):
+            self._act_on_all(
+                request,
+                queryset,
+                lambda row: store.release(row.user_id, str(row.pk)),
+                _("Released"),
+                reason,
+            )
+
+    def _reason(self, request: HttpRequest) -> str:
+        """Return the reason that was given, or say that there must be one."""
+        reason = request.POST.get("reason", "").strip()[:REASON_LENGTH]
+        if not reason:
+            refusal = gettext("Give the reason, beside the action. Nothing was changed.")
+            self.message_user(request, refusal, messages.ERROR)
+        return reason
+
     def _change_all(
         self, request: HttpRequest, chosen: QuerySet, wanted: Change, done: Message
     ) -> None:
-        """Change one after the other, each as the API would, and report on all of them."""
+        origin = of_staff(request.user.get_username())
+
+        def change(row: Conversation) -> bool:
+            after = store.change(row.user_id, str(row.pk), wanted, origin=origin).document
+            return bool(after["version"] != row.version)
+
+        self._act_on_all(request, chosen, change, done)
+
+    def _act_on_all(
+        self,
+        request: HttpRequest,
+        chosen: QuerySet,
+        act: Callable[[Conversation], bool],
+        done: Message,
+        reason: str = "",
+    ) -> None:
+        """Act on one after the other, each as the API would, and report on all of them.
+
+        `act` returns whether there was anything to do.
+        """
         rows = list(chosen[: ACTION_LIMIT + 1])
         if len(rows) > ACTION_LIMIT:
             refusal = gettext(
@@ -188,16 +250,15 @@ class ConversationAdmin(admin.ModelAdmin):
         left_alone = Counter({gettext("no longer in this list"): _vanished(request, rows)})
         for row in rows:
             try:
-                origin = of_staff(request.user.get_username())
-                after = store.change(row.user_id, str(row.pk), wanted, origin=origin).document
+                acted = act(row)
             except ServiceError as refused:
                 left_alone[str(refused.message)] += 1
                 continue
-            if after["version"] == row.version:
+            if not acted:
                 left_alone[gettext("there was nothing to change")] += 1
                 continue
             changed += 1
-            self.log_change(request, row, f"{done}.")
+            self.log_change(request, row, f"{done}: {reason}" if reason else f"{done}.")
         self._report(request, done, changed, +left_alone)
 
     def _report(
@@ -236,6 +297,13 @@ class ConversationAdmin(admin.ModelAdmin):
     def custom_entries(self, conversation: Conversation) -> SafeString | str:
         return _lines(conversation.custom.items())
 
+    @admin.display(description=_("legal hold"))
+    def legal_hold(self, conversation: Conversation) -> SafeString | str:
+        if (hold := conversation.hold) is None:
+            return EMPTY
+        values = {"by": hold.by, "reason": hold.reason, "at": _moment(hold.at)}
+        return _lines((_label(hold, name), value) for name, value in values.items())
+
     @admin.display(description=_("counters"))
     def counters(self, conversation: Conversation) -> SafeString | str:
         metadata = conversation.metadata
@@ -258,7 +326,7 @@ def _vanished(request: HttpRequest, rows: list[Conversation]) -> int:
     return len(set(request.POST.getlist(ACTION_CHECKBOX_NAME))) - len(rows)
 
 
-def _label(owner: Conversation | Metadata, name: str) -> str:
+def _label(owner: Conversation | Hold | Metadata, name: str) -> str:
     field = cast(Field, owner._meta.get_field(name))
     return str(field.verbose_name)
 

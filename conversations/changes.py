@@ -50,6 +50,7 @@ class Change:
     derived: Mapping[str, Expression] = field(default_factory=dict)
     states: Sequence[str] = EDITABLE
     limits: Mapping[str, tuple[Expression, int]] = field(default_factory=dict)
+    stopped_by_hold: bool = False
 
     def differs(self) -> Expression:
         return {"$or": [{"$ne": [f"${path}", value]} for path, value in self.visible.items()]}
@@ -57,11 +58,17 @@ class Change:
     def fits(self) -> Expression:
         return {"$and": [{"$lte": [size, most]} for size, most in self.limits.values()]}
 
+    def is_held(self) -> Expression:
+        """Return whether a legal hold forbids this; a document from before holds has none."""
+        held = {"$ne": [{"$ifNull": ["$hold", None]}, None]}
+        return held if self.stopped_by_hold else literal(False)
+
     def judgement(self, key: IdempotencyKey | None = None) -> dict[str, Expression]:
         """Return a projection that tells why this change did not match a conversation."""
         remembered = {"remembered": _remembered(key)} if key else {}
         return remembered | {
             "differs": self.differs(),
+            "held": self.is_held(),
             "oversized": {
                 "$concatArrays": [
                     {"$cond": [{"$gt": [size, most]}, [literal(path)], []]}
@@ -183,14 +190,15 @@ def trash() -> Change:
 
 
 # What it leaves is tombstone(), no change of this or that field.
-PURGE = Change({}, states=("deleted",))
+PURGE = Change({"status": literal("purged")}, states=("deleted",), stopped_by_hold=True)
+NOT_HELD = {"hold": None}  # matches a document from before holds too
 
 
-def tombstone() -> Pipeline:
+def tombstone(mark: ObjectId | None = None) -> Pipeline:
     """Return the pipeline that empties a conversation for good.
 
     What stays says only that it is gone: the change feed needs it until `expires_at`, when the
-    TTL index removes it.
+    TTL index removes it. By the mark, a call knows those that it emptied itself.
     """
     gone = {"$dateAdd": {"startDate": NOW, "unit": "day", "amount": settings.TOMBSTONE_DAYS}}
     return [
@@ -201,9 +209,21 @@ def tombstone() -> Pipeline:
                 "status": literal("purged"),
                 "changed_at": _later(),
                 "expires_at": gone,
+                **({"mark": literal(mark)} if mark else {}),
             }
         }
     ]
+
+
+def hold(by: str, reason: str) -> Pipeline:
+    """Return the pipeline of a legal hold.
+
+    It is no version and no change of the feed: those are what the user can see, and this is not.
+    """
+    return [{"$set": {"hold": {"by": literal(by), "reason": literal(reason), "at": NOW}}}]
+
+
+RELEASE: Pipeline = [{"$set": {"hold": None}}]
 
 
 def character_found(name: str) -> Change:

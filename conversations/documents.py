@@ -2,10 +2,11 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
+from django.conf import settings
 
 from conversation_service.clients.characters import Character
 from conversation_service.idempotency import IdempotencyKey
@@ -31,7 +32,7 @@ PUBLIC = [
     "forked_from",
     "version",
 ]
-RESOURCE_FIELDS = ["id", "object", *PUBLIC, "is_archived"]
+RESOURCE_FIELDS = ["id", "object", *PUBLIC, "is_archived", "retention"]
 
 # Each has its compound index, see schema.py; `_id` is always its last key.
 SORT_KEYS = {
@@ -104,6 +105,7 @@ def new(  # noqa: PLR0913
         "revisions": [],
         "keys": [],
         "only": None,
+        "hold": None,
     }
 
 
@@ -124,7 +126,22 @@ def resource(document: Document) -> dict[str, Any]:
         "object": "conversation",
         **{name: document[name] for name in PUBLIC},
         "is_archived": document["status"] == "archived",
+        "retention": retention(document),
     }
+
+
+def retention(document: Document) -> dict[str, Any] | None:
+    """Return what will become of a conversation by itself, and when at the earliest.
+
+    From nothing but what its user may see: a legal hold must not show.
+    """
+    if purge_at := document["purge_at"]:
+        return {"policy": "purge", "acts_at": purge_at}
+    days = settings.RETENTION_ARCHIVE_IDLE_DAYS
+    if days and document["status"] == "active" and document["pinned_at"] is None:
+        idle_at = document["metadata"]["last_activity"] + timedelta(days=days)
+        return {"policy": "archive_idle", "acts_at": idle_at}
+    return None
 
 
 def automatic_title(character_name: str) -> str:

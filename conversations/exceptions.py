@@ -24,6 +24,14 @@ class ConversationStateConflict(ServiceError):
     title = _("The state of the conversation does not allow that")
 
 
+class LegalHold(ServiceError):
+    """Staff have ordered that the conversation be kept."""
+
+    status = HTTPStatus.CONFLICT
+    code = "LEGAL_HOLD"
+    title = _("The conversation must be kept for legal reasons and cannot be erased")
+
+
 class ConversationVersionConflict(ServiceError):
     """The conversation has moved on since the version in If-Match; `current` is how it is now."""
 

@@ -179,6 +179,11 @@ class Listing:
         return [*PUBLIC, "title_key"] if self.sort_key == "title_key" else PUBLIC
 
 
+def chosen(user_id: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the filter for those of a user's that validated parameters of the list choose."""
+    return {"user_id": user_id, "status": {"$in": STATUSES[wanted["status"]]}, **_filters(wanted)}
+
+
 @dataclass(frozen=True)
 class Page:
     """The rows of a page, in the order of the list, and where it continues on either side."""

@@ -33,6 +33,20 @@ class Metadata(EmbeddedModel):
         return str(self.last_activity)
 
 
+class Hold(EmbeddedModel):
+    """An order of staff that a conversation be kept; its user is not shown it."""
+
+    by = models.CharField(_("by"), max_length=150)
+    reason = models.CharField(_("reason"), max_length=500)
+    at = models.DateTimeField(_("since"))
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class Conversation(models.Model):
     """One user talking with one character. Its messages live in the Message service."""
 
@@ -56,6 +70,7 @@ class Conversation(models.Model):
     deleted_at = models.DateTimeField(_("trashed"), null=True)
     purge_at = models.DateTimeField(_("purged after"), null=True)
     version = models.BigIntegerField(_("version"))
+    hold = EmbeddedModelField(Hold, verbose_name=_("legal hold"), null=True)
 
     objects: ClassVar[ConversationManager] = ConversationManager()
 

@@ -30,6 +30,7 @@ from conversations.exceptions import (
     ConversationNotFound,
     ConversationStateConflict,
     ConversationVersionConflict,
+    LegalHold,
     QuotaExceeded,
     RevisionExpired,
     RevisionNotFound,
@@ -75,6 +76,11 @@ class MetadataSerializer(serializers.Serializer):
     updated_at = serializers.DateTimeField(help_text="Moved by every change of the version.")
 
 
+class RetentionSerializer(serializers.Serializer):
+    policy = serializers.ChoiceField(["archive_idle", "purge"])
+    acts_at = serializers.DateTimeField(help_text="At the earliest.")
+
+
 class ConversationSerializer(serializers.Serializer):
     """One user talking with one character. Its messages live in the Message service."""
 
@@ -102,6 +108,11 @@ class ConversationSerializer(serializers.Serializer):
     )
     forked_from = serializers.RegexField(OBJECT_ID, allow_null=True)
     version = serializers.IntegerField(help_text="Rises by one with each change; see ETag.")
+    retention = RetentionSerializer(
+        allow_null=True,
+        help_text="What becomes of it by itself, as things stand: archived when idle for long "
+        "(pinned ones are not), or purged from the trash.",
+    )
 
 
 class RevisionSerializer(serializers.Serializer):
@@ -284,6 +295,7 @@ EXAMPLE: dict[str, Any] = {
     "purge_at": None,
     "forked_from": None,
     "version": 1,
+    "retention": None,
 }
 _PINNED = EXAMPLE | {"pinned_at": "2026-01-15T15:10:00.000Z"}
 _AS_READ = OpenApiExample("A conversation", EXAMPLE, response_only=True)
@@ -467,7 +479,9 @@ destroy = operation(
     responses={
         200: _ONE,
         204: OpenApiResponse(description="Purged, or in the trash and nothing more to say."),
-        **failures(ServiceError, ConversationNotFound, PreconditionRequired, *_CONFLICTS),
+        **failures(
+            ServiceError, ConversationNotFound, PreconditionRequired, *_CONFLICTS, LegalHold
+        ),
     },
 )
 history = operation(

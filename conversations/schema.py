@@ -81,6 +81,18 @@ INDEXES = [
     IndexModel(
         [("status", ASCENDING), ("title_key", ASCENDING), ("_id", DESCENDING)], name="staff_title"
     ),
+    # manage.py purge_trash and apply_retention: what falls due, over all users.
+    IndexModel(
+        [("purge_at", ASCENDING), ("_id", ASCENDING)],
+        name="trash_due",
+        partialFilterExpression={"status": "deleted"},
+    ),
+    IndexModel(
+        [("metadata.last_activity", ASCENDING), ("_id", ASCENDING)],
+        name="active_idle",
+        # No list of a user's names a hold, so the planner never weighs this against theirs.
+        partialFilterExpression={"status": "active", "pinned_at": None, "hold": None},
+    ),
     # Tombstones have served the change feed by then.
     IndexModel([("expires_at", ASCENDING)], name="tombstone_expiry", expireAfterSeconds=0),
 ]
@@ -102,8 +114,12 @@ def _array(items: dict[str, Any], most: int) -> dict[str, Any]:
     return {"bsonType": "array", "maxItems": most, "items": items}
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"bsonType": "object", "required": list(properties), "properties": properties}
+def _object(properties: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "bsonType": "object",
+        "required": list(properties),
+        "properties": properties | (optional or {}),
+    }
 
 
 _COUNT = {"bsonType": ["int", "long"], "minimum": 0}
@@ -176,7 +192,8 @@ _CONVERSATION = _object(
         "revisions": _array({"bsonType": "object"}, limits.REVISIONS),
         "keys": _array({"bsonType": "object"}, limits.KEYS),
         "only": _nullable("string"),
-    }
+    },
+    optional={"hold": _nullable("object")},
 )
 
 _TOMBSTONE = {
@@ -188,7 +205,8 @@ _TOMBSTONE = {
             "status": {"enum": ["purged"]},
             "changed_at": {"bsonType": "date"},
             "expires_at": {"bsonType": "date"},
-        }
+        },
+        optional={"mark": {"bsonType": "objectId"}},
     ),
 }
 

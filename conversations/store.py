@@ -8,7 +8,7 @@ of the change feed and exist for nobody.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from bson import ObjectId
 from pymongo import ReturnDocument, UpdateOne
@@ -22,18 +22,19 @@ from conversation_service.mongodb.connection import Document, collection
 from conversation_service.origin import Origin
 from conversation_service.preconditions import ANY_VERSION, Versions
 from conversations import changes, documents, history
-from conversations.changes import Activity, Change
+from conversations.changes import Activity, Change, Pipeline
 from conversations.documents import PUBLIC, resource
 from conversations.exceptions import (
     ConversationNotFound,
     ConversationStateConflict,
     ConversationVersionConflict,
+    LegalHold,
     TooManyItems,
 )
 from conversations.listing import Listing
 
 _ID_INDEX = "_id_"
-_STAFF_USER = "staff_user"
+STAFF_USER = "staff_user"
 _NOT_PURGED = {"status": {"$ne": "purged"}}
 _LATEST = [("metadata.last_activity", -1), ("_id", -1)]
 _REPORTED = ["activity_sequence", "metadata"]
@@ -174,7 +175,7 @@ def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
             [*PUBLIC, "revisions"],
             sort=[("_id", 1)],
             limit=_BATCH,
-            hint=_STAFF_USER,
+            hint=STAFF_USER,
         )
         read = 0
         for row in rows:
@@ -247,6 +248,37 @@ def change(  # noqa: PLR0913
     raise ConversationStateConflict
 
 
+def change_all(
+    user_id: str,
+    ids: Iterable[ObjectId],
+    wanted: Change,
+    pipeline: Pipeline,
+    *,
+    only: Mapping[str, Any],
+) -> None:
+    """Change all of a user's that can be changed so and would differ, each as change() does.
+
+    What became of each shows when it is read: what the database refused is as it was. A single
+    update of many would be cheaper for the server, but is not sent again when the primary changes.
+    """
+    where = {
+        "status": {"$in": wanted.states},
+        "$expr": {"$and": [wanted.fits(), {"$not": [wanted.is_held()]}, wanted.differs()]},
+    }
+    writes = [
+        UpdateOne({"_id": _id, "user_id": user_id, "$and": [where, only]}, pipeline, hint=_ID_INDEX)
+        for _id in ids
+    ]
+    if not writes:
+        return
+    try:
+        conversations().bulk_write(writes, ordered=False)
+    except BulkWriteError as error:
+        # The error repeats what was to be written, which must not reach a log.
+        if error.details["writeConcernErrors"]:
+            raise DatabaseUnavailable from None
+
+
 def change_all_with(character_id: str, wanted: Change, *, origin: Origin) -> int:
     """Apply a change to all unverified conversations with a character, and return how many."""
     unverified = {"character_id": character_id, "character_status": "unverified", **_NOT_PURGED}
@@ -261,11 +293,14 @@ def unverified_characters() -> Iterator[str]:
 
 
 def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) -> None:
-    """Leave nothing but a tombstone, in one statement; only what is in the trash can be purged."""
+    """Leave nothing but a tombstone, in one statement; only what is in the trash can be purged.
+
+    Raises what change() raises, and LegalHold.
+    """
     own = _own(user_id, conversation_id)
     for _attempt in range(ATTEMPTS):
         purged = conversations().update_one(
-            {**own, "status": "deleted", **versions.condition()},
+            {**own, "status": "deleted", **changes.NOT_HELD, **versions.condition()},
             changes.tombstone(),
             hint=_ID_INDEX,
         )
@@ -273,6 +308,25 @@ def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) 
             return
         _diagnose(own, changes.PURGE, versions)
     raise ConversationStateConflict
+
+
+def hold(user_id: str, conversation_id: str, *, by: str, reason: str) -> bool:
+    """Keep a conversation from being purged, and return whether it was not held already."""
+    where = {**_own(user_id, conversation_id), **changes.NOT_HELD}
+    held = conversations().update_one(where, changes.hold(by, reason), hint=_ID_INDEX)
+    return bool(held.matched_count) or _there(user_id, conversation_id)
+
+
+def release(user_id: str, conversation_id: str) -> bool:
+    """End a hold, and return whether there was one."""
+    where = {**_own(user_id, conversation_id), "hold": {"$ne": None}}
+    released = conversations().update_one(where, changes.RELEASE, hint=_ID_INDEX)
+    return bool(released.matched_count) or _there(user_id, conversation_id)
+
+
+def _there(user_id: str, conversation_id: str) -> Literal[False]:
+    get(user_id, conversation_id)
+    return False
 
 
 def report(conversation_id: str, activity: Activity, *, unarchive: bool) -> Reported:
@@ -383,6 +437,8 @@ def _diagnose(
         )
     if current["status"] not in wanted.states:
         raise ConversationStateConflict(status=current["status"])
+    if current["held"]:
+        raise LegalHold
     if current["oversized"]:
         raise TooManyItems(current["oversized"])
     return None if key or current["differs"] else Answer(current)

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.urls import path
 
+from conversations.bulk.views import BulkView
 from conversations.transfer.views import ExportView, ImportView
 from conversations.views import ConversationViewSet
 
@@ -16,6 +17,7 @@ urlpatterns = [
     path("conversations", _view(get="list", post="create")),
     path("conversations/summary", _view(get="summary")),
     path("conversations/overview", _view(get="overview")),
+    path("conversations/bulk", BulkView.as_view()),
     path("conversations/export", ExportView.as_view()),
     path("conversations/import", ImportView.as_view()),
     path("conversations/<str:id>", _view(get="retrieve", patch="partial_update", delete="destroy")),

@@ -32,12 +32,25 @@ class Migration(migrations.Migration):
                 ('deleted_at', models.DateTimeField(null=True, verbose_name='trashed')),
                 ('purge_at', models.DateTimeField(null=True, verbose_name='purged after')),
                 ('version', models.BigIntegerField(verbose_name='version')),
+                ('hold', django_mongodb_backend.fields.EmbeddedModelField(embedded_model=conversations.models.Hold, null=True, verbose_name='legal hold')),
             ],
             options={
                 'verbose_name': 'conversation',
                 'verbose_name_plural': 'conversations',
                 'db_table': 'conversations',
                 'default_permissions': ('view', 'change'),
+            },
+        ),
+        migrations.CreateModel(
+            name='Hold',
+            fields=[
+                ('id', django_mongodb_backend.fields.ObjectIdAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('by', models.CharField(max_length=150, verbose_name='by')),
+                ('reason', models.CharField(max_length=500, verbose_name='reason')),
+                ('at', models.DateTimeField(verbose_name='since')),
+            ],
+            options={
+                'default_permissions': (),
             },
         ),
         migrations.CreateModel(

@@ -133,6 +133,7 @@ class TransferredSerializer(StrictSerializer):
     title_source = serializers.ChoiceField(["user", "auto"])
     status = serializers.ChoiceField(STATUSES)
     is_archived = Flag(required=False)
+    retention = serializers.JSONField(required=False, allow_null=True)  # follows from the rest
     pinned_at = Moment(allow_null=True)
     settings = WholeSettingsSerializer()
     tags = Tags()

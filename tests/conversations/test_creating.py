@@ -53,6 +53,7 @@ def test_a_new_conversation_has_every_field_and_reads_back_the_same():
         "purge_at": None,
         "forked_from": None,
         "version": 1,
+        "retention": None,
     }
     assert response.headers["Location"] == f"{PATH}/{created['id']}"
     assert response.headers["ETag"] == '"v1"'

@@ -134,6 +134,7 @@ def test_a_sound_one_comes_over_whole(run, monolith):
         "purge_at": None,
         "forked_from": None,
         "version": 1,
+        "retention": None,
         "history": [],
     }
     assert (repairs, report) == ({}, [])

@@ -34,6 +34,7 @@ def test_it_is_openapi_3_1_and_covers_every_address():
             ("get", "/api/v1/conversations/summary"),
             ("get", "/api/v1/conversations/export"),
             ("post", "/api/v1/conversations/import"),
+            ("post", "/api/v1/conversations/bulk"),
             ("get", "/api/v1/conversations/{id}"),
             ("patch", "/api/v1/conversations/{id}"),
             ("delete", "/api/v1/conversations/{id}"),

@@ -1,4 +1,3 @@
-import signal
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
@@ -7,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 import orjson
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from conversation_service.errors import ServiceError
 from conversation_service.mongodb.connection import Document
+from conversation_service.progress import stopped_by_signals
 from conversations import store
 from conversations.transfer.legacy import Converted, Finding
 from conversations.transfer.takeover import take_over
@@ -133,7 +132,7 @@ class Command(BaseCommand):
         with ExitStack() as stack:
             source = stack.enter_context(_opened(uri, database, collection))
             file = stack.enter_context(_private(report))
-            stopping = stack.enter_context(_stopped_by_signals())
+            stopping = stack.enter_context(stopped_by_signals())
             remaining = {"_id": {"$gt": after}} if after else {}
             progress = stack.enter_context(
                 _progress(self.stderr, source.count_documents(remaining))
@@ -226,23 +225,6 @@ def _reported(one: Converted) -> bytes:
         "repairs": described(one.repairs),
     }
     return json_util.dumps(line, json_options=json_util.RELAXED_JSON_OPTIONS).encode() + b"\n"
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[list[int]]:
-    """Give a list that the first Ctrl-C or SIGTERM is put into; a second one ends the process."""
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -1,0 +1,71 @@
+from argparse import RawDescriptionHelpFormatter
+from typing import Any
+
+import orjson
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from conversation_service.ndjson import batches
+from conversation_service.progress import stopped_by_signals, track
+from conversations import retention
+
+STOPPED = 2
+
+HELP = """
+Purge what has been in the trash for its time: all that is past its purge_at. A tombstone stays
+for the change feed. What is under a legal hold stays, and is counted.
+
+Running it again goes on where it was stopped, and two at once do no harm. Ctrl-C and SIGTERM end
+it after the batch at hand.
+
+Exit code: 0 all that was due is purged, 2 stopped before, 1 it could not run.
+
+Example: manage.py purge_trash --dry-run
+"""
+
+
+class Command(BaseCommand):
+    help = HELP
+
+    def create_parser(self, *names: str, **options: Any) -> CommandParser:
+        parser = super().create_parser(*names, **options)
+        parser.formatter_class = RawDescriptionHelpFormatter
+        return parser
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--dry-run", action="store_true", help="only count")
+        parser.add_argument("--batch-size", type=int, default=500, help="of a statement (500)")
+        parser.add_argument("--json", action="store_true", help="the numbers as JSON on stdout")
+
+    def handle(self, *, dry_run: bool, batch_size: int, json: bool, **options: Any) -> None:
+        if batch_size < 1:
+            raise CommandError("--batch-size is 1 at least.")
+        due = retention.trash()
+        total = due.count()
+        numbers = {
+            "due": total,
+            "purged": 0,
+            "held": due.count_held(),
+            "dry_run": dry_run,
+            "finished": True,
+        }
+        if not dry_run:
+            rows = track(due.each(batch_size), total=total, what="Purged", out=self.stderr)
+            with stopped_by_signals() as stopping:
+                for batch in batches(rows, batch_size):
+                    numbers["purged"] += due.act_on(row["_id"] for row in batch)
+                    if stopping:
+                        numbers["finished"] = False
+                        break
+        self.stdout.write(_as_json(numbers) if json else _in_words(numbers))
+        if not numbers["finished"]:
+            raise CommandError("Stopped; run it again to go on.", returncode=STOPPED)
+
+
+def _as_json(numbers: dict[str, Any]) -> str:
+    return orjson.dumps(numbers).decode()
+
+
+def _in_words(numbers: dict[str, Any]) -> str:
+    done = "to purge" if numbers["dry_run"] else "purged"
+    count = numbers["due" if numbers["dry_run"] else "purged"]
+    return f"Trash: {count:,} {done}, {numbers['held']:,} kept by a legal hold."

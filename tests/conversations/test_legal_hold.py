@@ -1,0 +1,201 @@
+"""A legal hold: staff keep a conversation from being purged, and its user is told no more."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.contrib.messages import get_messages
+from django.core.management import call_command
+from django.test import Client
+
+from conversations import store
+from conversations.exceptions import ConversationNotFound
+from tests.factories import PATH, client_of, conversation
+
+LIST = "/admin/conversations/conversation/"
+
+
+@pytest.fixture
+def ops():
+    return staff("view_conversation", "change_conversation")
+
+
+def staff(*permissions):
+    user = User.objects.create_user("ops", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def act(ops, action, *created, reason="Case 12"):
+    chosen = [c["id"] for c in created]
+    response = ops.post(
+        LIST, {"action": action, "index": "0", "_selected_action": chosen, "reason": reason}
+    )
+    return str(["", *get_messages(response.wsgi_request)][-1])
+
+
+def held(ops, client, *states):
+    created = conversation(client, *states)
+    assert act(ops, "hold", created) == "Held: 1 conversation."
+    return created
+
+
+def purge(client, created, **headers):
+    return client.delete(f"{PATH}/{created['id']}?mode=purge", headers=headers)
+
+
+def read(client, created):
+    return client.get(f"{PATH}/{created['id']}").json()
+
+
+def test_what_is_held_cannot_be_purged_until_it_is_released(ops, alice):
+    created = held(ops, alice, "deleted")
+
+    refused = purge(alice, created)
+    assert act(ops, "release", created) == "Released: 1 conversation."
+    done = purge(alice, created)
+
+    assert (refused.status_code, done.status_code) == (409, 204)
+    assert refused.json()["error"]["code"] == "LEGAL_HOLD"
+
+
+def test_many_are_purged_but_for_those_that_are_held(ops, alice):
+    kept, free = held(ops, alice, "deleted"), conversation(alice, "deleted")
+
+    response = alice.post(f"{PATH}/bulk", {"action": "purge", "ids": [kept["id"], free["id"]]})
+
+    results = response.json()["results"]
+    assert [(r["status"], r["code"]) for r in results] == [(409, "LEGAL_HOLD"), (200, None)]
+    assert read(alice, kept) == kept
+
+
+def test_trash_and_every_other_change_stay_allowed(ops, alice):
+    created = held(ops, alice)
+    path = f"{PATH}/{created['id']}"
+
+    statuses = [
+        alice.patch(path, {"title": "New"}).status_code,
+        alice.delete(path).status_code,
+        alice.post(f"{path}/restore").status_code,
+        alice.delete(path).status_code,
+        purge(alice, created).status_code,
+    ]
+
+    assert statuses == [200, 200, 200, 200, 409]
+
+
+def test_nothing_but_the_refusal_tells_of_it(ops, alice):
+    created = conversation(alice, "deleted")
+    changed_at = store.conversations().distinct("changed_at")
+    path = f"{PATH}/{created['id']}"
+    before = [
+        alice.get(address).content
+        for address in (path, f"{path}/history", f"{PATH}?status=deleted")
+    ]
+    exported = alice.get(f"{PATH}/export").getvalue()
+
+    act(ops, "hold", created)
+
+    after = [alice.get(a).content for a in (path, f"{path}/history", f"{PATH}?status=deleted")]
+    assert after == before
+    assert alice.get(f"{PATH}/export").getvalue() == exported
+    assert b"Case" not in purge(alice, created).content
+    assert store.conversations().distinct("changed_at") == changed_at
+
+
+def test_a_wrong_state_or_version_is_said_before_the_hold(ops, alice, bob):
+    active, trashed = held(ops, alice), held(ops, alice, "deleted")
+
+    assert purge(alice, active).json()["error"]["code"] == "CONVERSATION_STATE_CONFLICT"
+    assert purge(alice, trashed, **{"If-Match": '"v1"'}).status_code == 412
+    assert purge(bob, trashed).status_code == 404
+
+
+def test_the_console_shows_who_why_and_when_and_remembers_it(ops, alice):
+    created = held(ops, alice)
+    page = ops.get(f"{LIST}{created['id']}/change/").content.decode()
+    act(ops, "release", created, reason="Case closed")
+
+    assert "Case 12" in page
+    assert "Case 12" not in ops.get(f"{LIST}{created['id']}/change/").content.decode()
+    told = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
+    assert told == ["Held: Case 12", "Released: Case closed"]
+
+
+@pytest.mark.parametrize("action", ["hold", "release"])
+def test_a_reason_must_be_given(ops, alice, action, mongo):
+    created = conversation(alice)
+
+    told = act(ops, action, created, reason="  ")
+
+    assert told == "Give the reason, beside the action. Nothing was changed."
+    assert mongo["conversations"].find_one()["hold"] is None
+
+
+def test_the_first_hold_stays_as_it_was(ops, alice, mongo):
+    created = held(ops, alice)
+
+    told = act(ops, "hold", created, reason="Another")
+
+    assert "Left alone: 1 (there was nothing to change)." in told
+    assert mongo["conversations"].find_one({"title": created["title"]})["hold"]["reason"] == (
+        "Case 12"
+    )
+
+
+def test_reasons_are_taken_literally(ops, alice, mongo):
+    created = conversation(alice)
+
+    act(ops, "hold", created, reason="$$ROOT")
+
+    assert mongo["conversations"].find_one()["hold"]["reason"] == "$$ROOT"
+
+
+def test_those_who_may_only_look_hold_nothing(alice, mongo):
+    created = conversation(alice)
+
+    act(staff("view_conversation"), "hold", created)
+
+    assert mongo["conversations"].find_one()["hold"] is None
+
+
+def test_a_document_from_before_there_were_holds_can_be_held_and_purged(ops, alice, mongo):
+    one, other = conversation(alice, "deleted"), conversation(alice, "deleted")
+    mongo["conversations"].update_many({}, {"$unset": {"hold": ""}})
+
+    act(ops, "hold", one)
+
+    assert ops.get(f"{LIST}{other['id']}/change/").status_code == 200
+    assert [purge(alice, one).status_code, purge(alice, other).status_code] == [409, 204]
+
+
+def test_of_a_hold_and_a_purge_at_once_one_wins(alice, mongo):
+    ids = [conversation(alice, "deleted")["id"] for _ in range(20)]
+
+    def hold(id_):
+        try:
+            return store.hold("alice", id_, by="ops", reason="x")
+        except ConversationNotFound:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        purges = [threads.submit(purge, client_of("alice"), {"id": id_}) for id_ in ids]
+        holds = [threads.submit(hold, id_) for id_ in ids]
+
+    purged = [future.result().status_code == 204 for future in purges]
+    assert [not future.result() for future in holds] == purged
+
+
+def test_commands_leave_it_alone(ops, alice, mongo, capsys):
+    created = held(ops, alice, "deleted")
+    mongo["conversations"].update_one(
+        {}, {"$set": {"purge_at": mongo["conversations"].find_one()["deleted_at"]}}
+    )
+
+    call_command("purge_trash")
+
+    assert capsys.readouterr().out == "Trash: 0 purged, 1 kept by a legal hold.\n"
+    assert read(alice, created)["status"] == "deleted"

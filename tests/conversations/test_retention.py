@@ -1,0 +1,296 @@
+"""What happens by itself: idle conversations are archived, and the trash is emptied."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from conversation_service import clock
+from conversations import documents, retention
+from tests.factories import PATH, conversation
+
+ROOT = Path(__file__).resolve().parents[2]
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def thirty_days(settings):
+    settings.RETENTION_ARCHIVE_IDLE_DAYS = 30
+
+
+def store(mongo, *idle_days, **fields):
+    """Put conversations of alice's into the database whose last activity is so many days ago."""
+    rows = []
+    for days in idle_days:
+        row = documents.new(user_id="alice", character_id="luna", now=clock.now() - days * DAY)
+        rows.append(row | fields)
+    mongo["conversations"].insert_many(rows)
+    return [str(row["_id"]) for row in rows]
+
+
+def trashed(mongo, *days_past):
+    """Put conversations into the trash whose time was up so many days ago."""
+    return [
+        store(
+            mongo,
+            40,
+            status="deleted",
+            previous_status="active",
+            deleted_at=clock.now() - 40 * DAY,
+            purge_at=clock.now() - days * DAY,
+        )[0]
+        for days in days_past
+    ]
+
+
+def run(capsys, command, **options):
+    capsys.readouterr()
+    call_command(command, **options)
+    return capsys.readouterr().out
+
+
+def read(client, id_):
+    return client.get(f"{PATH}/{id_}").json()
+
+
+def statuses(mongo):
+    return sorted(row["status"] for row in mongo["conversations"].find())
+
+
+# What the resource tells
+
+
+def test_a_conversation_says_when_it_will_be_archived(alice, thirty_days, mongo):
+    [id_] = store(mongo, 3)
+
+    shown = read(alice, id_)
+
+    idle_at = mongo["conversations"].find_one()["metadata"]["last_activity"] + 30 * DAY
+    assert shown["retention"] == {
+        "policy": "archive_idle",
+        "acts_at": f"{idle_at.isoformat(timespec='milliseconds')}Z",
+    }
+    [listed] = alice.get(PATH, {"fields": "retention"}).json()["conversations"]
+    assert listed == {"id": id_, "retention": shown["retention"]}
+
+
+def test_what_is_pinned_or_archived_stays(alice, thirty_days):
+    assert conversation(alice, "pinned")["retention"] is None
+    assert conversation(alice, "archived")["retention"] is None
+
+
+def test_without_a_policy_nothing_happens(alice):
+    assert conversation(alice)["retention"] is None
+
+
+def test_the_trash_says_when_it_ends(alice):
+    created = conversation(alice, "deleted")
+
+    assert created["retention"] == {"policy": "purge", "acts_at": created["purge_at"]}
+    restored = alice.post(f"{PATH}/{created['id']}/restore").json()
+    assert restored["retention"] is None
+
+
+def test_a_former_version_tells_what_held_for_it(alice):
+    created = conversation(alice, "deleted")
+
+    then = alice.get(f"{PATH}/{created['id']}", {"as_of": 1}).json()
+
+    assert then["retention"] is None
+
+
+# Archiving what is idle
+
+
+def test_what_is_idle_is_archived_and_nothing_else(alice, mongo, capsys, thirty_days):
+    idle, fresh = store(mongo, 31, 29)
+    [pinned] = store(mongo, 31, pinned_at=clock.now())
+    [held] = store(mongo, 31, hold={"by": "ops", "reason": "x", "at": clock.now()})
+    before = read(alice, idle)
+
+    assert run(capsys, "apply_retention") == "Idle: 1 archived.\n"
+
+    after = read(alice, idle)
+    assert (after["status"], after["version"]) == ("archived", 2)
+    assert after["metadata"]["last_activity"] == before["metadata"]["last_activity"]
+    assert [read(alice, id_)["status"] for id_ in (fresh, pinned, held)] == ["active"] * 3
+    [revision] = alice.get(f"{PATH}/{idle}/history").json()["revisions"]
+    assert revision["by"] == "service:retention"
+    assert alice.post(f"{PATH}/{idle}/restore").json()["status"] == "active"
+
+
+def test_with_zero_days_nothing_is_archived(mongo, capsys):
+    store(mongo, 5000)
+
+    told = run(capsys, "apply_retention")
+
+    assert told.startswith("RETENTION_ARCHIVE_IDLE_DAYS is 0")
+    assert statuses(mongo) == ["active"]
+
+
+def test_a_preview_tells_exactly_what_would_be_done(mongo, capsys, thirty_days):
+    ids = store(mongo, *range(60, 10, -1))
+    store(mongo, 40, pinned_at=clock.now())
+    before = list(mongo["conversations"].find())
+
+    *lines, last = run(
+        capsys, "apply_retention", preview=True, json=True, batch_size=7
+    ).splitlines()
+    again = run(capsys, "apply_retention", preview=True)
+
+    assert list(mongo["conversations"].find()) == before
+    previewed = [json.loads(line)["id"] for line in lines]
+    assert previewed == ids[: len(previewed)]
+    assert json.loads(last) == {
+        "due": 31,
+        "archived": 0,
+        "preview": True,
+        "finished": True,
+    }
+    assert again.splitlines()[-1] == "Idle: 31 to archive."
+    run(capsys, "apply_retention", batch_size=7)
+    archived = mongo["conversations"].find({"status": "archived"})
+    assert sorted(str(row["_id"]) for row in archived) == sorted(previewed)
+
+
+def test_a_message_that_arrives_after_the_batch_was_read_saves_it(mongo, thirty_days):
+    store(mongo, 40, 40)
+    due = retention.idle()
+    read_ids = [row["_id"] for row in due.each(10)]
+    one = mongo["conversations"].find_one({"_id": read_ids[0]})
+    mongo["conversations"].update_one(
+        {"_id": one["_id"]}, {"$set": {"metadata.last_activity": clock.now()}}
+    )
+
+    assert due.act_on(read_ids) == 1
+    assert mongo["conversations"].find_one({"_id": one["_id"]})["status"] == "active"
+    assert statuses(mongo) == ["active", "archived"]
+
+
+# Emptying the trash
+
+
+def test_what_is_past_its_time_is_purged(alice, mongo, capsys):
+    past, present = trashed(mongo, 1, -1)
+    young = conversation(alice, "deleted")
+
+    told = run(capsys, "purge_trash")
+
+    assert told == "Trash: 1 purged, 0 kept by a legal hold.\n"
+    [left] = mongo["conversations"].find({"status": "purged"})
+    assert str(left["_id"]) == past
+    assert left.keys() == {"_id", "user_id", "status", "changed_at", "expires_at"}
+    assert read(alice, present)["status"] == read(alice, young["id"])["status"] == "deleted"
+
+
+def test_a_dry_run_counts_and_purges_nothing(mongo, capsys):
+    trashed(mongo, *range(1, 6))
+    before = list(mongo["conversations"].find())
+
+    told = run(capsys, "purge_trash", dry_run=True, json=True)
+
+    assert json.loads(told) == {
+        "due": 5,
+        "purged": 0,
+        "held": 0,
+        "dry_run": True,
+        "finished": True,
+    }
+    assert list(mongo["conversations"].find()) == before
+
+
+def test_many_go_in_batches_whatever_their_times(mongo, capsys):
+    trashed(mongo, *[1] * 10, *range(1, 11))
+    at = clock.now() - DAY
+    mongo["conversations"].update_many({}, {"$set": {"purge_at": at}})
+
+    told = run(capsys, "purge_trash", json=True, batch_size=3)
+
+    assert json.loads(told)["purged"] == 20
+    assert json.loads(run(capsys, "purge_trash", json=True))["purged"] == 0
+
+
+@pytest.mark.parametrize("command", ["purge_trash", "apply_retention"])
+def test_a_batch_of_nothing_is_refused(command):
+    with pytest.raises(CommandError):
+        call_command(command, batch_size=0)
+
+
+@pytest.mark.parametrize("command", ["purge_trash", "apply_retention"])
+def test_ctrl_c_loses_nothing_and_running_again_goes_on(mongo, command):
+    count = 3000
+    fields = (
+        {"status": "deleted", "deleted_at": clock.now() - DAY, "purge_at": clock.now() - DAY}
+        if command == "purge_trash"
+        else {}
+    )
+    store(mongo, *[40] * count, **fields)
+    done = "purged" if command == "purge_trash" else "archived"
+
+    stopped = started(mongo, command, "--batch-size=1")
+    while not mongo["conversations"].count_documents({"status": done}):
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGINT)
+    out, err = stopped.communicate(timeout=30)
+    number = mongo["conversations"].count_documents({"status": done})
+
+    assert stopped.returncode == 2, err
+    assert "Stopped; run it again to go on." in err
+    assert json.loads(out)[done] == number
+    assert 0 < number < count
+    again = started(mongo, command)
+    assert json.loads(again.communicate(timeout=60)[0])[done] == count - number
+    assert again.returncode == 0
+    assert statuses(mongo) == [done] * count
+
+
+def started(mongo, command, *options):
+    environment = os.environ | {  # noqa: TID251
+        "RETENTION_ARCHIVE_IDLE_DAYS": "30",
+        "ENVIRONMENT": "test",
+        "MONGODB_DATABASE": mongo.name.removeprefix("test_"),
+    }
+    return subprocess.Popen(
+        [sys.executable, "manage.py", command, "--json", *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+# What it costs
+
+
+def test_each_run_reads_what_is_due_by_its_index(mongo, commands, capsys, thirty_days):
+    store(mongo, *range(60))
+    store(mongo, *range(60), pinned_at=clock.now())
+    trashed(mongo, *range(-30, 30))
+    commands.clear()
+    call_command("apply_retention", preview=True)
+    call_command("purge_trash")
+
+    finds = [command for command in commands if "find" in command]
+    assert len(finds) == 2
+    for sent in finds:
+        names = ("find", "filter", "sort", "limit", "projection", "hint")
+        explained = {name: sent[name] for name in names if name in sent}
+        plan = mongo.command("explain", explained, verbosity="executionStats")
+        assert "SORT" not in json.dumps(plan["queryPlanner"]["winningPlan"], default=str)
+        assert plan["executionStats"]["totalDocsExamined"] <= 31
+
+
+def test_the_planner_finds_these_indexes_without_a_hint(mongo, thirty_days):
+    store(mongo, *range(60))
+    trashed(mongo, *range(-30, 30))
+    for due in (retention.idle(), retention.trash()):
+        plan = mongo["conversations"].find(due._where()).sort(due.clock).explain()
+        assert due.index in json.dumps(plan["queryPlanner"]["winningPlan"], default=str)
