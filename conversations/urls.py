@@ -2,6 +2,7 @@ from typing import Any
 
 from django.urls import path
 
+from conversations.sync.views import ChangesView
 from conversations.transfer.views import ExportView, ImportView
 from conversations.views import ConversationViewSet
 
@@ -11,6 +12,7 @@ def _view(**actions: Any) -> Any:
 
 
 urlpatterns = [
+    path("changes", ChangesView.as_view()),
     path("conversations", _view(get="list", post="create")),
     # Fixed words come before ids.
     path("conversations/summary", _view(get="summary")),
