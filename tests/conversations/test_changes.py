@@ -202,6 +202,17 @@ def test_two_of_the_same_millisecond_are_not_taken_for_each_other(alice):
     assert len(asked(alice, cursor)["changes"]) == 2
 
 
+def test_changes_while_the_clock_stands_still_are_told_apart(alice):
+    [id_] = put(document(ago=timedelta(seconds=-20)))
+    cursor = asked(alice)["next_cursor"]
+
+    for title in ("One", "Two"):
+        alice.patch(f"{PATH}/{id_}", {"title": title})
+        page = asked(alice, cursor)
+        assert told(page) == [title]
+        cursor = page["next_cursor"]
+
+
 def test_after_a_burst_nothing_is_missed_and_there_is_an_end(alice, monkeypatch):
     monkeypatch.setattr("conversations.sync.cursor.OVERLAP_MS", 1_500)
     reader = Reader(alice)
@@ -434,7 +445,7 @@ class Writers:
             return
         moment = clock.now() - timedelta(seconds=late_s)
         if before:
-            moment = max(moment, before["changed_at"])
+            moment = max(moment, before["changed_at"] + timedelta(milliseconds=1))
         self.version += 1
         row = document(_id=id_, changed_at=moment, version=self.version, title=str(self.version))
         if purge:
