@@ -107,6 +107,12 @@ env = environ.FileAwareEnv(
     TRASH_DAYS=(int, 30),
     TOMBSTONE_DAYS=(int, 90),
     RETENTION_ARCHIVE_IDLE_DAYS=(int, 0),
+    # Waiting for changes: how many may in a process, and of one user
+    CHANGES_WAITING=(int, 500),
+    CHANGES_WAITING_PER_USER=(int, 5),
+    CHANGES_LOOK_S=(float, 1.0),
+    CHANGES_HEARTBEAT_S=(float, 15.0),
+    CHANGES_STREAM_S=(float, 600.0),
 )
 environ.Env.read_env(BASE_DIR / ".env")
 

@@ -132,15 +132,21 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         self.resting.discard(sock)
         sock.expect(BODY_S)
         super().handle_request(listener_name, req, sock, addr)
-        if not drained(req, sock):
+        if not self.alive or not drained(req, sock):
             raise StopIteration  # gunicorn's word for closing the connection
         sock.rest(self.cfg.keepalive)
         self.resting.add(sock)
 
     def notify(self) -> None:
-        """When stopping, hang up on resting clients: they would hold it up as requests do."""
+        """When stopping, hang up on resting clients: they would hold it up as requests do.
+
+        Tell it to those who wait, too.
+        """
         super().notify()
         if not self.alive:
+            from conversation_service import shutdown  # noqa: PLC0415 - after patching
+
+            shutdown.begun.set()
             for connection in self.resting:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)

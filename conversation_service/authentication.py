@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
+from math import inf
 from threading import Lock
 from typing import Any, cast
 
@@ -41,6 +42,7 @@ class Caller:
     id: str
     token_type: str = USER
     scopes: frozenset[str] = frozenset()
+    expires_at: float = inf  # seconds since 1970
 
     @property
     def is_authenticated(self) -> bool:
@@ -68,7 +70,7 @@ class UserAuthentication(BaseAuthentication):
             token, user_id=user_id, expires_at=float(claims["exp"])
         ):
             raise _refused(TokenInvalid)
-        return Caller(user_id), token
+        return Caller(user_id, expires_at=float(claims["exp"])), token
 
 
 class ServiceAuthentication(BaseAuthentication):

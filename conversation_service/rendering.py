@@ -80,7 +80,7 @@ class JSONNegotiation(BaseContentNegotiation):
         self, request: Request, renderers: Any, format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
         accept = request.META.get("HTTP_ACCEPT") or "*/*"
-        if accept not in self.acceptable and not any(map(self._welcome, accept.split(","))):
+        if accept not in self.acceptable and not names(accept, self.acceptable):
             raise NotAcceptable
         return renderers[0], renderers[0].media_type
 
@@ -96,7 +96,12 @@ class JSONNegotiation(BaseContentNegotiation):
             raise UnsupportedMediaType
         return parsers[0]  # type: ignore[no-any-return]
 
-    def _welcome(self, media_range: str) -> bool:
-        media_type, *parameters = media_range.lower().replace(" ", "").split(";")
+
+def names(accept: str, media_types: frozenset[str]) -> bool:
+    """Tell whether an Accept header names one of these, and not to refuse it (q=0)."""
+    for media_range in accept.lower().replace(" ", "").split(","):
+        media_type, *parameters = media_range.split(";")
         refused = any(p.startswith("q=0") and not p.strip("q=0.") for p in parameters)
-        return media_type in self.acceptable and not refused
+        if media_type in media_types and not refused:
+            return True
+    return False

@@ -85,7 +85,7 @@ class Change:
         stamps = {
             "version": {"$add": ["$version", 1]},
             "metadata.updated_at": _later(),
-            "changed_at": _later(),
+            "changed_at": _unique(),
             "revisions": self._revisions(origin),
         }
         if key is None:
@@ -114,6 +114,11 @@ class Change:
 def _later() -> Expression:
     """Now, but never before the last change, should another primary's clock be behind."""
     return {"$max": [NOW, "$changed_at"]}
+
+
+def _unique() -> Expression:
+    """Later than the last change: time and id tell the change feed one state from another."""
+    return {"$max": [NOW, {"$add": ["$changed_at", 1]}]}
 
 
 def _remember(key: IdempotencyKey) -> dict[str, Any]:
@@ -207,7 +212,7 @@ def tombstone(mark: ObjectId | None = None) -> Pipeline:
                 "_id": "$_id",
                 "user_id": "$user_id",
                 "status": literal("purged"),
-                "changed_at": _later(),
+                "changed_at": _unique(),
                 "expires_at": gone,
                 **({"mark": literal(mark)} if mark else {}),
             }
@@ -340,7 +345,7 @@ def report(
 def repair(totals: Mapping[str, Any]) -> Pipeline:
     """Return the pipeline that sets totals, whoever counted them."""
     last = {"$max": ["$metadata.last_activity", literal(totals["last_message_at"])]}
-    return [{"$set": {**_totals(totals), "metadata.last_activity": last, "changed_at": _later()}}]
+    return [{"$set": {**_totals(totals), "metadata.last_activity": last, "changed_at": _unique()}}]
 
 
 def totals_differ(totals: Mapping[str, Any]) -> Expression:

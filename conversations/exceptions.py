@@ -88,3 +88,20 @@ class RevisionExpired(ServiceError):
     status = HTTPStatus.GONE
     code = "REVISION_EXPIRED"
     title = _("That version is no longer remembered")
+
+
+class ChangesCursorExpired(ServiceError):
+    """Of what was purged since then not all is remembered; `snapshot_cursor` begins anew."""
+
+    status = HTTPStatus.GONE
+    code = "CHANGES_CURSOR_EXPIRED"
+    title = _("The cursor is too old; begin anew")
+
+
+class StreamsExhausted(ServiceError):
+    """This user, or everybody together, waits for changes as often as is allowed."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "STREAMS_EXHAUSTED"
+    title = _("Too many are waiting for changes")
+    again_in_s = 5

@@ -42,6 +42,16 @@ INDEXES = [
         ],
         name="user_characters",
     ),
+    # The change feed, tombstones included; a snapshot leaves those out by the index alone.
+    IndexModel(
+        [
+            ("user_id", ASCENDING),
+            ("changed_at", ASCENDING),
+            ("_id", ASCENDING),
+            ("status", ASCENDING),
+        ],
+        name="user_changes",
+    ),
     # The pins of the overview.
     IndexModel(
         [

@@ -5,6 +5,7 @@ from typing import Any
 from django.urls import path
 
 from conversations.bulk.views import BulkView
+from conversations.sync.views import ChangesView
 from conversations.transfer.views import ExportView, ImportView
 from conversations.views import ConversationViewSet
 
@@ -14,6 +15,7 @@ def _view(**actions: Any) -> Any:
 
 
 urlpatterns = [
+    path("changes", ChangesView.as_view()),
     path("conversations", _view(get="list", post="create")),
     path("conversations/summary", _view(get="summary")),
     path("conversations/overview", _view(get="overview")),

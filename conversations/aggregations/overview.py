@@ -1,10 +1,9 @@
 """A whole sidebar in one answer."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from conversation_service import pagination
 from conversations.aggregations.statement import (
     KEPT,
     Pipeline,
@@ -16,13 +15,11 @@ from conversations.aggregations.statement import (
     tag_count,
 )
 from conversations.documents import PUBLIC, resource
+from conversations.sync import cursor
 
 PINNED = 20
 CHARACTERS = 50
 TAGS = 50
-# How long a change may take from its time, which the primary or, for a creation, a pod stamped,
-# until others can read it. The cursor lies so far back: rather twice than never.
-OVERLAP = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -80,14 +77,9 @@ def of(user_id: str, *, now: datetime) -> Overview:
         ],
         tags=[tag_count(row) for row in found["scan"]],
         counts=Counts(*(counted(found[status]) for status in ("active", "archived", "deleted"))),
-        sync_cursor=_changes_since(user_id, now - OVERLAP),
+        sync_cursor=cursor.since(user_id, now),
         generated_at=now,
     )
-
-
-def _changes_since(user_id: str, moment: datetime) -> str:
-    """Return a cursor of the change feed before the first of that moment."""
-    return pagination.seal([pagination.milliseconds(moment), ""], binding=f"changes {user_id}")
 
 
 def _tags(user_id: str) -> Pipeline:

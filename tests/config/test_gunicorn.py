@@ -82,7 +82,7 @@ def wait_until_ready(process: subprocess.Popen, port: int, log: Path) -> None:
     for _ in range(200):
         assert process.poll() is None, log.read_text()
         try:
-            requests.get(f"http://127.0.0.1:{port}/", timeout=5)
+            requests.get(f"http://127.0.0.1:{port}/", timeout=20)
         except requests.ConnectionError:
             time.sleep(0.05)
         else:

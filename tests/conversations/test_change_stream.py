@@ -1,0 +1,227 @@
+"""The change feed as a stream, from the real gunicorn with one worker."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+import requests
+from rest_framework.test import APIClient
+
+from conversation_service import clock
+from conversations.sync import cursor as cursors
+from tests.config.test_gunicorn import serving
+from tests.factories import PATH, client_of, conversation, token
+
+CHANGES = "/api/v1/changes"
+HEARTBEAT_S = 1
+
+
+@pytest.fixture(autouse=True)
+def emptied(mongo):
+    """The feed reads what is on a majority; so wait until the emptying of the last test is."""
+    mongo["settled"].insert_one({})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(
+        tmp_path_factory.mktemp("gunicorn") / "log",
+        application="config.wsgi:application",
+        CHANGES_LOOK_S="0.2",
+        CHANGES_HEARTBEAT_S=str(HEARTBEAT_S),
+        CHANGES_WAITING="8",
+        CHANGES_WAITING_PER_USER="3",
+    ) as server:
+        yield server
+
+
+def now_of(user_id):
+    return cursors.since(user_id, clock.now())
+
+
+class Stream:
+    """What an EventSource does, by hand."""
+
+    def __init__(self, server, user_id="alice", *, claims=None, **headers):
+        bearer = f"Bearer {token(user_id, **(claims or {}))}"
+        self.session = requests.Session()
+        self.response = self.session.get(
+            f"http://127.0.0.1:{server.port}{CHANGES}",
+            headers={"Authorization": bearer, "Accept": "text/event-stream", **headers},
+            stream=True,
+            timeout=10,
+        )
+        self.blocks = self._read()
+
+    def _read(self):
+        lines = []
+        for line in self.response.iter_lines(chunk_size=1):
+            if line:
+                lines.append(line.decode())
+            else:
+                yield "\n".join(lines)
+                lines = []
+
+    def event(self):
+        """The next event, as id and data."""
+        for block in self.blocks:
+            if block.startswith("event: change\n"):
+                _, data, id_ = block.split("\n")
+                return id_.removeprefix("id: "), json.loads(data.removeprefix("data: "))
+        raise AssertionError("the stream has ended")
+
+    @classmethod
+    def admitted(cls, *args, **kwargs):
+        """Try until the places of those who left are free: that is noticed by writing to them."""
+        deadline = time.monotonic() + 6 * HEARTBEAT_S
+        while True:
+            stream = cls(*args, **kwargs)
+            if stream.response.status_code == 200:
+                return stream
+            with stream:
+                assert stream.response.status_code == 503
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *failure):
+        self.response.close()
+        self.session.close()
+
+
+def test_it_brings_what_is_there_and_what_comes(server, alice):
+    first = conversation(alice)
+    with Stream.admitted(server) as stream:
+        assert stream.response.headers["Content-Type"] == "text/event-stream"
+        assert stream.response.headers["Cache-Control"] == "private, no-store"
+        assert next(stream.blocks) == "retry: 2000"
+        assert stream.event()[1] == {"type": "upsert", "conversation": first}
+
+        second = conversation(alice, "deleted")
+        assert stream.event()[1] == {"type": "upsert", "conversation": second}
+        alice.delete(f"{PATH}/{first['id']}")
+        alice.delete(f"{PATH}/{first['id']}?mode=purge")
+        assert stream.event()[1]["type"] == "deleted"
+
+
+def test_nothing_of_others_comes_and_silence_is_filled(server, bob):
+    with Stream.admitted(server, **{"Last-Event-ID": now_of("alice")}) as stream:
+        conversation(bob)
+        assert [next(stream.blocks) for _ in range(3)] == [
+            "retry: 2000",
+            ": heartbeat",
+            ": heartbeat",
+        ]
+
+
+def test_it_goes_on_after_the_last_event(server, alice):
+    titles = [conversation(alice, title=str(n))["title"] for n in range(5)]
+    with Stream.admitted(server) as stream:
+        received = [stream.event() for _ in range(2)]
+
+    with Stream.admitted(server, **{"Last-Event-ID": received[-1][0]}) as stream:
+        received += [stream.event() for _ in range(3)]
+
+    assert [data["conversation"]["title"] for _, data in received] == titles
+
+
+def test_many_wait_while_others_are_served(server, alice):
+    with ExitStack() as opened:
+        streams = [
+            opened.enter_context(
+                Stream.admitted(server, f"user-{n}", **{"Last-Event-ID": now_of(f"user-{n}")})
+            )
+            for n in range(8)
+        ]
+        with Stream(server, "one-too-many") as refused:
+            assert refused.response.status_code == 503
+            assert refused.response.json()["error"]["code"] == "STREAMS_EXHAUSTED"
+            assert refused.response.headers["Retry-After"] == "5"
+
+        started = time.monotonic()
+        answer = server.get(PATH, headers={"Authorization": f"Bearer {token()}"})
+        assert answer.status_code == 200
+        assert time.monotonic() - started < 1
+
+        conversation(client_of("user-7"), title="For the last")
+        assert streams[7].event()[1]["conversation"]["title"] == "For the last"
+
+
+def test_a_user_has_so_many_places_and_those_left_are_free_again(server):
+    for _ in range(2):
+        with ExitStack() as opened:
+            for _ in range(3):
+                opened.enter_context(Stream.admitted(server, "carol"))
+            with Stream(server, "carol") as refused:
+                assert refused.response.status_code == 503
+
+
+def test_it_ends_with_the_token(server):
+    started = time.monotonic()
+    with Stream.admitted(server, claims={"exp": int(time.time()) + 2}) as stream:
+        assert next(stream.blocks) == "retry: 2000"
+        assert set(stream.blocks) <= {": heartbeat"}
+
+    assert time.monotonic() - started < 4
+
+
+def test_a_call_that_waits_is_woken(server, alice):
+    path = f"{CHANGES}?wait=9&cursor={now_of('alice')}"
+    with ExitStack() as opened:
+        pool = opened.enter_context(ThreadPoolExecutor())
+        answer = pool.submit(server.get, path, headers={"Authorization": f"Bearer {token()}"})
+        time.sleep(0.5)
+        created = conversation(alice)
+        started = time.monotonic()
+        [change] = answer.result().json()["changes"]
+
+    assert change["conversation"] == created
+    assert time.monotonic() - started < 2
+
+
+def test_a_stopping_server_ends_its_streams(tmp_path):
+    with (
+        serving(tmp_path / "log", application="config.wsgi:application") as server,
+        Stream.admitted(server) as stream,
+    ):
+        assert next(stream.blocks) == "retry: 2000"
+        started = time.monotonic()
+        server.process.terminate()
+        assert list(stream.blocks) == []
+        assert time.monotonic() - started < 3
+        stream.session.close()
+        assert server.process.wait(5) == 0
+        assert time.monotonic() - started < 6
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/event-stream", "text/event-stream"),
+        ("application/json, text/event-stream;q=0.5", "text/event-stream"),
+        ("application/json, text/event-stream;q=0", "application/json"),
+        ("*/*", "application/json"),
+    ],
+)
+def test_a_stream_is_for_those_who_name_it(alice, accept, kind):
+    response = alice.get(CHANGES, headers={"Accept": accept})
+
+    assert response.headers["Content-Type"] == kind
+    response.close()
+
+
+def test_what_is_wrong_at_once_is_answered_in_json(alice):
+    stream = {"Accept": "text/event-stream"}
+    old = cursors.since("alice", clock.now().replace(year=clock.now().year - 1))
+
+    forged = alice.get(CHANGES, headers=stream | {"Last-Event-ID": "x"})
+    expired = alice.get(CHANGES, headers=stream | {"Last-Event-ID": old})
+
+    assert forged.json()["error"]["code"] == "INVALID_CURSOR"
+    assert expired.json()["error"]["code"] == "CHANGES_CURSOR_EXPIRED"
+    assert APIClient().get(CHANGES, headers=stream).status_code == 401

@@ -1,0 +1,509 @@
+"""The change feed: what a client that follows it knows is what is there."""
+
+from datetime import UTC, datetime, timedelta
+from threading import Timer
+
+import pytest
+from bson import ObjectId
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from time_machine import travel
+
+from conversation_service import clock
+from conversation_service.mongodb.connection import collection
+from conversations import documents
+from conversations.sync import cursor as cursors
+from conversations.sync.cursor import MAX_SENT, OVERLAP, Cursor
+from conversations.sync.watch import latest_of
+from tests.conversations.test_internal import report, service_with
+from tests.conversations.test_schema import filter_of, stages, user_of
+from tests.factories import PATH, client_of, conversation
+
+CHANGES = "/api/v1/changes"
+
+
+@pytest.fixture(autouse=True)
+def emptied(mongo):
+    """The feed reads what is on a majority; so wait until the emptying of the last test is."""
+    mongo["settled"].insert_one({})
+
+
+def asked(client, cursor=None, **parameters):
+    response = client.get(CHANGES, parameters | ({"cursor": cursor} if cursor else {}))
+    assert response.status_code == 200, response.content
+    return response.json()
+
+
+def told(page):
+    """What a page says of each conversation, without the details."""
+    return [
+        change["id"] if change["type"] == "deleted" else change["conversation"]["title"]
+        for change in page["changes"]
+    ]
+
+
+class Reader:
+    """A client as the documentation tells it to be."""
+
+    def __init__(self, client, cursor=None):
+        self.client = client
+        self.cursor = cursor
+        self.known = {}
+        self.received = 0
+
+    def read(self, **parameters):
+        """Follow the feed to its end, and return how many changes that were."""
+        before = self.received
+        more = True
+        while more:
+            page = asked(self.client, self.cursor, **parameters)
+            for change in page["changes"]:
+                self.apply(change)
+            self.cursor, more = page["next_cursor"], page["has_more"]
+        return self.received - before
+
+    def apply(self, change):
+        self.received += 1
+        if change["type"] == "deleted":
+            self.known.pop(change["id"], None)
+        else:
+            self.known[change["conversation"]["id"]] = change["conversation"]
+
+
+def listed(client):
+    """All that the lists show, in any state."""
+    return {
+        row["id"]: row
+        for status in ("all", "deleted")
+        for row in client.get(PATH, {"status": status, "limit": 100}).json()["conversations"]
+    }
+
+
+def document(user_id="alice", *, ago=timedelta(), **fields):
+    row = documents.new(user_id=user_id, character_id="luna", now=clock.now() - ago)
+    return row | fields
+
+
+def put(*rows):
+    collection("conversations").insert_many(rows)
+    return [str(row["_id"]) for row in rows]
+
+
+def test_without_a_cursor_all_comes_that_is_not_purged(alice, bob):
+    conversation(bob)
+    first = conversation(alice, "deleted")
+    second = conversation(alice, "archived", "pinned")
+    purged = conversation(alice, "deleted")
+    alice.delete(f"{PATH}/{purged['id']}?mode=purge")
+
+    page = asked(alice)
+
+    assert page["changes"] == [{"type": "upsert", "conversation": c} for c in (first, second)]
+    assert page["has_more"] is False
+
+
+def test_then_only_what_changed_comes(alice):
+    a, b = conversation(alice), conversation(alice)
+    cursor = asked(alice)["next_cursor"]
+    assert asked(alice, cursor)["changes"] == []
+
+    alice.post(f"{PATH}/{a['id']}/archive")
+    alice.patch(f"{PATH}/{a['id']}", {"title": "A"})
+    c = conversation(alice)
+    page = asked(alice, cursor)
+
+    assert told(page) == ["A", c["title"]]
+    assert asked(alice, page["next_cursor"])["changes"] == []
+    assert b["id"] not in str(page["changes"])
+
+
+def test_a_report_of_activity_is_a_change(alice):
+    created = conversation(alice)
+    cursor = asked(alice)["next_cursor"]
+    service = service_with("conversations:activity")
+    service.put(f"/internal/v1/conversations/{created['id']}/activity", report(1, count=3))
+
+    [change] = asked(alice, cursor)["changes"]
+
+    assert change["conversation"]["metadata"]["message_count"] == 3
+
+
+def test_a_purged_one_is_told_with_the_time(alice):
+    created = conversation(alice, "deleted")
+    cursor = asked(alice)["next_cursor"]
+    alice.delete(f"{PATH}/{created['id']}?mode=purge")
+
+    [change] = asked(alice, cursor)["changes"]
+
+    assert change["type"] == "deleted"
+    assert change["id"] == created["id"]
+    assert change["deleted_at"] >= created["deleted_at"]
+
+
+def test_one_that_came_and_went_between_two_calls_is_told_as_gone(alice):
+    cursor = asked(alice)["next_cursor"]
+    created = conversation(alice, "deleted")
+    alice.delete(f"{PATH}/{created['id']}?mode=purge")
+
+    assert told(asked(alice, cursor)) == [created["id"]]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_pages_of_any_size_are_the_same_feed(alice, limit):
+    now = clock.now()
+    ages = [timedelta(days=400), timedelta(hours=1), timedelta(seconds=50), timedelta()]
+    put(*[document(changed_at=now - age) for age in ages for _ in range(3)])
+    put(*[document("bob") for _ in range(3)])
+    reader = Reader(alice)
+
+    assert reader.read(limit=limit) >= 12
+    assert reader.known == listed(alice)
+    assert sum(reader.read(limit=limit) for _ in range(3)) <= 6
+    assert reader.read(limit=limit) == 0
+
+
+def test_a_snapshot_learns_of_what_goes_while_it_is_read(alice):
+    rows = [document(ago=timedelta(days=9 - n), status="deleted") for n in range(6)]
+    ids = put(*rows)
+    page = asked(alice, limit=4)
+    alice.delete(f"{PATH}/{ids[0]}?mode=purge")
+    alice.delete(f"{PATH}/{ids[5]}?mode=purge")
+
+    reader = Reader(alice, page["next_cursor"])
+    for change in page["changes"]:
+        reader.apply(change)
+    reader.read(limit=4)
+    reader.read(limit=4)
+
+    assert reader.known.keys() == set(ids[1:5])
+
+
+@pytest.mark.parametrize("late", [timedelta(seconds=1), OVERLAP - timedelta(seconds=5)])
+def test_what_becomes_visible_late_is_not_missed(alice, late):
+    conversation(alice)
+    cursor = asked(alice)["next_cursor"]
+    conversation(alice)
+    cursor = asked(alice, cursor)["next_cursor"]
+
+    [late_id] = put(document(ago=late))
+    page = asked(alice, cursor)
+
+    assert [change["conversation"]["id"] for change in page["changes"]] == [late_id]
+    assert asked(alice, page["next_cursor"])["changes"] == []
+
+
+def test_two_of_the_same_millisecond_are_not_taken_for_each_other(alice):
+    now = clock.now()
+    put(document(changed_at=now))
+    cursor = asked(alice)["next_cursor"]
+
+    put(document(changed_at=now), document(changed_at=now, _id=ObjectId(b"\0" * 12)))
+
+    assert len(asked(alice, cursor)["changes"]) == 2
+
+
+def test_changes_while_the_clock_stands_still_are_told_apart(alice):
+    [id_] = put(document(ago=timedelta(seconds=-20)))
+    cursor = asked(alice)["next_cursor"]
+
+    for title in ("One", "Two"):
+        alice.patch(f"{PATH}/{id_}", {"title": title})
+        page = asked(alice, cursor)
+        assert told(page) == [title]
+        cursor = page["next_cursor"]
+
+
+def test_after_a_burst_nothing_is_missed_and_there_is_an_end(alice, monkeypatch):
+    monkeypatch.setattr("conversations.sync.cursor.OVERLAP_MS", 1_500)
+    reader = Reader(alice)
+    reader.read()
+    ids = put(*[document() for _ in range(3 * MAX_SENT)])
+    assert reader.read(limit=20) <= 4 * MAX_SENT
+    [late] = put(document(ago=timedelta(seconds=0.5)))
+    ids.append(late)
+
+    settled = clock.now() + timedelta(seconds=3.2)
+    while clock.now() < settled:
+        reader.read()
+
+    assert reader.known.keys() == set(ids)
+    assert reader.received <= 3 * len(ids)
+    assert reader.read() == 0
+
+
+def test_a_cursor_fits_into_an_address(alice):
+    put(*[document() for _ in range(MAX_SENT)])
+
+    cursor = asked(alice)["next_cursor"]
+
+    assert asked(alice, cursor)["changes"] == []
+    assert 1_000 < len(cursor) < 2_048
+
+
+def test_the_overview_says_where_to_begin(alice):
+    old = document(ago=timedelta(minutes=5))
+    put(old)
+    shown = conversation(alice)
+    cursor = alice.get(f"{PATH}/overview").json()["sync_cursor"]
+    later = conversation(alice)
+
+    assert told(asked(alice, cursor)) == [shown["title"], later["title"]]
+
+
+@pytest.mark.parametrize("days", [89, 91])
+def test_a_cursor_is_good_as_long_as_tombstones_are_kept(alice, days):
+    with travel(datetime.now(UTC) - timedelta(days=days)):
+        cursor = cursors.since("alice", clock.now())
+    created = conversation(alice)
+
+    response = alice.get(CHANGES, {"cursor": cursor})
+
+    if days == 89:
+        assert told(response.json()) == [created["title"]]
+        return
+    assert response.status_code == 410
+    error = response.json()["error"]
+    assert error["code"] == "CHANGES_CURSOR_EXPIRED"
+    assert told(asked(alice, error["details"]["snapshot_cursor"])) == [created["title"]]
+
+
+def test_a_client_that_finds_nothing_for_long_keeps_a_good_cursor(alice):
+    cursor = cursors.since("alice", clock.now() - timedelta(days=80))
+
+    fresh = asked(alice, cursor)["next_cursor"]
+
+    assert cursors.unseal("alice", fresh).since[0] / 1000 > clock.now().timestamp() - 90
+
+
+def test_who_has_it_gets_304(alice):
+    conversation(alice)
+    cursor = asked(alice)["next_cursor"]
+    empty = alice.get(CHANGES, {"cursor": cursor})
+
+    same = alice.get(CHANGES, {"cursor": cursor}, headers={"If-None-Match": empty.headers["ETag"]})
+
+    assert empty.headers["ETag"].startswith('W/"')
+    assert same.status_code == 304
+    conversation(alice)
+    changed = alice.get(
+        CHANGES, {"cursor": cursor}, headers={"If-None-Match": empty.headers["ETag"]}
+    )
+    assert changed.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["x", "W10.x", cursors.seal("bob", cursors.SNAPSHOT), cursors.since("bob", clock.now())],
+)
+def test_a_cursor_of_others_is_refused(alice, cursor):
+    response = alice.get(CHANGES, {"cursor": cursor})
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "INVALID_CURSOR"
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"limit": 0}, {"wait": 26}, {"wait": -1}, {"wait": "x"}, {"status": "all"}]
+)
+def test_parameters_are_checked(alice, parameters):
+    assert alice.get(CHANGES, parameters).status_code == 400
+
+
+def test_a_large_limit_is_the_largest(alice):
+    put(*[document(ago=timedelta(hours=1)) for _ in range(501)])
+
+    page = asked(alice, limit=10_000)
+
+    assert len(page["changes"]) == 500
+    assert page["has_more"]
+
+
+def test_a_call_that_waits_is_answered_when_something_changes(alice):
+    cursor = asked(alice)["next_cursor"]
+    Timer(0.3, lambda: conversation(client_of("alice"), title="New")).start()
+
+    started = clock.now()
+    page = asked(alice, cursor, wait=20)
+
+    assert told(page) == ["New"]
+    assert clock.now() - started < timedelta(seconds=5)
+
+
+def test_a_call_that_waits_in_vain_is_answered_when_the_time_is_over(alice):
+    cursor = asked(alice)["next_cursor"]
+    Timer(0.3, lambda: conversation(client_of("bob"))).start()
+
+    started = clock.now()
+    page = asked(alice, cursor, wait=2)
+
+    assert page == {"changes": [], "next_cursor": cursor, "has_more": False}
+    assert timedelta(seconds=1.9) < clock.now() - started < timedelta(seconds=4)
+
+
+def test_waiting_sees_late_ones_at_its_end(alice):
+    conversation(alice)
+    cursor = asked(alice)["next_cursor"]
+    late = document(ago=timedelta(seconds=20))
+    Timer(0.3, lambda: put(late)).start()
+
+    assert len(asked(alice, cursor, wait=2)["changes"]) == 1
+
+
+def test_too_many_who_wait_are_sent_away(alice, settings):
+    settings.CHANGES_WAITING_PER_USER = 0
+    cursor = asked(alice)["next_cursor"]
+
+    response = alice.get(CHANGES, {"cursor": cursor, "wait": 1})
+
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "STREAMS_EXHAUSTED"
+    assert response.headers["Retry-After"] == "5"
+    assert asked(alice, cursor)["changes"] == []
+
+
+@pytest.fixture
+def plenty():
+    rows = [document(ago=timedelta(minutes=n % 40)) for n in range(400)]
+    now = clock.now()
+    gone = {"status": "purged", "expires_at": now + timedelta(days=9), "user_id": "alice"}
+    tombstones = [
+        {"_id": ObjectId(), "changed_at": now - timedelta(minutes=n), **gone} for n in range(50)
+    ]
+    put(*rows, *tombstones, *[document("bob") for _ in range(50)])
+
+
+def explained(mongo, commands, alice, cursor):
+    commands.clear()
+    page = asked(alice, cursor, limit=10)
+    [command] = commands
+    assert user_of(filter_of(command)) == "alice"
+    kept = {name: command[name] for name in ("aggregate", "pipeline", "hint", "cursor")}
+    plan = mongo.command("explain", kept, verbosity="executionStats")
+    found = plan["stages"][0]["$cursor"] if "stages" in plan else plan
+    return page["next_cursor"], found
+
+
+def test_a_page_reads_no_more_than_it_shows(mongo, commands, alice, plenty):
+    cursor = None
+    for _ in range(6):
+        cursor, plan = explained(mongo, commands, alice, cursor)
+        assert plan["executionStats"]["totalDocsExamined"] <= 11
+        assert "SORT" not in stages(plan["queryPlanner"]["winningPlan"])
+        assert "user_changes" in str(plan["queryPlanner"]["winningPlan"])
+
+
+def test_what_was_sent_lately_costs_a_look_each(mongo, commands, alice):
+    put(*[document() for _ in range(30)], *[document(ago=timedelta(days=1)) for _ in range(90)])
+    reader = Reader(alice)
+    reader.read()
+
+    _, plan = explained(mongo, commands, alice, reader.cursor)
+
+    assert plan["executionStats"]["totalDocsExamined"] == 30
+
+
+def test_looking_for_all_who_wait_reads_no_document(mongo, commands, plenty):
+    commands.clear()
+    latest = latest_of(["alice", "bob", "carol"])
+
+    assert latest.keys() == {"alice", "bob"}
+    [command] = commands
+    kept = {name: command[name] for name in ("aggregate", "pipeline", "hint", "cursor")}
+    plan = mongo.command("explain", kept, verbosity="executionStats")
+    assert "'totalDocsExamined': 0" in str(plan)
+
+
+LATE_S = st.integers(0, int(OVERLAP.total_seconds()) - 10)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.integers(0, 7), LATE_S),
+        st.tuples(st.just("purge"), st.integers(0, 7), LATE_S),
+        st.tuples(st.just("commit"), st.integers(0, 3), st.just(0)),
+        st.tuples(st.just("read"), st.integers(1, 4), st.integers(0, 2)),
+    ),
+    max_size=40,
+)
+
+
+class Writers:
+    """Who write with a time at once, and what others see when it is committed.
+
+    Of one conversation the writes follow each other, each with a later time.
+    """
+
+    def __init__(self):
+        self.ids = [ObjectId() for _ in range(8)]
+        self.held = []
+        self.latest = {}
+        self.version = 0
+
+    def write(self, number, late_s, *, purge=False):
+        """Write as somebody whose clock is behind, or whose commit has taken so long."""
+        id_ = self.ids[number]
+        before = self.latest.get(id_)
+        if before and before["status"] == "purged":
+            return
+        moment = clock.now() - timedelta(seconds=late_s)
+        if before:
+            moment = max(moment, before["changed_at"] + timedelta(milliseconds=1))
+        self.version += 1
+        row = document(_id=id_, changed_at=moment, version=self.version, title=str(self.version))
+        if purge:
+            row = {name: row[name] for name in ("_id", "user_id", "changed_at")}
+            row |= {"status": "purged", "expires_at": moment + timedelta(days=90)}
+        self.latest[id_] = row
+        self.held.append(row)
+
+    def commit(self, number):
+        while self.held:
+            row = self.held.pop(0)
+            collection("conversations").replace_one({"_id": row["_id"]}, row, upsert=True)
+            if number == 0:
+                return
+            number -= 1
+
+
+@given(steps=STEPS, sent=st.sampled_from([0, 2, MAX_SENT]))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whoever_follows_the_feed_knows_what_is_there(mongo, monkeypatch, steps, sent):
+    """However late commits are, within OVERLAP, and however little a cursor remembers."""
+    monkeypatch.setattr("conversations.sync.cursor.MAX_SENT", sent)
+    mongo["conversations"].delete_many({})
+    alice = client_of("alice")
+    writers, readers = Writers(), [Reader(alice), Reader(alice)]
+    for what, number, other in steps:
+        if what == "read":
+            page = asked(alice, readers[other % 2].cursor, limit=number)
+            for change in page["changes"]:
+                readers[other % 2].apply(change)
+            readers[other % 2].cursor = page["next_cursor"]
+        elif what == "commit":
+            writers.commit(number)
+        else:
+            writers.write(number, other, purge=what == "purge")
+    while writers.held:
+        writers.commit(0)
+
+    for reader in readers:
+        reader.read(limit=3)
+        monkeypatch.setattr("conversations.sync.cursor.OVERLAP_MS", -1)  # a minute later
+        for _ in range(3):
+            reader.read(limit=3)
+        monkeypatch.undo()
+        monkeypatch.setattr("conversations.sync.cursor.MAX_SENT", sent)
+        assert reader.known == listed(alice)
+        assert reader.read(limit=3) == 0
+
+
+def test_a_cursor_survives_being_sealed():
+    place = (1_790_000_000_123, "507f1f77bcf86cd799439014")
+    for cursor in [
+        cursors.SNAPSHOT,
+        Cursor(place),
+        Cursor(place, frozenset({place, (1, "0" * 24)})),
+        Cursor(place, ahead=place),
+        Cursor((5, ""), ahead=place, is_snapshot=True),
+    ]:
+        assert cursors.unseal("alice", cursors.seal("alice", cursor)) == cursor
