@@ -15,6 +15,16 @@ from conversation_service.mongodb.connection import Document
 from conversation_service.pagination import Position
 from conversations import limits
 from conversations.documents import PUBLIC, RESOURCE_FIELDS, SORT_KEYS, tag_key
+from conversations.search import (
+    NOTHING,
+    Condition,
+    Search,
+    SearchField,
+    any_of,
+    begins,
+    each_of,
+    unindexed,
+)
 from conversations.serializers import ExternalId, Tag, without_underscore
 
 STATUSES = {
@@ -67,6 +77,16 @@ class ListParameters(fields.StrictSerializer):
         ["all", "any"], default="all", help_text="Whether every tag must be there, or one."
     )
     pinned = serializers.ChoiceField(["true", "false"], required=False)
+    search = SearchField(
+        required=False,
+        help_text="Every word must begin a word of the title or of a tag: `caf` finds *Café con "
+        "Luna*, as case, accents and width do not matter. Where a script has no spaces, a word "
+        "begins at each character. At most 8 words; without one it filters nothing. Among the "
+        'words may be: `tag:x` or `tag:"role play"` (that very tag), `character:id`, '
+        "`is:pinned`, `is:archived` (whatever `status` says), `before:2026-01-31` and "
+        "`after:2026-01-31T15:00:00Z` for the last activity; a date alone is its midnight in "
+        "UTC. A last quotation mark may be missing; what looks like another operator is words.",
+    )
     created_after = fields.Moment(
         required=False, help_text="Later than this; cut to milliseconds, as all four."
     )
@@ -108,6 +128,8 @@ class Listing:
     user_id: str
     statuses: Sequence[str]
     filters: Mapping[str, Any]
+    words: Sequence[Condition]
+    implied: Sequence[Condition]
     sort_key: str
     ascending: bool
     limit: int
@@ -131,10 +153,13 @@ class Listing:
         bound = {name: value for name, value in wanted.items() if name not in _BINDS_NOTHING}
         binding = repr((user_id, sorted(bound.items())))
         cursor = wanted.get("cursor")
+        search = wanted.get("search", NOTHING)
         return cls(
             user_id=user_id,
-            statuses=STATUSES[wanted["status"]],
-            filters=_filters(wanted),
+            statuses=STATUSES["archived" if search.archived else wanted["status"]],
+            filters=_filters(wanted, search),
+            words=[*map(begins, search.words)],
+            implied=_implied_by_tags(wanted, search),
             sort_key=SORT_KEYS[wanted["sort"]],
             ascending=wanted["order"] == "asc",
             limit=size,
@@ -147,7 +172,34 @@ class Listing:
 
     def matching(self) -> dict[str, Any]:
         """Return the filter for the whole list."""
-        return {"user_id": self.user_id, "status": {"$in": self.statuses}, **self.filters}
+        conditions = [*self.filters.get("$and", ()), *self.words]
+        also = {"$and": conditions} if conditions else {}
+        return {
+            "user_id": self.user_id,
+            "status": {"$in": self.statuses},
+            **self.filters,
+            **also,
+        }
+
+    @property
+    def by_words(self) -> Sequence[Condition]:
+        """What the index of words can answer: whatever is in the list meets all of it."""
+        return [*self.words, *self.implied]
+
+    def matching_by(self, word: Condition) -> dict[str, Any]:
+        """Return the filter for the whole list, of which the index is to find one word.
+
+        MongoDB would always take the one that it happens to come upon first.
+        """
+        mine = {"user_id": self.user_id, "status": {"$in": self.statuses}, **self.filters, **word}
+        return {"$and": [mine, *(unindexed(other) for other in self.words if other != word)]}
+
+    def where_by(self, word: Condition) -> dict[str, Any]:
+        """Return the filter for this page, of which the index is to find one word."""
+        if self.position is None:
+            return self.matching_by(word)
+        sides = self.position.conditions(self.sort_key, ascending=self.ascending)
+        return {"$and": [*self.matching_by(word)["$and"], {"$or": sides}]}
 
     def where(self) -> dict[str, Any]:
         """Return the filter for this page.
@@ -169,6 +221,11 @@ class Listing:
     def order(self) -> list[tuple[str, int]]:
         direction = 1 if self.ascending != self.backwards else -1
         return [(self.sort_key, direction), ("_id", direction)]
+
+    @property
+    def index(self) -> list[tuple[str, int]]:
+        """The keys of the index that has the whole list in its order."""
+        return [("user_id", 1), ("status", 1), (self.sort_key, -1), ("_id", -1)]
 
     @property
     def backwards(self) -> bool:
@@ -214,7 +271,7 @@ class Page:
         return listing.skip + len(self.rows)
 
 
-def _filters(wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _filters(wanted: Mapping[str, Any], search: Search) -> dict[str, Any]:
     filters: dict[str, Any] = {}
     if "character_id" in wanted:
         filters["character_id"] = wanted["character_id"]
@@ -227,7 +284,15 @@ def _filters(wanted: Mapping[str, Any]) -> dict[str, Any]:
         span = {"$gt": wanted.get(f"{name}_after"), "$lt": wanted.get(f"{name}_before")}
         if given := {operator: moment for operator, moment in span.items() if moment}:
             filters[path] = given
+    if conditions := search.beyond_words():
+        filters["$and"] = conditions
     return filters
+
+
+def _implied_by_tags(wanted: Mapping[str, Any], search: Search) -> list[Condition]:
+    """Return what the words of tags must be, which lets the index of words answer for tags."""
+    implied = any_of if wanted["tags_match"] == "any" else each_of
+    return [*implied(wanted.get("tags", [])), *each_of(search.tags)]
 
 
 def _position(listing: Listing, row: Document) -> tuple[str | datetime, Any]:

@@ -11,6 +11,7 @@ def _view(**actions: Any) -> Any:
 
 
 urlpatterns = [
+    path("tags", _view(get="tags")),
     path("conversations", _view(get="list", post="create")),
     # Fixed words come before ids.
     path("conversations/summary", _view(get="summary")),

@@ -23,8 +23,8 @@ from conversation_service.preconditions import (
     required_if_match,
     unless_known,
 )
-from conversations import changes, documents, history, openapi, services, store
-from conversations.aggregations import overview, summary
+from conversations import changes, documents, history, openapi, services, store, words
+from conversations.aggregations import overview, summary, tags
 from conversations.changes import Change
 from conversations.listing import Listing, Page
 from conversations.serializers import (
@@ -37,6 +37,7 @@ from conversations.serializers import (
     patch_input,
     retrieve_parameters,
     revert_input,
+    tags_parameters,
 )
 from conversations.store import Answer
 
@@ -101,6 +102,12 @@ class ConversationViewSet(ViewSet):
     def overview(self, request: CallerRequest) -> Response:
         no_parameters.run_validation(request.query_params.dict())
         return Response(overview.of(request.user.id, now=clock.now()))
+
+    @openapi.tags
+    def tags(self, request: CallerRequest) -> Response:
+        wanted = tags_parameters.run_validation(request.query_params.dict())
+        beginnings = words.sought(documents.fold(wanted["prefix"]))
+        return Response({"tags": tags.of(request.user.id, beginnings, limit=wanted["limit"])})
 
     @openapi.retrieve
     def retrieve(self, request: CallerRequest, id: str) -> Response:

@@ -5,12 +5,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from conversation_service import pagination
+from conversations.aggregations import tags
 from conversations.aggregations.statement import (
-    KEPT,
     Pipeline,
     TagCount,
     ask,
-    by_tag,
     count,
     counted,
     tag_count,
@@ -58,7 +57,7 @@ def of(user_id: str, *, now: datetime) -> Overview:
     """
     active = {"user_id": user_id, "status": "active"}
     found = ask(
-        _tags(user_id),
+        tags.every(user_id, TAGS),
         pinned=[
             {"$match": active | {"pinned_at": {"$type": "date"}}},
             {"$sort": {"pinned_at": -1, "_id": -1}},
@@ -86,14 +85,6 @@ def of(user_id: str, *, now: datetime) -> Overview:
 def _changes_since(user_id: str, moment: datetime) -> str:
     """Return a cursor of the change feed before the first of that moment."""
     return pagination.seal([pagination.milliseconds(moment), ""], binding=f"changes {user_id}")
-
-
-def _tags(user_id: str) -> Pipeline:
-    return [
-        {"$match": {"user_id": user_id, "status": {"$in": KEPT}}},
-        {"$group": {"_id": "$tag_line", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
-        *by_tag("$_id", TAGS),
-    ]
 
 
 def _characters(user_id: str) -> Pipeline:

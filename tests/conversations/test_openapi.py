@@ -28,6 +28,7 @@ def test_it_is_openapi_3_1_and_covers_every_address():
         (method, path) for path, operations in DOCUMENT["paths"].items() for method in operations
     ) == sorted(
         [
+            ("get", "/api/v1/tags"),
             ("get", "/api/v1/conversations"),
             ("post", "/api/v1/conversations"),
             ("get", "/api/v1/conversations/overview"),
