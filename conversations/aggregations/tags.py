@@ -37,15 +37,14 @@ def every(user_id: str, limit: int) -> Pipeline:
 def _beginning(user_id: str, beginnings: Sequence[str], limit: int) -> Pipeline:
     """Read only conversations that have such words, in the title or in a tag."""
     somewhere = [begins(word) for word in beginnings]
-    in_the_tag = [begins(word, "tag.words") for word in beginnings]
+    in_the_tag = [begins(word, "words") for word in beginnings]
     tags = {"$zip": {"inputs": ["$tag_keys", {"$slice": ["$search", 1, {"$size": "$search"}]}]}}
-    key_and_words = {"key": {"$first": "$tag"}, "words": {"$last": "$tag.words"}}
     return [
         {"$match": {"user_id": user_id, "status": {"$in": KEPT}, "$and": somewhere}},
         {"$project": {"tag": tags}},
         {"$unwind": "$tag"},
-        {"$project": {"tag": key_and_words}},
+        {"$project": {"key": {"$first": "$tag"}, "words": {"$last": "$tag.words"}}},
         {"$match": {"$and": in_the_tag}},
-        {"$group": {"_id": "$tag.key", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
+        {"$group": {"_id": "$key", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
         *most_frequent(limit),
     ]

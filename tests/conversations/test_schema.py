@@ -215,6 +215,6 @@ def user_of(condition):
     if "$or" in condition:
         [user] = {user_of(branch) for branch in condition["$or"]}
         return user
-    if "$and" in condition:
+    if "user_id" not in condition and "$and" in condition:
         return user_of(condition["$and"][0])
     return condition.get("user_id")

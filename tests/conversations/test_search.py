@@ -416,7 +416,7 @@ def test_reindexing_derives_all_anew_and_nothing_else(alice, bob, mongo, capsys)
     conversation(bob, title="Sol")
     gone = f"{PATH}/{conversation(bob, 'deleted')['id']}"
     bob.delete(f"{gone}?mode=purge")
-    before = [*mongo["conversations"].find()]
+    before = [*mongo["conversations"].find().sort("_id")]
     outdate(mongo, search=[{"words": ["old"]}])
 
     call_command("reindex_search", dry_run=True)
@@ -430,7 +430,7 @@ def test_reindexing_derives_all_anew_and_nothing_else(alice, bob, mongo, capsys)
         "Conversations: 2 read, 0 computed anew.",
     ]
     live = {"status": {"$ne": "purged"}}
-    after = [*mongo["conversations"].find(live)]
+    after = [*mongo["conversations"].find(live).sort("_id")]
     assert after == [row for row in before if row["status"] != "purged"]
 
 
