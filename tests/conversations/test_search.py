@@ -469,3 +469,25 @@ def test_an_edit_while_reindexing_is_not_undone(alice, mongo):
 
     assert found(alice, "new one") == ["New"]
     assert_current(mongo)
+
+
+def test_reindexing_that_is_interrupted_says_where_to_continue(alice, mongo, monkeypatch, capsys):
+    monkeypatch.setattr(store, "REINDEXED_AT_ONCE", 1)
+    first = conversation(alice, title="a")
+    conversation(alice, title="b")
+    outdate(mongo)
+    reindex, batches = store.reindex, iter([1])
+
+    def until_interrupted(rows, *, dry_run):
+        if not next(batches, None):
+            raise KeyboardInterrupt
+        return reindex(rows, dry_run=dry_run)
+
+    monkeypatch.setattr(store, "reindex", until_interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        call_command("reindex_search")
+
+    assert stopped.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == "Conversations: 1 read, 1 computed anew.\n"
+    assert f"continue with --after {first['id']}." in told.err
