@@ -23,6 +23,7 @@ from conversations.documents import (
     PUBLIC,
     automatic_title,
     default_settings,
+    searchable,
     sort_key,
     tag_key,
 )
@@ -243,6 +244,7 @@ def character_found(name: str) -> Change:
         derived={
             "character_name": literal(name),
             "title_key": {"$cond": [is_auto, literal(sort_key(title)), "$title_key"]},
+            "search": {"$cond": [is_auto, _search(title=title), "$search"]},
         },
         states=ANY_STATE,
     )
@@ -256,6 +258,7 @@ def edit(values: Mapping[str, Any]) -> Change:
     visible: dict[str, Expression] = {}
     derived: dict[str, Expression] = {}
     sizes: dict[str, tuple[Expression, int]] = {}
+    words_of_tags: Expression = None
 
     if "title" in values:
         visible |= {"title": literal(values["title"]), "title_source": literal("user")}
@@ -269,16 +272,20 @@ def edit(values: Mapping[str, Any]) -> Change:
         tags = values["tags"] or []
         visible["tags"] = literal(tags)
         derived |= _keys_of_tags(literal([tag_key(tag) for tag in tags]))
+        words_of_tags = literal(searchable(*tags))
     if "tags_add" in values or "tags_remove" in values:
         pairs = _tags(add=values.get("tags_add", []), remove=values.get("tags_remove", []))
         visible["tags"] = _each(pairs, 0)
         derived |= _keys_of_tags(_each(pairs, 1))
+        words_of_tags = _each(pairs, 2)
         sizes["tags_add"] = ({"$size": pairs}, limits.TAGS)
     if "pinned" in values:
         visible |= (PIN if values["pinned"] else UNPIN).visible
     if "status" in values:
         visible |= _EDITED_STATUS[values["status"]]
         derived |= _LEFT if values["status"] == "archived" else {}
+    if "title" in values or words_of_tags:
+        derived["search"] = _search(title=values.get("title"), tags=words_of_tags)
     return Change(visible, derived, limits=sizes)
 
 
@@ -298,6 +305,11 @@ def revert(then: Mapping[str, Any], names: Iterable[str]) -> Change:
             derived["title_key"] = literal(sort_key(then["title"]))
         if name == "tags":
             derived |= _keys_of_tags(literal([tag_key(tag) for tag in then["tags"]]))
+    if "title" in visible or "tags" in visible:
+        derived["search"] = _search(
+            title=then["title"] if "title" in visible else None,
+            tags=literal(searchable(*then["tags"])) if "tags" in visible else None,
+        )
     return Change(visible, derived)
 
 
@@ -398,8 +410,9 @@ def _custom(patch: Mapping[str, str | None] | None) -> Expression:
 
 
 def _tags(*, add: Sequence[str], remove: Sequence[str]) -> Expression:
-    """Return [tag, key] pairs: those that stay, then the new ones that are not there yet."""
-    stored = {"$zip": {"inputs": ["$tags", "$tag_keys"]}}
+    """Return [tag, key, words] each: those that stay, then the new ones that are not there yet."""
+    words = {"$concatArrays": [_SEARCH_TAGS, literal(searchable("") * limits.TAGS)]}
+    stored = {"$zip": {"inputs": ["$tags", "$tag_keys", words]}}  # as long as the shortest
     gone = literal([tag_key(tag) for tag in remove])
     stay = {
         "$filter": {
@@ -409,11 +422,28 @@ def _tags(*, add: Sequence[str], remove: Sequence[str]) -> Expression:
     }
     new = {
         "$filter": {
-            "input": literal([[tag, tag_key(tag)] for tag in add]),
+            "input": literal([[tag, tag_key(tag), *searchable(tag)] for tag in add]),
             "cond": {"$not": [{"$in": [{"$arrayElemAt": ["$$this", 1]}, "$tag_keys"]}]},
         }
     }
     return {"$concatArrays": [stay, new]}
+
+
+# The words of the title, and those of the tags. A document from before there was search has
+# neither until manage.py reindex_search has seen it.
+_STORED_SEARCH = {"$ifNull": ["$search", literal(searchable(""))]}
+_SEARCH_TITLE = {"$slice": [_STORED_SEARCH, 1]}
+_SEARCH_TAGS = {"$slice": [_STORED_SEARCH, 1, limits.TAGS]}
+
+
+def _search(*, title: str | None = None, tags: Expression = None) -> Expression:
+    """Return the words of a new title and of new tags; what is not given keeps its own."""
+    return {
+        "$concatArrays": [
+            _SEARCH_TITLE if title is None else literal(searchable(title)),
+            tags or _SEARCH_TAGS,
+        ]
+    }
 
 
 def _keys_of_tags(keys: Expression) -> dict[str, Expression]:

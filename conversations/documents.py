@@ -11,7 +11,7 @@ from django.conf import settings
 from conversation_service.clients.characters import Character
 from conversation_service.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
-from conversations import limits
+from conversations import limits, words
 
 # What a client may see. History, keys and what only indexes need are read by name only.
 PUBLIC = [
@@ -73,15 +73,13 @@ def new(  # noqa: PLR0913
         "character_name": character.name if character else None,
         "character_status": "verified" if character else "unverified",
         "title": title or automatic,
-        "title_key": sort_key(title or automatic),
         "title_source": "user" if title else "auto",
         "status": "active",
         "previous_status": None,
         "pinned_at": None,
         "settings": default_settings() | (settings or {}),
         "tags": list(tags),
-        "tag_keys": [tag_key(tag) for tag in tags],
-        "tag_line": tag_line(tag_key(tag) for tag in tags),
+        **derived(title or automatic, tags),
         "custom": custom or {},
         "metadata": {
             "message_count": 0,
@@ -106,6 +104,17 @@ def new(  # noqa: PLR0913
         "keys": [],
         "only": None,
         "hold": None,
+    }
+
+
+def derived(title: str, tags: Sequence[str]) -> dict[str, Any]:
+    """Return what titles and tags are sorted, compared and searched by."""
+    keys = [tag_key(tag) for tag in tags]
+    return {
+        "title_key": sort_key(title),
+        "tag_keys": keys,
+        "tag_line": tag_line(keys),
+        "search": searchable(title, *tags),
     }
 
 
@@ -172,3 +181,16 @@ def sort_key(title: str) -> str:
     decomposed = unicodedata.normalize("NFKD", title).casefold()
     plain = (mark for mark in decomposed if unicodedata.combining(mark) < 200)  # noqa: PLR2004
     return unicodedata.normalize("NFKC", "".join(plain))
+
+
+def fold(text: str) -> str:
+    """Return what is searched: as titles are ordered, and the same for tags that are the same."""
+    return sort_key(tag_key(text))
+
+
+def searchable(*texts: str) -> list[dict[str, list[str]]]:
+    """Return the words of each text, as `search` holds them: of the title, then of each tag.
+
+    An element for each, so that a pipeline can take a tag away together with its words.
+    """
+    return [{"words": words.of(fold(text))} for text in texts]

@@ -12,6 +12,9 @@ CUSTOM_VALUE_LENGTH = 512
 STOP_SEQUENCES = 10
 STOP_SEQUENCE_LENGTH = 64
 ID_LENGTH = 64
+SEARCH_LENGTH = 200
+SEARCH_WORDS = 8
+MAX_TAGS_LISTED = 200
 
 # What a conversation remembers of itself: its newest revisions and idempotency keys.
 REVISIONS = 50

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
@@ -15,6 +14,16 @@ from conversation_service.mongodb.connection import Document
 from conversation_service.pagination import Position
 from conversations import limits
 from conversations.documents import PUBLIC, RESOURCE_FIELDS, SORT_KEYS, tag_key
+from conversations.search import (
+    NOTHING,
+    Condition,
+    Search,
+    SearchField,
+    any_of,
+    begins,
+    each_of,
+    unindexed,
+)
 from conversations.serializers import ExternalId, Tag, without_underscore
 
 STATUSES = {
@@ -34,7 +43,7 @@ class _CommaSeparated(serializers.ListField):
         return super().to_internal_value([item for part in parts for item in part.split(",")])
 
 
-class ListParameters(fields.StrictSerializer):
+class ListParameters(fields.Parameters):
     """The query string of the list."""
 
     limit = serializers.IntegerField(
@@ -67,6 +76,16 @@ class ListParameters(fields.StrictSerializer):
         ["all", "any"], default="all", help_text="Whether every tag must be there, or one."
     )
     pinned = serializers.ChoiceField(["true", "false"], required=False)
+    search = SearchField(
+        required=False,
+        help_text="Every word must begin a word of the title or of a tag: `caf` finds *Café con "
+        "Luna*, as case, accents and width do not matter. Where a script has no spaces, a word "
+        "begins at each character. At most 8 words; without one it filters nothing. Among the "
+        'words may be: `tag:x` or `tag:"role play"` (that very tag), `character:id`, '
+        "`is:pinned`, `is:archived` (whatever `status` says), `before:2026-01-31` and "
+        "`after:2026-01-31T15:00:00Z` for the last activity; a date alone is its midnight in "
+        "UTC. A last quotation mark may be missing; what looks like another operator is words.",
+    )
     created_after = fields.Moment(
         required=False, help_text="Later than this; cut to milliseconds, as all four."
     )
@@ -98,7 +117,7 @@ class ListParameters(fields.StrictSerializer):
         return attrs
 
 
-_PARAMETERS = ListParameters()
+list_parameters = ListParameters()
 
 
 @dataclass(frozen=True)
@@ -108,6 +127,8 @@ class Listing:
     user_id: str
     statuses: Sequence[str]
     filters: Mapping[str, Any]
+    words: Sequence[Condition]
+    implied: Sequence[Condition]
     sort_key: str
     ascending: bool
     limit: int
@@ -118,10 +139,8 @@ class Listing:
     fields: Sequence[str] | None
 
     @classmethod
-    def parse(cls, user_id: str, query: QueryDict) -> "Listing":
-        """Read a query string. Raises ValidationError, InvalidCursor or PageTooDeep."""
-        given = {name: values if len(values) > 1 else values[0] for name, values in query.lists()}
-        wanted = _PARAMETERS.run_validation(given)
+    def of(cls, user_id: str, wanted: Mapping[str, Any]) -> "Listing":
+        """Return what ListParameters ask for. Raises InvalidCursor or PageTooDeep."""
         size = min(
             wanted.get("per_page") or wanted.get("limit") or limits.PAGE_SIZE, limits.MAX_PAGE_SIZE
         )
@@ -131,10 +150,13 @@ class Listing:
         bound = {name: value for name, value in wanted.items() if name not in _BINDS_NOTHING}
         binding = repr((user_id, sorted(bound.items())))
         cursor = wanted.get("cursor")
+        search = wanted.get("search", NOTHING)
         return cls(
             user_id=user_id,
-            statuses=STATUSES[wanted["status"]],
-            filters=_filters(wanted),
+            statuses=_statuses(wanted, search),
+            filters=_filters(wanted, search),
+            words=[*map(begins, search.words)],
+            implied=_implied_by_tags(wanted, search),
             sort_key=SORT_KEYS[wanted["sort"]],
             ascending=wanted["order"] == "asc",
             limit=size,
@@ -147,7 +169,27 @@ class Listing:
 
     def matching(self) -> dict[str, Any]:
         """Return the filter for the whole list."""
-        return {"user_id": self.user_id, "status": {"$in": self.statuses}, **self.filters}
+        return _matching(self.user_id, self.statuses, self.filters, self.words)
+
+    @property
+    def by_words(self) -> Sequence[Condition]:
+        """What the index of words can answer: whatever is in the list meets all of it."""
+        return [*self.words, *self.implied]
+
+    def matching_by(self, word: Condition) -> dict[str, Any]:
+        """Return the filter for the whole list, of which the index is to find one word.
+
+        MongoDB would always take the one that it happens to come upon first.
+        """
+        mine = {"user_id": self.user_id, "status": {"$in": self.statuses}, **self.filters, **word}
+        return {"$and": [mine, *(unindexed(other) for other in self.words if other != word)]}
+
+    def where_by(self, word: Condition) -> dict[str, Any]:
+        """Return the filter for this page, of which the index is to find one word."""
+        if self.position is None:
+            return self.matching_by(word)
+        sides = self.position.conditions(self.sort_key, ascending=self.ascending)
+        return {"$and": [*self.matching_by(word)["$and"], {"$or": sides}]}
 
     def where(self) -> dict[str, Any]:
         """Return the filter for this page.
@@ -171,6 +213,11 @@ class Listing:
         return [(self.sort_key, direction), ("_id", direction)]
 
     @property
+    def index(self) -> list[tuple[str, int]]:
+        """The keys of the index that has the whole list in its order."""
+        return [("user_id", 1), ("status", 1), (self.sort_key, -1), ("_id", -1)]
+
+    @property
     def backwards(self) -> bool:
         return self.position is not None and self.position.backwards
 
@@ -181,7 +228,9 @@ class Listing:
 
 def chosen(user_id: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the filter for those of a user's that validated parameters of the list choose."""
-    return {"user_id": user_id, "status": {"$in": STATUSES[wanted["status"]]}, **_filters(wanted)}
+    search = wanted.get("search", NOTHING)
+    words = [*map(begins, search.words)]
+    return _matching(user_id, _statuses(wanted, search), _filters(wanted, search), words)
 
 
 @dataclass(frozen=True)
@@ -219,7 +268,19 @@ class Page:
         return listing.skip + len(self.rows)
 
 
-def _filters(wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _matching(
+    user_id: str, statuses: Sequence[str], filters: Mapping[str, Any], words: Sequence[Condition]
+) -> dict[str, Any]:
+    conditions = [*filters.get("$and", ()), *words]
+    also = {"$and": conditions} if conditions else {}
+    return {"user_id": user_id, "status": {"$in": statuses}, **filters, **also}
+
+
+def _statuses(wanted: Mapping[str, Any], search: Search) -> Sequence[str]:
+    return STATUSES["archived" if search.archived else wanted["status"]]
+
+
+def _filters(wanted: Mapping[str, Any], search: Search) -> dict[str, Any]:
     filters: dict[str, Any] = {}
     if "character_id" in wanted:
         filters["character_id"] = wanted["character_id"]
@@ -232,7 +293,15 @@ def _filters(wanted: Mapping[str, Any]) -> dict[str, Any]:
         span = {"$gt": wanted.get(f"{name}_after"), "$lt": wanted.get(f"{name}_before")}
         if given := {operator: moment for operator, moment in span.items() if moment}:
             filters[path] = given
+    if conditions := search.beyond_words():
+        filters["$and"] = conditions
     return filters
+
+
+def _implied_by_tags(wanted: Mapping[str, Any], search: Search) -> list[Condition]:
+    """Return what the words of tags must be, which lets the index of words answer for tags."""
+    implied = any_of if wanted["tags_match"] == "any" else each_of
+    return [*implied(wanted.get("tags", [])), *each_of(search.tags)]
 
 
 def _position(listing: Listing, row: Document) -> tuple[str | datetime, Any]:

@@ -45,6 +45,7 @@ from conversations.serializers import (
     PatchSerializer,
     RetrieveParameters,
     RevertSerializer,
+    TagsParameters,
 )
 
 OBJECT_ID = r"^[0-9a-f]{24}$"
@@ -171,6 +172,10 @@ class MostUsedCharacterSerializer(serializers.Serializer):
 class TagCountSerializer(serializers.Serializer):
     tag = serializers.CharField()
     count = serializers.IntegerField()
+
+
+class TagsSerializer(serializers.Serializer):
+    tags = TagCountSerializer(many=True)
 
 
 class RecentActivitySerializer(serializers.Serializer):
@@ -546,6 +551,28 @@ overview = operation(
                         "sync_cursor": "WzE3Njg0OTA5NDAwMDAsIiJd.c2lnbmF0dXJl",
                         "generated_at": "2026-01-15T15:30:00.000Z",
                     },
+                    response_only=True,
+                )
+            ],
+        ),
+        **failures(ServiceError),
+    },
+)
+tags = operation(
+    "listTags",
+    "My tags",
+    description="How many conversations have each tag, exactly, the most frequent first and those "
+    "of the same count in the order of their code points. Archived conversations count, the trash "
+    "does not. A tag is spelt as in the oldest conversation that has it.",
+    parameters=[TagsParameters],
+    responses={
+        200: OpenApiResponse(
+            TagsSerializer,
+            "The most frequent of them.",
+            [
+                OpenApiExample(
+                    "Two tags",
+                    {"tags": [{"tag": "role play", "count": 12}, {"tag": "café", "count": 3}]},
                     response_only=True,
                 )
             ],

@@ -52,6 +52,9 @@ INDEXES = [
         ],
         name="user_changes",
     ),
+    # The list with ?search= or ?tags=, and the tags that begin with something. No sort key follows:
+    # each report of activity would move as many keys as a conversation has words.
+    IndexModel([("user_id", ASCENDING), ("search.words", ASCENDING)], name="user_words"),
     # The pins of the overview.
     IndexModel(
         [
@@ -167,6 +170,10 @@ _CONVERSATION = _object(
         "tags": _array(_string(limits.TAG_LENGTH, pattern=_whole(limits.TAG)), limits.TAGS),
         "tag_keys": _array({"bsonType": "string"}, limits.TAGS),
         "tag_line": {"bsonType": "string"},
+        "search": _array(
+            _object({"words": {"bsonType": "array", "items": {"bsonType": "string"}}}),
+            1 + limits.TAGS,
+        ),
         "custom": {
             "bsonType": "object",
             "maxProperties": limits.CUSTOM_KEYS,

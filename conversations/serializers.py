@@ -188,6 +188,17 @@ class RevertSerializer(StrictSerializer):
         return without_underscore(super().get_fields())
 
 
+class TagsParameters(Parameters):
+    prefix = Line(
+        max_length=limits.TAG_LENGTH,
+        allow_blank=True,
+        default="",
+        help_text="Only tags of which some word begins so, or a word for each of these; case, "
+        "accents and width do not matter.",
+    )
+    limit = serializers.IntegerField(min_value=1, max_value=limits.MAX_TAGS_LISTED, default=50)
+
+
 class DeleteParameters(Parameters):
     mode = serializers.ChoiceField(["trash", "purge"], default="trash")
 
@@ -213,6 +224,7 @@ delete_parameters = DeleteParameters()
 create_parameters = CreateParameters()
 retrieve_parameters = RetrieveParameters()
 history_parameters = HistoryParameters()
+tags_parameters = TagsParameters()
 create_input = CreateSerializer()
 duplicate_input = DuplicateSerializer()
 revert_input = RevertSerializer()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+import pymongo
 from bson import ObjectId
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.collection import Collection
@@ -32,15 +33,21 @@ from conversations.exceptions import (
     TooManyItems,
 )
 from conversations.listing import Listing
+from conversations.search import Condition
 
 _ID_INDEX = "_id_"
 STAFF_USER = "staff_user"
+_WORDS = "user_words"
 _NOT_PURGED = {"status": {"$ne": "purged"}}
 _LATEST = [("metadata.last_activity", -1), ("_id", -1)]
 _REPORTED = ["activity_sequence", "metadata"]
 _BATCH = 200
 # Times that a write is tried again after somebody changed what it was about to say no to.
 ATTEMPTS = 5
+REINDEXED_AT_ONCE = 500
+# So many that words find are sorted in memory; a search that takes longer is given up.
+FEW = 1_000
+SEARCH_BUDGET_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -145,12 +152,50 @@ def get(user_id: str, conversation_id: str) -> Document:
 
 def page(listing: Listing) -> list[Document]:
     """Read a page and one row more, by the index that ends with the listing's sort key."""
-    cursor = conversations().find(listing.where(), listing.projection).sort(listing.order())
+    if listing.by_words:
+        return _found(listing)
+    return _page(listing, listing.where())
+
+
+def _found(listing: Listing) -> list[Document]:
+    """Read a page of what words or tags find, in one of two ways, whichever reads less.
+
+    If the index of words leads to few, they are sorted in memory; of many, the list's own index
+    meets enough for a page soon. Raises pymongo.errors.PyMongoError with `timeout` set past
+    SEARCH_BUDGET_S.
+    """
+    with pymongo.timeout(SEARCH_BUDGET_S):
+        word = _rare_word(listing)
+        found = _counted(listing.matching_by(word), limit=FEW)
+        if found < FEW:
+            return _page(listing, listing.where_by(word), hint=_WORDS) if found else []
+        return _page(listing, listing.where(), hint=listing.index)
+
+
+def _page(listing: Listing, where: dict[str, Any], hint: Any = None) -> list[Document]:
+    cursor = conversations().find(where, listing.projection, hint=hint).sort(listing.order())
     return cursor.skip(listing.skip).limit(listing.limit + 1).to_list()
 
 
 def count(listing: Listing) -> int:
-    return conversations().count_documents(listing.matching())
+    if not listing.by_words:
+        return conversations().count_documents(listing.matching())
+    with pymongo.timeout(SEARCH_BUDGET_S):
+        return _counted(listing.matching_by(_rare_word(listing)))
+
+
+def _rare_word(listing: Listing) -> Condition:
+    """Return a word of which the user has few, if there is one, reading FEW at most for each."""
+    first, *others = listing.by_words
+    if others:
+        for word in listing.by_words:
+            if _counted({"user_id": listing.user_id, **word}, limit=FEW) < FEW:
+                return word
+    return first
+
+
+def _counted(where: dict[str, Any], **options: Any) -> int:
+    return conversations().count_documents(where, hint=_WORDS, **options)
 
 
 def with_history(user_id: str, conversation_id: str) -> Document:
@@ -389,6 +434,45 @@ def repair(row: Document, totals: Mapping[str, Any], *, dry_run: bool) -> bool:
     if dry_run:
         return conversations().find_one(where, ["_id"]) is not None
     return bool(conversations().update_one(where, changes.repair(totals)).matched_count)
+
+
+def to_reindex(after: ObjectId) -> Iterator[list[Document]]:
+    """Return what search and sorting are derived from and to, in batches by `_id`."""
+    while batch := _derived({"_id": {"$gt": after}}):
+        yield batch
+        after = batch[-1]["_id"]
+
+
+def reindex(rows: Iterable[Document], *, dry_run: bool) -> int:
+    """Derive anew what differs in these rows, and return in how many it did.
+
+    A row whose title or tags are no longer those that were read is read again.
+    """
+    outdated = {row["_id"]: row for row in rows if not row.items() >= _anew(row).items()}
+    if dry_run or not outdated:
+        return len(outdated)
+    writes = [
+        UpdateOne(
+            {"_id": _id, **_NOT_PURGED, "title": row["title"], "tags": {"$eq": row["tags"]}},
+            {"$set": _anew(row)},
+            hint=_ID_INDEX,
+        )
+        for _id, row in outdated.items()
+    ]
+    done = conversations().bulk_write(writes, ordered=False).matched_count
+    if done < len(writes):
+        done += reindex(_derived({"_id": {"$in": [*outdated]}}), dry_run=False)
+    return done
+
+
+def _derived(where: dict[str, Any]) -> list[Document]:
+    names = ["title", "tags", *documents.derived("", ())]
+    cursor = conversations().find({**where, **_NOT_PURGED}, names, hint=_ID_INDEX).sort("_id")
+    return cursor.limit(REINDEXED_AT_ONCE).to_list()
+
+
+def _anew(row: Document) -> dict[str, Any]:
+    return documents.derived(row["title"], row["tags"])
 
 
 def ownership(ids: Iterable[str]) -> dict[str, Document]:

@@ -16,6 +16,7 @@ def _view(**actions: Any) -> Any:
 
 urlpatterns = [
     path("changes", ChangesView.as_view()),
+    path("tags", _view(get="tags")),
     path("conversations", _view(get="list", post="create")),
     path("conversations/summary", _view(get="summary")),
     path("conversations/overview", _view(get="overview")),

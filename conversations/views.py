@@ -25,10 +25,10 @@ from conversation_service.preconditions import (
     required_if_match,
     unless_known,
 )
-from conversations import changes, documents, history, openapi, services, store
-from conversations.aggregations import overview, summary
+from conversations import changes, documents, history, openapi, services, store, words
+from conversations.aggregations import overview, summary, tags
 from conversations.changes import Change
-from conversations.listing import Listing, Page
+from conversations.listing import Listing, Page, list_parameters
 from conversations.serializers import (
     create_input,
     create_parameters,
@@ -39,6 +39,7 @@ from conversations.serializers import (
     patch_input,
     retrieve_parameters,
     revert_input,
+    tags_parameters,
 )
 from conversations.store import Answer
 
@@ -63,7 +64,7 @@ class ConversationViewSet(ViewSet):
 
     @openapi.list_
     def list(self, request: CallerRequest) -> HttpResponse:
-        listing = Listing.parse(request.user.id, request.query_params)
+        listing = Listing.of(request.user.id, list_parameters.of(request))
         page = Page.of(listing, store.page(listing))
         total = store.count(listing) if listing.include_total else page.total(listing)
         cursors = {
@@ -103,6 +104,12 @@ class ConversationViewSet(ViewSet):
     def overview(self, request: CallerRequest) -> Response:
         no_parameters.of(request)
         return Response(overview.of(request.user.id, now=clock.now()))
+
+    @openapi.tags
+    def tags(self, request: CallerRequest) -> Response:
+        wanted = tags_parameters.of(request)
+        beginnings = words.sought(documents.fold(wanted["prefix"]))
+        return Response({"tags": tags.of(request.user.id, beginnings, limit=wanted["limit"])})
 
     @openapi.retrieve
     def retrieve(self, request: CallerRequest, id: str) -> Response:

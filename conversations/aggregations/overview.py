@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from conversations.aggregations import tags
 from conversations.aggregations.statement import (
-    KEPT,
     Pipeline,
     TagCount,
     ask,
-    by_tag,
     count,
     counted,
     tag_count,
@@ -55,7 +54,7 @@ def of(user_id: str, *, now: datetime) -> Overview:
     """
     active = {"user_id": user_id, "status": "active"}
     found = ask(
-        _tags(user_id),
+        tags.every(user_id, TAGS),
         pinned=[
             {"$match": active | {"pinned_at": {"$type": "date"}}},
             {"$sort": {"pinned_at": -1, "_id": -1}},
@@ -80,14 +79,6 @@ def of(user_id: str, *, now: datetime) -> Overview:
         sync_cursor=cursor.since(user_id, now),
         generated_at=now,
     )
-
-
-def _tags(user_id: str) -> Pipeline:
-    return [
-        {"$match": {"user_id": user_id, "status": {"$in": KEPT}}},
-        {"$group": {"_id": "$tag_line", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
-        *by_tag("$_id", TAGS),
-    ]
 
 
 def _characters(user_id: str) -> Pipeline:

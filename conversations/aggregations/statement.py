@@ -23,10 +23,14 @@ class TagCount:
     count: int
 
 
-def ask(scan: Pipeline, **parts: Pipeline) -> dict[str, list[Document]]:
+def ask(
+    scan: Pipeline, *, hint: str = "user_characters", **parts: Pipeline
+) -> dict[str, list[Document]]:
     """Return the rows of each pipeline, all asked in one statement; those of the first as "scan".
 
-    $facet would read everything by one plan; joined by $unionWith each has its own.
+    $facet would read everything by one plan. Joined by $unionWith each has its own, but a hint
+    reaches the first only: that is the one which needs it, as it reads all that the user has and
+    must find everything in the index.
 
     Raises pymongo.errors.PyMongoError with `timeout` set past BUDGET_S.
     """
@@ -36,7 +40,7 @@ def ask(scan: Pipeline, **parts: Pipeline) -> dict[str, list[Document]]:
         pipeline.append({"$unionWith": {"coll": "conversations", "pipeline": branch}})
     rows: dict[str, list[Document]] = {name: [] for name in ("scan", *parts)}
     with pymongo.timeout(BUDGET_S):
-        found = collection("conversations").aggregate(pipeline, batchSize=_ALL_ROWS)
+        found = collection("conversations").aggregate(pipeline, hint=hint, batchSize=_ALL_ROWS)
         for labelled in found:
             rows[labelled["part"]].append(labelled["row"])
     return rows
@@ -71,6 +75,13 @@ def by_tag(line: str, limit: int) -> Pipeline:
                 "oldest": {"$min": "$oldest"},
             }
         },
+        *most_frequent(limit),
+    ]
+
+
+def most_frequent(limit: int) -> Pipeline:
+    """Keep the most frequent tags, each with the conversation that spells it."""
+    return [
         {"$sort": {"count": -1, "_id": 1}},
         {"$limit": limit},
         {

@@ -16,6 +16,7 @@ _SHARED_WITH_THE_LIST = [
     "status",
     "character_id",
     "tags_match",
+    "search",
     "created_after",
     "created_before",
     "activity_after",

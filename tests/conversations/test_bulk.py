@@ -265,6 +265,8 @@ def test_what_is_not_understood_is_refused_and_changes_nothing(alice, body):
         ({"tags": ["sea", "x"], "tags_match": "any"}, ["sea"]),
         ({"pinned": True}, ["pinned"]),
         ({"pinned": False}, ["luna", "sea"]),
+        ({"search": "is:archived"}, ["archived"]),
+        ({"search": "SE"}, ["sea"]),
         ({"created_after": "2999-01-01T00:00:00Z"}, []),
         ({"activity_before": "2999-01-01T00:00:00+01:00"}, ["luna", "sea", "pinned"]),
     ],

@@ -217,7 +217,7 @@ def test_a_page_that_has_not_changed_is_not_sent_again(alice, five):
         ({"status": "purged"}, "VALIDATION_ERROR"),
         ({"status": ["active", "archived"]}, "VALIDATION_ERROR"),
         ({"status[$ne]": "active"}, "UNKNOWN_FIELD"),
-        ({"search": "caf"}, "UNKNOWN_FIELD"),
+        ({"searching": "caf"}, "UNKNOWN_FIELD"),
         ({"sort": "version"}, "VALIDATION_ERROR"),
         ({"order": "up"}, "VALIDATION_ERROR"),
         ({"pinned": "yes"}, "VALIDATION_ERROR"),
@@ -247,7 +247,14 @@ def test_bad_parameters_are_refused(alice, parameters, code):
 
 
 @pytest.mark.parametrize(
-    "other", [{"sort": "created_at"}, {"order": "asc"}, {"status": "all"}, {"pinned": "false"}]
+    "other",
+    [
+        {"sort": "created_at"},
+        {"order": "asc"},
+        {"status": "all"},
+        {"pinned": "false"},
+        {"search": "a"},
+    ],
 )
 def test_a_cursor_belongs_to_its_list(alice, five, other):
     cursor = listed(alice, limit=2)["pagination"]["next_cursor"]

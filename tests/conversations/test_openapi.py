@@ -9,6 +9,8 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
+from conversations.internal import urls as internal
+from conversations.urls import urlpatterns
 from tests.documented import DOCUMENT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,34 +25,14 @@ def test_the_committed_document_is_current(tmp_path):
 
 
 def test_it_is_openapi_3_1_and_covers_every_address():
+    served = {
+        "/" + prefix + re.sub(r"<str:(\w+)>", r"{\1}", str(entry.pattern))
+        for prefix, urls in (("api/v1/", urlpatterns), ("internal/v1/", internal.urlpatterns))
+        for entry in urls
+    }
+
     assert DOCUMENT["openapi"].startswith("3.1.")
-    assert sorted(
-        (method, path) for path, operations in DOCUMENT["paths"].items() for method in operations
-    ) == sorted(
-        [
-            ("get", "/api/v1/changes"),
-            ("get", "/api/v1/conversations"),
-            ("post", "/api/v1/conversations"),
-            ("get", "/api/v1/conversations/overview"),
-            ("get", "/api/v1/conversations/summary"),
-            ("get", "/api/v1/conversations/export"),
-            ("post", "/api/v1/conversations/import"),
-            ("post", "/api/v1/conversations/bulk"),
-            ("get", "/api/v1/conversations/{id}"),
-            ("patch", "/api/v1/conversations/{id}"),
-            ("delete", "/api/v1/conversations/{id}"),
-            ("post", "/api/v1/conversations/{id}/archive"),
-            ("post", "/api/v1/conversations/{id}/restore"),
-            ("post", "/api/v1/conversations/{id}/pin"),
-            ("post", "/api/v1/conversations/{id}/unpin"),
-            ("post", "/api/v1/conversations/{id}/duplicate"),
-            ("get", "/api/v1/conversations/{id}/history"),
-            ("post", "/api/v1/conversations/{id}/revert"),
-            ("post", "/internal/v1/authorize"),
-            ("post", "/internal/v1/activity"),
-            ("put", "/internal/v1/conversations/{id}/activity"),
-        ]
-    )
+    assert set(DOCUMENT["paths"]) == served
 
 
 def test_the_document_is_served_to_anybody():
