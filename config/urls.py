@@ -15,7 +15,7 @@ urlpatterns = [
     re_path("^health/?$", health.report),
     re_path("^health/live/?$", health.live),
     re_path("^health/ready/?$", health.ready),
-    path("api/schema", openapi.schema),
+    path("api/schema", health.safe_only(openapi.schema)),
     path("api/docs", openapi.SwaggerView.as_view(url="/api/schema")),
     path("api/redoc", openapi.RedocView.as_view(url="/api/schema")),
     path("admin/", admin.site.urls),

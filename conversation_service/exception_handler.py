@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -76,6 +77,11 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response:
     )
 
 
+def handle_outside(exc: Exception, context: dict[str, Any]) -> HttpResponse:
+    """Render what left a view of DRF's that has no JSON renderer."""
+    return failure_response(context["request"], _understand(exc) or errors.InternalError())
+
+
 def failure_response(request: HttpRequest, failure: ServiceError) -> HttpResponse:
     """Render a failure outside of DRF's views."""
     return HttpResponse(
@@ -109,9 +115,16 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    if _in_console(request):
-        return defaults.server_error(request)
-    return failure_response(request, errors.InternalError())
+    """Answer for what no view caught; Django calls this while it handles the exception."""
+    exc = sys.exc_info()[1]
+    failure = (_understand(exc) if isinstance(exc, Exception) else None) or errors.InternalError()
+    if not _in_console(request):
+        return failure_response(request, failure)
+    page = defaults.server_error(request)
+    page.status_code = failure.status
+    for name, value in failure.headers.items():
+        page.headers[name] = value
+    return page
 
 
 def _in_console(request: HttpRequest) -> bool:

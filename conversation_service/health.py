@@ -16,7 +16,7 @@ import pymongo
 import redis
 from django.conf import settings
 from django.db import DatabaseError
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from pymongo.errors import PyMongoError
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -43,7 +43,7 @@ FRESH_S = 1.5
 STALE_S = 60.0
 
 Probe = Callable[[], None]
-View = Callable[[HttpRequest], HttpResponse]
+View = Callable[[HttpRequest], HttpResponseBase]
 
 
 class ProbeFailed(Exception):
@@ -57,7 +57,7 @@ def safe_only(view: View) -> View:
     """Allow GET and HEAD, and keep answers out of every cache."""
 
     @wraps(view)
-    def wrapped(request: HttpRequest) -> HttpResponse:
+    def wrapped(request: HttpRequest) -> HttpResponseBase:
         if request.method in {"GET", "HEAD"}:
             response = view(request)
         else:

@@ -61,7 +61,10 @@ def sent_with(request: Request) -> IdempotencyKey | None:
     match = _KEY.fullmatch(header.strip())
     if match is None:
         raise ServiceError(_("An Idempotency-Key has 1 to 255 visible ASCII characters."))
-    body = orjson.dumps(request.data, option=orjson.OPT_SORT_KEYS)
+    try:
+        body = orjson.dumps(request.data, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # it reads deeper nesting than it writes
+        raise ServiceError(_("The body is nested too deeply.")) from None
     query = request.META.get("QUERY_STRING", "").encode()
     path = request.path.rstrip("/")
     return IdempotencyKey(

@@ -13,7 +13,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerView
 from rest_framework import serializers
-from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import BaseRenderer
 
 from conversation_service.errors import (
     DatabaseUnavailable,
@@ -26,20 +27,37 @@ from conversation_service.errors import (
     TokenMissing,
     UnknownField,
 )
-from conversation_service.exception_handler import family
+from conversation_service.exception_handler import family, handle_outside
 
 
 def schema(request: HttpRequest) -> FileResponse:
     return FileResponse(settings.OPENAPI_DOCUMENT.open("rb"), content_type="application/json")
 
 
+class Page(BaseContentNegotiation):
+    """For a page there is nothing to negotiate; who wants something else sees HTML."""
+
+    def select_renderer(
+        self, request: Any, renderers: Any, format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        return renderers[0], renderers[0].media_type
+
+
 class SwaggerView(SpectacularSwaggerView):
-    content_negotiation_class = DefaultContentNegotiation
+    content_negotiation_class = Page
+    http_method_names = ["get", "head"]
+
+    def get_exception_handler(self) -> Any:
+        return handle_outside
 
 
 class RedocView(SpectacularRedocView):
     template_name = "redoc.html"
-    content_negotiation_class = DefaultContentNegotiation
+    content_negotiation_class = Page
+    http_method_names = ["get", "head"]
+
+    def get_exception_handler(self) -> Any:
+        return handle_outside
 
 
 def _bearer(description: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from conversation_service import rendering
 from conversation_service.errors import PreconditionRequired, ServiceError
 
 _ENTITY_TAGS = re.compile(r'\s*(?:W/)?"[^"\s]*"\s*(?:,\s*(?:W/)?"[^"\s]*"\s*)*')
-_STRONG_VERSION = re.compile(r'(?<!W/)"v(\d{1,9})"')
+_STRONG_VERSION = re.compile(r'(?<!W/)"v(\d{1,16})"')
 
 
 def etag(version: int) -> str:

@@ -21,7 +21,6 @@ from conversation_service.origin import Origin
 from conversations import limits
 from conversations.documents import (
     PUBLIC,
-    automatic_title,
     default_settings,
     searchable,
     sort_key,
@@ -63,6 +62,15 @@ class Change:
         """Return whether a legal hold forbids this; a document from before holds has none."""
         held = {"$ne": [{"$ifNull": ["$hold", None]}, None]}
         return held if self.stopped_by_hold else literal(False)
+
+    def applies(self, *conditions: Expression) -> Expression:
+        """Return whether this can be done, and these hold too.
+
+        MongoDB may look at a tombstone before it looks at whose that is: nothing but the state is
+        there to be looked at then.
+        """
+        wanted = {"$and": [self.fits(), *conditions]}
+        return {"$cond": [{"$in": ["$status", literal([*self.states])]}, wanted, False]}
 
     def judgement(self, key: IdempotencyKey | None = None) -> dict[str, Expression]:
         """Return a projection that tells why this change did not match a conversation."""
@@ -125,7 +133,8 @@ def _unique() -> Expression:
 def _remember(key: IdempotencyKey) -> dict[str, Any]:
     """Return the stage that keeps a key with the answer it led to, after the change is made.
 
-    The answer may be asked for again when the conversation has long moved on.
+    The answer may be asked for again when the conversation has long moved on. Of many keys only
+    the newest keep theirs; the others still say that their work is done.
     """
     record = {
         "key": literal(key.scope),
@@ -133,8 +142,13 @@ def _remember(key: IdempotencyKey) -> dict[str, Any]:
         "at": NOW,
         "answer": {"_id": "$_id", **{name: f"${name}" for name in PUBLIC}},
     }
-    kept = {"$filter": {"input": "$keys", "cond": _LIVE}}
-    return {"$set": {"keys": {"$slice": [{"$concatArrays": [kept, [record]]}, -limits.KEYS]}}}
+    kept = {"$slice": [{"$filter": {"input": "$keys", "cond": _LIVE}}, 1 - limits.KEYS]}
+    older = {"$subtract": [{"$size": "$$kept"}, limits.ANSWERS - 1]}
+    bare = {"key": "$$this.key", "fingerprint": "$$this.fingerprint", "at": "$$this.at"}
+    without_answers = {"$map": {"input": {"$slice": ["$$kept", 0, older]}, "in": bare}}
+    newest = {"$slice": ["$$kept", 1 - limits.ANSWERS]}
+    parts = [{"$cond": [{"$gt": [older, 0]}, without_answers, []]}, newest, [record]]
+    return {"$set": {"keys": {"$let": {"vars": {"kept": kept}, "in": {"$concatArrays": parts}}}}}
 
 
 def is_new(key: IdempotencyKey) -> Expression:
@@ -234,7 +248,7 @@ RELEASE: Pipeline = [{"$set": {"hold": None}}]
 
 def character_found(name: str) -> Change:
     """The character was looked up after all: automatic titles become its name."""
-    title = automatic_title(name)
+    title = name
     is_auto = {"$eq": ["$title_source", "auto"]}
     return Change(
         {

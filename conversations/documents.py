@@ -65,7 +65,7 @@ def new(  # noqa: PLR0913
     Without a title it is called by its character, by the id of one that was not looked up. All
     LLM settings are stored, so that a later change of a default never changes an old one.
     """
-    automatic = automatic_title(character.name) if character else character_id
+    automatic = character.name if character else character_id
     return {
         "_id": ObjectId(),
         "user_id": user_id,
@@ -153,12 +153,6 @@ def retention(document: Document) -> dict[str, Any] | None:
     return None
 
 
-def automatic_title(character_name: str) -> str:
-    """Return a title made of another service's text, which may be anything."""
-    line = unicodedata.normalize("NFC", " ".join(character_name.split()))
-    return "".join(c for c in line if unicodedata.category(c) != "Cc")[: limits.TITLE_LENGTH]
-
-
 def tag_key(tag: str) -> str:
     """Return what decides whether two tags are the same."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())
@@ -178,14 +172,18 @@ def sort_key(title: str) -> str:
     Only marks above and below a letter are dropped (combining class 200 and up); those that make
     another letter, as in Japanese or Hindi, stay.
     """
-    decomposed = unicodedata.normalize("NFKD", title).casefold()
-    plain = (mark for mark in decomposed if unicodedata.combining(mark) < 200)  # noqa: PLR2004
-    return unicodedata.normalize("NFKC", "".join(plain))
+    return _plain(title)[: limits.TITLE_LENGTH]  # one letter may become eighteen
 
 
 def fold(text: str) -> str:
     """Return what is searched: as titles are ordered, and the same for tags that are the same."""
-    return sort_key(tag_key(text))
+    return _plain(tag_key(text))
+
+
+def _plain(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    plain = (mark for mark in decomposed if unicodedata.combining(mark) < 200)  # noqa: PLR2004
+    return unicodedata.normalize("NFKC", "".join(plain))
 
 
 def searchable(*texts: str) -> list[dict[str, list[str]]]:

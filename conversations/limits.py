@@ -16,9 +16,11 @@ SEARCH_LENGTH = 200
 SEARCH_WORDS = 8
 MAX_TAGS_LISTED = 200
 
-# What a conversation remembers of itself: its newest revisions and idempotency keys.
+# What a conversation remembers of itself: its newest revisions, and idempotency keys with the
+# answers to the newest of them.
 REVISIONS = 50
-KEYS = 50
+KEYS = 1_000
+ANSWERS = 50
 
 # What JavaScript and every JSON reader can still count exactly.
 MAX_COUNT = 2**53 - 1
@@ -31,8 +33,9 @@ MAX_SKIPPED_ROWS = 10_000
 # Patterns for a whole string, without anchors: Python and MongoDB write its end differently.
 # Ids of users and characters are made elsewhere; here they are opaque and compared exactly.
 EXTERNAL_ID = r"[A-Za-z0-9_.:@-]{1,64}"
-# Letters, marks and digits of any script; Python's re knows no such classes, see serializers.Tag.
-TAG = r"[\p{L}\p{M}\p{N} _.-]+"
+# Letters, marks and digits of any script, as serializers.Tag has them; and what MongoDB does not
+# know yet (Cn), as its Unicode is older than Python's.
+TAG = r"[\p{L}\p{M}\p{N}\p{Cn} _.-]+"
 # No dot and no dollar sign: both mean something in a MongoDB path.
 CUSTOM_KEY = r"[A-Za-z0-9_:-]{1,64}"
 

@@ -29,10 +29,10 @@ def begin(
 
     Raises QuotaExceeded and what _look_up raises, but neither where nothing has to be created.
     """
-    if or_get and (found := store.latest_with(user_id, values["character_id"])):
-        return Answer(found, existed=True)
     if key and (answer := store.remembered(user_id, key, clock.now())):
         return answer
+    if or_get and (found := store.latest_with(user_id, values["character_id"])):
+        return Answer(found, existed=True)
     document = _new(user_id, values)
     return store.insert_only(document, key) if or_get else store.insert(document, key)
 

@@ -127,7 +127,7 @@ def count_up_to(user_id: str, limit: int) -> int:
 def remembered(user_id: str, key: IdempotencyKey, now: datetime) -> Answer | None:
     """Return what the key led to; forget one that has expired, and return None then."""
     mine = {"user_id": user_id, "keys.key": key.scope}
-    found = conversations().find_one(mine, {"keys.$": 1})
+    found = conversations().find_one(mine, {"keys.$": 1, **dict.fromkeys(PUBLIC, 1)})
     if found is None:
         return None
     [record] = found["keys"]
@@ -135,7 +135,7 @@ def remembered(user_id: str, key: IdempotencyKey, now: datetime) -> Answer | Non
         conversations().update_one(mine, {"$pull": {"keys": {"key": key.scope}}})
         return None
     key.check(record["fingerprint"])
-    return Answer(record["answer"], replayed=True)
+    return Answer(record.get("answer", found), replayed=True)
 
 
 def _violates(error: DuplicateKeyError, index: str) -> bool:
@@ -276,7 +276,7 @@ def change(  # noqa: PLR0913
         **own,
         "status": {"$in": wanted.states},
         **versions.condition(),
-        "$expr": {"$and": [wanted.fits(), changes.is_new(key) if key else wanted.differs()]},
+        "$expr": wanted.applies(changes.is_new(key) if key else wanted.differs()),
     }
     for _attempt in range(ATTEMPTS):
         changed = conversations().find_one_and_update(
@@ -308,7 +308,7 @@ def change_all(
     """
     where = {
         "status": {"$in": wanted.states},
-        "$expr": {"$and": [wanted.fits(), {"$not": [wanted.is_held()]}, wanted.differs()]},
+        "$expr": wanted.applies({"$not": [wanted.is_held()]}, wanted.differs()),
     }
     writes = [
         UpdateOne({"_id": _id, "user_id": user_id, "$and": [where, only]}, pipeline, hint=_ID_INDEX)
@@ -514,7 +514,7 @@ def _diagnose(
         raise ConversationNotFound
     if key and current["remembered"]:
         key.check(current["remembered"]["fingerprint"])
-        return Answer(current["remembered"]["answer"], replayed=True)
+        return Answer(current["remembered"].get("answer", current), replayed=True)
     if versions.exclude(current["version"]):
         raise ConversationVersionConflict(
             current=resource(current), changes=history.since(current, versions)

@@ -52,6 +52,7 @@ SILENCED_SYSTEM_CHECKS = ["security.W003"]
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 APPEND_SLASH = False
+LOGIN_REDIRECT_URL = "/admin/"
 
 TEMPLATES = [
     {

@@ -1,5 +1,6 @@
 """The Characters service: whom one can talk with."""
 
+import unicodedata
 from dataclasses import asdict, dataclass
 from functools import partial
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from conversation_service.errors import ServiceError
 FRESH_S = 300.0
 ABSENT_S = 30.0  # a character made just now is found after that long at the latest
 USABLE_S = 3_600.0
+NAME_LENGTH = 200
 
 SHAPE = 1  # to be raised with each change of Character, as Redis outlives deployments
 
@@ -93,6 +95,13 @@ def _is(entry: Any, key: str, wanted: str) -> bool:
 
 def _checked(wanted: str, entry: dict[str, Any]) -> Character:
     match entry:
-        case {"id": str(), "name": str(name), "description": str(description)} if name:
-            return Character(wanted, name, description)
+        case {"id": str(), "name": str(name), "description": str(description)} if _line(name):
+            return Character(wanted, _line(name), description)
     raise http.NoAnswer("The character has no name, or no description")
+
+
+def _line(name: str) -> str:
+    """Return a name, which may be anything, as one line that can be a title."""
+    line = unicodedata.normalize("NFC", " ".join(name.split()))
+    printable = (c for c in line if unicodedata.category(c) not in {"Cc", "Zl", "Zp"})
+    return "".join(printable)[:NAME_LENGTH].strip()

@@ -7,7 +7,6 @@ its caller waits for it with one limit, and cuts its connection on leaving, so t
 outlives its caller for long.
 """
 
-import json
 import logging
 import random
 import socket
@@ -25,6 +24,7 @@ from threading import BoundedSemaphore, Lock, Thread
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
+import orjson
 import requests
 from django.conf import settings
 from requests.adapters import HTTPAdapter
@@ -76,8 +76,8 @@ class Answer:
     def json(self) -> Any:
         """Return what the body says, or raise NoAnswer."""
         try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError):
+            return orjson.loads(self.body)  # it refuses lone surrogates and deep nesting
+        except orjson.JSONDecodeError:
             raise NoAnswer("The body is not JSON") from None
 
 

@@ -32,7 +32,12 @@ def outside(request):
     raise ZeroDivisionError("secret words")
 
 
+def gone(request):
+    raise AutoReconnect("mongodb.internal:27017 closed")
+
+
 urlpatterns = [
+    path("admin/gone", gone),
     path("api/failing/<kind>", Failing.as_view()),
     path("api/outside", outside),
     *config_urlpatterns,
@@ -205,3 +210,12 @@ def test_an_expired_token(anonymous):
     response = anonymous.get(PATH, headers={"Authorization": f"Bearer {token(exp=1)}"})
 
     checked(response, 401, "AUTH_TOKEN_EXPIRED")
+
+
+@pytest.mark.urls(__name__)
+def test_a_lost_database_is_unavailable_to_staff_too(anonymous):
+    response = anonymous.get("/admin/gone")
+
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "2"
+    assert response.headers["Content-Type"].startswith("text/html")

@@ -99,6 +99,20 @@ def test_what_need_not_be_created_needs_no_character(alice, settings, down):
     assert again.content == first.content
 
 
+@pytest.mark.parametrize("name", ["", " \n", "\u0001\u0002"])
+def test_a_character_without_a_name_is_no_answer(alice, settings, name):
+    with served(settings, characters(LUNA | {"name": name})):
+        response = alice.post(PATH, NewConversation(character_id="luna"))
+
+    assert response.status_code == 503
+
+
+@pytest.mark.parametrize("where", ["name", "description"])
+def test_half_a_character_is_no_answer(alice, settings, where):
+    with served(settings, characters(LUNA | {where: "\ud800 x"})):
+        assert alice.post(PATH, NewConversation(character_id="luna")).status_code == 503
+
+
 @pytest.mark.parametrize("name", ["  Luna\n la\tbuena ", "x" * 500, "Lu\0na"])
 def test_a_name_of_any_kind_makes_a_fit_title(alice, settings, name):
     with served(settings, characters(LUNA | {"name": name})):

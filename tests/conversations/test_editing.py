@@ -144,6 +144,15 @@ def test_if_match_lets_the_current_version_pass(alice, tags):
     assert patch(alice, created, {"title": "New"}, **{"If-Match": tags}).status_code == 200
 
 
+def test_if_match_knows_high_versions(alice, mongo):
+    created = conversation(alice)
+    mongo["conversations"].update_one({}, {"$set": {"version": 10**15}})
+
+    response = patch(alice, created, {"title": "New"}, **{"If-Match": f'"v{10**15}"'})
+
+    assert response.json()["version"] == 10**15 + 1
+
+
 @pytest.mark.parametrize("tags", ['W/"v1"', '"v2"', '"1"', '"v01234567890123456789"', '""'])
 def test_if_match_on_anything_else_fails(alice, tags):
     created = conversation(alice)

@@ -313,3 +313,44 @@ def test_a_crash_at_any_point_and_a_retry_leave_one(alice, mongo, after_s):
         assert (created.json()["version"], changed.json()["version"]) == (1, 2)
     assert mongo["conversations"].count_documents({"version": 2}) == done + 1
     assert mongo["conversations"].count_documents({}) == done + 1
+
+
+def test_a_body_that_is_nested_too_deeply_is_refused_with_a_key(alice):
+    path = f"{PATH}/{conversation(alice)['id']}/archive"
+    nested = "[" * 255 + "]" * 255
+
+    response = alice.generic(
+        "POST", path, nested, content_type="application/json", headers=with_key("k")
+    )
+
+    assert response.status_code == 400
+
+
+def test_many_later_keys_do_not_make_a_key_forgotten(alice, mongo):
+    first = alice.post(PATH, BODY, headers=with_key("k"))
+    path = first.headers["Location"]
+    edits = [alice.patch(path, {"title": f"{n}"}, headers=with_key(f"p{n}")) for n in range(60)]
+
+    again = alice.post(PATH, BODY, headers=with_key("k"))
+    oldest, newest = (
+        alice.patch(path, {"title": f"{n}"}, headers=with_key(f"p{n}")) for n in (0, 59)
+    )
+
+    assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
+    assert {a.headers["Idempotency-Replayed"] for a in (again, oldest, newest)} == {"true"}
+    assert newest.content == edits[59].content
+    assert (total(alice), alice.get(path).json()["version"]) == (1, 61)
+    keys = mongo["conversations"].find_one()["keys"]
+    assert (len(keys), sum("answer" in key for key in keys)) == (61, 50)
+
+
+def test_get_or_create_keeps_its_key(alice):
+    url = f"{PATH}?get_or_create=character"
+    first = alice.post(url, BODY, headers=with_key("k"))
+
+    again = alice.post(url, BODY, headers=with_key("k"))
+    other = alice.post(url, BODY | {"title": "Other"}, headers=with_key("k"))
+
+    assert again.content == first.content
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert other.status_code == 422

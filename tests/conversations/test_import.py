@@ -371,3 +371,12 @@ def test_without_a_token_nobody_gets_in():
 
     assert post(client, b"").status_code == 401
     assert client.get(EXPORT).status_code == 401
+
+
+@pytest.mark.parametrize("body", [b"", b"\n"])
+def test_an_empty_file_is_no_conversations(alice, body):
+    response = alice.generic("POST", f"{PATH}/import", body, content_type="application/x-ndjson")
+
+    assert response.status_code == 200
+    [end] = [json.loads(line) for line in response.getvalue().splitlines()]
+    assert (end["object"], end["count"]) == ("end", 0)

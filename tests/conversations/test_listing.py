@@ -287,3 +287,12 @@ def test_the_page_size_may_change_between_pages(alice, five):
     rest = listed(alice, limit=10, cursor=first["pagination"]["next_cursor"])
 
     assert titles(rest) == ["c", "b", "a"]
+
+
+def test_titles_that_grow_when_they_are_folded_page_too(alice):
+    for count in (60, 120, 200):
+        conversation(alice, title="\ufdfa" * count)
+
+    seen, _ = walk(alice, sort="title", order="asc", limit=1)
+
+    assert len(seen) == 3

@@ -52,3 +52,21 @@ def test_the_pages_load_nothing_from_elsewhere(page):
         assert source.startswith("/static/")
         with closing(Client().get(source)) as response:
             assert response.status_code == 200
+
+
+@pytest.mark.parametrize("page", ["/api/docs", "/api/redoc"])
+@pytest.mark.parametrize("accept", ["application/json", "image/png", "", "*/*"])
+def test_the_pages_are_html_whatever_is_asked_for(page, accept):
+    response = Client(headers={"Accept": accept}).get(page)
+
+    assert response.status_code == 200
+    assert response.headers["Content-Type"].startswith("text/html")
+
+
+@pytest.mark.parametrize("page", ["/api/docs", "/api/redoc", "/api/schema"])
+@pytest.mark.parametrize("method", ["PUT", "OPTIONS", "POST", "DELETE"])
+def test_the_pages_can_only_be_read(page, method):
+    response = Client().generic(method, page)
+
+    assert response.status_code == 405
+    assert response.json()["error"]["code"] == "METHOD_NOT_ALLOWED"

@@ -78,3 +78,25 @@ def test_parameters_that_do_not_exist_are_refused(alice, path):
 
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "UNKNOWN_FIELD"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tags_add": ["x"]},
+        {"tags_remove": ["x"]},
+        {"custom": {"k": "v"}},
+        {"title": "x"},
+        {"settings": {"top_p": 0}},
+    ],
+)
+def test_a_purged_one_is_like_an_absent_one_to_everybody(alice, bob, body):
+    purged = conversation(alice, "deleted")
+    path = f"{PATH}/{purged['id']}"
+    alice.delete(f"{path}?mode=purge")
+
+    for client in (alice, bob):
+        for headers in ({}, {"If-Match": '"v1"'}, {"Idempotency-Key": "k"}):
+            response = client.patch(path, body, headers=headers)
+            assert response.status_code == 404
+            assert response.json()["error"]["code"] == "CONVERSATION_NOT_FOUND"

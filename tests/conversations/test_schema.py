@@ -32,6 +32,9 @@ AT_THE_BOUNDS = [
     {"title": "😀" * 200},
     {"title": "हिन्दी ไทย العربية"},
     {"tags": ["x" * 50, "हिन्दी", "a_b-c.d e", "١٢٣"]},
+    # Letters that are newer than the Unicode of MongoDB 6.0.
+    {"tags": ["\u1c90", "\u0560", "\u08be", "\ua7c0", "\U0001df00"]},
+    {"title": "\ufdfa" * 200},
     {"tags": [str(n) for n in range(10)]},
     {"custom": {f"key:_-{n}": "x" * 512 for n in range(16)}},
     {"custom": {"k" * 64: "line\nbreak 😀"}},
