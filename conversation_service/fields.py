@@ -23,6 +23,10 @@ class StrictSerializer(serializers.Serializer):
     spares the copy of all fields that each new instance makes.
     """
 
+    def get_fields(self) -> dict[str, Any]:
+        """Give `fields_` its name: a serializer keeps what it declares in an attribute `fields`."""
+        return {name.rstrip("_"): field for name, field in super().get_fields().items()}
+
     def to_internal_value(self, data: Any) -> Any:
         unknown = data.keys() - self.fields.keys() if isinstance(data, Mapping) else set()
         errors: dict[str, Any] = {

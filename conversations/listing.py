@@ -24,7 +24,7 @@ from conversations.search import (
     each_of,
     unindexed,
 )
-from conversations.serializers import ExternalId, Tag, without_underscore
+from conversations.serializers import ExternalId, Tag
 
 STATUSES = {
     "active": ["active"],
@@ -104,9 +104,6 @@ class ListParameters(fields.Parameters):
         default="false",
         help_text="Count all that match, at the cost of a second statement.",
     )
-
-    def get_fields(self) -> dict[str, Any]:
-        return without_underscore(super().get_fields())
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         ways = [{"limit", "cursor"} & attrs.keys(), {"page", "per_page"} & attrs.keys()]

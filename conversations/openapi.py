@@ -1,7 +1,10 @@
 """How the API of conversations is documented; the views only name an entry of here."""
 
+from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+from bson import ObjectId
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
     OpenApiExample,
@@ -12,6 +15,7 @@ from drf_spectacular.utils import (
 )
 from rest_framework import serializers
 
+from conversation_service import rendering
 from conversation_service.clients.characters import CharacterServiceUnavailable
 from conversation_service.errors import (
     InvalidCursor,
@@ -24,7 +28,7 @@ from conversation_service.errors import (
 )
 from conversation_service.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from conversation_service.openapi import COMMON, RATE_LIMITED, RATES, failures, response_header
-from conversations import limits
+from conversations import documents
 from conversations.exceptions import (
     CharacterNotExists,
     ConversationNotFound,
@@ -267,41 +271,16 @@ X_CLIENT = OpenApiParameter(
 ETAG = response_header("ETag", 'The version, such as `"v3"`, for If-Match.', 200, 201)
 CACHE = response_header("Cache-Control", "Always `private, no-store`.", 200, 201)
 
-EXAMPLE: dict[str, Any] = {
-    "id": "507f1f77bcf86cd799439014",
-    "object": "conversation",
-    "user_id": "u-1",
-    "character_id": "luna",
-    "character_status": "unverified",
-    "title": "Noche con Luna",
-    "title_source": "user",
-    "status": "active",
-    "is_archived": False,
-    "pinned_at": None,
-    "settings": {
-        **{name: bounds.default for name, bounds in limits.LLM_SETTINGS.items()},
-        "stop_sequences": [],
-    },
-    "tags": ["casual"],
-    "custom": {},
-    "metadata": {
-        "message_count": 0,
-        "total_tokens": 0,
-        "total_input_tokens": 0,
-        "total_output_tokens": 0,
-        "first_message_at": None,
-        "last_message_at": None,
-        "last_activity": "2026-01-15T15:00:00.000Z",
-        "created_at": "2026-01-15T15:00:00.000Z",
-        "updated_at": "2026-01-15T15:00:00.000Z",
-    },
-    "archived_at": None,
-    "deleted_at": None,
-    "purge_at": None,
-    "forked_from": None,
-    "version": 1,
-    "retention": None,
-}
+_BEGUN = documents.new(
+    user_id="u-1",
+    character_id="luna",
+    title="Noche con Luna",
+    tags=["casual"],
+    now=datetime(2026, 1, 15, 15, tzinfo=UTC),
+)
+EXAMPLE: dict[str, Any] = orjson.loads(
+    rendering.dumps(documents.resource(_BEGUN | {"_id": ObjectId("507f1f77bcf86cd799439014")}))
+)
 _PINNED = EXAMPLE | {"pinned_at": "2026-01-15T15:10:00.000Z"}
 _AS_READ = OpenApiExample("A conversation", EXAMPLE, response_only=True)
 _ONE = OpenApiResponse(ConversationSerializer, "The conversation as it now is.", [_AS_READ])

@@ -184,9 +184,6 @@ class RevertSerializer(StrictSerializer):
         min_length=1,
     )
 
-    def get_fields(self) -> dict[str, Any]:
-        return without_underscore(super().get_fields())
-
 
 class TagsParameters(Parameters):
     prefix = Line(
@@ -201,11 +198,6 @@ class TagsParameters(Parameters):
 
 class DeleteParameters(Parameters):
     mode = serializers.ChoiceField(["trash", "purge"], default="trash")
-
-
-def without_underscore(declared: dict[str, Any]) -> dict[str, Any]:
-    """Give `fields_` its name: a serializer keeps what it declares in an attribute `fields`."""
-    return {name.rstrip("_"): field for name, field in declared.items()}
 
 
 def _without_repetition(tags: Iterable[str]) -> list[str]:

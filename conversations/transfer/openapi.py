@@ -10,10 +10,10 @@ from conversation_service.errors import (
     ServiceError,
     UnsupportedMediaType,
 )
+from conversation_service.fields import StrictSerializer
 from conversation_service.ndjson import MEDIA_TYPE, NDJSONParser
 from conversation_service.openapi import failures, response_header
 from conversations.openapi import ConversationSerializer, RevisionSerializer, operation
-from conversations.serializers import without_underscore
 from conversations.transfer.serializers import ExportParameters, TransferredSerializer
 
 _MIB = 1024 * 1024
@@ -33,7 +33,7 @@ class FaultSerializer(serializers.Serializer):
     message = serializers.CharField()
 
 
-class ResultSerializer(serializers.Serializer):
+class ResultSerializer(StrictSerializer):
     """What became of a line."""
 
     line = serializers.IntegerField(help_text="Its number, from 1.")
@@ -47,9 +47,6 @@ class ResultSerializer(serializers.Serializer):
     code = serializers.CharField(allow_null=True)
     message = serializers.CharField(allow_null=True)
     errors_ = FaultSerializer(many=True)
-
-    def get_fields(self) -> dict[str, Any]:
-        return without_underscore(super().get_fields())
 
 
 _IDEMPOTENCY_KEY = OpenApiParameter(
