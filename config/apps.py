@@ -13,6 +13,16 @@ OBJECT_ID = "django_mongodb_backend.fields.ObjectIdAutoField"
 
 class MongoAdminConfig(AdminConfig):
     default_auto_field = OBJECT_ID
+    collections = [
+        CollectionSchema(
+            "django_admin_log",
+            migrated=True,
+            indexes=[
+                IndexModel([("object_id", 1), ("action_time", -1)], name="history_of_object"),
+                IndexModel([("user_id", 1), ("action_time", -1)], name="recent_actions"),
+            ],
+        )
+    ]
 
 
 class MongoAuthConfig(AuthConfig):

@@ -6,7 +6,7 @@ from typing import Any
 from django.http import HttpRequest
 from gunicorn.http import errors as gunicorn
 
-from config.worker import TooSlow
+from config.connection import TooSlow
 from conversation_service import errors
 from conversation_service.errors import ServiceError
 from conversation_service.exception_handler import failure_response

@@ -1,109 +1,27 @@
 """gunicorn's gevent worker, patient with clients up to a point.
 
-gunicorn has no limit on how long a request may take to arrive: one byte a second holds a
-connection for ever. TLS ends in front of this service, so connections are plain TCP.
-
 Nothing here may import Django or PyMongo at the top: the master loads this module, and sockets
 are patched after the fork.
 """
 
-import errno
 import signal
 import socket
-import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import gevent.socket
 from gunicorn.http import wsgi
 from gunicorn.http.errors import ParseException
 from gunicorn.util import write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
+from config.connection import LINGER_S, Connection, TooSlow
 from config.env import env
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-HEAD_S = env("CLIENT_HEAD_TIMEOUT_S")
 BODY_S = env("CLIENT_BODY_TIMEOUT_S")
-SEND_S = 30.0
-LINGER_S = 2.0
-# What may be left unread of a body without losing the connection, and on closing it.
-DRAIN_BYTES = 128 * 1024
-LINGER_BYTES = 1024 * 1024
+DRAIN_BYTES = 128 * 1024  # what may be left unread of a body without losing the connection
 
 wsgi.SERVER = env("SERVICE_NAME")  # the Server header
-
-
-class TooSlow(BaseException):
-    """A request did not arrive in time.
-
-    A BaseException, as gevent's own Timeout is: Django would take an Exception for a bug of the
-    view that reads the body.
-    """
-
-    def __str__(self) -> str:
-        return "the request did not arrive in time"
-
-
-class Connection(gevent.socket.socket):
-    """A client's connection, with a deadline for all that is still to arrive."""
-
-    def __init__(self, accepted: gevent.socket.socket) -> None:
-        super().__init__(accepted.family, accepted.type, fileno=accepted.detach())
-        self.rest(HEAD_S)
-
-    def rest(self, limit_s: float) -> None:
-        """Between requests: wait so long for the next one to begin."""
-        self.resting = True
-        self.deadline = time.monotonic() + limit_s
-
-    def expect(self, limit_s: float) -> None:
-        """Within a request: everything asked for must have arrived after so many seconds."""
-        self.resting = False
-        self.deadline = time.monotonic() + limit_s
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """Return what has arrived, nothing if the client left or rested for too long, or raise
-        TooSlow.
-        """
-        try:
-            self.settimeout(self._remaining_s())
-            received: bytes = super().recv(size, flags)
-        except TimeoutError:
-            if self.resting:
-                return b""
-            raise TooSlow from None
-        if self.resting:
-            self.expect(HEAD_S)
-        return received
-
-    def _remaining_s(self) -> float:
-        remaining_s = self.deadline - time.monotonic()
-        if remaining_s <= 0:
-            raise TimeoutError
-        return remaining_s
-
-    def sendall(self, data: "Buffer", flags: int = 0) -> None:
-        try:
-            self.settimeout(SEND_S)
-            super().sendall(data, flags)
-        except TimeoutError:
-            raise ConnectionResetError(errno.ECONNRESET, "the client does not read") from None
-
-    def close(self) -> None:
-        """Take in what is still on its way: with bytes unread, the kernel would answer the client
-        with a reset that may destroy our last words to it.
-        """
-        with suppress(OSError, TooSlow):
-            self.shutdown(socket.SHUT_WR)
-            self.expect(LINGER_S)
-            unread = LINGER_BYTES
-            while unread > 0 and (received := self.recv(65_536)):
-                unread -= len(received)
-        super().close()
 
 
 class PatientWorker(GeventWorker):  # type: ignore[misc]

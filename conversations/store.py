@@ -325,9 +325,17 @@ def change_all(
 
 
 def change_all_with(character_id: str, wanted: Change, *, origin: Origin) -> int:
-    """Apply a change to all unverified conversations with a character, and return how many."""
+    """Apply a change, after which they are so no more, to a character's unverified ones.
+
+    Returns how many. In batches: all that one statement changes bears the time of its start, and
+    the change feed waits a minute for late ones only.
+    """
     unverified = {"character_id": character_id, "character_status": "unverified", **_NOT_PURGED}
-    return conversations().update_many(unverified, wanted.pipeline(origin)).modified_count
+    changed = 0
+    while rows := conversations().find(unverified, ["_id"]).limit(_BATCH).to_list():
+        batch = {"_id": {"$in": [row["_id"] for row in rows]}, **unverified}
+        changed += conversations().update_many(batch, wanted.pipeline(origin)).modified_count
+    return changed
 
 
 def unverified_characters() -> Iterator[str]:
