@@ -12,7 +12,6 @@ DEBUG = False
 RATE_LIMIT_ENABLED = False  # a test may call as fast as it can
 ALLOWED_HOSTS = ["testserver"]
 
-RETENTION_ARCHIVE_IDLE_DAYS = 0
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "off"
 
 # A test that forgets to ask for a database still cannot reach a real one.

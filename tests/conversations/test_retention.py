@@ -236,6 +236,7 @@ def test_ctrl_c_loses_nothing_and_running_again_goes_on(mongo, command):
 
     stopped = started(mongo, command, "--batch-size=1")
     while not mongo["conversations"].count_documents({"status": done}):
+        assert stopped.poll() is None, stopped.communicate()
         time.sleep(0.01)
     stopped.send_signal(signal.SIGINT)
     out, err = stopped.communicate(timeout=30)
