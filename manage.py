@@ -5,11 +5,22 @@ import os
 import sys
 
 from django.core.management import execute_from_command_line
+from django.db import DatabaseError
+from pymongo.errors import ServerSelectionTimeoutError
 
 from config.env import settings_module
+
+NO_MONGODB = 3  # apart from 1 and 2, with which commands speak of their own work
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module())
     # Index builds and bulk work may take long: no time limit, whatever the servers use.
     os.environ["MONGODB_TIMEOUT_MS"] = "0"
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except (ServerSelectionTimeoutError, DatabaseError) as error:
+        cause = error.__cause__ if isinstance(error, DatabaseError) else error
+        if not isinstance(cause, ServerSelectionTimeoutError):
+            raise
+        sys.stderr.write("MongoDB does not answer where MONGODB_URL says that it is.\n")
+        sys.exit(NO_MONGODB)

@@ -42,6 +42,8 @@ The Conversation Service is running; Ctrl-C stops it.
   Valkey   {redis}
   Auth, Characters, Message stand-ins: {neighbours}
 
+For manage.py: export MONGODB_URL='{mongodb}' REDIS_URL='{redis}'
+
 Try it, as the user "demo":
 
 TOKEN={token}
@@ -85,7 +87,7 @@ def run(started: ExitStack) -> int:
     started.enter_context(only_one())
     require_port()
     start_databases(started)
-    start_neighbours(started)
+    neighbours = start_neighbours(started)
     token = prepare_database()
     web = started.enter_context(gunicorn())
     print(
@@ -93,7 +95,7 @@ def run(started: ExitStack) -> int:
             url=URL,
             mongodb=env("MONGODB_URL"),
             redis=env("REDIS_URL"),
-            neighbours=" ".join(env(f"{name}_SERVICE_URL") for name in NEIGHBOURS),
+            neighbours=neighbours,
             token=token,
         ),
         flush=True,
@@ -136,6 +138,8 @@ def start_databases(started: ExitStack) -> None:
         print("Starting MongoDB ...", flush=True)
         wanted = env("EMBEDDED_MONGODB_PORT")
         port = 0 if process.port_trouble(wanted) else wanted
+        if wanted and not port:
+            print(f"Port {wanted} is taken; MongoDB gets another one.", flush=True)
         server = mongod(VAR / "mongodb", port=port, binary=env("MONGOD_BIN"))
         os.environ["MONGODB_URL"] = started.enter_context(server)
     if not env("REDIS_URL"):
@@ -143,19 +147,23 @@ def start_databases(started: ExitStack) -> None:
         os.environ["REDIS_URL"] = started.enter_context(valkey(VAR / "valkey"))
 
 
-def start_neighbours(started: ExitStack) -> None:
-    """Stand in for Auth, Characters and Message, unless one of them is here or elsewhere."""
+def start_neighbours(started: ExitStack) -> str:
+    """Stand in for Auth, Characters and Message, unless one of them is here or elsewhere.
+
+    Returns where they are, in words.
+    """
     urls = [urlsplit(env(f"{name}_SERVICE_URL")) for name in NEIGHBOURS]
     for url in urls:
         if url.hostname not in {"localhost", "127.0.0.1"} or process.port_trouble(url.port or 80):
             print(f"Not standing in for the neighbours: {url.netloc} is not free.", flush=True)
-            return
+            return "none (*_SERVICE_URL choose other ports)"
     print("Starting stand-ins for the neighbours ...", flush=True)
     stand_ins = process.start(
         [sys.executable, "manage.py", "run_neighbours", f"--service-url={URL}"],
         output=VAR / "neighbours.log",
     )
     started.callback(process.stop, stand_ins, timeout_s=ANSWER_S)
+    return " ".join(url.geturl() for url in urls)
 
 
 def prepare_database() -> str:

@@ -22,7 +22,7 @@ FAILURES: list[tuple[type[BaseException], type[ServiceError]]] = [
     # The application's own headers, by inheritance a kind of the next.
     (gunicorn.InvalidResponseHeader, errors.InternalError),
     (gunicorn.InvalidResponseHeaderName, errors.InternalError),
-    (gunicorn.ParseException, ServiceError),
+    (gunicorn.ParseException, errors.RequestMalformed),
 ]
 
 

@@ -161,6 +161,10 @@ class RequestTimeout(ServiceError):
     title = _("The request did not arrive in time")
 
 
+class RequestMalformed(ServiceError):
+    title = _("The request is malformed; what is not ASCII in its address must be percent-encoded")
+
+
 class UriTooLong(ServiceError):
     status = HTTPStatus.REQUEST_URI_TOO_LONG
     code = "URI_TOO_LONG"

@@ -15,6 +15,7 @@ from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerView
 from rest_framework import serializers
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
+from rest_framework.views import APIView
 
 from conversation_service.errors import (
     DatabaseUnavailable,
@@ -34,7 +35,7 @@ def schema(request: HttpRequest) -> FileResponse:
     return FileResponse(settings.OPENAPI_DOCUMENT.open("rb"), content_type="application/json")
 
 
-class Page(BaseContentNegotiation):
+class AnyNegotiation(BaseContentNegotiation):
     """For a page there is nothing to negotiate; who wants something else sees HTML."""
 
     def select_renderer(
@@ -43,21 +44,33 @@ class Page(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
-class SwaggerView(SpectacularSwaggerView):
-    content_negotiation_class = Page
+# Both pages script inline; Redoc would load a logo from elsewhere.
+_CONTENT_POLICY = (
+    "default-src 'self'; img-src 'self' data:; worker-src blob:; "
+    "script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
+)
+
+
+class Page(APIView):
+    """What a page of documentation has that an endpoint of the API has not."""
+
+    content_negotiation_class = AnyNegotiation
     http_method_names = ["get", "head"]
 
     def get_exception_handler(self) -> Any:
         return handle_outside
 
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        return {"Content-Security-Policy": _CONTENT_POLICY}
 
-class RedocView(SpectacularRedocView):
+
+class SwaggerView(Page, SpectacularSwaggerView):
+    pass
+
+
+class RedocView(Page, SpectacularRedocView):
     template_name = "redoc.html"
-    content_negotiation_class = Page
-    http_method_names = ["get", "head"]
-
-    def get_exception_handler(self) -> Any:
-        return handle_outside
 
 
 def _bearer(description: str) -> dict[str, Any]:

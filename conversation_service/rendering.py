@@ -93,7 +93,11 @@ class JSONNegotiation(BaseContentNegotiation):
             or encoded
             or charsets - {"charset=utf-8", 'charset="utf-8"'}
         ):
-            raise UnsupportedMediaType
+            wanted = " or ".join(sorted(self.readable))
+            raise UnsupportedMediaType(
+                _("Send it as Content-Type: %(types)s, in UTF-8 and not compressed.")
+                % {"types": wanted}
+            )
         return parsers[0]  # type: ignore[no-any-return]
 
 

@@ -83,6 +83,8 @@ DATABASES = {
             # Bounds every operation from the choice of a server to its last byte, in
             # milliseconds; 0 (management commands) means none. Below gunicorn's timeout.
             "timeoutMS": env("MONGODB_TIMEOUT_MS"),
+            # Bounds the choice of a server where the above does not: an election takes less.
+            "serverSelectionTimeoutMS": 15_000,
         },
     },
 }

@@ -161,3 +161,14 @@ def test_the_example_is_good_for_development(tmp_path):
     pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
     assert manage("check", **dict(pairs)).returncode == 0
+
+
+def test_a_command_without_mongodb_says_so_in_one_line():
+    done = manage(
+        "setup_indexes",
+        "--check",
+        MONGODB_URL="mongodb://127.0.0.1:1/?replicaSet=rs0&serverSelectionTimeoutMS=200",
+    )
+
+    assert done.returncode == 3
+    assert done.stderr == "MongoDB does not answer where MONGODB_URL says that it is.\n"

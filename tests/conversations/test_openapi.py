@@ -46,6 +46,8 @@ def test_the_document_is_served_to_anybody():
 def test_the_pages_load_nothing_from_elsewhere(page):
     html = Client(headers={"Accept": "text/html"}).get(page).content.decode()
 
+    policy = Client(headers={"Accept": "text/html"}).get(page).headers["Content-Security-Policy"]
+    assert "http" not in policy
     sources = re.findall(r'(?:src|href)="([^"]+)"', html)
     assert sources
     for source in sources:
