@@ -4,7 +4,7 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
@@ -106,6 +106,15 @@ class Flag(serializers.BooleanField):
         if not isinstance(data, bool):
             self.fail("invalid", input=type(data).__name__)
         return data
+
+
+class Choice(serializers.ChoiceField):
+    """One of a few values, which a refusal names."""
+
+    default_error_messages = {"invalid_choice": _("Choose one of: {choices}.")}
+
+    def fail(self, key: str, **details: Any) -> NoReturn:
+        super().fail(key, choices=", ".join(map(str, self.choices)), **details)
 
 
 class Moment(serializers.DateTimeField):

@@ -62,7 +62,7 @@ class ListParameters(fields.Parameters):
         required=False,
         help_text="By number instead of by cursor, to a depth of 10,000 rows.",
     )
-    status = serializers.ChoiceField(
+    status = fields.Choice(
         list(STATUSES), default="active", help_text="`all` leaves out the trash."
     )
     character_id = ExternalId(required=False)
@@ -72,10 +72,10 @@ class ListParameters(fields.Parameters):
         required=False,
         help_text="`a,b`, or the parameter repeated.",
     )
-    tags_match = serializers.ChoiceField(
+    tags_match = fields.Choice(
         ["all", "any"], default="all", help_text="Whether every tag must be there, or one."
     )
-    pinned = serializers.ChoiceField(["true", "false"], required=False)
+    pinned = fields.Choice(["true", "false"], required=False)
     search = SearchField(
         required=False,
         help_text="Every word must begin a word of the title or of a tag: `caf` finds *Café con "
@@ -92,14 +92,14 @@ class ListParameters(fields.Parameters):
     created_before = fields.Moment(required=False)
     activity_after = fields.Moment(required=False)
     activity_before = fields.Moment(required=False)
-    sort = serializers.ChoiceField(list(SORT_KEYS), default="last_activity")
-    order = serializers.ChoiceField(["desc", "asc"], default="desc")
+    sort = fields.Choice(list(SORT_KEYS), default="last_activity")
+    order = fields.Choice(["desc", "asc"], default="desc")
     fields_ = _CommaSeparated(
-        child=serializers.ChoiceField(RESOURCE_FIELDS),
+        child=fields.Choice(RESOURCE_FIELDS),
         required=False,
         help_text="Only these fields of each conversation, and its id.",
     )
-    include_total = serializers.ChoiceField(
+    include_total = fields.Choice(
         ["true", "false"],
         default="false",
         help_text="Count all that match, at the cost of a second statement.",

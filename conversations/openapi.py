@@ -317,9 +317,9 @@ _BODY = (ServiceError, LengthRequired, PayloadTooLarge, UnsupportedMediaType)
 list_ = operation(
     "listConversations",
     "List my conversations",
-    description="Newest activity first, unless sorted otherwise. Follow `next_cursor` (or the "
-    "`Link` header) with the same parameters; a cursor is bound to them. Nothing that you do "
-    "between pages makes a page skip or repeat a row that did not itself move.",
+    description="Newest activity first, unless sorted otherwise. Follow "
+    "`pagination.next_cursor` (or the `Link` header) with the same parameters; a cursor is bound "
+    "to them. Nothing that you do between pages makes a page skip or repeat a row that did not itself move.",
     parameters=[
         ListParameters,
         OpenApiParameter(

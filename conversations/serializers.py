@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from conversation_service.fields import (
+    Choice,
     Flag,
     Integer,
     Line,
@@ -139,7 +140,7 @@ class PatchSerializer(StrictSerializer):
     tags_remove = Tags(required=False)
     custom = Custom(required=False, allow_null=True)
     pinned = Flag(required=False)
-    status = serializers.ChoiceField(["active", "archived"], required=False)
+    status = Choice(["active", "archived"], required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "tags" in attrs and attrs.keys() & {"tags_add", "tags_remove"}:
@@ -150,7 +151,7 @@ class PatchSerializer(StrictSerializer):
 
 
 class CreateParameters(Parameters):
-    get_or_create = serializers.ChoiceField(
+    get_or_create = Choice(
         ["character"],
         required=False,
         help_text="Answer 200 with my latest active one with that character, if there is one.",
@@ -158,7 +159,7 @@ class CreateParameters(Parameters):
 
 
 class RetrieveParameters(Parameters):
-    include = serializers.ChoiceField(
+    include = Choice(
         ["character"],
         required=False,
         help_text="Add `character`: id, name and description, or null if there is none to be had.",
@@ -180,7 +181,7 @@ class HistoryParameters(Parameters):
 class RevertSerializer(StrictSerializer):
     version = Integer(min_value=1, help_text="What the fields shall be as in.")
     fields_ = serializers.ListField(
-        child=serializers.ChoiceField(["title", "settings", "tags", "custom", "pinned"]),
+        child=Choice(["title", "settings", "tags", "custom", "pinned"]),
         min_length=1,
     )
 
@@ -197,7 +198,7 @@ class TagsParameters(Parameters):
 
 
 class DeleteParameters(Parameters):
-    mode = serializers.ChoiceField(["trash", "purge"], default="trash")
+    mode = Choice(["trash", "purge"], default="trash")
 
 
 def _without_repetition(tags: Iterable[str]) -> list[str]:

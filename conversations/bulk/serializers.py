@@ -5,7 +5,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
-from conversation_service.fields import Flag, StrictSerializer, Text
+from conversation_service.fields import Choice, Flag, StrictSerializer, Text
 from conversations.listing import ListParameters
 from conversations.serializers import Tags
 
@@ -41,7 +41,7 @@ class FilterSerializer(StrictSerializer):
 
 
 class BulkSerializer(StrictSerializer):
-    action = serializers.ChoiceField(ACTIONS)
+    action = Choice(ACTIONS)
     ids = serializers.ListField(
         child=Text(max_length=64), min_length=1, max_length=MAX_IDS, required=False
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from conversation_service.fields import Integer, Moment, Parameters, StrictSerializer, Text
+from conversation_service.fields import Choice, Integer, Moment, Parameters, StrictSerializer, Text
 from conversations.changes import Activity
 from conversations.limits import MAX_COUNT
 from conversations.serializers import ExternalId
@@ -41,7 +41,7 @@ class ActivityBatchSerializer(StrictSerializer):
 
 
 class ActivityParameters(Parameters):
-    on_message = serializers.ChoiceField(["keep", "unarchive"], default="keep")
+    on_message = Choice(["keep", "unarchive"], default="keep")
 
 
 def activity(values: dict[str, Any]) -> Activity:

@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from conversation_service.fields import (
+    Choice,
     Flag,
     Integer,
     Line,
@@ -73,9 +74,9 @@ class TransferredMetadataSerializer(StrictSerializer):
 # What a revision may have changed, by path.
 _CHANGEABLE: dict[str, Any] = {
     "title": Title(),
-    "title_source": serializers.ChoiceField(["user", "auto"]),
-    "character_status": serializers.ChoiceField(CHARACTER_STATUSES),
-    "status": serializers.ChoiceField(STATUSES),
+    "title_source": Choice(["user", "auto"]),
+    "character_status": Choice(CHARACTER_STATUSES),
+    "status": Choice(STATUSES),
     "pinned_at": Moment(allow_null=True),
     "archived_at": Moment(allow_null=True),
     "deleted_at": Moment(allow_null=True),
@@ -125,13 +126,13 @@ class TransferredSerializer(StrictSerializer):
     """A line of an export. Whose it was is of no account: it becomes the caller's."""
 
     id = Id()
-    object = serializers.ChoiceField(["conversation"], required=False)
+    object = Choice(["conversation"], required=False)
     user_id = serializers.JSONField(required=False)
     character_id = ExternalId()
-    character_status = serializers.ChoiceField(CHARACTER_STATUSES)
+    character_status = Choice(CHARACTER_STATUSES)
     title = Title()
-    title_source = serializers.ChoiceField(["user", "auto"])
-    status = serializers.ChoiceField(STATUSES)
+    title_source = Choice(["user", "auto"])
+    status = Choice(STATUSES)
     is_archived = Flag(required=False)
     retention = serializers.JSONField(required=False, allow_null=True)  # follows from the rest
     pinned_at = Moment(allow_null=True)

@@ -201,6 +201,13 @@ def test_a_page_that_has_not_changed_is_not_sent_again(alice, five):
     assert changed.headers["ETag"] != tag
 
 
+def test_a_refused_choice_names_the_others(alice):
+    response = alice.get(PATH, {"sort": "version"})
+
+    [error] = response.json()["error"]["details"]["errors"]
+    assert error["message"] == "Choose one of: last_activity, created_at, updated_at, title."
+
+
 @pytest.mark.parametrize(
     ("parameters", "code"),
     [
