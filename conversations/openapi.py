@@ -319,7 +319,8 @@ list_ = operation(
     "List my conversations",
     description="Newest activity first, unless sorted otherwise. Follow "
     "`pagination.next_cursor` (or the `Link` header) with the same parameters; a cursor is bound "
-    "to them. Nothing that you do between pages makes a page skip or repeat a row that did not itself move.",
+    "to them. Nothing that you do between pages makes a page skip or repeat a row that did not "
+    "itself move.",
     parameters=[
         ListParameters,
         OpenApiParameter(
