@@ -12,7 +12,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
-_NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
+NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
 _UNKNOWN = _("There is no such field.")
 
 
@@ -82,7 +82,7 @@ class Line(Text):
 
     def to_internal_value(self, data: Any) -> str:
         line: str = super().to_internal_value(data)
-        if any(unicodedata.category(character) in _NOT_IN_A_LINE for character in line):
+        if any(unicodedata.category(character) in NOT_IN_A_LINE for character in line):
             self.fail("control")
         return line
 

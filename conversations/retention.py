@@ -15,7 +15,9 @@ from django.conf import settings
 
 from conversation_service import clock
 from conversation_service.mongodb.connection import Document
+from conversation_service.ndjson import batches
 from conversation_service.origin import of_service
+from conversation_service.progress import stopped_by_signals, track
 from conversations import changes, store
 from conversations.changes import NOT_HELD, Pipeline
 
@@ -109,3 +111,18 @@ def trash() -> Due:
         changes.tombstone(),
         "trash_due",
     )
+
+
+def carry_out(due: Due, batch_size: int, *, total: int, what: str, out: Any) -> tuple[int, bool]:
+    """Act on all that is due, a batch after the other.
+
+    Returns how many were acted on, and false if Ctrl-C or SIGTERM came before the last batch.
+    """
+    rows = track(due.each(batch_size), total=total, what=what, out=out)
+    done = 0
+    with stopped_by_signals() as stopping:
+        for batch in batches(rows, batch_size):
+            done += due.act_on(row["_id"] for row in batch)
+            if stopping:
+                return done, False
+    return done, True

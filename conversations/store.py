@@ -37,6 +37,7 @@ from conversations.search import Condition
 
 _ID_INDEX = "_id_"
 STAFF_USER = "staff_user"
+DUPLICATE_KEY = 11_000  # MongoDB's code
 _WORDS = "user_words"
 _NOT_PURGED = {"status": {"$ne": "purged"}}
 _LATEST = [("metadata.last_activity", -1), ("_id", -1)]

@@ -34,8 +34,6 @@ BATCH = 200
 # Ids that are tried for a conversation whose own is somebody else's.
 ATTEMPTS = 5
 
-_DUPLICATE_KEY = 11000
-
 
 @dataclass(frozen=True)
 class Result:
@@ -134,7 +132,7 @@ class _Batch:
         for index, number in enumerate(numbers):
             if index not in failed:
                 self._settle(number, self._ids[number][attempt], HTTPStatus.CREATED)
-            elif failed[index] != _DUPLICATE_KEY:
+            elif failed[index] != store.DUPLICATE_KEY:
                 self._refuse(number, ServiceError(_("The database does not accept this.")))
 
     def _settle(self, number: int, id_: ObjectId, status: int) -> None:

@@ -15,7 +15,7 @@ from bson import Decimal128, Int64, ObjectId
 from rest_framework.exceptions import ValidationError
 
 from conversation_service import clock
-from conversation_service.fields import Text
+from conversation_service.fields import NOT_IN_A_LINE, Text
 from conversation_service.mongodb.connection import Document
 from conversations import documents, limits
 from conversations.documents import tag_key
@@ -293,11 +293,8 @@ def _accepted(judge: Any, value: Any) -> Any:
 
 def _line(value: str) -> str:
     """Return text on one line, without control characters and the like."""
-    plain = "".join(c if unicodedata.category(c) not in _NOT_IN_A_LINE else " " for c in value)
+    plain = "".join(c if unicodedata.category(c) not in NOT_IN_A_LINE else " " for c in value)
     return " ".join(unicodedata.normalize("NFC", plain).split())
-
-
-_NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
 
 
 def _fits_a_tag(character: str) -> bool:

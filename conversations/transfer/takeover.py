@@ -16,7 +16,6 @@ from conversations.transfer.legacy import Converted, Finding, convert
 
 BATCH = 500
 
-_DUPLICATE_KEY = 11000
 _BEYOND = DatetimeConversion.DATETIME_AUTO  # a time that Python cannot hold is a finding
 _STRICT: CodecOptions[Document] = CodecOptions(tz_aware=True, datetime_conversion=_BEYOND)
 _LENIENT: CodecOptions[Document] = CodecOptions(
@@ -68,7 +67,7 @@ def _find_those_there(converted: list[Converted]) -> None:
 def _insert(converted: list[Converted]) -> None:
     new = [one for one in converted if one.document]
     failed = store.insert_all([one.document for one in new if one.document]) if new else {}
-    there = [new[index] for index, code in failed.items() if code == _DUPLICATE_KEY]
+    there = [new[index] for index, code in failed.items() if code == store.DUPLICATE_KEY]
     for index in failed:
         if new[index] not in there:
             new[index].refuse("", "not accepted by the database")

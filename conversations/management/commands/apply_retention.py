@@ -6,8 +6,6 @@ import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service import rendering
-from conversation_service.ndjson import batches
-from conversation_service.progress import stopped_by_signals, track
 from conversations import retention
 from conversations.retention import Due
 
@@ -52,7 +50,9 @@ class Command(BaseCommand):
             if preview:
                 numbers["due"] = self._show(due, batch_size, json=json)
             else:
-                self._archive(due, batch_size, numbers)
+                numbers["archived"], numbers["finished"] = retention.carry_out(
+                    due, batch_size, total=numbers["due"], what="Archived", out=self.stderr
+                )
         elif not json:
             self.stdout.write("RETENTION_ARCHIVE_IDLE_DAYS is 0: nothing is archived when idle.")
         self.stdout.write(orjson.dumps(numbers).decode() if json else _in_words(numbers))
@@ -68,15 +68,6 @@ class Command(BaseCommand):
             text = f"{id_} {user_id} {at:%Y-%m-%d %H:%M}"
             self.stdout.write(rendering.dumps(one).decode() if json else text)
         return shown
-
-    def _archive(self, due: Due, batch_size: int, numbers: dict[str, Any]) -> None:
-        rows = track(due.each(batch_size), total=numbers["due"], what="Archived", out=self.stderr)
-        with stopped_by_signals() as stopping:
-            for batch in batches(rows, batch_size):
-                numbers["archived"] += due.act_on(row["_id"] for row in batch)
-                if stopping:
-                    numbers["finished"] = False
-                    return
 
 
 def _in_words(numbers: dict[str, Any]) -> str:

@@ -4,8 +4,6 @@ from typing import Any
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from conversation_service.ndjson import batches
-from conversation_service.progress import stopped_by_signals, track
 from conversations import retention
 
 STOPPED = 2
@@ -49,13 +47,9 @@ class Command(BaseCommand):
             "finished": True,
         }
         if not dry_run:
-            rows = track(due.each(batch_size), total=total, what="Purged", out=self.stderr)
-            with stopped_by_signals() as stopping:
-                for batch in batches(rows, batch_size):
-                    numbers["purged"] += due.act_on(row["_id"] for row in batch)
-                    if stopping:
-                        numbers["finished"] = False
-                        break
+            numbers["purged"], numbers["finished"] = retention.carry_out(
+                due, batch_size, total=total, what="Purged", out=self.stderr
+            )
         self.stdout.write(_as_json(numbers) if json else _in_words(numbers))
         if not numbers["finished"]:
             raise CommandError("Stopped; run it again to go on.", returncode=STOPPED)
