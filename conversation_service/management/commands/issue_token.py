@@ -1,5 +1,5 @@
 import re
-from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError
 from datetime import timedelta
 from typing import Any
 
@@ -7,16 +7,16 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.authentication import CALLER_ID, service_token, user_token
+from conversation_service.commands import end_help
 
 _LIFETIME = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
-EXAMPLES = """
-examples:
-  manage.py issue_token demo
-  manage.py issue_token --service billing --scope users:export users:erase --lifetime 30d
-  curl -H "Authorization: Bearer $(python manage.py issue_token demo)" localhost:8003/api/v1/...
-"""
+EXAMPLES = (
+    "manage.py issue_token demo",
+    "manage.py issue_token --service billing --scope users:export users:erase --lifetime 30d",
+    'curl -H "Authorization: Bearer $(manage.py issue_token demo)" localhost:8003/api/v1/…',
+)
 
 
 def lifetime(text: str) -> timedelta:
@@ -33,16 +33,12 @@ class Command(BaseCommand):
     )
     requires_system_checks = []  # it uses no database
 
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            prog_name,
-            subcommand,
-            epilog=EXAMPLES,
-            formatter_class=RawDescriptionHelpFormatter,
-            **kwargs,
-        )
-
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {0: "the token was printed", 1: "it cannot be signed", 2: "a wrong option"},
+            *EXAMPLES,
+        )
         parser.add_argument("user", nargs="?", help="id of the user the token speaks for")
         parser.add_argument("--service", metavar="NAME", help="a token for a service instead")
         parser.add_argument("--scope", nargs="+", default=[], help="what the service may do")

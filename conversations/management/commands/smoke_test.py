@@ -1,5 +1,5 @@
 import time
-from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.authentication import service_token, user_token
+from conversation_service.commands import end_help
 from conversation_service.progress import stopped_by_signals
 from conversation_service.smoke import NotTried, Outcome, Site, Step, walk
 from conversations import smoke
@@ -31,11 +32,6 @@ of the deployment. Where only the issuer can sign (JWT_JWKS_URL), send --token, 
 to see that one user cannot see what another has.
 
 A step waits if a rate limit asks for it. Ctrl-C and SIGTERM end it after the step at hand.
-
-Exit code: 0 all is as it must be, 1 something is not or it was stopped, 2 nothing was tried: a
-wrong option, another environment, or nobody answers.
-
-Example: manage.py smoke_test --base-url https://chat.example.org --environment staging
 """
 
 
@@ -67,12 +63,16 @@ class Command(BaseCommand):
     help = HELP
     requires_system_checks = []  # it uses no database
 
-    def create_parser(self, *names: str, **options: Any) -> CommandParser:
-        parser = super().create_parser(*names, **options)
-        parser.formatter_class = RawDescriptionHelpFormatter
-        return parser
-
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "all is as it must be",
+                1: "something is not, or it was stopped",
+                2: "nothing was tried: a wrong option, another environment, or nobody answers",
+            },
+            "manage.py smoke_test --base-url https://chat.example.org --environment staging",
+        )
         add = parser.add_argument
         add("--base-url", type=address, required=True, help="such as https://chat.example.org")
         add("--environment", default="", help="refuse to write to any other")
