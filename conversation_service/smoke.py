@@ -78,6 +78,9 @@ class Site:
         self.request_id = ""
         self.status: int | None = None
 
+    def close(self) -> None:
+        self._session.close()
+
     def call(
         self,
         method: str,

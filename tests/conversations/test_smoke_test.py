@@ -288,6 +288,20 @@ def test_what_cannot_be_purged_is_named(url, mongo):
     assert f"Could not be purged: {purged['_id']}." in printed
 
 
+def test_where_it_goes_down_what_may_be_left_is_named(url, mongo):
+    down = []
+
+    def spoil(answer):
+        down.extend([answer.request] if answer.request.endswith("/pin") else [])
+        answer.status = 503 if down else answer.status
+
+    printed, code = run_spoiled(url, spoil)
+
+    [left] = mongo["conversations"].find()
+    assert code == 1
+    assert f"Could not be purged: {left['_id']}, whatever has the tag smoke" in printed
+
+
 def test_ctrl_c_ends_it_after_the_step_at_hand_and_nothing_is_left(url, mongo):
     interrupt = spoiler(f"POST {API}/…/pin", lambda answer: os.kill(os.getpid(), signal.SIGINT))
 

@@ -1,5 +1,6 @@
 import time
 from argparse import ArgumentTypeError
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -88,18 +89,19 @@ class Command(BaseCommand):
 
     def handle(self, *, base_url: str, json: bool, **options: Any) -> None:
         mark = smoke.new_mark()
-        site = Site(base_url, timeout_s=options["timeout"], name=mark)
-        visit = Visit(
-            site,
-            mark,
-            _tokens(mark, **options),
-            character_id=options["character"],
-            environment=options["environment"],
-            version=options["expect_version"],
-        )
-        steps = _steps(visit, metrics=options["metrics"])
+        tokens = _tokens(mark, **options)
+        steps = _steps(tokens, metrics=options["metrics"])
         began = time.monotonic()
-        outcomes, left = self._walk(steps, visit, json=json)
+        with closing(Site(base_url, timeout_s=options["timeout"], name=mark)) as site:
+            visit = Visit(
+                site,
+                mark,
+                tokens,
+                character_id=options["character"],
+                environment=options["environment"],
+                version=options["expect_version"],
+            )
+            outcomes, left = self._walk(steps, visit, json=json)
         numbers = {
             "passed": sum(not outcome.fault for outcome in outcomes),
             "steps": len(steps),
@@ -146,11 +148,11 @@ def _tokens(mark: str, **options: Any) -> Tokens:
     return Tokens(token, stranger, service)
 
 
-def _steps(visit: Visit, *, metrics: bool) -> list[Step]:
+def _steps(tokens: Tokens, *, metrics: bool) -> list[Step]:
     wanted = {
         smoke.its_metrics_can_be_read.name: metrics,
-        smoke.nobody_else_can_see_it.name: bool(visit.tokens.stranger),
-        smoke.a_service_may_ask_who_may_write.name: bool(visit.tokens.service),
+        smoke.nobody_else_can_see_it.name: bool(tokens.stranger),
+        smoke.a_service_may_ask_who_may_write.name: bool(tokens.service),
     }
     return [one for one in smoke.STEPS if wanted.get(one.name, True)]
 
