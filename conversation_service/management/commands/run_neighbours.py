@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from conversation_service.commands import end_help
 from conversation_service.stand_ins.auth import auth
 from conversation_service.stand_ins.characters import characters
 from conversation_service.stand_ins.message import message
@@ -40,6 +41,15 @@ class Command(BaseCommand):
     requires_system_checks = []  # it uses no database
 
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "it was told to end",
+                1: "it could not start",
+                2: "a wrong option",
+            },
+            "manage.py run_neighbours --ports 8001,8002,8004",
+        )
         parser.add_argument(
             "--ports", type=ports, help="of Auth, Characters, Message (those of *_SERVICE_URL)"
         )
