@@ -181,16 +181,17 @@ run_job() {
 # A Job ends by itself, at its activeDeadlineSeconds at the latest: no need to count here.
 job_succeeds() {
     local ended='' waiting=''
-    until [[ $ended == *Complete* || $ended == *Failed* ]]; do
+    while true; do
+        ended=$(ask job "$1" --output jsonpath='{.status.conditions[?(@.status=="True")].type}') || return
+        [[ $ended != *Complete* && $ended != *Failed* ]] || break
+        waiting=$(ask pods --selector "batch.kubernetes.io/job-name=$1" \
+            --output jsonpath='{..state.waiting.reason}') || return
         if [[ $waiting == *ImagePullBackOff* || $waiting == *InvalidImageName* ]]; then
             say "The cluster cannot pull $image"
             "${kubectl[@]}" delete job "$1"
             return 1
         fi
-        sleep 1
-        ended=$(ask job "$1" --output jsonpath='{.status.conditions[?(@.status=="True")].type}') || return
-        waiting=$(ask pods --selector "batch.kubernetes.io/job-name=$1" \
-            --output jsonpath='{..state.waiting.reason}') || return
+        sleep 2
     done
     "${kubectl[@]}" logs "job/$1" --all-containers --tail=50 || say "Its log cannot be read"
     [[ $ended == *Complete* ]]

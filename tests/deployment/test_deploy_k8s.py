@@ -1,5 +1,6 @@
 """scripts/deploy-k8s.sh and diagnose.sh, with the real kubectl, against an API server in memory."""
 
+import copy
 import json
 import subprocess
 from pathlib import Path
@@ -16,6 +17,7 @@ NAME = "conversation-service"
 SECRET = Key("secrets", NAME, "conversation-service-secrets")
 REPOSITORY = "registry.company.com/conversation-service"
 FORMER, NEW = (f"{REPOSITORY}@sha256:{digit * 64}" for digit in "12")
+HIDDEN = "aGlkZGVu"  # "hidden"
 SECRET_KEYS = ("SECRET_KEY", "JWT_SECRET_KEY", "MONGODB_URL", "REDIS_URL")
 
 
@@ -62,7 +64,7 @@ def kubeconfig(url: str) -> dict:
 def cluster():
     with serving() as cluster:
         cluster.put(Key("namespaces", "", NAME), {"metadata": {}})
-        cluster.put(SECRET, {"metadata": {}, "data": dict.fromkeys(SECRET_KEYS, "aGlkZGVu")})
+        cluster.put(SECRET, {"metadata": {}, "data": dict.fromkeys(SECRET_KEYS, HIDDEN)})
         yield cluster
 
 
@@ -347,3 +349,71 @@ def test_what_reaches_the_cluster_is_valid(operator, cluster, tmp_path):
     done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout
+
+
+def test_a_diagnosis_shows_every_section_and_only_reads(operator, cluster):
+    operator.deploy(FORMER)
+    cluster.requests.clear()
+
+    done = operator.run("diagnose.sh", "--context", "staging")
+
+    assert done.returncode == 0, done.stderr
+    assert {request.method for request in cluster.requests} == {"GET"}
+    sections = [line[4:] for line in done.stdout.splitlines() if line.startswith("--- ")]
+    assert sections == [
+        "Versions",
+        "Rollout",
+        "Former revisions",
+        "Pods",
+        "Logs of what is not ready or has restarted",
+        "Events that warn",
+        "Endpoints",
+        "Autoscaler",
+        "Disruption budget",
+        "Jobs",
+        "Quotas and limits",
+        "Network policies",
+        "Use",
+        "Ready, asked from inside",
+        "Keys in the Secret",
+    ]
+    assert FORMER in done.stdout
+
+
+def test_a_diagnosis_tells_why_a_pod_waits_and_what_it_logged(operator, cluster):
+    operator.deploy(FORMER)
+    cluster.broken_images.add(NEW)
+    deployment = copy.deepcopy(cluster.get("deployments", NAME))
+    deployment["spec"]["template"]["spec"]["containers"][0]["image"] = NEW
+    cluster.put(Key("deployments", NAME, NAME), deployment)
+
+    shown = operator.run("diagnose.sh", "--context", "staging").stdout
+
+    assert "ImagePullBackOff" in shown
+    assert "the log of conversation-service-2-0" in shown
+    assert "the log of conversation-service-1-0" not in shown
+    assert "conversation-service-1-0: 200 ready" in shown
+
+
+def test_a_diagnosis_names_the_secrets_and_keeps_them(operator):
+    shown = operator.run("diagnose.sh", "--context", "staging").stdout
+
+    assert all(key in shown for key in SECRET_KEYS)
+    assert "hidden" not in shown
+    assert HIDDEN not in shown
+
+
+def test_a_diagnosis_goes_on_where_something_cannot_be_read(operator):
+    shown = operator.run("diagnose.sh", "--context", "staging").stdout
+
+    assert "--- Use\nerror: Metrics API not available\nThis cannot be read.\n" in shown
+    assert shown.index("--- Keys in the Secret") > shown.index("This cannot be read.")
+
+
+@pytest.mark.parametrize("options", [(), ("--context",), ("--context", "elsewhere"), ("--loud",)])
+def test_a_diagnosis_needs_a_cluster(operator, cluster, options):
+    done = operator.run("diagnose.sh", *options)
+
+    assert done.returncode == 2
+    assert done.stderr
+    assert cluster.requests == []
