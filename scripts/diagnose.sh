@@ -4,6 +4,7 @@ set -euo pipefail
 usage() {
     cat <<'END'
 Usage: scripts/diagnose.sh --context NAME [--namespace conversation-service]
+       scripts/diagnose.sh --help
 
 Show how the service does in a cluster, from the outside in: versions, rollout, pods, why they
 restarted or wait, events, who gets requests, limits, use, readiness and the names of the secrets.

@@ -81,6 +81,7 @@ class Cluster:
     def __init__(self) -> None:
         self.objects: dict[Key, Object] = {}
         self.requests: list[Request] = []
+        self.edited: set[Key] = set()  # by something else than an apply
         self.broken_images: set[str] = set()
         self.absent_images: set[str] = set()
         self.failing_jobs: set[str] = set()
@@ -106,7 +107,10 @@ class Cluster:
     def put(self, key: Key, thing: Object) -> Object:
         """Store an object as a server would, and let the controllers act on it."""
         former = self.objects.get(key)
-        fresh = {"apiVersion": version_of(key.resource), "kind": kind_of(key.resource)} | thing
+        fresh: Object = {
+            "apiVersion": version_of(key.resource),
+            "kind": kind_of(key.resource),
+        } | thing
         fresh["metadata"] = self._metadata(key, fresh, former)
         self.objects[key] = fresh
         if key.resource == "deployments":
@@ -120,7 +124,7 @@ class Cluster:
     def _metadata(self, key: Key, thing: Object, former: Object | None) -> Object:
         self._version += 1
         known = former["metadata"] if former else {}
-        same = bool(former) and former.get("spec") == thing.get("spec")
+        same = former is not None and former.get("spec") == thing.get("spec")
         return {
             "uid": f"uid-{self._version}",
             "creationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -265,11 +269,8 @@ def serving() -> Iterator[Cluster]:
     """Serve a new cluster on a free port of this machine; its address is `url`."""
     cluster = Cluster()
 
-    class Handler(Api):
-        pass
-
-    Handler.cluster = cluster
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    handler = type("Handler", (Api,), {"cluster": cluster})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         cluster.url = "http://{}:{}".format(*server.server_address)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
@@ -357,13 +358,15 @@ class Api(BaseHTTPRequestHandler):
             return DESCRIBED[self.asked]
         place = self._place()
         if place["part"] == "exec":
-            return self._exec()
+            self._exec()
+            return None
         if place["part"] == "log":
             return f"the log of {place['name']}\n"
         if place["name"]:
             return self._existing(self._key())
         if self.query.get("watch"):
-            return self._watch(place)
+            self._watch(place)
+            return None
         return {
             "apiVersion": place["version"],
             "kind": kind_of(place["resource"]) + "List",
@@ -431,7 +434,10 @@ class Api(BaseHTTPRequestHandler):
     def _patch(self) -> Object:
         key = self._key()
         if "apply-patch" in self.headers["Content-Type"]:
+            if key in self.cluster.edited and self.query.get("force") != "true":
+                raise Refused(409, "Conflict", "Apply failed with 1 conflict: kubectl edited it")
             return self._write(key, self.body)
+        self.cluster.edited.add(key)
         changed = copy.deepcopy(self._existing(key))
         for step in self.body:
             *parents, last = step["path"].strip("/").split("/")
@@ -517,7 +523,7 @@ def schema(root: str, group_version: str) -> Object:
 
 ROOTS = {f"/apis/{version}" if "/" in version else "/api/v1": version for version in KINDS}
 # What the server says of itself.
-DESCRIBED = {
+DESCRIBED: dict[str, Object] = {
     "/version": {"major": "1", "minor": VERSION.split(".")[1], "gitVersion": f"v{VERSION}.0"},
     "/api": {"kind": "APIVersions", "versions": ["v1"]},
     "/apis": {

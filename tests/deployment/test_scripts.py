@@ -1,0 +1,51 @@
+"""What the scripts say of themselves, and what they and the manifests both know."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = (ROOT / "scripts/deploy-k8s.sh").read_text()
+POD = yaml.safe_load((ROOT / "k8s/base/deployment.yaml").read_text())["spec"]["template"]["spec"]
+
+each_script = pytest.mark.parametrize(
+    "script", ["deploy-k8s.sh", "deploy-staging.sh", "diagnose.sh"]
+)
+
+
+def help_of(script: str) -> str:
+    command = [str(ROOT / "scripts" / script), "--help"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@each_script
+def test_help_names_every_option(script):
+    text = (ROOT / "scripts" / script).read_text()
+    cases = text.partition("case $1 in")[2].partition("esac")[0]
+    options = set(re.findall(r"(--[a-z-]+)(?: \||\))", cases))
+
+    assert {"--help"} < options
+    assert options <= set(re.findall(r"--[a-z-]+", help_of(script)))
+
+
+@each_script
+def test_help_names_every_exit_code(script):
+    text = (ROOT / "scripts" / script).read_text()
+    used = set(re.findall(r"\b(?:stop|exit) (\d)", text))
+
+    assert used
+    assert used <= set(re.findall(r"\b\d\b", help_of(script).partition("Exit codes:")[2]))
+
+
+def test_the_secret_that_is_checked_is_the_one_that_pods_mount():
+    mounted = next(volume["secret"] for volume in POD["volumes"] if "secret" in volume)
+
+    assert f"secret={mounted['secretName']}\n" in DEPLOY
+    assert f"secret_keys=({' '.join(item['key'] for item in mounted['items'])})\n" in DEPLOY
+
+
+def test_the_image_that_is_replaced_is_the_one_in_the_manifests():
+    assert f"name: {POD['containers'][0]['image']}, newName" in DEPLOY
