@@ -28,7 +28,8 @@ Release one image to one cluster: check, migrate, roll out, try out; roll back i
  5. The CronJobs follow last: if 4 fails, they still run the former image.
 
 If 4 fails, the Deployment goes back to its former revision. The database does not: migrations
-only go forward, and each must leave the former version able to run.
+only go forward, and each must leave the former version able to run. Whoever interrupts it leaves
+the rollout to the cluster, which keeps former pods until new ones are ready.
 
 Exit codes:
   0  released

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from django.core.management import load_command_class
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = (ROOT / "scripts/deploy-k8s.sh").read_text()
+STAGING = (ROOT / "scripts/deploy-staging.sh").read_text()
+COMPOSE = yaml.safe_load((ROOT / "docker/compose.staging.yaml").read_text())
 POD = yaml.safe_load((ROOT / "k8s/base/deployment.yaml").read_text())["spec"]["template"]["spec"]
 
 each_script = pytest.mark.parametrize(
@@ -49,3 +52,25 @@ def test_the_secret_that_is_checked_is_the_one_that_pods_mount():
 
 def test_the_image_that_is_replaced_is_the_one_in_the_manifests():
     assert f"name: {POD['containers'][0]['image']}, newName" in DEPLOY
+
+
+def test_the_services_that_staging_calls_are_in_its_compose_file():
+    called = {
+        *re.findall(r"^readonly service=(\S+)", STAGING, re.MULTILINE),
+        *re.findall(r"run --rm --no-TTY (\S+)", STAGING),
+        *re.findall(r"--base-url http://([a-z-]+):8003", STAGING),
+    }
+
+    assert len(called) == 3
+    assert called <= set(COMPOSE["services"])
+
+
+@pytest.mark.parametrize("text", [DEPLOY, STAGING], ids=["kubernetes", "staging"])
+def test_the_smoke_test_knows_the_options_that_it_is_given(text):
+    call = text.partition("smoke_test")[2].partition("\n}")[0]
+    smoke_test = load_command_class("conversations", "smoke_test")
+    usage = smoke_test.create_parser("manage.py", "smoke_test").format_help()
+
+    given = set(re.findall(r"--[a-z][a-z-]+", call))
+    assert {"--base-url", "--environment"} <= given
+    assert given <= set(re.findall(r"--[a-z-]+", usage))
