@@ -270,13 +270,17 @@ def serving() -> Iterator[Cluster]:
     cluster = Cluster()
 
     handler = type("Handler", (Api,), {"cluster": cluster})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         cluster.url = "http://{}:{}".format(*server.server_address)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield cluster
         finally:
             server.shutdown()
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 64  # kubectl asks for all groups of resources at once
 
 
 class Api(BaseHTTPRequestHandler):
@@ -311,7 +315,8 @@ class Api(BaseHTTPRequestHandler):
         self.body = json.loads(self.rfile.read(length)) if length else {}
         self.cluster.requests.append(Request(self.command, self.asked, "dryRun" in self.query))
         try:
-            found = action()
+            with self.cluster.changed:
+                found = action()
         except Refused as error:
             self._send(
                 {
@@ -393,14 +398,13 @@ class Api(BaseHTTPRequestHandler):
         self.end_headers()
         ends = time.monotonic() + float(self.query.get("timeoutSeconds", 60))
         while time.monotonic() < ends:
-            with self.cluster.changed:
-                news = [
-                    thing
-                    for thing in self._matching(place)
-                    if int(thing["metadata"]["resourceVersion"]) > seen
-                ]
-                if not news:
-                    self.cluster.changed.wait(0.2)
+            news = [
+                thing
+                for thing in self._matching(place)
+                if int(thing["metadata"]["resourceVersion"]) > seen
+            ]
+            if not news:
+                self.cluster.changed.wait(0.2)
             for thing in news:
                 seen = max(seen, int(thing["metadata"]["resourceVersion"]))
                 event = {"type": "MODIFIED", "object": thing}

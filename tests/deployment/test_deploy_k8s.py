@@ -45,9 +45,13 @@ class Operator:
 
     def deploy(self, image: str, *options: str) -> subprocess.CompletedProcess:
         """Release to staging; what a test names again wins."""
-        chosen = ("--context", "staging", "--environment", "staging", "--timeout", "3")
+        chosen = ("--context", "staging", "--environment", "staging", "--timeout", "20")
         self.cluster.requests.clear()
         return self.run("deploy-k8s.sh", *chosen, "--image", image, *options)
+
+    def has_deployed(self, image: str) -> None:
+        done = self.deploy(image)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def kubeconfig(url: str) -> dict:
@@ -104,7 +108,7 @@ def test_a_first_release_prepares_then_rolls_out_then_tries_out(operator, cluste
 def test_the_secret_is_read_first_and_never_written(operator, cluster):
     before = json.dumps(cluster.objects[SECRET])
 
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
 
     requests = [str(request) for request in cluster.requests]
     first_change = next(at for at, seen in enumerate(cluster.requests) if seen.method != "GET")
@@ -113,8 +117,8 @@ def test_the_secret_is_read_first_and_never_written(operator, cluster):
 
 
 def test_everything_runs_the_image_that_was_asked_for(operator, cluster):
-    operator.deploy(FORMER)
-    operator.deploy(NEW)
+    operator.has_deployed(FORMER)
+    operator.has_deployed(NEW)
 
     jobs = [image_of(job) for job in cluster.find("jobs")]
     by_the_clock = [image_of(job["spec"]["jobTemplate"]) for job in cluster.find("cronjobs")]
@@ -122,7 +126,7 @@ def test_everything_runs_the_image_that_was_asked_for(operator, cluster):
 
 
 def test_the_smoke_test_runs_as_the_pods_do_and_calls_the_service(operator, cluster):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
 
     pod = cluster.get("jobs", "conversation-service-smoke")["spec"]["template"]["spec"]
     model = cluster.get("deployments", NAME)["spec"]["template"]["spec"]
@@ -140,7 +144,7 @@ def test_the_smoke_test_runs_as_the_pods_do_and_calls_the_service(operator, clus
 
 
 def test_a_second_release_makes_its_jobs_anew(operator, cluster):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
 
     done = operator.deploy(NEW)
 
@@ -150,10 +154,10 @@ def test_a_second_release_makes_its_jobs_anew(operator, cluster):
 
 
 def test_what_never_becomes_ready_is_rolled_back(operator, cluster):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
     cluster.broken_images.add(NEW)
 
-    done = operator.deploy(NEW)
+    done = operator.deploy(NEW, "--timeout", "3")
 
     assert done.returncode == 5
     assert "migrations only go forward" in done.stdout
@@ -163,7 +167,7 @@ def test_what_never_becomes_ready_is_rolled_back(operator, cluster):
 
 
 def test_what_fails_the_smoke_test_is_rolled_back(operator, cluster):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
     cluster.failing_jobs.add("conversation-service-smoke")
 
     done = operator.deploy(NEW)
@@ -175,7 +179,7 @@ def test_what_fails_the_smoke_test_is_rolled_back(operator, cluster):
 
 
 def test_after_a_roll_back_the_next_release_goes_through(operator, cluster):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
     cluster.failing_jobs.add("conversation-service-smoke")
     operator.deploy(NEW)
     cluster.failing_jobs.clear()
@@ -187,15 +191,15 @@ def test_after_a_roll_back_the_next_release_goes_through(operator, cluster):
 def test_a_first_release_that_fails_has_no_way_back(operator, cluster):
     cluster.broken_images.add(NEW)
 
-    done = operator.deploy(NEW)
+    done = operator.deploy(NEW, "--timeout", "3")
 
     assert done.returncode == 6
     assert "there is no former version" in done.stderr
 
 
 def test_the_version_that_serves_is_not_undone_when_it_is_released_again(operator, cluster):
-    operator.deploy(FORMER)
-    operator.deploy(NEW)
+    operator.has_deployed(FORMER)
+    operator.has_deployed(NEW)
     cluster.failing_jobs.add("conversation-service-smoke")
 
     done = operator.deploy(NEW)
@@ -206,7 +210,7 @@ def test_the_version_that_serves_is_not_undone_when_it_is_released_again(operato
 
 
 def test_nothing_is_rolled_out_when_the_release_job_fails(operator, cluster):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
     cluster.failing_jobs.add("conversation-service-release")
 
     done = operator.deploy(NEW)
@@ -219,7 +223,7 @@ def test_nothing_is_rolled_out_when_the_release_job_fails(operator, cluster):
 
 
 def test_an_image_that_cannot_be_pulled_is_not_waited_for(operator, cluster):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
     cluster.absent_images.add(NEW)
 
     done = operator.deploy(NEW)
@@ -230,7 +234,7 @@ def test_an_image_that_cannot_be_pulled_is_not_waited_for(operator, cluster):
 
 
 def test_a_release_waits_for_no_other(operator, cluster):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
     cluster.get("jobs", "conversation-service-release")["status"] = {"active": 1}
 
     done = operator.deploy(NEW)
@@ -327,7 +331,7 @@ def test_a_dry_run_stops_where_the_release_would(operator, cluster):
 
 
 def test_the_differences_are_shown_and_nothing_is_kept(operator, cluster):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
 
     done = operator.deploy(NEW, "--dry-run", "--diff")
 
@@ -337,7 +341,7 @@ def test_the_differences_are_shown_and_nothing_is_kept(operator, cluster):
 
 
 def test_what_reaches_the_cluster_is_valid(operator, cluster, tmp_path):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
     sent = [
         json.dumps({name: part for name, part in thing.items() if name != "status"})
         for key, thing in cluster.objects.items()
@@ -352,7 +356,7 @@ def test_what_reaches_the_cluster_is_valid(operator, cluster, tmp_path):
 
 
 def test_a_diagnosis_shows_every_section_and_only_reads(operator, cluster):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
     cluster.requests.clear()
 
     done = operator.run("diagnose.sh", "--context", "staging")
@@ -381,7 +385,7 @@ def test_a_diagnosis_shows_every_section_and_only_reads(operator, cluster):
 
 
 def test_a_diagnosis_tells_why_a_pod_waits_and_what_it_logged(operator, cluster):
-    operator.deploy(FORMER)
+    operator.has_deployed(FORMER)
     cluster.broken_images.add(NEW)
     deployment = copy.deepcopy(cluster.get("deployments", NAME))
     deployment["spec"]["template"]["spec"]["containers"][0]["image"] = NEW
