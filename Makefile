@@ -36,6 +36,11 @@ check: $(DEVELOPMENT) ## formatting, lint, types, layers, migrations, deployment
 check-deploy: $(DEVELOPMENT) $(TOOLS) ## scripts, images, manifests, rules and workflows, with the real tools
 	.tools/bin/shellcheck scripts/*.sh .ci/run
 	.tools/bin/shfmt --indent 4 --case-indent --diff scripts .ci/run
+	.tools/bin/actionlint -shellcheck .tools/bin/shellcheck
+	.tools/bin/zizmor --offline --quiet --persona pedantic .github
+	.tools/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.tools/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	.tools/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	PYTHONDEVMODE=1 $(BIN)/python -m pytest -m deployment tests/deployment
 
 # Good enough to be accepted, and of use to nobody.
