@@ -111,6 +111,36 @@ def test_how_many_run_is_the_autoscalers_alone():
     assert "replicas" not in DEPLOYMENT["spec"]
 
 
+def test_the_autoscaler_goes_by_the_cpu_and_does_not_flap():
+    scaling = one("HorizontalPodAutoscaler", written())["spec"]
+
+    assert [metric["resource"]["name"] for metric in scaling["metrics"]] == ["cpu"]
+    assert scaling["behavior"]["scaleUp"]["stabilizationWindowSeconds"] > 0
+    assert scaling["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
+
+
+def test_a_zone_a_node_or_a_release_may_fail():
+    constraints = {each["topologyKey"]: each for each in POD["topologySpreadConstraints"]}
+    rolling = DEPLOYMENT["spec"]["strategy"]["rollingUpdate"]
+
+    assert set(constraints) == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+    assert rolling["maxUnavailable"] == 0
+    assert rolling["maxSurge"] > 0
+    assert one("PodDisruptionBudget", written())["spec"]["maxUnavailable"] == 1
+    assert DEPLOYMENT["spec"]["revisionHistoryLimit"] > 0
+    startup = API["startupProbe"]["periodSeconds"] * API["startupProbe"]["failureThreshold"]
+    assert DEPLOYMENT["spec"]["progressDeadlineSeconds"] > startup
+
+
+def test_nothing_fills_the_node_or_what_the_container_may_have():
+    volumes = [volume["emptyDir"] for volume in POD["volumes"] if "emptyDir" in volume]
+    in_memory = sum(int(volume["sizeLimit"].removesuffix("Mi")) for volume in volumes)
+    limit = int(API["resources"]["limits"]["memory"].removesuffix("Mi"))
+
+    assert all(volume["medium"] == "Memory" for volume in volumes)
+    assert in_memory <= limit / 2  # it counts as the container's own
+
+
 def test_every_secret_is_mounted_named_and_in_the_templates():
     [volume] = (volume["secret"] for volume in POD["volumes"] if "secret" in volume)
     [mount] = (mount for mount in API["volumeMounts"] if mount["name"] == "secrets")
@@ -281,6 +311,21 @@ def test_apart_from_that_only_names_are_asked_for_and_the_service_itself():
             {53},
         ),
         ({"podSelector": DEPLOYMENT["spec"]["selector"]}, {8003}),
+    ]
+
+
+def test_the_gateway_message_prometheus_and_the_service_itself_may_call():
+    [rule] = POLICIES["callers"]["ingress"]
+    name = "kubernetes.io/metadata.name"
+
+    assert rule["from"] == [
+        {"namespaceSelector": {"matchLabels": {name: "api-gateway"}}},
+        {"namespaceSelector": {"matchLabels": {name: "message-service"}}},
+        {
+            "namespaceSelector": {"matchLabels": {name: "monitoring"}},
+            "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}},
+        },
+        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "conversation-service"}}},
     ]
 
 

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.deployment
 
 # The oldest that we support, the newest, and two between.
 VERSIONS = ["1.29", "1.31", "1.34", "1.36"]
+CONFIGURATION = "conversation-service-config"
 CUSTOM = {"ServiceMonitor", "PrometheusRule", "ExternalSecret"}
 
 
@@ -148,6 +149,7 @@ def test_every_pod_is_hardened_and_configured_as_the_one_that_serves(rendered):
     assert serving["securityContext"]["runAsNonRoot"] is True
     assert serving["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert serving["automountServiceAccountToken"] is False
+    assert serving["enableServiceLinks"] is False
     assert api["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -177,25 +179,28 @@ def test_memory_is_given_as_it_is_promised_and_the_cpu_has_no_limit(rendered):
             assert "ephemeral-storage" in resources["limits"]
 
 
+def configuration(rendered: list[Manifest]) -> Manifest:
+    maps = [manifest for manifest in rendered if manifest["kind"] == "ConfigMap"]
+    return next(each for each in maps if each["metadata"]["name"].startswith(f"{CONFIGURATION}-"))
+
+
 def test_what_a_pod_refers_to_is_there(rendered):
-    configuration = one("ConfigMap", rendered)["metadata"]["name"]
+    name = configuration(rendered)["metadata"]["name"]
     account = one("ServiceAccount", rendered)["metadata"]["name"]
 
     for _, template in pods(rendered):
         assert template["spec"]["serviceAccountName"] == account
         for container in containers(template):
-            assert container["envFrom"] == [{"configMapRef": {"name": configuration}}]
+            assert container["envFrom"] == [{"configMapRef": {"name": name}}]
 
 
 def test_another_configuration_restarts_the_pods(environment, rendered, tmp_path):
-    name = "conversation-service-config"
     changed = render(
         environment,
         tmp_path,
         configMapGenerator=[
             {
-                "name": name,
-                "namespace": "conversation-service",
+                "name": CONFIGURATION,
                 "behavior": "merge",
                 "literals": ["LOG_LEVEL=DEBUG"],
             }
@@ -258,4 +263,4 @@ def test_scheduled_jobs_neither_meet_themselves_nor_pile_up(rendered):
 
 def test_the_namespace_says_which_environment_it_is(environment, rendered):
     assert one("Namespace", rendered)["metadata"]["labels"]["environment"] == environment
-    assert one("ConfigMap", rendered)["data"]["ENVIRONMENT"] == environment
+    assert configuration(rendered)["data"]["ENVIRONMENT"] == environment
