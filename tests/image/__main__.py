@@ -8,21 +8,20 @@ import shutil
 import sys
 
 from tests.image.engine import enter
-from tests.image.material import FOLDER, CannotRun, gather
+from tests.image.material import DATA, CannotRun, gather
 
 
 def main() -> int:
-    data = FOLDER / "engine"
     try:
         print("Gathering programs, packages and base images ...", flush=True)
         gather()
-        shutil.rmtree(data, ignore_errors=True)
-        return enter("tests.image.checks", data)
+        shutil.rmtree(DATA, ignore_errors=True)
+        return enter("tests.image.checks")
     except CannotRun as reason:
         print(f"SKIPPED: {reason}")
         return 0
     finally:
-        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(DATA, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,30 @@
 """What is checked, one after the other, where an engine runs."""
 
 import json
-import re
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from config.env import BASE_DIR
 from tests.image import system
 from tests.image.engine import docker, engine
-from tests.image.material import FOLDER, PACKAGES, TOOLS, images_of
+from tests.image.material import DATA, FOLDER, PACKAGES, TOOLS, images_of
 
 DEVELOPMENT = ("compose", "--file", BASE_DIR / "compose.yaml")
-STAGING = ("compose", "--file", BASE_DIR / "docker/compose.staging.yaml")
+STAGING = (
+    *("compose", "--file", BASE_DIR / "docker/compose.staging.yaml"),
+    *("--env-file", DATA / "staging.env"),
+)
 IMAGE = "conversation-service:development"
 RELEASE = "registry.company.com/conversation-service:check"
 NEIGHBOURS = ("auth-service", "characters-service", "message-service")
 UP_S = 180
 
 
-def main(data: Path) -> None:
-    with engine(data):
+def main() -> None:
+    with engine():
         with timed("Base images are made"):
             import_base_images()
         with timed("The image is built, without a network"):
@@ -32,7 +32,7 @@ def main(data: Path) -> None:
         with timed("It is what it should be"):
             require_structure()
         check_development()
-        check_staging(data)
+        check_staging()
     print("All of it holds.")
 
 
@@ -44,11 +44,8 @@ def timed(sentence: str) -> Iterator[None]:
 
 
 def import_base_images() -> None:
-    dockerfile = (BASE_DIR / "docker/Dockerfile").read_text("utf-8")
-    for name, root in (("BUILD_IMAGE", "build.tar"), ("BASE_IMAGE", "base.tar")):
-        image = re.search(rf"^ARG {name}=(\S+)$", dockerfile, re.MULTILINE)
-        assert image, name
-        docker("import", FOLDER / root, image[1])
+    docker("import", FOLDER / "build.tar", argument("BUILD_IMAGE"))
+    docker("import", FOLDER / "base.tar", argument("BASE_IMAGE"))
     made = docker("import", FOLDER / "servers.tar")
     for image in images_of("docker/compose.yaml", "docker/compose.staging.yaml"):
         docker("tag", made, image)
@@ -61,14 +58,17 @@ def build() -> None:
         *("--build-arg", "REVISION=0000000", "--build-arg", "CREATED=2000-01-01T00:00:00Z"),
         BASE_DIR,
     )
-    megabytes = int(docker("inspect", "--format", "{{.Size}}", IMAGE)) / 1e6
-    base = int(docker("inspect", "--format", "{{.Size}}", base_of_image())) / 1e6
-    print(f"          {megabytes:.0f} MB, {base:.0f} of them the base image")
+    print(f"          {megabytes(IMAGE)} MB, {megabytes(argument('BASE_IMAGE'))} of them the base")
 
 
-def base_of_image() -> str:
+def argument(name: str) -> str:
+    """Return the default of an argument of the Dockerfile."""
     dockerfile = (BASE_DIR / "docker/Dockerfile").read_text("utf-8")
-    return dockerfile.partition("ARG BASE_IMAGE=")[2].split()[0]
+    return dockerfile.partition(f"ARG {name}=")[2].split()[0]
+
+
+def megabytes(image: str) -> int:
+    return round(int(docker("inspect", "--format", "{{.Size}}", image)) / 1e6)
 
 
 def require_structure() -> None:
@@ -102,9 +102,9 @@ def check_development() -> None:
         check_without_mongodb()
     with timed("  a request in flight is answered before it stops"):
         check_graceful_stop(token)
-    with timed("  `up` again changes nothing that is there"):
+    with timed("  `up` again starts what stopped, and nothing is lost"):
         docker(*DEVELOPMENT, "up", "--detach", "--wait", "--wait-timeout", UP_S)
-        assert b'"total"' in system.get(f"{system.API}/summary", token=token)[1] or True
+        assert b"In flight" in system.get(f"{system.API}?search=flight", token=token)[1]
     print_memory()
     docker(*DEVELOPMENT, "down", "--volumes")
 
@@ -152,8 +152,8 @@ def print_memory() -> None:
         print(f"          {line} processes and threads")
 
 
-def check_staging(data: Path) -> None:
-    prepare_staging(data)
+def check_staging() -> None:
+    prepare_staging()
     with timed("Staging: two replicas, with users, secrets as files and limits"):
         docker(*STAGING, "up", "--detach", "--wait", "--wait-timeout", UP_S)
     token = docker(
@@ -183,9 +183,9 @@ def check_staging(data: Path) -> None:
     docker(*STAGING, "down", "--volumes")
 
 
-def prepare_staging(data: Path) -> None:
+def prepare_staging() -> None:
     """Do what people do once on a machine for staging, and run neighbours on the shared network."""
-    folder = data / "secrets"
+    folder = DATA / "secrets"
     folder.mkdir(mode=0o700)
     words = {name: secrets.token_hex() for name in ("service", "root", "redis")}
     for name, value in {
@@ -198,7 +198,7 @@ def prepare_staging(data: Path) -> None:
     }.items():
         (folder / name).write_text(f"{value}\n", encoding="utf-8")
         (folder / name).chmod(0o444)
-    (data / "staging.env").write_text(
+    (DATA / "staging.env").write_text(
         f"VERSION=check\nALLOWED_HOSTS=console.example.org\nSECRETS_DIR={folder}\n",
         encoding="utf-8",
     )
@@ -209,8 +209,6 @@ def prepare_staging(data: Path) -> None:
         *(IMAGE, "python", "manage.py", "run_neighbours", "--host=0.0.0.0"),
         "--ports=8001,8002,8004",
     )
-    global STAGING  # noqa: PLW0603
-    STAGING = (*STAGING, "--env-file", data / "staging.env")
 
 
 def replicas() -> list[str]:
@@ -258,4 +256,4 @@ def check_one_replica_less(token: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -12,6 +12,8 @@ import yaml
 from config.env import BASE_DIR
 
 FOLDER = BASE_DIR / "var" / "image"
+# What one run leaves behind until its end.
+DATA = FOLDER / "engine"
 PROGRAMS = FOLDER / "programs"
 PACKAGES = FOLDER / "packages"
 TOOLS = BASE_DIR / ".tools" / "bin"
@@ -134,9 +136,11 @@ def make_root(name: str, packages: tuple[str, ...], *hooks: str) -> None:
         (FOLDER / f"{name}.part").rename(FOLDER / name)
 
 
-def run(*command: object, **how: object) -> None:
+def run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
     print("  ", *map(str, command[:3]), "...", flush=True)
-    subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, **how)
+    subprocess.run(
+        [*map(str, command)], check=True, capture_output=True, text=True, cwd=cwd, env=env
+    )
 
 
 def images_of(*files: str) -> set[str]:
