@@ -43,7 +43,7 @@ check-image: $(DEVELOPMENT) $(TOOLS) ## build the image, run development and sta
 
 sbom: $(TOOLS) ## write var/sbom.json, the packages in the image (CycloneDX)
 	@mkdir -p var
-	@.tools/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml \
+	@.tools/bin/cyclonedx-py requirements --output-reproducible \
 		--outfile=var/sbom.json requirements/production.txt
 
 # Good enough to be accepted, and of use to nobody.

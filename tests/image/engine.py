@@ -39,6 +39,7 @@ def engine() -> Iterator[None]:
             [
                 *("dockerd", "--data-root", DATA / "images", "--exec-root", DATA / "run"),
                 *("--host", os.environ["DOCKER_HOST"], "--pidfile", DATA / "pid"),  # noqa: TID251
+                *("--init-path", PROGRAMS / "usr/bin/tini-static"),
                 *("--storage-driver", "overlay2", "--ip", "127.0.0.1", "--log-level", "warn"),
             ],
             stdout=log,
