@@ -89,6 +89,15 @@ class Prometheus:
         counts = self.values('count_over_time(up{job="conversation-service"}[1h])')
         return int(min(counts, default=0))
 
+    def counters(self) -> list[str]:
+        """Return the names of all series of the service that must not go down."""
+        matching = {"match[]": '{job="conversation-service"}'}
+        names = self.get("label/__name__/values", **matching)
+        return [name for name in names if name.endswith(("_total", "_count", "_bucket", "_sum"))]
+
+    def resets(self, counter: str) -> float:
+        return max(self.values(f'resets({counter}{{job="conversation-service"}}[1h])'))
+
     def rules(self) -> list[dict[str, Any]]:
         return [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
 

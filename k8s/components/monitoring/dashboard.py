@@ -91,7 +91,7 @@ def _and(matchers: str) -> str:
 
 ROUTES = 'route=~"$route"'
 FAILED = 'route=~"$route",status=~"5.."'
-TIMED = 'route=~"$route",route!~"/api/v1/(changes|conversations/export)"'
+TIMED = 'route=~"$route",route!="/api/v1/changes"'
 UNDONE = 'outcome="failed"'
 RECORDED = '{namespace=~"$namespace"}'
 ERRORS_30D = f"sum(sum_over_time(namespace_service:http_request_errors:rate5m{RECORDED}[30d]))"
