@@ -11,7 +11,7 @@ DEVELOPMENT := .venv/.development
 TOOLS := .tools/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-deploy check-image sbom format messages openapi lock
+.PHONY: help run test check check-deploy check-image sbom format messages openapi dashboard lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ messages: $(DEVELOPMENT) ## collect what is to be translated, and compile the tr
 openapi: $(DEVELOPMENT) ## write docs/openapi.json
 	ENVIRONMENT=test $(BIN)/python manage.py spectacular --format openapi-json \
 		--validate --fail-on-warn --file docs/openapi.json
+
+dashboard: $(DEVELOPMENT) ## write the dashboard for Grafana
+	$(BIN)/python k8s/components/monitoring/dashboard.py > k8s/components/monitoring/dashboard.json
 
 lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
 	$(COMPILE) requirements/development.in --output-file requirements/development.txt
