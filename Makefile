@@ -8,12 +8,13 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 # Stamps: newer than the lock file whose packages .venv holds.
 LOCAL := .venv/.local
 DEVELOPMENT := .venv/.development
+TOOLS := .tools/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format messages openapi lock
+.PHONY: help run test check check-deploy format messages openapi lock
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(LOCAL) ## the whole service on this machine, with a MongoDB, a Valkey and demo data
 	@$(BIN)/python -m config.local
@@ -31,6 +32,11 @@ check: $(DEVELOPMENT) ## formatting, lint, types, layers, migrations, deployment
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.servers $(BIN)/python manage.py makemigrations --check --dry-run
 	@env $(PRODUCTION) $(BIN)/python manage.py check --deploy --fail-level WARNING
+
+check-deploy: $(DEVELOPMENT) $(TOOLS) ## scripts, images, manifests, rules and workflows, with the real tools
+	.tools/bin/shellcheck scripts/*.sh .ci/run
+	.tools/bin/shfmt --indent 4 --case-indent --diff scripts .ci/run
+	PYTHONDEVMODE=1 $(BIN)/python -m pytest -m deployment tests/deployment
 
 # Good enough to be accepted, and of use to nobody.
 PRODUCTION := ENVIRONMENT=production ALLOWED_HOSTS=localhost MONGODB_URL=mongodb://localhost \
@@ -60,6 +66,7 @@ lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
 		--constraint requirements/development.txt
 	$(COMPILE) requirements/local.in --output-file requirements/local.txt \
 		--constraint requirements/development.txt
+	$(COMPILE) requirements/deployment.in --output-file requirements/deployment.txt
 
 $(DEVELOPMENT): requirements/development.txt | $(BIN)/python
 	@echo "Installing what development needs ..."
@@ -71,6 +78,11 @@ $(LOCAL): requirements/local.txt | $(BIN)/python
 	@echo "Installing what running needs ..."
 	@$(PIP) -r requirements/local.txt
 	@touch $(LOCAL)
+
+$(TOOLS): requirements/deployment.txt scripts/install-tools.sh
+	@echo "Installing what checks deployment files ..."
+	@PYTHON=$(PYTHON) scripts/install-tools.sh .tools
+	@touch $(TOOLS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
