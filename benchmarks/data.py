@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jwt
 from pymongo import MongoClient
@@ -12,6 +13,7 @@ from pymongo import MongoClient
 from benchmarks.servers import ROOT, VAR, Bench
 
 HEAVY_USER = "demo"
+HEAVY = 100_000
 PER_USER = 50
 CALLERS = 500
 TOKEN_LIFE_S = 24 * 3600
@@ -19,13 +21,15 @@ TOKEN_LIFE_S = 24 * 3600
 
 @dataclass(frozen=True)
 class Size:
-    """So many conversations in all: 1 of 100 are the heavy user's, the others have 50 each."""
+    """So many conversations: 100,000 of them (half of few) are one user's, the others have some 50
+    each.
+    """
 
     conversations: int
 
     @property
     def heavy(self) -> int:
-        return max(1, self.conversations // 100)
+        return min(HEAVY, self.conversations // 2)
 
     @property
     def users(self) -> int:
@@ -41,12 +45,12 @@ def prepare(bench: Bench, size: Size) -> dict[str, float]:
 
     Of what former runs added, nothing stays.
     """
-    client: MongoClient[dict[str, object]] = MongoClient(bench.mongodb)
+    client: MongoClient[dict[str, Any]] = MongoClient(bench.mongodb)
     with client:
         database = client[size.database]
         if mark := database.benchmark.find_one():
             database.conversations.delete_many({"_id": {"$gt": mark["_id"]}})
-            return {}
+            return dict(mark["took"])
         client.drop_database(size.database)
         counts = [f"--conversations={size.conversations}"]
         counts += [f"--users={size.users}", f"--heavy={size.heavy}"]
@@ -56,7 +60,7 @@ def prepare(bench: Bench, size: Size) -> dict[str, float]:
             for step in (["migrate"], ["seed_demo", *counts], ["setup_indexes"])
         }
         # Its id parts what was seeded from what is created later.
-        database.benchmark.insert_one({})
+        database.benchmark.insert_one({"took": took})
         return took
 
 
@@ -74,7 +78,7 @@ def _run(bench: Bench, size: Size, *step: str) -> float:
 
 def callers(bench: Bench, size: Size) -> Path:
     """Write a line for each of some light users: a token, and the id of a conversation."""
-    client: MongoClient[dict[str, object]] = MongoClient(bench.mongodb)
+    client: MongoClient[dict[str, Any]] = MongoClient(bench.mongodb)
     lines = []
     with client:
         conversations = client[size.database].conversations

@@ -203,12 +203,12 @@ async def create(body: Create, user: User) -> Any:
 
 @app.patch("/api/v1/conversations/{id}", response_model=Conversation)
 async def patch(id: str, body: Patch, user: User) -> Any:
-    changed = body.model_dump(exclude_unset=True)
+    changed = body.model_dump(exclude_none=True)
     now = datetime.now(UTC)
     document = await app.state.conversations.find_one_and_update(
         {"_id": object_id(id), "user_id": user},
         {
-            "$set": changed | {"metadata.updated_at": now, "changed_at": now},
+            "$set": changed | keys(changed) | {"metadata.updated_at": now, "changed_at": now},
             "$inc": {"version": 1},
         },
         projection=SHOWN,
@@ -219,11 +219,21 @@ async def patch(id: str, body: Patch, user: User) -> Any:
     return shown(document)
 
 
+def keys(named: dict[str, Any]) -> dict[str, Any]:
+    """Return what our indexes hold of a title and of tags."""
+    found: dict[str, Any] = {}
+    if "title" in named:
+        found["title_key"] = named["title"].lower()
+    if "tags" in named:
+        found["tag_keys"] = [tag.lower() for tag in named["tags"]]
+        found["tag_line"] = "\n".join(sorted(found["tag_keys"]))
+    return found
+
+
 def new(user: str, body: Create) -> dict[str, Any]:
     """Return a document that our validator accepts and our indexes hold."""
     now = datetime.now(UTC)
     title = body.title or body.character_id
-    keys = [tag.lower() for tag in body.tags]
     return {
         "_id": ObjectId(),
         "user_id": user,
@@ -237,10 +247,8 @@ def new(user: str, body: Create) -> dict[str, Any]:
         "pinned_at": None,
         "settings": body.settings.model_dump(),
         "tags": body.tags,
-        "title_key": title.lower(),
-        "tag_keys": keys,
-        "tag_line": "\n".join(sorted(keys)),
-        "search": [{"words": text.split()} for text in [title.lower(), *keys]],
+        **keys({"title": title, "tags": body.tags}),
+        "search": [{"words": text.lower().split()} for text in [title, *body.tags]],
         "custom": body.custom,
         "metadata": {
             "message_count": 0,
