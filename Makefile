@@ -9,9 +9,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCAL := .venv/.local
 DEVELOPMENT := .venv/.development
 TOOLS := .tools/.installed
+BENCH := .tools/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-deploy format messages openapi lock
+.PHONY: help run test check check-deploy bench format messages openapi lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,14 @@ check-deploy: $(DEVELOPMENT) $(TOOLS) ## scripts, images, manifests, rules and w
 	.tools/bin/shellcheck scripts/*.sh .ci/run
 	.tools/bin/shfmt --indent 4 --case-indent --diff scripts .ci/run
 	PYTHONDEVMODE=1 $(BIN)/python -m pytest -m deployment tests/deployment
+
+bench: $(BENCH)/.installed ## what a request costs, against FastAPI and bare WSGI, among SIZE conversations
+	@$(BENCH)/bin/python -m benchmarks --size $(SIZE) --rounds $(ROUNDS) --seconds $(SECONDS) \
+		$(if $(RECORD),--record)
+
+SIZE := 1000000
+ROUNDS := 3
+SECONDS := 3
 
 # Good enough to be accepted, and of use to nobody.
 PRODUCTION := ENVIRONMENT=production ALLOWED_HOSTS=localhost MONGODB_URL=mongodb://localhost \
@@ -67,6 +76,8 @@ lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
 	$(COMPILE) requirements/local.in --output-file requirements/local.txt \
 		--constraint requirements/development.txt
 	$(COMPILE) requirements/deployment.in --output-file requirements/deployment.txt
+	$(COMPILE) requirements/benchmark.in --output-file requirements/benchmark.txt \
+		--constraint requirements/development.txt
 
 $(DEVELOPMENT): requirements/development.txt | $(BIN)/python
 	@echo "Installing what development needs ..."
@@ -83,6 +94,12 @@ $(TOOLS): requirements/deployment.txt scripts/install-tools.sh
 	@echo "Installing what checks deployment files ..."
 	@PYTHON=$(PYTHON) scripts/install-tools.sh .tools
 	@touch $(TOOLS)
+
+$(BENCH)/.installed: requirements/benchmark.txt
+	@echo "Installing what the benchmark needs ..."
+	@$(PYTHON) -m venv $(BENCH)
+	@$(subst $(BIN),$(BENCH)/bin,$(PIP)) -r requirements/benchmark.txt
+	@touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -56,7 +56,7 @@ curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations \\
 
 # For gunicorn and for Django, where the environment does not say otherwise. With secrets that
 # everybody knows, this machine is far enough.
-DEFAULTS = {"HOST": "127.0.0.1", "ACCESS_LOG": "true", "DJANGO_SETTINGS_MODULE": settings_module()}
+DEFAULTS = {"HOST": "127.0.0.1", "DJANGO_SETTINGS_MODULE": settings_module()}
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from conversation_service import clock
 from conversation_service.clients import auth
 from conversation_service.errors import ServiceError, TokenExpired, TokenInvalid, TokenMissing
 from conversation_service.jwks import KeySet
+from conversation_service.observability import context, metrics
 
 ALGORITHMS = {"HS256", "HS384", "HS512", "RS256", "ES256"}
 MAX_TOKEN_BYTES = 8 * 1024
@@ -70,6 +71,7 @@ class UserAuthentication(BaseAuthentication):
             token, user_id=user_id, expires_at=float(claims["exp"])
         ):
             raise _refused(TokenInvalid)
+        context.user_id.set(user_id)
         return Caller(user_id, expires_at=float(claims["exp"])), token
 
 
@@ -144,6 +146,7 @@ class _PublicKeyBackend(TokenBackend):
 def _bearer_token(request: Request) -> str:
     scheme, _, token = get_authorization_header(request).partition(b" ")
     if scheme.lower() != b"bearer" or not token.strip():
+        metrics.AUTHENTICATION_FAILURES.labels(TokenMissing.code).inc()
         raise TokenMissing(headers={"WWW-Authenticate": _CHALLENGE})
     token = token.strip()
     if len(token) > MAX_TOKEN_BYTES or not _COMPACT.fullmatch(token):
@@ -171,4 +174,5 @@ def _caller_id(claim: Any) -> str:
 
 
 def _refused(failure: type[ServiceError]) -> ServiceError:
+    metrics.AUTHENTICATION_FAILURES.labels(failure.code).inc()
     return failure(headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'})
