@@ -69,7 +69,7 @@ class Bench:
                 *(sys.executable, "manage.py", "run_neighbours"),
                 f"--ports={','.join(map(str, ports))}",
             ],
-            output=VAR / "neighbours.log",
+            output=_log("neighbours"),
             folder=ROOT,
             environment=os.environ
             | {"ENVIRONMENT": "development", "JWT_SECRET_KEY": self.jwt_secret},
@@ -135,7 +135,7 @@ class Bench:
         checkout: Path,
         environment: Mapping[str, str],
     ) -> Server:
-        log = VAR / f"{name}-{port}.log"
+        log = _log(f"{name}-{port}")
         server = process.start(command, output=log, folder=checkout, environment=environment)
         self.started.callback(process.stop, server, timeout_s=STOP_S)
         url = f"http://127.0.0.1:{port}"
@@ -150,6 +150,11 @@ class Bench:
 GUNICORN = (sys.executable, "-m", "gunicorn")
 
 
+def _log(name: str) -> Path:
+    VAR.mkdir(parents=True, exist_ok=True)
+    return VAR / f"{name}.log"
+
+
 def _is_live(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health/live", timeout=5):  # noqa: S310
@@ -161,6 +166,5 @@ def _is_live(url: str) -> bool:
 @contextmanager
 def bench(data: Path) -> Iterator[Bench]:
     """Start what the servers share, and stop it all at the end, last started first."""
-    VAR.mkdir(parents=True, exist_ok=True)
     with ExitStack() as started:
         yield Bench.start(started, data)
