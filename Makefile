@@ -9,9 +9,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCAL := .venv/.local
 DEVELOPMENT := .venv/.development
 TOOLS := .tools/.installed
+BENCH := .tools/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-deploy check-image sbom format messages openapi dashboard lock
+.PHONY: help run test check check-deploy check-image sbom bench format messages openapi dashboard lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +52,14 @@ sbom: $(TOOLS) ## write var/sbom.json, the packages in the image (CycloneDX)
 	@.tools/bin/cyclonedx-py requirements --output-reproducible \
 		--outfile=var/sbom.json requirements/production.txt
 
+bench: $(BENCH)/.installed ## what a request costs, against FastAPI and bare WSGI, among SIZE conversations
+	@$(BENCH)/bin/python -m benchmarks --size $(SIZE) --rounds $(ROUNDS) --seconds $(SECONDS) \
+		$(if $(RECORD),--record)
+
+SIZE := 1000000
+ROUNDS := 3
+SECONDS := 3
+
 # Good enough to be accepted, and of use to nobody.
 PRODUCTION := ENVIRONMENT=production ALLOWED_HOSTS=localhost MONGODB_URL=mongodb://localhost \
 	SECRET_KEY=$(shell head -c 48 /dev/urandom | base64) \
@@ -84,6 +93,8 @@ lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
 	$(COMPILE) requirements/local.in --output-file requirements/local.txt \
 		--constraint requirements/development.txt
 	$(COMPILE) requirements/deployment.in --output-file requirements/deployment.txt
+	$(COMPILE) requirements/benchmark.in --output-file requirements/benchmark.txt \
+		--constraint requirements/development.txt
 
 $(DEVELOPMENT): requirements/development.txt | $(BIN)/python
 	@echo "Installing what development needs ..."
@@ -100,6 +111,12 @@ $(TOOLS): requirements/deployment.txt scripts/install-tools.sh
 	@echo "Installing what checks deployment files ..."
 	@PYTHON=$(PYTHON) scripts/install-tools.sh .tools
 	@touch $(TOOLS)
+
+$(BENCH)/.installed: requirements/benchmark.txt
+	@echo "Installing what the benchmark needs ..."
+	@$(PYTHON) -m venv $(BENCH)
+	@$(subst $(BIN),$(BENCH)/bin,$(PIP)) -r requirements/benchmark.txt
+	@touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

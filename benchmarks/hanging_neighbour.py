@@ -34,7 +34,7 @@ PATH = "/api/v1/conversations"
 def main() -> None:
     with ExitStack() as started:
         folder = Path(started.enter_context(tempfile.TemporaryDirectory()))
-        os.environ |= {  # noqa: TID251
+        os.environ |= {
             "ENVIRONMENT": "development",
             "DEBUG": "false",
             "DJANGO_SETTINGS_MODULE": "config.settings.development",
@@ -58,7 +58,7 @@ def measure(started: ExitStack) -> None:
     from conversation_service.stand_ins.characters import characters  # noqa: PLC0415
 
     token = prepare()
-    port = int(os.environ["CHARACTERS_SERVICE_URL"].rpartition(":")[2])  # noqa: TID251
+    port = int(os.environ["CHARACTERS_SERVICE_URL"].rpartition(":")[2])
     stand_in = started.enter_context(characters(port))
     web = process.start(
         [
@@ -67,7 +67,7 @@ def measure(started: ExitStack) -> None:
         ]
     )
     started.callback(process.stop, web, timeout_s=30)
-    url = f"http://127.0.0.1:{os.environ['PORT']}{PATH}"  # noqa: TID251
+    url = f"http://127.0.0.1:{os.environ['PORT']}{PATH}"
     wait_for(url, web)
 
     quiet, hanging = [], []

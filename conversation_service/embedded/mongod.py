@@ -21,6 +21,7 @@ REPLICA_SET = "rs0"
 ALREADY_INITIALIZED = 23
 START_S = 30.0
 STOP_S = 15.0
+CACHE_GB = 0.25  # the least that MongoDB takes
 
 WAYS_OUT = (
     "Either set MONGODB_URL to a MongoDB 6.0 or later that runs as a replica set, "
@@ -30,7 +31,9 @@ MISSING_LIBRARY = re.compile(r"(?:loading shared libraries|Library not loaded): 
 
 
 @contextmanager
-def mongod(data: Path, *, port: int = 0, binary: str = "") -> Iterator[str]:
+def mongod(
+    data: Path, *, port: int = 0, binary: str = "", cache_gb: float = CACHE_GB
+) -> Iterator[str]:
     """Run MongoDB on 127.0.0.1 over a data directory and give its URL; port 0 means any.
 
     The caller makes sure that nobody else runs one on the same directory. A former server that is
@@ -42,7 +45,7 @@ def mongod(data: Path, *, port: int = 0, binary: str = "") -> Iterator[str]:
     process.wait_for_former(data / "mongod.lock", mark=f"--dbpath={data}", timeout_s=STOP_S)
     port = port or process.free_port()
     log = data.with_name(f"{data.name}.log")
-    server = process.start([executable, *_options(data, port)], output=log)
+    server = process.start([executable, *_options(data, port, cache_gb)], output=log)
     try:
         _wait_for_primary(server, port, log)
         yield f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
@@ -67,7 +70,7 @@ def find() -> str:
     )
 
 
-def _options(data: Path, port: int) -> list[str]:
+def _options(data: Path, port: int, cache_gb: float) -> list[str]:
     return [
         f"--dbpath={data}",
         f"--port={port}",
@@ -75,7 +78,7 @@ def _options(data: Path, port: int) -> list[str]:
         "--nounixsocket",
         f"--replSet={REPLICA_SET}",
         "--oplogSize=64",
-        "--wiredTigerCacheSizeGB=0.25",
+        f"--wiredTigerCacheSizeGB={cache_gb}",
         # 17 MB of journal instead of 300 MB.
         "--wiredTigerEngineConfigString=log=(prealloc=false,file_max=16MB)",
         "--setParameter=diagnosticDataCollectionEnabled=false",

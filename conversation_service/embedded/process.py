@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -26,7 +28,13 @@ class CannotStart(Exception):
     """A server did not start. The message says in one paragraph why, and what to do."""
 
 
-def start(command: list[str], *, output: Path | None = None) -> subprocess.Popen[bytes]:
+def start(
+    command: list[str],
+    *,
+    output: Path | None = None,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start a server in a session of its own, so that Ctrl-C reaches only whoever stops it.
 
     On Linux it also gets SIGTERM when this process dies, however it dies. The kernel looks at the
@@ -35,15 +43,15 @@ def start(command: list[str], *, output: Path | None = None) -> subprocess.Popen
     if sys.platform == "linux":
         shim = [sys.executable, "-I", "-S", "-c", MORTAL, str(os.getpid())]
         command = [*shim, *command]
-    if output is None:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
-    with output.open("wb") as stream:
+    with output.open("wb") if output else nullcontext() as stream:
         return subprocess.Popen(  # noqa: S603
             command,
             stdin=subprocess.DEVNULL,
             stdout=stream,
-            stderr=subprocess.STDOUT,
+            stderr=stream and subprocess.STDOUT,
             start_new_session=True,
+            cwd=folder,
+            env=environment,
         )
 
 

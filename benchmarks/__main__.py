@@ -1,0 +1,89 @@
+"""All of it: `make bench`, or `python -m benchmarks --help`."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import answers, chart, data, endurance, growth, report, rounds
+from benchmarks.data import Size
+from benchmarks.load.wrk import OPERATIONS
+from benchmarks.servers import EVERYTHING, ROOT, VAR, Bench, bench
+from conversation_service.embedded.process import CannotStart
+
+SMALL = Size(10_000)
+
+
+def main() -> None:
+    asked = arguments()
+    try:
+        with bench(asked.data) as running:
+            results = measure(running, asked)
+    except CannotStart as error:
+        sys.exit(str(error))
+    print(f"\n{report.as_markdown(results)}")
+    VAR.joinpath("results.json").write_text(report.as_json(results))
+    chart.draw(results, VAR / "performance.svg")
+    if asked.record:
+        report.record(results)
+        chart.draw(results, ROOT / "docs" / "img" / "performance.svg")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure this service against its yardsticks.")
+    parser.add_argument("--size", type=int, default=1_000_000, help="conversations (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each load (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=3, help="of each shot (%(default)s)")
+    parser.add_argument(
+        "--requests", type=int, default=100_000, help="to watch a worker's memory (%(default)s)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=VAR, metavar="FOLDER", help="where MongoDB keeps its data"
+    )
+    parser.add_argument(
+        "--record", action="store_true", help="write docs/performance.md and its picture, too"
+    )
+    return parser.parse_args()
+
+
+def measure(running: Bench, asked: argparse.Namespace) -> report.Results:
+    size = Size(asked.size)
+    say(f"Preparing {size.conversations:,} conversations ...")
+    took = data.prepare(running, size)
+    data.prepare(running, SMALL)
+    tokens = data.callers(running, size)
+
+    say("Starting the servers, and comparing their answers ...")
+    ours, peer, floor = (
+        running.ours(size.database),
+        running.peer(size.database),
+        running.floor(size.database),
+    )
+    everything = running.ours(size.database, name="everything", switches=EVERYTHING)
+    servers = [ours, everything, peer, floor]
+    answers.compare(servers, tokens)
+
+    loads = {"rounds": asked.rounds, "seconds": asked.seconds}
+    rows = []
+    for operation in OPERATIONS:
+        say(f"Measuring {operation} ...")
+        rows += rounds.run(servers, [operation], tokens, **loads)
+    say("Measuring two workers against one ...")
+    two = running.ours(size.database, name="two", workers=2)
+    workers = endurance.workers(ours, two, tokens, rounds_=asked.rounds, seconds=asked.seconds)
+    say("Measuring what grows ...")
+    small = running.ours(SMALL.database, name="small")
+    findings = list(growth.find(running, ours, size, small, took))
+    say(f"Measuring the memory of a worker over {asked.requests:,} requests ...")
+    memory = endurance.memory(ours, tokens, requests=asked.requests)
+    return report.Results(
+        size.conversations, asked.rounds, asked.seconds, rows, memory, workers, findings
+    )
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The conversations that the servers are asked for, and tokens of the people they belong to."""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+from pymongo import MongoClient
+
+from benchmarks.servers import ROOT, VAR, Bench
+
+HEAVY_USER = "demo"
+HEAVY = 100_000
+PER_USER = 50
+CALLERS = 500
+TOKEN_LIFE_S = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Size:
+    """So many conversations: 100,000 of them (half of few) are one user's, the others have some 50
+    each.
+    """
+
+    conversations: int
+
+    @property
+    def heavy(self) -> int:
+        return min(HEAVY, self.conversations // 2)
+
+    @property
+    def users(self) -> int:
+        return max(1, (self.conversations - self.heavy) // PER_USER)
+
+    @property
+    def database(self) -> str:
+        return f"bench_{self.conversations}"
+
+
+def prepare(bench: Bench, size: Size) -> dict[str, float]:
+    """Fill a database unless it is there; return how many seconds each step took.
+
+    Of what former runs added, nothing stays.
+    """
+    client: MongoClient[dict[str, Any]] = MongoClient(bench.mongodb)
+    with client:
+        database = client[size.database]
+        if mark := database.benchmark.find_one():
+            database.conversations.delete_many({"_id": {"$gt": mark["_id"]}})
+            return dict(mark["took"])
+        client.drop_database(size.database)
+        counts = [f"--conversations={size.conversations}"]
+        counts += [f"--users={size.users}", f"--heavy={size.heavy}"]
+        # Indexes last: to build them over what is there is what a new one will cost one day.
+        took = {
+            step[0]: _run(bench, size, *step)
+            for step in (["migrate"], ["seed_demo", *counts], ["setup_indexes"])
+        }
+        # Its id parts what was seeded from what is created later.
+        database.benchmark.insert_one({"took": took})
+        return took
+
+
+def _run(bench: Bench, size: Size, *step: str) -> float:
+    began = time.monotonic()
+    subprocess.run(  # noqa: S603
+        [sys.executable, "manage.py", *step, "--verbosity=0"],
+        cwd=ROOT,
+        env=bench.environment(size.database),
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.monotonic() - began
+
+
+def callers(bench: Bench, size: Size) -> Path:
+    """Write a line for each of some light users: a token, and the id of a conversation."""
+    client: MongoClient[dict[str, Any]] = MongoClient(bench.mongodb)
+    lines = []
+    with client:
+        conversations = client[size.database].conversations
+        for number in range(min(CALLERS, size.users)):
+            user = f"user-{number}"
+            wanted = {"user_id": user, "status": "active"}
+            if found := conversations.find_one(wanted, ["_id"], sort=[("_id", 1)]):
+                lines.append(f"{token(bench, user)} {found['_id']}\n")
+    path = VAR / f"tokens-{size.conversations}.txt"
+    path.write_text("".join(lines))
+    return path
+
+
+def token(bench: Bench, user_id: str) -> str:
+    now = int(time.time())
+    claims = {"sub": user_id, "user_id": user_id, "token_type": "access"}
+    return jwt.encode(claims | {"iat": now, "exp": now + TOKEN_LIFE_S}, bench.jwt_secret, "HS256")
