@@ -13,6 +13,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
+RELEASE = "0.1.0"
+
 ENVIRONMENTS = ("development", "test", "staging", "production")
 
 # Published in .env.example and the guide: good enough for one machine, refused in production.
@@ -29,7 +31,7 @@ env = environ.FileAwareEnv(
     ENVIRONMENT=(str, "development"),
     HOST=(str, "0.0.0.0"),  # noqa: S104
     PORT=(int, 8003),
-    LOG_LEVEL=(str, "INFO"),
+    REVISION=(str, ""),
     DEBUG=(bool, False),
     RELOAD=(bool, False),
     WEB_CONCURRENCY=(int, 2),
@@ -38,7 +40,12 @@ env = environ.FileAwareEnv(
     CLIENT_HEAD_TIMEOUT_S=(float, 10.0),
     CLIENT_BODY_TIMEOUT_S=(float, 20.0),
     WORKER_TMP_DIR=(str, "/dev/shm" if sys.platform == "linux" else ""),  # noqa: S108
-    ACCESS_LOG=(bool, False),
+    # What it tells of itself
+    LOG_LEVEL=(str, "INFO"),
+    LOG_FORMAT=(str, ""),
+    ACCESS_LOG=(bool, True),
+    PROMETHEUS_MULTIPROC_DIR=(str, ""),
+    OTEL_EXPORTER_OTLP_ENDPOINT=(str, ""),
     # `make run` and the tests: where they keep things, and the MongoDB they bring along
     VAR_DIR=(str, str(BASE_DIR / "var")),
     MONGOD_BIN=(str, ""),

@@ -1,10 +1,15 @@
 # ruff: noqa: N999, PLC0415
 """How gunicorn serves the API: `gunicorn -c config/gunicorn.conf.py config.wsgi`."""
 
+import os
+import shutil
+import tempfile
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from config.env import env
+from config.env import RELEASE, env
+from config.logs import LOGGING
 from config.worker import PatientWorker
 
 bind = f"{env('HOST')}:{env('PORT')}"
@@ -32,12 +37,35 @@ control_socket_disable = True
 reload = env("RELOAD")
 reload_engine = "poll"  # inotify would block the loop of the worker
 
-errorlog = "-"
-accesslog = "-" if env("ACCESS_LOG") else None
-access_log_format = '%(h)s "%(r)s" %(s)s %(b)s bytes %(M)s ms'
-loglevel = env("LOG_LEVEL").lower()
+logconfig_dict = LOGGING  # requests are logged by the application, which knows more of them
 
 WARM_UP_S = 2.0
+
+
+def on_starting(arbiter: Any) -> None:
+    """Make the folder in which workers share their metrics, empty: numbers begin at 0 with us.
+
+    prometheus_client reads its name from the environment, when a worker first imports it.
+    """
+    folder = env("PROMETHEUS_MULTIPROC_DIR")
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(folder).mkdir(parents=True)
+    else:
+        folder = tempfile.mkdtemp(prefix="metrics-", dir=worker_tmp_dir)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    arbiter.metrics_folder = folder
+
+
+def on_exit(arbiter: Any) -> None:
+    shutil.rmtree(arbiter.metrics_folder, ignore_errors=True)
+
+
+def child_exit(arbiter: Any, worker: Any) -> None:
+    """Forget a dead worker's gauges; its counters stay, or sums would go down."""
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def post_worker_init(worker: Any) -> None:
@@ -48,8 +76,10 @@ def post_worker_init(worker: Any) -> None:
     from pymongo.errors import PyMongoError
 
     from conversation_service.mongodb.connection import database
+    from conversation_service.observability.metrics import BUILD_INFO
 
     import_module(settings.ROOT_URLCONF)
+    BUILD_INFO.labels(RELEASE, env("REVISION")).set(1)
     try:
         with pymongo.timeout(WARM_UP_S):
             database().command("ping")

@@ -10,7 +10,7 @@ from config.connection import TooSlow
 from conversation_service import errors
 from conversation_service.errors import ServiceError
 from conversation_service.exception_handler import failure_response
-from conversation_service.observability.logs import request_id
+from conversation_service.observability.context import request_id
 
 # The first that fits; whatever does not is a bug of ours.
 FAILURES: list[tuple[type[BaseException], type[ServiceError]]] = [

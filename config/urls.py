@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 from django.urls import include, path, re_path
+from django_prometheus.exports import ExportToDjangoView
 
 from conversation_service import health, openapi
 from conversation_service.exception_handler import not_found
@@ -15,6 +16,7 @@ urlpatterns = [
     re_path("^health/?$", health.report),
     re_path("^health/live/?$", health.live),
     re_path("^health/ready/?$", health.ready),
+    path("metrics", health.safe_only(ExportToDjangoView)),
     path("api/schema", health.safe_only(openapi.schema)),
     path("api/docs", openapi.SwaggerView.as_view(url="/api/schema")),
     path("api/redoc", openapi.RedocView.as_view(url="/api/schema")),

@@ -7,6 +7,7 @@ from functools import lru_cache
 from math import inf
 from threading import Lock
 from typing import Any, cast
+from uuid import uuid4
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -21,6 +22,7 @@ from conversation_service import clock
 from conversation_service.clients import auth
 from conversation_service.errors import ServiceError, TokenExpired, TokenInvalid, TokenMissing
 from conversation_service.jwks import KeySet
+from conversation_service.observability import context, metrics
 
 ALGORITHMS = {"HS256", "HS384", "HS512", "RS256", "ES256"}
 MAX_TOKEN_BYTES = 8 * 1024
@@ -70,6 +72,7 @@ class UserAuthentication(BaseAuthentication):
             token, user_id=user_id, expires_at=float(claims["exp"])
         ):
             raise _refused(TokenInvalid)
+        context.user_id.set(user_id)
         return Caller(user_id, expires_at=float(claims["exp"])), token
 
 
@@ -85,17 +88,29 @@ class ServiceAuthentication(BaseAuthentication):
         return Caller(_caller_id(claims.get("sub")), SERVICE, frozenset(scope.split())), token
 
 
-def service_token(name: str, *scopes: str) -> str:
+def user_token(user_id: str, *, life: timedelta) -> str:
+    """Return a token by which its bearer speaks for this user. Raises what service_token does."""
+    return _signed(user_id, {"token_type": USER, settings.JWT_USER_ID_CLAIM: user_id}, life)
+
+
+def service_token(name: str, *scopes: str, life: timedelta = SERVICE_TOKEN_LIFE) -> str:
     """Return a token that proves for SERVICE_TOKEN_LIFE that the caller is this service.
 
     Signed with JWT_SECRET_KEY: where JWT_ALGORITHM leaves us only public keys, it raises
     ImproperlyConfigured.
     """
+    return _signed(name, {"token_type": SERVICE, "scope": " ".join(scopes)}, life)
+
+
+def _signed(subject: str, claims: dict[str, str], life: timedelta) -> str:
     if not settings.JWT_ALGORITHM.startswith("HS"):
-        raise ImproperlyConfigured(f"With {settings.JWT_ALGORITHM} only the issuer can sign.")
+        raise ImproperlyConfigured(
+            f"Only the issuer holds the private key for {settings.JWT_ALGORITHM};"
+            " a shared secret (HS256, HS384, HS512) is needed to sign here."
+        )
     now = clock.now()
-    claims = {"sub": name, "token_type": SERVICE, "scope": " ".join(scopes), "iat": now}
-    return token_backend().encode(claims | {"exp": now + SERVICE_TOKEN_LIFE})
+    stamps = {"sub": subject, "iat": now, "exp": now + life, "jti": uuid4().hex}
+    return token_backend().encode(stamps | claims)
 
 
 def token_backend() -> TokenBackend:
@@ -144,6 +159,7 @@ class _PublicKeyBackend(TokenBackend):
 def _bearer_token(request: Request) -> str:
     scheme, _, token = get_authorization_header(request).partition(b" ")
     if scheme.lower() != b"bearer" or not token.strip():
+        metrics.AUTHENTICATION_FAILURES.labels(TokenMissing.code).inc()
         raise TokenMissing(headers={"WWW-Authenticate": _CHALLENGE})
     token = token.strip()
     if len(token) > MAX_TOKEN_BYTES or not _COMPACT.fullmatch(token):
@@ -171,4 +187,5 @@ def _caller_id(claim: Any) -> str:
 
 
 def _refused(failure: type[ServiceError]) -> ServiceError:
+    metrics.AUTHENTICATION_FAILURES.labels(failure.code).inc()
     return failure(headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'})

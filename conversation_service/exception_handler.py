@@ -23,7 +23,7 @@ from rest_framework.response import Response
 
 from conversation_service import errors, rendering
 from conversation_service.errors import ServiceError
-from conversation_service.observability.logs import request_id
+from conversation_service.observability.context import request_id
 
 logger = logging.getLogger(__name__)
 

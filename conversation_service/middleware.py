@@ -18,7 +18,7 @@ from conversation_service.clients import http
 from conversation_service.errors import LengthRequired
 from conversation_service.exception_handler import failure_response
 from conversation_service.observability import tracing
-from conversation_service.observability.logs import request_id
+from conversation_service.observability.context import request_id, traceparent, user_id
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -41,7 +41,8 @@ class RequestId:
         sent = request.META.get("HTTP_X_REQUEST_ID", "")
         chosen = sent if _ACCEPTED_REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
         request_id.set(chosen)
-        tracing.traceparent.set(tracing.accepted(request.META.get("HTTP_TRACEPARENT", "")))
+        user_id.set("")
+        traceparent.set(tracing.accepted(request.META.get("HTTP_TRACEPARENT", "")))
         with http.budget():
             response = self.get_response(request)
         response.headers["X-Request-ID"] = chosen

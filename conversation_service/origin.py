@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rest_framework.request import Request
 
-from conversation_service.observability.logs import request_id
+from conversation_service.observability.context import request_id
 
 _CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 

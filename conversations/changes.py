@@ -43,7 +43,8 @@ class Change:
     """What to set, in which states it may be done, and what must hold for the result.
 
     `visible` paths count: if none of them would differ, nothing is written. `derived` ones
-    follow from them. `limits` maps a path to (how many it would hold, how many it may).
+    follow from them. `limits` maps a path to (how many it would hold, how many it may). `event` is
+    what Prometheus is told, if anything.
     """
 
     visible: Mapping[str, Expression]
@@ -51,6 +52,7 @@ class Change:
     states: Sequence[str] = EDITABLE
     limits: Mapping[str, tuple[Expression, int]] = field(default_factory=dict)
     stopped_by_hold: bool = False
+    event: str | None = None
 
     def differs(self) -> Expression:
         return {"$or": [{"$ne": [f"${path}", value]} for path, value in self.visible.items()]}
@@ -178,7 +180,9 @@ def _in_trash(then: Expression, otherwise: Expression) -> Expression:
 _LEFT = {"only": None}
 
 ARCHIVE = Change(
-    {"status": literal("archived"), "archived_at": _once("archived_at")}, derived=_LEFT
+    {"status": literal("archived"), "archived_at": _once("archived_at")},
+    derived=_LEFT,
+    event="archived",
 )
 
 # From the trash back to where it was; from the archive to the active ones.
@@ -191,6 +195,7 @@ RESTORE = Change(
     },
     derived={"previous_status": None},
     states=ANY_STATE,
+    event="restored",
 )
 PIN = Change({"pinned_at": _once("pinned_at")})
 UNPIN = Change({"pinned_at": None})
@@ -206,11 +211,14 @@ def trash() -> Change:
         },
         derived={"previous_status": _in_trash("$previous_status", "$status"), **_LEFT},
         states=ANY_STATE,
+        event="trashed",
     )
 
 
 # What it leaves is tombstone(), no change of this or that field.
-PURGE = Change({"status": literal("purged")}, states=("deleted",), stopped_by_hold=True)
+PURGE = Change(
+    {"status": literal("purged")}, states=("deleted",), stopped_by_hold=True, event="purged"
+)
 NOT_HELD = {"hold": None}  # matches a document from before holds too
 
 
@@ -273,6 +281,7 @@ def edit(values: Mapping[str, Any]) -> Change:
     derived: dict[str, Expression] = {}
     sizes: dict[str, tuple[Expression, int]] = {}
     words_of_tags: Expression = None
+    event: str | None = None
 
     if "title" in values:
         visible |= {"title": literal(values["title"]), "title_source": literal("user")}
@@ -298,9 +307,10 @@ def edit(values: Mapping[str, Any]) -> Change:
     if "status" in values:
         visible |= _EDITED_STATUS[values["status"]]
         derived |= _LEFT if values["status"] == "archived" else {}
+        event = ARCHIVE.event if values["status"] == "archived" else RESTORE.event
     if "title" in values or words_of_tags:
         derived["search"] = _search(title=values.get("title"), tags=words_of_tags)
-    return Change(visible, derived, limits=sizes)
+    return Change(visible, derived, limits=sizes, event=event)
 
 
 def revert(then: Mapping[str, Any], names: Iterable[str]) -> Change:

@@ -22,7 +22,7 @@ from conversation_service.idempotency import LIFETIME, IdempotencyInProgress, Id
 from conversation_service.mongodb.connection import Document, collection
 from conversation_service.origin import Origin
 from conversation_service.preconditions import ANY_VERSION, Versions
-from conversations import changes, documents, history
+from conversations import changes, documents, history, metrics
 from conversations.changes import Activity, Change, Pipeline
 from conversations.documents import PUBLIC, resource
 from conversations.exceptions import (
@@ -80,20 +80,23 @@ def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
     IdempotencyKeyReused or IdempotencyInProgress.
     """
     if key is None:
-        conversations().insert_one(document)
-        return Answer(document)
+        return _inserted(document)
     document["keys"] = [documents.remembered(key, document)]
     for _attempt in range(ATTEMPTS):
         try:
-            conversations().insert_one(document)
+            return _inserted(document)
         except DuplicateKeyError as error:
-            if _violates(error, "idempotency_keys"):
-                if answer := remembered(document["user_id"], key, document["changed_at"]):
-                    return answer
-                continue
-            raise
-        return Answer(document)
+            if not _violates(error, "idempotency_keys"):
+                raise
+        if answer := remembered(document["user_id"], key, document["changed_at"]):
+            return answer
     raise IdempotencyInProgress
+
+
+def _inserted(document: Document) -> Answer:
+    conversations().insert_one(document)
+    metrics.EVENTS.labels("created").inc()
+    return Answer(document)
 
 
 def latest_with(user_id: str, character_id: str) -> Document | None:
@@ -247,14 +250,16 @@ def owners_of(ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
 
 def insert_all(rows: Sequence[Document]) -> dict[int, int]:
     """Insert what can be inserted; return where the rest stands, with MongoDB's error code."""
+    failed: dict[int, int] = {}
     try:
         conversations().insert_many(rows, ordered=False)
     except BulkWriteError as error:
         # The error repeats the documents, which must not reach a log.
         if error.details["writeConcernErrors"]:
             raise DatabaseUnavailable from None
-        return {failed["index"]: failed["code"] for failed in error.details["writeErrors"]}
-    return {}
+        failed = {one["index"]: one["code"] for one in error.details["writeErrors"]}
+    metrics.EVENTS.labels("created").inc(len(rows) - len(failed))
+    return failed
 
 
 def change(  # noqa: PLR0913
@@ -288,6 +293,8 @@ def change(  # noqa: PLR0913
             hint=_ID_INDEX,
         )
         if changed is not None:
+            if wanted.event:
+                metrics.EVENTS.labels(wanted.event).inc()
             return Answer(changed)
         if answer := _diagnose(own, wanted, versions, key):
             return answer
@@ -325,13 +332,17 @@ def change_all(
             raise DatabaseUnavailable from None
 
 
-def change_all_with(character_id: str, wanted: Change, *, origin: Origin) -> int:
+def change_all_with(
+    character_id: str, wanted: Change, *, origin: Origin, dry_run: bool = False
+) -> int:
     """Apply a change, after which they are so no more, to a character's unverified ones.
 
-    Returns how many. In batches: all that one statement changes bears the time of its start, and
-    the change feed waits a minute for late ones only.
+    Returns how many; with `dry_run` nothing is changed. In batches: all that one statement
+    changes bears the time of its start, and the change feed waits a minute for late ones only.
     """
     unverified = {"character_id": character_id, "character_status": "unverified", **_NOT_PURGED}
+    if dry_run:
+        return conversations().count_documents(unverified)
     changed = 0
     while rows := conversations().find(unverified, ["_id"]).limit(_BATCH).to_list():
         batch = {"_id": {"$in": [row["_id"] for row in rows]}, **unverified}
@@ -359,6 +370,7 @@ def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) 
             hint=_ID_INDEX,
         )
         if purged.matched_count:
+            metrics.EVENTS.labels("purged").inc()
             return
         _diagnose(own, changes.PURGE, versions)
     raise ConversationStateConflict

@@ -2,13 +2,14 @@
 
 from django.utils.translation import gettext_lazy as _
 
-from config.env import BASE_DIR, env, one_of
+from config import logs
+from config.env import BASE_DIR, RELEASE, env, one_of
 
 OPENAPI_DOCUMENT = BASE_DIR / "docs" / "openapi.json"
 
 SERVICE_NAME = env("SERVICE_NAME")
 ENVIRONMENT = env("ENVIRONMENT")
-VERSION = "0.1.0"
+VERSION = RELEASE
 
 SECRET_KEY = env("SECRET_KEY")
 SECRET_KEY_FALLBACKS = env("SECRET_KEY_FALLBACKS")
@@ -34,6 +35,8 @@ INSTALLED_APPS = [
 # Those named Console… do nothing outside of /admin/.
 MIDDLEWARE = [
     "conversation_service.middleware.RequestId",
+    "conversation_service.observability.tracing.TraceRequests",
+    "conversation_service.observability.requests.ObserveRequests",
     "conversation_service.middleware.ApiPaths",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -145,6 +148,9 @@ TRASH_DAYS = env("TRASH_DAYS")
 TOMBSTONE_DAYS = env("TOMBSTONE_DAYS")
 RETENTION_ARCHIVE_IDLE_DAYS = env("RETENTION_ARCHIVE_IDLE_DAYS")
 
+ACCESS_LOG = env("ACCESS_LOG")
+OTEL_EXPORTER_OTLP_ENDPOINT = env("OTEL_EXPORTER_OTLP_ENDPOINT")
+
 CHANGES_WAITING = env("CHANGES_WAITING")
 CHANGES_WAITING_PER_USER = env("CHANGES_WAITING_PER_USER")
 CHANGES_LOOK_S = env("CHANGES_LOOK_S")
@@ -200,26 +206,4 @@ USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "var" / "static"
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": "conversation_service.observability.logs.AddRequestId"}},
-    "formatters": {
-        "line": {
-            "()": "conversation_service.observability.logs.WithoutDocuments",
-            "format": "{asctime} {levelname} {name} [{request_id}] {message}",
-            "style": "{",
-        },
-    },
-    "handlers": {
-        "stdout": {
-            "class": "logging.StreamHandler",
-            "stream": "ext://sys.stdout",
-            "formatter": "line",
-            "filters": ["request_id"],
-        },
-    },
-    # It repeats every answer from 400 up, which is the caller's business.
-    "loggers": {"django.request": {"level": "ERROR"}},
-    "root": {"handlers": ["stdout"], "level": env("LOG_LEVEL")},
-}
+LOGGING = logs.LOGGING

@@ -9,6 +9,7 @@ SECRET_KEY_FALLBACKS = []
 JWT_ALGORITHM = "HS256"
 JWT_JWKS_URL = JWT_ISSUER = JWT_AUDIENCE = ""
 DEBUG = False
+ACCESS_LOG = env("ACCESS_LOG", default=False)
 RATE_LIMIT_ENABLED = False  # a test may call as fast as it can
 ALLOWED_HOSTS = ["testserver"]
 

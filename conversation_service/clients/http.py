@@ -33,12 +33,11 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from conversation_service.clients.breaker import Breaker
-from conversation_service.observability.logs import request_id
+from conversation_service.observability.context import request_id, traceparent
 from conversation_service.observability.metrics import (
     UPSTREAM_REQUEST_DURATION,
     UPSTREAM_REQUESTS,
 )
-from conversation_service.observability.tracing import traceparent
 
 logger = logging.getLogger(__name__)
 

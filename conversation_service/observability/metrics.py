@@ -2,6 +2,55 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+HTTP_REQUESTS = Counter(
+    "http_requests",
+    "Requests answered, by method, template of the address, and status; without health checks",
+    ["method", "route", "status"],
+)
+HTTP_REQUEST_DURATION = Histogram(
+    "http_request_duration_seconds",
+    "How long answers took, to the end of their head",
+    ["method", "route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+HTTP_REQUESTS_IN_PROGRESS = Gauge(
+    "http_requests_in_progress", "Requests being answered", multiprocess_mode="livesum"
+)
+BUILD_INFO = Gauge(
+    "build_info",
+    "Which build answers; always 1",
+    ["version", "revision"],
+    multiprocess_mode="livemax",
+)
+
+MONGODB_COMMANDS = Counter(
+    "mongodb_commands", "Commands to MongoDB, by outcome: succeeded, failed", ["command", "outcome"]
+)
+MONGODB_COMMAND_DURATION = Histogram(
+    "mongodb_command_duration_seconds",
+    "How long MongoDB took for a command, the network included",
+    ["command"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+MONGODB_POOL_CONNECTIONS = Gauge(
+    "mongodb_pool_connections",
+    "Connections to MongoDB: open ones, those of them in use, and how many there may be",
+    ["state"],
+    multiprocess_mode="livesum",
+)
+MONGODB_WRITABLE = Gauge(
+    "mongodb_writable",
+    "Whether each worker knows a primary: 0 if one of them does not",
+    multiprocess_mode="livemin",
+)
+MONGODB_HEARTBEAT_FAILURES = Counter(
+    "mongodb_heartbeat_failures", "Checks of a MongoDB server that got no answer"
+)
+
+AUTHENTICATION_FAILURES = Counter(
+    "authentication_failures", "Tokens refused or missing, by the code of the failure", ["reason"]
+)
+
 # Neighbours: "auth", "characters", "message".
 UPSTREAM_REQUESTS = Counter(
     "upstream_requests",

@@ -16,7 +16,7 @@ from bson import ObjectId
 from conversation_service.errors import ServiceError
 from conversation_service.mongodb.connection import Document
 from conversation_service.origin import Origin
-from conversations import changes, store
+from conversations import changes, metrics, store
 from conversations.changes import Change, Pipeline, literal
 from conversations.exceptions import (
     ConversationNotFound,
@@ -164,6 +164,8 @@ def apply(
         found = _read(user_id, pending, action, mark)
         results |= {row["_id"]: _result(row) for row in found}
         # Somebody else's write came between the change and the reading: try again.
+        if action.change.event:
+            metrics.EVENTS.labels(action.change.event).inc(sum(map(_own, found)))
         pending = {row["_id"] for row in found if not _own(row) and row["verdict"] == "differs"}
         if only is not None or not pending:
             return results

@@ -205,3 +205,11 @@ def test_a_worker_starts_without_mongodb(tmp_path):
         assert server.get("/").content == b"quick"
 
     assert "MongoDB does not answer yet" in server.log.read_text()
+
+
+def test_the_master_imports_nothing_that_patching_would_come_too_late_for():
+    program = "import runpy, sys; runpy.run_path('config/gunicorn.conf.py'); print(*sys.modules)"
+
+    modules = subprocess.check_output([sys.executable, "-c", program], text=True).split()
+
+    assert not {"asgiref", "django.db", "pymongo", "requests", "redis"} & {*modules}

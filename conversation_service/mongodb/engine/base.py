@@ -1,11 +1,18 @@
+from typing import Any
+
 from django_mongodb_backend import base
 
 from conversation_service.mongodb.engine.introspection import DatabaseIntrospection
 from conversation_service.mongodb.engine.operations import DatabaseOperations
 from conversation_service.mongodb.engine.schema import DatabaseSchemaEditor
+from conversation_service.mongodb.monitor import LISTENERS
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     SchemaEditorClass = DatabaseSchemaEditor
     introspection_class = DatabaseIntrospection
     ops_class = DatabaseOperations
+
+    def get_connection_params(self) -> dict[str, Any]:
+        params = super().get_connection_params()  # type: ignore[no-untyped-call]
+        return {"event_listeners": LISTENERS, **params}

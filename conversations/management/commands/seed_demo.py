@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service import clock
+from conversation_service.commands import end_help
 from conversation_service.mongodb.connection import Document
 from conversations import documents, store
 
@@ -32,11 +33,19 @@ TAGS = ["casual", "role play", "learning", "café", "work", "ideas", "viajes"]
 class Command(BaseCommand):
     help = (
         "Fill the database with conversations to look at: half of them belong to the user "
-        f'"{DEMO_USER}". The same number gives the same data. Example: manage.py seed_demo '
-        "--conversations 10000"
+        f'"{DEMO_USER}". The same number gives the same data.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "the data is there",
+                1: "it could not run",
+                2: "a wrong option",
+            },
+            "manage.py seed_demo --conversations 10000",
+        )
         parser.add_argument("--conversations", type=int, default=200, help="how many (200)")
 
     def handle(self, *, conversations: int, **options: Any) -> None:

@@ -1,0 +1,54 @@
+"""How every process of the service logs: to stdout, people's words and tokens left out.
+
+Nothing here may bring Django along: gunicorn's master logs too, before sockets are patched.
+"""
+
+from typing import Any
+
+from config.env import DEVELOPMENT_SECRET, RELEASE, env, one_of
+
+FORMATTERS: dict[str, dict[str, Any]] = {
+    "line": {
+        "()": "conversation_service.observability.logs.Lines",
+        "format": "{asctime} {levelname} {name} [{request_id}] {message}",
+        "style": "{",
+    },
+    "ecs": {
+        "()": "conversation_service.observability.logs.EcsObjects",
+        "extra": {
+            "service.name": env("SERVICE_NAME"),
+            "service.version": RELEASE,
+            "service.environment": env("ENVIRONMENT"),
+        },
+        "exclude_fields": ["log.origin", "process.thread", "process.name"],
+    },
+}
+
+DEPLOYED = env("ENVIRONMENT") in {"staging", "production"}
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {
+        "request": {
+            "()": "conversation_service.observability.logs.AddRequest",
+            "key": env("SECRET_KEY") or DEVELOPMENT_SECRET,
+        },
+    },
+    "formatters": FORMATTERS,
+    "handlers": {
+        "stdout": {
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+            "formatter": one_of("LOG_FORMAT", "", *FORMATTERS) or ("ecs" if DEPLOYED else "line"),
+            "filters": ["request"],
+        },
+    },
+    "loggers": {
+        # It repeats every answer from 400 up, which is the caller's business.
+        "django.request": {"level": "ERROR"},
+        # gunicorn brings handlers of its own.
+        "gunicorn.error": {"handlers": [], "propagate": True},
+    },
+    "root": {"handlers": ["stdout"], "level": env("LOG_LEVEL")},
+}

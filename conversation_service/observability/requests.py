@@ -1,0 +1,58 @@
+"""What is counted, timed and logged of every request."""
+
+import logging
+from collections.abc import Callable
+from time import perf_counter
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
+
+from conversation_service.observability import metrics
+from conversation_service.observability.routes import NOT_OBSERVED, method_of, route_of
+
+logger = logging.getLogger(__name__)
+
+
+class ObserveRequests:
+    """Count, time and (with ACCESS_LOG) log each request.
+
+    The time ends where the answer's head is ready: of a streamed body it says nothing.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info.startswith(NOT_OBSERVED):
+            return self.get_response(request)
+        started = perf_counter()
+        metrics.HTTP_REQUESTS_IN_PROGRESS.inc()
+        try:
+            response = self.get_response(request)
+        finally:
+            metrics.HTTP_REQUESTS_IN_PROGRESS.dec()
+        duration_s = perf_counter() - started
+        method, route = method_of(request), route_of(request)
+        metrics.HTTP_REQUESTS.labels(method, route, response.status_code).inc()
+        metrics.HTTP_REQUEST_DURATION.labels(method, route).observe(duration_s)
+        if settings.ACCESS_LOG:
+            _log(request, route, response.status_code, duration_s)
+        return response
+
+
+def _log(request: HttpRequest, route: str, status: int, duration_s: float) -> None:
+    """Write a line without the query string: people's words are in it."""
+    logger.info(
+        "%s %s %d %.1f ms",
+        request.method,
+        request.path,
+        status,
+        duration_s * 1000,
+        extra={
+            "http.request.method": request.method,
+            "http.response.status_code": status,
+            "url.path": request.path,
+            "labels.route": route,
+            "event.duration": int(duration_s * 1_000_000_000),
+        },
+    )

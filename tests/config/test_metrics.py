@@ -1,0 +1,155 @@
+"""GET /metrics of the real gunicorn: true over several workers, and after one has died."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.config.processes import eventually
+from tests.config.test_gunicorn import serving
+from tests.factories import token
+
+APPLICATION = "config.wsgi:application"
+LIST = "/api/v1/conversations"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    log = tmp_path_factory.mktemp("metrics") / "log"
+    changes = {"WEB_CONCURRENCY": "2", "REVISION": "abc123", "CONNECTION_POOL_MAX": "15"}
+    with serving(log, APPLICATION, **changes) as server:
+        yield server
+
+
+def samples(server, name: str, **labels: str) -> dict[tuple[str, ...], float]:
+    """Return the values of one metric, by the labels that are not given."""
+    text = server.get("/metrics").text
+    return {
+        tuple(value for label, value in sample.labels.items() if label not in labels): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    }
+
+
+def ask(server, times: int, path: str = LIST, **options) -> None:
+    """Each time on a new connection, so that both workers get some."""
+    url = f"http://127.0.0.1:{server.port}{path}"
+    headers = {"Authorization": f"Bearer {token('alice')}"} | options.pop("headers", {})
+    for _ in range(times):
+        requests.get(url, timeout=10, headers=headers, **options)
+
+
+def workers(server) -> list[int]:
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    return [int(pid) for pid in children.read_text().split()]
+
+
+def total(server) -> float:
+    counted = samples(server, "http_requests_total", route=LIST, method="GET", status="200")
+    return sum(counted.values())
+
+
+def test_every_scrape_counts_the_requests_of_all_workers(server):
+    before = total(server)
+
+    ask(server, 40)
+
+    assert {total(server) - before for _ in range(10)} == {40}
+
+
+def test_no_counter_falls_when_a_worker_dies(server):
+    ask(server, 20)
+    before = total(server)
+    dying = workers(server)[0]
+
+    os.kill(dying, signal.SIGKILL)
+    eventually(lambda: len(workers(server)) == 2 and dying not in workers(server))
+    ask(server, 1)
+
+    assert total(server) == before + 1
+    assert samples(server, "http_requests_in_progress") == {(): 0}
+
+
+def test_routes_are_templates_and_anything_else_is_one(server):
+    ask(server, 1, f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0")
+    ask(server, 1, "/wp-login.php")
+    ask(server, 1, "/.git/config")
+
+    routes = {labels[0] for labels in samples(server, "http_requests_total", status="404")} | {
+        labels[1] for labels in samples(server, "http_requests_total", status="404")
+    }
+
+    assert {f"{LIST}/{{id}}", "<unmatched>"} <= routes
+    assert not [route for route in routes if "wp-login" in route or "64b7" in route]
+
+
+def test_an_unknown_method_is_counted_under_one_name(server):
+    requests.request("BREW", f"http://127.0.0.1:{server.port}{LIST}", timeout=10)
+
+    assert samples(server, "http_requests_total", method="OTHER")
+    assert not samples(server, "http_requests_total", method="BREW")
+
+
+def test_health_checks_and_scrapes_are_not_counted(server):
+    server.get("/health/live")
+    server.get("/metrics")
+
+    routes = set(samples(server, "http_requests_total"))
+
+    assert not [labels for labels in routes if "/metrics" in labels or "/health/live" in labels]
+
+
+def test_latencies_are_told_by_route(server):
+    ask(server, 1)
+
+    buckets = samples(server, "http_request_duration_seconds_bucket", method="GET", route=LIST)
+
+    assert buckets[("+Inf",)] == total(server)
+    assert buckets[("0.5",)] > 0
+
+
+def test_commands_and_connections_of_mongodb_are_told(server):
+    before = sum(samples(server, "mongodb_commands_total", command="find").values())
+
+    ask(server, 5)
+
+    found = samples(server, "mongodb_commands_total", command="find", outcome="succeeded")
+    assert sum(found.values()) == before + 5
+    assert samples(server, "mongodb_command_duration_seconds_count", command="find")
+    assert samples(server, "mongodb_pool_connections", state="open")[()] >= 2
+    assert samples(server, "mongodb_pool_connections", state="in_use")[()] >= 0
+    # A worker may just be starting, after another test.
+    eventually(lambda: samples(server, "mongodb_pool_connections", state="limit") == {(): 2 * 15})
+    assert samples(server, "mongodb_writable") == {(): 1}
+
+
+def test_refused_tokens_are_told_by_reason(server):
+    ask(server, 1, headers={"Authorization": "Bearer a.b.c"})
+
+    assert samples(server, "authentication_failures_total", reason="AUTH_TOKEN_INVALID")[()] >= 1
+
+
+def test_the_build_is_told(server):
+    assert samples(server, "build_info", revision="abc123") == {("0.1.0",): 1}
+
+
+def test_a_restart_begins_with_an_empty_folder(tmp_path):
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    (folder / "counter_1.db").write_bytes(b"\0" * 64)  # of a container that was killed
+
+    with serving(tmp_path / "log", APPLICATION, PROMETHEUS_MULTIPROC_DIR=str(folder)) as server:
+        assert server.get("/metrics").status_code == 200
+        assert not (folder / "counter_1.db").exists()
+
+
+def test_the_folder_is_removed_at_the_end(tmp_path):
+    with serving(tmp_path / "log", APPLICATION, WORKER_TMP_DIR=str(tmp_path)) as server:
+        server.get("/metrics")
+        assert [*tmp_path.glob("metrics-*")]
+
+    assert not [*tmp_path.glob("metrics-*")]

@@ -1,0 +1,112 @@
+"""What the service writes to its log, as production does: one JSON object a line."""
+
+import json
+import logging
+
+import pytest
+import requests
+from pymongo.errors import DuplicateKeyError
+
+from conversation_service.observability.logs import EcsObjects
+from tests.config.test_gunicorn import serving
+from tests.factories import token
+
+LIST = "/api/v1/conversations"
+SECRET_WORDS = "rumpelstiltskin"  # what a person said, and no log may
+ALICE = {"Authorization": f"Bearer {token('alice')}", "User-Agent": "tests"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    log = tmp_path_factory.mktemp("logs") / "log"
+    options = {"LOG_FORMAT": "ecs", "ACCESS_LOG": "true"}
+    with serving(log, "config.wsgi:application", **options) as server:
+        yield server
+
+
+def lines(server) -> list[dict]:
+    return [json.loads(line) for line in server.log.read_text().splitlines()]
+
+
+def lines_of(server, request_id: str) -> list[dict]:
+    return [
+        line
+        for line in lines(server)
+        if line.get("http", {}).get("request", {}).get("id") == request_id
+    ]
+
+
+def ask(server, request_id: str, path: str = LIST, method: str = "GET", **options):
+    headers = {"X-Request-ID": request_id} | options.pop("headers", ALICE)
+    url = f"http://127.0.0.1:{server.port}{path}"
+    return requests.request(method, url, headers=headers, timeout=10, **options)
+
+
+def test_every_line_is_an_object_from_the_first_on(server):
+    assert {line["service"]["name"] for line in lines(server)} == {"conversation-service"}
+    assert any("Starting gunicorn" in line["message"] for line in lines(server))
+
+
+def test_a_request_is_one_line(server):
+    ask(server, "one-line", f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0")
+
+    [line] = lines_of(server, "one-line")
+
+    assert line["log.level"] == "info"
+    assert line["http"]["request"]["method"] == "GET"
+    assert line["http"]["response"]["status_code"] == 404
+    assert line["labels"]["route"] == f"{LIST}/{{id}}"
+    assert line["url"]["path"] == f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0"
+    assert line["event"]["duration"] > 0  # nanoseconds
+
+
+def test_a_person_is_a_hash_that_stays_the_same(server):
+    ask(server, "hash-1")
+    ask(server, "hash-2")
+    ask(server, "hash-3", headers={"Authorization": f"Bearer {token('bob')}"})
+
+    hashes = [lines_of(server, f"hash-{n}")[0]["user"]["hash"] for n in (1, 2, 3)]
+
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert len(hashes[0]) == 16
+    assert "alice" not in server.log.read_text()
+
+
+def test_the_trace_of_the_caller_is_told(server):
+    trace = "0af7651916cd43dd8448eb211c80319c"
+
+    ask(server, "traced", headers=ALICE | {"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+
+    assert lines_of(server, "traced")[0]["trace"]["id"] == trace
+
+
+def test_health_checks_are_not_logged(server):
+    ask(server, "probe", "/health/live")
+
+    assert lines_of(server, "probe") == []
+
+
+def test_neither_words_nor_tokens_are_logged(server):
+    body = {"character_id": "luna", "title": SECRET_WORDS, "custom": {"note": SECRET_WORDS}}
+    ask(server, "words-1", method="POST", json=body)
+    ask(server, "words-2", method="POST", json=body | {"settings": {"temperature": SECRET_WORDS}})
+    ask(server, "words-3", f"{LIST}?search={SECRET_WORDS}")
+    ask(server, "words-4", headers={"Authorization": f"Bearer {SECRET_WORDS}.b.c"})
+
+    logged = server.log.read_text()
+
+    assert lines_of(server, "words-1")[0]["http"]["response"]["status_code"] == 201
+    assert SECRET_WORDS not in logged
+    assert ALICE["Authorization"].split()[1] not in logged
+
+
+def test_a_document_in_an_error_of_mongodb_is_cut_out():
+    logger, formatter = logging.getLogger("a"), EcsObjects()
+    error = DuplicateKeyError(f"E11000 duplicate key error dup key: {{ title: {SECRET_WORDS!r} }}")
+
+    record = logger.makeRecord(
+        "a", logging.ERROR, "", 0, "%s", (error,), (type(error), error, None)
+    )
+
+    assert "dup key left out" in formatter.format(record)
+    assert SECRET_WORDS not in formatter.format(record)

@@ -1,0 +1,108 @@
+"""Traces, as a collector on this machine receives them."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from types import SimpleNamespace
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.config.processes import eventually
+from tests.config.test_gunicorn import serving
+from tests.factories import token
+
+LIST = "/api/v1/conversations"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+ALICE = {"Authorization": f"Bearer {token('alice')}"}
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[SimpleNamespace]:
+    spans = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                for scope in resource.scope_spans:
+                    spans.extend(scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever).start()
+        yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", spans=spans)
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server(collector, tmp_path_factory):
+    options = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "ACCESS_LOG": "true",
+        "LOG_FORMAT": "ecs",
+    }
+    log = tmp_path_factory.mktemp("tracing") / "log"
+    with serving(log, "config.wsgi:application", **options) as server:
+        yield server
+
+
+def trace_of(collector, trace_id: str) -> list:
+    return [span for span in collector.spans if span.trace_id.hex() == trace_id]
+
+
+def attributes(span) -> dict[str, str]:
+    return {pair.key: str(pair.value) for pair in span.attributes}
+
+
+def test_a_request_continues_the_trace_of_its_caller(server, collector):
+    headers = ALICE | {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+
+    server.get(f"{LIST}?search=rumpelstiltskin", headers=headers)
+
+    eventually(lambda: len(trace_of(collector, TRACE)) >= 2)
+    spans = {span.name: span for span in trace_of(collector, TRACE)}
+    request = spans.pop(f"GET {LIST}")
+    assert request.parent_span_id.hex() == "b7ad6b7169203331"
+    assert attributes(request)["http.route"] == f'string_value: "{LIST}"\n'
+    assert {span.parent_span_id for span in spans.values()} == {request.span_id}  # MongoDB's
+    assert "rumpelstiltskin" not in str(trace_of(collector, TRACE))
+
+
+def test_lines_of_the_log_name_the_trace(server):
+    server.get(LIST, headers=ALICE | {"traceparent": f"00-{TRACE[::-1]}-b7ad6b7169203331-01"})
+
+    assert f'"trace":{{"id":"{TRACE[::-1]}"}}' in server.log.read_text()
+
+
+def test_a_request_without_a_trace_begins_one(server, collector):
+    known = len(collector.spans)
+
+    server.get(f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0", headers=ALICE)
+
+    eventually(lambda: f"GET {LIST}/{{id}}" in [span.name for span in collector.spans[known:]])
+
+
+def test_health_checks_are_not_traced(server, collector):
+    server.get("/health/live")
+    server.get("/metrics")
+    server.get(LIST, headers=ALICE)
+
+    eventually(lambda: collector.spans)
+    assert not [span for span in collector.spans if "health" in span.name or "metrics" in span.name]
+
+
+def test_without_a_collector_no_exporter_is_even_imported():
+    program = "import sys, config.wsgi; print(*sys.modules)"
+
+    modules = subprocess.check_output([sys.executable, "-c", program], text=True).split()
+
+    assert "conversation_service.observability.tracing" in modules
+    assert "opentelemetry.exporter.otlp" not in modules  # redis itself imports the SDK

@@ -1,0 +1,77 @@
+"""Which events Prometheus is told of, each once."""
+
+import pytest
+from prometheus_client import REGISTRY
+
+from tests.factories import PATH, NewConversation, conversation
+
+EVENTS = ("created", "archived", "restored", "trashed", "purged")
+
+
+class Told:
+    """The events counted since this began."""
+
+    def __init__(self) -> None:
+        self.before = self._now()
+
+    def since(self) -> dict[str, float]:
+        now = self._now()
+        return {
+            event: now[event] - self.before[event]
+            for event in EVENTS
+            if now[event] != self.before[event]
+        }
+
+    def _now(self) -> dict[str, float]:
+        name = "conversation_events_total"
+        return {event: REGISTRY.get_sample_value(name, {"event": event}) or 0 for event in EVENTS}
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def test_a_whole_life(alice, told):
+    created = conversation(alice, "archived")
+    path = f"{PATH}/{created['id']}"
+
+    alice.post(f"{path}/restore")
+    alice.delete(path)
+    alice.delete(f"{path}?mode=purge")
+
+    assert told.since() == dict.fromkeys(EVENTS, 1)
+
+
+def test_what_changes_nothing_is_no_event(alice, told):
+    created = conversation(alice, "archived")
+
+    alice.post(f"{PATH}/{created['id']}/archive")
+    alice.post(f"{PATH}/{created['id']}/pin")
+
+    assert told.since() == {"created": 1, "archived": 1}
+
+
+def test_a_create_that_is_sent_again_is_no_event(alice, told):
+    body = NewConversation()
+    for _ in range(2):
+        alice.post(PATH, body, headers={"Idempotency-Key": "again"})
+
+    assert told.since() == {"created": 1}
+
+
+def test_a_state_that_is_patched(alice, told):
+    created = conversation(alice)
+
+    alice.patch(f"{PATH}/{created['id']}", {"status": "archived"})
+    alice.patch(f"{PATH}/{created['id']}", {"status": "active"})
+
+    assert told.since() == {"created": 1, "archived": 1, "restored": 1}
+
+
+def test_a_bulk_action_counts_what_it_changed(alice, told):
+    ids = [conversation(alice)["id"] for _ in range(3)] + [conversation(alice, "archived")["id"]]
+
+    alice.post(f"{PATH}/bulk", {"action": "archive", "ids": ids})
+
+    assert told.since() == {"created": 4, "archived": 1 + 3}
