@@ -91,6 +91,15 @@ def test_a_variable_in_the_configuration_is_one_that_the_service_reads(path):
     assert {name.removesuffix("_FILE") for name in assignments(path)} <= set(env.scheme)
 
 
+def test_metrics_are_kept_in_memory():
+    [metrics] = API["env"]
+    [shm] = (mount for mount in API["volumeMounts"] if mount["name"] == "shm")
+
+    assert metrics["name"] in env.scheme
+    assert metrics["value"].startswith(f"{shm['mountPath']}/")
+    assert shm["mountPath"] == env.scheme["WORKER_TMP_DIR"][1]
+
+
 def test_all_that_may_run_hold_fewer_connections_than_mongodb_bears():
     configured = assignments("base/config.env")
     each = int(configured["CONNECTION_POOL_MAX"]) * int(configured["WEB_CONCURRENCY"])
