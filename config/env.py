@@ -5,6 +5,7 @@ NAME: that is how Docker and Kubernetes hand over secrets. A `.env` file in the 
 is read in development; the environment wins over it.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -122,6 +123,8 @@ env = environ.FileAwareEnv(
     CHANGES_STREAM_S=(float, 600.0),
 )
 environ.Env.read_env(BASE_DIR / ".env")
+if not env("PROMETHEUS_MULTIPROC_DIR"):  # an empty name is to prometheus_client the current folder
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 
 def one_of(name: str, *allowed: str) -> str:

@@ -27,7 +27,7 @@ limit_request_field_size = 8_190  # bytes
 # Seconds. `timeout` guards against a worker that hangs, not against a slow request, which has
 # limits of its own: config/connection.py towards the client, MONGODB_TIMEOUT_MS towards MongoDB.
 timeout = int(env("REQUEST_TIMEOUT"))
-graceful_timeout = 25  # Kubernetes kills after 30
+graceful_timeout = 25  # Kubernetes kills after 50, 10 of which pass before we are told to stop
 keepalive = 75  # longer than a proxy keeps its end, so that it is never us who hang up on a request
 
 # Everything else may be read-only.
