@@ -6,7 +6,8 @@ source scripts/steps.sh
 
 usage() {
     cat <<'END'
-Usage: scripts/deploy-k8s.sh --context NAME --environment staging|production --image REPOSITORY@sha256:DIGEST
+Usage: scripts/deploy-k8s.sh --context NAME --environment staging|production \
+                             --image REPOSITORY@sha256:DIGEST
 
 Release one image to one cluster: check, migrate, roll out, try out; roll back if that fails.
 
@@ -130,7 +131,8 @@ check_context() {
     kubectl config get-contexts "$context" --output name >/dev/null ||
         stop 3 "kubectl knows no context $context"
     local label
-    label=$(ask namespace "$namespace" --ignore-not-found --output jsonpath='{.metadata.labels.environment}')
+    label=$(ask namespace "$namespace" --ignore-not-found \
+        --output jsonpath='{.metadata.labels.environment}')
     [ "${label:-$environment}" = "$environment" ] ||
         stop 3 "namespace $namespace in $context is for $label, not for $environment"
 }
@@ -183,7 +185,8 @@ run_job() {
 job_succeeds() {
     local ended='' waiting=''
     while true; do
-        ended=$(ask job "$1" --output jsonpath='{.status.conditions[?(@.status=="True")].type}') || return
+        ended=$(ask job "$1" \
+            --output jsonpath='{.status.conditions[?(@.status=="True")].type}') || return
         [[ $ended != *Complete* && $ended != *Failed* ]] || break
         waiting=$(ask pods --selector "batch.kubernetes.io/job-name=$1" \
             --output jsonpath='{..state.waiting.reason}') || return
@@ -227,8 +230,10 @@ roll_back() {
     reached=$(revision) || stop 6 "the Deployment may be the new one"
     [ -n "$former" ] || stop 6 "this was the first release: there is no former version to return to"
     [ "$reached" != "$former" ] || stop 6 "the Deployment was not changed: there is nothing to undo"
-    "${kubectl[@]}" rollout undo "deployment/$name" --to-revision="$former" || stop 6 "it stays the new one"
-    wait_for_rollout || stop 6 "revision $former does not become ready either: see scripts/diagnose.sh"
+    "${kubectl[@]}" rollout undo "deployment/$name" --to-revision="$former" ||
+        stop 6 "it stays the new one"
+    wait_for_rollout ||
+        stop 6 "revision $former does not become ready either: see scripts/diagnose.sh"
     stop 5 "$image failed; revision $former serves again"
 }
 

@@ -63,7 +63,8 @@ readonly compose=(docker compose --file docker/compose.staging.yaml)
 # The version of an image, by the digest that it was pulled with; nothing if it was built here.
 pinned() {
     local reference=$1 digest
-    digest=$(docker image inspect --format '{{with .RepoDigests}}{{index . 0}}{{end}}' "$2") || return
+    digest=$(docker image inspect --format '{{with .RepoDigests}}{{index . 0}}{{end}}' "$2") ||
+        return
     reference=${reference##*/}
     reference=${reference%%@*}
     [ -z "$digest" ] || echo "${reference#*:}@${digest#*@}"
@@ -73,7 +74,9 @@ former_version() {
     local containers reference id
     containers=$("${compose[@]}" ps --all --quiet "$service") || return
     [ -n "$containers" ] || return 0
-    read -r reference id < <(docker inspect --format '{{.Config.Image}} {{.Image}}' "${containers%%$'\n'*}")
+    read -r reference id < <(
+        docker inspect --format '{{.Config.Image}} {{.Image}}' "${containers%%$'\n'*}"
+    )
     pinned "$reference" "$id"
 }
 
@@ -115,6 +118,7 @@ if [ "$dry_run" = false ]; then
 fi
 
 say "Preparing: migrations and indexes, while ${former:-nothing} serves"
-run "${compose[@]}" run --rm --no-TTY prepare || stop 4 "preparing failed; the former version still serves"
+run "${compose[@]}" run --rm --no-TTY prepare ||
+    stop 4 "preparing failed; the former version still serves"
 roll_out || roll_back
 say "Released $VERSION to staging"

@@ -57,25 +57,36 @@ k() {
 }
 
 versions() {
-    k get deployments,cronjobs --selector "$ours" --output custom-columns='KIND:.kind,NAME:.metadata.name,REVISION:.metadata.annotations.deployment\.kubernetes\.io/revision,IMAGE:..image'
-    k get pods --selector "$ours" \
-        --output custom-columns='POD:.metadata.name,RUNS:.status.containerStatuses[*].imageID'
+    local columns='KIND:.kind,NAME:.metadata.name'
+    columns+=',REVISION:.metadata.annotations.deployment\.kubernetes\.io/revision,IMAGE:..image'
+    k get deployments,cronjobs --selector "$ours" --output custom-columns="$columns"
+    columns='POD:.metadata.name,RUNS:.status.containerStatuses[*].imageID'
+    k get pods --selector "$ours" --output custom-columns="$columns"
 }
 
+readonly state='POD:.metadata.name,PHASE:.status.phase,READY:.status.containerStatuses[*].ready'
+readonly restarts='RESTARTS:.status.containerStatuses[*].restartCount'
+
 pods() {
-    k get pods --selector "$ours" --output custom-columns='POD:.metadata.name,PHASE:.status.phase,READY:.status.containerStatuses[*].ready,RESTARTS:.status.containerStatuses[*].restartCount,WAITS:..state.waiting.reason,ENDED:..lastState.terminated.reason,CODE:..lastState.terminated.exitCode,NODE:.spec.nodeName'
+    local columns="$state,$restarts,WAITS:..state.waiting.reason,NODE:.spec.nodeName"
+    columns+=',ENDED:..lastState.terminated.reason,CODE:..lastState.terminated.exitCode'
+    k get pods --selector "$ours" --output custom-columns="$columns"
+}
+
+log() {
+    k logs "$@" --all-containers --prefix --tail=30 </dev/null || true
 }
 
 # Of pods that are not ready, and of those that have restarted: how the former container ended.
 failing_logs() {
-    local pod phase ready restarts
-    k get pods --selector "$ours" --no-headers --output custom-columns='POD:.metadata.name,PHASE:.status.phase,READY:.status.containerStatuses[*].ready,RESTARTS:.status.containerStatuses[*].restartCount' |
-        while read -r pod phase ready restarts; do
-            case "$phase $ready $restarts" in
-                *[1-9]*) k logs "$pod" --all-containers --prefix --tail=30 --previous </dev/null || true ;;
+    local pod phase ready restarted
+    k get pods --selector "$ours" --no-headers --output custom-columns="$state,$restarts" |
+        while read -r pod phase ready restarted; do
+            case "$phase $ready $restarted" in
+                *[1-9]*) log "$pod" --previous ;;
                 Succeeded* | "Running true "*) continue ;;
             esac
-            k logs "$pod" --all-containers --prefix --tail=30 </dev/null || true
+            log "$pod"
         done
 }
 
@@ -100,9 +111,12 @@ print(answer.status, answer.read().decode())
 secret_keys() {
     # shellcheck disable=SC2016 # the variables are the template's
     k get secret "$name-secrets" \
-        --output go-template='{{range $key, $value := .data}}{{$key}}{{if not $value}} (empty){{end}}{{"\n"}}{{end}}'
+        --output go-template='{{range $key, $value := .data -}}
+            {{$key}}{{if not $value}} (empty){{end}}{{"\n"}}
+        {{- end}}'
 }
 
+readonly addresses='ADDRESSES:.endpoints[*].addresses[*],READY:.endpoints[*].conditions.ready'
 echo "Context $context, namespace $namespace, $(date -u +%Y-%m-%dT%H:%M:%SZ)"
 section "Versions" versions
 section "Rollout" k rollout status "deployment/$name" --watch=false
@@ -111,7 +125,7 @@ section "Pods" pods
 section "Logs of what is not ready or has restarted" failing_logs
 section "Events that warn" k get events --field-selector type=Warning --sort-by=.lastTimestamp
 section "Endpoints" k get endpointslices --selector "kubernetes.io/service-name=$name" \
-    --output custom-columns='SLICE:.metadata.name,ADDRESSES:.endpoints[*].addresses[*],READY:.endpoints[*].conditions.ready'
+    --output custom-columns="SLICE:.metadata.name,$addresses"
 section "Autoscaler" k get horizontalpodautoscaler "$name" --output wide
 section "Disruption budget" k get poddisruptionbudget "$name"
 section "Jobs" k get jobs,cronjobs --selector "$ours"
