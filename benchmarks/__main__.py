@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from benchmarks import answers, chart, data, endurance, growth, report, rounds
+from benchmarks.answers import DifferentAnswers
 from benchmarks.data import Size
 from benchmarks.load.wrk import OPERATIONS
 from benchmarks.servers import EVERYTHING, ROOT, VAR, Bench, bench
@@ -19,7 +20,7 @@ def main() -> None:
     try:
         with bench(asked.data) as running:
             results = measure(running, asked)
-    except CannotStart as error:
+    except (CannotStart, DifferentAnswers) as error:
         sys.exit(str(error))
     print(f"\n{report.as_markdown(results)}")
     VAR.joinpath("results.json").write_text(report.as_json(results))
