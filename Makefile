@@ -12,7 +12,7 @@ TOOLS := .tools/.installed
 BENCH := .tools/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-deploy bench format messages openapi lock
+.PHONY: help run test check check-deploy check-image sbom bench format messages openapi dashboard lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,20 @@ check: $(DEVELOPMENT) ## formatting, lint, types, layers, migrations, deployment
 check-deploy: $(DEVELOPMENT) $(TOOLS) ## scripts, images, manifests, rules and workflows, with the real tools
 	.tools/bin/shellcheck scripts/*.sh .ci/run
 	.tools/bin/shfmt --indent 4 --case-indent --diff scripts .ci/run
+	.tools/bin/actionlint -shellcheck .tools/bin/shellcheck
+	.tools/bin/zizmor --offline --quiet --persona pedantic .github
+	.tools/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.tools/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	.tools/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	PYTHONDEVMODE=1 $(BIN)/python -m pytest -m deployment tests/deployment
+
+check-image: $(DEVELOPMENT) $(TOOLS) ## build the image, run development and staging with it (Debian, root)
+	@$(BIN)/python -m tests.image
+
+sbom: $(TOOLS) ## write var/sbom.json, the packages in the image (CycloneDX)
+	@mkdir -p var
+	@.tools/bin/cyclonedx-py requirements --output-reproducible \
+		--outfile=var/sbom.json requirements/production.txt
 
 bench: $(BENCH)/.installed ## what a request costs, against FastAPI and bare WSGI, among SIZE conversations
 	@$(BENCH)/bin/python -m benchmarks --size $(SIZE) --rounds $(ROUNDS) --seconds $(SECONDS) \
@@ -69,10 +82,14 @@ openapi: $(DEVELOPMENT) ## write docs/openapi.json
 	ENVIRONMENT=test $(BIN)/python manage.py spectacular --format openapi-json \
 		--validate --fail-on-warn --file docs/openapi.json
 
+dashboard: $(DEVELOPMENT) ## write the dashboard for Grafana
+	$(BIN)/python k8s/components/monitoring/dashboard.py > k8s/components/monitoring/dashboard.json
+
 lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
 	$(COMPILE) requirements/development.in --output-file requirements/development.txt
 	$(COMPILE) requirements/production.in --output-file requirements/production.txt \
 		--constraint requirements/development.txt
+	$(COMPILE) requirements/build.in --output-file requirements/build.txt
 	$(COMPILE) requirements/local.in --output-file requirements/local.txt \
 		--constraint requirements/development.txt
 	$(COMPILE) requirements/deployment.in --output-file requirements/deployment.txt

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.error import URLError
 from urllib.parse import urlsplit
 
 from config.env import env, settings_module
@@ -205,7 +204,7 @@ def is_live() -> bool:
     try:
         with urllib.request.urlopen(f"{URL}/health/live", timeout=ANSWER_S):  # noqa: S310
             return True
-    except URLError:
+    except OSError:  # refused, reset, or not within ANSWER_S
         return False
 
 

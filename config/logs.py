@@ -20,7 +20,7 @@ FORMATTERS: dict[str, dict[str, Any]] = {
             "service.version": RELEASE,
             "service.environment": env("ENVIRONMENT"),
         },
-        "exclude_fields": ["log.original", "log.origin", "process.thread", "process.name"],
+        "exclude_fields": ["log.origin", "process.thread", "process.name"],
     },
 }
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from math import inf
 from threading import Lock
 from typing import Any, cast
+from uuid import uuid4
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -87,17 +88,29 @@ class ServiceAuthentication(BaseAuthentication):
         return Caller(_caller_id(claims.get("sub")), SERVICE, frozenset(scope.split())), token
 
 
-def service_token(name: str, *scopes: str) -> str:
+def user_token(user_id: str, *, life: timedelta) -> str:
+    """Return a token by which its bearer speaks for this user. Raises what service_token does."""
+    return _signed(user_id, {"token_type": USER, settings.JWT_USER_ID_CLAIM: user_id}, life)
+
+
+def service_token(name: str, *scopes: str, life: timedelta = SERVICE_TOKEN_LIFE) -> str:
     """Return a token that proves for SERVICE_TOKEN_LIFE that the caller is this service.
 
     Signed with JWT_SECRET_KEY: where JWT_ALGORITHM leaves us only public keys, it raises
     ImproperlyConfigured.
     """
+    return _signed(name, {"token_type": SERVICE, "scope": " ".join(scopes)}, life)
+
+
+def _signed(subject: str, claims: dict[str, str], life: timedelta) -> str:
     if not settings.JWT_ALGORITHM.startswith("HS"):
-        raise ImproperlyConfigured(f"With {settings.JWT_ALGORITHM} only the issuer can sign.")
+        raise ImproperlyConfigured(
+            f"Only the issuer holds the private key for {settings.JWT_ALGORITHM};"
+            " a shared secret (HS256, HS384, HS512) is needed to sign here."
+        )
     now = clock.now()
-    claims = {"sub": name, "token_type": SERVICE, "scope": " ".join(scopes), "iat": now}
-    return token_backend().encode(claims | {"exp": now + SERVICE_TOKEN_LIFE})
+    stamps = {"sub": subject, "iat": now, "exp": now + life, "jti": uuid4().hex}
+    return token_backend().encode(stamps | claims)
 
 
 def token_backend() -> TokenBackend:

@@ -22,12 +22,13 @@ def track(items: Iterable[T], *, total: int, what: str, out: Any) -> Iterator[T]
     if out.isatty():
         yield from tqdm(items, total=total, desc=what, unit="", file=out)
         return
-    told = time.monotonic()
+    began = told = time.monotonic()
     for number, item in enumerate(items, start=1):
         yield item
         if time.monotonic() - told >= LINE_EVERY_S:
             told = time.monotonic()
-            out.write(f"{what}: {number:,} of about {total:,}")
+            rate = number / (told - began)
+            out.write(f"{what}: {number:,} of about {total:,}, {rate:,.0f}/s")
 
 
 @contextmanager

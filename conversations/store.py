@@ -332,13 +332,17 @@ def change_all(
             raise DatabaseUnavailable from None
 
 
-def change_all_with(character_id: str, wanted: Change, *, origin: Origin) -> int:
+def change_all_with(
+    character_id: str, wanted: Change, *, origin: Origin, dry_run: bool = False
+) -> int:
     """Apply a change, after which they are so no more, to a character's unverified ones.
 
-    Returns how many. In batches: all that one statement changes bears the time of its start, and
-    the change feed waits a minute for late ones only.
+    Returns how many; with `dry_run` nothing is changed. In batches: all that one statement
+    changes bears the time of its start, and the change feed waits a minute for late ones only.
     """
     unverified = {"character_id": character_id, "character_status": "unverified", **_NOT_PURGED}
+    if dry_run:
+        return conversations().count_documents(unverified)
     changed = 0
     while rows := conversations().find(unverified, ["_id"]).limit(_BATCH).to_list():
         batch = {"_id": {"$in": [row["_id"] for row in rows]}, **unverified}

@@ -77,11 +77,10 @@ CONF
 }
 
 sources() {
-    local mirror
-    mirror=$(sed -n 's/^URIs: *\([^ ]*debian\) *$/\1/p' /etc/apt/sources.list.d/debian.sources |
-        head -n 1)
+    local list=/etc/apt/sources.list.d/debian.sources mirror=''
+    [ ! -f "$list" ] || mirror=$(sed -n 's/^URIs: *\([^ ]*debian\) *$/\1/p' "$list" | head -n 1)
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
-        "${mirror:?no mirror in /etc/apt/sources.list.d/debian.sources} $SUITE main"
+        "${mirror:-http://deb.debian.org/debian} $SUITE main"
 }
 
 from_npm() {

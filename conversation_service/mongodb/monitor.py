@@ -1,11 +1,15 @@
 """What Prometheus is told of MongoDB, by the driver's own events."""
 
+from math import inf
+
 from pymongo import monitoring
+from pymongo.common import MAX_POOL_SIZE
 
 from conversation_service.observability import metrics
 
 _OPEN = metrics.MONGODB_POOL_CONNECTIONS.labels("open")
 _IN_USE = metrics.MONGODB_POOL_CONNECTIONS.labels("in_use")
+_LIMIT = metrics.MONGODB_POOL_CONNECTIONS.labels("limit")
 
 
 class Commands(monitoring.CommandListener):
@@ -43,7 +47,11 @@ class Pool(monitoring.ConnectionPoolListener):
     def connection_checked_in(self, event: monitoring.ConnectionCheckedInEvent) -> None:
         _IN_USE.dec()
 
-    def pool_created(self, event: monitoring.PoolCreatedEvent) -> None: ...
+    def pool_created(self, event: monitoring.PoolCreatedEvent) -> None:
+        # There is a pool for each member, but nearly all goes to the primary: one limit counts.
+        # The event names what differs from PyMongo's defaults; 0, as None, is no limit.
+        _LIMIT.set(event.options.get("maxPoolSize", MAX_POOL_SIZE) or inf)
+
     def pool_ready(self, event: monitoring.PoolReadyEvent) -> None: ...
     def pool_cleared(self, event: monitoring.PoolClearedEvent) -> None: ...
     def pool_closed(self, event: monitoring.PoolClosedEvent) -> None: ...

@@ -45,6 +45,7 @@ class EcsObjects(StdlibFormatter):
     def format_to_ecs(self, record: logging.LogRecord) -> dict[str, Any]:
         fields = super().format_to_ecs(record)
         fields["message"] = _without_documents(fields["message"])
+        del fields["log"]["original"]  # the message once more
         for name, text in fields.get("error", {}).items():
             fields["error"][name] = _without_documents(text)
         return fields

@@ -34,7 +34,7 @@ MONGODB_COMMAND_DURATION = Histogram(
 )
 MONGODB_POOL_CONNECTIONS = Gauge(
     "mongodb_pool_connections",
-    "Connections to MongoDB: open ones, and those of them in use",
+    "Connections to MongoDB: open ones, those of them in use, and how many there may be",
     ["state"],
     multiprocess_mode="livesum",
 )

@@ -1,4 +1,4 @@
-# ruff: noqa: PLC0415 - nothing of OpenTelemetry is imported unless it is used
+# ruff: noqa: PLC0415 - what exports is not imported unless it is used
 """The trace that a request belongs to (W3C Trace Context), passed on to neighbours and logs.
 
 With OTEL_EXPORTER_OTLP_ENDPOINT set, spans are recorded of requests, of the commands to MongoDB

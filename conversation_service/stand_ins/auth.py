@@ -11,13 +11,13 @@ from rest_framework_simplejwt.tokens import Token
 
 from conversation_service import clock
 from conversation_service.authentication import CALLER_ID, USER, token_backend
-from conversation_service.stand_ins.server import Call, Reply, StandIn
+from conversation_service.stand_ins.server import LOOPBACK, Call, Reply, StandIn
 
 PASSWORD = "demo"  # noqa: S105 - for everybody, on this machine only
 LIFE = timedelta(hours=24)
 
 
-def auth(port: int) -> StandIn:
+def auth(port: int, *, host: str = LOOPBACK) -> StandIn:
     revoked: set[str] = set()
 
     def login(call: Call) -> Reply:
@@ -42,7 +42,7 @@ def auth(port: int) -> StandIn:
 
     return StandIn(
         "auth-service",
-        port,
+        (host, port),
         [
             ("POST", "/api/v1/auth/login", login),
             ("GET", "/api/v1/auth/validate", validate),

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from urllib.parse import unquote
 
-from conversation_service.stand_ins.server import Call, Reply, StandIn
+from conversation_service.stand_ins.server import LOOPBACK, Call, Reply, StandIn
 
 CHARACTERS = {
     "luna": ("Luna", "Dreams aloud, knows the night sky, answers in two languages."),
@@ -15,10 +15,10 @@ CHARACTERS = {
 }
 
 
-def characters(port: int) -> StandIn:
+def characters(port: int, *, host: str = LOOPBACK) -> StandIn:
     return StandIn(
         "characters-service",
-        port,
+        (host, port),
         [
             ("GET", "/api/v1/characters", _all),
             ("GET", "/api/v1/characters/(?P<id>[^/]+)", _one),

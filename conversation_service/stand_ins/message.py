@@ -9,7 +9,7 @@ import requests
 
 from conversation_service import clock
 from conversation_service.authentication import service_token
-from conversation_service.stand_ins.server import Call, Reply, StandIn
+from conversation_service.stand_ins.server import LOOPBACK, Call, Reply, StandIn
 
 PUSH_S = 5.0
 USER, CHARACTER = "user", "character"
@@ -53,7 +53,7 @@ class Conversation:
         }
 
 
-def message(port: int, *, service_url: str) -> StandIn:
+def message(port: int, *, service_url: str, host: str = LOOPBACK) -> StandIn:
     """Return the stand-in that pushes activity to the Conversation Service at that address."""
     conversations: dict[str, Conversation] = {}
     lock = Lock()
@@ -78,7 +78,9 @@ def message(port: int, *, service_url: str) -> StandIn:
 
     one = "/api/v1/conversations/(?P<id>[0-9a-f]{24})"
     return StandIn(
-        "message-service", port, [("GET", f"{one}/stats", stats), ("POST", f"{one}/messages", say)]
+        "message-service",
+        (host, port),
+        [("GET", f"{one}/stats", stats), ("POST", f"{one}/messages", say)],
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 SLOW_S = 2.0
 HANG_S = 60.0
+LOOPBACK = "127.0.0.1"
 MODES = ("ok", "slow", "hang", "error", "nonsense")
 # Bodies are small here; a longer one is refused.
 MAX_BYTES = 64 * 1024
@@ -32,12 +33,12 @@ Route = tuple[str, str, Respond]
 
 
 class StandIn(ThreadingHTTPServer):
-    """A server on 127.0.0.1. `mode` is one of MODES and says how it behaves at the moment."""
+    """A server at one address. `mode` is one of MODES and says how it behaves at the moment."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, name: str, port: int, routes: list[Route]) -> None:
+    def __init__(self, name: str, address: tuple[str, int], routes: list[Route]) -> None:
         self.name = name
         self.mode = "ok"
         self.routes = [
@@ -47,7 +48,7 @@ class StandIn(ThreadingHTTPServer):
             *routes,
         ]
         self.switched = Event()
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(address, Handler)
 
     def __enter__(self) -> Self:
         Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -60,7 +61,8 @@ class StandIn(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        host, port = self.server_address[:2]
+        return f"http://{host!s}:{port}"
 
     def respond(self, method: str, path: str, call: Call) -> Reply:
         known = False

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from config import local
 from conversation_service.embedded.process import free_port
 from tests.config.processes import environment, eventually, listening, mentioning
+from tests.conversation_service import loopback
 
 COMMAND = [sys.executable, "-X", "dev", "-m", "config.local"]
 
@@ -125,6 +127,14 @@ def test_it_starts_again_after_it_was_killed(launcher):
 
     launcher.stop()
     assert mentioning(launcher.var) == []
+
+
+def test_an_api_that_takes_its_time_is_not_live_yet(monkeypatch):
+    monkeypatch.setattr(local, "ANSWER_S", 0.1)
+    with loopback.serving(loopback.silence) as address:
+        monkeypatch.setattr(local, "URL", f"http://{address}")
+
+        assert not local.is_live()
 
 
 def test_a_busy_port_is_named_before_anything_starts(launcher):

@@ -19,7 +19,8 @@ LIST = "/api/v1/conversations"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     log = tmp_path_factory.mktemp("metrics") / "log"
-    with serving(log, APPLICATION, WEB_CONCURRENCY="2", REVISION="abc123") as server:
+    changes = {"WEB_CONCURRENCY": "2", "REVISION": "abc123", "CONNECTION_POOL_MAX": "15"}
+    with serving(log, APPLICATION, **changes) as server:
         yield server
 
 
@@ -121,6 +122,8 @@ def test_commands_and_connections_of_mongodb_are_told(server):
     assert samples(server, "mongodb_command_duration_seconds_count", command="find")
     assert samples(server, "mongodb_pool_connections", state="open")[()] >= 2
     assert samples(server, "mongodb_pool_connections", state="in_use")[()] >= 0
+    # A worker may just be starting, after another test.
+    eventually(lambda: samples(server, "mongodb_pool_connections", state="limit") == {(): 2 * 15})
     assert samples(server, "mongodb_writable") == {(): 1}
 
 

@@ -113,6 +113,24 @@ def test_it_says_where_they_are(neighbours):
     ]
 
 
+def test_it_listens_where_it_is_told():
+    command = [
+        *(sys.executable, "manage.py", "run_neighbours"),
+        *("--host=127.0.0.2", "--ports=0,0,0"),
+    ]
+    environment = os.environ | {"ENVIRONMENT": "development"}  # noqa: TID251
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as server:
+        url = server.stdout.readline().split()[1]
+        response = requests.get(f"{url}/health", timeout=5)
+        server.terminate()
+
+    assert url.startswith("http://127.0.0.2:")
+    assert response.json()["status"] == "healthy"
+
+
 def test_each_is_healthy(neighbours):
     for url in (neighbours.auth, neighbours.characters, neighbours.message):
         assert requests.get(f"{url}/health", timeout=5).json()["status"] == "healthy"

@@ -224,14 +224,25 @@ def test_characters_can_be_verified_later(alice, bob, settings, capsys):
     assert revision["by"] == "service:verify_characters"
 
 
-def test_verifying_can_be_rehearsed(alice, settings, capsys):
-    created = conversation(alice, character_id="luna")
+def test_verifying_can_be_rehearsed(alice, bob, settings, capsys):
+    created = [
+        conversation(alice, character_id="luna"),
+        conversation(alice, "deleted", character_id="luna"),
+        conversation(alice, character_id="nobody"),
+    ]
+    purged = conversation(bob, "deleted", character_id="luna")
+    bob.delete(f"{PATH}/{purged['id']}?mode=purge")
 
     with served(settings, characters(LUNA)):
         call_command("verify_characters", dry_run=True)
+        rehearsed = capsys.readouterr().out
+        unchanged = [alice.get(f"{PATH}/{one['id']}").json() for one in created]
+        call_command("verify_characters")
 
-    assert alice.get(f"{PATH}/{created['id']}").json() == created
-    assert "luna" in capsys.readouterr().out
+    assert unchanged == created
+    assert {"luna: verified, 2 of them", "nobody: missing, 1 of them"} <= {*rehearsed.splitlines()}
+    assert "verified 2, missing 1; a dry run, nothing changed." in rehearsed
+    assert "verified 2, missing 1." in capsys.readouterr().out
 
 
 def test_verifying_gives_up_while_characters_is_down(alice, settings, down, capsys):

@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from conversation_service.commands import end_help
 from conversation_service.stand_ins.auth import auth
 from conversation_service.stand_ins.characters import characters
 from conversation_service.stand_ins.message import message
-from conversation_service.stand_ins.server import MODES, StandIn
+from conversation_service.stand_ins.server import LOOPBACK, MODES, StandIn
 
-LOOPBACK = {"localhost", "127.0.0.1"}
+THIS_MACHINE = {"localhost", LOOPBACK}
 HIGHEST_PORT = 65_535
 
 
@@ -33,15 +34,29 @@ def _is_port(text: str) -> bool:
 
 class Command(BaseCommand):
     help = (
-        "Run stand-ins for the Auth, Characters and Message services on 127.0.0.1, until Ctrl-C. "
+        "Run stand-ins for the Auth, Characters and Message services, until Ctrl-C. "
         'For development. PUT /switch {"mode": "hang"} makes one of them misbehave: '
         + ", ".join(MODES)
     )
     requires_system_checks = []  # it uses no database
 
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "it was told to end",
+                1: "it could not start",
+                2: "a wrong option",
+            },
+            "manage.py run_neighbours --ports 8001,8002,8004",
+        )
         parser.add_argument(
             "--ports", type=ports, help="of Auth, Characters, Message (those of *_SERVICE_URL)"
+        )
+        parser.add_argument(
+            "--host",
+            default=LOOPBACK,
+            help="the address to listen at; 0.0.0.0 in a container (%(default)s)",
         )
         parser.add_argument(
             "--service-url",
@@ -49,15 +64,17 @@ class Command(BaseCommand):
             help="the Conversation Service that Message pushes activity to (%(default)s)",
         )
 
-    def handle(self, *, ports: list[int] | None, service_url: str, **options: Any) -> None:
+    def handle(
+        self, *, ports: list[int] | None, host: str, service_url: str, **options: Any
+    ) -> None:
         if settings.ENVIRONMENT not in {"development", "test"}:
             raise CommandError("Whoever knows the password of everybody may log in: not here.")
         if not settings.JWT_ALGORITHM.startswith("HS"):
             raise CommandError(f"With {settings.JWT_ALGORITHM} only the issuer can sign tokens.")
         makers: list[Callable[[int], StandIn]] = [
-            auth,
-            characters,
-            partial(message, service_url=service_url.rstrip("/")),
+            partial(auth, host=host),
+            partial(characters, host=host),
+            partial(message, host=host, service_url=service_url.rstrip("/")),
         ]
         with ExitStack() as running:
             for make, port in zip(makers, ports or _configured_ports(), strict=True):
@@ -96,6 +113,6 @@ def _configured_ports() -> list[int]:
 
 def _port_of(url: str) -> int:
     parts = urlsplit(url)
-    if parts.hostname not in LOOPBACK or not parts.port:
+    if parts.hostname not in THIS_MACHINE or not parts.port:
         raise CommandError(f"{url} is not on this machine, or names no port: use --ports.")
     return parts.port

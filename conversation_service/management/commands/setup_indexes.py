@@ -7,6 +7,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from pymongo.errors import DuplicateKeyError
 
+from conversation_service.commands import end_help
 from conversation_service.mongodb.collections import CollectionSchema, declared
 from conversation_service.mongodb.drift import VALIDATOR, Finding, State, compare, mend
 
@@ -21,11 +22,19 @@ DONE = {
 class Command(BaseCommand):
     help = (
         "Give every declared collection its indexes and its validator. Run it after migrate, at "
-        "each deployment: what is in place stays untouched, and two runs at once do no harm. "
-        "What it would do: manage.py setup_indexes --dry-run"
+        "each deployment: what is in place stays untouched, and two runs at once do no harm."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "all is in place, or it was a --dry-run",
+                1: "something differs, or it could not run",
+                2: "a wrong option",
+            },
+            "manage.py setup_indexes --dry-run",
+        )
         mode = parser.add_mutually_exclusive_group()
         mode.add_argument("--check", action="store_true", help="change nothing; exit 1 on drift")
         mode.add_argument("--dry-run", action="store_true", help="change nothing; exit 0")

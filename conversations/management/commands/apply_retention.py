@@ -1,4 +1,3 @@
-from argparse import RawDescriptionHelpFormatter
 from datetime import UTC
 from typing import Any
 
@@ -6,6 +5,7 @@ import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service import rendering
+from conversation_service.commands import end_help
 from conversations import retention
 from conversations.retention import Due
 
@@ -18,22 +18,22 @@ days, which is the default, nothing is done. The end of the trash is the busines
 
 Running it again goes on where it was stopped, and two at once do no harm. Ctrl-C and SIGTERM end
 it after the batch at hand.
-
-Exit code: 0 all that was due is archived, 2 stopped before, 1 it could not run.
-
-Example: manage.py apply_retention --preview --json
 """
 
 
 class Command(BaseCommand):
     help = HELP
 
-    def create_parser(self, *names: str, **options: Any) -> CommandParser:
-        parser = super().create_parser(*names, **options)
-        parser.formatter_class = RawDescriptionHelpFormatter
-        return parser
-
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "all that was due is archived",
+                1: "it could not run",
+                2: "stopped before that, or a wrong option",
+            },
+            "manage.py apply_retention --preview --json",
+        )
         parser.add_argument(
             "--preview", action="store_true", help="say which and how many, change nothing"
         )

@@ -1,10 +1,9 @@
-import sys
 import time
-from argparse import RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,17 +13,17 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import ConfigurationError, PyMongoError
-from tqdm import tqdm
 
+from conversation_service.commands import end_help
 from conversation_service.errors import ServiceError
 from conversation_service.mongodb.connection import Document
-from conversation_service.progress import stopped_by_signals
+from conversation_service.ndjson import batches
+from conversation_service.progress import stopped_by_signals, track
 from conversations import store
 from conversations.transfer.legacy import Converted, Finding
-from conversations.transfer.takeover import take_over
+from conversations.transfer.takeover import BATCH, take_over
 
 SOME_LEFT = 2
-LINE_S = 10
 CONNECT_MS = 10_000
 
 HELP = """
@@ -45,10 +44,7 @@ Nothing is lost and nothing silently altered:
 
 The report (NDJSON) holds what people wrote: only its owner may read it.
 
-Exit code: 0 all were taken, 2 some were not, 1 it could not run or was stopped; where to go on is
-said then. Ctrl-C and SIGTERM end it after the batch at hand.
-
-Example: manage.py import_legacy --from mongodb://old-host/monolith --dry-run
+Ctrl-C and SIGTERM end it after the batch at hand.
 """
 
 
@@ -81,12 +77,16 @@ class Totals:
 class Command(BaseCommand):
     help = HELP
 
-    def create_parser(self, *names: str, **options: Any) -> CommandParser:
-        parser = super().create_parser(*names, **options)
-        parser.formatter_class = RawDescriptionHelpFormatter
-        return parser
-
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "all were taken",
+                1: "it could not run or was stopped; it says where to go on",
+                2: "some were not taken, or a wrong option",
+            },
+            "manage.py import_legacy --from mongodb://old-host/monolith --dry-run",
+        )
         parser.add_argument("--from", dest="uri", required=True, help="the monolith's MongoDB")
         parser.add_argument("--database", help="its database, if the URI names none")
         parser.add_argument("--collection", default="conversations", help="(conversations)")
@@ -134,15 +134,17 @@ class Command(BaseCommand):
             file = stack.enter_context(_private(report))
             stopping = stack.enter_context(stopped_by_signals())
             remaining = {"_id": {"$gt": after}} if after else {}
-            progress = stack.enter_context(
-                _progress(self.stderr, source.count_documents(remaining))
+            rows = track(
+                chain.from_iterable(take_over(source, after=after, dry_run=dry_run)),
+                total=source.count_documents(remaining),
+                what="Read",
+                out=self.stderr,
             )
-            for batch in take_over(source, after=after, dry_run=dry_run):
+            for batch in batches(rows, BATCH):
                 for one in batch:
                     totals.add(one)
                     if one.reasons or (one.document and one.repairs):
                         file.write(_reported(one))
-                progress.update(len(batch))
                 if stopping:
                     return False
         return True
@@ -225,30 +227,3 @@ def _reported(one: Converted) -> bytes:
         "repairs": described(one.repairs),
     }
     return json_util.dumps(line, json_options=json_util.RELAXED_JSON_OPTIONS).encode() + b"\n"
-
-
-@contextmanager
-def _progress(stream: Any, total: int) -> Iterator[Any]:
-    if stream.isatty():
-        with tqdm(total=total, file=sys.stderr, unit="", unit_scale=False) as bar:
-            yield bar
-    else:
-        yield _Lines(stream, total)
-
-
-class _Lines:
-    """The progress for a log: a line now and then."""
-
-    def __init__(self, stream: Any, total: int) -> None:
-        self._stream = stream
-        self._total = total
-        self._done = 0
-        self._began = self._written = time.monotonic()
-
-    def update(self, number: int) -> None:
-        self._done += number
-        now = time.monotonic()
-        if now - self._written >= LINE_S:
-            rate = self._done / (now - self._began)
-            self._stream.write(f"{self._done:,} of {self._total:,} read, {rate:,.0f}/s")
-            self._written = now

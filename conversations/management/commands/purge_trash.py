@@ -1,9 +1,9 @@
-from argparse import RawDescriptionHelpFormatter
 from typing import Any
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from conversation_service.commands import end_help
 from conversations import retention
 
 STOPPED = 2
@@ -14,22 +14,22 @@ for the change feed. What is under a legal hold stays, and is counted.
 
 Running it again goes on where it was stopped, and two at once do no harm. Ctrl-C and SIGTERM end
 it after the batch at hand.
-
-Exit code: 0 all that was due is purged, 2 stopped before, 1 it could not run.
-
-Example: manage.py purge_trash --dry-run
 """
 
 
 class Command(BaseCommand):
     help = HELP
 
-    def create_parser(self, *names: str, **options: Any) -> CommandParser:
-        parser = super().create_parser(*names, **options)
-        parser.formatter_class = RawDescriptionHelpFormatter
-        return parser
-
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "all that was due is purged",
+                1: "it could not run",
+                2: "stopped before that, or a wrong option",
+            },
+            "manage.py purge_trash --dry-run",
+        )
         parser.add_argument("--dry-run", action="store_true", help="only count")
         parser.add_argument("--batch-size", type=int, default=500, help="of a statement (500)")
         parser.add_argument("--json", action="store_true", help="the numbers as JSON on stdout")

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.clients import messages
 from conversation_service.clients.http import NoAnswer
+from conversation_service.commands import end_help
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import track
 from conversations import store
@@ -20,11 +21,19 @@ class Command(BaseCommand):
     help = (
         "Compare the totals of every conversation with what the Message service counts, and "
         "repair those that differ. Goes in the order of the ids; when it is interrupted, or "
-        "Message does not answer (it ends with 2 then), it says where to continue. "
-        "Example: manage.py reconcile_activity --rate 20 --after 507f1f77bcf86cd799439014"
+        "Message does not answer, it says where to continue."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "all were compared",
+                1: "it could not run",
+                2: "stopped before that, or a wrong option",
+            },
+            "manage.py reconcile_activity --rate 20 --after 507f1f77bcf86cd799439014",
+        )
         parser.add_argument("--after", default="0" * 24, help="continue behind this id")
         parser.add_argument("--rate", type=float, default=50, help="questions a second (50)")
         parser.add_argument("--user", default="", help="the conversations of this user only")

@@ -6,6 +6,7 @@ from bson import ObjectId
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pymongo.errors import PyMongoError
 
+from conversation_service.commands import end_help
 from conversation_service.progress import track
 from conversations import store
 
@@ -16,13 +17,21 @@ class Command(BaseCommand):
     help = (
         "Compute anew what titles and tags are searched, sorted and compared by, after the rules "
         "for it have changed. Versions and times stay as they are. Goes in the order of the ids; "
-        "when it is interrupted, or MongoDB does not answer (it ends with 2 then), it says where "
+        "when it is interrupted, or MongoDB does not answer, it says where "
         "to continue. Until it is through, search and tags may miss conversations that were "
-        "written by the former rules. Ends with 0 when all is current, with 1 for a wrong option. "
-        "Example: manage.py reindex_search --after 507f1f77bcf86cd799439014"
+        "written by the former rules."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "all is current",
+                1: "it could not run",
+                2: "stopped before that, or a wrong option",
+            },
+            "manage.py reindex_search --after 507f1f77bcf86cd799439014",
+        )
         parser.add_argument("--after", default="0" * 24, help="continue behind this id")
         parser.add_argument("--dry-run", action="store_true", help="compare, change nothing")
 

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pymongo import WriteConcern
 
 from conversation_service import clock
+from conversation_service.commands import end_help
 from conversation_service.mongodb.connection import Document
 from conversations import documents, store
 
@@ -40,11 +41,19 @@ TAGS = ["casual", "role play", "learning", "café", "work", "ideas", "viajes"]
 class Command(BaseCommand):
     help = (
         f'Fill the database with conversations to look at. --heavy of them belong to "{DEMO_USER}",'
-        " by default half; the others to --users in equal parts. The same numbers give the same "
-        "data. Example: manage.py seed_demo --conversations 1000000 --users 20000 --heavy 10000"
+        " by default half; the others to --users in equal parts. The same numbers give the same data."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "the data is there",
+                1: "it could not run",
+                2: "a wrong option",
+            },
+            "manage.py seed_demo --conversations 1000000 --users 20000 --heavy 10000",
+        )
         parser.add_argument("--conversations", type=int, default=200, help="how many (200)")
         parser.add_argument("--users", type=int, default=50, help="how many others (50)")
         parser.add_argument("--heavy", type=int, help=f'how many are of "{DEMO_USER}" (half)')

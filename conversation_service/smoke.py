@@ -1,0 +1,169 @@
+"""How a deployment is tried from outside: calls over HTTP, and what they must answer."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from itertools import count
+from typing import Any
+
+import requests
+from requests.auth import AuthBase
+
+LONGEST_WAIT_S = 60.0  # the window of the rate limits
+WAITS = 2
+
+
+class Fault(Exception):
+    """The deployment did not answer as it must."""
+
+
+class NoAnswer(Fault):
+    """The deployment did not answer at all."""
+
+
+class NotTried(Fault):
+    """It is another deployment than was meant, or there is none: nothing was tried."""
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    expected: str
+    run: Callable[[Any], None]
+
+
+def step(expected: str) -> Callable[[Callable[[Any], None]], Step]:
+    """Make a step of a function, whose name is the sentence that it proves."""
+
+    def named(run: Callable[[Any], None]) -> Step:
+        return Step(run.__name__.replace("_", " "), expected, run)
+
+    return named
+
+
+@dataclass(frozen=True)
+class Outcome:
+    step: Step
+    fault: Fault | None
+    status: int | None
+    request_id: str
+    milliseconds: float
+
+
+class Bearer(AuthBase):
+    """Sends this token or none; without it, requests would send what ~/.netrc says."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class Site:
+    """A deployment at its address. Every call bears an id of its own, to be found in the logs.
+
+    `timeout_s` bounds the time to connect, and between two bytes.
+    """
+
+    def __init__(self, base_url: str, *, timeout_s: float, name: str) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._name = name
+        self._numbers = count(1)
+        self._session = requests.Session()
+        self.request_id = ""
+        self.status: int | None = None
+
+    def close(self) -> None:
+        self._session.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str = "",
+        expect: int = HTTPStatus.OK,
+        code: str = "",
+        **options: Any,
+    ) -> requests.Response:
+        """Return the answer, or raise Fault if it has another status, or code of failure."""
+        answer = self.send(method, path, token=token, **options)
+        found = _code(answer)
+        if answer.status_code != expect or code not in {"", found}:
+            wanted = f"{expect:d} {code}".strip()
+            got = f"{answer.status_code} {found}".strip()
+            raise Fault(f"{method} {path} answered {got}, not {wanted}")
+        return answer
+
+    def send(self, method: str, path: str, *, token: str = "", **options: Any) -> requests.Response:
+        """Return whatever is answered, after as long a wait as a rate limit asks for."""
+        answer = self._send(method, path, token, **options)
+        for _ in range(WAITS):
+            if answer.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+                break
+            time.sleep(min(LONGEST_WAIT_S, float(answer.headers.get("Retry-After", 1))))
+            answer = self._send(method, path, token, **options)
+        return answer
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        token: str,
+        headers: dict[str, str] | None = None,
+        **options: Any,
+    ) -> requests.Response:
+        self.status = None
+        self.request_id = f"{self._name}-{next(self._numbers)}"
+        try:
+            answer = self._session.request(
+                method,
+                self._base_url + path,
+                auth=Bearer(token),
+                headers={"X-Request-ID": self.request_id, **(headers or {})},
+                timeout=self._timeout_s,
+                allow_redirects=False,  # the token is for nobody else
+                **options,
+            )
+        except requests.RequestException as error:
+            raise NoAnswer(f"{method} {path}: {type(error).__name__}") from None
+        self.status = answer.status_code
+        return answer
+
+
+def _code(answer: requests.Response) -> str:
+    try:
+        return str(answer.json()["error"]["code"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def same(what: str, found: object, wanted: object) -> None:
+    if found != wanted:
+        raise Fault(f"{what} is {found!r}, not {wanted!r}")
+
+
+def walk(steps: Iterable[Step], site: Site, on: object) -> Iterator[Outcome]:
+    """Take the steps up to the first that goes wrong."""
+    for one in steps:
+        began = time.monotonic()
+        fault = _fault(one, on)
+        milliseconds = round((time.monotonic() - began) * 1000, 1)
+        yield Outcome(one, fault, site.status, site.request_id, milliseconds)
+        if fault:
+            return
+
+
+def _fault(one: Step, on: object) -> Fault | None:
+    try:
+        one.run(on)
+    except Fault as fault:
+        return fault
+    except (ValueError, LookupError, TypeError) as error:
+        return Fault(f"the answer has another shape: {type(error).__name__} {error}")
+    return None

@@ -1,0 +1,252 @@
+#!/usr/bin/env bash
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/steps.sh
+source scripts/steps.sh
+
+usage() {
+    cat <<'END'
+Usage: scripts/deploy-k8s.sh --context NAME --environment staging|production --image REPOSITORY@sha256:DIGEST
+
+Release one image to one cluster: check, migrate, roll out, try out; roll back if that fails.
+
+  --context NAME       the context of kubectl; never the current one by accident
+  --environment NAME   the overlay in k8s/overlays, and what the namespace must be labelled with
+  --image REFERENCE    by digest: what was tested is what runs
+  --character ID       the smoke test begins a conversation with it; luna
+  --diff               show what would differ first (the server tries it out: needs leave to patch)
+  --timeout SECONDS    for the rollout, and for the smoke test; 600
+  --dry-run            only read, and print every command that would change something
+  --help
+
+ 1. The context, the namespace and the Secret are checked. The Secret is never written: its
+    owner is whoever keeps the secrets.
+ 2. Namespace, service account, configuration and network policies are applied.
+ 3. The release job runs `migrate` and `setup_indexes`, once, before any new pod.
+ 4. Everything else is applied, the rollout is waited for, and the smoke job calls the service
+    from inside the cluster.
+ 5. The CronJobs follow last: if 4 fails, they still run the former image.
+
+If 4 fails, the Deployment goes back to its former revision. The database does not: migrations
+only go forward, and each must leave the former version able to run. Whoever interrupts it leaves
+the rollout to the cluster, which keeps former pods until new ones are ready.
+
+Exit codes:
+  0  released
+  2  wrong usage
+  3  refused by a check; nothing was changed
+  4  preparing failed: the new version may have migrated in part, the former still serves
+  5  the new version failed; the former serves again
+  6  the new version failed and there is no way back: somebody has to look
+END
+}
+
+readonly name=conversation-service
+readonly secret=conversation-service-secrets
+readonly secret_keys=(SECRET_KEY JWT_SECRET_KEY MONGODB_URL REDIS_URL)
+
+context='' environment='' image='' character=luna diff=false timeout=600
+while [ $# -gt 0 ]; do
+    case $1 in
+        --context | --environment | --image | --character | --timeout)
+            [ $# -gt 1 ] || stop 2 "$1 needs a value; --help tells more"
+            declare "${1#--}=$2"
+            shift
+            ;;
+        --diff) diff=true ;;
+        --dry-run) dry_run=true ;;
+        --help)
+            usage
+            exit
+            ;;
+        *) stop 2 "$1 is unknown; --help tells more" ;;
+    esac
+    shift
+done
+[ -n "$context" ] || stop 2 "--context is missing; --help tells more"
+[[ $environment =~ ^[a-z]+$ && -d k8s/overlays/$environment ]] ||
+    stop 2 "--environment must be one of: $(cd k8s/overlays && echo *)"
+[[ $image =~ ^[^@[:space:]]+@sha256:[0-9a-f]{64}$ ]] ||
+    stop 2 "--image must name a digest: repository@sha256:…"
+[[ $character =~ ^[A-Za-z0-9_-]+$ ]] || stop 2 "--character must be an id"
+[[ $timeout =~ ^[1-9][0-9]*$ ]] || stop 2 "--timeout must be a number of seconds"
+
+manifests=$(mktemp -d)
+trap 'rm -rf "$manifests"' EXIT
+
+# Build the overlay with this image, and sort it by when it is needed.
+render() {
+    cp -R k8s "$manifests/k8s"
+    cat >"$manifests/kustomization.yaml" <<END
+resources: [k8s/overlays/$environment]
+images:
+  - {name: registry.invalid/conversation-service, newName: "${image%@*}", digest: "${image#*@}"}
+END
+    mkdir "$manifests"/{foundation,release,smoke,service,schedule}
+    kubectl kustomize "$manifests" --output "$manifests/service"
+    ! grep -rh ' image:' "$manifests/service" | grep -vF "image: $image" ||
+        stop 3 "the manifests name another image than $image"
+    (
+        cd "$manifests/service"
+        mv v1_{namespace,serviceaccount,configmap}_*.yaml ../foundation
+        mv networking.k8s.io_v1_networkpolicy_*.yaml ../foundation
+        mv "batch_v1_job_$name-release.yaml" ../release/job.yaml
+        mv batch_v1_cronjob_*.yaml ../schedule
+    )
+    render_smoke >"$manifests/smoke/job.yaml"
+}
+
+# The pod of the release with another command: the same image, settings, secrets and rights.
+render_smoke() {
+    cat >"$manifests/release/kustomization.yaml" <<END
+resources: [job.yaml]
+patches:
+  - target: {kind: Job}
+    patch: |-
+      - {op: replace, path: /metadata/name, value: $name-smoke}
+      - {op: replace, path: /spec/activeDeadlineSeconds, value: $timeout}
+      - {op: remove, path: /spec/template/spec/initContainers}
+      - {op: replace, path: /spec/template/spec/containers/0/name, value: smoke}
+      - op: replace
+        path: /spec/template/spec/containers/0/command
+        value:
+          - python
+          - manage.py
+          - smoke_test
+          - --base-url=http://$name:8003
+          - --environment=$environment
+          - --character=$character
+          - --internal # what no gateway lets through
+          - --metrics
+END
+    kubectl kustomize "$manifests/release"
+}
+
+ask() {
+    "${kubectl[@]}" get "$@" || stop 3 "the cluster of $context does not answer"
+}
+
+check_context() {
+    kubectl config get-contexts "$context" --output name >/dev/null ||
+        stop 3 "kubectl knows no context $context"
+    local label
+    label=$(ask namespace "$namespace" --ignore-not-found --output jsonpath='{.metadata.labels.environment}')
+    [ "${label:-$environment}" = "$environment" ] ||
+        stop 3 "namespace $namespace in $context is for $label, not for $environment"
+}
+
+# Of the Secret only the names of its keys are printed.
+check_secret() {
+    local present missing=() key
+    # shellcheck disable=SC2016 # the variables are the template's
+    present=$(ask secret "$secret" --ignore-not-found \
+        --output go-template='{{range $key, $value := .data}}{{if $value}}{{$key}} {{end}}{{end}}')
+    for key in "${secret_keys[@]}"; do
+        [[ " $present" == *" $key "* ]] || missing+=("$key")
+    done
+    [ ${#missing[@]} = 0 ] ||
+        stop 3 "secret $secret in namespace $namespace lacks ${missing[*]}: see k8s/README.md"
+}
+
+check_that_nobody_else_deploys() {
+    local active
+    active=$(ask job "$name-release" --ignore-not-found --output jsonpath='{.status.active}')
+    [ "${active:-0}" = 0 ] || stop 3 "another release is running: job/$name-release"
+}
+
+# The server tries everything out, admission included, and keeps nothing.
+check_manifests() {
+    "${kubectl[@]}" apply --server-side --force-conflicts --dry-run=server \
+        -f "$manifests/foundation" -f "$manifests/service" -f "$manifests/schedule" >/dev/null ||
+        stop 3 "the cluster does not accept the manifests"
+}
+
+show_differences() {
+    "${kubectl[@]}" diff --server-side --force-conflicts \
+        -f "$manifests/foundation" -f "$manifests/service" -f "$manifests/schedule" ||
+        [ $? = 1 ] || stop 3 "the cluster does not accept the manifests"
+}
+
+# The manifests win over whoever changed a field meanwhile, `rollout undo` included.
+apply() {
+    run "${kubectl[@]}" apply --server-side --force-conflicts -f "$manifests/$1"
+}
+
+# A Job cannot be changed, so the former one goes. Of two created at once, one is refused.
+run_job() {
+    run "${kubectl[@]}" delete job "$name-$1" --ignore-not-found || return
+    run "${kubectl[@]}" create -f "$manifests/$1/job.yaml" || return
+    [ "$dry_run" = true ] || job_succeeds "$name-$1"
+}
+
+# A Job ends by itself, at its activeDeadlineSeconds at the latest: no need to count here.
+job_succeeds() {
+    local ended='' waiting=''
+    while true; do
+        ended=$(ask job "$1" --output jsonpath='{.status.conditions[?(@.status=="True")].type}') || return
+        [[ $ended != *Complete* && $ended != *Failed* ]] || break
+        waiting=$(ask pods --selector "batch.kubernetes.io/job-name=$1" \
+            --output jsonpath='{..state.waiting.reason}') || return
+        if [[ $waiting == *ImagePullBackOff* || $waiting == *InvalidImageName* ]]; then
+            say "The cluster cannot pull $image"
+            "${kubectl[@]}" delete job "$1"
+            return 1
+        fi
+        sleep 2
+    done
+    "${kubectl[@]}" logs "job/$1" --all-containers --tail=50 || say "Its log cannot be read"
+    [[ $ended == *Complete* ]]
+}
+
+revision() {
+    ask deployment "$name" --ignore-not-found \
+        --output jsonpath='{.metadata.annotations.deployment\.kubernetes\.io/revision}'
+}
+
+wait_for_rollout() {
+    run "${kubectl[@]}" rollout status "deployment/$name" --timeout="${timeout}s"
+}
+
+prepare() {
+    say "Preparing: configuration, then migrations and indexes"
+    apply foundation || return
+    run_job release
+}
+
+roll_out() {
+    say "Rolling out"
+    apply service || return
+    wait_for_rollout || return
+    say "Trying it out from inside the cluster"
+    run_job smoke
+}
+
+roll_back() {
+    say "It failed. The Deployment goes back; the database does not: migrations only go forward"
+    local reached
+    reached=$(revision) || stop 6 "the Deployment may be the new one"
+    [ -n "$former" ] || stop 6 "this was the first release: there is no former version to return to"
+    [ "$reached" != "$former" ] || stop 6 "the Deployment was not changed: there is nothing to undo"
+    "${kubectl[@]}" rollout undo "deployment/$name" --to-revision="$former" || stop 6 "it stays the new one"
+    wait_for_rollout || stop 6 "revision $former does not become ready either: see scripts/diagnose.sh"
+    stop 5 "$image failed; revision $former serves again"
+}
+
+render
+namespace=$(basename "$manifests"/foundation/v1_namespace_*.yaml .yaml)
+namespace=${namespace#v1_namespace_}
+readonly namespace kubectl=(kubectl --context "$context" --namespace "$namespace")
+
+say "Checking $context, namespace $namespace"
+check_context
+check_secret
+check_that_nobody_else_deploys
+[ "$diff" = false ] || show_differences
+[ "$dry_run" = true ] || check_manifests
+former=$(revision)
+
+prepare || stop 4 "preparing failed; the former version still serves"
+roll_out || roll_back
+say "Updating what runs by the clock"
+apply schedule || stop 6 "the new version serves, but its CronJobs may be the former ones"
+say "Released $image to $environment"

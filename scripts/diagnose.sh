@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+Usage: scripts/diagnose.sh --context NAME [--namespace conversation-service]
+       scripts/diagnose.sh --help
+
+Show how the service does in a cluster, from the outside in: versions, rollout, pods, why they
+restarted or wait, events, who gets requests, limits, use, readiness and the names of the secrets.
+
+It only reads. What cannot be read is said, and the rest follows. Of the Secret it prints the names
+of the keys, never a value. Ready from inside is asked with Python in each pod, as the image has no
+curl; that needs leave to `exec`.
+
+Exit codes: 0 shown; 2 wrong usage or no such context.
+END
+}
+
+readonly name=conversation-service
+context='' namespace=conversation-service
+while [ $# -gt 0 ]; do
+    case $1 in
+        --context | --namespace)
+            if [ $# -lt 2 ]; then
+                echo "diagnose.sh: $1 needs a value" >&2
+                exit 2
+            fi
+            declare "${1#--}=$2"
+            shift
+            ;;
+        --help)
+            usage
+            exit
+            ;;
+        *)
+            echo "diagnose.sh: $1 is unknown; --help tells more" >&2
+            exit 2
+            ;;
+    esac
+    shift
+done
+kubectl config get-contexts "$context" --output name >/dev/null || exit 2
+
+readonly kubectl=(kubectl --context "$context" --namespace "$namespace")
+readonly ours=app.kubernetes.io/name=$name
+readonly serving=$ours,app.kubernetes.io/component=api
+
+section() {
+    printf '\n--- %s\n' "$1"
+    shift
+    "$@" 2>&1 || echo "This cannot be read."
+}
+
+k() {
+    "${kubectl[@]}" "$@"
+}
+
+versions() {
+    k get deployments,cronjobs --selector "$ours" --output custom-columns='KIND:.kind,NAME:.metadata.name,REVISION:.metadata.annotations.deployment\.kubernetes\.io/revision,IMAGE:..image'
+    k get pods --selector "$ours" \
+        --output custom-columns='POD:.metadata.name,RUNS:.status.containerStatuses[*].imageID'
+}
+
+pods() {
+    k get pods --selector "$ours" --output custom-columns='POD:.metadata.name,PHASE:.status.phase,READY:.status.containerStatuses[*].ready,RESTARTS:.status.containerStatuses[*].restartCount,WAITS:..state.waiting.reason,ENDED:..lastState.terminated.reason,CODE:..lastState.terminated.exitCode,NODE:.spec.nodeName'
+}
+
+# Of pods that are not ready, and of those that have restarted: how the former container ended.
+failing_logs() {
+    local pod phase ready restarts
+    k get pods --selector "$ours" --no-headers --output custom-columns='POD:.metadata.name,PHASE:.status.phase,READY:.status.containerStatuses[*].ready,RESTARTS:.status.containerStatuses[*].restartCount' |
+        while read -r pod phase ready restarts; do
+            case "$phase $ready $restarts" in
+                *[1-9]*) k logs "$pod" --all-containers --prefix --tail=30 --previous </dev/null || true ;;
+                Succeeded* | "Running true "*) continue ;;
+            esac
+            k logs "$pod" --all-containers --prefix --tail=30 </dev/null || true
+        done
+}
+
+readiness() {
+    local pod
+    for pod in $(k get pods --selector "$serving" --output jsonpath='{.items[*].metadata.name}'); do
+        printf '%s: ' "$pod"
+        k exec "$pod" -- python -c "$ask_itself" </dev/null || true
+    done
+}
+
+readonly ask_itself='
+import os, urllib.error, urllib.request
+url = "http://127.0.0.1:%s/health/ready" % os.environ.get("PORT", "8003")
+try:
+    answer = urllib.request.urlopen(url, timeout=3)
+except urllib.error.HTTPError as error:
+    answer = error
+print(answer.status, answer.read().decode())
+'
+
+secret_keys() {
+    # shellcheck disable=SC2016 # the variables are the template's
+    k get secret "$name-secrets" \
+        --output go-template='{{range $key, $value := .data}}{{$key}}{{if not $value}} (empty){{end}}{{"\n"}}{{end}}'
+}
+
+echo "Context $context, namespace $namespace, $(date -u +%Y-%m-%dT%H:%M:%SZ)"
+section "Versions" versions
+section "Rollout" k rollout status "deployment/$name" --watch=false
+section "Former revisions" k rollout history "deployment/$name"
+section "Pods" pods
+section "Logs of what is not ready or has restarted" failing_logs
+section "Events that warn" k get events --field-selector type=Warning --sort-by=.lastTimestamp
+section "Endpoints" k get endpointslices --selector "kubernetes.io/service-name=$name" \
+    --output custom-columns='SLICE:.metadata.name,ADDRESSES:.endpoints[*].addresses[*],READY:.endpoints[*].conditions.ready'
+section "Autoscaler" k get horizontalpodautoscaler "$name" --output wide
+section "Disruption budget" k get poddisruptionbudget "$name"
+section "Jobs" k get jobs,cronjobs --selector "$ours"
+section "Quotas and limits" k get resourcequotas,limitranges
+section "Network policies" k get networkpolicies
+section "Use" k top pods --selector "$ours" --containers
+section "Ready, asked from inside" readiness
+section "Keys in the Secret" secret_keys

@@ -1,0 +1,48 @@
+"""`python -m config.probe`: what a container asks itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conversation_service.embedded import process
+from conversation_service.stand_ins.auth import auth
+from tests.config.processes import environment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def probe(path: str, *, port: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "config.probe", path],
+        cwd=ROOT,
+        env=environment(PORT=str(port)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_good_answer_on_the_configured_port_is_a_success():
+    with auth(0) as server:
+        found = probe("/health", port=server.server_address[1])
+
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_a_bad_answer_is_told():
+    with auth(0) as server:
+        server.mode = "error"
+        found = probe("/health", port=server.server_address[1])
+
+    assert found.returncode == 1
+    assert found.stderr.startswith("/health answers 500: ")
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+def test_silence_is_told(path):
+    found = probe(path, port=process.free_port())
+
+    assert found.returncode == 1
+    assert found.stderr.startswith(f"{path} does not answer: ")

@@ -1,0 +1,398 @@
+"""A walk through a deployment that runs: a real gunicorn, and a proxy that spoils one answer."""
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
+from threading import Thread
+
+import pytest
+import requests
+from django.core.management import CommandError, call_command
+
+from conversations import smoke
+from tests.config.test_gunicorn import serving
+from tests.conversation_service.loopback import closed_port
+from tests.factories import client_of, conversation, token
+
+HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "date", "server", "keep-alive"}
+
+
+@dataclass
+class Answer:
+    """What the deployment said, for a proxy to spoil."""
+
+    request: str
+    number: int
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def edit(self, old: str, new: str) -> None:
+        assert old.encode() in self.body
+        self.body = self.body.replace(old.encode(), new.encode())
+
+
+@dataclass
+class Proxy:
+    """Stands before the deployment, and spoils what it says."""
+
+    url: str
+    spoil: Callable[[Answer], object]
+    address: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        name = f"{method} {re.sub('[0-9a-f]{24}', '…', path.partition('?')[0])}"
+        self.asked.append(name)
+        got = requests.request(method, self.url + path, headers=headers, data=body, timeout=20)
+        kept = {k: v for k, v in got.headers.items() if k.lower() not in HOP_BY_HOP}
+        answer = Answer(name, self.asked.count(name), got.status_code, kept, got.content)
+        self.spoil(answer)
+        return answer
+
+
+@contextmanager
+def proxied(url: str, spoil: Callable[[Answer], object]):
+    proxy = Proxy(url, spoil)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = proxy.forward(self.command, self.path, dict(self.headers), body)
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815
+
+        def log_message(self, *arguments): ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        proxy.address = "http://{}:{}".format(*server.server_address)
+        yield proxy
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def url(django_db_setup, tmp_path_factory):
+    log = tmp_path_factory.mktemp("smoke") / "log"
+    # A machine that is busy must not look like a client that is slow.
+    with serving(log, "config.wsgi:application", CLIENT_HEAD_TIMEOUT_S="10") as server:
+        yield f"http://127.0.0.1:{server.port}"
+
+
+def run(base_url: str, **options) -> tuple[str, int]:
+    """Return what it prints, errors last, and its exit code."""
+    out = StringIO()
+    try:
+        call_command("smoke_test", base_url=base_url, stdout=out, **options)
+    except CommandError as error:
+        return f"{out.getvalue()}{error}", error.returncode
+    return out.getvalue(), 0
+
+
+def run_spoiled(url: str, spoil: Callable[[Answer], object], **options) -> tuple[str, int]:
+    with proxied(url, spoil) as proxy:
+        return run(proxy.address, **options)
+
+
+def left(mongo) -> int:
+    return mongo["conversations"].count_documents({"status": {"$ne": "purged"}})
+
+
+def test_a_deployment_that_is_well_passes_and_nothing_is_left(url, mongo):
+    printed, code = run(url, internal=True)
+
+    assert code == 0, printed
+    assert "31 of 31 steps are as they must be (test 0.1.0)" in printed
+    assert left(mongo) == 0
+    assert mongo["conversations"].count_documents({"user_id": {"$regex": "^smoke"}}) == 1
+
+
+def test_a_step_has_a_line_with_expectation_status_and_time(url):
+    printed, _ = run(url)
+
+    [line] = [line for line in printed.splitlines() if line.startswith("a conversation begins ")]
+    *_, status, milliseconds = line.split()
+    assert "201, version 1, Location, ETag" in line
+    assert status == "201"
+    assert float(milliseconds) > 0
+
+
+def test_machines_get_a_line_for_each_step_and_one_for_the_end(url):
+    printed, code = run(url, json=True)
+
+    *steps, end = [json.loads(line) for line in printed.splitlines()]
+    assert code == 0
+    assert {step["fault"] for step in steps} == {None}
+    assert all(step["milliseconds"] > 0 for step in steps)
+    assert (end["passed"], end["steps"], end["left"]) == (len(steps), len(steps), [])
+
+
+def test_machines_are_told_what_is_wrong(url):
+    def spoil(answer):
+        if answer.request == "GET /api/v1/tags":
+            answer.status = 500
+
+    printed, code = run_spoiled(url, spoil, json=True)
+
+    [wrong] = [line for line in printed.splitlines() if '"fault":"' in line]
+    assert code == 1
+    assert json.loads(wrong)["step"] == "its tag is counted"
+    assert json.loads(wrong)["status"] == 500
+
+
+def status(value):
+    return lambda answer: setattr(answer, "status", value)
+
+
+def without(header):
+    return lambda answer: answer.headers.pop(header)
+
+
+def edited(old, new):
+    return lambda answer: answer.edit(old, new)
+
+
+def says(body):
+    return lambda answer: setattr(answer, "body", body)
+
+
+def spoiler(request, change, number=1):
+    """Change the answer number `number` to this request, and no other."""
+
+    def spoil(answer):
+        if (answer.request, answer.number) == (request, number):
+            change(answer)
+
+    return spoil
+
+
+def spoiled(step, *fault):
+    return pytest.param(step, spoiler(*fault), id=step.name)
+
+
+HEALTH, API = "/health", "/api/v1/conversations"
+DELETED = '"type":"deleted"', '"type":"forgotten"'
+
+
+@pytest.mark.parametrize(
+    ("step", "spoil"),
+    [
+        spoiled(smoke.it_is_alive, f"GET {HEALTH}/live", status(503)),
+        spoiled(smoke.it_can_write_to_mongodb, f"GET {HEALTH}/ready", status(503)),
+        spoiled(smoke.nobody_gets_in_without_a_token, f"GET {API}", says(b"<html>")),
+        spoiled(
+            smoke.an_answer_bears_the_id_of_its_request, f"GET {API}", without("X-Request-ID"), 2
+        ),
+        spoiled(smoke.the_overview_says_where_changes_begin, f"GET {API}/overview", says(b"{}")),
+        spoiled(smoke.what_is_not_valid_is_pointed_at, f"POST {API}", edited("/title", "/it")),
+        spoiled(smoke.a_conversation_begins, f"POST {API}", status(500), 2),
+        spoiled(
+            smoke.beginning_it_again_begins_no_other,
+            f"POST {API}",
+            without("Idempotency-Replayed"),
+            3,
+        ),
+        spoiled(smoke.it_is_read_as_it_was_made, f"GET {API}/…", without("ETag")),
+        spoiled(smoke.a_list_has_it_once_and_is_not_sent_twice, f"GET {API}", without("ETag"), 3),
+        spoiled(smoke.a_search_finds_it_at_once, f"GET {API}", edited('"id"', '"_id"'), 5),
+        spoiled(smoke.nobody_else_can_see_it, f"GET {API}/…", status(200), 2),
+        spoiled(smoke.its_title_is_changed, f"PATCH {API}/…", edited("changed", "kept")),
+        spoiled(smoke.a_change_of_a_former_version_is_refused, f"PATCH {API}/…", status(200), 2),
+        spoiled(
+            smoke.its_history_tells_of_the_change, f"GET {API}/…/history", says(b'{"revisions":[]}')
+        ),
+        spoiled(smoke.it_is_reverted, f"POST {API}/…/revert", edited('"version":3', '"version":2')),
+        spoiled(smoke.it_is_archived, f"POST {API}/…/archive", edited("archived", "active")),
+        spoiled(smoke.it_is_brought_back_from_the_archive, f"POST {API}/…/restore", status(409)),
+        spoiled(smoke.it_is_pinned, f"POST {API}/…/pin", without("ETag")),
+        spoiled(smoke.the_change_feed_tells_of_it, "GET /api/v1/changes", edited("upsert", "x")),
+        spoiled(smoke.the_overview_shows_it, f"GET {API}/overview", edited('"pinned":', '"x":'), 2),
+        spoiled(
+            smoke.the_summary_counts_it,
+            f"GET {API}/summary",
+            edited('"total_conversations":1', '"total_conversations":0'),
+        ),
+        spoiled(smoke.its_tag_is_counted, "GET /api/v1/tags", edited('"count":1', '"count":2')),
+        spoiled(
+            smoke.a_rehearsed_bulk_action_changes_nothing,
+            f"GET {API}/…",
+            edited('"active"', '"archived"'),
+            3,
+        ),
+        spoiled(smoke.the_export_is_whole, f"GET {API}/export", edited('"end"', '"conversation"')),
+        spoiled(
+            smoke.a_service_may_ask_who_may_write,
+            "POST /internal/v1/authorize",
+            edited('"writable":true', '"writable":false'),
+            2,
+        ),
+        spoiled(smoke.it_is_put_into_the_trash, f"DELETE {API}/…", edited("deleted", "active")),
+        spoiled(smoke.it_is_taken_out_of_the_trash, f"POST {API}/…/restore", status(500), 2),
+        spoiled(smoke.it_is_purged, f"GET {API}/…", status(200), 4),
+        spoiled(
+            smoke.the_change_feed_tells_that_it_is_gone, "GET /api/v1/changes", edited(*DELETED), 2
+        ),
+    ],
+)
+def test_one_fault_ends_it_at_that_step_and_nothing_is_left(url, mongo, step, spoil):
+    printed, code = run_spoiled(url, spoil, internal=True)
+
+    assert code == 1, printed
+    assert printed.splitlines()[-1].startswith(f"{step.name}: ")
+    assert left(mongo) == 0
+
+
+def test_the_answer_that_was_wrong_can_be_found_in_the_logs(url):
+    spoil = spoiler(f"POST {API}/…/pin", status(500))
+
+    printed, _ = run_spoiled(url, spoil)
+
+    assert re.search(r"pin answered 500, not 200 \(X-Request-ID smoke\w+-\d+\)", printed)
+
+
+def test_metrics_are_asked_for_where_they_can_be_reached(url):
+    def metrics(answer):
+        if answer.request == "GET /metrics":
+            answer.status, answer.body = 200, b"# TYPE build_info gauge\n"
+
+    assert run_spoiled(url, metrics, metrics=True)[1] == 0
+    printed, code = run_spoiled(url, spoiler("GET /metrics", status(404)), metrics=True)
+    assert code == 1
+    assert "its metrics can be read: GET /metrics answered 404" in printed
+
+
+def test_what_cannot_be_purged_is_named(url, mongo):
+    def spoil(answer):
+        if answer.request == f"DELETE {API}/…":
+            answer.status = 500
+
+    printed, code = run_spoiled(url, spoil)
+
+    [purged] = mongo["conversations"].find()
+    assert code == 1
+    assert f"Could not be purged: {purged['_id']}." in printed
+
+
+def test_where_it_goes_down_what_may_be_left_is_named(url, mongo):
+    down = []
+
+    def spoil(answer):
+        down.extend([answer.request] if answer.request.endswith("/pin") else [])
+        answer.status = 503 if down else answer.status
+
+    printed, code = run_spoiled(url, spoil)
+
+    [left] = mongo["conversations"].find()
+    assert code == 1
+    assert f"Could not be purged: {left['_id']}, whatever has the tag smoke" in printed
+
+
+def test_ctrl_c_ends_it_after_the_step_at_hand_and_nothing_is_left(url, mongo):
+    interrupt = spoiler(f"POST {API}/…/pin", lambda answer: os.kill(os.getpid(), signal.SIGINT))
+
+    printed, code = run_spoiled(url, interrupt)
+
+    assert code == 1
+    assert "Stopped before the end." in printed
+    assert "its tag is counted" not in printed
+    assert left(mongo) == 0
+
+
+def test_it_waits_as_long_as_a_rate_limit_asks(url):
+    def limit(answer):
+        answer.status, answer.headers["Retry-After"] = 429, "1"
+
+    began = time.monotonic()
+    printed, code = run_spoiled(url, spoiler(f"GET {API}", limit, 2))
+
+    assert code == 0, printed
+    assert time.monotonic() - began > 1
+
+
+def test_it_fits_within_the_rate_limits(url, settings):
+    with proxied(url, lambda answer: None) as proxy:
+        run(proxy.address)
+
+    limits = settings.RATE_LIMITS
+    changed = [name for name in proxy.asked if "…" in name or "bulk" in name]
+    assert len(proxy.asked) <= limits["all"]
+    assert proxy.asked.count(f"POST {API}") <= limits["create"]
+    assert proxy.asked.count(f"GET {API}") <= limits["list"]
+    assert proxy.asked.count(f"DELETE {API}/…") <= limits["delete"]
+    assert sum(name.startswith(("PATCH", "POST")) for name in changed) <= limits["patch"]
+
+
+def test_where_nobody_answers_nothing_was_tried():
+    printed, code = run(f"http://{closed_port()}")
+
+    assert code == 2
+    assert "it is alive: GET /health/live: ConnectionError" in printed
+
+
+def test_nothing_is_written_to_another_environment_than_was_meant(url, mongo):
+    with proxied(url, lambda answer: None) as proxy:
+        printed, code = run(proxy.address, environment="staging")
+
+    assert code == 2
+    assert "this is test, not staging" in printed
+    assert {name.split("/")[1] for name in proxy.asked} == {"health"}
+    assert mongo["conversations"].count_documents({}) == 0
+
+
+@pytest.mark.parametrize(("version", "code"), [("0.1.0", 0), ("0.2.0", 1)])
+def test_environment_and_version_are_asserted(url, version, code):
+    assert run(url, environment="test", expect_version=version)[1] == code
+
+
+def test_where_only_the_issuer_signs_a_token_must_be_sent(settings):
+    settings.JWT_ALGORITHM = "RS256"
+
+    printed, code = run(f"http://{closed_port()}")
+
+    assert code == 2
+    assert "Only the issuer holds the private key for RS256" in printed
+    assert "Send --token" in printed
+
+
+def test_a_real_user_keeps_all_that_was_there(url, mongo, settings):
+    own = conversation(client_of("carol"))
+    tokens = {"token": token("carol"), "other_token": token("dave")}
+    settings.JWT_ALGORITHM = "RS256"  # here, so that none can be made
+
+    printed, code = run(url, **tokens)
+
+    [kept] = mongo["conversations"].find({"status": {"$ne": "purged"}})
+    assert code == 0, printed
+    assert str(kept["_id"]) == own["id"]
+
+
+def test_a_token_is_read_from_a_file(url, tmp_path):
+    file = tmp_path / "token"
+    file.write_text(token("carol") + "\n")
+    arguments = ["smoke_test", f"--base-url={url}", f"--token=@{file}"]
+
+    call_command(*arguments, stdout=StringIO())
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--base-url=chat.example.org", "--timeout=0", "--timeout=soon", "--token=@/nowhere/token"],
+)
+def test_a_wrong_option_is_refused(option):
+    with pytest.raises(CommandError):
+        call_command("smoke_test", "--base-url=http://127.0.0.1:1", option)

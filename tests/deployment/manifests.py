@@ -1,0 +1,94 @@
+"""What is in k8s/: as written, and as kubectl renders it for a release."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+K8S = ROOT / "k8s"
+TOOLS = ROOT / ".tools"
+ENVIRONMENTS = ["staging", "production"]
+IMAGE = f"registry.example.org/conversation-service@sha256:{'5e' * 32}"
+
+Manifest = dict[str, Any]
+
+
+def read(path: str) -> list[Manifest]:
+    return list(yaml.safe_load_all((K8S / path).read_text()))
+
+
+@cache
+def written() -> list[Manifest]:
+    """Everything in base/, before kustomize has touched it."""
+    listed = yaml.safe_load((K8S / "base/kustomization.yaml").read_text())["resources"]
+    return [manifest for path in listed for manifest in read(f"base/{path}")]
+
+
+def one(kind: str, manifests: list[Manifest]) -> Manifest:
+    [found] = (manifest for manifest in manifests if manifest["kind"] == kind)
+    return found
+
+
+def variables(environment: str) -> dict[str, str]:
+    """What the ConfigMap of an environment holds."""
+    return assignments("base/config.env") | assignments(f"overlays/{environment}/config.env")
+
+
+def assignments(path: str) -> dict[str, str]:
+    lines = (K8S / path).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def render(environment: str, folder: Path, **more: Any) -> list[Manifest]:
+    """Render an environment as a deployment does: with an overlay of its own, for the image."""
+    repository, digest = IMAGE.split("@")
+    overlay = {
+        "resources": [os.path.relpath(K8S / "overlays" / environment, folder)],
+        "images": [
+            {
+                "name": "registry.invalid/conversation-service",
+                "newName": repository,
+                "digest": digest,
+            }
+        ],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay | more))
+    rendered = run_tool("kubectl", "kustomize", folder)
+    return list(yaml.safe_load_all(rendered))
+
+
+def run_tool(name: str, *arguments: object) -> str:
+    """Run one of .tools and return its output, or fail with all that it said."""
+    done = subprocess.run(
+        [TOOLS / "bin" / name, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """Yield the name and the pod template of everything that makes pods."""
+    for manifest in manifests:
+        match manifest:
+            case {"kind": "Deployment" | "Job", "spec": {"template": template}}:
+                yield manifest["metadata"]["name"], template
+            case {"kind": "CronJob", "spec": {"jobTemplate": {"spec": {"template": template}}}}:
+                yield manifest["metadata"]["name"], template
+
+
+def containers(template: Manifest) -> list[Manifest]:
+    return template["spec"].get("initContainers", []) + template["spec"]["containers"]
+
+
+def selects(selector: Manifest, labels: dict[str, str]) -> bool:
+    assert set(selector) <= {"matchLabels"}, "only matchLabels is understood here"
+    return selector.get("matchLabels", {}).items() <= labels.items()

@@ -1,0 +1,61 @@
+"""The example for Alertmanager tells the right people, and each thing once."""
+
+import re
+
+import pytest
+import yaml
+
+from tests.deployment.monitoring import ROOT, rules, run
+
+PATH = ROOT / "k8s" / "examples" / "alertmanager.yaml"
+
+
+@pytest.mark.deployment
+def test_alertmanager_accepts_it():
+    checked = run("amtool", "check-config", PATH)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.deployment
+@pytest.mark.parametrize(
+    ("labels", "receiver"),
+    [
+        (["service=conversation-service", "severity=critical"], "conversation-pager"),
+        (["service=conversation-service", "severity=warning"], "conversation-chat"),
+        (["service=conversation-service"], "mail"),
+        (["service=message-service", "severity=critical"], "mail"),
+    ],
+)
+def test_severity_decides_who_is_told(labels, receiver):
+    route = run("amtool", "config", "routes", "test", f"--config.file={PATH}", *labels)
+
+    assert route.stdout.strip() == receiver
+
+
+@pytest.mark.parametrize("alert", rules("alert"))
+def test_every_alert_says_by_its_labels_whose_it_is(alert):
+    """Of those that keep what Prometheus' targets have, `service` comes from there."""
+    rule = rules("alert")[alert]
+
+    assert rule["labels"].get("service") == "conversation-service" or (
+        "by (namespace, service" in rule["expr"]
+        or "namespace_service:" in rule["expr"]
+        or alert == "ConversationServiceTargetDown"
+    )
+
+
+def test_what_silences_and_what_is_silenced_exists():
+    matchers = [
+        matcher
+        for rule in yaml.safe_load(PATH.read_text())["inhibit_rules"]
+        for matcher in rule["source_matchers"] + rule["target_matchers"]
+        if matcher.startswith("alertname")
+    ]
+
+    assert matchers
+    for matcher in matchers:
+        pattern = matcher.partition('"')[2].rstrip('"')
+        matching = [alert for alert in rules("alert") if re.fullmatch(pattern, alert)]
+        alternatives = re.search(r"\((.*)\)", pattern)
+        assert len(matching) >= (alternatives.group(1).count("|") + 1 if alternatives else 1)

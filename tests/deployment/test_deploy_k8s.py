@@ -1,0 +1,423 @@
+"""scripts/deploy-k8s.sh and diagnose.sh, with the real kubectl, against an API server in memory."""
+
+import copy
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.config.processes import environment
+from tests.deployment.api_server import Cluster, Key, serving
+
+pytestmark = pytest.mark.deployment
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "conversation-service"
+SECRET = Key("secrets", NAME, "conversation-service-secrets")
+REPOSITORY = "registry.company.com/conversation-service"
+FORMER, NEW = (f"{REPOSITORY}@sha256:{digit * 64}" for digit in "12")
+HIDDEN = "aGlkZGVu"  # "hidden"
+SECRET_KEYS = ("SECRET_KEY", "JWT_SECRET_KEY", "MONGODB_URL", "REDIS_URL")
+
+
+class Operator:
+    """Whoever runs the scripts: a terminal, and a kubeconfig with one cluster in it."""
+
+    def __init__(self, cluster: Cluster, home: Path) -> None:
+        self.cluster = cluster
+        self._home = home
+        config = home / "kubeconfig"
+        config.write_text(json.dumps(kubeconfig(cluster.url)))
+        path = f"{ROOT / '.tools' / 'bin'}:{environment()['PATH']}"
+        self._environment = {"HOME": str(home), "KUBECONFIG": str(config), "PATH": path}
+
+    def run(self, script: str, *options: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [ROOT / "scripts" / script, *options],
+            env=self._environment,
+            cwd=self._home,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def deploy(self, image: str, *options: str) -> subprocess.CompletedProcess:
+        """Release to staging; what a test names again wins."""
+        chosen = ("--context", "staging", "--environment", "staging", "--timeout", "20")
+        self.cluster.requests.clear()
+        return self.run("deploy-k8s.sh", *chosen, "--image", image, *options)
+
+    def has_deployed(self, image: str) -> None:
+        done = self.deploy(image)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def kubeconfig(url: str) -> dict:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "staging", "cluster": {"server": url}}],
+        "users": [{"name": "operator", "user": {}}],
+        "contexts": [{"name": "staging", "context": {"cluster": "staging", "user": "operator"}}],
+    }
+
+
+@pytest.fixture
+def cluster():
+    with serving() as cluster:
+        cluster.put(Key("namespaces", "", NAME), {"metadata": {}})
+        cluster.put(SECRET, {"metadata": {}, "data": dict.fromkeys(SECRET_KEYS, HIDDEN)})
+        yield cluster
+
+
+@pytest.fixture
+def operator(cluster, tmp_path):
+    return Operator(cluster, tmp_path)
+
+
+def image_of(thing: dict) -> str:
+    return thing["spec"]["template"]["spec"]["containers"][0]["image"]
+
+
+def serving_image(cluster: Cluster) -> str:
+    return image_of(cluster.get("deployments", NAME))
+
+
+def test_a_first_release_prepares_then_rolls_out_then_tries_out(operator, cluster):
+    done = operator.deploy(FORMER)
+
+    assert done.returncode == 0, done.stderr
+    order = [
+        "PATCH namespaces/conversation-service",
+        "POST jobs",
+        "PATCH deployments/conversation-service",
+        "POST jobs",
+        "PATCH cronjobs/purge-trash",
+    ]
+    assert [change for change in cluster.changes if change in order] == order
+    assert serving_image(cluster) == FORMER
+    assert {key.name for key in cluster.objects if key.resource == "jobs"} == {
+        "conversation-service-release",
+        "conversation-service-smoke",
+    }
+    assert "the log of conversation-service-smoke-0" in done.stdout
+
+
+def test_the_secret_is_read_first_and_never_written(operator, cluster):
+    before = json.dumps(cluster.objects[SECRET])
+
+    operator.has_deployed(FORMER)
+
+    requests = [str(request) for request in cluster.requests]
+    first_change = next(at for at, seen in enumerate(cluster.requests) if seen.method != "GET")
+    assert requests.index(f"GET secrets/{SECRET.name}") < first_change
+    assert json.dumps(cluster.objects[SECRET]) == before
+
+
+def test_everything_runs_the_image_that_was_asked_for(operator, cluster):
+    operator.has_deployed(FORMER)
+    operator.has_deployed(NEW)
+
+    jobs = [image_of(job) for job in cluster.find("jobs")]
+    by_the_clock = [image_of(job["spec"]["jobTemplate"]) for job in cluster.find("cronjobs")]
+    assert {serving_image(cluster), *jobs, *by_the_clock} == {NEW}
+
+
+def test_the_smoke_test_runs_as_the_pods_do_and_calls_the_service(operator, cluster):
+    operator.has_deployed(FORMER)
+
+    pod = cluster.get("jobs", "conversation-service-smoke")["spec"]["template"]["spec"]
+    model = cluster.get("deployments", NAME)["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert container["command"] == [
+        *("python", "manage.py", "smoke_test"),
+        "--base-url=http://conversation-service:8003",
+        "--environment=staging",
+        "--character=luna",
+        *("--internal", "--metrics"),
+    ]
+    assert pod["securityContext"] == model["securityContext"]
+    assert container["envFrom"] == model["containers"][0]["envFrom"]
+    assert "initContainers" not in pod
+
+
+def test_a_second_release_makes_its_jobs_anew(operator, cluster):
+    operator.has_deployed(FORMER)
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 0, done.stderr
+    assert "DELETE jobs/conversation-service-release" in cluster.changes
+    assert serving_image(cluster) == NEW
+
+
+def test_what_never_becomes_ready_is_rolled_back(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.broken_images.add(NEW)
+
+    done = operator.deploy(NEW, "--timeout", "3")
+
+    assert done.returncode == 5
+    assert "migrations only go forward" in done.stdout
+    assert "revision 1 serves again" in done.stderr
+    assert serving_image(cluster) == FORMER
+    assert "PATCH cronjobs/purge-trash" not in cluster.changes
+
+
+def test_what_fails_the_smoke_test_is_rolled_back(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.failing_jobs.add("conversation-service-smoke")
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 5
+    assert "the log of conversation-service-smoke-0" in done.stdout
+    assert serving_image(cluster) == FORMER
+    assert {image_of(job["spec"]["jobTemplate"]) for job in cluster.find("cronjobs")} == {FORMER}
+
+
+def test_after_a_roll_back_the_next_release_goes_through(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.failing_jobs.add("conversation-service-smoke")
+    operator.deploy(NEW)
+    cluster.failing_jobs.clear()
+
+    assert operator.deploy(NEW).returncode == 0
+    assert serving_image(cluster) == NEW
+
+
+def test_a_first_release_that_fails_has_no_way_back(operator, cluster):
+    cluster.broken_images.add(NEW)
+
+    done = operator.deploy(NEW, "--timeout", "3")
+
+    assert done.returncode == 6
+    assert "there is no former version" in done.stderr
+
+
+def test_the_version_that_serves_is_not_undone_when_it_is_released_again(operator, cluster):
+    operator.has_deployed(FORMER)
+    operator.has_deployed(NEW)
+    cluster.failing_jobs.add("conversation-service-smoke")
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 6
+    assert "nothing to undo" in done.stderr
+    assert serving_image(cluster) == NEW
+
+
+def test_nothing_is_rolled_out_when_the_release_job_fails(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.failing_jobs.add("conversation-service-release")
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 4
+    assert "the former version still serves" in done.stderr
+    assert "the log of conversation-service-release-0" in done.stdout
+    assert serving_image(cluster) == FORMER
+    assert not [change for change in cluster.changes if "deployments" in change]
+
+
+def test_an_image_that_cannot_be_pulled_is_not_waited_for(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.absent_images.add(NEW)
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 4
+    assert f"cannot pull {NEW}" in done.stdout
+    assert Key("jobs", NAME, "conversation-service-release") not in cluster.objects
+
+
+def test_a_release_waits_for_no_other(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.get("jobs", "conversation-service-release")["status"] = {"active": 1}
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 3
+    assert "another release is running" in done.stderr
+    assert cluster.changes == []
+
+
+@pytest.mark.parametrize("key", SECRET_KEYS)
+def test_a_missing_secret_stops_it_before_anything_changes(operator, cluster, key):
+    del cluster.objects[SECRET]["data"][key]
+
+    done = operator.deploy(FORMER)
+
+    assert done.returncode == 3
+    assert f"lacks {key}:" in done.stderr
+    assert cluster.changes == []
+
+
+def test_a_cluster_without_the_secret_is_told_what_to_make(operator, cluster):
+    cluster.objects.clear()
+
+    done = operator.deploy(FORMER)
+
+    assert done.returncode == 3
+    assert f"lacks {' '.join(SECRET_KEYS)}" in done.stderr
+    assert cluster.changes == []
+
+
+def test_the_cluster_of_another_environment_is_left_alone(operator, cluster):
+    cluster.put(
+        Key("namespaces", "", NAME), {"metadata": {"labels": {"environment": "production"}}}
+    )
+
+    done = operator.deploy(FORMER)
+
+    assert done.returncode == 3
+    assert "is for production, not for staging" in done.stderr
+    assert cluster.changes == []
+
+
+def test_an_unknown_context_is_refused(operator, cluster):
+    done = operator.deploy(FORMER, "--context", "elsewhere")
+
+    assert done.returncode == 3
+    assert "knows no context elsewhere" in done.stderr
+    assert cluster.requests == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--image", f"{REPOSITORY}:latest"),
+        ("--image", f"{REPOSITORY}:1.2.3"),
+        ("--image", f"{REPOSITORY}@sha256:12"),
+        ("--environment", "nowhere"),
+        ("--timeout", "soon"),
+        ("--unknown", "option"),
+    ],
+)
+def test_what_is_not_exact_is_refused(operator, cluster, option, value):
+    done = operator.deploy(FORMER, option, value)
+
+    assert done.returncode == 2
+    assert option in done.stderr
+    assert cluster.requests == []
+
+
+def test_a_context_must_be_named(operator):
+    done = operator.run("deploy-k8s.sh", "--environment", "staging", "--image", NEW)
+
+    assert done.returncode == 2
+    assert "--context is missing" in done.stderr
+
+
+def test_a_dry_run_shows_every_change_and_only_reads(operator, cluster):
+    done = operator.deploy(NEW, "--dry-run")
+
+    assert done.returncode == 0, done.stderr
+    assert {request.method for request in cluster.requests} == {"GET"}
+    shown = [line.split() for line in done.stdout.splitlines() if line.startswith("+ kubectl")]
+    assert [line[6] for line in shown] == [
+        *("apply", "delete", "create"),
+        *("apply", "rollout", "delete", "create"),
+        "apply",
+    ]
+
+
+def test_a_dry_run_stops_where_the_release_would(operator, cluster):
+    del cluster.objects[SECRET]
+
+    assert operator.deploy(NEW, "--dry-run").returncode == 3
+
+
+def test_the_differences_are_shown_and_nothing_is_kept(operator, cluster):
+    operator.has_deployed(FORMER)
+
+    done = operator.deploy(NEW, "--dry-run", "--diff")
+
+    assert done.returncode == 0, done.stderr
+    assert f"+        image: {NEW}" in done.stdout
+    assert cluster.changes == []
+
+
+def test_what_reaches_the_cluster_is_valid(operator, cluster, tmp_path):
+    operator.has_deployed(FORMER)
+    sent = [
+        json.dumps({name: part for name, part in thing.items() if name != "status"})
+        for key, thing in cluster.objects.items()
+        if key.resource in {"deployments", "jobs", "cronjobs", "configmaps", "services"}
+    ]
+    (tmp_path / "sent.yaml").write_text("\n---\n".join(sent))
+
+    check = [ROOT / ".tools/bin/kubernetes-validate", "--strict", "-k", "1.29", "sent.yaml"]
+    done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_diagnosis_shows_every_section_and_only_reads(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.requests.clear()
+
+    done = operator.run("diagnose.sh", "--context", "staging")
+
+    assert done.returncode == 0, done.stderr
+    assert {request.method for request in cluster.requests} == {"GET"}
+    sections = [line[4:] for line in done.stdout.splitlines() if line.startswith("--- ")]
+    assert sections == [
+        "Versions",
+        "Rollout",
+        "Former revisions",
+        "Pods",
+        "Logs of what is not ready or has restarted",
+        "Events that warn",
+        "Endpoints",
+        "Autoscaler",
+        "Disruption budget",
+        "Jobs",
+        "Quotas and limits",
+        "Network policies",
+        "Use",
+        "Ready, asked from inside",
+        "Keys in the Secret",
+    ]
+    assert FORMER in done.stdout
+
+
+def test_a_diagnosis_tells_why_a_pod_waits_and_what_it_logged(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.broken_images.add(NEW)
+    deployment = copy.deepcopy(cluster.get("deployments", NAME))
+    deployment["spec"]["template"]["spec"]["containers"][0]["image"] = NEW
+    cluster.put(Key("deployments", NAME, NAME), deployment)
+
+    shown = operator.run("diagnose.sh", "--context", "staging").stdout
+
+    assert "ImagePullBackOff" in shown
+    assert "the log of conversation-service-2-0" in shown
+    assert "the log of conversation-service-1-0" not in shown
+    assert "conversation-service-1-0: 200 ready" in shown
+
+
+def test_a_diagnosis_names_the_secrets_and_keeps_them(operator):
+    shown = operator.run("diagnose.sh", "--context", "staging").stdout
+
+    assert all(key in shown for key in SECRET_KEYS)
+    assert "hidden" not in shown
+    assert HIDDEN not in shown
+
+
+def test_a_diagnosis_goes_on_where_something_cannot_be_read(operator):
+    shown = operator.run("diagnose.sh", "--context", "staging").stdout
+
+    assert "--- Use\nerror: Metrics API not available\nThis cannot be read.\n" in shown
+    assert shown.index("--- Keys in the Secret") > shown.index("This cannot be read.")
+
+
+@pytest.mark.parametrize("options", [(), ("--context",), ("--context", "elsewhere"), ("--loud",)])
+def test_a_diagnosis_needs_a_cluster(operator, cluster, options):
+    done = operator.run("diagnose.sh", *options)
+
+    assert done.returncode == 2
+    assert done.stderr
+    assert cluster.requests == []

@@ -1,0 +1,337 @@
+"""The image and the compose files: what they repeat agrees, and none repeats an old mistake."""
+
+import re
+import runpy
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config.env import env
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = (ROOT / "docker/Dockerfile").read_text("utf-8")
+IGNORED = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+FILES = ("docker/compose.yaml", "docker/compose.staging.yaml")
+COMPOSE = {file: yaml.safe_load((ROOT / file).read_text("utf-8")) for file in FILES}
+STAGING = COMPOSE["docker/compose.staging.yaml"]["services"]
+DEVELOPMENT = COMPOSE["docker/compose.yaml"]["services"]
+ONE_SHOT = {"prepare", "mongodb-init"}
+SECRETS = {"SECRET_KEY", "JWT_SECRET_KEY", "MONGODB_URL", "REDIS_URL"}
+
+each_file = pytest.mark.parametrize("file", FILES)
+each_service = pytest.mark.parametrize(
+    ("file", "name"), [(file, name) for file in FILES for name in COMPOSE[file]["services"]]
+)
+each_lasting_service = pytest.mark.parametrize(
+    ("file", "name"),
+    [(file, name) for file in FILES for name in COMPOSE[file]["services"] if name not in ONE_SHOT],
+)
+
+
+def test_the_image_serves_on_the_default_port():
+    assert re.findall(r"^EXPOSE (.*)$", DOCKERFILE, re.MULTILINE) == [_default("PORT")]
+
+
+def test_the_image_asks_itself_whether_it_is_live_with_what_it_has():
+    probe = re.search(r"^HEALTHCHECK .*\n +CMD (.*)$", DOCKERFILE, re.MULTILINE)
+
+    assert probe
+    assert yaml.safe_load(probe[1]) == ["python", "-m", "config.probe", "/health/live"]
+
+
+def test_the_image_runs_gunicorn_as_documented():
+    command = yaml.safe_load(re.findall(r"^CMD (.*)$", DOCKERFILE, re.MULTILINE)[-1])
+
+    assert " ".join(command) in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_user_is_a_number_that_staging_names_too():
+    assert re.findall(r"^USER (.*)$", DOCKERFILE, re.MULTILINE) == ["1000:1000"]
+    assert "--gid 1000" in DOCKERFILE
+    assert "--uid 1000" in DOCKERFILE
+    assert STAGING["conversation-service"]["user"] == "1000:1000"
+
+
+def test_the_last_stage_installs_and_owns_nothing():
+    last = DOCKERFILE.rpartition("\nFROM ")[2]
+
+    assert not re.search(r"apt-get|pip |curl|chown", last)
+    assert "/opt/venv" in last
+
+
+def test_the_image_holds_what_the_locks_say():
+    installs = re.findall(r"pip (?:install|wheel) .*(?:\\\n.*)?", DOCKERFILE)
+
+    assert installs
+    assert all("--require-hashes" in line or "--no-index" in line for line in installs)
+    assert "requirements/production.txt" in DOCKERFILE
+    assert "local.txt" not in DOCKERFILE
+
+
+def test_the_image_needs_no_syntax_from_the_internet():
+    assert "syntax=" not in DOCKERFILE
+
+
+def test_the_version_is_that_of_the_project():
+    version = re.search(r"^ARG VERSION=(.*)$", DOCKERFILE, re.MULTILINE)
+
+    assert version
+    assert f'version = "{version[1]}"' in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".env", ".git/config", "tests/conftest.py", "var/run.lock", "docker/secrets/secret_key"],
+)
+def test_what_is_not_named_stays_out_of_the_image(path):
+    assert not _sent(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["manage.py", "config/wsgi.py", "docs/openapi.json", "requirements/production.txt"]
+)
+def test_what_the_service_needs_is_in_the_image(path):
+    assert _sent(path)
+
+
+@each_file
+def test_every_variable_is_one_that_the_service_reads(file):
+    environment = COMPOSE[file]["x-service"]["environment"]
+    names = {name.removesuffix("_FILE") for name in environment}
+
+    assert names <= set(env.scheme)
+    assert {"ENVIRONMENT", "MONGODB_URL", "REDIS_URL"} <= names
+    assert {f"{name}_SERVICE_URL" for name in ("AUTH", "CHARACTERS", "MESSAGE")} <= names
+
+
+def test_secrets_of_staging_are_files_that_the_service_is_given():
+    service = STAGING["conversation-service"]
+    files = {
+        name.removesuffix("_FILE"): path
+        for name, path in service["environment"].items()
+        if name.endswith("_FILE")
+    }
+
+    assert set(files) == SECRETS
+    assert set(files.values()) == {f"/run/secrets/{name}" for name in service["secrets"]}
+    assert not SECRETS & set(service["environment"])
+
+
+def test_secrets_of_staging_come_from_files_that_git_does_not_keep():
+    document = COMPOSE["docker/compose.staging.yaml"]
+    used = {name for service in STAGING.values() for name in service.get("secrets", [])}
+
+    assert used == set(document["secrets"])
+    assert {secret["file"] for secret in document["secrets"].values()} == {
+        f"${{SECRETS_DIR:-./secrets}}/{name}" for name in used
+    }
+    assert "docker/secrets/" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
+
+
+@each_file
+def test_the_service_is_given_longer_to_stop_than_it_takes(file):
+    graceful_s = runpy.run_path(str(ROOT / "config/gunicorn.conf.py"))["graceful_timeout"]
+    given = COMPOSE[file]["services"]["conversation-service"]["stop_grace_period"]
+
+    assert int(given.removesuffix("s")) > graceful_s + 10
+
+
+def test_the_gateway_is_given_as_long_as_the_service():
+    gateway, service = STAGING["gateway"], STAGING["conversation-service"]
+
+    assert gateway["stop_grace_period"] == service["stop_grace_period"]
+
+
+@each_file
+def test_the_service_is_healthy_when_it_is_ready(file):
+    check = COMPOSE[file]["services"]["conversation-service"]["healthcheck"]
+
+    assert check["test"] == ["CMD", "python", "-m", "config.probe", "/health/ready"]
+
+
+@each_service
+def test_nothing_is_published_beyond_this_machine(file, name):
+    ports = COMPOSE[file]["services"][name].get("ports", [])
+
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+@each_file
+def test_databases_publish_nothing(file):
+    services = COMPOSE[file]["services"]
+
+    assert "ports" not in services["mongodb"]
+    assert "ports" not in services["redis"]
+
+
+@each_file
+def test_the_service_is_published_on_its_own_port(file):
+    services = COMPOSE[file]["services"]
+    door = services.get("gateway", services["conversation-service"])
+
+    assert door["ports"] == [f"127.0.0.1:${{PORT:-{_default('PORT')}}}:{_default('PORT')}"]
+
+
+def test_replicas_do_not_share_a_port():
+    assert STAGING["conversation-service"]["deploy"]["replicas"] == 2
+    assert "ports" not in STAGING["conversation-service"]
+    assert f"conversation-service:{_default('PORT')}" in _text("docker/nginx.conf")
+    assert f"listen {_default('PORT')};" in _text("docker/nginx.conf")
+
+
+@each_service
+def test_every_image_has_an_exact_version(file, name):
+    image = COMPOSE[file]["services"][name]["image"]
+
+    assert re.fullmatch(r"\S+:\d+\.\d+\.\d+\S*|conversation-service:development", image) or (
+        "/conversation-service:${VERSION:?" in image
+    )
+
+
+def test_base_images_have_exact_versions_of_one_python():
+    images = re.findall(r"^ARG \w+_IMAGE=\S+/python:(\S+)$", DOCKERFILE, re.MULTILINE)
+
+    assert len(images) == 2
+    assert all(re.fullmatch(r"3\.11\.\d+-(slim-)?bookworm", image) for image in images)
+    assert len({image.replace("slim-", "") for image in images}) == 1
+
+
+@each_service
+def test_every_mounted_file_exists(file, name):
+    volumes = COMPOSE[file]["services"][name].get("volumes", [])
+    sources = [volume.split(":")[0] for volume in volumes]
+    mounted = [source for source in sources if source.startswith(".")]
+
+    assert all((ROOT / "docker" / source).is_file() for source in mounted)
+    assert set(sources) - set(mounted) <= set(COMPOSE[file]["volumes"])
+
+
+@each_service
+def test_every_container_is_without_rights_and_its_logs_end(file, name):
+    service = COMPOSE[file]["services"][name]
+
+    assert service["read_only"] is True
+    assert service["init"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+    assert "privileged" not in service
+
+
+@each_service
+def test_every_container_has_limits(file, name):
+    service = COMPOSE[file]["services"][name]
+    limits = service.get("deploy", {}).get("resources", {}).get("limits", {})
+
+    assert "pids_limit" in service or {"cpus", "memory", "pids"} <= set(limits)
+
+
+@pytest.mark.parametrize("name", STAGING)
+def test_every_container_of_staging_has_a_limit_of_memory(name):
+    assert STAGING[name]["deploy"]["resources"]["limits"]["memory"]
+
+
+@each_lasting_service
+def test_every_server_says_how_it_is_and_starts_again(file, name):
+    service = COMPOSE[file]["services"][name]
+
+    assert service["healthcheck"]["test"]
+    assert "curl" not in str(service["healthcheck"])
+    assert service["restart"] == "unless-stopped"
+
+
+@each_service
+def test_nobody_starts_before_what_they_need(file, name):
+    needs = COMPOSE[file]["services"][name].get("depends_on", {})
+    wanted = {
+        other: "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
+        for other in needs
+    }
+    # It makes the server healthy.
+    wanted |= {"mongodb": "service_started"} if name == "mongodb-init" else {}
+
+    assert {other: need["condition"] for other, need in needs.items()} == wanted
+
+
+@each_file
+def test_the_database_is_prepared_before_the_service_serves(file):
+    services = COMPOSE[file]["services"]
+    command = " ".join(services["prepare"]["command"])
+
+    assert command.index("manage.py migrate") < command.index("manage.py setup_indexes")
+    assert "prepare" in services["conversation-service"]["depends_on"]
+    assert {"mongodb", "mongodb-init"} == set(services["prepare"]["depends_on"])
+
+
+@each_file
+def test_mongodb_is_the_replica_set_that_the_service_looks_for(file):
+    server = COMPOSE[file]["services"]["mongodb"]
+
+    assert "--replSet rs0" in " ".join(server["command"])
+    assert '_id: "rs0"' in _text("docker/mongo-init.js")
+    assert "mongodb://" in _text(file)
+    assert "replicaSet=rs0" in _text(file)
+
+
+def test_mongodb_of_staging_wants_users():
+    assert "--keyFile" in " ".join(STAGING["mongodb"]["command"])
+
+
+def test_the_service_may_use_the_database_that_it_uses():
+    assert f'"{_default("MONGODB_DATABASE")}"' in _text("docker/mongo-init.js")
+
+
+def test_databases_of_staging_reach_nobody_else():
+    networks = COMPOSE["docker/compose.staging.yaml"]["networks"]
+
+    assert networks["back"] == {"internal": True}
+    assert STAGING["mongodb"]["networks"] == STAGING["redis"]["networks"] == ["back"]
+
+
+def test_a_deployment_without_a_version_is_refused():
+    assert "${VERSION:?" in STAGING["conversation-service"]["image"]
+
+
+def test_neighbours_of_development_are_in_its_file():
+    service = DEVELOPMENT["conversation-service"]
+    urls = [
+        service["environment"][f"{name}_SERVICE_URL"] for name in ("AUTH", "CHARACTERS", "MESSAGE")
+    ]
+    ports = [url.removeprefix("http://neighbours:") for url in urls]
+
+    assert f"--ports={','.join(ports)}" in DEVELOPMENT["neighbours"]["command"]
+    assert DEVELOPMENT["neighbours"]["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
+
+
+def test_compose_in_the_root_is_that_of_development():
+    assert yaml.safe_load(_text("compose.yaml"))["include"] == ["docker/compose.yaml"]
+
+
+@each_file
+def test_nothing_is_left_of_the_first_compose(file):
+    assert "version" not in COMPOSE[file]
+    assert "external: true" not in _text(file).partition("\nsecrets:")[2]
+
+
+def _default(name: str) -> str:
+    return str(env.scheme[name][1])
+
+
+def _text(file: str) -> str:
+    return (ROOT / file).read_text("utf-8")
+
+
+def _sent(path: str) -> bool:
+    """Say whether a file is sent to the build: the last line of .dockerignore that fits decides."""
+    sent = True
+    for line in IGNORED:
+        pattern = line.removeprefix("!").rstrip("/")
+        if (
+            line
+            and not line.startswith("#")
+            and (fnmatch(path, pattern) or path.startswith(f"{pattern}/"))
+        ):
+            sent = line.startswith("!")
+    return sent

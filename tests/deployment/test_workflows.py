@@ -1,0 +1,163 @@
+"""The workflows: who may do what, with whose code, and that what they call is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = {
+    str(path.relative_to(ROOT / ".github")): path.read_text()
+    for pattern in ("workflows/*.yml", "actions/*/action.yml")
+    for path in sorted((ROOT / ".github").glob(pattern))
+}
+# YAML 1.1 reads the key `on` as true.
+FILES = {name: yaml.safe_load(text) for name, text in TEXTS.items()}
+WORKFLOWS = {name: file for name, file in FILES.items() if "jobs" in file}
+JOBS = {
+    f"{name}: {job}": content
+    for name, file in WORKFLOWS.items()
+    for job, content in file["jobs"].items()
+}
+STEPS = [
+    (name, step)
+    for name, file in FILES.items()
+    for part in [file.get("runs", {}), *file.get("jobs", {}).values()]
+    for step in part.get("steps", [])
+]
+RUNS = [(name, step["run"]) for name, step in STEPS if "run" in step]
+
+each_file = pytest.mark.parametrize("name", FILES)
+each_workflow = pytest.mark.parametrize("name", WORKFLOWS)
+each_job = pytest.mark.parametrize("job", JOBS)
+
+
+def test_the_workflows_are_those_of_the_guide():
+    assert {Path(name).name for name in WORKFLOWS} == {
+        "main.yml",
+        "test.yml",
+        "build.yml",
+        "deploy-staging.yml",
+        "deploy-production.yml",
+    }
+
+
+@each_file
+def test_code_of_others_is_named_by_commit_and_version(name):
+    used = re.findall(r"uses: *(.+)", TEXTS[name])
+    others = [line for line in used if not line.startswith("$/")]
+
+    assert used
+    pinned = re.compile(r"[\w-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert [line for line in others if not pinned.fullmatch(line)] == []
+
+
+def test_an_action_has_one_version_everywhere():
+    used = set(re.findall(r"uses: *([^$\s]\S+)@(\S+ # \S+)", "\n".join(TEXTS.values())))
+
+    assert len({action for action, _ in used}) == len(used)
+
+
+@each_file
+def test_what_is_ours_is_there(name):
+    for place in re.findall(r"uses: \$/(\S+)", TEXTS[name]):
+        found = ROOT / place
+        assert found.is_file() or (found / "action.yml").is_file()
+
+
+@each_workflow
+def test_nothing_is_permitted_by_default(name):
+    assert WORKFLOWS[name]["permissions"] == {}
+
+
+@each_job
+def test_a_job_may_write_only_what_its_work_is(job):
+    writes = {scope for scope, right in JOBS[job]["permissions"].items() if right == "write"}
+
+    assert writes == {
+        "build.yml: publish": {"id-token", "attestations"},
+        "main.yml: build": {"id-token", "attestations"},
+        "deploy-staging.yml: deploy": {"id-token"},
+        "main.yml: staging": {"id-token"},
+        "deploy-production.yml: deploy": {"id-token"},
+        "main.yml: production": {"id-token"},
+    }.get(job.removeprefix("workflows/"), set())
+
+
+@each_job
+def test_a_job_that_runs_ends(job):
+    assert "uses" in JOBS[job] or JOBS[job]["timeout-minutes"] <= 90
+
+
+@each_workflow
+def test_two_runs_do_not_meet(name):
+    assert WORKFLOWS[name]["concurrency"]["group"]
+
+
+@pytest.mark.parametrize(("name", "command"), RUNS)
+def test_a_command_contains_no_expression(name, command):
+    assert "${{" not in command
+
+
+def test_checking_out_leaves_no_credentials():
+    checkouts = [step for _, step in STEPS if step.get("uses", "").startswith("actions/checkout@")]
+
+    assert checkouts
+    assert {step["with"]["persist-credentials"] for step in checkouts} == {False}
+
+
+@pytest.mark.parametrize(("name", "command"), RUNS)
+def test_what_a_command_calls_is_there(name, command):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    assert set(re.findall(r"\bmake ([a-z-]+)", command)) <= targets
+    assert all((ROOT / script).is_file() for script in re.findall(r"scripts/[\w-]+\.sh", command))
+
+
+def test_every_check_is_made_before_a_merge():
+    commands = [command for name, command in RUNS if name.endswith("/test.yml")]
+
+    assert {"make check", "make test", "make check-deploy"} <= set(commands)
+
+
+@pytest.mark.parametrize("name", ["staging", "production"])
+def test_a_deployment_waits_for_its_environment_and_for_no_other_of_its_kind(name):
+    workflow = WORKFLOWS[f"workflows/deploy-{name}.yml"]
+
+    assert workflow["jobs"]["deploy"]["environment"] == name
+    assert workflow["concurrency"] == {"group": f"deploy-{name}", "cancel-in-progress": False}
+
+
+def test_production_gets_what_was_tested_in_staging():
+    jobs = WORKFLOWS["workflows/main.yml"]["jobs"]
+
+    assert jobs["build"]["needs"] == "test"
+    assert set(jobs["production"]["needs"]) == {"build", "staging"}
+    assert jobs["production"]["with"] == jobs["staging"]["with"]
+    assert jobs["production"]["with"] == {"image": "${{ needs.build.outputs.image }}"}
+
+
+def test_only_main_pushes_an_image():
+    jobs = WORKFLOWS["workflows/build.yml"]["jobs"]
+    pushing = {
+        name
+        for name, job in jobs.items()
+        for step in job["steps"]
+        if step.get("with", {}).get("push")
+    }
+
+    assert pushing == {"publish"}
+    assert jobs["publish"]["if"] == "github.event_name == 'push' && github.ref == 'refs/heads/main'"
+
+
+def test_what_is_deployed_is_verified_first():
+    steps = [step["name"] for step in FILES["actions/deploy/action.yml"]["runs"]["steps"]]
+
+    assert steps.index("Verify that main built it") < steps.index("Release")
+
+
+def test_the_registry_is_the_one_that_compose_pulls_from():
+    registry = WORKFLOWS["workflows/build.yml"]["env"]["REGISTRY"]
+
+    assert f"${{REGISTRY:-{registry}}}/" in (ROOT / "docker/compose.staging.yaml").read_text()
