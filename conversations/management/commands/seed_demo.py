@@ -41,7 +41,8 @@ TAGS = ["casual", "role play", "learning", "café", "work", "ideas", "viajes"]
 class Command(BaseCommand):
     help = (
         f'Fill the database with conversations to look at. --heavy of them belong to "{DEMO_USER}",'
-        " by default half; the others to --users in equal parts. The same numbers give the same data."
+        " by default half; the others to --users in equal parts. The same numbers give the same "
+        "data."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
