@@ -1,6 +1,7 @@
 # ruff: noqa: N999, PLC0415
 """How gunicorn serves the API: `gunicorn -c config/gunicorn.conf.py config.wsgi`."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -10,7 +11,7 @@ from typing import Any
 
 from config.env import RELEASE, env
 from config.logs import LOGGING
-from config.worker import PatientWorker
+from config.worker import Logger, PatientWorker
 
 bind = f"{env('HOST')}:{env('PORT')}"
 workers = env("WEB_CONCURRENCY")
@@ -37,7 +38,8 @@ control_socket_disable = True
 reload = env("RELOAD")
 reload_engine = "poll"  # inotify would block the loop of the worker
 
-logconfig_dict = LOGGING  # requests are logged by the application, which knows more of them
+logconfig_dict = LOGGING
+logger_class = Logger
 
 WARM_UP_S = 2.0
 
@@ -85,3 +87,15 @@ def post_worker_init(worker: Any) -> None:
             database().command("ping")
     except PyMongoError as error:
         worker.log.error("MongoDB does not answer yet: %s", type(error).__name__)
+    spare_the_collector()
+
+
+def spare_the_collector() -> None:
+    """Let the garbage collector leave alone what stays, and look less often at what does not.
+
+    It looked at half a million objects of Django's every few requests: a quarter of all CPU, and
+    pauses of 50 ms. What requests leave behind it still finds.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from http import HTTPStatus
 from typing import Any
 
+from gunicorn import glogging
 from gunicorn.http import wsgi
 from gunicorn.http.errors import ParseException
 from gunicorn.util import write_nonblock
@@ -22,6 +23,11 @@ BODY_S = env("CLIENT_BODY_TIMEOUT_S")
 DRAIN_BYTES = 128 * 1024  # what may be left unread of a body without losing the connection
 
 wsgi.SERVER = env("SERVICE_NAME")  # the Server header
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]
+    def access(self, *request: Any) -> None:
+        """Leave it to the application, which knows more of its requests."""
 
 
 class PatientWorker(GeventWorker):  # type: ignore[misc]

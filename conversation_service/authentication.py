@@ -1,18 +1,21 @@
 """Who is calling: a bearer JWT (RFC 6750, RFC 7519) becomes a Caller. Never uses the database."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from math import inf
 from threading import Lock
+from time import time
+from types import MappingProxyType
 from typing import Any, cast
 from uuid import uuid4
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from jwt import InvalidAlgorithmError, InvalidTokenError, get_unverified_header
-from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.exceptions import TokenBackendError, TokenBackendExpiredToken
@@ -27,11 +30,13 @@ from conversation_service.observability import context, metrics
 ALGORITHMS = {"HS256", "HS384", "HS512", "RS256", "ES256"}
 MAX_TOKEN_BYTES = 8 * 1024
 SERVICE_TOKEN_LIFE = timedelta(minutes=1)
+# A key that its issuer withdraws is not trusted for longer than this, for those it has signed.
+REMEMBERED_S = 60
 USER = "access"
 SERVICE = "service"
 
 CALLER_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,64}")
-_COMPACT = re.compile(rb"[\w-]+\.[\w-]+\.[\w-]+")
+_COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _CHALLENGE = 'Bearer realm="api"'
 
 _building = Lock()
@@ -157,18 +162,28 @@ class _PublicKeyBackend(TokenBackend):
 
 
 def _bearer_token(request: Request) -> str:
-    scheme, _, token = get_authorization_header(request).partition(b" ")
-    if scheme.lower() != b"bearer" or not token.strip():
+    header: str = request.META.get("HTTP_AUTHORIZATION", "")
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
         metrics.AUTHENTICATION_FAILURES.labels(TokenMissing.code).inc()
         raise TokenMissing(headers={"WWW-Authenticate": _CHALLENGE})
     token = token.strip()
     if len(token) > MAX_TOKEN_BYTES or not _COMPACT.fullmatch(token):
         raise _refused(TokenInvalid)
-    return token.decode()
+    return token
 
 
-def _verified(token: str) -> dict[str, Any]:
-    backend = token_backend()
+def _verified(token: str) -> Mapping[str, Any]:
+    now = time()
+    claims = _decoded(token, token_backend(), int(now // REMEMBERED_S))
+    if now >= float(claims["exp"]) + settings.JWT_LEEWAY_S:  # remembered, and expired since
+        raise _refused(TokenExpired)
+    return claims
+
+
+@lru_cache(maxsize=10_000)
+def _decoded(token: str, backend: TokenBackend, period: int) -> Mapping[str, Any]:
+    """Check a token once in each period; one that is refused is checked every time."""
     try:
         claims = backend.decode(cast(Token, token))
     except TokenBackendExpiredToken:
@@ -177,7 +192,7 @@ def _verified(token: str) -> dict[str, Any]:
         raise _refused(TokenInvalid) from None
     if "exp" not in claims:
         raise _refused(TokenInvalid)
-    return claims
+    return MappingProxyType(claims)
 
 
 def _caller_id(claim: Any) -> str:

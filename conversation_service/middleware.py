@@ -3,16 +3,19 @@
 import re
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
-from django.contrib.auth.middleware import AuthenticationMiddleware
-from django.contrib.messages.middleware import MessageMiddleware
-from django.contrib.sessions.middleware import SessionMiddleware
+from django.conf import settings
+from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.middleware.common import CommonMiddleware
-from django.middleware.csrf import CsrfViewMiddleware
-from django.utils.deprecation import MiddlewareMixin
+from django.utils import translation
+from django.utils.cache import patch_vary_headers
+from django.utils.module_loading import import_string
+from django.utils.translation import get_supported_language_variant
+from django.utils.translation.trans_real import parse_accept_lang_header
 
 from conversation_service.clients import http
 from conversation_service.errors import LengthRequired
@@ -24,8 +27,13 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 _ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _API = ("/api/", "/internal/")
+# For the pages of the documentation, and for whoever opens an answer in a browser.
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+}
 _NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
-_CONSOLE = "/admin/"
 
 
 class RequestId:
@@ -49,57 +57,73 @@ class RequestId:
         return response
 
 
-class ApiPaths:
-    """Let every path of the API end with or without a slash, without a redirect.
+class Api:
+    """Do for everything but the console what Django's middleware does, and the API's own ways.
 
-    Also refuse a body of unannounced length, which WSGI would hand to Django as an empty one,
-    and announce that of each answer.
+    Every path of the API may end with a slash, without a redirect. A body of unannounced length is
+    refused, since WSGI would hand it to Django as an empty one; that of each answer is announced.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if is_page(request):
+            return self.get_response(request)
+        language = preferred_language(request.META.get("HTTP_ACCEPT_LANGUAGE", ""))
+        translation.activate(language)
+        response = self._answer(request)
+        if isinstance(response, HttpResponse) and response.status_code not in _NO_BODY:
+            response.headers.setdefault("Content-Length", str(len(response.content)))
+        patch_vary_headers(response, ["Accept-Language"])
+        for name, value in _HEADERS.items():
+            response.headers[name] = value
+        response.headers["Content-Language"] = language
+        return response
+
+    def _answer(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith(_API):
             request.path_info = request.path_info.removesuffix("/")
             if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
                 return failure_response(request, LengthRequired())
-        response = self.get_response(request)
-        if isinstance(response, HttpResponse) and response.status_code not in _NO_BODY:
-            response.headers.setdefault("Content-Length", str(len(response.content)))
-        return response
-
-
-class _ConsoleOnly(MiddlewareMixin):
-    """Skip a middleware of Django's outside the console: nothing else has cookies or forms."""
-
-    def __call__(self, request: HttpRequest) -> Any:
-        if request.path_info.startswith(_CONSOLE):
-            return super().__call__(request)
         return self.get_response(request)
 
-    def process_view(self, request: HttpRequest, *view: Any) -> Any:
-        inherited = getattr(super(), "process_view", None)
-        if inherited and request.path_info.startswith(_CONSOLE):
-            return inherited(request, *view)
-        return None
+
+@lru_cache(maxsize=1_000)
+def preferred_language(accepted: str) -> str:
+    """Return the one of LANGUAGES that an Accept-Language header names first, or the default."""
+    for code, _weight in parse_accept_lang_header(accepted):
+        with suppress(LookupError):
+            return get_supported_language_variant(code)
+    return settings.LANGUAGE_CODE
 
 
-class ConsoleCommon(_ConsoleOnly, CommonMiddleware):
-    """Check the Host header, which the API never uses: probes and Prometheus call by pod IP."""
+class Pages:
+    """Put settings.PAGES_MIDDLEWARE around what a browser shows to staff, and around nothing else.
+
+    The API has no sessions, forms or cookies, and is asked under addresses that no ALLOWED_HOSTS
+    can know; what it does not need costs it nothing.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.pages = get_response
+        self.views: list[Callable[..., HttpResponseBase | None]] = []
+        for path in reversed(settings.PAGES_MIDDLEWARE):
+            middleware = import_string(path)(self.pages)
+            if hasattr(middleware, "process_view"):
+                self.views.insert(0, middleware.process_view)
+            self.pages = cast(GetResponse, convert_exception_to_response(middleware))
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.pages(request) if is_page(request) else self.get_response(request)
+
+    def process_view(self, request: HttpRequest, *view: Any) -> HttpResponseBase | None:
+        if not is_page(request):
+            return None
+        answers = (process(request, *view) for process in self.views)
+        return next((answer for answer in answers if answer), None)
 
 
-class ConsoleSession(_ConsoleOnly, SessionMiddleware):
-    pass
-
-
-class ConsoleCsrf(_ConsoleOnly, CsrfViewMiddleware):
-    pass
-
-
-class ConsoleAuthentication(_ConsoleOnly, AuthenticationMiddleware):
-    pass
-
-
-class ConsoleMessages(_ConsoleOnly, MessageMiddleware):
-    pass
+def is_page(request: HttpRequest) -> bool:
+    return request.path_info.startswith(("/admin/", settings.STATIC_URL))

@@ -11,8 +11,8 @@ from django.http import HttpResponse
 from django.utils.translation import gettext_lazy as _
 from rest_framework.request import Request
 
-from conversation_service import rendering
 from conversation_service.errors import PreconditionRequired, ServiceError
+from conversation_service.rendering import JSONResponse
 
 _ENTITY_TAGS = re.compile(r'\s*(?:W/)?"[^"\s]*"\s*(?:,\s*(?:W/)?"[^"\s]*"\s*)*')
 _STRONG_VERSION = re.compile(r'(?<!W/)"v(\d{1,16})"')
@@ -43,10 +43,9 @@ def unless_known(request: Request, body: Any) -> HttpResponse:
 
     Nobody may keep it for others, and everybody has to ask again.
     """
-    content = rendering.dumps(body)
-    tag = f'W/"{blake2b(content, digest_size=12).hexdigest()}"'
+    response: HttpResponse = JSONResponse(body)
+    tag = f'W/"{blake2b(response.content, digest_size=12).hexdigest()}"'
     known = re.findall(r'"[^"]*"', request.META.get("HTTP_IF_NONE_MATCH", ""))
-    response = HttpResponse(content, content_type="application/json")
     if tag.removeprefix("W/") in known:
         response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
     response.headers["ETag"] = tag

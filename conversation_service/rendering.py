@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 from bson import ObjectId
+from django.http import HttpResponse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from rest_framework.exceptions import ParseError
@@ -32,7 +33,16 @@ def _plain(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} has no JSON form here.")
 
 
+class JSONResponse(HttpResponse):
+    """An answer that is rendered already: with one format, DRF has nothing left to choose."""
+
+    def __init__(self, data: Any, **options: Any) -> None:
+        super().__init__(dumps(data), **{"content_type": "application/json"} | options)
+
+
 class JSONRenderer(BaseRenderer):
+    """For DRF, which wants to know what can be served."""
+
     media_type = "application/json"
     format = "json"
     charset = None  # RFC 8259 section 11: JSON has no charset parameter

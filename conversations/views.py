@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 from django.http import HttpResponse
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from conversation_service import clock, idempotency, pagination
@@ -25,6 +24,7 @@ from conversation_service.preconditions import (
     required_if_match,
     unless_known,
 )
+from conversation_service.rendering import JSONResponse
 from conversations import changes, documents, history, openapi, services, store, words
 from conversations.aggregations import overview, summary, tags
 from conversations.changes import Change
@@ -88,7 +88,7 @@ class ConversationViewSet(ViewSet):
         return response
 
     @openapi.create
-    def create(self, request: CallerRequest) -> Response:
+    def create(self, request: CallerRequest) -> HttpResponse:
         parameters = create_parameters.of(request)
         values = create_input.run_validation(request.data)
         key = idempotency.sent_with(request)
@@ -96,74 +96,74 @@ class ConversationViewSet(ViewSet):
         return _created(services.begin(request.user.id, values, key, or_get=or_get))
 
     @openapi.summary
-    def summary(self, request: CallerRequest) -> Response:
+    def summary(self, request: CallerRequest) -> HttpResponse:
         no_parameters.of(request)
-        return Response(summary.of(request.user.id, now=clock.now()))
+        return JSONResponse(summary.of(request.user.id, now=clock.now()))
 
     @openapi.overview
-    def overview(self, request: CallerRequest) -> Response:
+    def overview(self, request: CallerRequest) -> HttpResponse:
         no_parameters.of(request)
-        return Response(overview.of(request.user.id, now=clock.now()))
+        return JSONResponse(overview.of(request.user.id, now=clock.now()))
 
     @openapi.tags
-    def tags(self, request: CallerRequest) -> Response:
+    def tags(self, request: CallerRequest) -> HttpResponse:
         wanted = tags_parameters.of(request)
         beginnings = words.sought(documents.fold(wanted["prefix"]))
-        return Response({"tags": tags.of(request.user.id, beginnings, limit=wanted["limit"])})
+        return JSONResponse({"tags": tags.of(request.user.id, beginnings, limit=wanted["limit"])})
 
     @openapi.retrieve
-    def retrieve(self, request: CallerRequest, id: str) -> Response:
+    def retrieve(self, request: CallerRequest, id: str) -> HttpResponse:
         with self._absence_first(id):
             parameters = retrieve_parameters.of(request)
         if version := parameters.get("as_of"):
             return _answer(history.as_of(store.with_history(request.user.id, id), version))
-        response = _answer(store.get(request.user.id, id))
+        document = store.get(request.user.id, id)
         if "include" in parameters:
-            response.data["character"] = services.shown(response.data["character_id"])
-        return response
+            return _answer(document, character=services.shown(document["character_id"]))
+        return _answer(document)
 
     @openapi.partial_update
-    def partial_update(self, request: CallerRequest, id: str) -> Response:
+    def partial_update(self, request: CallerRequest, id: str) -> HttpResponse:
         with self._absence_first(id):
             wanted = changes.edit(patch_input.run_validation(request.data))
             key = idempotency.sent_with(request)
         return self._change(id, wanted, key, strict=True)
 
     @openapi.destroy
-    def destroy(self, request: CallerRequest, id: str) -> Response:
+    def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
         with self._absence_first(id):
             parameters = delete_parameters.of(request)
             versions = self._versions(strict=True)
         if parameters["mode"] == "purge":
             store.purge(request.user.id, id, versions)
-            return Response(status=HTTPStatus.NO_CONTENT)
+            return HttpResponse(status=HTTPStatus.NO_CONTENT)
         trashed = store.change(
             request.user.id, id, changes.trash(), origin=of_user(request), versions=versions
         )
         if "return=minimal" in request.headers.get("Prefer", ""):
-            return Response(
+            return HttpResponse(
                 status=HTTPStatus.NO_CONTENT, headers={"Preference-Applied": "return=minimal"}
             )
         return _answer(trashed.document)
 
     @openapi.archive
-    def archive(self, request: CallerRequest, id: str) -> Response:
+    def archive(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._change(id, changes.ARCHIVE)
 
     @openapi.restore
-    def restore(self, request: CallerRequest, id: str) -> Response:
+    def restore(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._change(id, changes.RESTORE)
 
     @openapi.pin
-    def pin(self, request: CallerRequest, id: str) -> Response:
+    def pin(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._change(id, changes.PIN)
 
     @openapi.unpin
-    def unpin(self, request: CallerRequest, id: str) -> Response:
+    def unpin(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._change(id, changes.UNPIN)
 
     @openapi.duplicate
-    def duplicate(self, request: CallerRequest, id: str) -> Response:
+    def duplicate(self, request: CallerRequest, id: str) -> HttpResponse:
         with self._absence_first(id):
             no_parameters.of(request)
             title = duplicate_input.run_validation(request.data).get("title")
@@ -171,7 +171,7 @@ class ConversationViewSet(ViewSet):
         return _created(services.duplicate(request.user.id, id, title, key))
 
     @openapi.history
-    def history(self, request: CallerRequest, id: str) -> Response:
+    def history(self, request: CallerRequest, id: str) -> HttpResponse:
         with self._absence_first(id):
             parameters = history_parameters.of(request)
             binding = f"history {request.user.id} {id.lower()}"
@@ -180,10 +180,10 @@ class ConversationViewSet(ViewSet):
         document = store.with_history(request.user.id, id)
         page = history.page(document, before=before, limit=parameters["limit"])
         next_cursor = pagination.seal([page.next], binding=binding) if page.next else None
-        return Response({"revisions": page.revisions, "next_cursor": next_cursor})
+        return JSONResponse({"revisions": page.revisions, "next_cursor": next_cursor})
 
     @openapi.revert
-    def revert(self, request: CallerRequest, id: str) -> Response:
+    def revert(self, request: CallerRequest, id: str) -> HttpResponse:
         with self._absence_first(id):
             wanted = revert_input.run_validation(request.data)
             key = idempotency.sent_with(request)
@@ -197,7 +197,7 @@ class ConversationViewSet(ViewSet):
         key: IdempotencyKey | None = None,
         *,
         strict: bool = False,
-    ) -> Response:
+    ) -> HttpResponse:
         with self._absence_first(conversation_id):
             no_parameters.of(self.request)
             idempotency.sent_with(self.request)
@@ -227,14 +227,16 @@ class ConversationViewSet(ViewSet):
             raise
 
 
-def _answer(document: Document, status: int = HTTPStatus.OK, *, replayed: bool = False) -> Response:
+def _answer(
+    document: Document, status: int = HTTPStatus.OK, *, replayed: bool = False, **included: Any
+) -> HttpResponse:
     headers = {"ETag": etag(document["version"]), "Cache-Control": "private, no-store"}
     if replayed:
         headers["Idempotency-Replayed"] = "true"
-    return Response(documents.resource(document), status=status, headers=headers)
+    return JSONResponse(documents.resource(document) | included, status=status, headers=headers)
 
 
-def _created(answer: Answer) -> Response:
+def _created(answer: Answer) -> HttpResponse:
     if answer.existed:
         return _answer(answer.document)
     response = _answer(answer.document, HTTPStatus.CREATED, replayed=answer.replayed)

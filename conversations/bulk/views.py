@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
-from rest_framework.response import Response
+from django.http import HttpResponse
 from rest_framework.views import APIView
 
 from conversation_service import idempotency, pagination
 from conversation_service.authentication import CallerRequest
 from conversation_service.origin import of_user
+from conversation_service.rendering import JSONResponse
 from conversations import listing
 from conversations.bulk import openapi, run
 from conversations.bulk.run import ABSENT, Action, Boundary, Result
@@ -28,7 +29,7 @@ class BulkView(APIView):
     rate_limits = {"bulk": "patch"}
 
     @openapi.bulk
-    def post(self, request: CallerRequest) -> Response:
+    def post(self, request: CallerRequest) -> HttpResponse:
         no_parameters.of(request)
         wanted = bulk_input.run_validation(request.data)
         idempotency.sent_with(request)  # repeatable by nature: a key is accepted, not kept
@@ -42,7 +43,7 @@ class BulkView(APIView):
             return _answer(results, run.counts(chosen, action))
         return self._by_filter(action, chosen, wanted)
 
-    def _by_ids(self, action: Action, ids: list[str], *, dry_run: bool) -> Response:
+    def _by_ids(self, action: Action, ids: list[str], *, dry_run: bool) -> HttpResponse:
         valid = [ObjectId(id_) for id_ in ids if ObjectId.is_valid(id_)]
         user_id = self.request.user.id
         if dry_run:
@@ -53,7 +54,7 @@ class BulkView(APIView):
 
     def _by_filter(
         self, action: Action, chosen: dict[str, Any], wanted: Mapping[str, Any]
-    ) -> Response:
+    ) -> HttpResponse:
         user_id = self.request.user.id
         binding = repr(("bulk", user_id, action.name, wanted.get("tags"), sorted(chosen.items())))
         cursor = wanted.get("cursor")
@@ -97,7 +98,7 @@ def _answer(
     results: list[tuple[str | ObjectId, Result]],
     counted: Mapping[str, int] | None = None,
     next_cursor: str | None = None,
-) -> Response:
+) -> HttpResponse:
     outcomes = Counter(result.outcome for _, result in results)
     summary = counted or {
         "matched": sum(result != ABSENT for _, result in results),
@@ -107,4 +108,4 @@ def _answer(
         {"id": id_, "status": result.status, "code": result.code, "version": result.version}
         for id_, result in results
     ]
-    return Response({"summary": summary, "results": rows, "next_cursor": next_cursor})
+    return JSONResponse({"summary": summary, "results": rows, "next_cursor": next_cursor})

@@ -3,14 +3,14 @@
 from http import HTTPStatus
 from typing import Any
 
+from django.http import HttpResponse
 from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from conversation_service.authentication import ServiceAuthentication
 from conversation_service.mongodb.connection import Document
 from conversation_service.permissions import HasScope
-from conversation_service.rendering import JSONParser
+from conversation_service.rendering import JSONParser, JSONResponse
 from conversations import store
 from conversations.internal import openapi
 from conversations.internal.serializers import (
@@ -31,11 +31,11 @@ class AuthorizeView(APIView):
     permission_classes = [HasScope("conversations:authorize")]
 
     @openapi.authorize
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> HttpResponse:
         asked = authorize_input.run_validation(request.data)
         found = store.ownership(asked["ids"])
         verdicts = [_verdict(id_, found.get(id_.lower()), asked["user_id"]) for id_ in asked["ids"]]
-        return Response({"results": verdicts})
+        return JSONResponse({"results": verdicts})
 
 
 class ActivityView(APIView):
@@ -43,11 +43,11 @@ class ActivityView(APIView):
     permission_classes = [HasScope("conversations:activity")]
 
     @openapi.activity
-    def put(self, request: Request, id: str) -> Response:
+    def put(self, request: Request, id: str) -> HttpResponse:
         parameters = activity_parameters.of(request)
         reported = activity(activity_input.run_validation(request.data))
         unarchive = parameters["on_message"] == "unarchive"
-        return Response(store.report(id, reported, unarchive=unarchive))
+        return JSONResponse(store.report(id, reported, unarchive=unarchive))
 
 
 class ActivityBatchView(APIView):
@@ -56,7 +56,7 @@ class ActivityBatchView(APIView):
     parser_classes = [BatchParser]
 
     @openapi.activity_batch
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> HttpResponse:
         items = activity_batch_input.run_validation(request.data)["items"]
         # Totals are absolute: of several reports on one conversation only the latest matters.
         latest = {
@@ -64,7 +64,7 @@ class ActivityBatchView(APIView):
             for item in sorted(items, key=lambda item: item["sequence"])
         }
         applied = store.report_all(latest)
-        return Response({"results": [_outcome(item, latest, applied) for item in items]})
+        return JSONResponse({"results": [_outcome(item, latest, applied) for item in items]})
 
 
 def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
