@@ -28,7 +28,7 @@ KNOWN_DEFAULTS = {
 DEVELOPMENT_SECRET = "dev-secret-key-change-in-production-0123456789"  # noqa: S105
 
 
-class Variables(FileAwareMapping):
+class Variables(FileAwareMapping):  # type: ignore[misc]  # it has no types
     """The environment, and files named by it without the line break that editors end them with."""
 
     def __getitem__(self, key: str) -> str:
@@ -36,7 +36,7 @@ class Variables(FileAwareMapping):
         return value.rstrip("\r\n") if f"{key}_FILE" in self.env else value
 
 
-class Env(environ.FileAwareEnv):
+class Env(environ.FileAwareEnv):  # type: ignore[misc]
     ENVIRON = Variables()
 
 
