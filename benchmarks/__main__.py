@@ -5,7 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import answers, chart, data, endurance, growth, report, rounds
+from benchmarks import answers, chart, compare, data, endurance, growth, report, rounds
+from benchmarks.answers import DifferentAnswers
 from benchmarks.data import Size
 from benchmarks.load.wrk import OPERATIONS
 from benchmarks.servers import EVERYTHING, ROOT, VAR, Bench, bench
@@ -19,7 +20,7 @@ def main() -> None:
     try:
         with bench(asked.data) as running:
             results = measure(running, asked)
-    except CannotStart as error:
+    except (CannotStart, DifferentAnswers) as error:
         sys.exit(str(error))
     print(f"\n{report.as_markdown(results)}")
     VAR.joinpath("results.json").write_text(report.as_json(results))
@@ -67,13 +68,18 @@ def measure(running: Bench, asked: argparse.Namespace) -> report.Results:
     rows = []
     for operation in OPERATIONS:
         say(f"Measuring {operation} ...")
-        rows += rounds.run(servers, [operation], tokens, **loads)
+        measured = rounds.run(servers, [operation], tokens, **loads)
+        compare.show(measured)
+        rows += measured
     say("Measuring two workers against one ...")
     two = running.ours(size.database, name="two", workers=2)
     workers = endurance.workers(ours, two, tokens, rounds_=asked.rounds, seconds=asked.seconds)
     say("Measuring what grows ...")
     small = running.ours(SMALL.database, name="small")
-    findings = list(growth.find(running, ours, size, small, took))
+    findings = []
+    for finding in growth.find(running, ours, size, small, took):
+        print(f"{finding.name}: {finding.value:,.2f} {finding.unit}", flush=True)
+        findings.append(finding)
     say(f"Measuring the memory of a worker over {asked.requests:,} requests ...")
     memory = endurance.memory(ours, tokens, requests=asked.requests)
     return report.Results(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import answers, data, rounds
+from benchmarks.answers import DifferentAnswers
 from benchmarks.data import Size
 from benchmarks.load.wrk import OPERATIONS
 from benchmarks.rounds import Row
@@ -40,7 +41,7 @@ def main() -> None:
                     servers, [operation], tokens, rounds=asked.rounds, seconds=asked.seconds
                 )
                 show(rows)
-    except CannotStart as error:
+    except (CannotStart, DifferentAnswers) as error:
         sys.exit(str(error))
 
 

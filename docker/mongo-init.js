@@ -23,12 +23,13 @@ function initiate() {
 }
 
 function becomeRoot() {
-  const root = { user: "root", pwd: read(ROOT_PASSWORD) };
+  const password = read(ROOT_PASSWORD);
   try {
-    admin.auth(root);
+    admin.auth("root", password);
   } catch {
-    admin.createUser({ ...root, roles: ["root"] }); // refused unless it is the first user
-    admin.auth(root);
+    // Refused unless it is the first user.
+    admin.createUser({ user: "root", pwd: password, roles: ["root"] });
+    admin.auth("root", password);
   }
 }
 

@@ -89,7 +89,7 @@ def watched(tmp_path_factory):
         for user_id, character_id in (("ana", "ada"), ("bea", "sherlock"), ("carla", "luna")):
             statuses = Person(service, user_id).live(character_id)
             assert {200, 201, 401, 404, 429} <= set(statuses)
-            assert Person(lost, user_id).call("GET", PATH).status_code == 503
+            assert {Person(lost, user_id).call("GET", PATH).status_code for _ in range(5)} == {503}
             wait_for_scrapes(watcher)
         yield SimpleNamespace(service=service, lost=lost, prometheus=watcher)
 
@@ -145,14 +145,13 @@ def test_no_rule_fails(watched):
     assert [rule for rule in known if rule["health"] != "ok"] == []
 
 
-def test_alerts_tell_the_pod_without_mongodb_from_a_service_without(watched):
-    """One pod knows a primary, so that nobody is woken; what the other answers is noticed."""
-    firing = {alert["labels"]["alertname"] for alert in watched.prometheus.get("alerts")["alerts"]}
+def test_a_pod_without_mongodb_spoils_the_ratio_and_is_no_outage_of_mongodb(watched):
+    burning = "ConversationServiceErrorBudgetBurnFast"
+    eventually(lambda: burning in watched.prometheus.alerts())
 
-    assert "ConversationServiceMongoDBWithoutPrimary" not in firing
-    assert "ConversationServiceErrorBudgetBurnFast" in firing  # or about to
-    assert watched.prometheus.values('mongodb_writable{pod="one"}') == [1]
+    assert "ConversationServiceMongoDBWithoutPrimary" not in watched.prometheus.alerts()
     assert watched.prometheus.values('mongodb_writable{pod="two"}') == [0]
+    eventually(lambda: watched.prometheus.values('mongodb_writable{pod="one"}') == [1])
 
 
 def test_both_workers_are_one_target(watched):
@@ -177,9 +176,9 @@ def test_no_counter_ever_goes_down_though_a_worker_was_killed(watched):
     eventually(lambda: watched.prometheus.values(total) == [before + called])
     assert watched.prometheus.scrapes() > 10
     resets = {name: watched.prometheus.resets(name) for name in watched.prometheus.counters()}
-    assert len(resets) > 20
+    assert {"http_requests_total", "mongodb_commands_total"} <= resets.keys()
     assert resets == dict.fromkeys(resets, 0)
-    assert watched.prometheus.values('mongodb_writable{pod="one"}') == [1]
+    eventually(lambda: watched.prometheus.values('mongodb_writable{pod="one"}') == [1])
 
 
 def settled(watcher, query: str) -> float:

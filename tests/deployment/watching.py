@@ -63,7 +63,7 @@ def running(
 
 
 def answers(process: subprocess.Popen, url: str) -> bool:
-    assert process.poll() is None, f"{process.args} ended"
+    assert process.poll() is None, f"{url} will not answer: the process ended"
     try:
         return requests.get(url, timeout=5).ok
     except (requests.ConnectionError, requests.Timeout):
@@ -89,6 +89,10 @@ class Prometheus:
         counts = self.values('count_over_time(up{job="conversation-service"}[1h])')
         return int(min(counts, default=0))
 
+    def alerts(self) -> set[str]:
+        """Return the names of alerts that fire, or will if it goes on."""
+        return {alert["labels"]["alertname"] for alert in self.get("alerts")["alerts"]}
+
     def counters(self) -> list[str]:
         """Return the names of all series of the service that must not go down."""
         matching = {"match[]": '{job="conversation-service"}'}
@@ -109,7 +113,7 @@ def prometheus(folder: Path, pods: dict[str, int]) -> Iterator[Prometheus]:
     with cluster() as cluster_port:
         config = folder / "prometheus.yaml"
         config.write_text(yaml.safe_dump(configuration(folder, pods, cluster_port)))
-        command = [
+        command: list[str | Path] = [
             TOOLS / "prometheus",
             f"--config.file={config}",
             f"--storage.tsdb.path={folder / 'data'}",

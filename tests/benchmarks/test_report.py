@@ -1,0 +1,66 @@
+import json
+
+from benchmarks import report
+from benchmarks.endurance import Memory, Workers
+from benchmarks.growth import Finding
+from benchmarks.load.wrk import Shot
+from benchmarks.report import Results
+from benchmarks.rounds import Row
+from benchmarks.ruler import Measured
+
+
+def row(server: str, cpu_us: float, bad: int = 0) -> Row:
+    return Row("list", server, [Shot(1_000, 500, cpu_us, 2, 9, 80, bad)])
+
+
+def results(*rows: Row) -> Results:
+    return Results(
+        size=1_000,
+        rounds=1,
+        seconds=1,
+        rows=rows,
+        memory=Memory(requests=100_000, after=100, growth=0.5, bad=0),
+        workers=Workers(rate=Measured(1.2, 3), by_cpu=Measured(1.6, 3)),
+        findings=[Finding("page 5,000 / page 1", 1.1, "x"), Finding("page 1", 3, "ms")],
+    )
+
+
+def verdicts(found: Results) -> dict[str, bool]:
+    return {target.name: target.met for target in report.targets(found)}
+
+
+def test_each_target_is_said_to_be_met_or_not():
+    found = results(row("ours", 900), row("peer", 1_000), row("floor", 500))
+
+    assert verdicts(found) == {
+        "list: CPU of ours / peer": True,
+        "list: CPU of ours / floor": False,
+        "MiB of a worker in the end": True,
+        "MiB that the second half of the requests added": True,
+        "two workers / one, by CPU": False,
+        "page 5,000 / page 1": True,
+    }
+
+
+def test_nothing_is_concluded_from_a_void_row():
+    found = results(row("ours", 900), row("peer", 1_000, bad=1), row("floor", 500))
+
+    assert "list: CPU of ours / peer" not in verdicts(found)
+    assert "| list      | peer   | void" in report.as_markdown(found)
+
+
+def test_results_can_be_read_by_a_program():
+    told = json.loads(report.as_json(results(row("ours", 900), row("peer", 1_000))))
+
+    assert told["rows"][0]["shots"][0]["cpu_us"] == 900
+    assert told["targets"][0] == {
+        "name": "list: CPU of ours / peer",
+        "measured": 0.9,
+        "bound": 1.0,
+        "at_least": False,
+        "met": True,
+    }
+
+
+def test_the_page_about_performance_has_a_place_for_what_is_measured():
+    assert report.MEASURED.search(report.PAGE.read_text())
