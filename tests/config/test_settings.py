@@ -138,6 +138,23 @@ def test_former_keys_may_come_from_a_file_that_may_be_empty(tmp_path):
     assert show("settings.JWT_SECRET_KEY_FALLBACKS", **variables) == "[]"
 
 
+def test_what_a_former_key_signed_is_accepted_while_it_is_kept():
+    sealed = python("-c", SEAL, "seal(['x'], binding='b')", **FIT).stdout.strip()
+    renewed = FIT | {"SECRET_KEY": f"{SECRET}-new"}
+    kept = renewed | {"SECRET_KEY_FALLBACKS": FIT["SECRET_KEY"]}
+    read = f"unseal({sealed!r}, binding='b')"
+
+    assert python("-c", SEAL, read, **kept).stdout.strip() == "['x']"
+    assert "InvalidCursor" in python("-c", SEAL, read, **renewed).stderr
+
+
+SEAL = f"""{SHOW.rpartition("print")[0]}
+settings.DEBUG
+from conversation_service.pagination import seal, unseal
+print(eval(sys.argv[1]))
+"""
+
+
 def test_an_unknown_environment_is_named():
     done = load(ENVIRONMENT="prod")
 

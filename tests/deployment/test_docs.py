@@ -45,6 +45,15 @@ LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 
 # What reads them is not the service: a terminal that follows the guide, Compose and GitHub.
 OTHERS = {"BACKUP_URL", "NEW_URL", "KUBE_CONFIG"}
+# Of mongod, mongodump and mongorestore.
+MONGODB_OPTIONS = {
+    "--db",
+    "--oplog",
+    "--oplogLimit",
+    "--replSet",
+    "--wiredTigerCacheSizeGB",
+    "--wiredTigerConcurrentReadTransactions",
+}
 # Made by deploy-k8s.sh of the release's own Job.
 SMOKE = ("job", "conversation-service-smoke")
 
@@ -119,6 +128,20 @@ def test_every_script_takes_its_options(text):
         source = (BASE_DIR / "scripts" / name).read_text(encoding="utf-8")
         for option in re.findall(r"--[a-z-]+", line):
             assert re.search(rf"^ +(?:.*\| )?{option}(?: \||\))", source, re.MULTILINE), option
+
+
+@both
+def test_an_option_that_stands_alone_belongs_to_a_script_or_a_command(text):
+    alone = {span.split()[0] for span in code(text) if span.startswith("--")}
+    scripts = "".join(path.read_text("utf-8") for path in (BASE_DIR / "scripts").glob("*.sh"))
+    known = {
+        *re.findall(r"--[a-z-]+", scripts),
+        *options(parser("setup_indexes")),
+        *MONGODB_OPTIONS,
+    }
+
+    assert {"--token-secret", "--replace-conflicting"} <= alone
+    assert alone <= known
 
 
 @both
