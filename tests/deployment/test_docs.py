@@ -11,6 +11,7 @@ from django.core.management import get_commands, load_command_class
 
 from config.env import BASE_DIR, env
 from tests.deployment.manifests import assignments, written
+from tests.deployment.test_rendered_manifests import VERSIONS
 from tests.documented import DOCUMENT
 
 DOCS = BASE_DIR / "docs"
@@ -183,6 +184,45 @@ def test_the_sum_of_connections_is_right(text):
 
     total = (pool + 2) * workers * (pods + 1)
     assert f"({pool} + 2) * {workers} * ({pods} + 1) = {total}" in text
+
+
+@both
+def test_what_is_set_now_is_what_the_settings_say(text):
+    now = re.findall(r"^\|[^|]*`([A-Z_]+)` \| ([\d,]+)[^|]*\|", text, re.MULTILINE)
+    values = {name: float(value.replace(",", "")) for name, value in now}
+
+    assert {"WEB_CONCURRENCY", "MONGODB_TIMEOUT_MS", "CHANGES_WAITING"} <= values.keys()
+    assert values == {name: env.scheme[name][1] for name in values}
+
+
+@both
+def test_scheduled_jobs_run_when_it_says(text):
+    jobs = [item for item in written() if item["kind"] == "CronJob"]
+    rows = dict(re.findall(r"^\| `cronjob/(\S+)` \| ([^|]+) \|", text, re.MULTILINE))
+
+    assert rows.keys() == {job["metadata"]["name"] for job in jobs}
+    for job in jobs:
+        minute, hour, *_ = job["spec"]["schedule"].split()
+        time = minute.removeprefix("*/") if hour == "*" else f"{int(hour):02}:{int(minute):02}"
+        assert time in rows[job["metadata"]["name"]]
+
+
+@both
+def test_manifests_are_checked_against_the_versions_that_it_names(text):
+    [row] = re.findall(r"^\| Kubernetes, kubectl .*", text, re.MULTILINE)
+
+    assert sorted({*re.findall(r"\b1\.\d+", row)}) == VERSIONS
+
+
+@both
+def test_what_the_image_did_is_what_was_recorded(text):
+    record = (DOCS / "image-check.md").read_text(encoding="utf-8")
+    memory = re.search(r"(\d+), (\d+), (\d+), (\d+) MiB", text)
+
+    assert memory
+    assert f"{' / '.join(memory.groups())} MiB" in record
+    for figure in re.findall(r"337 MB|192|75 s", text):
+        assert figure in record
 
 
 def prose(text: str) -> str:
