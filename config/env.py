@@ -11,6 +11,7 @@ from pathlib import Path
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+from environ.fileaware_mapping import FileAwareMapping
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -26,7 +27,20 @@ KNOWN_DEFAULTS = {
 }
 DEVELOPMENT_SECRET = "dev-secret-key-change-in-production-0123456789"  # noqa: S105
 
-env = environ.FileAwareEnv(
+
+class Variables(FileAwareMapping):  # type: ignore[misc]  # it has no types
+    """The environment, and files named by it without the line break that editors end them with."""
+
+    def __getitem__(self, key: str) -> str:
+        value: str = super().__getitem__(key)
+        return value.rstrip("\r\n") if f"{key}_FILE" in self.env else value
+
+
+class Env(environ.FileAwareEnv):  # type: ignore[misc]
+    ENVIRON = Variables()
+
+
+env = Env(
     # Who and where
     SERVICE_NAME=(str, "conversation-service"),
     ENVIRONMENT=(str, "development"),
@@ -92,6 +106,7 @@ env = environ.FileAwareEnv(
     MESSAGE_STATS_PATH=(str, "/api/v1/conversations/{id}/stats"),
     # Who is calling
     JWT_SECRET_KEY=(str, ""),
+    JWT_SECRET_KEY_FALLBACKS=(list, []),
     JWT_ALGORITHM=(str, "HS256"),
     JWT_JWKS_URL=(str, ""),
     JWT_ISSUER=(str, ""),

@@ -123,7 +123,7 @@ def token_backend() -> TokenBackend:
     with _building:  # or two first requests would fetch the keys twice
         return _build(
             settings.JWT_ALGORITHM,
-            settings.JWT_SECRET_KEY,
+            (settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS),
             settings.JWT_JWKS_URL,
             audience=settings.JWT_AUDIENCE or None,
             issuer=settings.JWT_ISSUER or None,
@@ -132,16 +132,37 @@ def token_backend() -> TokenBackend:
 
 
 @lru_cache(maxsize=8)
-def _build(algorithm: str, secret: str, jwks_url: str, **checks: Any) -> TokenBackend:
+def _build(algorithm: str, secrets: tuple[str, ...], jwks_url: str, **checks: Any) -> TokenBackend:
     if algorithm not in ALGORITHMS:
         raise ImproperlyConfigured(f"JWT_ALGORITHM {algorithm} is none of {sorted(ALGORITHMS)}.")
     if algorithm.startswith("HS"):
-        if not secret:
+        if not all(secrets):
             raise ImproperlyConfigured("JWT_SECRET_KEY is empty: anybody could sign tokens.")
-        return TokenBackend(algorithm, signing_key=secret, **checks)
+        return _SharedSecretBackend(algorithm, *secrets, **checks)
     if not jwks_url:
         raise ImproperlyConfigured(f"JWT_ALGORITHM {algorithm} needs JWT_JWKS_URL.")
     return _PublicKeyBackend(algorithm, KeySet(jwks_url, algorithm), **checks)
+
+
+class _SharedSecretBackend(TokenBackend):
+    """Signs with the first secret and accepts what any has signed.
+
+    So that the issuer and we can go over to a new one without doing it at the same moment.
+    """
+
+    def __init__(self, algorithm: str, secret: str, *others: str, **checks: Any) -> None:
+        super().__init__(algorithm, signing_key=secret, **checks)
+        self._next = _SharedSecretBackend(algorithm, *others, **checks) if others else None
+
+    def decode(self, token: Token, verify: bool = True) -> dict[str, Any]:
+        try:
+            return super().decode(token, verify)
+        except TokenBackendExpiredToken:
+            raise
+        except TokenBackendError:
+            if self._next is None:
+                raise
+            return self._next.decode(token, verify)
 
 
 class _PublicKeyBackend(TokenBackend):

@@ -15,6 +15,7 @@ Release one image to one cluster: check, migrate, roll out, try out; roll back i
   --environment NAME   the overlay in k8s/overlays, and what the namespace must be labelled with
   --image REFERENCE    by digest: what was tested is what runs
   --character ID       the smoke test begins a conversation with it; luna
+  --token-secret NAME  a Secret whose `token` the smoke test sends, where only Auth can sign one
   --diff               show what would differ first (the server tries it out: needs leave to patch)
   --timeout SECONDS    for the rollout, and for the smoke test; 600
   --dry-run            only read, and print every command that would change something
@@ -46,12 +47,13 @@ readonly name=conversation-service
 readonly secret=conversation-service-secrets
 readonly secret_keys=(SECRET_KEY JWT_SECRET_KEY MONGODB_URL REDIS_URL)
 
-context='' environment='' image='' character=luna diff=false timeout=600
+context='' environment='' image='' character=luna token_secret='' diff=false timeout=600
 while [ $# -gt 0 ]; do
     case $1 in
-        --context | --environment | --image | --character | --timeout)
+        --context | --environment | --image | --character | --token-secret | --timeout)
             [ $# -gt 1 ] || stop 2 "$1 needs a value; --help tells more"
-            declare "${1#--}=$2"
+            option=${1#--}
+            declare "${option//-/_}=$2"
             shift
             ;;
         --diff) diff=true ;;
@@ -70,6 +72,7 @@ done
 [[ $image =~ ^[^@[:space:]]+@sha256:[0-9a-f]{64}$ ]] ||
     stop 2 "--image must name a digest: repository@sha256:…"
 [[ $character =~ ^[A-Za-z0-9_-]+$ ]] || stop 2 "--character must be an id"
+[[ $token_secret =~ ^[a-z0-9.-]*$ ]] || stop 2 "--token-secret must be the name of a Secret"
 [[ $timeout =~ ^[1-9][0-9]*$ ]] || stop 2 "--timeout must be a number of seconds"
 
 manifests=$(mktemp -d)
@@ -117,10 +120,27 @@ patches:
           - --base-url=http://$name:8003
           - --environment=$environment
           - --character=$character
-          - --internal # what no gateway lets through
           - --metrics
+$(credential)
 END
     kubectl kustomize "$manifests/release"
+}
+
+# Where we sign tokens ourselves, what no gateway lets through is tried too.
+credential() {
+    if [ -z "$token_secret" ]; then
+        echo "          - --internal"
+        return
+    fi
+    cat <<END
+          - --token=@/run/secrets/smoke/token
+      - op: add
+        path: /spec/template/spec/volumes/-
+        value: {name: token, secret: {secretName: $token_secret, defaultMode: 0440}}
+      - op: add
+        path: /spec/template/spec/containers/0/volumeMounts/-
+        value: {name: token, mountPath: /run/secrets/smoke, readOnly: true}
+END
 }
 
 ask() {

@@ -33,8 +33,8 @@ def test_both_name_the_same_things_in_code():
 
 
 def test_both_link_to_the_same_places_and_to_each_other():
-    assert _links(ENGLISH) - _links(SPANISH) == {"README.es.md"}
-    assert _links(SPANISH) - _links(ENGLISH) == {"README.md"}
+    assert _links(ENGLISH) - _links(SPANISH) == {"README.es.md", "docs/deployment.md"}
+    assert _links(SPANISH) - _links(ENGLISH) == {"README.md", "docs/despliegue.md"}
 
 
 @both

@@ -11,10 +11,12 @@ MINIMUM_SECRET_BYTES = 32  # RFC 7518 section 3.2, for HS256
 def weaknesses() -> list[str]:
     """Return everything that forbids this configuration, so that one start shows it all."""
     problems = []
-    secrets = {"SECRET_KEY": SECRET_KEY}
+    secrets = [("SECRET_KEY", SECRET_KEY)]
+    secrets += [("SECRET_KEY_FALLBACKS", value) for value in SECRET_KEY_FALLBACKS]
     if not JWT_JWKS_URL:
-        secrets["JWT_SECRET_KEY"] = JWT_SECRET_KEY
-    for name, value in secrets.items():
+        secrets += [("JWT_SECRET_KEY", JWT_SECRET_KEY)]
+        secrets += [("JWT_SECRET_KEY_FALLBACKS", value) for value in JWT_SECRET_KEY_FALLBACKS]
+    for name, value in secrets:
         if not value:
             problems.append(f"{name} is not set.")
         elif value in KNOWN_DEFAULTS:

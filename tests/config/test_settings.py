@@ -81,6 +81,14 @@ def test_everything_unfit_is_named_at_once(environment):
             {"JWT_SECRET_KEY": "dev-secret-key-change-in-production-0123456789"},
             "JWT_SECRET_KEY is a published default.",
         ),
+        (
+            {"SECRET_KEY_FALLBACKS": f"{SECRET},short"},
+            "SECRET_KEY_FALLBACKS is shorter than 32 bytes.",
+        ),
+        (
+            {"JWT_SECRET_KEY_FALLBACKS": "dev-secret-key"},
+            "JWT_SECRET_KEY_FALLBACKS is a published default.",
+        ),
         ({"JWT_JWKS_URL": "https://auth/jwks"}, "JWT_ALGORITHM is HS256, but"),
         ({"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS must name"),
     ],
@@ -109,11 +117,41 @@ def test_public_keys_need_no_shared_secret():
 
 def test_a_secret_may_come_from_a_file(tmp_path):
     secret = tmp_path / "secret"
-    secret.write_text(f"{SECRET}-from-a-file")
+    secret.write_text(f"{SECRET}-from-a-file\n")
     variables = FIT | {"SECRET_KEY_FILE": str(secret)}
     del variables["SECRET_KEY"]
 
     assert show("settings.SECRET_KEY", **variables) == f"{SECRET}-from-a-file"
+
+
+def test_former_keys_may_come_from_a_file_that_may_be_empty(tmp_path):
+    former = tmp_path / "former"
+    former.write_text(f"{SECRET}-1,{SECRET}-2\n")
+    none = tmp_path / "none"
+    none.write_text("")
+    variables = FIT | {
+        "SECRET_KEY_FALLBACKS_FILE": str(former),
+        "JWT_SECRET_KEY_FALLBACKS_FILE": str(none),
+    }
+
+    assert show("settings.SECRET_KEY_FALLBACKS", **variables) == f"['{SECRET}-1', '{SECRET}-2']"
+    assert show("settings.JWT_SECRET_KEY_FALLBACKS", **variables) == "[]"
+
+
+def test_what_a_former_key_signed_is_accepted_while_it_is_kept():
+    sealed = python("-c", SEAL, "seal(['x'], binding='b')", **FIT).stdout.strip()
+    renewed = FIT | {"SECRET_KEY": f"{SECRET}-new"}
+    kept = renewed | {"SECRET_KEY_FALLBACKS": FIT["SECRET_KEY"]}
+    read = f"unseal({sealed!r}, binding='b')"
+
+    assert python("-c", SEAL, read, **kept).stdout.strip() == "['x']"
+    assert "InvalidCursor" in python("-c", SEAL, read, **renewed).stderr
+
+
+SEAL = f"""{SHOW.rpartition("print")[0]}
+from conversation_service.pagination import seal, unseal
+print(eval(sys.argv[1]))
+"""
 
 
 def test_an_unknown_environment_is_named():

@@ -408,3 +408,23 @@ def test_a_configuration_that_cannot_verify_lets_nobody_in(settings, configurati
 
     with pytest.raises(ImproperlyConfigured):
         send_token(good)
+
+
+FORMER = f"{SECRET}-former"
+COMING = f"{SECRET}-coming"
+
+
+@pytest.mark.parametrize("key", [SECRET, FORMER, COMING])
+def test_while_the_secret_changes_each_of_them_signs_validly(settings, key):
+    settings.JWT_SECRET_KEY_FALLBACKS = [FORMER, COMING]
+
+    assert send_token(token(key=key)).json() == {"id": "u-1", "token_type": "access"}
+    assert outcome(send_token(token(key=key, exp=int(time.time()) - 60))) == EXPIRED
+    assert outcome(send_token(token(key=f"{SECRET}-strange"))) == INVALID
+
+
+def test_a_former_secret_that_is_empty_lets_nobody_in(settings):
+    settings.JWT_SECRET_KEY_FALLBACKS = [""]
+
+    with pytest.raises(ImproperlyConfigured, match="JWT_SECRET_KEY is empty"):
+        send_token(token())

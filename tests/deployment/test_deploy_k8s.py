@@ -136,11 +136,23 @@ def test_the_smoke_test_runs_as_the_pods_do_and_calls_the_service(operator, clus
         "--base-url=http://conversation-service:8003",
         "--environment=staging",
         "--character=luna",
-        *("--internal", "--metrics"),
+        *("--metrics", "--internal"),
     ]
     assert pod["securityContext"] == model["securityContext"]
     assert container["envFrom"] == model["containers"][0]["envFrom"]
     assert "initContainers" not in pod
+
+
+def test_where_only_auth_signs_the_smoke_test_sends_a_token_from_a_secret(operator, cluster):
+    done = operator.deploy(NEW, "--token-secret", "smoke-token")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    pod = cluster.get("jobs", "conversation-service-smoke")["spec"]["template"]["spec"]
+    command, mounts = (pod["containers"][0][name] for name in ("command", "volumeMounts"))
+    assert command[-2:] == ["--metrics", "--token=@/run/secrets/smoke/token"]
+    assert pod["volumes"][-1]["secret"]["secretName"] == "smoke-token"
+    assert mounts[-1]["name"] == pod["volumes"][-1]["name"]
+    assert mounts[-1]["mountPath"] == "/run/secrets/smoke"
 
 
 def test_a_second_release_makes_its_jobs_anew(operator, cluster):
