@@ -21,7 +21,7 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
-from conversation_service import jwks
+from conversation_service import authentication, jwks
 from tests.conversation_service import loopback
 
 pytestmark = pytest.mark.urls(__name__)
@@ -84,8 +84,9 @@ def issuer(settings):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of the cache, which can be put forward."""
+    """The clock of what is remembered, which can be put forward."""
     clock = SimpleNamespace(ahead_s=0.0)
+    monkeypatch.setattr(authentication, "time", lambda: time.time() + clock.ahead_s)
     monkeypatch.setattr(jwks, "monotonic", lambda: time.monotonic() + clock.ahead_s)
     return clock
 
