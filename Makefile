@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+# What production has beyond that has to be compiled; without a compiler there is a slower way.
+FASTER = $(PIP) -r requirements/production.txt 2>/dev/null || echo "Without gunicorn_h1c: no C compiler."
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
 # Stamps: newer than the lock file whose packages .venv holds.
@@ -37,6 +39,9 @@ check: $(DEVELOPMENT) ## formatting, lint, types, layers, migrations, deployment
 check-deploy: $(DEVELOPMENT) $(TOOLS) ## scripts, images, manifests, rules and workflows, with the real tools
 	.tools/bin/shellcheck scripts/*.sh .ci/run
 	.tools/bin/shfmt --indent 4 --case-indent --diff scripts .ci/run
+	.tools/bin/hadolint docker/Dockerfile
+	.tools/bin/docker-compose config --quiet
+	VERSION=1 ALLOWED_HOSTS=x .tools/bin/docker-compose --file docker/compose.staging.yaml config --quiet
 	.tools/bin/actionlint -shellcheck .tools/bin/shellcheck
 	.tools/bin/zizmor --offline --quiet --persona pedantic .github
 	.tools/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -99,12 +104,14 @@ lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
 $(DEVELOPMENT): requirements/development.txt | $(BIN)/python
 	@echo "Installing what development needs ..."
 	@$(PIP) -r requirements/development.txt
+	@$(FASTER)
 	@touch $(DEVELOPMENT) $(LOCAL)
 
 # Part of development: where that is installed, there is nothing to do.
 $(LOCAL): requirements/local.txt | $(BIN)/python
 	@echo "Installing what running needs ..."
 	@$(PIP) -r requirements/local.txt
+	@$(FASTER)
 	@touch $(LOCAL)
 
 $(TOOLS): requirements/deployment.txt scripts/install-tools.sh

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from config.env import RELEASE, env
-from config.logs import LOGGING
+from config.logs import DEPLOYED, LOGGING
 from config.worker import Logger, PatientWorker
 
 bind = f"{env('HOST')}:{env('PORT')}"
@@ -18,7 +18,8 @@ workers = env("WEB_CONCURRENCY")
 worker_class = PatientWorker
 worker_connections = 1_000  # per worker, idle ones included
 backlog = 2_048
-http_parser = "fast"  # fails without gunicorn_h1c, rather than being slow in silence
+# Where people depend on it: fail without gunicorn_h1c, rather than be slow in silence.
+http_parser = "fast" if DEPLOYED else "auto"
 
 # Long enough for the longest filter and for a token in a header.
 limit_request_line = 8_190  # bytes, the most that gunicorn takes
