@@ -81,9 +81,18 @@ def measure(running: Bench, asked: argparse.Namespace) -> report.Results:
         print(f"{finding.name}: {finding.value:,.2f} {finding.unit}", flush=True)
         findings.append(finding)
     say(f"Measuring the memory of a worker over {asked.requests:,} requests ...")
-    memory = endurance.memory(ours, tokens, requests=asked.requests)
+    memory, memory_of_peer = (
+        endurance.memory(server, tokens, requests=asked.requests) for server in (ours, peer)
+    )
     return report.Results(
-        size.conversations, asked.rounds, asked.seconds, rows, memory, workers, findings
+        size=size.conversations,
+        rounds=asked.rounds,
+        seconds=asked.seconds,
+        rows=rows,
+        memory=memory,
+        memory_of_peer=memory_of_peer,
+        workers=workers,
+        findings=findings,
     )
 
 

@@ -20,6 +20,10 @@ class Memory:
     growth: float
     bad: int
 
+    @property
+    def growth_percent(self) -> float:
+        return 100 * self.growth / self.after
+
 
 def memory(server: Server, tokens: Path, *, requests: int) -> Memory:
     served = bad = 0

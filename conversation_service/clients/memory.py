@@ -1,4 +1,4 @@
-"""What neighbours answered lately: in Redis, and in this process for when that is down."""
+"""What neighbours answered lately: in this process, and in Redis for all of them."""
 
 import json
 from collections import OrderedDict
@@ -8,16 +8,27 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
+from operator import attrgetter
 from threading import Lock
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from conversation_service import redis
 from conversation_service.clients import http
 from conversation_service.observability.metrics import REMEMBERED_ANSWERS
 
 MOST_ENTRIES = 2_000  # per neighbour, in this process
-NOTHING = (None, 0.0, 0.0)  # a value, until when it is fresh, and until when it will do
+
+
+class Entry(NamedTuple):
+    """A value, and seconds since 1970 until when it is fresh, and until when it will do."""
+
+    value: Any
+    fresh_until: float
+    usable_until: float
+
+
+NOTHING = Entry(None, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -65,17 +76,21 @@ class Memory:
             return value
         answered = ask()
         now = time()
-        entry = json.dumps([answered.value, now + answered.fresh_s, now + answered.usable_s])
+        entry = Entry(answered.value, now + answered.fresh_s, now + answered.usable_s)
         self._own.keep(key, entry)
-        _keep_in_redis(f"{self._name}:{key}", entry, answered.usable_s)
+        _keep_in_redis(f"{self._name}:{key}", json.dumps(entry), answered.usable_s)
         return answered.value
 
     def _recall(self, key: str) -> tuple[Any, bool | None]:
         """Return a value and whether it is fresh: None if there is none at all."""
-        entry = _recall_from_redis(f"{self._name}:{key}") or self._own.recall(key)
-        value, fresh_until, usable_until = json.loads(entry) if entry else NOTHING
         now = time()
-        return (value, now < fresh_until) if now < usable_until else (None, None)
+        entry = self._own.recall(key)
+        if now >= entry.fresh_until and (sent := _recall_from_redis(f"{self._name}:{key}")):
+            entry = max(entry, Entry(*json.loads(sent)), key=attrgetter("fresh_until"))
+            self._own.keep(key, entry)
+        if now >= entry.usable_until:
+            return None, None
+        return entry.value, now < entry.fresh_until
 
     def _once(self, key: str, call: Callable[[], Any]) -> Any:
         with self._lock:
@@ -111,13 +126,13 @@ class _Own:
     """This process's part: the newest MOST_ENTRIES."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[str, str] = OrderedDict()
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._lock = Lock()
 
-    def recall(self, key: str) -> str | None:
-        return self._entries.get(key)
+    def recall(self, key: str) -> Entry:
+        return self._entries.get(key, NOTHING)
 
-    def keep(self, key: str, entry: str) -> None:
+    def keep(self, key: str, entry: Entry) -> None:
         with self._lock:
             self._entries[key] = entry
             self._entries.move_to_end(key)

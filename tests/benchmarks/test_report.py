@@ -20,6 +20,7 @@ def results(*rows: Row) -> Results:
         seconds=1,
         rows=rows,
         memory=Memory(requests=100_000, after=100, growth=0.5, bad=0),
+        memory_of_peer=Memory(requests=100_000, after=80, growth=0.5, bad=0),
         workers=Workers(rate=Measured(1.2, 3), by_cpu=Measured(1.6, 3)),
         findings=[Finding("page 5,000 / page 1", 1.1, "x"), Finding("page 1", 3, "ms")],
     )
