@@ -106,8 +106,13 @@ INDEXES = [
         # No list of a user's names a hold, so the planner never weighs this against theirs.
         partialFilterExpression={"status": "active", "pinned_at": None, "hold": None},
     ),
-    # Tombstones have served the change feed by then.
-    IndexModel([("expires_at", ASCENDING)], name="tombstone_expiry", expireAfterSeconds=0),
+    # Tombstones have served the change feed by then. What is not purged has no key in it.
+    IndexModel(
+        [("expires_at", ASCENDING)],
+        name="purged_expiry",
+        expireAfterSeconds=0,
+        partialFilterExpression={"status": "purged"},
+    ),
 ]
 
 
