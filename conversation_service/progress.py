@@ -5,8 +5,9 @@ And how they end when they are told to.
 
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread, current_thread, main_thread
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -46,3 +47,35 @@ def stopped_by_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def watched(look: Callable[[], tuple[int, int] | None], *, what: str, out: Any) -> Iterator[None]:
+    """Tell meanwhile how far another's work is, which `look` returns as done and total."""
+    ended = Event()
+
+    def watch() -> None:
+        while not ended.wait(LINE_EVERY_S):
+            if at := look():
+                out.write("{}: {:,} of about {:,}".format(what, *at))
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does: for one long call to a server."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

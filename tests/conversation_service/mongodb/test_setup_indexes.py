@@ -42,7 +42,7 @@ def setup_indexes(*arguments, **options):
 
 
 def results(text):
-    lines = json.loads(text)
+    *lines, _ = [json.loads(line) for line in text.splitlines()]
     return {line["name"]: line["result"] for line in lines if line["collection"] == "things"}
 
 
@@ -196,6 +196,24 @@ def test_a_dry_run_shows_the_work_and_does_none(declare, things):
     assert "things" not in things.database.list_collection_names()
 
 
+def test_all_that_is_missing_is_built_in_one_reading(declare, commands):
+    declare(OWNER, EXPIRY, IndexModel("n", name="by_n"))
+    setup_indexes()
+
+    [build] = [command for command in commands if "createIndexes" in command]
+    assert [index["name"] for index in build["indexes"]] == ["by_owner", "expiry", "by_n"]
+
+
+def test_the_last_line_of_json_counts_the_results(declare, things):
+    things.create_index("n", name="stray")
+    declare(OWNER)
+    out = StringIO()
+    call_command("setup_indexes", "--json", stdout=out)
+
+    *lines, last = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert last == {"kept": len(lines) - 2, "created": 1, "extra": 1, "dry_run": False}
+
+
 def test_without_json_it_prints_a_line_for_each(declare):
     declare(OWNER)
     out = StringIO()
@@ -233,8 +251,9 @@ def test_sessions_expire_by_themselves():
     out = StringIO()
     call_command("setup_indexes", "--check", "--json", stdout=out)
 
+    *lines, _ = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [index] == [
         (line["collection"], line["name"])
-        for line in json.loads(out.getvalue())
+        for line in lines
         if line["collection"] == "django_session"
     ]
