@@ -151,7 +151,7 @@ _LLM_SETTINGS = {
     for name, bounds in limits.LLM_SETTINGS.items()
 }
 
-_CONVERSATION = _object(
+CONVERSATION = _object(
     {
         "_id": {"bsonType": "objectId"},
         "user_id": _EXTERNAL_ID,
@@ -218,7 +218,7 @@ _CONVERSATION = _object(
     optional={"hold": _nullable("object")},
 )
 
-_TOMBSTONE = {
+TOMBSTONE = {
     "additionalProperties": False,
     **_object(
         {
@@ -236,6 +236,6 @@ COLLECTIONS = [
     CollectionSchema(
         "conversations",
         indexes=INDEXES,
-        validator={"$jsonSchema": {"oneOf": [_CONVERSATION, _TOMBSTONE]}},
+        validator={"$jsonSchema": {"oneOf": [CONVERSATION, TOMBSTONE]}},
     )
 ]
