@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -55,15 +56,15 @@ def compare(schema: CollectionSchema) -> list[Finding]:
     return findings
 
 
-def mend(schema: CollectionSchema, findings: Sequence[Finding]) -> None:
+def mend(schema: CollectionSchema, findings: Sequence[Finding], *, builds: int = 1) -> None:
     """Make the database agree with the declaration where these findings say that it does not.
 
-    All indexes to build are built at once, as each build by itself would read the whole
-    collection. Running it twice at once does no harm: what another run has done already is no
-    error. Between the drop and the end of the build, a replaced index serves no query and
-    enforces nothing.
+    The indexes to build are shared out to so many builds, each of which reads the whole
+    collection and keeps one core busy. Running it twice at once does no harm: what another run
+    has done already is no error. Between the drop and the end of the build, a replaced index
+    serves no query and enforces nothing.
 
-    Raises DuplicateKeyError of an index that cannot be unique; none is built then.
+    Raises DuplicateKeyError of an index that cannot be unique; none of its build is there then.
     """
     declared = {index.document["name"]: index for index in schema.indexes}
     to_build = []
@@ -76,8 +77,12 @@ def mend(schema: CollectionSchema, findings: Sequence[Finding]) -> None:
         else:
             _drop(finding)
             to_build += [declared[finding.name]] if finding.name in declared else []
-    if to_build:
+    shares = [to_build[number::builds] for number in range(min(builds, len(to_build)))]
+    if len(shares) == 1:
         database()[schema.name].create_indexes(to_build)
+    elif shares:
+        with ThreadPoolExecutor(len(shares)) as pool:
+            list(pool.map(database()[schema.name].create_indexes, shares))
 
 
 def building(name: str) -> tuple[int, int] | None:

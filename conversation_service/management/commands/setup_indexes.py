@@ -34,8 +34,8 @@ HELP = """
 Give every declared collection its indexes and its validator. Run it after migrate, at each
 deployment: what is in place stays untouched, and two runs at once do no harm.
 
-All indexes that a collection lacks are built at once, in one reading of it, while the service goes
-on. Ctrl-C and SIGTERM end the waiting; MongoDB goes on building.
+All indexes that a collection lacks are built in one reading of it, while the service goes on.
+Ctrl-C and SIGTERM end the waiting; MongoDB goes on building.
 """
 
 
@@ -63,6 +63,13 @@ class Command(BaseCommand):
         parser.add_argument(
             "--drop-extra", action="store_true", help="drop the indexes that nobody declares"
         )
+        parser.add_argument(
+            "--builds",
+            type=int,
+            default=1,
+            help="share the missing indexes of a collection out to so many builds, each of which "
+            "reads it and keeps a core of MongoDB busy (1)",
+        )
         add_json(parser)
 
     def handle(
@@ -72,8 +79,11 @@ class Command(BaseCommand):
         dry_run: bool,
         replace_conflicting: bool,
         drop_extra: bool,
+        builds: int,
         **options: Any,
     ) -> None:
+        if builds < 1:
+            raise CommandError("--builds must be at least 1.")
         changes = set()
         if not check and not dry_run:
             refuse_before_migrations()
@@ -84,7 +94,8 @@ class Command(BaseCommand):
         report, unresolved = [], []
         for schema in declared():
             findings = compare(schema)
-            self.attempt(schema, [finding for finding in findings if finding.state in changes])
+            wrong = [finding for finding in findings if finding.state in changes]
+            self.attempt(schema, wrong, builds=builds)
             unresolved += [
                 finding
                 for finding in findings
@@ -98,7 +109,7 @@ class Command(BaseCommand):
         if changes:
             refuse_conflicts(unresolved)
 
-    def attempt(self, schema: CollectionSchema, findings: list[Finding]) -> None:
+    def attempt(self, schema: CollectionSchema, findings: list[Finding], *, builds: int) -> None:
         try:
             with (
                 interrupted_by_sigterm(),
@@ -108,7 +119,7 @@ class Command(BaseCommand):
                     out=self.stderr,
                 ),
             ):
-                mend(schema, findings)
+                mend(schema, findings, builds=builds)
         except DuplicateKeyError as error:
             raise CommandError(
                 f"{schema.name}: {refused(error)} cannot be built, as documents already share a "

@@ -20,6 +20,8 @@ MOST = 10_000_000
 MANY = 20_000
 # MongoDB stores some batches while the next ones are thought up.
 AT_ONCE = 3
+# Nobody uses the service meanwhile, so its indexes may keep two cores of MongoDB busy.
+BUILDS = 2
 
 HELP = f"""
 Fill the database with conversations to look at. --heavy of them belong to "{demo.USER}", by default
@@ -76,7 +78,7 @@ class Command(BaseCommand):
         finished = self._insert(wanted, anew=anew)
         stored, inserted = _count(wanted), time.monotonic()
         if finished:
-            call_command("setup_indexes", verbosity=0, stderr=self.stderr)
+            call_command("setup_indexes", builds=BUILDS, verbosity=0, stderr=self.stderr)
         ended = time.monotonic()
         return {
             "missing": wanted.conversations - stored,
