@@ -4,6 +4,7 @@ And how they end when they are told to.
 """
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,12 +17,14 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 LINE_EVERY_S = 10.0
+BAR_EVERY_S = 0.5
 
 
 def track(items: Iterable[T], *, total: int, what: str, out: Any) -> Iterator[T]:
-    """Yield the items. `total` may be an estimate; `out` is a command's stderr or stdout."""
+    """Yield the items. `total` may be an estimate; `out` is a command's stderr."""
     if out.isatty():
-        yield from tqdm(items, total=total, desc=what, unit="", file=out)
+        # Django would end each state of the bar with a line break, if it went through `out`.
+        yield from tqdm(items, total=total, desc=what, unit="", file=sys.stderr)
         return
     began = told = time.monotonic()
     for number, item in enumerate(items, start=1):
@@ -55,9 +58,15 @@ def watched(look: Callable[[], tuple[int, int] | None], *, what: str, out: Any) 
     ended = Event()
 
     def watch() -> None:
-        while not ended.wait(LINE_EVERY_S):
-            if at := look():
-                out.write("{}: {:,} of about {:,}".format(what, *at))
+        with tqdm(desc=what, unit="", file=sys.stderr, disable=not out.isatty()) as bar:
+            while not ended.wait(LINE_EVERY_S if bar.disable else BAR_EVERY_S):
+                if not (at := look()):
+                    continue
+                if bar.disable:
+                    out.write("{}: {:,} of about {:,}".format(what, *at))
+                else:
+                    bar.n, bar.total = at
+                    bar.refresh()
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
