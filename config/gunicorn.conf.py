@@ -25,6 +25,11 @@ limit_request_line = 8_190  # bytes, the most that gunicorn takes
 limit_request_fields = 64
 limit_request_field_size = 8_190  # bytes
 
+# No header of a client means anything to gunicorn: so it need not look up who sent it.
+forwarded_allow_ips = "*"
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
+
 # Seconds. `timeout` guards against a worker that hangs, not against a slow request, which has
 # limits of its own: config/connection.py towards the client, MONGODB_TIMEOUT_MS towards MongoDB.
 timeout = int(env("REQUEST_TIMEOUT"))

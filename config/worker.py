@@ -7,6 +7,7 @@ are patched after the fork.
 import signal
 import socket
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -23,6 +24,7 @@ BODY_S = env("CLIENT_BODY_TIMEOUT_S")
 DRAIN_BYTES = 128 * 1024  # what may be left unread of a body without losing the connection
 
 wsgi.SERVER = env("SERVICE_NAME")  # the Server header
+wsgi.WSGIErrorsWrapper = cache(wsgi.WSGIErrorsWrapper)  # gunicorn makes one for each request
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]

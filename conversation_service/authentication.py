@@ -120,19 +120,25 @@ def _signed(subject: str, claims: dict[str, str], life: timedelta) -> str:
 
 def token_backend() -> TokenBackend:
     """Return what signs and verifies tokens under the current settings."""
-    with _building:  # or two first requests would fetch the keys twice
-        return _build(
-            settings.JWT_ALGORITHM,
-            (settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS),
-            settings.JWT_JWKS_URL,
-            audience=settings.JWT_AUDIENCE or None,
-            issuer=settings.JWT_ISSUER or None,
-            leeway=settings.JWT_LEEWAY_S,
-        )
+    return _backend(
+        settings.JWT_ALGORITHM,
+        (settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS),
+        settings.JWT_JWKS_URL,
+        settings.JWT_AUDIENCE or None,
+        settings.JWT_ISSUER or None,
+        settings.JWT_LEEWAY_S,
+    )
 
 
 @lru_cache(maxsize=8)
-def _build(algorithm: str, secrets: tuple[str, ...], jwks_url: str, **checks: Any) -> TokenBackend:
+def _backend(*configuration: Any) -> TokenBackend:
+    with _building:  # or two first requests would fetch the keys twice
+        return _build(*configuration)
+
+
+@lru_cache(maxsize=8)
+def _build(algorithm: str, secrets: tuple[str, ...], jwks_url: str, *claims: Any) -> TokenBackend:
+    checks = dict(zip(("audience", "issuer", "leeway"), claims, strict=True))
     if algorithm not in ALGORITHMS:
         raise ImproperlyConfigured(f"JWT_ALGORITHM {algorithm} is none of {sorted(ALGORITHMS)}.")
     if algorithm.startswith("HS"):

@@ -65,6 +65,8 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response:
     """Render any exception that left a view of the API (DRF's EXCEPTION_HANDLER)."""
     request = context["request"]
     failure = _understand(exc)
+    if isinstance(failure, errors.MethodNotAllowed):
+        failure.headers["Allow"] = ", ".join(context["view"].allowed_methods)
     if failure is None:
         failure = errors.InternalError()
         got_request_exception.send(sender=handle, request=request)

@@ -4,8 +4,11 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NoReturn
 
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
@@ -45,15 +48,19 @@ class StrictSerializer(serializers.Serializer):
 class Parameters(StrictSerializer):
     """The query string of a call; a call without any takes Parameters itself."""
 
-    def of(self, request: Request) -> dict[str, Any]:
+    def of(self, request: Request) -> Mapping[str, Any]:
         """Return what was sent. A parameter that is repeated is a list, for fields that take one.
 
         Raises ValidationError.
         """
-        given = request.query_params.lists()
-        sent = {name: values if len(values) > 1 else values[0] for name, values in given}
-        validated: dict[str, Any] = self.run_validation(sent)
-        return validated
+        return _validated(self, request.META.get("QUERY_STRING", ""))
+
+
+@lru_cache(maxsize=1_000)  # clients send the same ones again and again
+def _validated(parameters: Parameters, query_string: str) -> Mapping[str, Any]:
+    given = QueryDict(query_string.encode("latin-1")).lists()  # latin-1: PEP 3333
+    sent = {name: values if len(values) > 1 else values[0] for name, values in given}
+    return MappingProxyType(parameters.run_validation(sent))
 
 
 class Text(serializers.CharField):

@@ -27,12 +27,7 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 _ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _API = ("/api/", "/internal/")
-# For the pages of the documentation, and for whoever opens an answer in a browser.
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-}
+_PAGES = ("/admin/", "/static/")
 _NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
@@ -76,9 +71,8 @@ class Api:
         if isinstance(response, HttpResponse) and response.status_code not in _NO_BODY:
             response.headers.setdefault("Content-Length", str(len(response.content)))
         patch_vary_headers(response, ["Accept-Language"])
-        for name, value in _HEADERS.items():
-            response.headers[name] = value
         response.headers["Content-Language"] = language
+        response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
     def _answer(self, request: HttpRequest) -> HttpResponseBase:
@@ -126,4 +120,4 @@ class Pages:
 
 
 def is_page(request: HttpRequest) -> bool:
-    return request.path_info.startswith(("/admin/", settings.STATIC_URL))
+    return request.path_info.startswith(_PAGES)

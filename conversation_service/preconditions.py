@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
 
@@ -44,7 +44,7 @@ def unless_known(request: Request, body: Any) -> HttpResponse:
     Nobody may keep it for others, and everybody has to ask again.
     """
     response: HttpResponse = JSONResponse(body)
-    tag = f'W/"{blake2b(response.content, digest_size=12).hexdigest()}"'
+    tag = f'W/"{sha256(response.content).hexdigest()[:24]}"'
     known = re.findall(r'"[^"]*"', request.META.get("HTTP_IF_NONE_MATCH", ""))
     if tag.removeprefix("W/") in known:
         response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)

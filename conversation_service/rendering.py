@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -25,12 +26,17 @@ def dumps(value: Any) -> bytes:
 
 def _plain(value: Any) -> str:
     if isinstance(value, datetime):
-        # Naive times come from PyMongo, which means UTC by them.
-        moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-        return moment.isoformat(timespec="milliseconds") + "Z"
+        return _moment(value)
     if isinstance(value, ObjectId | Promise):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form here.")
+
+
+@lru_cache(maxsize=16_384)  # a list has a hundred, and hardly any that was not in it before
+def _moment(value: datetime) -> str:
+    # Naive times come from PyMongo, which means UTC by them.
+    moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+    return moment.isoformat(timespec="milliseconds") + "Z"
 
 
 class JSONResponse(HttpResponse):

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
@@ -61,6 +62,11 @@ class ConversationViewSet(ViewSet):
         "revert": "patch",
         "destroy": "delete",
     }
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """Leave out Allow, which DRF finds out anew for each answer, but where it is asked for."""
+        return super().default_response_headers if self.request.method == "OPTIONS" else {}
 
     @openapi.list_
     def list(self, request: CallerRequest) -> HttpResponse:
@@ -251,10 +257,18 @@ def _only(names: Sequence[str] | None, row: Document) -> dict[str, Any]:
 
 def _links(request: Request, cursors: dict[str, str | None]) -> str:
     """Return the Link header (RFC 8288) to the pages on either side."""
-    kept = [(k, v) for k, v in request.query_params.items() if k not in {"cursor", "page"}]
+    query = _without_place(request.META.get("QUERY_STRING", ""))
     links = [
-        f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="{side}"'
+        f'<{request.path}?{query}cursor={cursor}>; rel="{side}"'
         for side, cursor in cursors.items()
         if cursor
     ]
     return ", ".join(links)
+
+
+@lru_cache(maxsize=1_000)
+def _without_place(query_string: str) -> str:
+    """Return a query string without what says where in the list, ready to be added to."""
+    sent = QueryDict(query_string.encode("latin-1"))
+    kept = urlencode([(k, v) for k, v in sent.items() if k not in {"cursor", "page"}])
+    return f"{kept}&" if kept else ""

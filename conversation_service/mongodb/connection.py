@@ -1,5 +1,6 @@
 """The door from Django to PyMongo: the same client and pool that the ORM uses."""
 
+from functools import lru_cache
 from typing import Any, cast
 
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -21,4 +22,9 @@ def database() -> Database[Document]:
 
 
 def collection(name: str) -> Collection[Document]:
-    return database()[name]
+    return _collection(database(), name)
+
+
+@lru_cache(maxsize=64)
+def _collection(database: Database[Document], name: str) -> Collection[Document]:
+    return database[name]

@@ -67,7 +67,7 @@ def public_jwk(key: Any, **fields: Any) -> Any:
 
 
 def token(key, *, kid=None, algorithm="ES256", **claims) -> str:
-    payload = {"user_id": "u-1", "exp": int(time.time()) + 60} | claims
+    payload = {"user_id": "u-1", "exp": int(time.time()) + 3600} | claims
     return jwt.encode(payload, key, algorithm, headers={} if kid is None else {"kid": kid})
 
 
@@ -141,7 +141,7 @@ def test_a_public_key_is_no_secret(issuer):
     """HS256 with the text of the public key is the classic confusion of algorithms."""
     public = issuer.private["k1"].public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    claims = {"user_id": "u-1", "exp": int(time.time()) + 60}
+    claims = {"user_id": "u-1", "exp": int(time.time()) + 3600}
     header = {"alg": "HS256", "typ": "JWT", "kid": "k1"}
     signed = b".".join(map(encoded, [json.dumps(header).encode(), json.dumps(claims).encode()]))
     signature = encoded(hmac.digest(pem, signed, hashlib.sha256))
