@@ -10,7 +10,7 @@ from pymongo.errors import ServerSelectionTimeoutError
 
 from config.env import settings_module
 
-NO_MONGODB = 3  # apart from 1 and 2, with which commands speak of their own work
+NO_MONGODB = 3  # as the help of every command says: conversation_service/commands.py
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module())

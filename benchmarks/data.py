@@ -54,11 +54,13 @@ def prepare(bench: Bench, size: Size) -> dict[str, float]:
         client.drop_database(size.database)
         counts = [f"--conversations={size.conversations}"]
         counts += [f"--users={size.users}", f"--heavy={size.heavy}"]
-        # Indexes last: to build them over what is there is what a new one will cost one day.
         took = {
             step[0]: _run(bench, size, *step)
-            for step in (["migrate"], ["seed_demo", *counts], ["setup_indexes"])
+            for step in (["migrate"], ["setup_indexes"], ["seed_demo", *counts])
         }
+        # What new ones will cost one day, over all that is there.
+        database.conversations.drop_indexes()
+        took["setup_indexes"] = _run(bench, size, "setup_indexes")
         # Its id parts what was seeded from what is created later.
         database.benchmark.insert_one({"took": took})
         return took

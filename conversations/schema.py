@@ -106,8 +106,13 @@ INDEXES = [
         # No list of a user's names a hold, so the planner never weighs this against theirs.
         partialFilterExpression={"status": "active", "pinned_at": None, "hold": None},
     ),
-    # Tombstones have served the change feed by then.
-    IndexModel([("expires_at", ASCENDING)], name="tombstone_expiry", expireAfterSeconds=0),
+    # Tombstones have served the change feed by then. What is not purged has no key in it.
+    IndexModel(
+        [("expires_at", ASCENDING)],
+        name="purged_expiry",
+        expireAfterSeconds=0,
+        partialFilterExpression={"status": "purged"},
+    ),
 ]
 
 
@@ -146,7 +151,7 @@ _LLM_SETTINGS = {
     for name, bounds in limits.LLM_SETTINGS.items()
 }
 
-_CONVERSATION = _object(
+CONVERSATION = _object(
     {
         "_id": {"bsonType": "objectId"},
         "user_id": _EXTERNAL_ID,
@@ -213,7 +218,7 @@ _CONVERSATION = _object(
     optional={"hold": _nullable("object")},
 )
 
-_TOMBSTONE = {
+TOMBSTONE = {
     "additionalProperties": False,
     **_object(
         {
@@ -231,6 +236,6 @@ COLLECTIONS = [
     CollectionSchema(
         "conversations",
         indexes=INDEXES,
-        validator={"$jsonSchema": {"oneOf": [_CONVERSATION, _TOMBSTONE]}},
+        validator={"$jsonSchema": {"oneOf": [CONVERSATION, TOMBSTONE]}},
     )
 ]

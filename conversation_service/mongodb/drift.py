@@ -1,14 +1,16 @@
 """Where a database differs from the collections declared, and how each difference is mended."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import bson
 from pymongo import IndexModel
-from pymongo.errors import OperationFailure
+from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from conversation_service.mongodb.collections import CollectionSchema
 from conversation_service.mongodb.connection import Document, database
@@ -54,26 +56,59 @@ def compare(schema: CollectionSchema) -> list[Finding]:
     return findings
 
 
-def mend(schema: CollectionSchema, finding: Finding) -> None:
-    """Make the database agree with the declaration.
+def mend(schema: CollectionSchema, findings: Sequence[Finding], *, builds: int = 1) -> None:
+    """Make the database agree with the declaration where these findings say that it does not.
 
-    Running it twice at once does no harm: what another run has done already is no error. Between
-    the drop and the end of the build, a replaced index serves no query and enforces nothing.
+    The indexes to build are shared out to so many builds, each of which reads the whole
+    collection and keeps one core busy. Running it twice at once does no harm: what another run
+    has done already is no error. Between the drop and the end of the build, a replaced index
+    serves no query and enforces nothing.
+
+    Raises DuplicateKeyError of an index that cannot be unique; none of its build is there then.
     """
-    collection = database()[schema.name]
-    if finding.name == VALIDATOR:
-        _set_validator(schema)
-        return
     declared = {index.document["name"]: index for index in schema.indexes}
-    if finding.state is State.CHANGED:
-        change = {"name": finding.name, EXPIRY: declared[finding.name].document[EXPIRY]}
-        _modify(schema.name, {"index": change})
-        return
+    to_build = []
+    for finding in findings:
+        if finding.name == VALIDATOR:
+            _set_validator(schema)
+        elif finding.state is State.CHANGED:
+            change = {"name": finding.name, EXPIRY: declared[finding.name].document[EXPIRY]}
+            _modify(schema.name, {"index": change})
+        else:
+            _drop(finding)
+            to_build += [declared[finding.name]] if finding.name in declared else []
+    shares = [to_build[number::builds] for number in range(min(builds, len(to_build)))]
+    if len(shares) == 1:
+        database()[schema.name].create_indexes(to_build)
+    elif shares:
+        with ThreadPoolExecutor(len(shares)) as pool:
+            list(pool.map(database()[schema.name].create_indexes, shares))
+
+
+def building(name: str) -> tuple[int, int] | None:
+    """Return how far the build of a collection's indexes is: documents, then keys, of how many.
+
+    None if there is no build, or if this user may not see what the server does.
+    """
+    wanted = {"command.createIndexes": name, "progress.total": {"$gt": 0}}
+    stages: list[Document] = [{"$currentOp": {"allUsers": True}}, {"$match": wanted}]
+    try:
+        running = database().client.admin.aggregate(stages).to_list()
+    except OperationFailure:
+        return None
+    return next(((op["progress"]["done"], op["progress"]["total"]) for op in running), None)
+
+
+def refused(error: DuplicateKeyError) -> str:
+    """Return which index cannot be built. What else the error says is what people wrote."""
+    named = re.search(r" index: (\S+) ", str((error.details or {}).get("errmsg", "")))
+    return named[1] if named else "a unique index"
+
+
+def _drop(finding: Finding) -> None:
     if finding.stored_as:
         with _tolerated(INDEX_NOT_FOUND):
-            collection.drop_index(finding.stored_as)
-    if finding.state is not State.EXTRA:
-        collection.create_indexes([declared[finding.name]])
+            database()[finding.collection].drop_index(finding.stored_as)
 
 
 def _compare_index(

@@ -13,6 +13,11 @@ from conversation_service.observability.context import request_id, traceparent, 
 _DOCUMENTS = re.compile(r"(full error|dup key): .*")
 
 
+def user_hash(user: str, key: str) -> str:
+    cut = key.encode()[: blake2b.MAX_KEY_SIZE]
+    return blake2b(user.encode(), digest_size=8, key=cut).hexdigest()
+
+
 class AddRequest(logging.Filter):
     """Tells which request a line belongs to, by names of the Elastic Common Schema.
 
@@ -21,13 +26,13 @@ class AddRequest(logging.Filter):
 
     def __init__(self, key: str) -> None:
         super().__init__()
-        self.key = key.encode()[: blake2b.MAX_KEY_SIZE]
+        self.key = key
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
         fields = {"http.request.id": request_id.get(), "trace.id": traceparent.get()[3:35]}
         if user := user_id.get():
-            fields["user.hash"] = blake2b(user.encode(), digest_size=8, key=self.key).hexdigest()
+            fields["user.hash"] = user_hash(user, self.key)
         record.__dict__.update((name, value) for name, value in fields.items() if value.strip("-"))
         return True
 

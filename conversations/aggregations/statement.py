@@ -7,6 +7,7 @@ from typing import Any
 import pymongo
 
 from conversation_service.mongodb.connection import Document, collection
+from conversations.documents import tag_key
 
 Pipeline = list[dict[str, Any]]
 
@@ -89,7 +90,7 @@ def most_frequent(limit: int) -> Pipeline:
                 "from": "conversations",
                 "localField": "oldest",
                 "foreignField": "_id",
-                "pipeline": [{"$project": {"tags": 1, "tag_keys": 1}}],
+                "pipeline": [{"$project": {"tags": 1}}],
                 "as": "spelt",
             }
         },
@@ -97,9 +98,11 @@ def most_frequent(limit: int) -> Pipeline:
 
 
 def tag_count(row: Document) -> TagCount:
-    """Return a tag as the oldest conversation spells it, unless it lost it at this very moment."""
+    """Return a tag as the oldest conversation spells it.
+
+    Without a spelling it is told by its key: the conversation lost it at this very moment, or
+    somebody has written tags past the service, which reindex_search mends.
+    """
     key: str = row["_id"]
-    for document in row["spelt"]:
-        spellings = zip(document.get("tag_keys", []), document.get("tags", []), strict=True)
-        return TagCount(dict(spellings).get(key, key), row["count"])
-    return TagCount(key, row["count"])
+    spelt = (tag for document in row["spelt"] for tag in document.get("tags", []))
+    return TagCount(next((tag for tag in spelt if tag_key(tag) == key), key), row["count"])

@@ -13,19 +13,49 @@ OURS = [
 every_command = pytest.mark.parametrize(("app", "name"), OURS, ids=[name for _, name in OURS])
 
 
+# What they print is for a machine already, or for nobody.
+WITHOUT_JSON = {"issue_token", "run_neighbours"}
+CHANGE_NOTHING = {"inspect_conversation", "issue_token", "run_neighbours"}
+# A smoke test that changes nothing would test nothing; it leaves nothing but a tombstone.
+WITHOUT_DRY_RUN = CHANGE_NOTHING | {"smoke_test"}
+MEANINGS = {"2": "a wrong option", "3": "MongoDB does not answer"}
+
+
+def shown(app, name):
+    return load_command_class(app, name).create_parser("manage.py", name).format_help()
+
+
 @every_command
 def test_help_ends_with_exit_codes_and_an_example_that_works(app, name):
-    command = load_command_class(app, name)
-    shown = command.create_parser("manage.py", name).format_help()
-
-    _, _, end = shown.partition("exit codes:\n")
+    _, _, end = shown(app, name).partition("exit codes:\n")
     codes, _, examples = end.partition("\n\nexamples:\n")
     first = examples.splitlines()[0].split()
-    assert re.findall(r"^  (\d)  \w", codes, re.MULTILINE) == ["0", "1", "2"]
-    assert "wrong option" in codes
+
+    told = dict(re.findall(r"^  (\d)  (\w.*)", codes, re.MULTILINE))
+    assert list(told)[:3] == ["0", "1", "2"]
+    assert set(told) <= set("01234")
+    assert {(code, told[code]) for code in MEANINGS if code in told} <= MEANINGS.items()
     assert first[:2] == ["manage.py", name]
-    command.create_parser("manage.py", name).parse_args(first[2:])
-    assert max(map(len, shown.splitlines())) <= 100
+    load_command_class(app, name).create_parser("manage.py", name).parse_args(first[2:])
+    assert max(map(len, shown(app, name).splitlines())) <= 100
+
+
+@every_command
+def test_options_are_called_and_mean_the_same(app, name):
+    text = " ".join(shown(app, name).split())
+
+    json = "--json JSON on stdout, a line each; the last is the result"
+    assert (json in text) is (name not in WITHOUT_JSON)
+    rehearsal = "say what would be done, change nothing"
+    assert (rehearsal in text) is (name not in WITHOUT_DRY_RUN)
+
+
+@every_command
+def test_what_ends_before_its_time_says_so(app, name):
+    runs_long = name not in CHANGE_NOTHING
+
+    assert ("\n  4  " in shown(app, name)) is runs_long
+    assert ("Ctrl-C and SIGTERM end" in " ".join(shown(app, name).split())) is runs_long
 
 
 def test_what_a_command_can_do_stands_before_what_all_can():

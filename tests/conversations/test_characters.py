@@ -1,14 +1,18 @@
 """A conversation's character: must it exist, what is it called, and what if nobody can say."""
 
 import json
+import signal
+import time
 from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
 from django.core.management import call_command
 
+from conversation_service.commands import Unfinished
 from tests.conversation_service import loopback
 from tests.factories import PATH, NewConversation, conversation
+from tests.running import started
 
 LUNA = {"id": "luna", "name": "Luna", "description": "A night owl."}
 
@@ -248,8 +252,37 @@ def test_verifying_can_be_rehearsed(alice, bob, settings, capsys):
 def test_verifying_gives_up_while_characters_is_down(alice, settings, down, capsys):
     created = conversation(alice, character_id="luna")
 
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(Unfinished, match="Characters does not answer"):
         call_command("verify_characters")
 
-    assert stopped.value.code == 2
     assert alice.get(f"{PATH}/{created['id']}").json() == created
+
+
+def test_ctrl_c_loses_nothing_of_verifying(alice, mongo, settings):
+    names = [f"someone-{number}" for number in range(6)]
+    for name in names:
+        conversation(alice, character_id=name)
+    asked = []
+
+    def slowly(channel):
+        asked.append(channel.recv(65_536))
+        time.sleep(0.3)
+        loopback.write(channel, b"{}", status="404 Not Found")
+
+    with served(settings, slowly):
+        address = {"CHARACTERS_SERVICE_URL": settings.CHARACTERS_SERVICE_URL}
+        stopped = started(mongo, "verify_characters", "--json", **address)
+        while len(asked) < 2:
+            assert stopped.poll() is None, stopped.communicate()
+            time.sleep(0.01)
+        stopped.send_signal(signal.SIGINT)
+        out, err = stopped.communicate(timeout=20)
+        again = started(mongo, "verify_characters", "--json", **address)
+        rest = json.loads(again.communicate(timeout=20)[0])
+
+    first = json.loads(out)
+    assert stopped.returncode == 4, err
+    assert "Stopped; run it again to go on." in err
+    assert (first["missing"], first["finished"]) == (2, False)
+    assert (rest["missing"], rest["finished"], again.returncode) == (4, True, 0)
+    assert len(asked) == len(names)

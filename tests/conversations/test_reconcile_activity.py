@@ -1,11 +1,15 @@
 import json
+import signal
+import time
 from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
 
+from conversation_service.commands import Unfinished
 from tests.conversation_service import loopback
 from tests.factories import PATH, conversation
+from tests.running import started
 
 STATS = {
     "message_count": 3,
@@ -94,24 +98,44 @@ def test_it_says_where_to_continue(alice, messages, capsys):
     created = [conversation(alice) for _ in range(4)]
     messages.breaks_after = 2
 
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(Unfinished, match=f"--after {created[1]['id']}"):
         call_command("reconcile_activity", rate=1000)
 
-    assert stopped.value.code == 2
     told = capsys.readouterr()
-    assert f"--after {created[1]['id']}." in told.err
     assert told.out == "Conversations: 2 unknown to Message.\n"
 
 
 def test_it_continues_there(alice, messages):
     created = [conversation(alice) for _ in range(4)]
 
-    call_command("reconcile_activity", after=created[1]["id"], rate=1000)
+    call_command("reconcile_activity", f"--after={created[1]['id']}", rate=1000)
 
     assert messages.asked == [created[2]["id"], created[3]["id"]]
 
 
-@pytest.mark.parametrize("options", [{"after": "x"}, {"rate": 0}])
-def test_bad_options_are_refused(options):
-    with pytest.raises(CommandError):
-        call_command("reconcile_activity", **options)
+@pytest.mark.parametrize("option", ["--after=x", "--rate=0"])
+def test_bad_options_are_refused(option):
+    with pytest.raises(CommandError, match=option[:5]):
+        call_command("reconcile_activity", option)
+
+
+def test_ctrl_c_loses_nothing_and_json_says_where_to_go_on(alice, mongo, messages, settings):
+    created = [conversation(alice) for _ in range(6)]
+    messages.stats = {one["id"]: STATS for one in created}
+    running = {"MESSAGE_SERVICE_URL": settings.MESSAGE_SERVICE_URL}
+
+    stopped = started(mongo, "reconcile_activity", "--rate=2", "--json", **running)
+    while len(messages.asked) < 2:
+        assert stopped.poll() is None, stopped.communicate()
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGTERM)
+    out, err = stopped.communicate(timeout=20)
+
+    assert stopped.returncode == 4, err
+    first = json.loads(out)
+    assert first["finished"] is False
+    again = started(mongo, "reconcile_activity", f"--after={first['after']}", "--json", **running)
+    second = json.loads(again.communicate(timeout=20)[0])
+    assert (again.returncode, second["finished"]) == (0, True)
+    assert first["repaired"] + second["repaired"] == len(created)
+    assert messages.asked == [one["id"] for one in created]

@@ -1,13 +1,9 @@
 """What happens by itself: idle conversations are archived, and the trash is emptied."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -15,8 +11,8 @@ from django.core.management import CommandError, call_command
 from conversation_service import clock
 from conversations import documents, retention
 from tests.factories import PATH, conversation
+from tests.running import started
 
-ROOT = Path(__file__).resolve().parents[2]
 DAY = timedelta(days=1)
 
 
@@ -135,15 +131,15 @@ def test_with_zero_days_nothing_is_archived(mongo, capsys):
     assert statuses(mongo) == ["active"]
 
 
-def test_a_preview_tells_exactly_what_would_be_done(mongo, capsys, thirty_days):
+def test_a_dry_run_tells_exactly_what_would_be_done(mongo, capsys, thirty_days):
     ids = store(mongo, *range(60, 10, -1))
     store(mongo, 40, pinned_at=clock.now())
     before = list(mongo["conversations"].find())
 
     *lines, last = run(
-        capsys, "apply_retention", preview=True, json=True, batch_size=7
+        capsys, "apply_retention", dry_run=True, json=True, batch_size=7
     ).splitlines()
-    again = run(capsys, "apply_retention", preview=True)
+    again = run(capsys, "apply_retention", dry_run=True)
 
     assert list(mongo["conversations"].find()) == before
     previewed = [json.loads(line)["id"] for line in lines]
@@ -151,7 +147,7 @@ def test_a_preview_tells_exactly_what_would_be_done(mongo, capsys, thirty_days):
     assert json.loads(last) == {
         "due": 31,
         "archived": 0,
-        "preview": True,
+        "dry_run": True,
         "finished": True,
     }
     assert again.splitlines()[-1] == "Idle: 31 to archive."
@@ -234,7 +230,7 @@ def test_ctrl_c_loses_nothing_and_running_again_goes_on(mongo, command):
     store(mongo, *[40] * count, **fields)
     done = "purged" if command == "purge_trash" else "archived"
 
-    stopped = started(mongo, command, "--batch-size=1")
+    stopped = started(mongo, command, "--json", "--batch-size=1")
     while not mongo["conversations"].count_documents({"status": done}):
         assert stopped.poll() is None, stopped.communicate()
         time.sleep(0.01)
@@ -242,30 +238,14 @@ def test_ctrl_c_loses_nothing_and_running_again_goes_on(mongo, command):
     out, err = stopped.communicate(timeout=30)
     number = mongo["conversations"].count_documents({"status": done})
 
-    assert stopped.returncode == 2, err
+    assert stopped.returncode == 4, err
     assert "Stopped; run it again to go on." in err
     assert json.loads(out)[done] == number
     assert 0 < number < count
-    again = started(mongo, command)
+    again = started(mongo, command, "--json")
     assert json.loads(again.communicate(timeout=60)[0])[done] == count - number
     assert again.returncode == 0
     assert statuses(mongo) == [done] * count
-
-
-def started(mongo, command, *options):
-    environment = os.environ | {  # noqa: TID251
-        "RETENTION_ARCHIVE_IDLE_DAYS": "30",
-        "ENVIRONMENT": "test",
-        "MONGODB_DATABASE": mongo.name.removeprefix("test_"),
-    }
-    return subprocess.Popen(
-        [sys.executable, "manage.py", command, "--json", *options],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 # What it costs
@@ -276,7 +256,7 @@ def test_each_run_reads_what_is_due_by_its_index(mongo, commands, capsys, thirty
     store(mongo, *range(60), pinned_at=clock.now())
     trashed(mongo, *range(-30, 30))
     commands.clear()
-    call_command("apply_retention", preview=True)
+    call_command("apply_retention", dry_run=True)
     call_command("purge_trash")
 
     finds = [command for command in commands if "find" in command]

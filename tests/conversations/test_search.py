@@ -1,5 +1,8 @@
 """Search: words in any spelling, operators among them, and no more read than is promised."""
 
+import json
+import signal
+import time
 import unicodedata
 
 import pytest
@@ -13,6 +16,7 @@ from conversations import documents, store
 from conversations.documents import SORT_KEYS, fold
 from tests.conversations.test_listing import listed, titles, walk
 from tests.factories import PATH, client_of, conversation
+from tests.running import started
 
 SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -438,12 +442,12 @@ def test_reindexing_continues_behind_an_id(alice, mongo, capsys):
     first, second = conversation(alice, title="a"), conversation(alice, title="b")
     outdate(mongo)
 
-    call_command("reindex_search", after=first["id"])
+    call_command("reindex_search", f"--after={first['id']}")
 
     keys = {row["title"]: row["title_key"] for row in mongo["conversations"].find()}
     assert keys == {"a": "?", "b": "b"}
     with pytest.raises(CommandError):
-        call_command("reindex_search", after="x")
+        call_command("reindex_search", "--after=x")
     assert second
 
 
@@ -471,23 +475,25 @@ def test_an_edit_while_reindexing_is_not_undone(alice, mongo):
     assert_current(mongo)
 
 
-def test_reindexing_that_is_interrupted_says_where_to_continue(alice, mongo, monkeypatch, capsys):
-    monkeypatch.setattr(store, "REINDEXED_AT_ONCE", 1)
-    first = conversation(alice, title="a")
-    conversation(alice, title="b")
+def test_ctrl_c_loses_nothing_and_reindexing_goes_on_behind_an_id(mongo):
+    number = 8_000
+    now = clock.now()
+    rows = (documents.new(user_id="x", character_id="y", now=now) for _ in range(number))
+    mongo["conversations"].insert_many(rows)
     outdate(mongo)
-    reindex, batches = store.reindex, iter([1])
 
-    def until_interrupted(rows, *, dry_run):
-        if not next(batches, None):
-            raise KeyboardInterrupt
-        return reindex(rows, dry_run=dry_run)
+    stopped = started(mongo, "reindex_search", "--json")
+    while not mongo["conversations"].find_one({"title_key": {"$ne": "?"}}, hint="_id_"):
+        assert stopped.poll() is None, stopped.communicate()
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGINT)
+    out, err = stopped.communicate(timeout=30)
 
-    monkeypatch.setattr(store, "reindex", until_interrupted)
-    with pytest.raises(SystemExit) as stopped:
-        call_command("reindex_search")
-
-    assert stopped.value.code == 2
-    told = capsys.readouterr()
-    assert told.out == "Conversations: 1 read, 1 computed anew.\n"
-    assert f"continue with --after {first['id']}." in told.err
+    first = json.loads(out)
+    assert stopped.returncode == 4, err
+    assert 0 < first["read"] == first["outdated"] < number
+    assert f"--after {first['after']}." in err
+    again = started(mongo, "reindex_search", "--json", f"--after={first['after']}")
+    second = json.loads(again.communicate(timeout=120)[0])
+    assert first["outdated"] + second["outdated"] == number
+    assert_current(mongo)

@@ -1,3 +1,6 @@
+import json
+import signal
+import time
 from collections import Counter
 
 import pytest
@@ -5,7 +8,10 @@ from django.core.management import CommandError, call_command
 from time_machine import travel
 
 from conversations import store
-from tests.factories import PATH, client_of
+from conversations.management.commands import seed_demo
+from conversations.schema import COLLECTIONS
+from tests.factories import PATH, client_of, conversation
+from tests.running import started
 
 
 def owners() -> Counter:
@@ -21,8 +27,9 @@ def test_demo_data_is_there_once(capsys):
     call_command("seed_demo", conversations=20)
     call_command("seed_demo", conversations=20)
 
-    output = capsys.readouterr().out
-    assert output == ("Created 20 conversations.\nThere is demo data already; nothing changed.\n")
+    created, again = capsys.readouterr().out.splitlines()
+    assert created.startswith("Created 20 conversations in ")
+    assert again == "There is demo data already; nothing changed."
     listed = client_of("demo").get(PATH, {"status": "all"}).json()
     assert listed["pagination"]["total_count"] == 10
 
@@ -74,3 +81,83 @@ def test_demo_data_can_be_worked_with():
 def test_numbers_that_make_no_sense_are_refused(numbers, complaint):
     with pytest.raises(CommandError, match=complaint):
         call_command("seed_demo", **numbers)
+
+
+def test_a_rehearsal_says_how_many_and_creates_none(capsys):
+    call_command("seed_demo", conversations=20, dry_run=True)
+
+    assert capsys.readouterr().out == "20 conversations to create.\n"
+    assert owners() == {}
+
+
+def test_other_numbers_add_nothing_to_what_is_there(capsys):
+    call_command("seed_demo", conversations=20)
+    call_command("seed_demo", conversations=30)
+
+    assert "nothing changed" in capsys.readouterr().out
+    assert owners().total() == 20
+
+
+def test_many_are_stored_before_their_indexes_are_built(mongo, commands, capsys, monkeypatch):
+    monkeypatch.setattr(seed_demo, "MANY", 1_500)
+    call_command("seed_demo", conversations=1_500)
+
+    sent = [next(iter(command)) for command in commands]
+    assert sent.index("dropIndexes") < sent.index("insert")
+    assert sent[::-1].index("insert") > sent[::-1].index("createIndexes")
+    assert "There are no indexes and no validator until" in capsys.readouterr().err
+    call_command("setup_indexes", "--check", verbosity=0)
+
+
+def test_the_database_would_have_accepted_what_was_stored_without_it(mongo, monkeypatch):
+    monkeypatch.setattr(seed_demo, "MANY", 1_500)
+    call_command("seed_demo", conversations=1_500)
+
+    [schema] = COLLECTIONS
+    assert mongo["conversations"].count_documents(schema.validator) == 1_500
+
+
+def test_the_indexes_of_conversations_that_are_there_stay(alice, commands, monkeypatch):
+    monkeypatch.setattr(seed_demo, "MANY", 1)
+    conversation(alice)
+
+    call_command("seed_demo", conversations=20)
+
+    assert not [command for command in commands if "dropIndexes" in command]
+
+
+@travel("2026-11-24T12:00:00Z", tick=False)
+def test_what_is_lacking_is_added_with_the_same_data(mongo, capsys):
+    call_command("seed_demo", conversations=2_500)
+    whole = told()
+    capsys.readouterr()
+    ids = [row["_id"] for row in store.conversations().find({}, ["_id"]).sort("_id")]
+    lost = [*ids[:3], *ids[1_200:1_700], ids[-1]]
+    store.conversations().delete_many({"_id": {"$in": lost}})
+
+    with travel("2026-11-25T12:00:00Z", tick=False):
+        call_command("seed_demo", conversations=2_500, json=True)
+
+    assert json.loads(capsys.readouterr().out)["created"] == len(lost)
+    assert told() == whole
+
+
+def test_ctrl_c_loses_nothing_and_running_again_goes_on(mongo):
+    arguments = ("--conversations=10000", "--json")
+    stopped = started(mongo, "seed_demo", *arguments)
+    while not mongo["conversations"].find_one():
+        assert stopped.poll() is None, stopped.communicate()
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGINT)
+    out, err = stopped.communicate(timeout=30)
+
+    assert stopped.returncode == 4, err
+    first = json.loads(out)
+    assert first["finished"] is False
+    assert 0 < first["created"] == mongo["conversations"].count_documents({}) < 10_000
+    again = started(mongo, "seed_demo", *arguments)
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert json.loads(out)["created"] == 10_000 - first["created"]
+    assert mongo["conversations"].count_documents({}) == 10_000
+    call_command("setup_indexes", "--check", verbosity=0)

@@ -307,7 +307,7 @@ def test_ctrl_c_ends_it_after_the_step_at_hand_and_nothing_is_left(url, mongo):
 
     printed, code = run_spoiled(url, interrupt)
 
-    assert code == 1
+    assert code == 4
     assert "Stopped before the end." in printed
     assert "its tag is counted" not in printed
     assert left(mongo) == 0
@@ -340,7 +340,7 @@ def test_it_fits_within_the_rate_limits(url, settings):
 def test_where_nobody_answers_nothing_was_tried():
     printed, code = run(f"http://{closed_port()}")
 
-    assert code == 2
+    assert code == 4
     assert "it is alive: GET /health/live: ConnectionError" in printed
 
 
@@ -348,7 +348,7 @@ def test_nothing_is_written_to_another_environment_than_was_meant(url, mongo):
     with proxied(url, lambda answer: None) as proxy:
         printed, code = run(proxy.address, environment="staging")
 
-    assert code == 2
+    assert code == 4
     assert "this is test, not staging" in printed
     assert {name.split("/")[1] for name in proxy.asked} == {"health"}
     assert mongo["conversations"].count_documents({}) == 0
@@ -364,7 +364,7 @@ def test_where_only_the_issuer_signs_a_token_must_be_sent(settings):
 
     printed, code = run(f"http://{closed_port()}")
 
-    assert code == 2
+    assert code == 4
     assert "Only the issuer holds the private key for RS256" in printed
     assert "Send --token" in printed
 

@@ -36,8 +36,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         end_help(
             parser,
-            {0: "the token was printed", 1: "it cannot be signed", 2: "a wrong option"},
+            {0: "the token was printed", 1: "it cannot be signed"},
             *EXAMPLES,
+            database=False,
         )
         parser.add_argument("user", nargs="?", help="id of the user the token speaks for")
         parser.add_argument("--service", metavar="NAME", help="a token for a service instead")

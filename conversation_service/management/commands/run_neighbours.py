@@ -46,9 +46,9 @@ class Command(BaseCommand):
             {
                 0: "it was told to end",
                 1: "it could not start",
-                2: "a wrong option",
             },
             "manage.py run_neighbours --ports 8001,8002,8004",
+            database=False,
         )
         parser.add_argument(
             "--ports", type=ports, help="of Auth, Characters, Message (those of *_SERVICE_URL)"

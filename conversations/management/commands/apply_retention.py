@@ -1,15 +1,11 @@
 from datetime import UTC
 from typing import Any
 
-import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from conversation_service import rendering
-from conversation_service.commands import end_help
+from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
 from conversations import retention
 from conversations.retention import Due
-
-STOPPED = 2
 
 HELP = """
 Archive what has been active without a message for RETENTION_ARCHIVE_IDLE_DAYS, unless it is
@@ -30,24 +26,22 @@ class Command(BaseCommand):
             {
                 0: "all that was due is archived",
                 1: "it could not run",
-                2: "stopped before that, or a wrong option",
+                4: "stopped before that",
             },
-            "manage.py apply_retention --preview --json",
+            "manage.py apply_retention --dry-run --json",
         )
-        parser.add_argument(
-            "--preview", action="store_true", help="say which and how many, change nothing"
-        )
+        add_dry_run(parser, "--preview")
         parser.add_argument("--batch-size", type=int, default=500, help="of a statement (500)")
-        parser.add_argument("--json", action="store_true", help="JSON on stdout, a line each")
+        add_json(parser)
 
-    def handle(self, *, preview: bool, batch_size: int, json: bool, **options: Any) -> None:
+    def handle(self, *, dry_run: bool, batch_size: int, json: bool, **options: Any) -> None:
         if batch_size < 1:
             raise CommandError("--batch-size is 1 at least.")
         due = retention.idle()
-        numbers = {"due": 0, "archived": 0, "preview": preview, "finished": True}
+        numbers = {"due": 0, "archived": 0, "dry_run": dry_run, "finished": True}
         if due:
             numbers["due"] = due.count()
-            if preview:
+            if dry_run:
                 numbers["due"] = self._show(due, batch_size, json=json)
             else:
                 numbers["archived"], numbers["finished"] = retention.carry_out(
@@ -55,9 +49,9 @@ class Command(BaseCommand):
                 )
         elif not json:
             self.stdout.write("RETENTION_ARCHIVE_IDLE_DAYS is 0: nothing is archived when idle.")
-        self.stdout.write(orjson.dumps(numbers).decode() if json else _in_words(numbers))
+        self.stdout.write(as_json(numbers) if json else _in_words(numbers))
         if not numbers["finished"]:
-            raise CommandError("Stopped; run it again to go on.", returncode=STOPPED)
+            raise Unfinished("Stopped; run it again to go on.")
 
     def _show(self, due: Due, batch_size: int, *, json: bool) -> int:
         shown = 0
@@ -66,11 +60,11 @@ class Command(BaseCommand):
             id_, user_id, at = row["_id"], row["user_id"], due.moment(row).replace(tzinfo=UTC)
             one = {"id": id_, "user_id": user_id, "last_activity": at}
             text = f"{id_} {user_id} {at:%Y-%m-%d %H:%M}"
-            self.stdout.write(rendering.dumps(one).decode() if json else text)
+            self.stdout.write(as_json(one) if json else text)
         return shown
 
 
 def _in_words(numbers: dict[str, Any]) -> str:
-    if numbers["preview"]:
+    if numbers["dry_run"]:
         return f"Idle: {numbers['due']:,} to archive."
     return f"Idle: {numbers['archived']:,} archived."

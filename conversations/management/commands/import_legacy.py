@@ -7,14 +7,20 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
 from bson import ObjectId, json_util
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import ConfigurationError, PyMongoError
 
-from conversation_service.commands import end_help
+from conversation_service.commands import (
+    Unfinished,
+    add_dry_run,
+    add_json,
+    as_json,
+    end_help,
+    object_id,
+)
 from conversation_service.errors import ServiceError
 from conversation_service.mongodb.connection import Document
 from conversation_service.ndjson import batches
@@ -23,7 +29,6 @@ from conversations import store
 from conversations.transfer.legacy import Converted, Finding
 from conversations.transfer.takeover import BATCH, take_over
 
-SOME_LEFT = 2
 CONNECT_MS = 10_000
 
 HELP = """
@@ -82,17 +87,17 @@ class Command(BaseCommand):
             parser,
             {
                 0: "all were taken",
-                1: "it could not run or was stopped; it says where to go on",
-                2: "some were not taken, or a wrong option",
+                1: "some were not taken, or it could not run",
+                4: "stopped before the end, or MongoDB broke down; it says where to go on",
             },
             "manage.py import_legacy --from mongodb://old-host/monolith --dry-run",
         )
         parser.add_argument("--from", dest="uri", required=True, help="the monolith's MongoDB")
         parser.add_argument("--database", help="its database, if the URI names none")
         parser.add_argument("--collection", default="conversations", help="(conversations)")
-        parser.add_argument("--after", type=_object_id, help="go on after this _id")
-        parser.add_argument("--dry-run", action="store_true", help="only say what would become")
-        parser.add_argument("--json", action="store_true", help="totals as JSON on stdout")
+        parser.add_argument("--after", type=object_id, help="go on behind this _id")
+        add_dry_run(parser)
+        add_json(parser)
         parser.add_argument(
             "--report",
             type=Path,
@@ -106,15 +111,14 @@ class Command(BaseCommand):
         try:
             finished = self._take_over(totals, **options)
         except (PyMongoError, ServiceError) as error:
-            raise CommandError(f"MongoDB: {_named(error)}. {_go_on(totals)}") from None
-        self._print(totals, time.monotonic() - began, **options)
+            trouble = f"MongoDB: {_named(error)}. {_go_on(totals)}"
+            raise (Unfinished if totals.read else CommandError)(trouble) from None
+        seconds = time.monotonic() - began
+        self._print(totals, seconds, finished=finished, **options)
         if not finished:
-            raise CommandError(f"Stopped. {_go_on(totals)}")
+            raise Unfinished(f"Stopped. {_go_on(totals)}")
         if totals.not_taken:
-            raise CommandError(
-                f"{totals.not_taken:,} were not taken: see {options['report']}.",
-                returncode=SOME_LEFT,
-            )
+            raise CommandError(f"{totals.not_taken:,} were not taken: see {options['report']}.")
 
     def _take_over(  # noqa: PLR0913
         self,
@@ -151,8 +155,9 @@ class Command(BaseCommand):
 
     def _print(self, totals: Totals, seconds: float, **options: Any) -> None:
         if options["json"]:
-            result = {**vars(totals), "dry_run": options["dry_run"], "seconds": round(seconds, 1)}
-            self.stdout.write(orjson.dumps(result).decode())
+            result = {**vars(totals), "seconds": round(seconds, 1)}
+            result |= {"dry_run": options["dry_run"], "finished": options["finished"]}
+            self.stdout.write(as_json(result))
             return
         self.stdout.write("Nothing was written: a dry run." if options["dry_run"] else "Done.")
         rate = totals.read / seconds
@@ -165,12 +170,6 @@ class Command(BaseCommand):
                 self.stdout.write(f"{heading}:")
             for name, count in kinds.most_common():
                 self.stdout.write(f"{count:>10,} {name}")
-
-
-def _object_id(text: str) -> ObjectId:
-    if not ObjectId.is_valid(text):
-        raise CommandError("--after is an _id, 24 hexadecimal digits.")
-    return ObjectId(text)
 
 
 def _named(error: PyMongoError | ServiceError) -> str:

@@ -1,12 +1,9 @@
 from typing import Any
 
-import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from conversation_service.commands import end_help
+from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
 from conversations import retention
-
-STOPPED = 2
 
 HELP = """
 Purge what has been in the trash for its time: all that is past its purge_at. A tombstone stays
@@ -26,13 +23,13 @@ class Command(BaseCommand):
             {
                 0: "all that was due is purged",
                 1: "it could not run",
-                2: "stopped before that, or a wrong option",
+                4: "stopped before that",
             },
             "manage.py purge_trash --dry-run",
         )
-        parser.add_argument("--dry-run", action="store_true", help="only count")
+        add_dry_run(parser)
         parser.add_argument("--batch-size", type=int, default=500, help="of a statement (500)")
-        parser.add_argument("--json", action="store_true", help="the numbers as JSON on stdout")
+        add_json(parser)
 
     def handle(self, *, dry_run: bool, batch_size: int, json: bool, **options: Any) -> None:
         if batch_size < 1:
@@ -50,13 +47,9 @@ class Command(BaseCommand):
             numbers["purged"], numbers["finished"] = retention.carry_out(
                 due, batch_size, total=total, what="Purged", out=self.stderr
             )
-        self.stdout.write(_as_json(numbers) if json else _in_words(numbers))
+        self.stdout.write(as_json(numbers) if json else _in_words(numbers))
         if not numbers["finished"]:
-            raise CommandError("Stopped; run it again to go on.", returncode=STOPPED)
-
-
-def _as_json(numbers: dict[str, Any]) -> str:
-    return orjson.dumps(numbers).decode()
+            raise Unfinished("Stopped; run it again to go on.")
 
 
 def _in_words(numbers: dict[str, Any]) -> str:

@@ -1,7 +1,5 @@
-import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bson import ObjectId
@@ -9,20 +7,31 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.clients import messages
 from conversation_service.clients.http import NoAnswer
-from conversation_service.commands import end_help
+from conversation_service.commands import (
+    Unfinished,
+    add_after,
+    add_dry_run,
+    add_json,
+    as_json,
+    end_help,
+)
 from conversation_service.mongodb.connection import Document
-from conversation_service.progress import track
+from conversation_service.progress import stopped_by_signals, track
 from conversations import store
 
-INCOMPLETE = 2
+OUTCOMES = ("right", "repaired", "to_repair", "unknown_to_message")
+
+HELP = """
+Compare the totals of every conversation with what the Message service counts, and repair those that
+differ.
+
+It goes in the order of the ids. Ctrl-C and SIGTERM end it after the conversation at hand; then, and
+when Message does not answer, it says where to go on.
+"""
 
 
 class Command(BaseCommand):
-    help = (
-        "Compare the totals of every conversation with what the Message service counts, and "
-        "repair those that differ. Goes in the order of the ids; when it is interrupted, or "
-        "Message does not answer, it says where to continue."
-    )
+    help = HELP
 
     def add_arguments(self, parser: CommandParser) -> None:
         end_help(
@@ -30,44 +39,51 @@ class Command(BaseCommand):
             {
                 0: "all were compared",
                 1: "it could not run",
-                2: "stopped before that, or a wrong option",
+                4: "stopped before that, or Message does not answer",
             },
             "manage.py reconcile_activity --rate 20 --after 507f1f77bcf86cd799439014",
         )
-        parser.add_argument("--after", default="0" * 24, help="continue behind this id")
+        add_after(parser)
         parser.add_argument("--rate", type=float, default=50, help="questions a second (50)")
         parser.add_argument("--user", default="", help="the conversations of this user only")
-        parser.add_argument("--dry-run", action="store_true", help="compare, change nothing")
+        add_dry_run(parser)
+        add_json(parser)
 
-    def handle(self, *, after: str, rate: float, user: str, dry_run: bool, **options: Any) -> None:
-        if not ObjectId.is_valid(after):
-            raise CommandError("--after takes the id of a conversation.")
+    def handle(
+        self, *, after: ObjectId, rate: float, user: str, dry_run: bool, json: bool, **options: Any
+    ) -> None:
         if rate <= 0:
             raise CommandError("--rate must be above 0.")
-        found: Counter[str] = Counter()
-        rows = track(
-            store.to_reconcile(ObjectId(after), user),
-            total=store.conversations().estimated_document_count(),
-            what="Compared",
-            out=self.stderr,
-        )
-        try:
-            for row in _paced(rows, rate):
-                found[_reconcile(row, dry_run=dry_run)] += 1
-                after = str(row["_id"])
-        except (NoAnswer, KeyboardInterrupt) as stop:
-            self._report(found)
-            self.stderr.write(f"Stopped ({stop!r}); continue with --after {after}.")
-            sys.exit(INCOMPLETE)
-        self._report(found)
+        numbers: dict[str, Any] = dict.fromkeys(OUTCOMES, 0)
+        numbers |= {"after": after, "dry_run": dry_run, "finished": True}
+        trouble = self._compare(_paced(store.to_reconcile(after, user), rate), numbers)
+        numbers["finished"] = not trouble
+        self.stdout.write(as_json(numbers) if json else _in_words(numbers))
+        if trouble:
+            raise Unfinished(f"{trouble} Go on with --after {numbers['after']}.")
 
-    def _report(self, found: Counter[str]) -> None:
-        outcomes = ("right", "repaired", "to repair", "unknown to Message")
-        told = ", ".join(f"{found[name]} {name}" for name in outcomes if found[name])
-        self.stdout.write(f"Conversations: {told or 'none'}.")
+    def _compare(self, rows: Iterator[Document], numbers: dict[str, Any]) -> str:
+        """Return why it ended before all were compared."""
+        total = store.conversations().estimated_document_count()
+        with stopped_by_signals() as stopping:
+            for row in track(rows, total=total, what="Compared", out=self.stderr):
+                if stopping:
+                    return "Stopped."
+                try:
+                    numbers[_reconcile(row, dry_run=numbers["dry_run"])] += 1
+                except NoAnswer:
+                    return "Message does not answer."
+                numbers["after"] = row["_id"]
+        return ""
 
 
-def _paced(rows: Iterator[Document], rate: float) -> Iterator[Document]:
+def _in_words(numbers: dict[str, Any]) -> str:
+    told = [f"{numbers[name]:,} {name.replace('_', ' ')}" for name in OUTCOMES if numbers[name]]
+    words = ", ".join(told).replace("unknown to message", "unknown to Message")
+    return f"Conversations: {words or 'none'}."
+
+
+def _paced(rows: Iterable[Document], rate: float) -> Iterator[Document]:
     """Let no more than `rate` rows a second pass."""
     due = time.monotonic()
     for row in rows:
@@ -79,7 +95,7 @@ def _paced(rows: Iterator[Document], rate: float) -> Iterator[Document]:
 def _reconcile(row: Document, *, dry_run: bool) -> str:
     stats = messages.stats(str(row["_id"]))
     if stats is None:
-        return "unknown to Message"
+        return "unknown_to_message"
     if not store.repair(row, vars(stats), dry_run=dry_run):
         return "right"
-    return "to repair" if dry_run else "repaired"
+    return "to_repair" if dry_run else "repaired"

@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import orjson
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.authentication import service_token, user_token
-from conversation_service.commands import end_help
+from conversation_service.commands import Unfinished, add_json, as_json, end_help
 from conversation_service.progress import stopped_by_signals
 from conversation_service.smoke import NotTried, Outcome, Site, Step, walk
 from conversations import smoke
 from conversations.smoke import Tokens, Visit
 
-WRONG, NOT_TRIED = 1, 2
 TOKEN_LIFE = timedelta(minutes=15)  # with room for the waits that a rate limit asks for
 
 HELP = """
@@ -69,10 +67,11 @@ class Command(BaseCommand):
             parser,
             {
                 0: "all is as it must be",
-                1: "something is not, or it was stopped",
-                2: "nothing was tried: a wrong option, another environment, or nobody answers",
+                1: "something is not",
+                4: "not all was tried: stopped, another environment, or nobody answers",
             },
             "manage.py smoke_test --base-url https://chat.example.org --environment staging",
+            database=False,
         )
         add = parser.add_argument
         add("--base-url", type=address, required=True, help="such as https://chat.example.org")
@@ -85,7 +84,7 @@ class Command(BaseCommand):
         add("--internal", action="store_true", help="try /internal too, where it is reachable")
         add("--internal-token", type=secret, default="", help="of a service, for /internal")
         add("--metrics", action="store_true", help="try /metrics too, where it is reachable")
-        add("--json", action="store_true", help="JSON on stdout, a line for each step and the end")
+        add_json(parser)
 
     def handle(self, *, base_url: str, json: bool, **options: Any) -> None:
         mark = smoke.new_mark()
@@ -109,7 +108,7 @@ class Command(BaseCommand):
             "left": left,
             "seconds": round(time.monotonic() - began, 1),
         }
-        self.stdout.write(orjson.dumps(numbers).decode() if json else _in_words(numbers))
+        self.stdout.write(as_json(numbers) if json else _in_words(numbers))
         _end(outcomes, numbers, left)
 
     def _walk(
@@ -123,7 +122,7 @@ class Command(BaseCommand):
             try:
                 for outcome in walk(steps, visit.site, visit):
                     outcomes.append(outcome)
-                    self.stdout.write(_line_of_json(outcome) if json else _line(outcome))
+                    self.stdout.write(as_json(_facts(outcome)) if json else _line(outcome))
                     if stopping:
                         break
             finally:
@@ -142,9 +141,7 @@ def _tokens(mark: str, **options: Any) -> Tokens:
         if options["internal"] and not service:
             service = service_token("smoke-test", "conversations:authorize", life=TOKEN_LIFE)
     except ImproperlyConfigured as error:
-        raise CommandError(
-            f"{error} Send --token (and --internal-token for --internal).", returncode=NOT_TRIED
-        ) from None
+        raise Unfinished(f"{error} Send --token (and --internal-token for --internal).") from None
     return Tokens(token, stranger, service)
 
 
@@ -164,8 +161,8 @@ def _line(outcome: Outcome) -> str:
     return f"{line} {outcome.milliseconds:>8.1f}{wrong}"
 
 
-def _line_of_json(outcome: Outcome) -> str:
-    line = {
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    return {
         "step": outcome.step.name,
         "expected": outcome.step.expected,
         "status": outcome.status,
@@ -173,7 +170,6 @@ def _line_of_json(outcome: Outcome) -> str:
         "request_id": outcome.request_id,
         "fault": str(outcome.fault) if outcome.fault else None,
     }
-    return orjson.dumps(line).decode()
 
 
 def _in_words(numbers: dict[str, Any]) -> str:
@@ -186,6 +182,7 @@ def _in_words(numbers: dict[str, Any]) -> str:
 def _end(outcomes: list[Outcome], numbers: dict[str, Any], left: list[str]) -> None:
     troubles = []
     last = outcomes[-1]
+    wrong = bool(left) or (last.fault and not isinstance(last.fault, NotTried))
     if last.fault:
         troubles.append(f"{last.step.name}: {last.fault} (X-Request-ID {last.request_id}).")
     elif numbers["passed"] < numbers["steps"]:
@@ -193,5 +190,4 @@ def _end(outcomes: list[Outcome], numbers: dict[str, Any], left: list[str]) -> N
     if left:
         troubles.append(f"Could not be purged: {', '.join(left)}.")
     if troubles:
-        returncode = NOT_TRIED if isinstance(last.fault, NotTried) else WRONG
-        raise CommandError("\n".join(troubles), returncode=returncode)
+        raise (CommandError if wrong else Unfinished)("\n".join(troubles))

@@ -1,23 +1,24 @@
-import sys
-from collections import Counter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
 from conversation_service.clients import characters
 from conversation_service.clients.characters import CharacterServiceUnavailable
-from conversation_service.commands import end_help
+from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
 from conversation_service.origin import of_service
+from conversation_service.progress import stopped_by_signals, track
 from conversations import changes, store
 
-INCOMPLETE = 2
+HELP = """
+Look up the characters of conversations that began while Characters did not answer.
+
+If it does not answer now, run it again later: what is verified stays so. Ctrl-C and SIGTERM end it
+after the character at hand.
+"""
 
 
 class Command(BaseCommand):
-    help = (
-        "Look up the characters of conversations that began while Characters did not answer. "
-        "If it does not answer now, run it again later: what is verified stays so."
-    )
+    help = HELP
 
     def add_arguments(self, parser: CommandParser) -> None:
         end_help(
@@ -25,32 +26,51 @@ class Command(BaseCommand):
             {
                 0: "all were looked up",
                 1: "it could not run",
-                2: "Characters does not answer, or a wrong option",
+                4: "stopped before that, or Characters does not answer",
             },
             "manage.py verify_characters --dry-run",
         )
-        parser.add_argument("--dry-run", action="store_true", help="look up, change nothing")
+        add_dry_run(parser)
+        add_json(parser)
 
-    def handle(self, *, dry_run: bool, **options: Any) -> None:
-        done: Counter[str] = Counter()
-        for character_id in store.unverified_characters():
-            try:
-                character = characters.get(character_id)
-            except CharacterServiceUnavailable:
-                self.stderr.write("Characters does not answer; try again later.")
-                self._report(done, dry_run=dry_run)
-                sys.exit(INCOMPLETE)
-            outcome, wanted = "missing", changes.CHARACTER_MISSING
-            if character:
-                outcome, wanted = "verified", changes.character_found(character.name)
-            number = store.change_all_with(
-                character_id, wanted, origin=of_service("verify_characters"), dry_run=dry_run
-            )
-            done[outcome] += number
-            if dry_run:
-                self.stdout.write(f"{character_id}: {outcome}, {number:,} of them")
-        self._report(done, dry_run=dry_run)
+    def handle(self, *, dry_run: bool, json: bool, **options: Any) -> None:
+        numbers: dict[str, Any] = {"verified": 0, "missing": 0}
+        numbers |= {"dry_run": dry_run, "finished": True}
+        trouble = self._look_up(numbers, json=json)
+        numbers["finished"] = not trouble
+        self.stdout.write(as_json(numbers) if json else _in_words(numbers))
+        if trouble:
+            raise Unfinished(trouble)
 
-    def _report(self, done: Counter[str], *, dry_run: bool) -> None:
-        told = f"Conversations: verified {done['verified']:,}, missing {done['missing']:,}"
-        self.stdout.write(f"{told}; a dry run, nothing changed." if dry_run else f"{told}.")
+    def _look_up(self, numbers: dict[str, Any], *, json: bool) -> str:
+        """Return why it ended before all were looked up."""
+        unverified = list(store.unverified_characters())
+        with stopped_by_signals() as stopping:
+            for id_ in track(unverified, total=len(unverified), what="Looked up", out=self.stderr):
+                if stopping:
+                    return "Stopped; run it again to go on."
+                try:
+                    outcome, number = _settle(id_, dry_run=numbers["dry_run"])
+                except CharacterServiceUnavailable:
+                    return "Characters does not answer; run it again later."
+                numbers[outcome] += number
+                if numbers["dry_run"]:
+                    one = {"character_id": id_, "outcome": outcome, "conversations": number}
+                    text = f"{id_}: {outcome}, {number:,} of them"
+                    self.stdout.write(as_json(one) if json else text)
+        return ""
+
+
+def _settle(character_id: str, *, dry_run: bool) -> tuple[str, int]:
+    """Look a character up; return what it is, and of how many conversations."""
+    character = characters.get(character_id)
+    outcome, wanted = "missing", changes.CHARACTER_MISSING
+    if character:
+        outcome, wanted = "verified", changes.character_found(character.name)
+    origin = of_service("verify_characters")
+    return outcome, store.change_all_with(character_id, wanted, origin=origin, dry_run=dry_run)
+
+
+def _in_words(numbers: dict[str, Any]) -> str:
+    told = f"Conversations: verified {numbers['verified']:,}, missing {numbers['missing']:,}"
+    return f"{told}; a dry run, nothing changed." if numbers["dry_run"] else f"{told}."

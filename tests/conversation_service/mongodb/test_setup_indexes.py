@@ -1,4 +1,6 @@
 import json
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 
@@ -9,7 +11,10 @@ from django.core.management import CommandError, call_command
 from pymongo import IndexModel
 from pymongo.errors import WriteError
 
+from conversation_service import clock
 from conversation_service.mongodb.collections import CollectionSchema
+from conversations import documents
+from tests.running import started
 
 OWNER = IndexModel([("owner", 1), ("_id", -1)], name="by_owner")
 EXPIRY = IndexModel("expires_at", name="expiry", expireAfterSeconds=60)
@@ -42,7 +47,7 @@ def setup_indexes(*arguments, **options):
 
 
 def results(text):
-    lines = json.loads(text)
+    *lines, _ = [json.loads(line) for line in text.splitlines()]
     return {line["name"]: line["result"] for line in lines if line["collection"] == "things"}
 
 
@@ -196,6 +201,73 @@ def test_a_dry_run_shows_the_work_and_does_none(declare, things):
     assert "things" not in things.database.list_collection_names()
 
 
+def test_all_that_is_missing_is_built_in_one_reading(declare, commands):
+    declare(OWNER, EXPIRY, IndexModel("n", name="by_n"))
+    setup_indexes()
+
+    [build] = [command for command in commands if "createIndexes" in command]
+    assert [index["name"] for index in build["indexes"]] == ["by_owner", "expiry", "by_n"]
+
+
+def test_indexes_can_be_shared_out_to_several_builds(declare, commands):
+    declare(OWNER, EXPIRY, IndexModel("n", name="by_n"))
+    setup_indexes("--builds=2")
+
+    builds = [command["indexes"] for command in commands if "createIndexes" in command]
+    assert sorted([index["name"] for index in build] for build in builds) == [
+        ["by_owner", "by_n"],
+        ["expiry"],
+    ]
+
+
+def test_an_index_that_cannot_be_unique_is_named_among_others(declare, things):
+    things.insert_many([{"owner": "ada"}, {"owner": "ada"}])
+    declare(EXPIRY, IndexModel("owner", name="one_each", unique=True), OWNER)
+
+    with pytest.raises(CommandError, match=r"one_each cannot be built.*Nor were the others"):
+        setup_indexes()
+
+    assert names(things) == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_stops_waiting_for_a_build_is_told_what_becomes_of_it(mongo, number):
+    mongo["conversations"].drop_index("user_words")
+    with mongo.client.start_session() as session, session.start_transaction():
+        # No build begins while somebody is writing.
+        mongo["conversations"].insert_one(
+            documents.new(user_id="x", character_id="y", now=clock.now()), session=session
+        )
+        stopped = started(mongo, "setup_indexes")
+        while not waits_for_its_build(mongo):
+            assert stopped.poll() is None, stopped.communicate()
+            time.sleep(0.05)
+        stopped.send_signal(number)
+        _, err = stopped.communicate(timeout=20)
+        session.abort_transaction()
+
+    assert stopped.returncode == 4, err
+    assert "what MongoDB has begun to build, it builds" in err
+    call_command("setup_indexes", verbosity=0)
+    assert "user_words" in mongo["conversations"].index_information()
+
+
+def waits_for_its_build(mongo):
+    wanted = {"command.createIndexes": "conversations", "waitingForLock": True}
+    stages = [{"$currentOp": {"allUsers": True}}, {"$match": wanted}]
+    return mongo.client.admin.aggregate(stages).to_list()
+
+
+def test_the_last_line_of_json_counts_the_results(declare, things):
+    things.create_index("n", name="stray")
+    declare(OWNER)
+    out = StringIO()
+    call_command("setup_indexes", "--json", stdout=out)
+
+    *lines, last = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert last == {"kept": len(lines) - 2, "created": 1, "extra": 1, "dry_run": False}
+
+
 def test_without_json_it_prints_a_line_for_each(declare):
     declare(OWNER)
     out = StringIO()
@@ -233,8 +305,9 @@ def test_sessions_expire_by_themselves():
     out = StringIO()
     call_command("setup_indexes", "--check", "--json", stdout=out)
 
+    *lines, _ = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [index] == [
         (line["collection"], line["name"])
-        for line in json.loads(out.getvalue())
+        for line in lines
         if line["collection"] == "django_session"
     ]

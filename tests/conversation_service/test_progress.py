@@ -1,0 +1,67 @@
+"""What is to be seen of a long command, where somebody looks and where nobody does."""
+
+import os
+import pty
+import subprocess
+import sys
+import termios
+from contextlib import suppress
+from io import StringIO
+
+from django.core.management.base import OutputWrapper
+
+from conversation_service import progress
+
+TRACKED = """
+import sys
+from django.core.management.base import OutputWrapper
+from conversation_service.progress import track
+list(track(range(3), total=3, what="Read", out=OutputWrapper(sys.stderr)))
+"""
+WATCHED = """
+import sys, time
+from django.core.management.base import OutputWrapper
+from conversation_service import progress
+progress.BAR_EVERY_S = 0.01
+with progress.watched(lambda: (2, 3), what="Build", out=OutputWrapper(sys.stderr)):
+    time.sleep(0.5)
+"""
+
+
+def on_a_terminal(program):
+    """Run a program; return what its terminal shows."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    subprocess.run([sys.executable, "-c", program], stderr=theirs, timeout=20, check=True)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # which is how a terminal ends
+        while read := os.read(ours, 65_536):
+            shown += read
+    os.close(ours)
+    return shown.decode()
+
+
+def test_a_terminal_has_one_line_that_changes():
+    shown = on_a_terminal(TRACKED)
+
+    assert "3/3" in shown
+    assert shown.count("\n") == 1
+
+
+def test_what_another_does_is_a_bar_too():
+    shown = on_a_terminal(WATCHED)
+
+    assert "2/3" in shown
+    assert shown.count("\n") == 1
+
+
+def test_a_log_has_plain_lines_now_and_then(monkeypatch):
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    log = StringIO()
+
+    list(progress.track(range(2_000), total=2_000, what="Read", out=OutputWrapper(log)))
+
+    first, *_, last = log.getvalue().splitlines()
+    assert first.startswith("Read: 1 of about 2,000, ")
+    assert last.startswith("Read: 2,000 of about 2,000, ")
