@@ -93,6 +93,8 @@ def check_development() -> None:
     with timed("  somebody logs in, and talks with a character"):
         system.talk(token)
         assert b"/static/" in system.get(f"{system.URL}/admin/login/")[1]
+    with timed("  the smoke test, from inside, with /metrics and /internal"):
+        smoke_test(DEVELOPMENT, "development", "http://127.0.0.1:8003", "--metrics", "--internal")
     with timed("  no rights, no writable root, nothing published beyond this machine"):
         system.require_contained(container(DEVELOPMENT, "conversation-service"))
         system.require_loopback_only(*docker("ps", "--quiet").split())
@@ -105,6 +107,11 @@ def check_development() -> None:
         assert b"In flight" in system.get(f"{system.API}?search=flight", token=token)[1]
     print_memory()
     docker(*DEVELOPMENT, "down", "--volumes")
+
+
+def smoke_test(compose: tuple, environment: str, url: str, *options: str) -> None:
+    command = ("python", "manage.py", "smoke_test", f"--base-url={url}", *options)
+    docker(*compose, "exec", "conversation-service", *command, f"--environment={environment}")
 
 
 def everything_is_healthy() -> bool:
@@ -164,6 +171,8 @@ def check_staging() -> None:
     )
     with timed("  somebody talks with a character, through the gateway"):
         system.talk(token)
+    with timed("  the smoke test, from a replica through the gateway"):
+        smoke_test(STAGING, "staging", "http://gateway:8003")
     with timed("  the gateway hides what is for the inside"):
         assert system.get(f"{system.URL}/metrics")[0] == 404
         assert system.get(f"{system.URL}/internal/v1/authorize")[0] == 404
