@@ -55,13 +55,14 @@ class Connection(gevent.socket.socket):
         self.deadline = time.monotonic() + limit_s
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Return what has arrived, nothing if the client left or rested for too long, or raise
-        TooSlow.
+        """Return what has arrived, or raise TooSlow.
+
+        Nothing if the client left, rested for too long, or was hung up on while it rested.
         """
         try:
             self.settimeout(self._remaining_s())
             received: bytes = super().recv(size, flags)
-        except TimeoutError:
+        except (TimeoutError, gevent.socket.cancel_wait_ex):
             if self.resting:
                 return b""
             raise TooSlow from None

@@ -196,6 +196,7 @@ def test_a_stopping_server_finishes_what_runs_and_not_what_rests(tmp_path):
         assert server.process.wait(10) == 0
         assert time.monotonic() - started < 5
         assert read(resting).endswith(b"quick")
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_a_worker_starts_without_mongodb(tmp_path):
