@@ -25,12 +25,17 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 
 def reference(document: Schema) -> Iterator[str]:
     yield "## Calls\n"
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
+    for path in sorted(document["paths"], key=_place):
+        for method, operation in document["paths"][path].items():
             yield from _operation(method.upper(), path, operation)
     yield "## Objects\n"
     for name, schema in document["components"]["schemas"].items():
         yield from _object(name, schema)
+
+
+def _place(path: str) -> tuple[bool, bool]:
+    """Conversations first, what is for services last."""
+    return path.startswith("/internal/"), not path.startswith("/api/v1/conversations")
 
 
 def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
