@@ -96,15 +96,15 @@ def _type(schema: Schema) -> str:
     for several in ("oneOf", "anyOf", "allOf"):
         if several in schema:
             return " or ".join(_type(part) for part in schema[several])
+    limits = [text.format(schema[key]) for key, text in _BOUNDS.items() if key in schema]
     if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
+        return ", ".join([*(f"`{value}`" for value in schema["enum"]), *limits])
     kinds = schema.get("type", "anything")
     words = " or ".join([kinds] if isinstance(kinds, str) else kinds)
     if "items" in schema:
         words = words.replace("array", f"array of {_type(schema['items'])}")
     if isinstance(schema.get("additionalProperties"), dict):
         words = words.replace("object", f"object of {_type(schema['additionalProperties'])}")
-    limits = [text.format(schema[key]) for key, text in _BOUNDS.items() if key in schema]
     return ", ".join([schema.get("format", words), *limits])
 
 

@@ -74,6 +74,18 @@ def test_every_code_that_a_user_may_get_is_explained():
     assert given <= set(VARIABLE.findall(text))
 
 
+def test_rate_limits_are_those_of_the_settings():
+    text = (DOCS / "guide" / "errors.md").read_text(encoding="utf-8")
+    named = re.search(
+        r"any (\d+) seconds: (\d+) lists, (\d+) creations, (\d+) edits, (\d+) deletions, (\d+)",
+        text,
+    )
+    kinds = ("WINDOW_S", "LIST", "CREATE", "PATCH", "DELETE", "ALL")
+
+    assert named
+    assert [int(n) for n in named.groups()] == [env.scheme[f"RATE_LIMIT_{k}"][1] for k in kinds]
+
+
 def test_the_reference_has_every_call_and_every_object():
     text = "\n".join(reference(DOCUMENT))
 
