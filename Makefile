@@ -12,9 +12,11 @@ LOCAL := .venv/.local
 DEVELOPMENT := .venv/.development
 TOOLS := .tools/.installed
 BENCH := .tools/bench
+DOCS := .tools/docs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-deploy check-image sbom bench format messages openapi dashboard lock
+.PHONY: help run test check check-deploy check-image sbom bench format messages openapi dashboard lock \
+	docs docs-serve configuration
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +92,15 @@ openapi: $(DEVELOPMENT) ## write docs/openapi.json
 dashboard: $(DEVELOPMENT) ## write the dashboard for Grafana
 	$(BIN)/python k8s/components/monitoring/dashboard.py > k8s/components/monitoring/dashboard.json
 
+docs: configuration $(DOCS)/.installed ## build the documentation into var/site
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build
+
+docs-serve: configuration $(DOCS)/.installed ## show the documentation while you write it
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs serve
+
+configuration: $(DEVELOPMENT) ## write docs/configuration.md
+	@$(BIN)/python -m docs_site.configuration > docs/configuration.md
+
 lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
 	$(COMPILE) requirements/development.in --output-file requirements/development.txt
 	$(COMPILE) requirements/production.in --output-file requirements/production.txt \
@@ -100,6 +111,7 @@ lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
 	$(COMPILE) requirements/deployment.in --output-file requirements/deployment.txt
 	$(COMPILE) requirements/benchmark.in --output-file requirements/benchmark.txt \
 		--constraint requirements/development.txt
+	$(COMPILE) requirements/docs.in --output-file requirements/docs.txt
 
 $(DEVELOPMENT): requirements/development.txt | $(BIN)/python
 	@echo "Installing what development needs ..."
@@ -124,6 +136,19 @@ $(BENCH)/.installed: requirements/benchmark.txt
 	@$(PYTHON) -m venv $(BENCH)
 	@$(subst $(BIN),$(BENCH)/bin,$(PIP)) -r requirements/benchmark.txt
 	@touch $@
+
+$(DOCS)/.installed: requirements/docs.txt
+	@echo "Installing what the documentation needs ..."
+	@$(PYTHON) -m venv $(DOCS)
+	@$(subst $(BIN),$(DOCS)/bin,$(PIP)) -r requirements/docs.txt
+	@cd $(DOCS) && bin/npm pack --silent mermaid@$(MERMAID) >/dev/null && \
+		echo "$(MERMAID_SHA512)  mermaid-$(MERMAID).tgz" | sha512sum --check --quiet && \
+		tar --extract --file mermaid-$(MERMAID).tgz --strip-components=2 package/dist/mermaid.min.js
+	@touch $@
+
+# The one that mkdocs-material would fetch while somebody reads.
+MERMAID := 11.17.2
+MERMAID_SHA512 := 57a2b70bc101744b0f1595d228c25eea9a50384371b87011afd1af1d7e21878ee501b84c443f6a7f8a042bb2e869143150b31af34feab798073bbdda0a578106
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

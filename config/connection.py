@@ -62,7 +62,7 @@ class Connection(gevent.socket.socket):
         try:
             self.settimeout(self._remaining_s())
             received: bytes = super().recv(size, flags)
-        except (TimeoutError, gevent.socket.cancel_wait_ex):
+        except (TimeoutError, gevent.socket.cancel_wait_ex):  # type: ignore[attr-defined]
             if self.resting:
                 return b""
             raise TooSlow from None

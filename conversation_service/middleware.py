@@ -68,7 +68,9 @@ class Api:
         language = preferred_language(request.META.get("HTTP_ACCEPT_LANGUAGE", ""))
         translation.activate(language)
         response = self._answer(request)
-        if isinstance(response, HttpResponse) and response.status_code not in _NO_BODY:
+        if response.status_code in _NO_BODY:
+            response.headers.pop("Content-Type", None)
+        elif isinstance(response, HttpResponse):
             response.headers.setdefault("Content-Length", str(len(response.content)))
         patch_vary_headers(response, ["Accept-Language"])
         response.headers["Content-Language"] = language

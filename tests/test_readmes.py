@@ -33,8 +33,8 @@ def test_both_name_the_same_things_in_code():
 
 
 def test_both_link_to_the_same_places_and_to_each_other():
-    assert _links(ENGLISH) - _links(SPANISH) == {"README.es.md", "docs/deployment.md"}
-    assert _links(SPANISH) - _links(ENGLISH) == {"README.md", "docs/despliegue.md"}
+    assert _links(ENGLISH) - _links(SPANISH) == {"README.es.md", *_docs("deployment", "console")}
+    assert _links(SPANISH) - _links(ENGLISH) == {"README.md", *_docs("despliegue", "consola")}
 
 
 @both
@@ -82,6 +82,10 @@ def _code(text: str) -> list[str]:
 def _links(text: str) -> set[str]:
     found = re.findall(r"\]\(([^)#]+)[^)]*\)|<(https?://[^>]+)>", _prose(text))
     return {relative or absolute for relative, absolute in found}
+
+
+def _docs(*names: str) -> set[str]:
+    return {f"docs/{name}.md" for name in names}
 
 
 def _calls(text: str) -> set[tuple[str, str]]:

@@ -1,0 +1,117 @@
+"""The page of all calls and objects, written from docs/openapi.json when the site is built."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PLACE = "<!-- operations -->"
+Schema = dict[str, Any]
+_BOUNDS = {
+    "minimum": "≥ {}",
+    "maximum": "≤ {}",
+    "maxLength": "≤ {} characters",
+    "maxItems": "≤ {} items",
+    "default": "default `{}`",
+}
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
+    if PLACE not in markdown:
+        return markdown
+    document = json.loads((Path(config.docs_dir) / "openapi.json").read_text(encoding="utf-8"))
+    return markdown.replace(PLACE, "\n".join(reference(document)))
+
+
+def reference(document: Schema) -> Iterator[str]:
+    yield "## Calls\n"
+    for path in sorted(document["paths"], key=_place):
+        for method, operation in document["paths"][path].items():
+            yield from _operation(method.upper(), path, operation)
+    yield "## Objects\n"
+    for name, schema in document["components"]["schemas"].items():
+        yield from _object(name, schema)
+
+
+def _place(path: str) -> tuple[bool, bool]:
+    """Conversations first, what is for services last."""
+    return path.startswith("/internal/"), not path.startswith("/api/v1/conversations")
+
+
+def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
+    yield f"### {operation['summary']}\n\n`{method} {path}`\n\n{operation['description']}\n"
+    yield from _table(
+        ["parameter", "in", "what", ""],
+        (
+            [f"`{p['name']}`", p["in"], _type(p["schema"]), p.get("description", "")]
+            for p in operation.get("parameters", [])
+        ),
+    )
+    for media, content in operation.get("requestBody", {}).get("content", {}).items():
+        yield f"Body: {_type(content['schema'])}, `{media}`\n"
+        for example in content.get("examples", {}).values():
+            if media == "application/json":
+                shown = json.dumps(example["value"], ensure_ascii=False, indent=2)
+                yield f'```json title="{example.get("summary", "")}"\n{shown}\n```\n'
+    yield from _table(
+        ["status", "body", ""],
+        (
+            [f"`{status}`", _body(answer), answer["description"]]
+            for status, answer in operation["responses"].items()
+        ),
+    )
+
+
+def _body(answer: Schema) -> str:
+    kinds = {_type(content["schema"]) for content in answer.get("content", {}).values()}
+    return ", ".join(sorted(kinds)) or "none"
+
+
+def _object(name: str, schema: Schema) -> Iterator[str]:
+    yield f"### {name} {{#{name.lower()}}}\n"
+    if "description" in schema:
+        yield f"{schema['description']}\n"
+    if "properties" not in schema:
+        yield f"{_type(schema)}\n"
+        return
+    required = schema.get("required", [])
+    yield from _table(
+        ["field", "what", ""],
+        (
+            [
+                f"`{field}`" + (", required" if field in required else ""),
+                _type(value),
+                value.get("description", ""),
+            ]
+            for field, value in schema["properties"].items()
+        ),
+    )
+
+
+def _type(schema: Schema) -> str:
+    """Return in words what a value may be."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    for several in ("oneOf", "anyOf", "allOf"):
+        if several in schema:
+            return " or ".join(_type(part) for part in schema[several])
+    limits = [text.format(schema[key]) for key, text in _BOUNDS.items() if key in schema]
+    if "enum" in schema:
+        return ", ".join([*(f"`{value}`" for value in schema["enum"]), *limits])
+    kinds = schema.get("type", "anything")
+    words = " or ".join([kinds] if isinstance(kinds, str) else kinds)
+    if "items" in schema:
+        words = words.replace("array", f"array of {_type(schema['items'])}")
+    if isinstance(schema.get("additionalProperties"), dict):
+        words = words.replace("object", f"object of {_type(schema['additionalProperties'])}")
+    return ", ".join([schema.get("format", words), *limits])
+
+
+def _table(head: list[str], rows: Iterator[list[str]]) -> Iterator[str]:
+    lines = [
+        " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) for row in rows
+    ]
+    if lines:
+        rule = " | ".join("---" for _ in head)
+        yield "\n".join(f"| {line} |" for line in [" | ".join(head), rule, *lines]) + "\n"

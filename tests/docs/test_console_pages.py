@@ -1,0 +1,40 @@
+"""The pages on the console: the same in both languages, and true of its roles."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from config.env import BASE_DIR
+
+ENGLISH, SPANISH = (
+    (BASE_DIR / "docs" / name).read_text(encoding="utf-8") for name in ("console.md", "consola.md")
+)
+ROW = re.compile(r"^\| .* \|$", re.MULTILINE)
+# What each row of the table of roles needs.
+NEEDS = ("LOOK", "ARCHIVE", "REVERT", "TRASH", "HOLD", "BULK", "EXPORT", "LOG")
+
+
+def test_both_have_the_same_form():
+    for part in (r"^#+(?= )", r"^- ", r"^\| --- .*"):
+        found = [re.findall(part, text, re.MULTILINE) for text in (ENGLISH, SPANISH)]
+        assert found[0]
+        assert found[0] == found[1]
+    cells = [[row.count("|") for row in ROW.findall(text)] for text in (ENGLISH, SPANISH)]
+    assert cells[0] == cells[1]
+
+
+def test_both_name_the_same_things_in_code():
+    assert Counter(re.findall(r"`[^`]+`", ENGLISH)) == Counter(re.findall(r"`[^`]+`", SPANISH))
+
+
+@pytest.mark.parametrize(("text", "yes"), [(ENGLISH, "yes"), (SPANISH, "sí")], ids=["en", "es"])
+def test_the_table_of_roles_is_what_roles_may(text: str, yes: str):
+    roles = pytest.importorskip("conversations.console.roles", reason="no roles yet")
+    _, table = text.split("| support | operator | auditor |\n")
+    rows = [row.split("|") for row in table.splitlines()[1 : len(NEEDS) + 1]]
+
+    for (_, _, *cells, _), needed in zip(rows, NEEDS, strict=True):
+        for role, cell in zip(("support", "operator", "auditor"), cells, strict=True):
+            may = getattr(roles, needed) in roles.ROLES[role]
+            assert (cell.strip() == yes) == may, (needed, role)

@@ -1,0 +1,119 @@
+"""The pages of docs/, held against what they speak of."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config.env import BASE_DIR, env
+from conversation_service.errors import ServiceError
+from docs_site import configuration
+from docs_site.reference import PLACE, reference
+from docs_site.tabs import on_page_markdown as with_tabs
+from tests.documented import DOCUMENT
+
+DOCS = BASE_DIR / "docs"
+WRITTEN = [DOCS / "index.md", DOCS / "architecture.md", *sorted((DOCS / "guide").glob("*.md"))]
+PATH = re.compile(r"/(?:api|internal)/v1(?:/[\w{}]+)+")
+VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`")
+# Of the terminal that follows the guide.
+OTHERS = {"SERVICE_TOKEN"}
+
+each = pytest.mark.parametrize("page", WRITTEN, ids=[page.stem for page in WRITTEN])
+
+
+class Navigation(yaml.SafeLoader):
+    """Reads mkdocs.yml and leaves what only MkDocs can make."""
+
+
+Navigation.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
+
+
+def test_the_table_of_variables_is_what_its_program_prints():
+    assert (DOCS / "configuration.md").read_text("utf-8") == configuration.page(), (
+        "make configuration"
+    )
+
+
+def test_the_table_has_each_variable_once():
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` ", configuration.page(), re.MULTILINE)
+
+    assert sorted(rows) == sorted(env.scheme)
+
+
+@each
+def test_every_address_is_served(page: Path):
+    text = page.read_text(encoding="utf-8")
+    served = {re.sub(r"{\w+}", "{}", path) for path in DOCUMENT["paths"]}
+    named = {re.sub(r"{\w+}", "{}", path) for path in PATH.findall(text)}
+
+    assert named - {"/api/v1", "/internal/v1"} <= served
+
+
+@each
+def test_every_code_and_variable_exists(page: Path):
+    named = set(VARIABLE.findall(page.read_text(encoding="utf-8")))
+
+    assert named - OTHERS <= {*codes(ServiceError), *env.scheme}
+
+
+def test_every_code_that_a_user_may_get_is_explained():
+    text = "".join((DOCS / "guide" / name).read_text("utf-8") for name in ("errors.md", "sync.md"))
+    answers = (
+        answer
+        for path, operations in DOCUMENT["paths"].items()
+        if path.startswith("/api/")
+        for operation in operations.values()
+        for status, answer in operation["responses"].items()
+        if status >= "400"
+    )
+    given = {code for a in answers for code in re.findall(r"`([A-Z]+_[A-Z_]+)`", a["description"])}
+
+    assert len(given) > 20
+    assert given <= set(VARIABLE.findall(text))
+
+
+def test_rate_limits_are_those_of_the_settings():
+    text = (DOCS / "guide" / "errors.md").read_text(encoding="utf-8")
+    named = re.search(
+        r"any (\d+) seconds: (\d+) lists, (\d+) creations, (\d+) edits, (\d+) deletions, (\d+)",
+        text,
+    )
+    kinds = ("WINDOW_S", "LIST", "CREATE", "PATCH", "DELETE", "ALL")
+
+    assert named
+    assert [int(n) for n in named.groups()] == [env.scheme[f"RATE_LIMIT_{k}"][1] for k in kinds]
+
+
+def test_the_reference_has_every_call_and_every_object():
+    text = "\n".join(reference(DOCUMENT))
+
+    assert PLACE in (DOCS / "reference.md").read_text(encoding="utf-8")
+    for path, operations in DOCUMENT["paths"].items():
+        assert all(f"`{method.upper()} {path}`" in text for method in operations)
+    for name in DOCUMENT["components"]["schemas"]:
+        assert f"### {name} {{#{name.lower()}}}" in text
+
+
+def test_blocks_that_say_the_same_stand_behind_tabs():
+    page = "```bash\nx\n```\n\n```python\ny\n```\n\n```text\nz\n```\n\n```bash\nalone\n```\n"
+
+    assert with_tabs(page) == (
+        '=== "curl"\n\n    ```bash\n    x\n    ```\n\n'
+        '=== "Python"\n\n    ```python\n    y\n    ```\n\n'
+        '```text title="prints"\nz\n```\n\n```bash\nalone\n```\n'
+    )
+
+
+def test_the_navigation_shows_every_page():
+    text = (BASE_DIR / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = yaml.load(text, Loader=Navigation)["nav"]  # noqa: S506
+
+    shown = set(re.findall(r"[\w/-]+\.md", str(pages)))
+    written = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    assert {page for page in shown if not page.startswith("repository/")} == written
+
+
+def codes(kind: type[ServiceError]) -> set[str]:
+    return {kind.code}.union(*map(codes, kind.__subclasses__()))

@@ -1,0 +1,150 @@
+"""The API guide, done: every page in every language, from top to bottom, against a real server."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from config.env import BASE_DIR
+from conversation_service.authentication import service_token
+from conversation_service.embedded.process import free_port
+from conversation_service.stand_ins.characters import characters
+from tests.config.processes import environment
+from tests.config.test_gunicorn import serving
+from tests.docs.guide import LANGUAGES, PAGES, is_as_shown, prelude, steps
+from tests.factories import token
+
+BETWEEN_STEPS = "\x1e"
+MARKERS = {
+    "bash": r"printf '\036'",
+    "python": r"print('\x1e', end='', flush=True)",
+    "javascript": r"process.stdout.write('\x1e');",
+}
+FILES = {"bash": "page.sh", "python": "page.py", "javascript": "page.mjs"}
+PROGRAMS = {
+    "bash": ["bash", "-eu"],
+    "python": [sys.executable],
+    "javascript": ["node"],
+}
+
+NEWEST = (
+    """$(curl -H "Authorization: Bearer $TOKEN" $API/conversations | jq -r .conversations[0].id)"""
+)
+# What its reader fills in; and a stream is not followed until Ctrl-C.
+README_LINES = {"^TOKEN=….*": "", "^API=.*": "", "^ID=….*": f"ID={NEWEST}"}
+README_CURL = 'curl() { command curl -sS --fail --max-time 2 "$@" || [ $? = 28 ]; } 2>/dev/null\n'
+
+by_language = pytest.mark.parametrize("language", LANGUAGES)
+by_page = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+
+
+@pytest.fixture(scope="module")
+def address(django_db_setup, tmp_path_factory):
+    """As `make run` serves it, rate limits included, on the database of the tests."""
+    log = tmp_path_factory.mktemp("guide") / "log"
+    with (
+        characters(free_port()) as neighbour,
+        serving(
+            log,
+            "config.wsgi:application",
+            DJANGO_SETTINGS_MODULE="config.settings.development",
+            MONGODB_DATABASE=settings.DATABASES["default"]["NAME"],
+            CHARACTERS_SERVICE_URL=neighbour.url,
+            CLIENT_HEAD_TIMEOUT_S="10",  # a machine that is busy is no client that is slow
+        ) as server,
+    ):
+        yield f"http://127.0.0.1:{server.port}"
+
+
+@by_page
+@by_language
+def test_a_page_does_what_it_shows(page: Path, language: str, address: str, tmp_path: Path):
+    shown = steps(page)
+    printed = run(
+        language, [step.code[language] for step in shown], page.stem, address, folder=tmp_path
+    )
+
+    assert len(printed) == len(shown)
+    for step, output in zip(shown, printed, strict=True):
+        if step.output:
+            assert is_as_shown(output, step.output), f"{step.code[language]}\nprints\n{output}"
+
+
+@by_page
+def test_a_page_says_each_step_in_every_language(page: Path):
+    assert steps(page)
+    assert all(set(step.code) == set(LANGUAGES) for step in steps(page))
+
+
+def test_the_calls_of_the_readme_succeed(address: str, tmp_path: Path):
+    text = (BASE_DIR / "README.md").read_text(encoding="utf-8")
+    [calls] = [
+        block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "API=" in block
+    ]
+    for line, done in README_LINES.items():
+        assert re.search(line, calls, re.MULTILINE)
+        calls = re.sub(line, done, calls, flags=re.MULTILINE)
+
+    [printed] = run("bash", [README_CURL + calls], "first-call", address, folder=tmp_path)
+
+    assert '"title":"Caf\xe9 con Luna"' in printed
+    assert '"version":2' in printed
+    assert "event: change" in printed
+
+
+@pytest.mark.parametrize(
+    ("printed", "shown", "same"),
+    [
+        ("a\nb\n", "a b\n", True),
+        ('{"id":"6b05"}', '{\n  "id": "…"\n}\n', True),
+        ("a b c", "a b", False),
+        ("b", "a b", False),
+        ("axb", "a.b", False),
+    ],
+)
+def test_output_is_compared_to_the_end(printed: str, shown: str, same: bool):
+    assert is_as_shown(printed, shown) == same
+
+
+def run(language: str, code: list[str], page: str, address: str, *, folder: Path) -> list[str]:
+    """Run the steps as one program, and return what each printed."""
+    program, *options = PROGRAMS[language]
+    require(program, *(["curl", "jq"] if language == "bash" else []))
+    script = folder / FILES[language]
+    begin = [] if page == "first-call" else [prelude(language)]
+    marked = [f"{step}\n{MARKERS[language]}\n" for step in code]
+    script.write_text("\n".join([*begin, *marked]), encoding="utf-8")
+    user = f"{page}-{language}"
+    ran = subprocess.run(
+        [program, *options, script],
+        cwd=folder,
+        env=environment(
+            API=f"{address}/api/v1",
+            INTERNAL=f"{address}/internal/v1",
+            TOKEN=token(user),
+            SERVICE_TOKEN=service_token(
+                "message", "conversations:authorize", "conversations:activity"
+            ),
+            PYTHONWARNINGS="error",
+            NODE_NO_WARNINGS="1",  # of Node.js 18, of fetch
+        ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, ""), f"{ran.stdout}\n{ran.stderr}"
+    *printed, rest = ran.stdout.split(BETWEEN_STEPS)
+    assert rest == ""
+    return printed
+
+
+def require(*programs: str) -> None:
+    """Skip what a laptop cannot run; .ci/run installs everything."""
+    if missing := [program for program in programs if not shutil.which(program)]:
+        assert not environment().get("CI"), f"not installed: {missing}"
+        pytest.skip(f"not installed: {missing}")
