@@ -55,18 +55,20 @@ def on_starting(arbiter: Any) -> None:
 
     prometheus_client reads its name from the environment, when a worker first imports it.
     """
-    folder = env("PROMETHEUS_MULTIPROC_DIR")
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
-        Path(folder).mkdir(parents=True)
+    arbiter.metrics_folder = ""
+    if named := env("PROMETHEUS_MULTIPROC_DIR"):
+        folder = Path(named)
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("*.db"):  # nothing else: whose folder it is, we cannot know
+            left.unlink()
     else:
-        folder = tempfile.mkdtemp(prefix="metrics-", dir=worker_tmp_dir)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-    arbiter.metrics_folder = folder
+        arbiter.metrics_folder = tempfile.mkdtemp(prefix="metrics-", dir=worker_tmp_dir)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = arbiter.metrics_folder
 
 
 def on_exit(arbiter: Any) -> None:
-    shutil.rmtree(arbiter.metrics_folder, ignore_errors=True)
+    if arbiter.metrics_folder:
+        shutil.rmtree(arbiter.metrics_folder, ignore_errors=True)
 
 
 def child_exit(arbiter: Any, worker: Any) -> None:

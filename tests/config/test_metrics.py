@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.config.processes import eventually
 from tests.config.test_gunicorn import serving
 from tests.factories import token
+from tests.running import started
 
 APPLICATION = "config.wsgi:application"
 LIST = "/api/v1/conversations"
@@ -139,14 +140,25 @@ def test_the_build_is_told(server):
     assert samples(server, "build_info", revision="abc123") == {("0.1.0",): 1}
 
 
-def test_a_restart_begins_with_an_empty_folder(tmp_path):
+def test_a_restart_forgets_old_numbers_and_touches_nothing_else_in_the_folder(tmp_path):
     folder = tmp_path / "metrics"
     folder.mkdir()
     (folder / "counter_1.db").write_bytes(b"\0" * 64)  # of a container that was killed
+    (folder / "notes.txt").write_text("not ours")
 
     with serving(tmp_path / "log", APPLICATION, PROMETHEUS_MULTIPROC_DIR=str(folder)) as server:
         assert server.get("/metrics").status_code == 200
         assert not (folder / "counter_1.db").exists()
+
+    assert (folder / "notes.txt").read_text() == "not ours"
+
+
+def test_a_command_run_beside_the_workers_leaves_nothing_in_their_folder(tmp_path, mongo):
+    command = started(mongo, "purge_trash", "--dry-run", PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    _, errors = command.communicate(timeout=30)
+
+    assert command.returncode == 0, errors
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_folder_is_removed_at_the_end(tmp_path):
