@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 # What production has beyond that has to be compiled; without a compiler there is a slower way.
 FASTER = $(PIP) -r requirements/production.txt 2>/dev/null || echo "Without gunicorn_h1c: no C compiler."
-COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
+COMPILE := $(BIN)/uv pip compile --quiet --no-strip-extras --universal --python-version 3.11 --generate-hashes
 
 # Stamps: newer than the lock file whose packages .venv holds.
 LOCAL := .venv/.local
