@@ -20,7 +20,8 @@ FORMATTERS: dict[str, dict[str, Any]] = {
             "service.version": RELEASE,
             "service.environment": env("ENVIRONMENT"),
         },
-        "exclude_fields": ["log.origin", "process.thread", "process.name"],
+        # The last one is http.request.id once more, for `line`.
+        "exclude_fields": ["log.origin", "process.thread", "process.name", "request_id"],
     },
 }
 

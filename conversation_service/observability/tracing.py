@@ -66,7 +66,8 @@ class TraceRequests:
             return self.get_response(request)
         parent = self.propagate.extract({"traceparent": traceparent.get()})
         with self.tracer.start_as_current_span("request", parent, self.kind) as span:
-            carrier: dict[str, str] = {}
+            # As it came, where OTEL_SDK_DISABLED or OTEL_PROPAGATORS leave nothing to pass on.
+            carrier = {"traceparent": traceparent.get()}
             self.propagate.inject(carrier)
             traceparent.set(carrier["traceparent"])
             response = self.get_response(request)

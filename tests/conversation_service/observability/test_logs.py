@@ -58,6 +58,7 @@ def test_a_request_is_one_line(server):
     assert line["labels"]["route"] == f"{LIST}/{{id}}"
     assert line["url"]["path"] == f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0"
     assert line["event"]["duration"] > 0  # nanoseconds
+    assert "request_id" not in line  # it is http.request.id
 
 
 def test_a_person_is_a_hash_that_stays_the_same(server):

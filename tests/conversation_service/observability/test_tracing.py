@@ -99,6 +99,16 @@ def test_health_checks_are_not_traced(server, collector):
     assert not [span for span in collector.spans if "health" in span.name or "metrics" in span.name]
 
 
+@pytest.mark.parametrize(
+    "switch", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_PROPAGATORS": "none"}], ids=str
+)
+def test_opentelemetrys_own_switches_break_no_request(collector, tmp_path, switch):
+    options = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, **switch}
+
+    with serving(tmp_path / "log", "config.wsgi:application", **options) as server:
+        assert server.get(LIST, headers=ALICE).status_code == 200
+
+
 def test_without_a_collector_no_exporter_is_even_imported():
     program = "import sys, config.wsgi; print(*sys.modules)"
 
