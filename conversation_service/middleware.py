@@ -126,4 +126,4 @@ class Pages:
 
 
 def is_page(request: HttpRequest) -> bool:
-    return request.path_info.startswith(("/admin/", settings.STATIC_URL))
+    return request.path_info.startswith((settings.CONSOLE_PATH, settings.STATIC_URL))
