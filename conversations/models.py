@@ -52,7 +52,7 @@ class Conversation(models.Model):
 
     class Status(models.TextChoices):
         ACTIVE = "active", _("Active")
-        ARCHIVED = "archived", _("Archived")
+        ARCHIVED = "archived", _("In the archive")
         DELETED = "deleted", _("In the trash")
 
     user_id = models.CharField(_("user id"), max_length=64)

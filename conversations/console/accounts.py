@@ -14,6 +14,8 @@ from conversations.console.changelist import PlainChangeList
 
 admin.site.unregister([User, Group])
 
+_FIELDSETS: Any = UserAdmin.fieldsets
+
 
 class _ListedOnly(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     """Refuses in an address what no filter of the list offers: a bad pattern is an error 500."""
@@ -30,6 +32,14 @@ class AccountAdmin(_ListedOnly, UserAdmin):
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
+    # Rights come with roles; those of one person alone nobody would remember.
+    fieldsets = [
+        *_FIELDSETS[:2],
+        (_FIELDSETS[2][0], {"fields": ["is_active", "is_staff", "is_superuser", "groups"]}),
+        *_FIELDSETS[3:],
+    ]
+    readonly_fields = ["last_login", "date_joined"]
+    filter_horizontal = []
     list_display = ["username", "email", "is_active", "is_superuser", "last_login"]
     list_filter = ["is_active", "is_superuser"]
     list_before_template = "console/filters.html"
@@ -38,4 +48,4 @@ class AccountAdmin(_ListedOnly, UserAdmin):
 
 @admin.register(Group)
 class RoleAdmin(_ListedOnly, GroupAdmin):
-    pass
+    filter_horizontal = []

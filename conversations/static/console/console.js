@@ -15,3 +15,7 @@ document.addEventListener("alpine:init", () => {
     },
   }));
 });
+// The page is hidden until its theme is known, and what is hidden takes no focus.
+document.addEventListener("alpine:initialized", () => {
+  requestAnimationFrame(() => document.querySelector("[autofocus]")?.focus());
+});

@@ -3,7 +3,7 @@
 import pytest
 from bson import ObjectId
 
-from tests.conversations.console.browser import LIST, shown, store, text
+from tests.conversations.console.browser import LIST, NOON, shown, store, text
 from tests.factories import PATH, conversation
 
 
@@ -55,6 +55,18 @@ def test_a_state_narrows_the_list(viewer, alice):
     assert shown(viewer.get(LIST, {"status__exact": "deleted"})) == ["Trashed"]
 
 
+def test_a_filter_shows_what_is_held(viewer, alice, mongo):
+    conversation(alice, title="Free")
+    held = conversation(alice, title="Kept")
+    hold = {"by": "ops", "reason": "Case 12", "at": NOON}
+    mongo["conversations"].update_one({"_id": ObjectId(held["id"])}, {"$set": {"hold": hold}})
+
+    response = viewer.get(LIST, {"held": "yes"})
+
+    assert shown(response) == ["Kept"]
+    assert "Active On hold" in text(response)
+
+
 def test_what_was_purged_is_not_there(viewer, alice):
     purged = conversation(alice, "deleted")
     alice.delete(f"{PATH}/{purged['id']}?mode=purge")
@@ -76,7 +88,7 @@ ABSENT = "a" * 24
 @pytest.fixture
 def profile(mongo):
     """What was read from the collection of conversations, as the server itself saw it."""
-    reads = {"ns": f"{mongo.name}.conversations", "op": {"$ne": "insert"}}
+    reads = {"ns": f"{mongo.name}.conversations", "op": {"$nin": ["insert", "update"]}}
     mongo.command("profile", 2)
     yield lambda: list(mongo["system.profile"].find(reads))
     mongo.command("profile", 0)
@@ -97,12 +109,16 @@ def profile(mongo):
         {"q": "number"},
         {"q": "number", "status__exact": "active", "p": "2"},
         {"q": ABSENT},
+        {"held": "yes"},
+        {"held": "yes", "status__exact": "active"},
     ],
     ids=str,
 )
 def test_a_list_reads_its_own_rows_by_an_index_and_counts_nothing(viewer, mongo, profile, query):
+    hold = {"by": "ops", "reason": "Case 12", "at": NOON}
     store(mongo, 150)
     store(mongo, 150, user_id="bob", title="Another")
+    mongo["conversations"].update_many({"user_id": "bob"}, {"$set": {"hold": hold}})
 
     rows = shown(viewer.get(LIST, query))
 
