@@ -117,7 +117,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         context = {
             "title": _("Conversations"),
             "selection_note_all": _("All that match are selected"),
-            "action_limit": actions.LIMIT,
+            "action_limit": timeline.shown(actions.LIMIT),
         }
         answer: HttpResponse = super().changelist_view(request, context | (extra_context or {}))
         return answer

@@ -7,7 +7,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -61,6 +61,13 @@ class LogAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
         user = User.objects.filter(username=term).first()
         return queryset.filter(user=user) if user else queryset.filter(object_id=term), False
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        titled = {"title": _("Action log")} | (extra_context or {})
+        answer: HttpResponse = super().changelist_view(request, titled)
+        return answer
+
     @admin.display(description=_("time (UTC)"))
     def at(self, entry: LogEntry) -> SafeString:
         return format_html(
@@ -82,4 +89,4 @@ class LogAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
             return EMPTY
         name = f"admin:{kind._meta.app_label}_{kind._meta.model_name}_change"
         url = reverse(name, args=[entry.object_id])
-        return format_html('<a class="c-id" href="{}">{}</a>', url, entry.object_repr)
+        return format_html('<a class="c-link" href="{}">{}</a>', url, entry.object_repr)
