@@ -78,7 +78,7 @@ format: $(DEVELOPMENT) ## rewrite the code in the one format
 
 messages: $(DEVELOPMENT) ## collect what is to be translated, and compile the translations
 	@for app in conversation_service conversations; do \
-		$(BIN)/pybabel --quiet extract --no-location --no-wrap \
+		PYTHONPATH=. $(BIN)/pybabel --quiet extract --mapping babel.cfg --no-location --no-wrap \
 			--keyword gettext_lazy --output var/$$app.pot $$app && \
 		$(BIN)/pybabel --quiet update --no-fuzzy-matching --no-wrap --ignore-pot-creation-date --domain django \
 			--ignore-obsolete --input-file var/$$app.pot --output-dir $$app/locale && \

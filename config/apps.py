@@ -1,5 +1,6 @@
 """Django's own apps, adapted to MongoDB: keys are ObjectIds, and sessions expire by themselves."""
 
+from axes.apps import AppConfig as AxesConfig
 from django.contrib.admin.apps import AdminConfig
 from django.contrib.auth.apps import AuthConfig
 from django.contrib.contenttypes.apps import ContentTypesConfig
@@ -13,6 +14,7 @@ OBJECT_ID = "django_mongodb_backend.fields.ObjectIdAutoField"
 
 class MongoAdminConfig(AdminConfig):
     default_auto_field = OBJECT_ID
+    default_site = "conversations.console.site.ConsoleSite"
     collections = [
         CollectionSchema(
             "django_admin_log",
@@ -26,6 +28,10 @@ class MongoAdminConfig(AdminConfig):
 
 
 class MongoAuthConfig(AuthConfig):
+    default_auto_field = OBJECT_ID
+
+
+class MongoAxesConfig(AxesConfig):  # type: ignore[misc]  # axes has no types
     default_auto_field = OBJECT_ID
 
 

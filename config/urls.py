@@ -1,14 +1,15 @@
 """Every address of the service."""
 
+from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path, re_path
+from django.views.i18n import set_language
 from django_prometheus.exports import ExportToDjangoView
 
 from conversation_service import health, openapi
 from conversation_service.exception_handler import not_found
 
-admin.site.site_header = admin.site.site_title = "Conversation Service"
-admin.site.site_url = None  # there is no site to view, only the API
+console = settings.CONSOLE_PATH.lstrip("/")
 
 urlpatterns = [
     path("api/v1/", include("conversations.urls")),
@@ -20,7 +21,8 @@ urlpatterns = [
     path("api/schema", health.safe_only(openapi.schema)),
     path("api/docs", openapi.SwaggerView.as_view(url="/api/schema")),
     path("api/redoc", openapi.RedocView.as_view(url="/api/schema")),
-    path("admin/", admin.site.urls),
+    path(f"{console}i18n/setlang", set_language, name="set_language"),
+    path(console, admin.site.urls),
     # With DEBUG on, Django would answer an unknown address with a page of its own.
     re_path("", not_found),
 ]

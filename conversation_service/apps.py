@@ -2,11 +2,20 @@ from django.apps import AppConfig
 from django.core import signals
 from django.core.cache import close_caches
 from django.db import close_old_connections, reset_queries
+from pymongo import IndexModel
+
+from conversation_service.mongodb.collections import CollectionSchema
 
 
 class ConversationServiceConfig(AppConfig):
     name = "conversation_service"
     verbose_name = "Conversation Service"
+    collections = [
+        # See mongodb/cache.py.
+        CollectionSchema(
+            "cache", indexes=[IndexModel("expires_at", name="cache_expiry", expireAfterSeconds=0)]
+        )
+    ]
 
     def ready(self) -> None:
         """Spare each request what is for databases that have a connection of Django's.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import (
     BadRequest,
     PermissionDenied,
@@ -131,7 +132,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def _in_console(request: HttpRequest) -> bool:
     """Tell whether a person with a browser is asking, who wants a page of HTML."""
-    return request.path_info.startswith("/admin/")
+    return request.path_info.startswith(settings.CONSOLE_PATH)
 
 
 def _understand(exc: Exception) -> ServiceError | None:

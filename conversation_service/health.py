@@ -88,7 +88,7 @@ def ready(request: HttpRequest) -> HttpResponse:
 @safe_only
 def report(request: HttpRequest) -> HttpResponse:
     """Tell how this service and everything it depends on are."""
-    body = _reports.latest()
+    body = latest()
     down = body["status"] == "unhealthy"
     return JsonResponse(body, status=HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK)
 
@@ -119,6 +119,11 @@ class _Reports:
 
 
 _reports = _Reports()
+
+
+def latest() -> dict[str, Any]:
+    """Return the report, made now unless there is a fresh one."""
+    return _reports.latest()
 
 
 def _report() -> dict[str, Any]:

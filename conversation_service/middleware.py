@@ -27,7 +27,7 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 _ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _API = ("/api/", "/internal/")
-_PAGES = ("/admin/", "/static/")
+_PAGES = (settings.CONSOLE_PATH, settings.STATIC_URL)
 _NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 

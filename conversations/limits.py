@@ -1,6 +1,7 @@
 """The numbers of the contract, for the serializers and for the database's validator."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from django.conf import settings
 
@@ -15,6 +16,7 @@ ID_LENGTH = 64
 SEARCH_LENGTH = 200
 SEARCH_WORDS = 8
 MAX_TAGS_LISTED = 200
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # before whatever has a time
 
 # What a conversation remembers of itself: its newest revisions, and idempotency keys with the
 # answers to the newest of them.

@@ -52,7 +52,7 @@ class Conversation(models.Model):
 
     class Status(models.TextChoices):
         ACTIVE = "active", _("Active")
-        ARCHIVED = "archived", _("Archived")
+        ARCHIVED = "archived", _("In the archive")
         DELETED = "deleted", _("In the trash")
 
     user_id = models.CharField(_("user id"), max_length=64)
@@ -77,7 +77,16 @@ class Conversation(models.Model):
     class Meta:
         # Indexes and validator are in schema.py: they need more than migrations can say.
         db_table = "conversations"
-        default_permissions = ("view", "change")
+        default_permissions = ("view",)
+        # What staff may do; console/roles.py says who.
+        permissions = [
+            ("archive_conversation", "Can archive and restore conversations"),
+            ("revert_conversation", "Can revert conversations to a former version"),
+            ("trash_conversation", "Can move conversations to the trash"),
+            ("hold_conversation", "Can hold conversations and release them"),
+            ("bulk_conversation", "Can act on many conversations at once"),
+            ("export_conversation", "Can export conversations"),
+        ]
         verbose_name = _("conversation")
         verbose_name_plural = _("conversations")
 

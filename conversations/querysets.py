@@ -8,6 +8,7 @@ from django.db.models import F
 
 from conversations.changes import ANY_STATE
 from conversations.documents import sort_key
+from conversations.limits import EPOCH
 
 # Sorts after every other character: the end of a range of titles with the same beginning.
 _LAST = "\U0010ffff"
@@ -33,12 +34,16 @@ class ConversationQuerySet(models.QuerySet):
         titled = self.filter(title_key__gte=start, title_key__lt=start + _LAST)
         return titled.order_by("title_key", "-pk")
 
+    def held(self) -> Self:
+        """Keep those under a legal hold, by the index staff_held."""
+        return self.filter(hold__at__gt=EPOCH)
+
     def for_list(self) -> Self:
         """Load only what a list shows and an action needs, and of the metadata only three.
 
         `only()` alone would load whole documents: the backend projects for annotations.
         """
-        return self.only("user_id", "character_id", "title", "status", "version").annotate(
+        return self.only("user_id", "character_id", "title", "status", "version", "hold").annotate(
             message_count=F("metadata__message_count"),
             last_activity=F("metadata__last_activity"),
             created_at=F("metadata__created_at"),

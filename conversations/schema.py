@@ -94,6 +94,12 @@ INDEXES = [
     IndexModel(
         [("status", ASCENDING), ("title_key", ASCENDING), ("_id", DESCENDING)], name="staff_title"
     ),
+    # The console: what is held. The condition is one that the ORM can say; see querysets.held.
+    IndexModel(
+        [("status", ASCENDING), ("_id", DESCENDING)],
+        name="staff_held",
+        partialFilterExpression={"hold.at": {"$gt": limits.EPOCH}},
+    ),
     # manage.py purge_trash and apply_retention: what falls due, over all users.
     IndexModel(
         [("purge_at", ASCENDING), ("_id", ASCENDING)],

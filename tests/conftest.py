@@ -14,7 +14,10 @@ from conversation_service.mongodb.connection import collection, database
 from tests.factories import client_of
 
 # Written by migrate, read by Django, changed by no test.
-SEEDED = {"django_migrations", "django_content_type", "auth_permission"}
+SEEDED = {
+    *("django_migrations", "django_content_type"),
+    *("auth_permission", "auth_group", "auth_group_permissions"),
+}
 
 
 class Recorder(monitoring.CommandListener):

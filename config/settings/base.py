@@ -1,5 +1,8 @@
 """What every environment shares."""
 
+from datetime import timedelta
+
+from csp import constants as csp
 from django.utils.translation import gettext_lazy as _
 
 from config import logs
@@ -18,6 +21,10 @@ ALLOWED_HOSTS = env("ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = env("CSRF_TRUSTED_ORIGINS")
 
 INSTALLED_APPS = [
+    # First: their templates and words go before those of unfold and of Django.
+    "conversation_service",
+    "conversations",
+    "unfold.apps.BasicAppConfig",
     "config.apps.MongoAdminConfig",
     "config.apps.MongoAuthConfig",
     "config.apps.MongoContentTypesConfig",
@@ -28,8 +35,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "conversation_service",
-    "conversations",
+    "config.apps.MongoAxesConfig",
 ]
 
 MIDDLEWARE = [
@@ -43,6 +49,7 @@ MIDDLEWARE = [
 PAGES_MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -50,17 +57,19 @@ PAGES_MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 # These look for middleware by name, and not in PAGES_MIDDLEWARE.
 SILENCED_SYSTEM_CHECKS = [
     *("admin.E408", "admin.E409", "admin.E410"),
-    *("security.W001", "security.W002", "security.W003"),
+    *("security.W001", "security.W002", "security.W003", "axes.W002"),
 ]
 
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 APPEND_SLASH = False
-LOGIN_REDIRECT_URL = "/admin/"
+CONSOLE_PATH = "/admin/"
+LOGIN_REDIRECT_URL = CONSOLE_PATH
 
 TEMPLATES = [
     {
@@ -71,6 +80,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "csp.context_processors.nonce",
             ],
         },
     },
@@ -102,8 +112,13 @@ MIGRATION_MODULES = {
     "admin": "config.mongo_migrations.admin",
     "auth": "config.mongo_migrations.auth",
     "contenttypes": "config.mongo_migrations.contenttypes",
+    "axes": None,  # it counts in the cache and needs no tables
 }
 REDIS_URL = env("REDIS_URL")
+# In MongoDB: without it nobody could log in anyway, while Redis may be down.
+CACHES = {
+    "default": {"BACKEND": "conversation_service.mongodb.cache.MongoCache", "LOCATION": "cache"}
+}
 
 AUTH_SERVICE_URL = env("AUTH_SERVICE_URL")
 CHARACTERS_SERVICE_URL = env("CHARACTERS_SERVICE_URL")
@@ -196,6 +211,47 @@ SPECTACULAR_SETTINGS = {
         "ConversationStatus": ["active", "archived", "deleted"],
         "EditableStatus": ["active", "archived"],
     },
+}
+
+# The console: who comes in, and for how long
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+AXES_HANDLER = "axes.handlers.cache.AxesCacheHandler"
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_ON_SUCCESS = True
+# Who keeps trying does not lengthen it: nobody can lock somebody else out for ever.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_TEMPLATE = "console/locked.html"
+SESSION_COOKIE_AGE = 12 * 60 * 60  # a working day
+
+# What a page of the console may load; no script but from our own origin, none inline, no eval.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [csp.NONE],
+        "script-src": [csp.SELF],
+        "style-src": [csp.SELF, csp.NONCE],
+        "img-src": [csp.SELF, "data:"],
+        "font-src": [csp.SELF],
+        "connect-src": [csp.SELF],
+        "form-action": [csp.SELF],
+        "frame-ancestors": [csp.NONE],
+        "base-uri": [csp.NONE],
+    }
+}
+UNFOLD = {
+    "SITE_TITLE": "Conversation Service",
+    "SITE_HEADER": "Conversation Service",
+    "SITE_SYMBOL": "forum",
+    "SITE_URL": None,  # there is no site to view, only the API
+    "SHOW_LANGUAGES": True,
+    "SHOW_VIEW_ON_SITE": False,
+    "SIDEBAR": {"navigation": "conversations.console.site.navigation"},
 }
 
 AUTH_PASSWORD_VALIDATORS = [

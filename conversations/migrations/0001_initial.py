@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
                 ('character_status', models.CharField(max_length=16, verbose_name='character status')),
                 ('title', models.CharField(max_length=200, verbose_name='title')),
                 ('title_key', models.TextField(editable=False)),
-                ('status', models.CharField(choices=[('active', 'Active'), ('archived', 'Archived'), ('deleted', 'In the trash')], max_length=8, verbose_name='state')),
+                ('status', models.CharField(choices=[('active', 'Active'), ('archived', 'In the archive'), ('deleted', 'In the trash')], max_length=8, verbose_name='state')),
                 ('settings', models.JSONField(verbose_name='LLM settings')),
                 ('tags', django_mongodb_backend.fields.ArrayField(base_field=models.CharField(max_length=50), verbose_name='tags')),
                 ('custom', models.JSONField(verbose_name='custom')),

@@ -8,6 +8,7 @@ from babel.messages.pofile import read_po
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYWORDS = {"_": None, "gettext": None, "gettext_lazy": None, "ngettext": (1, 2)}
+METHODS = [("**.py", "python"), ("**/templates/**.html", "tests.templates:extract")]
 
 
 def catalog(app):
@@ -19,7 +20,7 @@ def catalog(app):
 @pytest.mark.parametrize("app", ["conversation_service", "conversations"])
 def test_everything_that_people_read_is_in_spanish(app):
     _, spanish = catalog(app)
-    found = extract_from_dir(ROOT / app, keywords=KEYWORDS)
+    found = extract_from_dir(ROOT / app, method_map=METHODS, keywords=KEYWORDS)
 
     for _file, _line, message, *_rest in found:
         single = message if isinstance(message, str) else message[0]

@@ -4,37 +4,32 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
-from django.contrib.messages import get_messages
 from django.core.management import call_command
-from django.test import Client
 
 from conversations import store
 from conversations.exceptions import ConversationNotFound
+from tests.conversations.console.browser import LIST, report, staff, text
 from tests.factories import PATH, client_of, conversation
-
-LIST = "/admin/conversations/conversation/"
 
 
 @pytest.fixture
 def ops():
-    return staff("view_conversation", "change_conversation")
-
-
-def staff(*permissions):
-    user = User.objects.create_user("ops", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
+    return staff(role="operator")
 
 
 def act(ops, action, *created, reason="Case 12"):
     chosen = [c["id"] for c in created]
     response = ops.post(
-        LIST, {"action": action, "index": "0", "_selected_action": chosen, "reason": reason}
+        LIST,
+        {
+            "action": action,
+            "index": "0",
+            "_selected_action": chosen,
+            "reason": reason,
+            "confirmed": "yes",
+        },
     )
-    return str(["", *get_messages(response.wsgi_request)][-1])
+    return text(response) if response.status_code == 200 else report(response)
 
 
 def held(ops, client, *states):
@@ -122,7 +117,7 @@ def test_the_console_shows_who_why_and_when_and_remembers_it(ops, alice):
     assert "Case 12" in page
     assert "Case 12" not in ops.get(f"{LIST}{created['id']}/change/").content.decode()
     told = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
-    assert told == ["Held: Case 12", "Released: Case closed"]
+    assert told == ["Held: Case 12", "Viewed.", "Released: Case closed", "Viewed."]
 
 
 @pytest.mark.parametrize("action", ["hold", "release"])
@@ -131,7 +126,7 @@ def test_a_reason_must_be_given(ops, alice, action, mongo):
 
     told = act(ops, action, created, reason="  ")
 
-    assert told == "Give the reason, beside the action. Nothing was changed."
+    assert "Give a reason. Nothing was changed." in told
     assert mongo["conversations"].find_one()["hold"] is None
 
 

@@ -1,0 +1,67 @@
+"""Who may come into the console, and what is a page there."""
+
+from bson import ObjectId
+from django.test import Client
+
+from tests.conversations.console.browser import LIST, PASSWORD, report, staff, store, text
+
+
+def test_the_anonymous_get_the_login_page():
+    response = Client().get(LIST, follow=True)
+
+    assert response.redirect_chain == [(f"/admin/login/?next={LIST}", 302)]
+    assert "Conversation Service" in text(response)
+
+
+def test_staff_without_permission_are_refused_with_a_page():
+    response = staff().get(LIST)
+
+    assert response.status_code == 403
+    assert response.headers["Content-Type"].startswith("text/html")
+
+
+def test_another_host_is_refused_with_a_page():
+    response = Client(headers={"Host": "evil.example"}).get("/admin/login/")
+
+    assert response.status_code == 400
+    assert response.headers["Content-Type"].startswith("text/html")
+
+
+def test_forms_work_with_their_token_and_only_with_it(mongo):
+    staff(role="operator")
+    [stored] = store(mongo, 1)
+    browser = Client(enforce_csrf_checks=True)
+
+    def post(path, **form):
+        token = browser.cookies["csrftoken"].value
+        return browser.post(path, form | {"csrfmiddlewaretoken": token})
+
+    browser.get("/admin/login/")
+    login = post("/admin/login/", username="ops", password=PASSWORD, next=LIST)
+    form = {"action": "archive", "index": "0", "_selected_action": str(stored["_id"])}
+    form["confirmed"] = "yes"
+    forged = browser.post(LIST, form)
+    honest = post(LIST, **form)
+
+    assert (login.status_code, login.headers["Location"]) == (302, LIST)
+    assert forged.status_code == 403
+    assert forged.headers["Content-Type"].startswith("text/html")
+    assert report(honest) == "Archived: 1 conversation."
+
+
+def test_an_unknown_address_is_a_page_here_and_json_elsewhere(viewer):
+    here, elsewhere = viewer.get("/admin/nothing/"), viewer.get("/nothing")
+
+    assert (here.status_code, elsewhere.status_code) == (404, 404)
+    assert here.headers["Content-Type"].startswith("text/html")
+    assert elsewhere.json()["error"]["code"] == "NOT_FOUND"
+
+
+def test_a_bug_is_a_page_too(viewer, mongo):
+    broken = {"_id": ObjectId(), "user_id": "alice", "status": "active"}
+    mongo["conversations"].insert_one(broken, bypass_document_validation=True)
+
+    response = viewer.get(f"{LIST}{broken['_id']}/change/")
+
+    assert response.status_code == 500
+    assert response.headers["Content-Type"].startswith("text/html")

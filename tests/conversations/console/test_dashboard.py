@@ -1,0 +1,147 @@
+"""The first page: numbers that cost the same however many there are, and say what they are."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from bson import ObjectId
+from django.core.cache import cache
+
+from conversations import documents
+from conversations.aggregations import console
+from conversations.console.dashboard import number
+from tests.conversations.console.browser import staff, store, text
+from tests.factories import conversation
+
+DASHBOARD = "/admin/"
+NOW = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+
+
+def put(mongo, count, at, **fields):
+    rows = [documents.new(user_id="alice", character_id="luna", now=at) for _ in range(count)]
+    for n, row in enumerate(rows):
+        begun = ObjectId.from_datetime(at).binary[:4]
+        row |= {"_id": ObjectId(begun + row["_id"].binary[4:]), "version": 1 + n, **fields}
+    mongo["conversations"].insert_many(rows)
+
+
+def found(counts):
+    return {count.label: count.number for count in counts if count.number}
+
+
+def test_it_counts_states_days_hours_holds_and_characters(mongo):
+    put(mongo, 3, NOW)
+    put(mongo, 2, NOW - timedelta(hours=2), status="archived", character_id="ada")
+    put(mongo, 1, NOW - timedelta(days=3), hold={"by": "ops", "reason": "x", "at": NOW})
+
+    statistics = console.statistics(NOW)
+
+    assert statistics.total == 6
+    assert found([statistics.held]) == {"held": 1}
+    assert found(statistics.by_state) == {"active": 4, "archived": 2}
+    assert found(statistics.by_day) == {"2026-11-24": 5, "2026-11-21": 1}
+    assert found(statistics.by_hour) == {"12:00": 3}
+    assert found(statistics.characters) == {"luna": 4, "ada": 2}
+    assert not any(count.estimated or count.more for count in statistics.by_state)
+
+
+def test_beyond_the_bound_a_state_is_estimated_and_a_day_has_more(mongo, monkeypatch):
+    monkeypatch.setattr(console, "COUNTED", 5)
+    monkeypatch.setattr(console, "SAMPLE", 20)
+    put(mongo, 40, NOW)
+    put(mongo, 3, NOW, status="archived")
+
+    statistics = console.statistics(NOW)
+
+    states = {count.label: number(count) for count in statistics.by_state}
+    assert states["active"].startswith("≈ ")
+    assert states["archived"] == "3"
+    assert number(statistics.by_day[-1]) == "5+"
+    assert number(statistics.characters[0]) == "≈ 43"
+
+
+def test_of_too_many_in_an_hour_only_the_newest_are_counted(mongo, monkeypatch):
+    monkeypatch.setattr(console, "NEWEST", 5)
+    put(mongo, 3, NOW)
+    put(mongo, 4, NOW - timedelta(hours=1))
+    put(mongo, 4, NOW - timedelta(hours=2))
+
+    hours = console.statistics(NOW).by_hour
+
+    assert [(count.label, number(count)) for count in hours] == [("11:00", "2+"), ("12:00", "3")]
+
+
+def test_every_question_but_the_sample_goes_along_an_index(mongo):
+    put(mongo, 30, NOW)
+    mongo.command("profile", 2)
+
+    console.statistics(NOW)
+
+    mongo.command("profile", 0)
+    reads = list(mongo["system.profile"].find({"ns": f"{mongo.name}.conversations"}))
+    mongo.drop_collection("system.profile")
+    scans = [read for read in reads if "COLLSCAN" in read.get("planSummary", "")]
+    assert len(reads) > 15
+    assert all("$sample" in read["command"]["pipeline"][0] for read in scans)
+    assert all(not read.get("hasSortStage") for read in reads if read not in scans)
+
+
+def test_what_takes_too_long_is_left_out_and_the_rest_is_shown(viewer, mongo, monkeypatch):
+    store(mongo, 1)
+    monkeypatch.setattr(console, "BUDGET_S", 0.000_001)
+
+    page = text(viewer.get(DASHBOARD))
+
+    assert "It took too long this time, so it is left out." in page
+    assert "Circuit breaker" in page
+
+
+def test_it_is_counted_once_in_five_minutes_and_says_how_old_it_is(viewer, alice):
+    now = datetime.now(UTC)
+    conversation(alice)
+    first = text(viewer.get(DASHBOARD))
+    conversation(alice)
+    with time_machine.travel(now + timedelta(minutes=4)):
+        old = text(viewer.get(DASHBOARD))
+    with time_machine.travel(now + timedelta(minutes=6)):
+        anew = text(viewer.get(DASHBOARD))
+
+    assert "Active 1 " in first
+    assert "Active 1 " in old
+    assert "Counted 3 minutes ago" in old or "Counted 4 minutes ago" in old
+    assert "Active 2 " in anew
+
+
+def test_it_shows_neighbours_and_their_breakers(viewer):
+    page = text(viewer.get(DASHBOARD))
+
+    assert "MongoDB healthy" in page
+    assert "Auth service unhealthy" in page
+    assert "closed: it is asked" in page
+
+
+def test_charts_are_drawn_here_and_can_be_read_as_tables(viewer, alice):
+    conversation(alice)
+
+    page = viewer.get(DASHBOARD).content.decode()
+
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert f"<title>{today}: 1</title>" in page
+    assert f"<dt>{today}</dt><dd>1</dd>" in page
+
+
+def test_who_may_look_at_nothing_is_told_so(mongo):
+    assert "Ask for a role." in text(staff().get(DASHBOARD))
+
+
+@pytest.mark.parametrize("value", [1, "text", {"a": [1, None]}])
+def test_the_cache_keeps_values_until_their_end(mongo, value):
+    now = datetime.now(UTC)
+    cache.set("key", value, 60)
+    assert cache.get("key") == value
+    with time_machine.travel(now + timedelta(seconds=62)):
+        assert cache.get("key", "gone") == "gone"
+        assert cache.add("key", 1, 60)
+    assert not cache.add("key", 2, 600)
+    assert cache.delete("key")
+    assert not cache.delete("key")
