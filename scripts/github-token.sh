@@ -3,7 +3,7 @@
 # for each command, as such a token is good for some minutes only. Its audience is the argument.
 set -euo pipefail
 
-answer=$(curl --fail --silent --show-error --get --data-urlencode "audience=$1" \
+answer=$(curl --fail --silent --show-error --retry 3 --get --data-urlencode "audience=$1" \
     --header "Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" \
     "$ACTIONS_ID_TOKEN_REQUEST_URL")
 [[ $answer =~ \"value\":\ ?\"([A-Za-z0-9._-]+)\" ]]

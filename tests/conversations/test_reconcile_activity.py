@@ -4,9 +4,11 @@ import time
 from uuid import uuid4
 
 import pytest
+from bson import ObjectId
 from django.core.management import CommandError, call_command
 
 from conversation_service.commands import Unfinished
+from conversations import store
 from tests.conversation_service import loopback
 from tests.factories import PATH, conversation
 from tests.running import started
@@ -54,6 +56,18 @@ def messages(settings):
 
 def metadata(client, created):
     return client.get(f"{PATH}/{created['id']}").json()["metadata"]
+
+
+def test_rows_come_in_batches_that_are_asked_about_before_their_cursor_is_too_old(mongo):
+    """MongoDB closes one that is idle for ten minutes: at one question a second, 600 rows."""
+    call_command("seed_demo", conversations=350, verbosity=0)
+    rows = store.to_reconcile(ObjectId(bytes(12)), "")
+
+    for _ in range(201):
+        next(rows)
+
+    assert rows.cursor_id  # the rest has not been sent
+    assert len([*rows]) == 149
 
 
 def test_totals_that_differ_are_repaired(alice, bob, messages, capsys):

@@ -45,3 +45,14 @@ def test_without_a_token_there_is_no_credential(talk):
 
     assert done.returncode != 0
     assert done.stdout == ""
+
+
+def test_one_refusal_of_an_overloaded_github_does_not_end_a_release():
+    answers = iter([answer(status="503 Service Unavailable"), answer(b'{"value": "a.b.c"}')])
+
+    def talk(channel):
+        next(answers)(channel)
+
+    done = ask(talk)
+
+    assert json.loads(done.stdout)["status"] == {"token": "a.b.c"}
