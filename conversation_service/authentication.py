@@ -208,7 +208,7 @@ def _verified(token: str) -> Mapping[str, Any]:
     return claims
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=4_096)  # of 700 bytes each, and two kilobytes of what they say: 10 MB
 def _decoded(token: str, backend: TokenBackend, period: int) -> Mapping[str, Any]:
     """Check a token once in each period; one that is refused is checked every time."""
     try:

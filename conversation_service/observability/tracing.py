@@ -8,6 +8,7 @@ it judges the Host header of every call, and records query strings, with people'
 
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 
 from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
@@ -59,6 +60,7 @@ class TraceRequests:
         self.get_response = get_response
         self.propagate = propagate
         self.kind = trace.SpanKind.SERVER
+        self.failed = trace.StatusCode.ERROR
         self.tracer = trace.get_tracer(__name__)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
@@ -73,6 +75,8 @@ class TraceRequests:
             response = self.get_response(request)
             method, route = method_of(request), route_of(request)
             span.update_name(f"{method} {route}")
+            if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                span.set_status(self.failed)
             span.set_attributes(
                 {
                     "http.request.method": method,
