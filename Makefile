@@ -15,7 +15,7 @@ BENCH := .tools/bench
 DOCS := .tools/docs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-deploy check-image sbom bench format messages openapi dashboard lock \
+.PHONY: help run test check check-deploy check-image sbom bench format messages openapi dashboard screenshots lock \
 	docs docs-serve configuration
 
 help: ## show this list
@@ -88,6 +88,10 @@ messages: $(DEVELOPMENT) ## collect what is to be translated, and compile the tr
 openapi: $(DEVELOPMENT) ## write docs/openapi.json
 	ENVIRONMENT=test $(BIN)/python manage.py spectacular --format openapi-json \
 		--validate --fail-on-warn --file docs/openapi.json
+
+screenshots: $(DEVELOPMENT) ## write pictures of the console to docs/img (needs Chromium)
+	@DJANGO_SETTINGS_MODULE=config.settings.test $(BIN)/python -m tests.servers \
+		$(BIN)/python -m tests.conversations.console.screenshots
 
 dashboard: $(DEVELOPMENT) ## write the dashboard for Grafana
 	$(BIN)/python k8s/components/monitoring/dashboard.py > k8s/components/monitoring/dashboard.json

@@ -1,64 +1,37 @@
 """The pages in a real Chromium: it reports what the policy forbids, and what scripts fail at."""
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Thread
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
-from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
-from django.core.wsgi import get_wsgi_application
-from playwright.sync_api import Page, sync_playwright
 
+from tests.conversations.console import chromium
 from tests.conversations.console.browser import LIST, PASSWORD, store, url_of
+from tests.conversations.console.chromium import browser, serving
 
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "google-chrome", "chrome"])), None)
-SERIOUS = {"error", "warning"}  # the rest is advice
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium on this machine")
+pytestmark = pytest.mark.skipif(
+    chromium.PATH is None, reason="There is no Chromium on this machine"
+)
 
 
 @pytest.fixture
 def url(settings) -> Iterator[str]:
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
-    server = ThreadedWSGIServer(("127.0.0.1", 0), WSGIRequestHandler)
-    server.daemon_threads = True
-    server.set_app(get_wsgi_application())
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@contextmanager
-def browser(complaints: list[str], **options) -> Iterator[Page]:
-
-    def note(complaint: str) -> None:
-        complaints.append(f"{page.url}: {complaint}")
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        page = chromium.new_page(**options)
-        page.set_default_timeout(10_000)
-        page.on("console", lambda said: note(said.text) if said.type in SERIOUS else None)
-        page.on("pageerror", lambda error: note(str(error)))
-        yield page
-        chromium.close()
+    with serving() as url:
+        yield url
 
 
 def log_in(page, url):
-    page.goto(f"{url}{LIST}")
-    page.wait_for_selector("#id_username:focus")
-    page.keyboard.type("root")
-    page.keyboard.press("Tab")
-    page.keyboard.type(PASSWORD)
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"{url}{LIST}")
+    chromium.log_in(page, url, "root", PASSWORD)
+
+
+def pages(stored) -> list[str]:
+    return [
+        *("/admin/", LIST, url_of(stored["_id"]), url_of(stored["_id"], "act", "hold")),
+        *("/admin/admin/logentry/", "/admin/auth/user/", "/admin/auth/user/add/"),
+        *("/admin/auth/group/add/", "/admin/password_change/"),
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -72,11 +45,7 @@ def test_no_page_breaks_the_policy_or_is_wider_than_the_screen(mongo, url, schem
 
     with browser(complaints, viewport=size, color_scheme=scheme) as page:
         log_in(page, url)
-        for path in [
-            *("/admin/", LIST, url_of(stored["_id"]), url_of(stored["_id"], "act", "hold")),
-            *("/admin/admin/logentry/", "/admin/auth/user/", "/admin/auth/user/add/"),
-            *("/admin/auth/group/add/", "/admin/password_change/"),
-        ]:
+        for path in pages(stored):
             page.goto(f"{url}{path}")
             if page.evaluate("document.documentElement.scrollWidth") > width:
                 wide.append(path)
@@ -120,10 +89,40 @@ def test_a_keyboard_is_enough(mongo, url):
         page.keyboard.press("Enter")
         page.wait_for_selector("#result_list")
         said = page.inner_text("#main")
+        page.wait_for_load_state("networkidle")  # or the menu has no script yet
         page.locator(".c-user").press("Enter")
+        page.wait_for_selector("button[value=es]")
         page.locator("button[value=es]").press("Enter")
         page.wait_for_selector("html[lang=es]")
 
     assert asked == "Archive: 1 conversation"
     assert "Archived: 1 conversation." in said
     assert complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(mongo, url, scheme):
+    User.objects.create_superuser("root", password=PASSWORD)
+    [stored] = store(mongo, 1)
+    found: dict[str, list[str]] = {}
+
+    with browser([], viewport={"width": 1280, "height": 900}, color_scheme=scheme) as page:
+        page.goto(f"{url}/admin/login/")
+        found["/admin/login/"] = serious(page)
+        log_in(page, url)
+        for path in pages(stored):
+            page.goto(f"{url}{path}")
+            found[path] = serious(page)
+
+    assert {path: faults for path, faults in found.items() if faults} == {}
+
+
+def serious(page) -> list[str]:
+    page.wait_for_load_state("networkidle")  # theme and fonts are there
+    violations = Axe().run(page).response["violations"]
+    return [
+        f"{fault['id']}: {node['target']} {node['failureSummary']}"
+        for fault in violations
+        if fault["impact"] in {"serious", "critical"}
+        for node in fault["nodes"]
+    ]
