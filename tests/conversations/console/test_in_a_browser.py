@@ -100,6 +100,23 @@ def test_a_keyboard_is_enough(mongo, url):
     assert complaints == []
 
 
+def test_a_title_is_brought_back_by_the_mouse(alice, mongo, url):
+    User.objects.create_superuser("root", password=PASSWORD)
+    [stored] = store(mongo, 1, title="As it was")
+    alice.patch(f"/api/v1/conversations/{stored['_id']}", {"title": "As it is"})
+    complaints: list[str] = []
+
+    with browser(complaints, viewport={"width": 1280, "height": 900}) as page:
+        log_in(page, url)
+        page.get_by_role("link", name="As it is").click()
+        page.get_by_role("link", name="Revert to version 1").click()
+        page.locator("form.c-form button[type=submit]").click()
+        page.locator(".c-head h2", has_text="As it was").wait_for()
+
+    assert complaints == []
+    assert mongo["conversations"].find_one()["title"] == "As it was"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(mongo, url, scheme):
     User.objects.create_superuser("root", password=PASSWORD)
