@@ -1,6 +1,7 @@
 """`python -m config.probe /health/live`: what a container asks itself. Not 0 unless it is well."""
 
 import sys
+from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 
@@ -11,11 +12,11 @@ ANSWER_S = 4.0  # below the health checks' timeout, so that the reason is told
 
 def main(path: str) -> str | int:
     """Return 0, or what is wrong."""
-    connection = HTTPConnection("127.0.0.1", env("PORT"), timeout=ANSWER_S)
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        body = answer.read().decode()
+        with closing(HTTPConnection("127.0.0.1", env("PORT"), timeout=ANSWER_S)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read().decode()
     except (OSError, HTTPException) as error:
         return f"{path} does not answer: {error}"
     return 0 if answer.status == HTTPStatus.OK else f"{path} answers {answer.status}: {body}"

@@ -10,7 +10,7 @@ Fills FOLDER/bin with the programs that check deployment files: from PyPI those 
 requirements/deployment.txt, from Debian the real Prometheus, Alertmanager, Docker Compose and
 kubectl, from npm the schemas of custom resources. Nothing is installed into the system, and
 root is not needed; but for apt-get and dpkg of Debian or a system made from it, and npm.
-PYTHON chooses the Python (python3).
+PYTHON chooses the Python (python3); DEBIAN_MIRROR a mirror, where the system itself names none.
 TEXT
 }
 
@@ -77,10 +77,12 @@ CONF
 }
 
 sources() {
-    local list=/etc/apt/sources.list.d/debian.sources mirror=''
-    [ ! -f "$list" ] || mirror=$(sed -n 's/^URIs: *\([^ ]*debian\) *$/\1/p' "$list" | head -n 1)
+    local list=/etc/apt/sources.list.d/debian.sources mirror=${DEBIAN_MIRROR:-}
+    if [ -z "$mirror" ] && [ -f "$list" ]; then
+        mirror=$(sed -n 's/^URIs: *\([^ ]*debian\) *$/\1/p' "$list" | head -n 1)
+    fi
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
-        "${mirror:-http://deb.debian.org/debian} $SUITE main"
+        "${mirror:?set DEBIAN_MIRROR to the address of a Debian mirror} $SUITE main"
 }
 
 from_npm() {

@@ -20,7 +20,7 @@ from conversation_service.mongodb.drift import (
     mend,
     refused,
 )
-from conversation_service.progress import interrupted_by_sigterm, watched
+from conversation_service.progress import interrupted_by_signals, watched
 
 DONE = {
     State.MISSING: "created",
@@ -112,7 +112,7 @@ class Command(BaseCommand):
     def attempt(self, schema: CollectionSchema, findings: list[Finding], *, builds: int) -> None:
         try:
             with (
-                interrupted_by_sigterm(),
+                interrupted_by_signals(),
                 watched(
                     partial(building, schema.name),
                     what=f"Indexes of {schema.name}",
