@@ -169,13 +169,15 @@ def test_it_ends_with_the_token(server):
     assert time.monotonic() - started < 4
 
 
-def test_a_call_that_waits_is_woken(server, alice):
-    path = f"{CHANGES}?wait=9&cursor={now_of('alice')}"
+def test_a_call_that_waits_is_woken(server):
+    path = f"{CHANGES}?wait=9&cursor={now_of('carol')}"
     with ExitStack() as opened:
         pool = opened.enter_context(ThreadPoolExecutor())
-        answer = pool.submit(server.get, path, headers={"Authorization": f"Bearer {token()}"})
+        answer = pool.submit(
+            server.get, path, headers={"Authorization": f"Bearer {token('carol')}"}
+        )
         time.sleep(0.5)
-        created = conversation(alice)
+        created = conversation(client_of("carol"))
         started = time.monotonic()
         [change] = answer.result().json()["changes"]
 
