@@ -11,14 +11,10 @@ import errno
 import socket
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import gevent.socket
 
 from config.env import env
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 HEAD_S = env("CLIENT_HEAD_TIMEOUT_S")
 SEND_S = 30.0
@@ -39,6 +35,8 @@ class TooSlow(BaseException):
 
 class Connection(gevent.socket.socket):
     """A client's connection, with a deadline for all that is still to arrive."""
+
+    _sock: socket.socket  # never waits
 
     def __init__(self, accepted: gevent.socket.socket) -> None:
         super().__init__(accepted.family, accepted.type, fileno=accepted.detach())
@@ -76,10 +74,17 @@ class Connection(gevent.socket.socket):
             raise TimeoutError
         return remaining_s
 
-    def sendall(self, data: "Buffer", flags: int = 0) -> None:
+    def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
+        """Send at once what the kernel takes, which nearly always is all, and wait for the rest."""
+        try:
+            sent = self._sock.send(data, flags)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(data):
+            return
         try:
             self.settimeout(SEND_S)
-            super().sendall(data, flags)
+            super().sendall(memoryview(data)[sent:], flags)
         except TimeoutError:
             raise ConnectionResetError(errno.ECONNRESET, "the client does not read") from None
 

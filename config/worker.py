@@ -11,6 +11,7 @@ from functools import cache
 from http import HTTPStatus
 from typing import Any
 
+from gevent.thread import LockType  # type: ignore[import-not-found]
 from gunicorn import glogging
 from gunicorn.http import wsgi
 from gunicorn.http.errors import ParseException
@@ -19,12 +20,18 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from config.connection import LINGER_S, Connection, TooSlow
 from config.env import env
+from config.response import Response
 
 BODY_S = env("CLIENT_BODY_TIMEOUT_S")
 DRAIN_BYTES = 128 * 1024  # what may be left unread of a body without losing the connection
 
 wsgi.SERVER = env("SERVICE_NAME")  # the Server header
 wsgi.WSGIErrorsWrapper = cache(wsgi.WSGIErrorsWrapper)  # gunicorn makes one for each request
+wsgi.Response = Response
+
+# A threading.Condition finds out whether its lock is held by trying to take it, whereupon gevent's
+# lets all other greenlets run first. PyMongo does that twice for each command.
+LockType._is_owned = LockType.locked
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
