@@ -4,7 +4,7 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -31,18 +31,30 @@ class StrictSerializer(serializers.Serializer):
         return {name.rstrip("_"): field for name, field in super().get_fields().items()}
 
     def to_internal_value(self, data: Any) -> Any:
-        unknown = data.keys() - self.fields.keys() if isinstance(data, Mapping) else set()
-        errors: dict[str, Any] = {
-            name: [ErrorDetail(str(_UNKNOWN), code="UNKNOWN_FIELD")] for name in sorted(unknown)
-        }
-        try:
-            value = super().to_internal_value(data)
-        except ValidationError as invalid:
-            if isinstance(invalid.detail, dict):
-                errors = invalid.detail | errors
+        """As DRF's, but that a field which was not sent, and need not be, is not troubled."""
+        if not isinstance(data, Mapping):
+            return super().to_internal_value(data)
+        value: dict[str, Any] = {}
+        errors: dict[str, Any] = {}
+        for name, field, is_awaited in self._known:
+            if is_awaited or name in data:
+                try:
+                    value[name] = field.run_validation(data.get(name, serializers.empty))
+                except ValidationError as invalid:
+                    errors[name] = invalid.detail
+        for name in sorted(data.keys() - self.fields.keys()):
+            errors[name] = [ErrorDetail(str(_UNKNOWN), code="UNKNOWN_FIELD")]
         if errors:
             raise ValidationError(errors)
         return value
+
+    @cached_property
+    def _known(self) -> list[tuple[str, serializers.Field, bool]]:
+        """Each field, and whether it must be there or has a default."""
+        return [
+            (name, field, field.required or field.default is not serializers.empty)
+            for name, field in self.fields.items()
+        ]
 
 
 class Parameters(StrictSerializer):
@@ -89,7 +101,8 @@ class Line(Text):
 
     def to_internal_value(self, data: Any) -> str:
         line: str = super().to_internal_value(data)
-        if any(unicodedata.category(character) in NOT_IN_A_LINE for character in line):
+        # Most lines are printable, which excludes all of those at once.
+        if not line.isprintable() and not NOT_IN_A_LINE.isdisjoint(map(unicodedata.category, line)):
             self.fail("control")
         return line
 

@@ -1,6 +1,6 @@
 """JSON in and out, by orjson."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -25,9 +25,9 @@ def dumps(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, datetime):
-        return _moment(value)
-    if isinstance(value, ObjectId | Promise):
+    if form := _FORMS.get(type(value)):
+        return form(value)
+    if isinstance(value, Promise):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form here.")
 
@@ -37,6 +37,9 @@ def _moment(value: datetime) -> str:
     # Naive times come from PyMongo, which means UTC by them.
     moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
     return moment.isoformat(timespec="milliseconds") + "Z"
+
+
+_FORMS: Mapping[type, Callable[[Any], str]] = {datetime: _moment, ObjectId: str}
 
 
 class JSONResponse(HttpResponse):

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from bson import ObjectId
@@ -13,25 +14,29 @@ from conversation_service.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
 from conversations import limits, words
 
-# What a client may see. History, keys and what only indexes need are read by name only.
-PUBLIC = [
-    "user_id",
-    "character_id",
-    "character_status",
-    "title",
-    "title_source",
-    "status",
-    "pinned_at",
-    "settings",
-    "tags",
-    "custom",
-    "metadata",
-    "archived_at",
-    "deleted_at",
-    "purge_at",
-    "forked_from",
-    "version",
-]
+# What a client may see, as a projection. History, keys and what only indexes need are read by name.
+PUBLIC = dict.fromkeys(
+    (
+        "user_id",
+        "character_id",
+        "character_status",
+        "title",
+        "title_source",
+        "status",
+        "pinned_at",
+        "settings",
+        "tags",
+        "custom",
+        "metadata",
+        "archived_at",
+        "deleted_at",
+        "purge_at",
+        "forked_from",
+        "version",
+    ),
+    1,
+)
+_public = itemgetter(*PUBLIC)
 RESOURCE_FIELDS = ["id", "object", *PUBLIC, "is_archived", "retention"]
 
 # Each has its compound index, see schema.py; `_id` is always its last key.
@@ -133,7 +138,7 @@ def resource(document: Document) -> dict[str, Any]:
     return {
         "id": document["_id"],
         "object": "conversation",
-        **{name: document[name] for name in PUBLIC},
+        **dict(zip(PUBLIC, _public(document), strict=True)),
         "is_archived": document["status"] == "archived",
         "retention": retention(document),
     }
@@ -155,6 +160,8 @@ def retention(document: Document) -> dict[str, Any] | None:
 
 def tag_key(tag: str) -> str:
     """Return what decides whether two tags are the same."""
+    if tag.isascii():
+        return tag.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())
 
 
@@ -181,6 +188,8 @@ def fold(text: str) -> str:
 
 
 def _plain(text: str) -> str:
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", text).casefold()
     plain = (mark for mark in decomposed if unicodedata.combining(mark) < 200)  # noqa: PLR2004
     return unicodedata.normalize("NFKC", "".join(plain))

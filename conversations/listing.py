@@ -219,8 +219,8 @@ class Listing:
         return self.position is not None and self.position.backwards
 
     @property
-    def projection(self) -> list[str]:
-        return [*PUBLIC, "title_key"] if self.sort_key == "title_key" else PUBLIC
+    def projection(self) -> dict[str, int]:
+        return PUBLIC | {"title_key": 1} if self.sort_key == "title_key" else PUBLIC
 
 
 def chosen(user_id: str, wanted: Mapping[str, Any]) -> dict[str, Any]:

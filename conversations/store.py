@@ -131,7 +131,7 @@ def count_up_to(user_id: str, limit: int) -> int:
 def remembered(user_id: str, key: IdempotencyKey, now: datetime) -> Answer | None:
     """Return what the key led to; forget one that has expired, and return None then."""
     mine = {"user_id": user_id, "keys.key": key.scope}
-    found = conversations().find_one(mine, {"keys.$": 1, **dict.fromkeys(PUBLIC, 1)})
+    found = conversations().find_one(mine, PUBLIC | {"keys.$": 1})
     if found is None:
         return None
     [record] = found["keys"]
@@ -204,7 +204,7 @@ def _counted(where: dict[str, Any], **options: Any) -> int:
 
 def with_history(user_id: str, conversation_id: str) -> Document:
     """Read one with its log, which no other read loads."""
-    projection = [*PUBLIC, "revisions"]
+    projection = PUBLIC | {"revisions": 1}
     document = conversations().find_one(_own(user_id, conversation_id), projection, hint=_ID_INDEX)
     if document is None:
         raise ConversationNotFound
@@ -221,7 +221,7 @@ def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
     while True:
         rows = conversations().find(
             {"user_id": user_id, "status": {"$in": changes.ANY_STATE}, **position},
-            [*PUBLIC, "revisions"],
+            PUBLIC | {"revisions": 1},
             sort=[("_id", 1)],
             limit=_BATCH,
             hint=STAFF_USER,
@@ -530,7 +530,7 @@ def _diagnose(
     The database judges by the very expressions that it would have written. None means that
     somebody else's write came between the change and this look: try again.
     """
-    projection = dict.fromkeys(PUBLIC, 1) | wanted.judgement(key)
+    projection = PUBLIC | wanted.judgement(key)
     if versions.accepted is not None:
         projection["revisions"] = 1
     current = conversations().find_one(own, projection, hint=_ID_INDEX)

@@ -19,7 +19,6 @@ from conversation_service.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
 from conversation_service.origin import of_user
 from conversation_service.preconditions import (
-    Versions,
     etag,
     if_match,
     required_if_match,
@@ -150,12 +149,13 @@ class ConversationViewSet(ViewSet):
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
         with self._absence_first(id):
             parameters = delete_parameters.of(request)
-            versions = self._versions(strict=True)
+            origin = of_user(request)
+            versions = required_if_match(request, origin.client)
         if parameters["mode"] == "purge":
             store.purge(request.user.id, id, versions)
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
         trashed = store.change(
-            request.user.id, id, changes.trash(), origin=of_user(request), versions=versions
+            request.user.id, id, changes.trash(), origin=origin, versions=versions
         )
         if "return=minimal" in request.headers.get("Prefer", ""):
             return HttpResponse(
@@ -218,21 +218,19 @@ class ConversationViewSet(ViewSet):
         with self._absence_first(conversation_id):
             no_parameters.of(self.request)
             idempotency.sent_with(self.request)
-            versions = self._versions(strict=strict)
+            origin = of_user(self.request)
+            versions = (
+                required_if_match(self.request, origin.client) if strict else if_match(self.request)
+            )
         answer = store.change(
             self.request.user.id,
             conversation_id,
             wanted,
-            origin=of_user(self.request),
+            origin=origin,
             versions=versions,
             key=key,
         )
         return _answer(answer.document, replayed=answer.replayed)
-
-    def _versions(self, *, strict: bool) -> Versions:
-        if strict:
-            return required_if_match(self.request, of_user(self.request).client)
-        return if_match(self.request)
 
     @contextmanager
     def _absence_first(self, conversation_id: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The words by which a conversation is found, taken from text that documents.fold() has folded."""
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
@@ -9,6 +10,7 @@ from itertools import groupby
 PIECE = 4
 
 # Such scripts, by the beginning of Unicode's names for their characters.
+_ASCII_WORD = re.compile("[0-9A-Za-z]+")
 _UNSPACED = ("CJK", "HIRAGANA", "IDEOGRAPHIC", "KATAKANA", "KHMER", "LAO", "MYANMAR", "THAI")
 
 
@@ -45,6 +47,9 @@ def _asked(run: str, kind: str) -> Iterator[str]:
 
 
 def _runs(folded: str) -> Iterator[tuple[str, str]]:
+    if folded.isascii():
+        yield from ((word, "spaced") for word in _ASCII_WORD.findall(folded))
+        return
     kind = ""
     kinds = []
     for character in folded:

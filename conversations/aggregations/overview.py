@@ -59,7 +59,7 @@ def of(user_id: str, *, now: datetime) -> Overview:
             {"$match": active | {"pinned_at": {"$type": "date"}}},
             {"$sort": {"pinned_at": -1, "_id": -1}},
             {"$limit": PINNED},
-            {"$project": dict.fromkeys(PUBLIC, 1)},
+            {"$project": PUBLIC},
         ],
         characters=_characters(user_id),
         active=count(active),
@@ -104,7 +104,7 @@ def _characters(user_id: str) -> Pipeline:
                 "from": "conversations",
                 "localField": "latest",
                 "foreignField": "_id",
-                "pipeline": [{"$project": dict.fromkeys(PUBLIC, 1)}],
+                "pipeline": [{"$project": PUBLIC}],
                 "as": "latest",
             }
         },

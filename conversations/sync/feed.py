@@ -70,7 +70,7 @@ def _read(user_id: str, cursor: Cursor, limit: int) -> tuple[list[Document], int
         {"$match": _unsent(user_id, cursor)},
         {"$sort": {"changed_at": 1, "_id": 1}},
         {"$limit": limit + 1},
-        {"$project": dict.fromkeys([*PUBLIC, "changed_at"], 1)},
+        {"$project": PUBLIC | {"changed_at": 1}},
         {"$unionWith": {"pipeline": [{"$documents": [{"now": "$$NOW"}]}]}},
     ]
     # A secondary may be behind by more than OVERLAP; what is not on a majority may be undone.

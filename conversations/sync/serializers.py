@@ -1,3 +1,5 @@
+from typing import Any
+
 from rest_framework import serializers
 
 from conversation_service.fields import Parameters
@@ -24,8 +26,8 @@ class ChangesParameters(Parameters):
         help_text="Seconds to wait for a change, if there is none. A stream waits anyway.",
     )
 
-    def validate_limit(self, limit: int) -> int:
-        return min(limit, MAX_PAGE_SIZE)
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        return attrs | {"limit": min(attrs["limit"], MAX_PAGE_SIZE)}
 
 
 changes_parameters = ChangesParameters()
