@@ -20,6 +20,13 @@ class Response(wsgi.Response):  # type: ignore[misc]
         self.sent = len(part)
         self.sock.sendall(b"%s\r\n%s" % ("".join(head).encode("latin-1"), part))
 
+    def process_headers(self, headers: list[tuple[str, str]]) -> None:
+        """Take them as Django made them: it lets no line break pass, and none is hop-by-hop."""
+        self.headers = headers
+        for name, value in headers:
+            if name == "Content-Length":
+                self.response_length = int(value)
+
     def default_headers(self) -> list[str]:
         lines = [
             f"HTTP/1.1 {self.status}\r\n",

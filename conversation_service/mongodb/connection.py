@@ -1,6 +1,5 @@
 """The door from Django to PyMongo: the same client and pool that the ORM uses."""
 
-from functools import lru_cache
 from typing import Any, cast
 
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -22,9 +21,12 @@ def database() -> Database[Document]:
 
 
 def collection(name: str) -> Collection[Document]:
-    return _collection(database(), name)
+    current = database()
+    # The client is kept with its collections, so that no other one can get its id.
+    key = (id(current.client), current.name, name)
+    if key not in _collections:
+        _collections[key] = current[name]
+    return _collections[key]
 
 
-@lru_cache(maxsize=64)
-def _collection(database: Database[Document], name: str) -> Collection[Document]:
-    return database[name]
+_collections: dict[tuple[int, str, str], Collection[Document]] = {}
