@@ -11,8 +11,10 @@ import errno
 import socket
 import time
 from contextlib import suppress
+from typing import Any
 
 import gevent.socket
+from gevent.socket import cancel_wait, cancel_wait_ex  # type: ignore[attr-defined]
 
 from config.env import env
 
@@ -34,9 +36,13 @@ class TooSlow(BaseException):
 
 
 class Connection(gevent.socket.socket):
-    """A client's connection, with a deadline for all that is still to arrive."""
+    """A client's connection, with a deadline for all that is still to arrive.
+
+    Whoever has it looks every second whether it is late, and ends its waiting then.
+    """
 
     _sock: socket.socket  # never waits
+    _read_event: Any  # of the loop
 
     def __init__(self, accepted: gevent.socket.socket) -> None:
         super().__init__(accepted.family, accepted.type, fileno=accepted.detach())
@@ -58,9 +64,10 @@ class Connection(gevent.socket.socket):
         Nothing if the client left, rested for too long, or was hung up on while it rested.
         """
         try:
-            self.settimeout(self._remaining_s())
+            if self.is_late():
+                raise TimeoutError
             received: bytes = super().recv(size, flags)
-        except (TimeoutError, gevent.socket.cancel_wait_ex):  # type: ignore[attr-defined]
+        except (TimeoutError, cancel_wait_ex):
             if self.resting:
                 return b""
             raise TooSlow from None
@@ -68,11 +75,12 @@ class Connection(gevent.socket.socket):
             self.expect(HEAD_S)
         return received
 
-    def _remaining_s(self) -> float:
-        remaining_s = self.deadline - time.monotonic()
-        if remaining_s <= 0:
-            raise TimeoutError
-        return remaining_s
+    def is_late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def stop_waiting(self) -> None:
+        """End a recv() that waits. A timer for each would cost more than all that it does."""
+        cancel_wait(self._read_event, TimeoutError)
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
         """Send at once what the kernel takes, which nearly always is all, and wait for the rest."""
@@ -87,6 +95,8 @@ class Connection(gevent.socket.socket):
             super().sendall(memoryview(data)[sent:], flags)
         except TimeoutError:
             raise ConnectionResetError(errno.ECONNRESET, "the client does not read") from None
+        finally:
+            self.settimeout(None)
 
     def close(self) -> None:
         """Take in what is still on its way: with bytes unread, the kernel would answer the client
@@ -95,6 +105,7 @@ class Connection(gevent.socket.socket):
         with suppress(OSError, TooSlow):
             self.shutdown(socket.SHUT_WR)
             self.expect(LINGER_S)
+            self.settimeout(LINGER_S)
             unread = LINGER_BYTES
             while unread > 0 and (received := self.recv(65_536)):
                 unread -= len(received)

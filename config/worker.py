@@ -42,7 +42,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 class PatientWorker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.resting: set[Connection] = set()
+        self.connections: set[Connection] = set()
 
     def init_process(self) -> None:
         # gunicorn itself listens only later, after patching: a signal in between would be lost,
@@ -55,34 +55,35 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         connection = Connection(client)
-        self.resting.add(connection)
+        self.connections.add(connection)
         try:
             super().handle(listener, connection, addr)
         finally:
-            self.resting.discard(connection)
+            self.connections.remove(connection)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Connection, addr: Any) -> None:
-        self.resting.discard(sock)
         sock.expect(BODY_S)
         super().handle_request(listener_name, req, sock, addr)
         if not self.alive or not drained(req, sock):
             raise StopIteration  # gunicorn's word for closing the connection
         sock.rest(self.cfg.keepalive)
-        self.resting.add(sock)
 
     def notify(self) -> None:
-        """When stopping, hang up on resting clients: they would hold it up as requests do.
+        """Every second: hang up on clients that are late, and when stopping on resting ones.
 
-        Tell it to those who wait, too.
+        Those would hold it up as requests do. Tell it to those who wait, too.
         """
         super().notify()
         if not self.alive:
             from conversation_service import shutdown  # noqa: PLC0415 - after patching
 
             shutdown.begun.set()
-            for connection in self.resting:
+        for connection in self.connections:
+            if connection.resting and not self.alive:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
+            elif connection.is_late():
+                connection.stop_waiting()
 
     def handle_error(self, req: Any, client: Connection, addr: Any, exc: BaseException) -> None:
         from config.refusals import refusal  # noqa: PLC0415 - brings Django along
