@@ -205,14 +205,14 @@ class Listing:
         ]
         return {"$or": branches}
 
-    def order(self) -> list[tuple[str, int]]:
+    def order(self) -> dict[str, int]:
         direction = 1 if self.ascending != self.backwards else -1
-        return [(self.sort_key, direction), ("_id", direction)]
+        return {self.sort_key: direction, "_id": direction}
 
     @property
-    def index(self) -> list[tuple[str, int]]:
+    def index(self) -> dict[str, int]:
         """The keys of the index that has the whole list in its order."""
-        return [("user_id", 1), ("status", 1), (self.sort_key, -1), ("_id", -1)]
+        return {"user_id": 1, "status": 1, self.sort_key: -1, "_id": -1}
 
     @property
     def backwards(self) -> bool:

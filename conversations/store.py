@@ -19,7 +19,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from conversation_service.errors import DatabaseUnavailable
 from conversation_service.idempotency import LIFETIME, IdempotencyInProgress, IdempotencyKey
-from conversation_service.mongodb.connection import Document, collection
+from conversation_service.mongodb.connection import Document, collection, first_batch
 from conversation_service.origin import Origin
 from conversation_service.preconditions import ANY_VERSION, Versions
 from conversations import changes, documents, history, metrics
@@ -40,8 +40,8 @@ STAFF_USER = "staff_user"
 DUPLICATE_KEY = 11_000  # MongoDB's code
 _WORDS = "user_words"
 _NOT_PURGED = {"status": {"$ne": "purged"}}
-_LATEST = [("metadata.last_activity", -1), ("_id", -1)]
-_REPORTED = ["activity_sequence", "metadata"]
+_LATEST = {"metadata.last_activity": -1, "_id": -1}
+_REPORTED = {"activity_sequence": 1, "metadata": 1}
 _BATCH = 200
 # Times that a write is tried again after somebody changed what it was about to say no to.
 ATTEMPTS = 5
@@ -102,7 +102,7 @@ def _inserted(document: Document) -> Answer:
 def latest_with(user_id: str, character_id: str) -> Document | None:
     """Return the latest active conversation, by the index user_characters."""
     wanted = {"user_id": user_id, "character_id": character_id, "status": "active"}
-    return conversations().find_one(wanted, PUBLIC, sort=_LATEST)
+    return _one(wanted, PUBLIC, sort=_LATEST)
 
 
 def insert_only(document: Document, key: IdempotencyKey | None) -> Answer:
@@ -131,7 +131,7 @@ def count_up_to(user_id: str, limit: int) -> int:
 def remembered(user_id: str, key: IdempotencyKey, now: datetime) -> Answer | None:
     """Return what the key led to; forget one that has expired, and return None then."""
     mine = {"user_id": user_id, "keys.key": key.scope}
-    found = conversations().find_one(mine, PUBLIC | {"keys.$": 1})
+    found = _one(mine, PUBLIC | {"keys.$": 1})
     if found is None:
         return None
     [record] = found["keys"]
@@ -148,7 +148,7 @@ def _violates(error: DuplicateKeyError, index: str) -> bool:
 
 def get(user_id: str, conversation_id: str) -> Document:
     """Read one by `_id`, or raise ConversationNotFound."""
-    document = conversations().find_one(_own(user_id, conversation_id), PUBLIC, hint=_ID_INDEX)
+    document = _one(_own(user_id, conversation_id), PUBLIC, hint=_ID_INDEX)
     if document is None:
         raise ConversationNotFound
     return document
@@ -176,9 +176,22 @@ def _found(listing: Listing) -> list[Document]:
         return _page(listing, listing.where(), hint=listing.index)
 
 
-def _page(listing: Listing, where: dict[str, Any], hint: Any = None) -> list[Document]:
-    cursor = conversations().find(where, listing.projection, hint=hint).sort(listing.order())
-    return cursor.skip(listing.skip).limit(listing.limit + 1).to_list()
+def _page(listing: Listing, where: dict[str, Any], **hint: Any) -> list[Document]:
+    return first_batch(
+        "conversations",
+        where,
+        projection=listing.projection,
+        sort=listing.order(),
+        skip=listing.skip,
+        limit=listing.limit + 1,
+        **hint,
+    )
+
+
+def _one(where: Mapping[str, Any], projection: Mapping[str, Any], **find: Any) -> Document | None:
+    return next(
+        iter(first_batch("conversations", where, projection=projection, limit=1, **find)), None
+    )
 
 
 def count(listing: Listing) -> int:
@@ -205,7 +218,7 @@ def _counted(where: dict[str, Any], **options: Any) -> int:
 def with_history(user_id: str, conversation_id: str) -> Document:
     """Read one with its log, which no other read loads."""
     projection = PUBLIC | {"revisions": 1}
-    document = conversations().find_one(_own(user_id, conversation_id), projection, hint=_ID_INDEX)
+    document = _one(_own(user_id, conversation_id), projection, hint=_ID_INDEX)
     if document is None:
         raise ConversationNotFound
     return document
@@ -405,7 +418,7 @@ def report(conversation_id: str, activity: Activity, *, unarchive: bool) -> Repo
         return_document=ReturnDocument.AFTER,
         hint=_ID_INDEX,
     )
-    current = stored or conversations().find_one(existing, _REPORTED, hint=_ID_INDEX)
+    current = stored or _one(existing, _REPORTED, hint=_ID_INDEX)
     if current is None:
         raise ConversationNotFound
     return Reported(stored is not None, current["activity_sequence"], current["metadata"])
@@ -456,7 +469,7 @@ def repair(row: Document, totals: Mapping[str, Any], *, dry_run: bool) -> bool:
         "$expr": changes.totals_differ(totals),
     }
     if dry_run:
-        return conversations().find_one(where, ["_id"]) is not None
+        return _one(where, {"_id": 1}) is not None
     return bool(conversations().update_one(where, changes.repair(totals)).matched_count)
 
 
@@ -533,7 +546,7 @@ def _diagnose(
     projection = PUBLIC | wanted.judgement(key)
     if versions.accepted is not None:
         projection["revisions"] = 1
-    current = conversations().find_one(own, projection, hint=_ID_INDEX)
+    current = _one(own, projection, hint=_ID_INDEX)
     if current is None:
         raise ConversationNotFound
     if key and current["remembered"]:
