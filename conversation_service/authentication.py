@@ -1,14 +1,13 @@
 """Who is calling: a bearer JWT (RFC 6750, RFC 7519) becomes a Caller. Never uses the database."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from math import inf
 from threading import Lock
 from time import time
-from types import MappingProxyType
 from typing import Any, cast
 from uuid import uuid4
 
@@ -39,6 +38,8 @@ CALLER_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,64}")
 _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _CHALLENGE = 'Bearer realm="api"'
 
+Claims = Mapping[str, Any]
+
 _building = Lock()
 
 
@@ -67,30 +68,20 @@ class UserAuthentication(BaseAuthentication):
     """Accept access tokens of people; those without a token_type count as such."""
 
     def authenticate(self, request: Request) -> tuple[Caller, str]:
-        token = _bearer_token(request)
-        claims = _verified(token)
-        if claims.get("token_type", USER) != USER:
-            raise _refused(TokenInvalid)
-        subject = claims.get("sub")
-        user_id = _caller_id(claims.get(settings.JWT_USER_ID_CLAIM, subject))
+        caller, token = _sender_of(request, _person)
         if settings.AUTH_REMOTE_VALIDATION and not auth.confirms(
-            token, user_id=user_id, expires_at=float(claims["exp"])
+            token, user_id=caller.id, expires_at=caller.expires_at
         ):
             raise _refused(TokenInvalid)
-        context.user_id.set(user_id)
-        return Caller(user_id, expires_at=float(claims["exp"])), token
+        context.user_id.set(caller.id)
+        return caller, token
 
 
 class ServiceAuthentication(BaseAuthentication):
     """Accept tokens of other services, each with the scopes it was given."""
 
     def authenticate(self, request: Request) -> tuple[Caller, str]:
-        token = _bearer_token(request)
-        claims = _verified(token)
-        scope = claims.get("scope", "")
-        if claims.get("token_type") != SERVICE or not isinstance(scope, str):
-            raise _refused(TokenInvalid)
-        return Caller(_caller_id(claims.get("sub")), SERVICE, frozenset(scope.split())), token
+        return _sender_of(request, _service)
 
 
 def user_token(user_id: str, *, life: timedelta) -> str:
@@ -188,8 +179,25 @@ class _PublicKeyBackend(TokenBackend):
         return key
 
 
-def _bearer_token(request: Request) -> str:
-    header: str = request.META.get("HTTP_AUTHORIZATION", "")
+def _sender_of(request: Request, kind: Callable[[Claims], Caller]) -> tuple[Caller, str]:
+    now = time()
+    header = request.META.get("HTTP_AUTHORIZATION", "")
+    caller, token = _remembered(header, kind, token_backend(), int(now // REMEMBERED_S))
+    if now >= caller.expires_at + settings.JWT_LEEWAY_S:  # remembered, and expired since
+        raise _refused(TokenExpired)
+    return caller, token
+
+
+@lru_cache(maxsize=4_096)  # of two kilobytes each
+def _remembered(
+    header: str, kind: Callable[[Claims], Caller], backend: TokenBackend, period: int
+) -> tuple[Caller, str]:
+    """Check a token once in each period; one that is refused is checked every time."""
+    token = _bearer_token(header)
+    return kind(_verified(token, backend)), token
+
+
+def _bearer_token(header: str) -> str:
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         metrics.AUTHENTICATION_FAILURES.labels(TokenMissing.code).inc()
@@ -200,26 +208,31 @@ def _bearer_token(request: Request) -> str:
     return token
 
 
-def _verified(token: str) -> Mapping[str, Any]:
-    now = time()
-    claims = _decoded(token, token_backend(), int(now // REMEMBERED_S))
-    if now >= float(claims["exp"]) + settings.JWT_LEEWAY_S:  # remembered, and expired since
-        raise _refused(TokenExpired)
-    return claims
-
-
-@lru_cache(maxsize=4_096)  # of 700 bytes each, and two kilobytes of what they say: 10 MB
-def _decoded(token: str, backend: TokenBackend, period: int) -> Mapping[str, Any]:
-    """Check a token once in each period; one that is refused is checked every time."""
+def _verified(token: str, backend: TokenBackend) -> Claims:
     try:
-        claims = backend.decode(cast(Token, token))
+        claims: Claims = backend.decode(cast(Token, token))
     except TokenBackendExpiredToken:
         raise _refused(TokenExpired) from None
     except TokenBackendError:
         raise _refused(TokenInvalid) from None
     if "exp" not in claims:
         raise _refused(TokenInvalid)
-    return MappingProxyType(claims)
+    return claims
+
+
+def _person(claims: Claims) -> Caller:
+    if claims.get("token_type", USER) != USER:
+        raise _refused(TokenInvalid)
+    user_id = _caller_id(claims.get(settings.JWT_USER_ID_CLAIM, claims.get("sub")))
+    return Caller(user_id, expires_at=float(claims["exp"]))
+
+
+def _service(claims: Claims) -> Caller:
+    scope = claims.get("scope", "")
+    if claims.get("token_type") != SERVICE or not isinstance(scope, str):
+        raise _refused(TokenInvalid)
+    scopes = frozenset(scope.split())
+    return Caller(_caller_id(claims.get("sub")), SERVICE, scopes, float(claims["exp"]))
 
 
 def _caller_id(claim: Any) -> str:
