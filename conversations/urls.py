@@ -15,8 +15,6 @@ def _view(**actions: Any) -> Any:
 
 
 urlpatterns = [
-    path("changes", ChangesView.as_view()),
-    path("tags", _view(get="tags")),
     path("conversations", _view(get="list", post="create")),
     path("conversations/summary", _view(get="summary")),
     path("conversations/overview", _view(get="overview")),
@@ -31,4 +29,6 @@ urlpatterns = [
     path("conversations/<str:id>/revert", _view(post="revert")),
     path("conversations/<str:id>/pin", _view(post="pin")),
     path("conversations/<str:id>/unpin", _view(post="unpin")),
+    path("changes", ChangesView.as_view()),
+    path("tags", _view(get="tags")),
 ]
