@@ -73,10 +73,12 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
 
         Those would hold it up as requests do. Tell it to those who wait, too.
         """
-        super().notify()
-        if not self.alive:
-            from conversation_service import shutdown  # noqa: PLC0415 - after patching
+        from conversation_service import shutdown  # noqa: PLC0415 - after patching
+        from conversation_service.observability import metrics  # noqa: PLC0415
 
+        super().notify()
+        metrics.tell_levels()
+        if not self.alive:
             shutdown.begun.set()
         for connection in self.connections:
             if connection.resting and not self.alive:

@@ -9,10 +9,6 @@ from pymongo.common import MAX_POOL_SIZE
 
 from conversation_service.observability import metrics
 
-_OPEN = metrics.MONGODB_POOL_CONNECTIONS.labels("open")
-_IN_USE = metrics.MONGODB_POOL_CONNECTIONS.labels("in_use")
-_LIMIT = metrics.MONGODB_POOL_CONNECTIONS.labels("limit")
-
 
 class Commands(monitoring.CommandListener):
     """Counts and times commands; their names are MongoDB's, so there are few."""
@@ -46,21 +42,22 @@ class Pool(monitoring.ConnectionPoolListener):
     """Counts connections. A pool that is cleared closes each of them by an event of its own."""
 
     def connection_created(self, event: monitoring.ConnectionCreatedEvent) -> None:
-        _OPEN.inc()
+        metrics.MONGODB_CONNECTIONS_OPEN.value += 1
 
     def connection_closed(self, event: monitoring.ConnectionClosedEvent) -> None:
-        _OPEN.dec()
+        metrics.MONGODB_CONNECTIONS_OPEN.value -= 1
 
     def connection_checked_out(self, event: monitoring.ConnectionCheckedOutEvent) -> None:
-        _IN_USE.inc()
+        metrics.MONGODB_CONNECTIONS_IN_USE.value += 1
 
     def connection_checked_in(self, event: monitoring.ConnectionCheckedInEvent) -> None:
-        _IN_USE.dec()
+        metrics.MONGODB_CONNECTIONS_IN_USE.value -= 1
 
     def pool_created(self, event: monitoring.PoolCreatedEvent) -> None:
         # There is a pool for each member, but nearly all goes to the primary: one limit counts.
         # The event names what differs from PyMongo's defaults; 0, as None, is no limit.
-        _LIMIT.set(event.options.get("maxPoolSize", MAX_POOL_SIZE) or inf)
+        limit = event.options.get("maxPoolSize", MAX_POOL_SIZE)
+        metrics.MONGODB_CONNECTIONS_LIMIT.set(limit or inf)
 
     def pool_ready(self, event: monitoring.PoolReadyEvent) -> None: ...
     def pool_cleared(self, event: monitoring.PoolClearedEvent) -> None: ...

@@ -28,11 +28,11 @@ class ObserveRequests:
         if request.path_info.startswith(NOT_OBSERVED):
             return self.get_response(request)
         started = perf_counter()
-        metrics.HTTP_REQUESTS_IN_PROGRESS.inc()
+        metrics.HTTP_REQUESTS_IN_PROGRESS.value += 1
         try:
             response = self.get_response(request)
         finally:
-            metrics.HTTP_REQUESTS_IN_PROGRESS.dec()
+            metrics.HTTP_REQUESTS_IN_PROGRESS.value -= 1
         duration_s = perf_counter() - started
         method, route = method_of(request), route_of(request)
         count, duration = _told_of(method, route, response.status_code)
