@@ -104,20 +104,21 @@ class JSONNegotiation(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
     def select_parser(self, request: Request, parsers: Any) -> BaseParser:
-        media_type, *parameters = (request.content_type or "").lower().replace(" ", "").split(";")
-        encoded = request.META.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity"
-        charsets = {name for name in parameters if name.startswith("charset=")}
-        if (
-            media_type not in self.readable
-            or encoded
-            or charsets - {"charset=utf-8", 'charset="utf-8"'}
-        ):
+        encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
+        if encoding.lower() != "identity" or not _is_one_of(self.readable, request.content_type):
             wanted = " or ".join(sorted(self.readable))
             raise UnsupportedMediaType(
                 _("Send it as Content-Type: %(types)s, in UTF-8 and not compressed.")
                 % {"types": wanted}
             )
         return parsers[0]  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=256)
+def _is_one_of(readable: frozenset[str], content_type: str | None) -> bool:
+    media_type, *parameters = (content_type or "").lower().replace(" ", "").split(";")
+    charsets = {name for name in parameters if name.startswith("charset=")}
+    return media_type in readable and charsets <= {"charset=utf-8", 'charset="utf-8"'}
 
 
 def names(accept: str, media_types: frozenset[str]) -> bool:

@@ -1,9 +1,7 @@
 # ruff: noqa: N999
-"""Our worker and our parser, and nothing of Django."""
+"""gunicorn as it comes, with the same kind of worker and the same parser as ours."""
 
-from config.worker import PatientWorker
-
-worker_class = PatientWorker
+worker_class = "gevent"
 http_parser = "fast"
 keepalive = 75
 control_socket_disable = True
