@@ -39,13 +39,15 @@ PUBLIC = dict.fromkeys(
 _public = itemgetter(*PUBLIC)
 RESOURCE_FIELDS = ["id", "object", *PUBLIC, "is_archived", "retention"]
 
-# Each has its compound index, see schema.py; `_id` is always its last key.
+# Each has its compound index, see schema.py, in which `_id` follows it.
 SORT_KEYS = {
     "last_activity": "metadata.last_activity",
     "created_at": "metadata.created_at",
     "updated_at": "metadata.updated_at",
     "title": "title_key",
 }
+# What follows `_id` there: the index alone tells whether a list has a row.
+FILTER_KEYS = ["character_id", "pinned_at", "tag_line"]
 
 
 def default_settings() -> dict[str, Any]:
@@ -166,7 +168,7 @@ def tag_key(tag: str) -> str:
 
 
 def tag_line(keys: Iterable[str]) -> str:
-    """Return the keys of tags in one string: an index that has an array covers no aggregation.
+    """Return the keys of tags in one string: of an array, an index covers and judges nothing.
 
     A line each, in order; no key has a line break.
     """

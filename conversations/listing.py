@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from django.utils.translation import gettext_lazy as _
@@ -13,7 +13,7 @@ from conversation_service.errors import PageTooDeep
 from conversation_service.mongodb.connection import Document
 from conversation_service.pagination import Position
 from conversations import limits
-from conversations.documents import PUBLIC, RESOURCE_FIELDS, SORT_KEYS, tag_key
+from conversations.documents import FILTER_KEYS, PUBLIC, RESOURCE_FIELDS, SORT_KEYS
 from conversations.search import (
     NOTHING,
     Condition,
@@ -22,6 +22,7 @@ from conversations.search import (
     any_of,
     begins,
     each_of,
+    tagged,
     unindexed,
 )
 from conversations.serializers import ExternalId, Tag
@@ -32,6 +33,10 @@ STATUSES = {
     "deleted": ["deleted"],
     "all": ["active", "archived"],
 }
+# No date, rather than null: that an index has for other values too, so MongoDB looks at each.
+_PINNED = {"true": {"$ne": None}, "false": {"$not": {"$gte": datetime.min.replace(tzinfo=UTC)}}}
+BY_CHARACTER = "user_characters"
+_KEYS_BY_CHARACTER = {"character_id", "metadata.last_activity", "tag_line"}
 _BINDS_NOTHING = {"limit", "cursor", "page", "per_page", "fields", "include_total"}
 
 
@@ -126,7 +131,7 @@ class Listing:
     filters: Mapping[str, Any]
     words: Sequence[Condition]
     implied: Sequence[Condition]
-    sort_key: str
+    sort: str
     ascending: bool
     limit: int
     skip: int
@@ -154,7 +159,7 @@ class Listing:
             filters=_filters(wanted, search),
             words=[*map(begins, search.words)],
             implied=_implied_by_tags(wanted, search),
-            sort_key=SORT_KEYS[wanted["sort"]],
+            sort=wanted["sort"],
             ascending=wanted["order"] == "asc",
             limit=size,
             skip=skip,
@@ -210,9 +215,29 @@ class Listing:
         return {self.sort_key: direction, "_id": direction}
 
     @property
-    def index(self) -> dict[str, int]:
-        """The keys of the index that has the whole list in its order."""
-        return {"user_id": 1, "status": 1, self.sort_key: -1, "_id": -1}
+    def sort_key(self) -> str:
+        return SORT_KEYS[self.sort]
+
+    @property
+    def index(self) -> str:
+        """The index that has the whole list in its order."""
+        by_activity = self.sort == "last_activity"
+        return BY_CHARACTER if by_activity and self.by_character else f"list_{self.sort}"
+
+    @property
+    def judged(self) -> bool:
+        """Whether that index alone tells which rows the list has, so that no other is read."""
+        return not self.words and self._filtered_by <= {self.sort_key, *FILTER_KEYS}
+
+    @property
+    def by_character(self) -> bool:
+        """Whether the index of characters tells so too, and has the list closest together."""
+        return "character_id" in self._filtered_by <= _KEYS_BY_CHARACTER
+
+    @property
+    def _filtered_by(self) -> set[str]:
+        conditions = [self.filters, *self.filters.get("$and", ())]
+        return {path for condition in conditions for path in condition} - {"$and"}
 
     @property
     def backwards(self) -> bool:
@@ -281,18 +306,24 @@ def _filters(wanted: Mapping[str, Any], search: Search) -> dict[str, Any]:
     filters: dict[str, Any] = {}
     if "character_id" in wanted:
         filters["character_id"] = wanted["character_id"]
-    if "tags" in wanted:
-        operator = "$all" if wanted["tags_match"] == "all" else "$in"
-        filters["tag_keys"] = {operator: [tag_key(tag) for tag in wanted["tags"]]}
     if "pinned" in wanted:
-        filters["pinned_at"] = {"$ne": None} if wanted["pinned"] == "true" else None
+        filters["pinned_at"] = _PINNED[wanted["pinned"]]
     for path, name in (("metadata.created_at", "created"), ("metadata.last_activity", "activity")):
         span = {"$gt": wanted.get(f"{name}_after"), "$lt": wanted.get(f"{name}_before")}
         if given := {operator: moment for operator, moment in span.items() if moment}:
             filters[path] = given
-    if conditions := search.beyond_words():
+    if conditions := [*_tagged(wanted), *search.beyond_words()]:
         filters["$and"] = conditions
     return filters
+
+
+def _tagged(wanted: Mapping[str, Any]) -> list[Condition]:
+    if "tags" not in wanted:
+        return []
+    tags = wanted["tags"]
+    # A bulk action may name no tag: on all of none, it would be one on everything.
+    one_is_enough = wanted["tags_match"] == "any" or not tags
+    return [tagged(*tags)] if one_is_enough else [*map(tagged, tags)]
 
 
 def _implied_by_tags(wanted: Mapping[str, Any], search: Search) -> list[Condition]:

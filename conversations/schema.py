@@ -10,24 +10,26 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from conversation_service.mongodb.collections import CollectionSchema
 from conversations import limits
-from conversations.documents import SORT_KEYS
-
-
-def _newest_first(name: str, *fields: str) -> IndexModel:
-    """An index for equality on all fields but the last, ordered by the last and `_id`."""
-    *equal, sorted_by = fields
-    keys = [(path, ASCENDING) for path in equal]
-    return IndexModel([*keys, (sorted_by, DESCENDING), ("_id", DESCENDING)], name=name)
-
+from conversations.documents import FILTER_KEYS, SORT_KEYS
 
 INDEXES = [
-    # The list: one for each sort. Read backwards, they serve the ascending order too.
+    # The list: one for each sort; read backwards, it serves the ascending order too. With what
+    # follows `_id` it judges filters, so that no conversation is read but those that are shown.
     *(
-        _newest_first(f"user_status_{sort}", "user_id", "status", path)
+        IndexModel(
+            [
+                ("user_id", ASCENDING),
+                ("status", ASCENDING),
+                (path, DESCENDING),
+                ("_id", DESCENDING),
+                *((filtered_by, ASCENDING) for filtered_by in FILTER_KEYS),
+            ],
+            name=f"list_{sort}",
+        )
         for sort, path in SORT_KEYS.items()
     ),
-    # The list with ?character_id=, the latest of each character, and, with what follows `_id`,
-    # all that summary and overview count without reading a conversation.
+    # The list of a character by its last activity, the latest of each character, and, with what
+    # follows `_id`, all that summary and overview count without reading a conversation.
     IndexModel(
         [
             ("user_id", ASCENDING),
@@ -52,8 +54,8 @@ INDEXES = [
         ],
         name="user_changes",
     ),
-    # The list with ?search= or ?tags=, and the tags that begin with something. No sort key follows:
-    # each report of activity would move as many keys as a conversation has words.
+    # The list with ?search=, or with ?tags= and a time, and the tags that begin with something. No
+    # sort key follows: each report of activity would move as many keys as there are words.
     IndexModel([("user_id", ASCENDING), ("search.words", ASCENDING)], name="user_words"),
     # The pins of the overview.
     IndexModel(

@@ -1,7 +1,7 @@
 """What people write into a search box, and the filter that it means.
 
-Nothing of it becomes an operator or a regular expression: each word is a range of the index
-user_words, and every other part a value that is compared.
+Nothing of it becomes an operator: each word is a range of the index user_words, and every other
+part a value that is compared. The one regular expression, of tags, has them escaped.
 """
 
 import re
@@ -24,6 +24,7 @@ _ACTIVITY = "metadata.last_activity"
 # Behind whatever begins with the same letters.
 _LAST = "\U0010ffff"
 _OPERATORS = ("tag", "character", "is", "before", "after")
+_NEVER = "(?!)"  # as a regular expression
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _PART = re.compile(
     rf"""(?:(?P<name>{"|".join(_OPERATORS)}):)?  # an operator, or none
@@ -45,7 +46,7 @@ class Search:
     archived: bool = False
 
     def beyond_words(self) -> list[Condition]:
-        return [*({"tag_keys": tag_key(tag)} for tag in self.tags), *self.others]
+        return [*map(tagged, self.tags), *self.others]
 
 
 NOTHING = Search()
@@ -59,6 +60,15 @@ def begins(word: str, path: str = WORDS) -> Condition:
 def unindexed(condition: Condition) -> Condition:
     """Return the same condition, but in a form that no index is used for."""
     return {"$nor": [{"$nor": [condition]}]}
+
+
+def tagged(*tags: str) -> Condition:
+    """Return the condition for having one of these tags: none has one of none.
+
+    An index that ends with `tag_line` judges it; in one of `tag_keys` each tag is a key of its own.
+    """
+    keys = "|".join(re.escape(tag_key(tag)) for tag in tags) or _NEVER
+    return {"tag_line": {"$regex": rf"(?:^|\n)(?:{keys})(?:\n|\z)"}}
 
 
 def each_of(tags: Iterable[str]) -> list[Condition]:

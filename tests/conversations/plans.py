@@ -8,7 +8,14 @@ from pymongo.database import Database
 def only_aggregate(commands: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the only command that was sent, an aggregation."""
     [command] = commands
-    return {name: command[name] for name in ("aggregate", "pipeline", "cursor")}
+    return explainable(command)
+
+
+def explainable(command: dict[str, Any]) -> dict[str, Any]:
+    """Return a command without what the driver adds to it."""
+    names = {"find", "filter", "sort", "limit", "projection", "hint"}
+    names |= {"aggregate", "pipeline", "cursor"}
+    return {name: value for name, value in command.items() if name in names}
 
 
 def users_of(command: dict[str, Any]) -> set[str]:

@@ -1,8 +1,13 @@
 """Lists: filters, sorts, and cursors that neither skip nor repeat."""
 
+from random import Random
+
 import pytest
 from time_machine import travel
 
+from conversation_service import clock
+from conversations import documents
+from conversations.documents import tag_key
 from tests.factories import PATH, client_of, conversation
 
 
@@ -150,6 +155,39 @@ def test_filters(alice, parameters, expected):
             conversation(person, *states, title=title, character_id=character, tags=tags)
 
     assert titles(listed(alice, **parameters)) == expected
+
+
+# Also such as would mean something in a regular expression, or do so after folding.
+TAGS = ["a", "b", "a.b", "axb", "a b", "a-b", "a_b", ".", "..", "⑴", "1", "²", "½", "ﬁn", "fin"]
+TAGS += ["Río", "rio", "日本", "日本語", "हिन्दी", "\U0001df00", "x" * 50, "\ufdfa" * 50]
+
+
+def test_a_tag_is_that_very_tag(alice, mongo):
+    chance = Random(1)  # noqa: S311
+    rows = []
+    for n in range(80):
+        by_key = {tag_key(tag): tag for tag in chance.sample(TAGS, n % 8)}
+        tags = [*by_key.values()]
+        rows.append(
+            documents.new(
+                user_id="alice", character_id="x", now=clock.now(), tags=tags, title=str(n)
+            )
+        )
+    mongo["conversations"].insert_many(rows)
+
+    for tag in TAGS:
+        expected = {row["title"] for row in rows if tag_key(tag) in row["tag_keys"]}
+        assert {*titles(listed(alice, tags=tag, limit=100))} == expected, tag
+        assert {*titles(listed(alice, search=f'tag:"{tag}"', limit=100))} == expected, tag
+
+
+def test_tags_may_be_as_long_as_they_get(alice):
+    longest = ["\ufdfa" * 49 + letter for letter in "abcdefghij"]
+    conversation(alice, title="all", tags=longest)
+    conversation(alice, title="last", tags=longest[-1:])
+
+    assert titles(listed(alice, tags=",".join(longest), tags_match="any")) == ["last", "all"]
+    assert titles(listed(alice, tags=",".join(longest))) == ["all"]
 
 
 def test_a_range_on_the_sort_key_still_pages(alice, five):

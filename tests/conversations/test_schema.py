@@ -1,6 +1,7 @@
 """The database by itself: what its validator refuses, and which index serves which list."""
 
 import itertools
+from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
@@ -10,6 +11,7 @@ from conversation_service import clock
 from conversations import documents
 from conversations.documents import SORT_KEYS
 from conversations.listing import STATUSES
+from tests.conversations.plans import documents_examined, explainable
 from tests.factories import PATH, client_of, conversation
 
 NOW = clock.now()
@@ -130,55 +132,94 @@ def inputs(plan):
 
 @pytest.fixture
 def crowd(mongo):
-    """Many of alice's among those of others, in every state and of two characters."""
+    """Many of alice's among those of others: in every state, with and without all filters."""
     rows = []
-    for n in range(400):
+    for n in range(200):
+        mine = n // 2
         document = documents.new(
             user_id="alice" if n % 2 else f"user-{n}",
-            character_id="luna" if n % 3 else "sol",
-            title=f"Title {n * 7919 % 400}",
-            now=clock.now(),
+            character_id="sol" if mine % 5 < 2 else "luna",
+            title=f"Title {n * 7919 % 200}",
+            tags=["odd one", "at sea"] if mine % 7 < 3 else ["odd"],
+            now=NOW - timedelta(minutes=n * 7919 % 200 // 4),
         )
-        rows.append(document | {"status": ["active", "archived", "deleted", "active"][n // 2 % 4]})
+        document["pinned_at"] = None if mine % 3 else NOW
+        document["status"] = ["active", "archived", "deleted", "active"][mine % 4]
+        rows.append(document)
     mongo["conversations"].insert_many(rows)
 
 
-def explained(mongo, commands, parameters):
-    """Run a list request and explain the very statement it sent."""
+def listed(mongo, commands, parameters):
+    """Send a list request; return its answer and the plan of the one statement behind it."""
     commands.clear()
-    assert client_of("alice").get(PATH, parameters).status_code == 200
-    [find] = [c for c in commands if "find" in c]
-    keep = {k: v for k, v in find.items() if k in {"find", "filter", "sort", "limit", "projection"}}
-    return mongo.command("explain", keep, verbosity="executionStats")
+    body = client_of("alice").get(PATH, parameters).json()
+    [find] = commands
+    return body, mongo.command("explain", explainable(find), verbosity="executionStats")
+
+
+FILTERS = [
+    {"character_id": "sol"},
+    {"pinned": "true"},
+    {"pinned": "false"},
+    {"tags": "ODD one"},
+    {"tags": "odd one,elsewhere", "tags_match": "any"},
+    {"search": 'tag:"odd one" tag:"at sea" character:sol'},
+    {"character_id": "sol", "pinned": "false", "tags": "odd one,at sea"},
+]
+LISTS = [{"status": status} for status in STATUSES]
+LISTS += [{"status": status} | filters for status in ("active", "all") for filters in FILTERS]
 
 
 @pytest.mark.parametrize("sort", SORT_KEYS)
 @pytest.mark.parametrize("order", ["asc", "desc"])
-@pytest.mark.parametrize("status", STATUSES)
-def test_a_list_reads_no_more_than_it_shows(mongo, commands, crowd, sort, order, status):
-    parameters = {"sort": sort, "order": order, "status": status, "limit": 10}
+@pytest.mark.parametrize("wanted", LISTS, ids=str)
+def test_a_list_reads_no_more_than_it_shows(mongo, commands, crowd, sort, order, wanted):
+    parameters = {"sort": sort, "order": order, "limit": 2} | wanted
 
-    first = explained(mongo, commands, parameters)
+    first, first_plan = listed(mongo, commands, parameters)
+    cursor = first["pagination"]["next_cursor"]
+    second, second_plan = listed(mongo, commands, parameters | {"cursor": cursor})
+    cursor = second["pagination"]["prev_cursor"]
+    back, back_plan = listed(mongo, commands, parameters | {"cursor": cursor})
 
-    cursor = client_of("alice").get(PATH, parameters).json()["pagination"]["next_cursor"]
-    second = explained(mongo, commands, parameters | {"cursor": cursor})
-    for plan in (first, second):
-        assert plan["executionStats"]["totalDocsExamined"] <= 11
+    assert back["conversations"] == first["conversations"]
+    for plan in (first_plan, second_plan, back_plan):
+        assert plan["executionStats"]["totalDocsExamined"] <= 3
         assert "SORT" not in stages(plan["queryPlanner"]["winningPlan"])
 
 
-def test_a_list_by_character_reads_no_more_than_it_shows(mongo, commands, crowd):
-    plan = explained(mongo, commands, {"character_id": "luna", "limit": 10})
+@pytest.mark.parametrize("wanted", LISTS, ids=str)
+def test_a_total_is_counted_without_reading_any(mongo, commands, crowd, wanted):
+    answer = client_of("alice").get(PATH, {"include_total": "true", "limit": 1} | wanted)
 
-    assert plan["executionStats"]["totalDocsExamined"] <= 11
-    assert "SORT" not in stages(plan["queryPlanner"]["winningPlan"])
+    [count] = [command for command in commands if "aggregate" in command]
+    assert answer.json()["pagination"]["total_count"] > 0
+    assert documents_examined(mongo, explainable(count)) == 0
 
 
-@pytest.mark.parametrize("parameters", [{"pinned": "true"}, {"character_id": "x", "sort": "title"}])
+def test_the_latest_of_a_character_is_found_by_it(mongo, commands, alice):
+    conversation(alice, character_id="luna")
+    commands.clear()
+
+    alice.post(f"{PATH}?get_or_create=character", {"character_id": "luna"})
+
+    [find] = commands
+    plan = mongo.command("explain", explainable(find), verbosity="queryPlanner")
+    # One who has a single character finds it as soon by another index, which would be remembered.
+    assert "'user_characters'" in str(plan["queryPlanner"]["winningPlan"])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"created_after": "2020-01-01T00:00:00Z"},
+        {"activity_before": "2030-01-01T00:00:00Z", "sort": "title", "character_id": "sol"},
+    ],
+)
 def test_any_other_list_stays_among_the_users_own(mongo, commands, crowd, parameters):
-    plan = explained(mongo, commands, parameters)
+    _, plan = listed(mongo, commands, parameters)
 
-    assert plan["executionStats"]["totalDocsExamined"] <= 200
+    assert plan["executionStats"]["totalDocsExamined"] <= 100
     assert "COLLSCAN" not in stages(plan["queryPlanner"]["winningPlan"])
 
 

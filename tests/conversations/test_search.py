@@ -14,6 +14,7 @@ from time_machine import travel
 from conversation_service import clock
 from conversations import documents, store
 from conversations.documents import SORT_KEYS, fold
+from tests.conversations.plans import explainable
 from tests.conversations.test_listing import listed, titles, walk
 from tests.factories import PATH, client_of, conversation
 from tests.running import started
@@ -292,11 +293,7 @@ def examined(mongo, commands, **parameters):
 
 
 def plan_of(mongo, command):
-    names = {"find", "filter", "sort", "limit", "projection", "hint"}
-    if "aggregate" in command:
-        names = {"aggregate", "pipeline", "hint", "cursor"}
-    kept = {name: value for name, value in command.items() if name in names}
-    plan = mongo.command("explain", kept, verbosity="executionStats")
+    plan = mongo.command("explain", explainable(command), verbosity="executionStats")
     plan = plan["stages"][0]["$cursor"] if "stages" in plan else plan
     stats = plan["executionStats"]
     assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"])
@@ -311,9 +308,9 @@ def plan_of(mongo, command):
         {"search": "common rar"},
         {"search": "rar common", "sort": "title"},
         {"search": "common", "tags": "odd one"},
-        {"tags": "odd one"},
-        {"tags": "odd one,elsewhere", "tags_match": "any"},
-        {"search": 'tag:"odd one"', "limit": 3},
+        {"search": "common", "tags": "odd one,elsewhere", "tags_match": "any"},
+        {"search": 'common tag:"odd one"', "limit": 3},
+        {"tags": "odd one", "created_after": "2000-01-01T00:00:00Z"},
     ],
 )
 def test_what_few_have_is_found_by_the_index_of_words(mongo, commands, many, parameters):
