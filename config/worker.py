@@ -77,7 +77,8 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         from conversation_service.observability import metrics  # noqa: PLC0415
 
         super().notify()
-        metrics.tell_levels()
+        for tell in metrics.every_second.values():
+            tell()
         if not self.alive:
             shutdown.begun.set()
         for connection in self.connections:

@@ -2,10 +2,10 @@
 
 from functools import cache
 from math import inf
+from typing import Any
 
 from prometheus_client import Counter, Histogram
-from pymongo import monitoring
-from pymongo.common import MAX_POOL_SIZE
+from pymongo import MongoClient, monitoring
 
 from conversation_service.observability import metrics
 
@@ -38,39 +38,6 @@ def _told_of(command: str, outcome: str) -> tuple[Counter, Histogram]:
     )
 
 
-class Pool(monitoring.ConnectionPoolListener):
-    """Counts connections. A pool that is cleared closes each of them by an event of its own."""
-
-    def connection_created(self, event: monitoring.ConnectionCreatedEvent) -> None:
-        metrics.MONGODB_CONNECTIONS_OPEN.value += 1
-
-    def connection_closed(self, event: monitoring.ConnectionClosedEvent) -> None:
-        metrics.MONGODB_CONNECTIONS_OPEN.value -= 1
-
-    def connection_checked_out(self, event: monitoring.ConnectionCheckedOutEvent) -> None:
-        metrics.MONGODB_CONNECTIONS_IN_USE.value += 1
-
-    def connection_checked_in(self, event: monitoring.ConnectionCheckedInEvent) -> None:
-        metrics.MONGODB_CONNECTIONS_IN_USE.value -= 1
-
-    def pool_created(self, event: monitoring.PoolCreatedEvent) -> None:
-        # There is a pool for each member, but nearly all goes to the primary: one limit counts.
-        # The event names what differs from PyMongo's defaults; 0, as None, is no limit.
-        limit = event.options.get("maxPoolSize", MAX_POOL_SIZE)
-        metrics.MONGODB_CONNECTIONS_LIMIT.set(limit or inf)
-
-    def pool_ready(self, event: monitoring.PoolReadyEvent) -> None: ...
-    def pool_cleared(self, event: monitoring.PoolClearedEvent) -> None: ...
-    def pool_closed(self, event: monitoring.PoolClosedEvent) -> None: ...
-    def connection_ready(self, event: monitoring.ConnectionReadyEvent) -> None: ...
-    def connection_check_out_started(
-        self, event: monitoring.ConnectionCheckOutStartedEvent
-    ) -> None: ...
-    def connection_check_out_failed(
-        self, event: monitoring.ConnectionCheckOutFailedEvent
-    ) -> None: ...
-
-
 class Topology(monitoring.TopologyListener):
     def opened(self, event: monitoring.TopologyOpenedEvent) -> None: ...
 
@@ -89,4 +56,23 @@ class Heartbeats(monitoring.ServerHeartbeatListener):
         metrics.MONGODB_HEARTBEAT_FAILURES.inc()
 
 
-LISTENERS = [Commands(), Pool(), Topology(), Heartbeats()]
+LISTENERS = [Commands(), Topology(), Heartbeats()]
+
+
+def watch(client: MongoClient[Any]) -> None:
+    """Tell of a client's connections every second.
+
+    PyMongo would tell of each event, and each command has three. There is a pool for each member,
+    but nearly all goes to the primary: one limit counts.
+    """
+    limit = client.options.pool_options.max_pool_size
+    metrics.MONGODB_POOL_CONNECTIONS.labels("limit").set(limit or inf)
+
+    def tell() -> None:
+        pools = [server.pool for server in [*client._topology._servers.values()]]
+        in_use = sum(pool.active_sockets for pool in pools)
+        resting = sum(len(pool.conns) for pool in pools)
+        metrics.MONGODB_POOL_CONNECTIONS.labels("in_use").set(in_use)
+        metrics.MONGODB_POOL_CONNECTIONS.labels("open").set(in_use + resting)
+
+    metrics.every_second["mongodb"] = tell

@@ -1,30 +1,12 @@
 """What Prometheus is told. Add a metric where others of its subject are."""
 
+from collections.abc import Callable
+
 from prometheus_client import Counter, Gauge, Histogram
 
-
-class Level:
-    """A number that goes up and down with each request, told to Prometheus once a second.
-
-    To tell it each time would cost ten times as much.
-    """
-
-    def __init__(self, gauge: Gauge) -> None:
-        self.value = 0
-        self._gauge = gauge
-        _levels.append(self)
-
-    def tell(self) -> None:
-        self._gauge.set(self.value)
-
-
-_levels: list[Level] = []
-
-
-def tell_levels() -> None:
-    for level in _levels:
-        level.tell()
-
+# What goes up and down with each request is told once a second, by the worker: each change would
+# cost as much as ten.
+every_second: dict[str, Callable[[], None]] = {}
 
 HTTP_REQUESTS = Counter(
     "http_requests",
@@ -37,8 +19,8 @@ HTTP_REQUEST_DURATION = Histogram(
     ["method", "route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-HTTP_REQUESTS_IN_PROGRESS = Level(
-    Gauge("http_requests_in_progress", "Requests being answered", multiprocess_mode="livesum")
+HTTP_REQUESTS_IN_PROGRESS = Gauge(
+    "http_requests_in_progress", "Requests being answered", multiprocess_mode="livesum"
 )
 BUILD_INFO = Gauge(
     "build_info",
@@ -56,15 +38,12 @@ MONGODB_COMMAND_DURATION = Histogram(
     ["command"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-_POOL_CONNECTIONS = Gauge(
+MONGODB_POOL_CONNECTIONS = Gauge(
     "mongodb_pool_connections",
     "Connections to MongoDB: open ones, those of them in use, and how many there may be",
     ["state"],
     multiprocess_mode="livesum",
 )
-MONGODB_CONNECTIONS_OPEN = Level(_POOL_CONNECTIONS.labels("open"))
-MONGODB_CONNECTIONS_IN_USE = Level(_POOL_CONNECTIONS.labels("in_use"))
-MONGODB_CONNECTIONS_LIMIT = _POOL_CONNECTIONS.labels("limit")
 MONGODB_WRITABLE = Gauge(
     "mongodb_writable",
     "Whether each worker knows a primary: 0 if one of them does not",

@@ -23,16 +23,21 @@ class ObserveRequests:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
+        self.in_progress = 0
+        metrics.every_second["requests"] = self.tell_progress
+
+    def tell_progress(self) -> None:
+        metrics.HTTP_REQUESTS_IN_PROGRESS.set(self.in_progress)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith(NOT_OBSERVED):
             return self.get_response(request)
         started = perf_counter()
-        metrics.HTTP_REQUESTS_IN_PROGRESS.value += 1
+        self.in_progress += 1
         try:
             response = self.get_response(request)
         finally:
-            metrics.HTTP_REQUESTS_IN_PROGRESS.value -= 1
+            self.in_progress -= 1
         duration_s = perf_counter() - started
         method, route = method_of(request), route_of(request)
         count, duration = _told_of(method, route, response.status_code)

@@ -1,11 +1,12 @@
 from typing import Any
 
 from django_mongodb_backend import base
+from pymongo import MongoClient
 
 from conversation_service.mongodb.engine.introspection import DatabaseIntrospection
 from conversation_service.mongodb.engine.operations import DatabaseOperations
 from conversation_service.mongodb.engine.schema import DatabaseSchemaEditor
-from conversation_service.mongodb.monitor import LISTENERS
+from conversation_service.mongodb.monitor import LISTENERS, watch
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -16,3 +17,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_connection_params(self) -> dict[str, Any]:
         params = super().get_connection_params()  # type: ignore[no-untyped-call]
         return {"event_listeners": LISTENERS, **params}
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> MongoClient[Any]:
+        client: MongoClient[Any] = super().get_new_connection(conn_params)  # type: ignore[no-untyped-call]
+        watch(client)
+        return client
