@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
+from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
 NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
@@ -48,6 +49,10 @@ class StrictSerializer(serializers.Serializer):
             raise ValidationError(errors)
         return value
 
+    def run_validators(self, value: Any) -> None:
+        if self.validators:
+            super().run_validators(value)
+
     @cached_property
     def _known(self) -> list[tuple[str, serializers.Field, bool]]:
         """Each field, and whether it must be there or has a default."""
@@ -82,6 +87,12 @@ class Text(serializers.CharField):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**({"trim_whitespace": False} | kwargs))
+        # JSON with lone surrogates is refused as a whole, and a query string has none.
+        self.validators = [
+            validator
+            for validator in self.validators
+            if not isinstance(validator, ProhibitSurrogateCharactersValidator)
+        ]
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if isinstance(data, str):

@@ -51,9 +51,10 @@ FILTER_KEYS = ["character_id", "pinned_at", "tag_line"]
 
 
 def default_settings() -> dict[str, Any]:
-    return {name: bounds.default for name, bounds in limits.LLM_SETTINGS.items()} | {
-        "stop_sequences": []
-    }
+    return _DEFAULTS | {"stop_sequences": []}
+
+
+_DEFAULTS = {name: bounds.default for name, bounds in limits.LLM_SETTINGS.items()}
 
 
 def new(  # noqa: PLR0913

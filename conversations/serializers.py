@@ -25,6 +25,7 @@ from conversation_service.fields import (
 from conversations import limits
 from conversations.documents import tag_key
 
+_ASCII_TAG = re.compile(r"[\w .-]*", re.ASCII)
 _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
 
@@ -42,6 +43,10 @@ class Title(Line):
         super().__init__(max_length=limits.TITLE_LENGTH, **kwargs)
 
 
+def _may_be_in_tag(character: str) -> bool:
+    return character in " _-." or unicodedata.category(character)[0] in "LMN"
+
+
 class Tag(Line):
     default_error_messages = {
         "characters": _("A tag has letters, digits, spaces and any of _ - . only."),
@@ -52,7 +57,7 @@ class Tag(Line):
 
     def to_internal_value(self, data: Any) -> str:
         tag = super().to_internal_value(data)
-        if not all(c in " _-." or unicodedata.category(c)[0] in "LMN" for c in tag):
+        if not _ASCII_TAG.fullmatch(tag) and not all(map(_may_be_in_tag, tag)):
             self.fail("characters")
         return tag
 

@@ -19,6 +19,8 @@ def of(folded: str) -> list[str]:
 
     Where a script has no spaces, and among emoji, a word begins at each character.
     """
+    if folded.isascii():
+        return list(dict.fromkeys(_ASCII_WORD.findall(folded)))
     return list(dict.fromkeys(word for run, kind in _runs(folded) for word in _words(run, kind)))
 
 
@@ -47,9 +49,6 @@ def _asked(run: str, kind: str) -> Iterator[str]:
 
 
 def _runs(folded: str) -> Iterator[tuple[str, str]]:
-    if folded.isascii():
-        yield from ((word, "spaced") for word in _ASCII_WORD.findall(folded))
-        return
     kind = ""
     kinds = []
     for character in folded:
