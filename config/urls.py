@@ -6,13 +6,14 @@ from django.urls import include, path, re_path
 from django.views.i18n import set_language
 from django_prometheus.exports import ExportToDjangoView
 
+import conversations.urls
 from conversation_service import health, openapi
 from conversation_service.exception_handler import not_found
 
 console = settings.CONSOLE_PATH.lstrip("/")
 
 urlpatterns = [
-    path("api/v1/", include("conversations.urls")),
+    *conversations.urls.urlpatterns,
     path("internal/v1/", include("conversations.internal.urls")),
     re_path("^health/?$", health.report),
     re_path("^health/live/?$", health.live),

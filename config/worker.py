@@ -49,7 +49,8 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         # and the master would wait for this worker until the graceful timeout.
         signal.signal(signal.SIGTERM, self.handle_exit)
         # A setting is looked up by two functions, twenty times a request; now it is there.
-        vars(self.cfg).update((name, setting.get()) for name, setting in self.cfg.settings.items())
+        settings = {name: setting.get() for name, setting in self.cfg.settings.items()}
+        self.cfg.__dict__.update(settings)
         super().init_process()
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
