@@ -19,6 +19,7 @@ from conversation_service import health
 from conversation_service.embedded import process
 from conversation_service.embedded.mongod import mongod
 from tests.conversation_service import loopback
+from tests.factories import PATH, token
 
 NEIGHBOURS = {
     "auth_service": "AUTH_SERVICE_URL",
@@ -362,6 +363,25 @@ def test_a_mongodb_without_a_primary(tmp_path, own_mongodb):
 
         eventually(f"{address}/health/ready", 503)
         eventually(f"{address}/health/ready", 200)
+
+
+def test_nobody_who_reads_notices_an_election(tmp_path, own_mongodb):
+    nobodys = "64b7f0f0f0f0f0f0f0f0f0f0"
+    headers = {"Authorization": f"Bearer {token()}"}
+
+    def read(address: str) -> set[int]:
+        ends = time.monotonic() + 4
+        return {
+            requests.get(f"{address}{PATH}/{nobodys}", headers=headers, timeout=20).status_code
+            for _ in iter(lambda: time.monotonic() < ends, False)
+        }
+
+    with service(tmp_path, MONGODB_URL=own_mongodb.url) as address, ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read, address) for _ in range(4)]
+        time.sleep(0.5)
+        own_mongodb.admin.command("replSetStepDown", 2, force=True)
+
+        assert [reader.result() for reader in readers] == [{404}] * 4
 
 
 def eventually(url: str, status: int) -> None:
