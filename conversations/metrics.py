@@ -1,5 +1,7 @@
 """What Prometheus is told of conversations."""
 
+from functools import cache
+
 from prometheus_client import Counter
 
 # By the API and the console; what commands do in the background, their own output tells.
@@ -8,3 +10,4 @@ EVENTS = Counter(
     "What happened to conversations: created, archived, restored, trashed, purged",
     ["event"],
 )
+event = cache(EVENTS.labels)  # faster than `labels`

@@ -95,7 +95,7 @@ def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
 
 def _inserted(document: Document) -> Answer:
     conversations().insert_one(document)
-    metrics.EVENTS.labels("created").inc()
+    metrics.event("created").inc()
     return Answer(document)
 
 
@@ -277,7 +277,7 @@ def insert_all(rows: Sequence[Document]) -> dict[int, int]:
         if error.details["writeConcernErrors"]:
             raise DatabaseUnavailable from None
         failed = {one["index"]: one["code"] for one in error.details["writeErrors"]}
-    metrics.EVENTS.labels("created").inc(len(rows) - len(failed))
+    metrics.event("created").inc(len(rows) - len(failed))
     return failed
 
 
@@ -313,7 +313,7 @@ def change(  # noqa: PLR0913
         )
         if changed is not None:
             if wanted.event:
-                metrics.EVENTS.labels(wanted.event).inc()
+                metrics.event(wanted.event).inc()
             return Answer(changed)
         if answer := _diagnose(own, wanted, versions, key):
             return answer
@@ -389,7 +389,7 @@ def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) 
             hint=_ID_INDEX,
         )
         if purged.matched_count:
-            metrics.EVENTS.labels("purged").inc()
+            metrics.event("purged").inc()
             return
         _diagnose(own, changes.PURGE, versions)
     raise ConversationStateConflict

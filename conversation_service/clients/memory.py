@@ -50,6 +50,9 @@ class Memory:
         self._own = _Own()
         self._lock = Lock()
         self._under_way: dict[str, Future[Any]] = {}
+        self._fresh, self._missing, self._stale = (
+            REMEMBERED_ANSWERS.labels(name, outcome) for outcome in ("fresh", "missing", "stale")
+        )
 
     def answer(self, key: str, ask: Callable[[], Answered]) -> Any:
         """Return the value that is remembered, or else the one that `ask` gives.
@@ -59,15 +62,15 @@ class Memory:
         """
         value, fresh = self._recall(key)
         if fresh:
-            self._count("fresh")
+            self._fresh.inc()
             return value
-        self._count("missing")
+        self._missing.inc()
         try:
             return self._once(key, partial(self._renew, key, ask))
         except http.NoAnswer:
             if fresh is None:
                 raise
-            self._count("stale")
+            self._stale.inc()
             return value
 
     def _renew(self, key: str, ask: Callable[[], Answered]) -> Any:
@@ -110,9 +113,6 @@ class Memory:
         finally:
             with self._lock:
                 del self._under_way[key]
-
-    def _count(self, outcome: str) -> None:
-        REMEMBERED_ANSWERS.labels(self._name, outcome).inc()
 
 
 def _awaited(under_way: Future[Any]) -> Any:

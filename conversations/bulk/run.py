@@ -165,7 +165,7 @@ def apply(
         results |= {row["_id"]: _result(row) for row in found}
         # Somebody else's write came between the change and the reading: try again.
         if action.change.event:
-            metrics.EVENTS.labels(action.change.event).inc(sum(map(_own, found)))
+            metrics.event(action.change.event).inc(sum(map(_own, found)))
         pending = {row["_id"] for row in found if not _own(row) and row["verdict"] == "differs"}
         if only is not None or not pending:
             return results
