@@ -27,7 +27,7 @@ def main() -> None:
     chart.draw(results, VAR / "performance.svg")
     if asked.record:
         report.record(results)
-        chart.draw(results, ROOT / "docs" / "img" / "performance.svg")
+        chart.draw(results, ROOT / "docs" / "img" / f"performance-{results.size}.svg")
 
 
 def arguments() -> argparse.Namespace:

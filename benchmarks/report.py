@@ -15,7 +15,6 @@ from benchmarks.rounds import Row
 from benchmarks.servers import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
-MEASURED = re.compile(r"(?<=<!-- measured -->\n).*(?=<!-- end -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -205,6 +204,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def record(results: Results) -> None:
-    """Put the tables into the page that tells of them."""
+    """Put the tables where the page tells of so many conversations, if it has such a place."""
     text = as_markdown(results)
-    PAGE.write_text(MEASURED.sub(lambda _: f"\n{text}\n", PAGE.read_text()))
+    PAGE.write_text(place_for(results.size).sub(lambda _: f"\n{text}\n", PAGE.read_text()))
+
+
+def place_for(size: int) -> re.Pattern[str]:
+    return re.compile(rf"(?<=<!-- measured with {size} -->\n).*?(?=<!-- end -->)", re.DOTALL)

@@ -63,5 +63,6 @@ def test_results_can_be_read_by_a_program():
     }
 
 
-def test_the_page_about_performance_has_a_place_for_what_is_measured():
-    assert report.MEASURED.search(report.PAGE.read_text())
+@pytest.mark.parametrize("size", [1_000_000, 10_000_000])
+def test_the_page_about_performance_has_a_place_for_what_is_measured(size):
+    assert report.place_for(size).search(report.PAGE.read_text())
