@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from benchmarks import report
 from benchmarks.endurance import Memory, Workers
 from benchmarks.growth import Finding
