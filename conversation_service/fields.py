@@ -50,7 +50,7 @@ class StrictSerializer(serializers.Serializer):
         return value
 
     def run_validators(self, value: Any) -> None:
-        if self.validators:
+        if self.validators:  # else DRF would look for defaults that are read-only, each time
             super().run_validators(value)
 
     @cached_property

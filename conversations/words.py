@@ -9,8 +9,8 @@ from itertools import groupby
 # Characters of a script without spaces that are stored together, from each one on.
 PIECE = 4
 
-# Such scripts, by the beginning of Unicode's names for their characters.
 _ASCII_WORD = re.compile("[0-9A-Za-z]+")
+# Such scripts, by the beginning of Unicode's names for their characters.
 _UNSPACED = ("CJK", "HIRAGANA", "IDEOGRAPHIC", "KATAKANA", "KHMER", "LAO", "MYANMAR", "THAI")
 
 

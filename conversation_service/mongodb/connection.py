@@ -34,8 +34,8 @@ def collection(name: str) -> Collection[Document]:
 def first_batch(name: str, where: Mapping[str, Any], *, limit: int, **find: Any) -> list[Document]:
     """Return what MongoDB's command find answers, all in one batch, so at most 16 MB.
 
-    A cursor, which PyMongo would keep for batches that never come, costs a third more. As PyMongo
-    does, it asks once more where the primary was lost.
+    A cursor, which PyMongo would keep for batches that never come, costs a sixth more. As PyMongo
+    does, it asks once more where the primary was lost, so it may take twice MONGODB_TIMEOUT_MS.
     """
     command = {"find": name, "filter": where, **find, "limit": limit, "batchSize": limit}
     command["singleBatch"] = True

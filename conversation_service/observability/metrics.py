@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, Histogram
 
-# What goes up and down with each request is told once a second, by the worker: each change would
-# cost as much as ten.
+# What goes up and down with each request is told by the worker once a second, not at each change.
 every_second: dict[str, Callable[[], None]] = {}
 
 HTTP_REQUESTS = Counter(
