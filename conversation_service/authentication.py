@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import inf
 from threading import Lock
 from time import time
@@ -13,6 +13,8 @@ from uuid import uuid4
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from jwt import InvalidAlgorithmError, InvalidTokenError, get_unverified_header
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -109,22 +111,23 @@ def _signed(subject: str, claims: dict[str, str], life: timedelta) -> str:
     return token_backend().encode(stamps | claims)
 
 
+@cache
 def token_backend() -> TokenBackend:
     """Return what signs and verifies tokens under the current settings."""
-    return _backend(
-        settings.JWT_ALGORITHM,
-        (settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS),
-        settings.JWT_JWKS_URL,
-        settings.JWT_AUDIENCE or None,
-        settings.JWT_ISSUER or None,
-        settings.JWT_LEEWAY_S,
-    )
-
-
-@lru_cache(maxsize=8)
-def _backend(*configuration: Any) -> TokenBackend:
     with _building:  # or two first requests would fetch the keys twice
-        return _build(*configuration)
+        return _build(
+            settings.JWT_ALGORITHM,
+            (settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS),
+            settings.JWT_JWKS_URL,
+            settings.JWT_AUDIENCE or None,
+            settings.JWT_ISSUER or None,
+            settings.JWT_LEEWAY_S,
+        )
+
+
+@receiver(setting_changed)  # as in tests
+def _forget_backend(**change: Any) -> None:
+    token_backend.cache_clear()
 
 
 @lru_cache(maxsize=8)

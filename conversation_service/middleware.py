@@ -46,7 +46,7 @@ class RequestId:
         request_id.set(chosen)
         user_id.set("")
         traceparent.set(tracing.accepted(request.META.get("HTTP_TRACEPARENT", "")))
-        with http.budget():
+        with http.Budget():
             response = self.get_response(request)
         response.headers["X-Request-ID"] = chosen
         return response
@@ -72,7 +72,10 @@ class Api:
             response.headers.pop("Content-Type", None)
         elif isinstance(response, HttpResponse):
             response.headers.setdefault("Content-Length", str(len(response.content)))
-        patch_vary_headers(response, ["Accept-Language"])
+        if "Vary" in response.headers:
+            patch_vary_headers(response, ["Accept-Language"])
+        else:
+            response.headers["Vary"] = "Accept-Language"
         response.headers["Content-Language"] = language
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response

@@ -1,7 +1,6 @@
 """What people ask over HTTP: parse, call one thing, answer. No statement, no rule of the domain."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -129,7 +128,7 @@ class ConversationViewSet(ViewSet):
 
     @openapi.retrieve
     def retrieve(self, request: CallerRequest, id: str) -> HttpResponse:
-        with self._absence_first(id):
+        with _AbsenceFirst(request, id):
             parameters = retrieve_parameters.of(request)
         if version := parameters.get("as_of"):
             return _answer(history.as_of(store.with_history(request.user.id, id), version))
@@ -140,14 +139,14 @@ class ConversationViewSet(ViewSet):
 
     @openapi.partial_update
     def partial_update(self, request: CallerRequest, id: str) -> HttpResponse:
-        with self._absence_first(id):
+        with _AbsenceFirst(request, id):
             wanted = changes.edit(patch_input.run_validation(request.data))
             key = idempotency.sent_with(request)
         return self._change(id, wanted, key, strict=True)
 
     @openapi.destroy
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
-        with self._absence_first(id):
+        with _AbsenceFirst(request, id):
             parameters = delete_parameters.of(request)
             origin = of_user(request)
             versions = required_if_match(request, origin.client)
@@ -181,7 +180,7 @@ class ConversationViewSet(ViewSet):
 
     @openapi.duplicate
     def duplicate(self, request: CallerRequest, id: str) -> HttpResponse:
-        with self._absence_first(id):
+        with _AbsenceFirst(request, id):
             no_parameters.of(request)
             title = duplicate_input.run_validation(request.data).get("title")
             key = idempotency.sent_with(request)
@@ -189,7 +188,7 @@ class ConversationViewSet(ViewSet):
 
     @openapi.history
     def history(self, request: CallerRequest, id: str) -> HttpResponse:
-        with self._absence_first(id):
+        with _AbsenceFirst(request, id):
             parameters = history_parameters.of(request)
             binding = f"history {request.user.id} {id.lower()}"
             cursor = parameters.get("cursor")
@@ -201,7 +200,7 @@ class ConversationViewSet(ViewSet):
 
     @openapi.revert
     def revert(self, request: CallerRequest, id: str) -> HttpResponse:
-        with self._absence_first(id):
+        with _AbsenceFirst(request, id):
             wanted = revert_input.run_validation(request.data)
             key = idempotency.sent_with(request)
         then = history.as_of(store.with_history(request.user.id, id), wanted["version"])
@@ -215,7 +214,7 @@ class ConversationViewSet(ViewSet):
         *,
         strict: bool = False,
     ) -> HttpResponse:
-        with self._absence_first(conversation_id):
+        with _AbsenceFirst(self.request, conversation_id):
             no_parameters.of(self.request)
             idempotency.sent_with(self.request)
             origin = of_user(self.request)
@@ -232,14 +231,19 @@ class ConversationViewSet(ViewSet):
         )
         return _answer(answer.document, replayed=answer.replayed)
 
-    @contextmanager
-    def _absence_first(self, conversation_id: str) -> Iterator[None]:
-        """Answer 404 before any fault in the request, so that a fault tells nothing."""
-        try:
-            yield
-        except (APIException, ServiceError):
-            store.get(self.request.user.id, conversation_id)
-            raise
+
+class _AbsenceFirst:
+    """Answers 404 before any fault in the request, so that a fault tells nothing."""
+
+    def __init__(self, request: CallerRequest, conversation_id: str) -> None:
+        self._request = request
+        self._id = conversation_id
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, failure: BaseException | None, traceback: object) -> None:
+        if isinstance(failure, APIException | ServiceError):
+            store.get(self._request.user.id, self._id)
 
 
 def _answer(

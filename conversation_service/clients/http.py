@@ -11,9 +11,9 @@ import logging
 import random
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -201,23 +201,22 @@ def _build(name: str, url: str, **options: Any) -> Neighbour:
     return Neighbour(name, url, **options)
 
 
-class _Budget:
-    """What one incoming request may spend on neighbours, from its first question on."""
+class Budget:
+    """Lets all questions within share NEIGHBOUR_BUDGET_S, from the first one on.
+
+    Elsewhere each question has that for itself.
+    """
 
     deadline: float | None = None
 
+    def __enter__(self) -> None:
+        self._outer = _budget.set(self)
 
-_budget: ContextVar[_Budget | None] = ContextVar("neighbour_budget", default=None)
+    def __exit__(self, *failure: object) -> None:
+        _budget.reset(self._outer)
 
 
-@contextmanager
-def budget() -> Iterator[None]:
-    """Let all questions in here share NEIGHBOUR_BUDGET_S; elsewhere each has that for itself."""
-    token = _budget.set(_Budget())
-    try:
-        yield
-    finally:
-        _budget.reset(token)
+_budget: ContextVar[Budget | None] = ContextVar("neighbour_budget", default=None)
 
 
 def time_left_s() -> float:
@@ -227,7 +226,7 @@ def time_left_s() -> float:
 def _deadline() -> float:
     shared = _budget.get()
     if shared is None:
-        shared = _Budget()
+        shared = Budget()
     if shared.deadline is None:
         shared.deadline = monotonic() + settings.NEIGHBOUR_BUDGET_S
     return shared.deadline

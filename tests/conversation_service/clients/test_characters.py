@@ -193,7 +193,7 @@ def test_many_who_miss_at_once_wait_for_one_failure(neighbour):
 def test_whoever_waits_for_another_s_question_keeps_its_own_time(neighbour):
     neighbour.talk = WAYS["trickles headers"]
 
-    with http.budget(), ThreadPoolExecutor(1) as pool:
+    with http.Budget(), ThreadPoolExecutor(1) as pool:
         http.time_left_s()  # ours begins here
         time.sleep(BUDGET_S / 2)
         asking = pool.submit(characters.get, "luna")
