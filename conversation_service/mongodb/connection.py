@@ -37,8 +37,8 @@ def first_batch(name: str, where: Mapping[str, Any], *, limit: int, **find: Any)
     A cursor, which PyMongo would keep for batches that never come, costs a sixth more. As PyMongo
     does, it asks once more where the primary was lost, so it may take twice MONGODB_TIMEOUT_MS.
     """
-    command = {"find": name, "filter": where, **find, "limit": limit, "batchSize": limit}
-    command["singleBatch"] = True
+    one_batch = {"limit": limit, "batchSize": limit, "singleBatch": True}
+    command = {"find": name, "filter": where, **find, **one_batch}
     try:
         answer = database().command(command)
     except AutoReconnect as lost:

@@ -19,6 +19,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return {"event_listeners": LISTENERS, **params}
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> MongoClient[Any]:
+        """Return the client of this process, which each thread and greenlet asks for anew."""
+        is_first = self.alias not in self._connection_pools
         client: MongoClient[Any] = super().get_new_connection(conn_params)  # type: ignore[no-untyped-call]
-        watch(client)
+        if is_first:
+            watch(client)
         return client
