@@ -1,34 +1,31 @@
-"""How a conversation is changed: every write to an existing one is built here.
+"""How a conversation is changed: every write to an existing one is built here, or upon this.
 
 A change maps paths to aggregation expressions over the document as it is. The same expressions
 decide in the filter whether anything would differ and, in the pipeline, what is written; so one
 statement checks and writes, and nobody reads a document, changes it and writes it back.
 
-Values that come from people are wrapped in $literal: without it the title "$user_id" would be
-replaced by the user's id.
+What a request brings is no part of an expression: it stands there as a variable, and travels in
+`let`, in $literal. So no title "$user_id" is ever replaced by the user's id, and a statement is
+built and encoded once for all requests of its kind.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from functools import cached_property
 from typing import Any
 
+import bson
 from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
 from django.conf import settings
 
 from conversation_service.idempotency import LIFETIME, IdempotencyKey
 from conversation_service.origin import Origin
 from conversations import limits
-from conversations.documents import (
-    PUBLIC,
-    default_settings,
-    searchable,
-    sort_key,
-    tag_key,
-)
+from conversations.documents import PUBLIC, searchable, sort_key
 
 Expression = Any
-Pipeline = list[dict[str, Any]]
+Pipeline = Sequence[Mapping[str, Any]]
 
 LIFETIME_MS = int(LIFETIME.total_seconds() * 1000)
 NOW = "$$NOW"  # the clock of the primary, the same for every pod
@@ -38,13 +35,48 @@ EDITABLE = ("active", "archived")
 ANY_STATE = ("active", "archived", "deleted")
 
 
+def literal(value: Any) -> Expression:
+    return {"$literal": value}
+
+
+def later() -> Expression:
+    """Now, but never before the last change, should another primary's clock be behind."""
+    return {"$max": [NOW, "$changed_at"]}
+
+
+def unique() -> Expression:
+    """Later than the last change: time and id tell the change feed one state from another."""
+    return {"$max": [NOW, {"$add": ["$changed_at", 1]}]}
+
+
+def differ(values: Mapping[str, Expression]) -> Expression:
+    """Return whether any path does not hold its value."""
+    return {"$or": [{"$ne": [f"${path}", value]} for path, value in values.items()]}
+
+
+_NEXT_VERSION = {"$add": ["$version", 1]}
+_REMEMBERED = {
+    "$ifNull": [
+        {
+            "$first": {
+                "$filter": {
+                    "input": "$keys",
+                    "cond": {"$and": [{"$eq": ["$$this.key", "$$key.scope"]}, _LIVE]},
+                }
+            }
+        },
+        None,
+    ]
+}
+
+
 @dataclass(frozen=True)
-class Change:
-    """What to set, in which states it may be done, and what must hold for the result.
+class Template:
+    """What all changes of one kind share: what to set, in which states, what must hold then.
 
     `visible` paths count: if none of them would differ, nothing is written. `derived` ones
     follow from them. `limits` maps a path to (how many it would hold, how many it may). `event` is
-    what Prometheus is told, if anything.
+    what Prometheus is told, if anything. In expressions, `$$values` are those of a Change.
     """
 
     visible: Mapping[str, Expression]
@@ -55,7 +87,7 @@ class Change:
     event: str | None = None
 
     def differs(self) -> Expression:
-        return {"$or": [{"$ne": [f"${path}", value]} for path, value in self.visible.items()]}
+        return differ(self.visible)
 
     def fits(self) -> Expression:
         return {"$and": [{"$lte": [size, most]} for size, most in self.limits.values()]}
@@ -72,75 +104,106 @@ class Change:
         there to be looked at then.
         """
         wanted = {"$and": [self.fits(), *conditions]}
-        return {"$cond": [{"$in": ["$status", literal([*self.states])]}, wanted, False]}
+        return {"$cond": [{"$in": ["$status", [*self.states]]}, wanted, False]}
 
-    def judgement(self, key: IdempotencyKey | None = None) -> dict[str, Expression]:
-        """Return a projection that tells why this change did not match a conversation."""
-        remembered = {"remembered": _remembered(key)} if key else {}
+    @cached_property
+    def would_differ(self) -> RawBSONDocument:
+        """The condition of a change without a key."""
+        return _encoded(self.applies(self.differs()))
+
+    @cached_property
+    def has_new_key(self) -> RawBSONDocument:
+        """The condition of a change with a key, which is made even if nothing would differ."""
+        return _encoded(self.applies({"$eq": [_REMEMBERED, None]}))
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The update: the change, its revision, and what comes with every change."""
+        return [_encoded({"$set": {**self.visible, **self.derived, **self._stamps()}})]
+
+    @cached_property
+    def remembering_pipeline(self) -> Pipeline:
+        """The update of a change with a key: where nothing differs, only the key is kept."""
+        stamps = {
+            path: {"$cond": [self.differs(), value, f"${path}"]}
+            for path, value in self._stamps().items()
+        }
+        return [_encoded({"$set": {**self.visible, **self.derived, **stamps}}), _REMEMBER]
+
+    def judgement(self, key: IdempotencyKey | None) -> dict[str, Expression]:
+        """Return a projection that tells why a change did not match a conversation."""
+        remembered = {"remembered": _REMEMBERED} if key else {}
         return remembered | {
             "differs": self.differs(),
             "held": self.is_held(),
             "oversized": {
                 "$concatArrays": [
-                    {"$cond": [{"$gt": [size, most]}, [literal(path)], []]}
+                    {"$cond": [{"$gt": [size, most]}, [path], []]}
                     for path, (size, most) in self.limits.items()
                 ]
             },
         }
 
-    def pipeline(self, origin: Origin, key: IdempotencyKey | None = None) -> Pipeline:
-        """Return the update: the change, its revision, and what comes with every change.
-
-        With a key the update is also made where nothing differs, to remember the key.
-        """
-        stamps = {
-            "version": {"$add": ["$version", 1]},
-            "metadata.updated_at": _later(),
-            "changed_at": _unique(),
-            "revisions": self._revisions(origin),
+    def _stamps(self) -> dict[str, Expression]:
+        return {
+            "version": _NEXT_VERSION,
+            "metadata.updated_at": later(),
+            "changed_at": unique(),
+            "revisions": self._revisions(),
         }
-        if key is None:
-            return [{"$set": {**self.visible, **self.derived, **stamps}}]
-        for path, value in stamps.items():
-            stamps[path] = {"$cond": [self.differs(), value, f"${path}"]}
-        return [{"$set": {**self.visible, **self.derived, **stamps}}, _remember(key)]
 
-    def _revisions(self, origin: Origin) -> Expression:
+    def _revisions(self) -> Expression:
         fields = [
-            {"path": literal(path), "before": f"${path}", "after": value}
+            {"path": path, "before": f"${path}", "after": value}
             for path, value in self.visible.items()
         ]
+        differing = {"$ne": ["$$this.before", "$$this.after"]}
         revision = {
-            "version": {"$add": ["$version", 1]},
-            "at": _later(),
-            "previous_at": "$metadata.updated_at",
-            **{name: literal(value) for name, value in vars(origin).items()},
-            "changes": {
-                "$filter": {"input": fields, "cond": {"$ne": ["$$this.before", "$$this.after"]}}
-            },
+            "$mergeObjects": [
+                {
+                    "version": _NEXT_VERSION,
+                    "at": later(),
+                    "previous_at": "$metadata.updated_at",
+                },
+                "$$origin",
+                {"changes": {"$filter": {"input": fields, "cond": differing}}},
+            ]
         }
         return {"$slice": [{"$concatArrays": ["$revisions", [revision]]}, -limits.REVISIONS]}
 
 
-def _later() -> Expression:
-    """Now, but never before the last change, should another primary's clock be behind."""
-    return {"$max": [NOW, "$changed_at"]}
+@dataclass(frozen=True)
+class Change:
+    """A template, and what a request puts in for its `$$values`."""
+
+    template: Template
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def variables(
+        self, origin: Origin | None = None, key: IdempotencyKey | None = None
+    ) -> dict[str, Any]:
+        """Return the `let` of a statement; one that only judges needs no origin."""
+        variables = {"values": literal(self.values)}
+        if origin:
+            variables["origin"] = literal(vars(origin))
+        if key:
+            variables["key"] = literal(vars(key))
+        return variables
 
 
-def _unique() -> Expression:
-    """Later than the last change: time and id tell the change feed one state from another."""
-    return {"$max": [NOW, {"$add": ["$changed_at", 1]}]}
+def _encoded(stage: Mapping[str, Any]) -> RawBSONDocument:
+    return RawBSONDocument(bson.encode(stage))
 
 
-def _remember(key: IdempotencyKey) -> dict[str, Any]:
+def _remember() -> RawBSONDocument:
     """Return the stage that keeps a key with the answer it led to, after the change is made.
 
     The answer may be asked for again when the conversation has long moved on. Of many keys only
     the newest keep theirs; the others still say that their work is done.
     """
     record = {
-        "key": literal(key.scope),
-        "fingerprint": literal(key.fingerprint),
+        "key": "$$key.scope",
+        "fingerprint": "$$key.fingerprint",
         "at": NOW,
         "answer": {"_id": "$_id", **{name: f"${name}" for name in PUBLIC}},
     }
@@ -150,21 +213,11 @@ def _remember(key: IdempotencyKey) -> dict[str, Any]:
     without_answers = {"$map": {"input": {"$slice": ["$$kept", 0, older]}, "in": bare}}
     newest = {"$slice": ["$$kept", 1 - limits.ANSWERS]}
     parts = [{"$cond": [{"$gt": [older, 0]}, without_answers, []]}, newest, [record]]
-    return {"$set": {"keys": {"$let": {"vars": {"kept": kept}, "in": {"$concatArrays": parts}}}}}
+    keys = {"$let": {"vars": {"kept": kept}, "in": {"$concatArrays": parts}}}
+    return _encoded({"$set": {"keys": keys}})
 
 
-def is_new(key: IdempotencyKey) -> Expression:
-    """Return whether a conversation does not remember a key."""
-    return {"$eq": [_remembered(key), None]}
-
-
-def _remembered(key: IdempotencyKey) -> Expression:
-    this_one = {"$and": [{"$eq": ["$$this.key", literal(key.scope)]}, _LIVE]}
-    return {"$ifNull": [{"$first": {"$filter": {"input": "$keys", "cond": this_one}}}, None]}
-
-
-def literal(value: Any) -> Expression:
-    return {"$literal": value}
+_REMEMBER = _remember()
 
 
 def _once(path: str) -> Expression:
@@ -180,44 +233,50 @@ def _in_trash(then: Expression, otherwise: Expression) -> Expression:
 _LEFT = {"only": None}
 
 ARCHIVE = Change(
-    {"status": literal("archived"), "archived_at": _once("archived_at")},
-    derived=_LEFT,
-    event="archived",
+    Template(
+        {"status": "archived", "archived_at": _once("archived_at")},
+        derived=_LEFT,
+        event="archived",
+    )
 )
 
 # From the trash back to where it was; from the archive to the active ones.
 RESTORE = Change(
-    {
-        "status": _in_trash("$previous_status", literal("active")),
-        "archived_at": _in_trash("$archived_at", None),
-        "deleted_at": None,
-        "purge_at": None,
-    },
-    derived={"previous_status": None},
-    states=ANY_STATE,
-    event="restored",
+    Template(
+        {
+            "status": _in_trash("$previous_status", "active"),
+            "archived_at": _in_trash("$archived_at", None),
+            "deleted_at": None,
+            "purge_at": None,
+        },
+        derived={"previous_status": None},
+        states=ANY_STATE,
+        event="restored",
+    )
 )
-PIN = Change({"pinned_at": _once("pinned_at")})
-UNPIN = Change({"pinned_at": None})
+PIN = Change(Template({"pinned_at": _once("pinned_at")}))
+UNPIN = Change(Template({"pinned_at": None}))
+
+_PURGE_AT = {"$dateAdd": {"startDate": NOW, "unit": "day", "amount": "$$values.days"}}
+_TRASH = Template(
+    {
+        "status": "deleted",
+        "deleted_at": _once("deleted_at"),
+        "purge_at": {"$ifNull": ["$purge_at", _PURGE_AT]},
+    },
+    derived={"previous_status": _in_trash("$previous_status", "$status"), **_LEFT},
+    states=ANY_STATE,
+    event="trashed",
+)
 
 
 def trash() -> Change:
-    purge_at = {"$dateAdd": {"startDate": NOW, "unit": "day", "amount": settings.TRASH_DAYS}}
-    return Change(
-        {
-            "status": literal("deleted"),
-            "deleted_at": _once("deleted_at"),
-            "purge_at": {"$ifNull": ["$purge_at", purge_at]},
-        },
-        derived={"previous_status": _in_trash("$previous_status", "$status"), **_LEFT},
-        states=ANY_STATE,
-        event="trashed",
-    )
+    return Change(_TRASH, {"days": settings.TRASH_DAYS})
 
 
 # What it leaves is tombstone(), no change of this or that field.
 PURGE = Change(
-    {"status": literal("purged")}, states=("deleted",), stopped_by_hold=True, event="purged"
+    Template({"status": "purged"}, states=("deleted",), stopped_by_hold=True, event="purged")
 )
 NOT_HELD = {"hold": None}  # matches a document from before holds too
 
@@ -234,8 +293,8 @@ def tombstone(mark: ObjectId | None = None) -> Pipeline:
             "$replaceWith": {
                 "_id": "$_id",
                 "user_id": "$user_id",
-                "status": literal("purged"),
-                "changed_at": _unique(),
+                "status": "purged",
+                "changed_at": unique(),
                 "expires_at": gone,
                 **({"mark": literal(mark)} if mark else {}),
             }
@@ -254,236 +313,45 @@ def hold(by: str, reason: str) -> Pipeline:
 RELEASE: Pipeline = [{"$set": {"hold": None}}]
 
 
-def character_found(name: str) -> Change:
-    """The character was looked up after all: automatic titles become its name."""
-    title = name
-    is_auto = {"$eq": ["$title_source", "auto"]}
-    return Change(
-        {
-            "character_status": literal("verified"),
-            "title": {"$cond": [is_auto, literal(title), "$title"]},
-        },
-        derived={
-            "character_name": literal(name),
-            "title_key": {"$cond": [is_auto, literal(sort_key(title)), "$title_key"]},
-            "search": {"$cond": [is_auto, _search(title=title), "$search"]},
-        },
-        states=ANY_STATE,
-    )
-
-
-CHARACTER_MISSING = Change({"character_status": literal("missing")}, states=ANY_STATE)
-
-
-def edit(values: Mapping[str, Any]) -> Change:
-    """Return the change for a validated PATCH body; see serializers.PatchSerializer."""
-    visible: dict[str, Expression] = {}
-    derived: dict[str, Expression] = {}
-    sizes: dict[str, tuple[Expression, int]] = {}
-    words_of_tags: Expression = None
-    event: str | None = None
-
-    if "title" in values:
-        visible |= {"title": literal(values["title"]), "title_source": literal("user")}
-        derived["title_key"] = literal(sort_key(values["title"]))
-    if "settings" in values:
-        visible |= _settings(values["settings"])
-    if "custom" in values:
-        visible["custom"] = custom = _custom(values["custom"])
-        sizes["custom"] = ({"$size": {"$objectToArray": custom}}, limits.CUSTOM_KEYS)
-    if "tags" in values:
-        tags = values["tags"] or []
-        visible["tags"] = literal(tags)
-        derived |= _keys_of_tags(literal([tag_key(tag) for tag in tags]))
-        words_of_tags = literal(searchable(*tags))
-    if "tags_add" in values or "tags_remove" in values:
-        pairs = _tags(add=values.get("tags_add", []), remove=values.get("tags_remove", []))
-        visible["tags"] = _each(pairs, 0)
-        derived |= _keys_of_tags(_each(pairs, 1))
-        words_of_tags = _each(pairs, 2)
-        sizes["tags_add"] = ({"$size": pairs}, limits.TAGS)
-    if "pinned" in values:
-        visible |= (PIN if values["pinned"] else UNPIN).visible
-    if "status" in values:
-        visible |= _EDITED_STATUS[values["status"]]
-        derived |= _LEFT if values["status"] == "archived" else {}
-        event = ARCHIVE.event if values["status"] == "archived" else RESTORE.event
-    if "title" in values or words_of_tags:
-        derived["search"] = _search(title=values.get("title"), tags=words_of_tags)
-    return Change(visible, derived, limits=sizes, event=event)
-
-
-def revert(then: Mapping[str, Any], names: Iterable[str]) -> Change:
-    """Return the change of the named fields to what they were in a former version."""
-    visible: dict[str, Expression] = {}
-    derived: dict[str, Expression] = {}
-    for name in names:
-        if name == "settings":
-            visible |= _settings(then["settings"])
-        elif name == "pinned":
-            visible["pinned_at"] = literal(then["pinned_at"])
-        else:
-            visible[name] = literal(then[name])
-        if name == "title":
-            visible["title_source"] = literal(then["title_source"])
-            derived["title_key"] = literal(sort_key(then["title"]))
-        if name == "tags":
-            derived |= _keys_of_tags(literal([tag_key(tag) for tag in then["tags"]]))
-    if "title" in visible or "tags" in visible:
-        derived["search"] = _search(
-            title=then["title"] if "title" in visible else None,
-            tags=literal(searchable(*then["tags"])) if "tags" in visible else None,
-        )
-    return Change(visible, derived)
-
-
-_EDITED_STATUS = {
-    "archived": ARCHIVE.visible,
-    "active": {"status": literal("active"), "archived_at": None},
-}
-
-
-@dataclass(frozen=True)
-class Activity:
-    """What the Message service reports of a conversation: totals, and which report it is."""
-
-    sequence: int
-    message_count: int
-    total_tokens: int
-    total_input_tokens: int
-    total_output_tokens: int
-    first_message_at: datetime | None
-    last_message_at: datetime | None
-
-    def totals(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "sequence"}
-
-
-def report(
-    activity: Activity, *, unarchive: bool = False, batch: ObjectId | None = None
-) -> Pipeline:
-    """Return the pipeline that stores a report; the filter lets only a later one through.
-
-    Totals are absolute, so a report may be lost, repeated or late. It moves `last_activity` but
-    no version: only `unarchive`, which brings an archived conversation with new messages back,
-    is a change that counts as one.
-    """
-    [stage] = repair(activity.totals())
-    stage["$set"] |= {
-        "activity_sequence": literal(activity.sequence),
-        "activity_batch": literal(batch),
-    }
-    if unarchive:
-        stage["$set"] |= _unarchive_if_new(activity.message_count)
-    return [stage]
-
-
-def repair(totals: Mapping[str, Any]) -> Pipeline:
-    """Return the pipeline that sets totals, whoever counted them."""
-    last = {"$max": ["$metadata.last_activity", literal(totals["last_message_at"])]}
-    return [{"$set": {**_totals(totals), "metadata.last_activity": last, "changed_at": _unique()}}]
-
-
-def totals_differ(totals: Mapping[str, Any]) -> Expression:
-    return Change(_totals(totals)).differs()
-
-
-def _totals(totals: Mapping[str, Any]) -> dict[str, Expression]:
-    return {f"metadata.{name}": literal(value) for name, value in totals.items()}
-
-
-def _unarchive_if_new(message_count: int) -> dict[str, Expression]:
-    is_new = {
-        "$and": [
-            {"$eq": ["$status", "archived"]},
-            {"$gt": [literal(message_count), "$metadata.message_count"]},
-        ]
-    }
-    change = {
-        "status": literal("active"),
-        "archived_at": None,
-        "version": {"$add": ["$version", 1]},
-        "metadata.updated_at": _later(),
-    }
-    return {path: {"$cond": [is_new, new, f"${path}"]} for path, new in change.items()}
-
-
-def _settings(patch: Mapping[str, Any] | None) -> dict[str, Expression]:
-    """One path a setting, so that two devices that change different ones both win."""
-    defaults = default_settings()
-    chosen = defaults if patch is None else patch
-    return {
-        f"settings.{name}": literal(defaults[name] if value is None else value)
-        for name, value in chosen.items()
-    }
-
-
-def _custom(patch: Mapping[str, str | None] | None) -> Expression:
-    """Merge key by key, as RFC 7396 says: null takes a key away."""
-    if patch is None:
-        return literal({})
-    removed = [key for key, value in patch.items() if value is None]
-    kept = {
-        "$filter": {
-            "input": {"$objectToArray": "$custom"},
-            "cond": {"$not": [{"$in": ["$$this.k", literal(removed)]}]},
-        }
-    }
-    given = {key: value for key, value in patch.items() if value is not None}
-    return {"$mergeObjects": [{"$arrayToObject": kept}, literal(given)]}
-
-
-def _tags(*, add: Sequence[str], remove: Sequence[str]) -> Expression:
-    """Return [tag, key, words] each: those that stay, then the new ones that are not there yet."""
-    words = {"$concatArrays": [_SEARCH_TAGS, literal(searchable("") * limits.TAGS)]}
-    stored = {"$zip": {"inputs": ["$tags", "$tag_keys", words]}}  # as long as the shortest
-    gone = literal([tag_key(tag) for tag in remove])
-    stay = {
-        "$filter": {
-            "input": stored,
-            "cond": {"$not": [{"$in": [{"$arrayElemAt": ["$$this", 1]}, gone]}]},
-        }
-    }
-    new = {
-        "$filter": {
-            "input": literal([[tag, tag_key(tag), *searchable(tag)] for tag in add]),
-            "cond": {"$not": [{"$in": [{"$arrayElemAt": ["$$this", 1]}, "$tag_keys"]}]},
-        }
-    }
-    return {"$concatArrays": [stay, new]}
+def titled(title: str) -> dict[str, Any]:
+    """Return a title, and what it is ordered and found by, as values of a change."""
+    return {"title": title, "title_key": sort_key(title), "words_of_title": searchable(title)}
 
 
 # The words of the title, and those of the tags. A document from before there was search has
 # neither until manage.py reindex_search has seen it.
 _STORED_SEARCH = {"$ifNull": ["$search", literal(searchable(""))]}
-_SEARCH_TITLE = {"$slice": [_STORED_SEARCH, 1]}
-_SEARCH_TAGS = {"$slice": [_STORED_SEARCH, 1, limits.TAGS]}
+_WORDS_OF_TITLE = {"$slice": [_STORED_SEARCH, 1]}
+WORDS_OF_TAGS = {"$slice": [_STORED_SEARCH, 1, limits.TAGS]}
 
 
-def _search(*, title: str | None = None, tags: Expression = None) -> Expression:
-    """Return the words of a new title and of new tags; what is not given keeps its own."""
-    return {
-        "$concatArrays": [
-            _SEARCH_TITLE if title is None else literal(searchable(title)),
-            tags or _SEARCH_TAGS,
-        ]
-    }
+def search(
+    *, of_title: Expression = _WORDS_OF_TITLE, of_tags: Expression = WORDS_OF_TAGS
+) -> Expression:
+    """Return `search` with other words of the title or of tags."""
+    return {"$concatArrays": [of_title, of_tags]}
 
 
-def _keys_of_tags(keys: Expression) -> dict[str, Expression]:
-    """Return what follows from tags with these keys; see documents.tag_line."""
-    separated = {
-        "$cond": [{"$eq": ["$$value", ""]}, "$$this", {"$concat": ["$$value", "\n", "$$this"]}]
-    }
-    line = {
-        "$reduce": {
-            "input": {"$sortArray": {"input": keys, "sortBy": 1}},
-            "initialValue": "",
-            "in": separated,
-        }
-    }
-    return {"tag_keys": keys, "tag_line": line}
+_IS_AUTO = {"$eq": ["$title_source", "auto"]}
+_CHARACTER_FOUND = Template(
+    {
+        "character_status": "verified",
+        "title": {"$cond": [_IS_AUTO, "$$values.title", "$title"]},
+    },
+    derived={
+        "character_name": "$$values.title",
+        "title_key": {"$cond": [_IS_AUTO, "$$values.title_key", "$title_key"]},
+        "search": {
+            "$cond": [_IS_AUTO, search(of_title="$$values.words_of_title"), "$search"],
+        },
+    },
+    states=ANY_STATE,
+)
 
 
-def _each(pairs: Expression, index: int) -> Expression:
-    return {"$map": {"input": pairs, "in": {"$arrayElemAt": ["$$this", index]}}}
+def character_found(name: str) -> Change:
+    """The character was looked up after all: automatic titles become its name."""
+    return Change(_CHARACTER_FOUND, titled(name))
+
+
+CHARACTER_MISSING = Change(Template({"character_status": "missing"}, states=ANY_STATE))

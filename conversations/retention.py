@@ -32,6 +32,7 @@ class Due:
     until: datetime
     conditions: Mapping[str, Any]
     pipeline: Pipeline
+    variables: Mapping[str, Any]
     index: str
 
     def count(self) -> int:
@@ -68,7 +69,10 @@ class Due:
     def act_on(self, ids: Iterable[ObjectId]) -> int:
         """Do it where it is still due, and return to how many."""
         due = {"_id": {"$in": [*ids]}, **self._where()}
-        return store.conversations().update_many(due, self.pipeline, hint="_id_").modified_count
+        done = store.conversations().update_many(
+            due, self.pipeline, hint="_id_", let=self.variables
+        )
+        return done.modified_count
 
     def moment(self, row: Document) -> datetime:
         value: Any = row
@@ -97,7 +101,8 @@ def idle() -> Due | None:
         "metadata.last_activity",
         clock.now() - timedelta(days=days),
         {"status": "active", "pinned_at": None, **NOT_HELD},
-        changes.ARCHIVE.pipeline(of_service("retention")),
+        changes.ARCHIVE.template.pipeline,
+        changes.ARCHIVE.variables(of_service("retention")),
         "active_idle",
     )
 
@@ -109,6 +114,7 @@ def trash() -> Due:
         clock.now(),
         {"status": "deleted", **NOT_HELD},
         changes.tombstone(),
+        {},
         "trash_due",
     )
 

@@ -22,8 +22,9 @@ from conversation_service.idempotency import LIFETIME, IdempotencyInProgress, Id
 from conversation_service.mongodb.connection import Document, collection, first_batch
 from conversation_service.origin import Origin
 from conversation_service.preconditions import ANY_VERSION, Versions
-from conversations import changes, documents, history, metrics
-from conversations.changes import Activity, Change, Pipeline
+from conversations import activity, changes, documents, history, metrics
+from conversations.activity import Activity
+from conversations.changes import Change, Pipeline, Template
 from conversations.documents import PUBLIC, resource
 from conversations.exceptions import (
     ConversationNotFound,
@@ -297,35 +298,39 @@ def change(  # noqa: PLR0913
     ConversationVersionConflict, ConversationStateConflict, TooManyItems or IdempotencyKeyReused.
     """
     own = _own(user_id, conversation_id)
+    template = wanted.template
     where = {
         **own,
-        "status": {"$in": wanted.states},
+        "status": {"$in": template.states},
         **versions.condition(),
-        "$expr": wanted.applies(changes.is_new(key) if key else wanted.differs()),
+        "$expr": template.has_new_key if key else template.would_differ,
     }
+    variables = wanted.variables(origin, key)
     for _attempt in range(ATTEMPTS):
         changed = conversations().find_one_and_update(
             where,
-            wanted.pipeline(origin, key),
+            template.remembering_pipeline if key else template.pipeline,
             projection=PUBLIC,
             return_document=ReturnDocument.AFTER,
             hint=_ID_INDEX,
+            let=variables,
         )
         if changed is not None:
-            if wanted.event:
-                metrics.event(wanted.event).inc()
+            if template.event:
+                metrics.event(template.event).inc()
             return Answer(changed)
-        if answer := _diagnose(own, wanted, versions, key):
+        if answer := _diagnose(own, template, variables, versions, key):
             return answer
     raise ConversationStateConflict
 
 
-def change_all(
+def change_all(  # noqa: PLR0913
     user_id: str,
     ids: Iterable[ObjectId],
-    wanted: Change,
+    wanted: Template,
     pipeline: Pipeline,
     *,
+    variables: Mapping[str, Any],
     only: Mapping[str, Any],
 ) -> None:
     """Change all of a user's that can be changed so and would differ, each as change() does.
@@ -344,7 +349,7 @@ def change_all(
     if not writes:
         return
     try:
-        conversations().bulk_write(writes, ordered=False)
+        conversations().bulk_write(writes, ordered=False, let=variables)
     except BulkWriteError as error:
         # The error repeats what was to be written, which must not reach a log.
         if error.details["writeConcernErrors"]:
@@ -365,7 +370,10 @@ def change_all_with(
     changed = 0
     while rows := conversations().find(unverified, ["_id"]).limit(_BATCH).to_list():
         batch = {"_id": {"$in": [row["_id"] for row in rows]}, **unverified}
-        changed += conversations().update_many(batch, wanted.pipeline(origin)).modified_count
+        update = conversations().update_many(
+            batch, wanted.template.pipeline, let=wanted.variables(origin)
+        )
+        changed += update.modified_count
     return changed
 
 
@@ -391,7 +399,7 @@ def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) 
         if purged.matched_count:
             metrics.event("purged").inc()
             return
-        _diagnose(own, changes.PURGE, versions)
+        _diagnose(own, changes.PURGE.template, {}, versions)
     raise ConversationStateConflict
 
 
@@ -414,12 +422,12 @@ def _there(user_id: str, conversation_id: str) -> Literal[False]:
     return False
 
 
-def report(conversation_id: str, activity: Activity, *, unarchive: bool) -> Reported:
+def report(conversation_id: str, reported: Activity, *, unarchive: bool) -> Reported:
     """Store a report if it is later than the last one. Raises ConversationNotFound."""
     existing = _existing(conversation_id)
     stored = conversations().find_one_and_update(
-        {**existing, "activity_sequence": {"$lt": activity.sequence}},
-        changes.report(activity, unarchive=unarchive),
+        {**existing, "activity_sequence": {"$lt": reported.sequence}},
+        activity.report(reported, unarchive=unarchive),
         projection=_REPORTED,
         return_document=ReturnDocument.AFTER,
         hint=_ID_INDEX,
@@ -430,22 +438,22 @@ def report(conversation_id: str, activity: Activity, *, unarchive: bool) -> Repo
     return Reported(stored is not None, current["activity_sequence"], current["metadata"])
 
 
-def report_all(activities: Mapping[str, Activity]) -> dict[str, bool]:
+def report_all(reports: Mapping[str, Activity]) -> dict[str, bool]:
     """Store many reports in two round trips; tell for each existing id whether it was applied.
 
     A mark of this very call says afterwards which ones were: the driver counts them only.
     """
     batch = ObjectId()
-    wanted = {ObjectId(id_): activity for id_, activity in activities.items() if _is_id(id_)}
+    wanted = {ObjectId(id_): reported for id_, reported in reports.items() if _is_id(id_)}
     if not wanted:
         return {}
     writes = [
         UpdateOne(
-            {"_id": _id, **_NOT_PURGED, "activity_sequence": {"$lt": activity.sequence}},
-            changes.report(activity, batch=batch),
+            {"_id": _id, **_NOT_PURGED, "activity_sequence": {"$lt": reported.sequence}},
+            activity.report(reported, batch=batch),
             hint=_ID_INDEX,
         )
-        for _id, activity in wanted.items()
+        for _id, reported in wanted.items()
     ]
     conversations().bulk_write(writes, ordered=False)
     marks = conversations().find({"_id": {"$in": [*wanted]}, **_NOT_PURGED}, ["activity_batch"])
@@ -472,11 +480,11 @@ def repair(row: Document, totals: Mapping[str, Any], *, dry_run: bool) -> bool:
         "_id": row["_id"],
         **_NOT_PURGED,
         "activity_sequence": row["activity_sequence"],
-        "$expr": changes.totals_differ(totals),
+        "$expr": activity.totals_differ(totals),
     }
     if dry_run:
         return _one(where, {"_id": 1}) is not None
-    return bool(conversations().update_one(where, changes.repair(totals)).matched_count)
+    return bool(conversations().update_one(where, activity.repair(totals)).matched_count)
 
 
 def to_reindex(after: ObjectId) -> Iterator[list[Document]]:
@@ -542,7 +550,11 @@ def _own(user_id: str, conversation_id: str) -> dict[str, Any]:
 
 
 def _diagnose(
-    own: dict[str, Any], wanted: Change, versions: Versions, key: IdempotencyKey | None = None
+    own: dict[str, Any],
+    wanted: Template,
+    variables: Mapping[str, Any],
+    versions: Versions,
+    key: IdempotencyKey | None = None,
 ) -> Answer | None:
     """Say why a change matched nothing: raise, or answer if there was nothing to do.
 
@@ -552,7 +564,7 @@ def _diagnose(
     projection = PUBLIC | wanted.judgement(key)
     if versions.accepted is not None:
         projection["revisions"] = 1
-    current = _one(own, projection, hint=_ID_INDEX)
+    current = _one(own, projection, hint=_ID_INDEX, let=variables)
     if current is None:
         raise ConversationNotFound
     if key and current["remembered"]:

@@ -24,7 +24,7 @@ from conversation_service.preconditions import (
     unless_known,
 )
 from conversation_service.rendering import JSONResponse
-from conversations import changes, documents, history, openapi, services, store, words
+from conversations import changes, documents, edits, history, openapi, services, store, words
 from conversations.aggregations import overview, summary, tags
 from conversations.changes import Change
 from conversations.listing import Listing, Page, list_parameters
@@ -140,7 +140,7 @@ class ConversationViewSet(ViewSet):
     @openapi.partial_update
     def partial_update(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
-            wanted = changes.edit(patch_input.run_validation(request.data))
+            wanted = edits.edit(patch_input.run_validation(request.data))
             key = idempotency.sent_with(request)
         return self._change(id, wanted, key, strict=True)
 
@@ -204,7 +204,7 @@ class ConversationViewSet(ViewSet):
             wanted = revert_input.run_validation(request.data)
             key = idempotency.sent_with(request)
         then = history.as_of(store.with_history(request.user.id, id), wanted["version"])
-        return self._change(id, changes.revert(then, wanted["fields"]), key, strict=True)
+        return self._change(id, edits.revert(then, wanted["fields"]), key, strict=True)
 
     def _change(
         self,

@@ -16,8 +16,8 @@ from bson import ObjectId
 from conversation_service.errors import ServiceError
 from conversation_service.mongodb.connection import Document
 from conversation_service.origin import Origin
-from conversations import changes, metrics, store
-from conversations.changes import Change, Pipeline, literal
+from conversations import changes, edits, metrics, store
+from conversations.changes import Change, Pipeline, Template, literal
 from conversations.exceptions import (
     ConversationNotFound,
     ConversationStateConflict,
@@ -49,26 +49,28 @@ class Action:
     name: str
     change: Change
 
+    @property
+    def template(self) -> Template:
+        return self.change.template
+
     @classmethod
     def of(cls, name: str, tags: Sequence[str] = ()) -> "Action":
         if name == "trash":
             return cls(name, changes.trash())
         if name in {"tag", "untag"}:
             field = "tags_add" if name == "tag" else "tags_remove"
-            return cls(name, changes.edit({field: tags}))
+            return cls(name, edits.edit({field: tags}))
         return cls(name, _ACTIONS[name])
 
-    def pipeline(self, origin: Origin, mark: ObjectId) -> Pipeline:
-        if self.name == "purge":
-            return changes.tombstone(mark)
-        return self.change.pipeline(_Marked(**vars(origin), mark=mark))
+    def pipeline(self, mark: ObjectId) -> Pipeline:
+        return changes.tombstone(mark) if self.name == "purge" else self.template.pipeline
 
     def verdict(self) -> dict[str, Any]:
         """Return an expression for what a conversation, as it is, would meet."""
-        wanted = self.change
+        wanted = self.template
         cases = [
             ({"$eq": ["$status", "purged"]}, "absent"),
-            ({"$not": [{"$in": ["$status", literal([*wanted.states])]}]}, "state"),
+            ({"$not": [{"$in": ["$status", [*wanted.states]]}]}, "state"),
             (wanted.is_held(), "held"),
             ({"$not": [wanted.fits()]}, "oversized"),
             (wanted.differs(), "differs"),
@@ -151,21 +153,23 @@ def apply(
     What does not meet the conditions `only` any more is skipped.
     """
     mark = ObjectId()
+    variables = action.change.variables(_Marked(**vars(origin), mark=mark))
     results: dict[ObjectId, Result] = {}
     pending = {*ids}
     for _attempt in range(store.ATTEMPTS):
         store.change_all(
             user_id,
             pending,
-            action.change,
-            action.pipeline(origin, mark),
+            action.template,
+            action.pipeline(mark),
+            variables=variables,
             only=only or {},
         )
         found = _read(user_id, pending, action, mark)
         results |= {row["_id"]: _result(row) for row in found}
         # Somebody else's write came between the change and the reading: try again.
-        if action.change.event:
-            metrics.event(action.change.event).inc(sum(map(_own, found)))
+        if action.template.event:
+            metrics.event(action.template.event).inc(sum(map(_own, found)))
         pending = {row["_id"] for row in found if not _own(row) and row["verdict"] == "differs"}
         if only is not None or not pending:
             return results
@@ -181,7 +185,9 @@ def rehearse(user_id: str, ids: Iterable[ObjectId], action: Action) -> dict[Obje
 def counts(chosen: Mapping[str, Any], action: Action) -> dict[str, int]:
     """Count by verdict what apply() would meet."""
     verdict = {"$group": {"_id": action.verdict(), "count": {"$sum": 1}}}
-    rows = store.conversations().aggregate([{"$match": chosen}, verdict], hint=store.STAFF_USER)
+    rows = store.conversations().aggregate(
+        [{"$match": chosen}, verdict], hint=store.STAFF_USER, let=action.change.variables()
+    )
     found = {row["_id"]: row["count"] for row in rows}
     return {
         "matched": sum(found.values()),
@@ -211,7 +217,9 @@ def _read(
         projection["made"] = {"$first": {"$map": {"input": made, "in": "$$this.version"}}}
         projection["emptied"] = {"$eq": ["$mark", literal(mark)]}
     mine = {"_id": {"$in": [*ids]}, "user_id": user_id}
-    return store.conversations().find(mine, projection, hint="_id_").to_list()
+    variables = action.change.variables()
+    rows = store.conversations().find(mine, projection, hint="_id_", let=variables)
+    return rows.to_list()
 
 
 def _own(row: Document) -> bool:

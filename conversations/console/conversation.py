@@ -22,7 +22,7 @@ from unfold.admin import ModelAdmin
 
 from conversation_service.errors import Message, ServiceError
 from conversation_service.mongodb.connection import Document
-from conversations import changes, history, store
+from conversations import edits, history, store
 from conversations.console import actions, export, roles, timeline
 from conversations.console.actions import ACTIONS, Action, Staff
 from conversations.console.changelist import UncountedChangeList
@@ -263,7 +263,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             )
 
         def revert() -> bool:
-            wanted = changes.revert(then, timeline.REVERTED)
+            wanted = edits.revert(then, timeline.REVERTED)
             acted = actions.change(conversation, wanted, Staff(request.user.get_username()))
             if acted:
                 actions.record(request, conversation, f"Reverted to version {version}.")

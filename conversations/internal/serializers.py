@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from conversation_service.fields import Choice, Integer, Moment, Parameters, StrictSerializer, Text
-from conversations.changes import Activity
+from conversations.activity import Activity
 from conversations.limits import MAX_COUNT
 from conversations.serializers import ExternalId
 
