@@ -14,7 +14,6 @@ from rest_framework.viewsets import ViewSet
 from conversation_service import clock, idempotency, pagination
 from conversation_service.authentication import CallerRequest
 from conversation_service.errors import ServiceError
-from conversation_service.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
 from conversation_service.origin import of_user
 from conversation_service.preconditions import (
@@ -141,8 +140,7 @@ class ConversationViewSet(ViewSet):
     def partial_update(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
             wanted = edits.edit(patch_input.run_validation(request.data))
-            key = idempotency.sent_with(request)
-        return self._change(id, wanted, key, strict=True)
+        return self._change(id, wanted, is_edit=True)
 
     @openapi.destroy
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
@@ -202,32 +200,26 @@ class ConversationViewSet(ViewSet):
     def revert(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
             wanted = revert_input.run_validation(request.data)
-            key = idempotency.sent_with(request)
         then = history.as_of(store.with_history(request.user.id, id), wanted["version"])
-        return self._change(id, edits.revert(then, wanted["fields"]), key, strict=True)
+        return self._change(id, edits.revert(then, wanted["fields"]), is_edit=True)
 
     def _change(
-        self,
-        conversation_id: str,
-        wanted: Change,
-        key: IdempotencyKey | None = None,
-        *,
-        strict: bool = False,
+        self, conversation_id: str, wanted: Change, *, is_edit: bool = False
     ) -> HttpResponse:
-        with _AbsenceFirst(self.request, conversation_id):
-            no_parameters.of(self.request)
-            idempotency.sent_with(self.request)
-            origin = of_user(self.request)
-            versions = (
-                required_if_match(self.request, origin.client) if strict else if_match(self.request)
-            )
+        """Change, where an edit may have to name a version; the others are safe to repeat."""
+        request = self.request
+        with _AbsenceFirst(request, conversation_id):
+            no_parameters.of(request)
+            key = idempotency.sent_with(request)
+            origin = of_user(request)
+            versions = required_if_match(request, origin.client) if is_edit else if_match(request)
         answer = store.change(
-            self.request.user.id,
+            request.user.id,
             conversation_id,
             wanted,
             origin=origin,
             versions=versions,
-            key=key,
+            key=key if is_edit else None,
         )
         return _answer(answer.document, replayed=answer.replayed)
 
