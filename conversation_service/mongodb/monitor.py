@@ -4,7 +4,7 @@ from functools import cache
 from math import inf
 from typing import Any
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Histogram
 from pymongo import MongoClient, monitoring
 
 from conversation_service.observability import metrics
@@ -25,17 +25,12 @@ class Commands(monitoring.CommandListener):
 def _ended(
     event: monitoring.CommandSucceededEvent | monitoring.CommandFailedEvent, outcome: str
 ) -> None:
-    count, duration = _told_of(event.command_name, outcome)
-    count.inc()
-    duration.observe(event.duration_micros / 1_000_000)
+    _duration_of(event.command_name, outcome).observe(event.duration_micros / 1_000_000)
 
 
-@cache  # twice for each command, and faster than `labels`
-def _told_of(command: str, outcome: str) -> tuple[Counter, Histogram]:
-    return (
-        metrics.MONGODB_COMMANDS.labels(command, outcome),
-        metrics.MONGODB_COMMAND_DURATION.labels(command),
-    )
+@cache  # faster than `labels`
+def _duration_of(command: str, outcome: str) -> Histogram:
+    return metrics.MONGODB_COMMAND_DURATION.labels(command, outcome)
 
 
 class Topology(monitoring.TopologyListener):

@@ -28,13 +28,10 @@ BUILD_INFO = Gauge(
     multiprocess_mode="livemax",
 )
 
-MONGODB_COMMANDS = Counter(
-    "mongodb_commands", "Commands to MongoDB, by outcome: succeeded, failed", ["command", "outcome"]
-)
 MONGODB_COMMAND_DURATION = Histogram(
     "mongodb_command_duration_seconds",
-    "How long MongoDB took for a command, the network included",
-    ["command"],
+    "How long MongoDB took for a command, the network included, by outcome: succeeded, failed",
+    ["command", "outcome"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 MONGODB_POOL_CONNECTIONS = Gauge(

@@ -178,7 +178,7 @@ def test_no_counter_ever_goes_down_though_a_worker_was_killed(watched):
     eventually(lambda: watched.prometheus.values(total) == [before + called])
     assert watched.prometheus.scrapes() > 10
     resets = {name: watched.prometheus.resets(name) for name in watched.prometheus.counters()}
-    assert {"http_requests_total", "mongodb_commands_total"} <= resets.keys()
+    assert {"http_requests_total", "mongodb_command_duration_seconds_count"} <= resets.keys()
     assert resets == dict.fromkeys(resets, 0)
     eventually(lambda: watched.prometheus.values('mongodb_writable{pod="one"}') == [1])
 

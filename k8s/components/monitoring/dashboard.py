@@ -93,6 +93,7 @@ ROUTES = 'route=~"$route"'
 FAILED = 'route=~"$route",status=~"5.."'
 TIMED = 'route=~"$route",route!="/api/v1/changes"'
 UNDONE = 'outcome="failed"'
+COMMANDS = "mongodb_command_duration_seconds_count"
 RECORDED = '{namespace=~"$namespace"}'
 ERRORS_30D = f"sum(sum_over_time(namespace_service:http_request_errors:rate5m{RECORDED}[30d]))"
 REQUESTS_30D = f"sum(sum_over_time(namespace_service:http_requests:rate5m{RECORDED}[30d]))"
@@ -226,7 +227,7 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Commands",
             "ops",
-            {"{{command}}": f"sum by (command) ({rate('mongodb_commands_total')})"},
+            {"{{command}}": f"sum by (command) ({rate(COMMANDS)})"},
         ),
         Panel(
             "Time of a command, 95 %",
@@ -237,7 +238,7 @@ ROWS: dict[str, list[Panel]] = {
             "What fails",
             "ops",
             {
-                "commands": f"sum({rate('mongodb_commands_total', UNDONE)}) or vector(0)",
+                "commands": f"sum({rate(COMMANDS, UNDONE)}) or vector(0)",
                 "heartbeats": f"sum({rate('mongodb_heartbeat_failures_total')})",
                 "Redis unanswered": f"sum({rate('redis_unanswered_total')})",
             },
