@@ -315,12 +315,12 @@ RELEASE: Pipeline = [{"$set": {"hold": None}}]
 
 def titled(title: str) -> dict[str, Any]:
     """Return a title, and what it is ordered and found by, as values of a change."""
-    return {"title": title, "title_key": sort_key(title), "words_of_title": searchable(title)}
+    return {"title": title, "title_key": sort_key(title), "words_of_title": [searchable(title)]}
 
 
 # The words of the title, and those of the tags. A document from before there was search has
 # neither until manage.py reindex_search has seen it.
-_STORED_SEARCH = {"$ifNull": ["$search", literal(searchable(""))]}
+_STORED_SEARCH = {"$ifNull": ["$search", literal([searchable("")])]}
 _WORDS_OF_TITLE = {"$slice": [_STORED_SEARCH, 1]}
 WORDS_OF_TAGS = {"$slice": [_STORED_SEARCH, 1, limits.TAGS]}
 

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -122,7 +123,7 @@ def derived(title: str, tags: Sequence[str]) -> dict[str, Any]:
         "title_key": sort_key(title),
         "tag_keys": keys,
         "tag_line": tag_line(keys),
-        "search": searchable(title, *tags),
+        "search": [searchable(title), *map(searchable_tag, tags)],
     }
 
 
@@ -161,6 +162,7 @@ def retention(document: Document) -> dict[str, Any] | None:
     return None
 
 
+@lru_cache(maxsize=4_096)  # people have few tags, and use them again and again
 def tag_key(tag: str) -> str:
     """Return what decides whether two tags are the same."""
     if tag.isascii():
@@ -187,7 +189,7 @@ def sort_key(title: str) -> str:
 
 def fold(text: str) -> str:
     """Return what is searched: as titles are ordered, and the same for tags that are the same."""
-    return _plain(tag_key(text))
+    return text.lower() if text.isascii() else _plain(tag_key(text))
 
 
 def _plain(text: str) -> str:
@@ -198,9 +200,13 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", "".join(plain))
 
 
-def searchable(*texts: str) -> list[dict[str, list[str]]]:
-    """Return the words of each text, as `search` holds them: of the title, then of each tag.
+def searchable(text: str) -> dict[str, list[str]]:
+    """Return the words of a text, as an element of `search` holds them.
 
-    An element for each, so that a pipeline can take a tag away together with its words.
+    There is one for the title, then one for each tag: a pipeline can take a tag away together
+    with its words.
     """
-    return [{"words": words.of(fold(text))} for text in texts]
+    return {"words": words.of(fold(text))}
+
+
+searchable_tag = lru_cache(maxsize=4_096)(searchable)

@@ -21,7 +21,13 @@ from conversations.changes import (
     search,
     titled,
 )
-from conversations.documents import default_settings, searchable, tag_key, tag_line
+from conversations.documents import (
+    default_settings,
+    searchable,
+    searchable_tag,
+    tag_key,
+    tag_line,
+)
 
 # The name of a part, see _PARTS, and what the part finds in `$$values`.
 Part = tuple[str, dict[str, Any]]
@@ -116,13 +122,13 @@ def _tags(tags: Sequence[str]) -> dict[str, Any]:
         "tags": tags,
         "tag_keys": keys,
         "tag_line": tag_line(keys),
-        "words_of_tags": searchable(*tags),
+        "words_of_tags": [searchable_tag(tag) for tag in tags],
     }
 
 
 def _some_tags(add: Sequence[str], remove: Sequence[str]) -> dict[str, Any]:
     return {
-        "added": [[tag, tag_key(tag), *searchable(tag)] for tag in add],
+        "added": [[tag, tag_key(tag), searchable_tag(tag)] for tag in add],
         "gone": [tag_key(tag) for tag in remove],
     }
 
@@ -134,7 +140,7 @@ def _not_among(keys: Expression) -> Expression:
 
 def _then() -> Expression:
     """Return [tag, key, words] each: those that stay, then the new ones that are not there yet."""
-    words = {"$concatArrays": [WORDS_OF_TAGS, literal(searchable("") * limits.TAGS)]}
+    words = {"$concatArrays": [WORDS_OF_TAGS, literal([searchable("")] * limits.TAGS)]}
     stored = {"$zip": {"inputs": ["$tags", "$tag_keys", words]}}  # as long as the shortest
     stay = {"$filter": {"input": stored, "cond": _not_among("$$values.gone")}}
     new = {"$filter": {"input": "$$values.added", "cond": _not_among("$tag_keys")}}
