@@ -118,14 +118,33 @@ class Line(Text):
         return line
 
 
-class Integer(serializers.IntegerField):
+class _Bounded(serializers.Field):
+    """A number. Only one that is out of its bounds is told so by Django's validators."""
+
+    min_value: Any
+    max_value: Any
+
+    def run_validators(self, value: float) -> None:
+        if not self._lowest <= value <= self._highest:
+            super().run_validators(value)
+
+    @cached_property
+    def _lowest(self) -> float:
+        return -math.inf if self.min_value is None else self.min_value
+
+    @cached_property
+    def _highest(self) -> float:
+        return math.inf if self.max_value is None else self.max_value
+
+
+class Integer(_Bounded, serializers.IntegerField):
     def to_internal_value(self, data: Any) -> int:
         if not isinstance(data, int) or isinstance(data, bool):
             self.fail("invalid")
         return data
 
 
-class Number(serializers.FloatField):
+class Number(_Bounded, serializers.FloatField):
     def to_internal_value(self, data: Any) -> float:
         if not isinstance(data, int | float) or isinstance(data, bool) or not math.isfinite(data):
             self.fail("invalid")

@@ -65,6 +65,12 @@ class ConversationViewSet(ViewSet):
         """Leave out Allow, which DRF finds out anew for each answer, but where it is asked for."""
         return super().default_response_headers if self.request.method == "OPTIONS" else {}
 
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        """Give DRF's request its headers: it would find them by not finding them, each time."""
+        prepared = super().initialize_request(request, *args, **kwargs)
+        prepared.META = request.META
+        return prepared
+
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Untie the knots of DRF: what a request leaves behind is freed at once, and used again.
 
