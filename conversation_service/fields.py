@@ -43,7 +43,7 @@ class StrictSerializer(serializers.Serializer):
                     value[name] = field.run_validation(data.get(name, serializers.empty))
                 except ValidationError as invalid:
                     errors[name] = invalid.detail
-        for name in sorted(data.keys() - self.fields.keys()):
+        for name in sorted(data.keys() - self._names):
             errors[name] = [ErrorDetail(str(_UNKNOWN), code="UNKNOWN_FIELD")]
         if errors:
             raise ValidationError(errors)
@@ -52,6 +52,10 @@ class StrictSerializer(serializers.Serializer):
     def run_validators(self, value: Any) -> None:
         if self.validators:  # else DRF would look for defaults that are read-only, each time
             super().run_validators(value)
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.fields)
 
     @cached_property
     def _known(self) -> list[tuple[str, serializers.Field, bool]]:
