@@ -33,8 +33,8 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure this service against its yardsticks.")
     parser.add_argument("--size", type=int, default=1_000_000, help="conversations (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of each load (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=3, help="of each shot (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="of each load (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=2, help="of each shot (%(default)s)")
     parser.add_argument(
         "--requests", type=int, default=100_000, help="to watch a worker's memory (%(default)s)"
     )
