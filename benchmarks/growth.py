@@ -106,7 +106,10 @@ def cursor_before(heavy: Client, rows: int) -> str:
 
 
 def light_users(bench: Bench, large: Server, small: Server, size: Size) -> Iterator[Finding]:
-    """Compare users with some 50 conversations where there are few others, and many."""
+    """Compare users with some 50 conversations where there are few others, and many.
+
+    One after the other for each user, so that what disturbs disturbs both.
+    """
     users = [f"user-{number}" for number in range(min(LIGHT_USERS, size.users))]
     for name, path in LIGHT.items():
         times: dict[str, list[float]] = {"small": [], "large": []}
@@ -115,7 +118,8 @@ def light_users(bench: Bench, large: Server, small: Server, size: Size) -> Itera
             pair = [(Client(small, bearer), path), (Client(large, bearer), path)]
             for side, taken in zip(times, in_turns(pair, repeated=3), strict=True):
                 times[side].append(taken)
-        ratio = statistics.median(times["large"]) / statistics.median(times["small"])
+        pairs = zip(times["large"], times["small"], strict=True)
+        ratio = statistics.median(large / small for large, small in pairs)
         yield Finding(f"{name} of a light user, large / small collection", ratio, "x")
 
 
