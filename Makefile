@@ -15,7 +15,7 @@ BENCH := .tools/bench
 DOCS := .tools/docs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check check-deploy check-image sbom bench format messages openapi dashboard screenshots lock \
+.PHONY: help install run test check check-deploy check-image sbom bench format messages openapi dashboard screenshots lock \
 	docs docs-serve configuration
 
 help: ## show this list
@@ -24,11 +24,18 @@ help: ## show this list
 run: $(LOCAL) ## the whole service on this machine, with a MongoDB, a Valkey and demo data
 	@$(BIN)/python -m config.local
 
-test: $(DEVELOPMENT) ## all tests against real servers, with coverage
+install: $(DEVELOPMENT) ## set up .venv with everything that development needs
+
+ifdef ARGS
+test: $(DEVELOPMENT) ## all tests on all cores, with coverage; ARGS="-k listing" runs some of them
+	PYTHONDEVMODE=1 $(BIN)/python -m pytest $(ARGS)
+else
+test: $(DEVELOPMENT)
 	@rm -f .coverage .coverage.*
-	PYTHONDEVMODE=1 $(BIN)/coverage run -m pytest
+	PYTHONDEVMODE=1 $(BIN)/coverage run -m pytest --numprocesses auto
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+endif
 
 check: $(DEVELOPMENT) ## formatting, lint, types, layers, migrations, deployment settings
 	$(BIN)/ruff format --check --quiet .

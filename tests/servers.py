@@ -1,8 +1,9 @@
-"""A pytest plugin that starts a MongoDB and a Valkey for one test run.
+"""A pytest plugin that starts a MongoDB and a Valkey for each process that runs tests.
 
-Loaded with `-p` rather than from conftest.py: pytest-django reads the settings, and they the
-environment, before any conftest. MONGODB_URL and REDIS_URL choose other servers.
-`python -m tests.servers COMMAND` runs any other command with the two.
+It is loaded with `-p` and not from conftest.py: pytest-django reads the settings, and the settings
+read the environment, before any conftest. With `--numprocesses` each worker starts servers of its
+own, and the process that only distributes the tests starts none. MONGODB_URL and REDIS_URL choose
+other servers. `python -m tests.servers COMMAND` runs any other command with the two.
 """
 
 import fcntl
@@ -26,9 +27,12 @@ ROOT = Path(__file__).resolve().parent.parent / "var" / "test"
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config):
-    servers = ExitStack()
-    early_config.add_cleanup(servers.close)
-    start(servers)
+    options = early_config.known_args_namespace
+    distributes = options.numprocesses and "PYTEST_XDIST_WORKER" not in os.environ  # noqa: TID251
+    if not distributes:
+        servers = ExitStack()
+        early_config.add_cleanup(servers.close)
+        start(servers)
     return (yield)
 
 

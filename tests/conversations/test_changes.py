@@ -294,6 +294,7 @@ def test_who_has_it_gets_304(alice):
 @pytest.mark.parametrize(
     "cursor",
     ["x", "W10.x", cursors.seal("bob", cursors.SNAPSHOT), cursors.since("bob", clock.now())],
+    ids=["a word", "a wrong signature", "bob's snapshot", "bob's place"],
 )
 def test_a_cursor_of_others_is_refused(alice, cursor):
     response = alice.get(CHANGES, {"cursor": cursor})
