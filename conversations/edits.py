@@ -127,24 +127,34 @@ def _tags(tags: Sequence[str]) -> dict[str, Any]:
 
 
 def _some_tags(add: Sequence[str], remove: Sequence[str]) -> dict[str, Any]:
+    """Return the tags to add, those that replace a removed spelling last, and the keys to remove.
+
+    The database appends them in this order. With any other order, the same request sent again
+    would move a tag, and so make a new version.
+    """
+    removed = [tag_key(tag) for tag in remove]
+    added = sorted(add, key=lambda tag: tag_key(tag) in removed)
     return {
-        "added": [[tag, tag_key(tag), searchable_tag(tag)] for tag in add],
-        "gone": [tag_key(tag) for tag in remove],
+        "added": [[tag, tag_key(tag), searchable_tag(tag)] for tag in added],
+        "removed_tags": removed,
     }
 
 
-def _not_among(keys: Expression) -> Expression:
-    """Tell whether the key of a [tag, key, words] is none of these."""
+def _key_not_in(keys: Expression) -> Expression:
+    """Return whether the key of `$$this`, a row [tag, key, words], is none of these keys."""
     return {"$not": [{"$in": [{"$arrayElemAt": ["$$this", 1]}, keys]}]}
 
 
-def _then() -> Expression:
-    """Return [tag, key, words] each: those that stay, then the new ones that are not there yet."""
+def _tags_after_edit() -> Expression:
+    """Return rows [tag, key, words]: remove first, then append the added tags not among the rest.
+
+    So a tag that is both removed and added gets its new spelling.
+    """
     words = {"$concatArrays": [WORDS_OF_TAGS, literal([searchable("")] * limits.TAGS)]}
     stored = {"$zip": {"inputs": ["$tags", "$tag_keys", words]}}  # as long as the shortest
-    stay = {"$filter": {"input": stored, "cond": _not_among("$$values.gone")}}
-    new = {"$filter": {"input": "$$values.added", "cond": _not_among("$tag_keys")}}
-    return {"$concatArrays": [stay, new]}
+    kept = {"$filter": {"input": stored, "cond": _key_not_in("$$values.removed_tags")}}
+    new = {"$filter": {"input": "$$values.added", "cond": _key_not_in(_each("$$kept", 1))}}
+    return {"$let": {"vars": {"kept": kept}, "in": {"$concatArrays": ["$$kept", new]}}}
 
 
 def _each(rows: Expression, index: int) -> Expression:
@@ -175,7 +185,7 @@ def _custom_then() -> Expression:
     return {"$mergeObjects": [{"$arrayToObject": kept}, "$$values.given"]}
 
 
-_SOME_TAGS = _then()
+_SOME_TAGS = _tags_after_edit()
 _SOME_CUSTOM = _custom_then()
 
 _PARTS = {

@@ -1,5 +1,7 @@
 """PATCH: named fields only, in one statement, without lost updates."""
 
+import itertools
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -74,6 +76,72 @@ def test_tags_are_added_and_removed_beside_each_other(alice):
 
     assert body["tags"] == ["Sea", "sky"]
     assert alice.get(PATH, {"tags": "SKY"}).json()["conversations"] == [body]
+
+
+@pytest.mark.parametrize(
+    ("stored", "body", "expected"),
+    [
+        (["Work"], {"tags_remove": ["Work"], "tags_add": ["work"]}, ["work"]),
+        (["Work", "sea"], {"tags_remove": ["work"], "tags_add": ["WORK"]}, ["sea", "WORK"]),
+        (["work"], {"tags_remove": ["\uff37ork"], "tags_add": ["Work"]}, ["Work"]),
+        ([], {"tags_remove": ["x"], "tags_add": ["x"]}, ["x"]),
+        (["x"], {"tags_remove": ["x"], "tags_add": ["x"]}, ["x"]),
+        (["a"], {"tags_remove": ["a", "b"], "tags_add": ["A", "c", "B"]}, ["c", "A", "B"]),
+        (["c", "a"], {"tags_remove": ["a"], "tags_add": ["A", "C", "b"]}, ["c", "b", "A"]),
+        ([*"0123456789"], {"tags_remove": ["9"], "tags_add": ["nine"]}, [*"012345678", "nine"]),
+    ],
+)
+def test_a_tag_that_is_removed_and_added_gets_its_new_spelling_once(alice, stored, body, expected):
+    created = conversation(alice, tags=stored)
+
+    edited = patch(alice, created, body).json()
+    again = patch(alice, created, body)
+
+    assert edited["tags"] == expected
+    assert again.json() == edited
+    for tag in edited["tags"]:
+        assert alice.get(PATH, {"tags": tag}).json()["conversations"] == [edited]
+        assert alice.get(PATH, {"search": tag}).json()["conversations"] == [edited]
+
+
+VALUES = [
+    {"title": "New"},
+    {"title": "Same"},
+    {"settings": {"temperature": 1.1, "max_tokens": None}},
+    {"settings": None},
+    {"custom": {"k": None, "new": "v"}},
+    {"custom": None},
+    {"tags": ["B", "a"]},
+    {"tags": None},
+    {"tags_add": ["A", "new"]},
+    {"tags_remove": ["A", "b"]},
+    {"pinned": True},
+    {"pinned": False},
+    {"status": "archived"},
+    {"status": "active"},
+]
+PAIRS = [
+    one | other
+    for one, other in itertools.combinations(VALUES, 2)
+    if not one.keys() & other.keys()
+    and not ("tags" in one | other and {"tags_add", "tags_remove"} & (one | other).keys())
+]
+
+
+@pytest.mark.parametrize("body", PAIRS, ids=str)
+def test_any_two_fields_of_one_request_repeat_without_effect(alice, body):
+    created = conversation(
+        alice,
+        title="Same",
+        tags=["a", "B", "c"],
+        custom={"k": "v"},
+        settings={"temperature": 0.2, "max_tokens": 10},
+    )
+
+    edited = patch(alice, created, body)
+
+    assert edited.status_code == 200
+    assert patch(alice, created, body).json() == edited.json()
 
 
 def test_null_empties_tags(alice):
