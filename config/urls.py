@@ -6,6 +6,7 @@ from django.urls import include, path, re_path
 from django.views.i18n import set_language
 from django_prometheus.exports import ExportToDjangoView
 
+import conversations.openapi
 import conversations.urls
 from conversation_service import health, openapi
 from conversation_service.exception_handler import not_found
@@ -19,7 +20,7 @@ urlpatterns = [
     re_path("^health/live/?$", health.live),
     re_path("^health/ready/?$", health.ready),
     path("metrics", health.safe_only(ExportToDjangoView)),
-    path("api/schema", health.safe_only(openapi.schema)),
+    path("api/schema", health.safe_only(conversations.openapi.schema)),
     path("api/docs", openapi.SwaggerView.as_view(url="/api/schema")),
     path("api/redoc", openapi.RedocView.as_view(url="/api/schema")),
     path(f"{console}i18n/setlang", set_language, name="set_language"),

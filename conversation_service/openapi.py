@@ -1,13 +1,11 @@
 """What every API of ours documents alike, and the pages that show it.
 
 The document itself is committed as docs/openapi.json (`make openapi`): what a change of it means
-to clients is seen in its review, and serving it costs nothing.
+to clients is seen in its review, and serving it costs next to nothing.
 """
 
 from typing import Any
 
-from django.conf import settings
-from django.http import FileResponse, HttpRequest
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.plumbing import get_lib_doc_excludes
 from drf_spectacular.types import OpenApiTypes
@@ -31,10 +29,6 @@ from conversation_service.errors import (
 )
 from conversation_service.exception_handler import family, handle_outside
 from conversation_service.fields import StrictSerializer
-
-
-def schema(request: HttpRequest) -> FileResponse:
-    return FileResponse(settings.OPENAPI_DOCUMENT.open("rb"), content_type="application/json")
 
 
 def documented_for_us() -> list[type]:

@@ -75,14 +75,15 @@ class Template:
     """What all changes of one kind share: what to set, in which states, what must hold then.
 
     `visible` paths count: if none of them would differ, nothing is written. `derived` ones
-    follow from them. `limits` maps a path to (how many it would hold, how many it may). `event` is
-    what Prometheus is told, if anything. In expressions, `$$values` are those of a Change.
+    follow from them. `limits` maps the path of a field to the condition that its value keeps a
+    limit which depends on the stored document. `event` is what Prometheus is told, if anything.
+    In expressions, `$$values` are those of a Change.
     """
 
     visible: Mapping[str, Expression]
     derived: Mapping[str, Expression] = field(default_factory=dict)
     states: Sequence[str] = EDITABLE
-    limits: Mapping[str, tuple[Expression, int]] = field(default_factory=dict)
+    limits: Mapping[str, Expression] = field(default_factory=dict)
     stopped_by_hold: bool = False
     event: str | None = None
 
@@ -90,7 +91,7 @@ class Template:
         return differ(self.visible)
 
     def fits(self) -> Expression:
-        return {"$and": [{"$lte": [size, most]} for size, most in self.limits.values()]}
+        return {"$and": [*self.limits.values()]}
 
     def is_held(self) -> Expression:
         """Return whether a legal hold forbids this; a document from before holds has none."""
@@ -138,8 +139,7 @@ class Template:
             "held": self.is_held(),
             "oversized": {
                 "$concatArrays": [
-                    {"$cond": [{"$gt": [size, most]}, [path], []]}
-                    for path, (size, most) in self.limits.items()
+                    {"$cond": [fits, [], [path]]} for path, fits in self.limits.items()
                 ]
             },
         }

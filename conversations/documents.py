@@ -52,10 +52,9 @@ FILTER_KEYS = ["character_id", "pinned_at", "tag_line"]
 
 
 def default_settings() -> dict[str, Any]:
-    return _DEFAULTS | {"stop_sequences": []}
-
-
-_DEFAULTS = {name: bounds.default for name, bounds in limits.LLM_SETTINGS.items()}
+    """Return the LLM settings of a new conversation, within this deployment's ceilings."""
+    numbers = {name: bounds.default_for_new for name, bounds in limits.LLM_SETTINGS.items()}
+    return numbers | {"stop_sequences": []}
 
 
 def new(  # noqa: PLR0913

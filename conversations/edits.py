@@ -74,7 +74,7 @@ def _patched(patch: Mapping[str, Any]) -> Iterator[Part]:
     if "title" in patch:
         yield "title", titled(patch["title"]) | {"title_source": "user"}
     if "settings" in patch:
-        yield from _settings(patch["settings"])
+        yield from _patched_settings(patch["settings"])
     if "custom" in patch:
         yield _custom(patch["custom"])
     if "tags" in patch:
@@ -92,7 +92,8 @@ def _reverted(name: str, then: Mapping[str, Any]) -> Iterator[Part]:
         case "title":
             yield "title", titled(then["title"]) | {"title_source": then["title_source"]}
         case "settings":
-            yield from _settings(then["settings"])
+            for setting, value in then["settings"].items():
+                yield f"settings.{setting}", {setting: value}
         case "tags":
             yield "tags", _tags(then["tags"])
         case "custom":
@@ -101,11 +102,17 @@ def _reverted(name: str, then: Mapping[str, Any]) -> Iterator[Part]:
             yield "pinned_at", {"pinned_at": then["pinned_at"]}
 
 
-def _settings(patch: Mapping[str, Any] | None) -> Iterator[Part]:
-    """A part for each, so that two devices that change different ones both win."""
+def _patched_settings(patch: Mapping[str, Any] | None) -> Iterator[Part]:
+    """Yield a part for each setting, so that devices that change different ones do not conflict.
+
+    A value above this deployment's ceiling is accepted only if it is the stored one.
+    """
     defaults = default_settings()
     for name, value in (defaults if patch is None else patch).items():
-        yield f"settings.{name}", {name: defaults[name] if value is None else value}
+        new = defaults[name] if value is None else value
+        bounds = limits.LLM_SETTINGS.get(name)
+        is_too_high = bounds is not None and new > bounds.ceiling
+        yield f"{'unchanged' if is_too_high else 'settings'}.{name}", {name: new}
 
 
 def _custom(patch: Mapping[str, str | None] | None) -> Part:
@@ -197,10 +204,18 @@ _PARTS = {
         f"settings.{name}": Template({f"settings.{name}": f"$$values.{name}"})
         for name in default_settings()
     },
+    **{
+        f"unchanged.{name}": Template(
+            {}, limits={f"settings.{name}": {"$eq": [f"$settings.{name}", f"$$values.{name}"]}}
+        )
+        for name in limits.LLM_SETTINGS
+    },
     "custom": Template({"custom": "$$values.custom"}),
     "some_custom": Template(
         {"custom": _SOME_CUSTOM},
-        limits={"custom": ({"$size": {"$objectToArray": _SOME_CUSTOM}}, limits.CUSTOM_KEYS)},
+        limits={
+            "custom": {"$lte": [{"$size": {"$objectToArray": _SOME_CUSTOM}}, limits.CUSTOM_KEYS]}
+        },
     ),
     "tags": Template(
         {"tags": "$$values.tags"},
@@ -209,7 +224,7 @@ _PARTS = {
     "some_tags": Template(
         {"tags": _each(_SOME_TAGS, 0)},
         {"tag_keys": _each(_SOME_TAGS, 1), "tag_line": _line(_each(_SOME_TAGS, 1))},
-        limits={"tags_add": ({"$size": _SOME_TAGS}, limits.TAGS)},
+        limits={"tags_add": {"$lte": [{"$size": _SOME_TAGS}, limits.TAGS]}},
     ),
     "pinned": PIN.template,
     "unpinned": UNPIN.template,

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 from django.utils.translation import gettext_lazy as _
+from rest_framework.serializers import IntegerField
 
-from conversation_service.errors import ServiceError
+from conversation_service.errors import Message, ServiceError
+from conversations import limits
 
 
 class ConversationNotFound(ServiceError):
@@ -40,16 +42,23 @@ class ConversationVersionConflict(ServiceError):
     title = _("The conversation has changed since that version")
 
 
-class TooManyItems(ServiceError):
-    """With what is stored already, `fields` of a PATCH would hold more than they may."""
+class LimitExceeded(ServiceError):
+    """Fields of a PATCH, named by their paths, exceed a limit that depends on what is stored."""
 
-    title = _("That would be too many tags or custom keys")
+    def __init__(self, paths: Iterable[str]) -> None:
+        super().__init__(errors=[_exceeded(path) for path in paths])
 
-    def __init__(self, fields: Iterable[str]) -> None:
-        errors = [
-            {"pointer": f"/{name}", "code": "max_length", "message": self.title} for name in fields
-        ]
-        super().__init__(errors=errors)
+
+def _exceeded(path: str) -> dict[str, Message]:
+    pointer = f"/{path.replace('.', '/')}"
+    if bounds := limits.LLM_SETTINGS.get(path.removeprefix("settings.")):
+        return {"pointer": pointer, "code": "max_value", "message": too_high(bounds.ceiling)}
+    text = _("That would be too many tags or custom keys")
+    return {"pointer": pointer, "code": "max_length", "message": text}
+
+
+def too_high(ceiling: float) -> str:
+    return str(IntegerField.default_error_messages["max_value"]).format(max_value=ceiling)
 
 
 class CharacterNotExists(ServiceError):

@@ -42,27 +42,46 @@ TAG = r"[\p{L}\p{M}\p{N}\p{Cn} _.-]+"
 CUSTOM_KEY = r"[A-Za-z0-9_:-]{1,64}"
 
 
+# The maximum of the settings that have a ceiling: that of a signed 32-bit integer.
+MAX_WHOLE_SETTING = 2**31 - 1
+
+
 @dataclass(frozen=True)
 class Bounds:
-    """What a number among the LLM settings may be, both ends inclusive."""
+    """What a number among the LLM settings may be, both ends inclusive.
+
+    `minimum` and `maximum` hold for every stored value. `ceiling_variable` names the variable of
+    this deployment with the maximum of values that users set; it may change at any restart, and
+    stored values above it stay valid.
+    """
 
     minimum: float
     maximum: float
     default: float
+    ceiling_variable: str = ""
 
     @property
     def is_whole(self) -> bool:
         return isinstance(self.default, int)
 
+    @property
+    def ceiling(self) -> float:
+        """The maximum of what a user may set in this deployment."""
+        if not self.ceiling_variable:
+            return self.maximum
+        allowed: int = getattr(settings, self.ceiling_variable)
+        return min(self.maximum, allowed)
 
-def _ceiling(maximum: int, default: int) -> Bounds:
-    return Bounds(1, maximum, min(default, maximum))
+    @property
+    def default_for_new(self) -> float:
+        """The default that a new conversation stores, and that null puts back."""
+        return min(self.default, self.ceiling)
 
 
 LLM_SETTINGS = {
     "temperature": Bounds(0, 2, 0.7),
-    "max_tokens": _ceiling(settings.MAX_TOKENS_CEILING, 2048),
-    "context_window": _ceiling(settings.CONTEXT_WINDOW_CEILING, 4000),
+    "max_tokens": Bounds(1, MAX_WHOLE_SETTING, 2048, "MAX_TOKENS_CEILING"),
+    "context_window": Bounds(1, MAX_WHOLE_SETTING, 4000, "CONTEXT_WINDOW_CEILING"),
     "top_p": Bounds(0, 1, 0.9),
     "frequency_penalty": Bounds(-2, 2, 0.0),
     "presence_penalty": Bounds(-2, 2, 0.0),

@@ -5,6 +5,8 @@ from typing import Any
 
 import orjson
 from bson import ObjectId
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
     OpenApiExample,
@@ -28,7 +30,7 @@ from conversation_service.errors import (
 )
 from conversation_service.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from conversation_service.openapi import COMMON, RATE_LIMITED, RATES, failures, response_header
-from conversations import documents
+from conversations import documents, limits
 from conversations.exceptions import (
     CharacterNotExists,
     ConversationNotFound,
@@ -53,6 +55,24 @@ from conversations.serializers import (
 )
 
 OBJECT_ID = r"^[0-9a-f]{24}$"
+
+
+def schema(request: HttpRequest) -> HttpResponse:
+    """Respond with the committed document and the ceilings of this deployment."""
+    document = orjson.loads(settings.OPENAPI_DOCUMENT.read_bytes())
+    return rendering.JSONResponse(show_ceilings(document))
+
+
+def show_ceilings(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
+    """Set the maximum of each setting in requests; also a hook of drf-spectacular."""
+    properties = result["components"]["schemas"]["LLMSettings"]["properties"]
+    for name, bounds in limits.LLM_SETTINGS.items():
+        if bounds.ceiling_variable:
+            properties[name] |= {
+                "maximum": bounds.ceiling,
+                "description": "A PATCH may repeat a stored value that is above the maximum.",
+            }
+    return result
 
 
 class SettingsSerializer(serializers.Serializer):

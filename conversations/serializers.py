@@ -12,6 +12,7 @@ from typing import Any
 from django.core.validators import RegexValidator
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
 
 from conversation_service.fields import (
     Choice,
@@ -25,6 +26,7 @@ from conversation_service.fields import (
 )
 from conversations import limits
 from conversations.documents import tag_key
+from conversations.exceptions import too_high
 
 _ASCII_TAG = re.compile(r"[\w .-]*", re.ASCII)
 _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
@@ -108,6 +110,11 @@ def _setting(name: str) -> Any:
 class LLMSettingsSerializer(StrictSerializer):
     """How the character's model is run. A null puts the default back."""
 
+    def __init__(self, *, has_ceilings: bool = False, **kwargs: Any) -> None:
+        """Accept every value that may be stored or, with `has_ceilings`, that a user may set."""
+        super().__init__(**kwargs)
+        self._has_ceilings = has_ceilings
+
     temperature = _setting("temperature")
     max_tokens = _setting("max_tokens")
     context_window = _setting("context_window")
@@ -121,13 +128,24 @@ class LLMSettingsSerializer(StrictSerializer):
         allow_null=True,
     )
 
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if self._has_ceilings:
+            errors = {
+                name: ErrorDetail(too_high(bounds.ceiling), code="max_value")
+                for name, bounds in limits.LLM_SETTINGS.items()
+                if (attrs.get(name) or 0) > bounds.ceiling
+            }
+            if errors:
+                raise serializers.ValidationError(errors)
+        return attrs
+
 
 class CreateSerializer(StrictSerializer):
     """A new conversation; what is left out gets its default, which is then stored."""
 
     character_id = ExternalId()
     title = Title(required=False, allow_null=True)
-    settings = LLMSettingsSerializer(required=False, allow_null=True)
+    settings = LLMSettingsSerializer(has_ceilings=True, required=False, allow_null=True)
     tags = Tags(required=False, allow_null=True)
     custom = Custom(required=False, allow_null=True)
 

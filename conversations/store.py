@@ -31,7 +31,7 @@ from conversations.exceptions import (
     ConversationStateConflict,
     ConversationVersionConflict,
     LegalHold,
-    TooManyItems,
+    LimitExceeded,
 )
 from conversations.listing import BY_CHARACTER, Listing
 from conversations.search import Condition
@@ -295,7 +295,7 @@ def change(  # noqa: PLR0913
 
     Where nothing would differ, nothing is written: same version, same clocks. With a key that
     is remembered, the answer is that of then. Raises ConversationNotFound,
-    ConversationVersionConflict, ConversationStateConflict, TooManyItems or IdempotencyKeyReused.
+    ConversationVersionConflict, ConversationStateConflict, LimitExceeded or IdempotencyKeyReused.
     """
     own = _own(user_id, conversation_id)
     template = wanted.template
@@ -579,5 +579,5 @@ def _diagnose(
     if current["held"]:
         raise LegalHold
     if current["oversized"]:
-        raise TooManyItems(current["oversized"])
+        raise LimitExceeded(current["oversized"])
     return None if key or current["differs"] else Answer(current)

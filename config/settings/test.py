@@ -14,6 +14,7 @@ RATE_LIMIT_ENABLED = False  # a test may call as fast as it can
 ALLOWED_HOSTS = ["testserver"]
 
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "off"
+MAX_TOKENS_CEILING, CONTEXT_WINDOW_CEILING = 4_096, 8_192  # docs/openapi.json shows these
 
 # A test that forgets to ask for a database still cannot reach a real one.
 DATABASES["default"]["NAME"] = f"test_{env('MONGODB_DATABASE')}"

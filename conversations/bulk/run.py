@@ -22,7 +22,7 @@ from conversations.exceptions import (
     ConversationNotFound,
     ConversationStateConflict,
     LegalHold,
-    TooManyItems,
+    LimitExceeded,
 )
 
 STEP = 100
@@ -38,7 +38,7 @@ _ACTIONS = {
 _REFUSALS: dict[str, type[ServiceError]] = {
     "state": ConversationStateConflict,
     "held": LegalHold,
-    "oversized": TooManyItems,
+    "oversized": LimitExceeded,
 }
 
 

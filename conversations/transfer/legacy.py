@@ -234,11 +234,11 @@ class _Reading:
         number = _number(value)
         if number is None:
             self._repaired(path, "no number, taken as today's default", value)
-            return bounds.default
+            return bounds.default_for_new
         if isinstance(value, str):
             self._repaired(path, "made a number", value)
         if not bounds.minimum <= number <= bounds.maximum:
-            self._repaired(path, "brought within today's bounds", value)
+            self._repaired(path, "brought within the bounds", value)
             number = min(max(number, bounds.minimum), bounds.maximum)
         if not bounds.is_whole:
             return float(number)

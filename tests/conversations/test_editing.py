@@ -1,6 +1,7 @@
 """PATCH: named fields only, in one statement, without lost updates."""
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -104,7 +105,7 @@ def test_a_tag_that_is_removed_and_added_gets_its_new_spelling_once(alice, store
         assert alice.get(PATH, {"search": tag}).json()["conversations"] == [edited]
 
 
-VALUES = [
+VALUES: list[dict[str, Any]] = [
     {"title": "New"},
     {"title": "Same"},
     {"settings": {"temperature": 1.1, "max_tokens": None}},

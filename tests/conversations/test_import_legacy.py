@@ -203,7 +203,7 @@ REPAIRED = [
     ("settings.temperature", "hot", "settings.temperature", 0.7),
     ("settings.temperature", False, "settings.temperature", 0.7),
     ("settings.temperature", float("inf"), "settings.temperature", 0.7),
-    ("settings.max_tokens", 100_000, "settings.max_tokens", 4096),
+    ("settings.max_tokens", 2**40, "settings.max_tokens", 2**31 - 1),
     ("settings.max_tokens", 0, "settings.max_tokens", 1),
     ("settings.max_tokens", 10.5, "settings.max_tokens", 10),
     ("settings.model", "gpt", "settings.temperature", 0.8),
