@@ -25,6 +25,7 @@ from rest_framework_simplejwt.tokens import Token
 from conversation_service import clock
 from conversation_service.clients import auth
 from conversation_service.errors import ServiceError, TokenExpired, TokenInvalid, TokenMissing
+from conversation_service.external_ids import is_external_id
 from conversation_service.jwks import KeySet
 from conversation_service.observability import context, metrics
 
@@ -36,7 +37,6 @@ REMEMBERED_S = 60
 USER = "access"
 SERVICE = "service"
 
-CALLER_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,64}")
 _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _CHALLENGE = 'Bearer realm="api"'
 
@@ -239,7 +239,7 @@ def _service(claims: Claims) -> Caller:
 
 
 def _caller_id(claim: Any) -> str:
-    if isinstance(claim, str) and CALLER_ID.fullmatch(claim):
+    if is_external_id(claim):
         return claim
     raise _refused(TokenInvalid)
 

@@ -12,6 +12,7 @@ from bson import ObjectId
 from django.core.management.base import CommandError, CommandParser, DjangoHelpFormatter
 
 from conversation_service import rendering
+from conversation_service.external_ids import RULE, is_external_id
 
 WIDTH = 98
 
@@ -71,6 +72,12 @@ def object_id(text: str) -> ObjectId:
     if not ObjectId.is_valid(text):
         raise ArgumentTypeError("an id is 24 hexadecimal digits")
     return ObjectId(text)
+
+
+def external_id(text: str) -> str:
+    if not is_external_id(text):
+        raise ArgumentTypeError(str(RULE))
+    return text
 
 
 def as_json(value: Mapping[str, Any]) -> str:

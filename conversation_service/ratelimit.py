@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, NamedTuple, cast
+from urllib.parse import quote
 
 from django.conf import settings
 from redis import Redis
@@ -122,8 +123,10 @@ def _refusal(exhausted: Usage) -> RateLimitExceeded:
 
 def _judge(user_id: str, policies: Sequence[Policy]) -> Verdict:
     """Count a call under all of these policies, or, if one is exhausted, under none."""
-    # In a cluster, the braces keep the keys of one person in one place, as a script needs them.
-    keys = [f"ratelimit:{{{user_id}}}:{policy.name}" for policy in policies]
+    # Redis Cluster hashes only the text between the first braces, so that all keys of a user are on
+    # one node, as a script needs them. Braces in the id itself are escaped.
+    quoted = quote(user_id, safe=":@")
+    keys = [f"ratelimit:{{{quoted}}}:{policy.name}" for policy in policies]
     limits = [policy.limit for policy in policies]
     window = settings.RATE_LIMIT_WINDOW_S * _SECOND
     try:

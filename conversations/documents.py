@@ -70,10 +70,11 @@ def new(  # noqa: PLR0913
 ) -> Document:
     """Return the document of a conversation that begins now.
 
-    Without a title it is called by its character, by the id of one that was not looked up. All
-    LLM settings are stored, so that a later change of a default never changes an old one.
+    Without a title it gets the character's name, or the first 200 characters of the character's
+    id if no character is given. All LLM settings are stored, so that a later change of a default
+    never changes an old conversation.
     """
-    automatic = character.name if character else character_id
+    automatic = character.name if character else character_id[: limits.TITLE_LENGTH]
     return {
         "_id": ObjectId(),
         "user_id": user_id,

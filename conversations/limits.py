@@ -33,8 +33,6 @@ MAX_PAGE_SIZE = 100
 MAX_SKIPPED_ROWS = 10_000
 
 # Patterns for a whole string, without anchors: Python and MongoDB write its end differently.
-# Ids of users and characters are made elsewhere; here they are opaque and compared exactly.
-EXTERNAL_ID = r"[A-Za-z0-9_.:@-]{1,64}"
 # Letters, marks and digits of any script, as serializers.Tag has them; and what MongoDB does not
 # know yet (Cn), as its Unicode is older than Python's.
 TAG = r"[\p{L}\p{M}\p{N}\p{Cn} _.-]+"

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from django_mongodb_backend.fields import ArrayField, EmbeddedModelField
 from django_mongodb_backend.models import EmbeddedModel
 
+from conversation_service import external_ids
 from conversations.querysets import ConversationManager
 
 
@@ -55,8 +56,8 @@ class Conversation(models.Model):
         ARCHIVED = "archived", _("In the archive")
         DELETED = "deleted", _("In the trash")
 
-    user_id = models.CharField(_("user id"), max_length=64)
-    character_id = models.CharField(_("character id"), max_length=64)
+    user_id = models.CharField(_("user id"), max_length=external_ids.MAX_LENGTH)
+    character_id = models.CharField(_("character id"), max_length=external_ids.MAX_LENGTH)
     character_status = models.CharField(_("character status"), max_length=16)
     title = models.CharField(_("title"), max_length=200)
     title_key = models.TextField(editable=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
+from conversation_service import external_ids
 from conversation_service.mongodb.collections import CollectionSchema
 from conversations import limits
 from conversations.documents import FILTER_KEYS, SORT_KEYS
@@ -149,7 +150,7 @@ def _object(properties: dict[str, Any], optional: dict[str, Any] | None = None) 
 
 
 _COUNT = {"bsonType": ["int", "long"], "minimum": 0}
-_EXTERNAL_ID = {"bsonType": "string", "pattern": _whole(limits.EXTERNAL_ID)}
+_EXTERNAL_ID = {"bsonType": "string", "pattern": _whole(external_ids.PATTERN)}
 _LLM_SETTINGS = {
     name: {
         "bsonType": ["int", "long"] if bounds.is_whole else ["double", "int", "long"],

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
+from conversation_service import external_ids
 from conversation_service.fields import (
     Choice,
     Flag,
@@ -32,13 +33,23 @@ _ASCII_TAG = re.compile(r"[\w .-]*", re.ASCII)
 _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
 
-class ExternalId(Text):
-    """The id of a person or a character, made elsewhere."""
+class ExternalId(serializers.CharField):
+    """The id of a user or a character. It is compared exactly, so it is never normalised."""
+
+    default_error_messages = {
+        "invalid": _("This must be a string of 1 to 255 visible ASCII characters."),
+        "blank": external_ids.RULE,
+    }
 
     def __init__(self, **kwargs: Any) -> None:
-        # \Z, as a $ would let a last line break pass.
-        pattern = RegexValidator(rf"^{limits.EXTERNAL_ID}\Z")
-        super().__init__(validators=[pattern], **kwargs)
+        super().__init__(trim_whitespace=False, **kwargs)
+        # \Z, as a $ would let a last line break pass. This excludes NUL and surrogates too.
+        self.validators = [RegexValidator(rf"^{external_ids.PATTERN}\Z", external_ids.RULE)]
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return data
 
 
 class Title(Line):

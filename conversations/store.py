@@ -460,7 +460,7 @@ def report_all(reports: Mapping[str, Activity]) -> dict[str, bool]:
     return {str(row["_id"]): row["activity_batch"] == batch for row in marks}
 
 
-def to_reconcile(after: ObjectId, user_id: str) -> Cursor[Document]:
+def to_reconcile(after: ObjectId, user_id: str | None) -> Cursor[Document]:
     """Return ids and sequences in the order of the ids, of one user or of all."""
     wanted: dict[str, Any] = {"_id": {"$gt": after}, **_NOT_PURGED}
     if user_id:

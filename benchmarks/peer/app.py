@@ -104,7 +104,7 @@ class Page(BaseModel):
 
 
 class Create(BaseModel):
-    character_id: str = Field(pattern=r"^[A-Za-z0-9_.:@-]{1,64}$")
+    character_id: str = Field(pattern=r"^[!-~]{1,255}$")
     title: Title | None = None
     settings: LLMSettings = LLMSettings()
     tags: Tags = []

@@ -21,8 +21,8 @@ NAME_LENGTH = 200
 
 SHAPE = 1  # to be raised with each change of Character, as Redis outlives deployments
 
-# Not a path segment that reaches anybody: whoever normalises the address takes it for "here".
-_DOTS = {".", ".."}
+# HTTP clients and proxies resolve these path segments, percent-encoded ones included.
+_DOT_SEGMENTS = {".", ".."}
 
 
 class CharacterServiceUnavailable(ServiceError):
@@ -46,10 +46,9 @@ _memory = Memory("characters")
 def get(character_id: str) -> Character | None:
     """Return the character, at most FRESH_S old, or USABLE_S while Characters does not answer.
 
-    Raises CharacterServiceUnavailable if it does not, and the character is not remembered.
+    Raises CharacterServiceUnavailable if it does not, and the character is not remembered. An id
+    that would be the path segment `.` or `..` is not looked up: no such character exists.
     """
-    if character_id in _DOTS:
-        return None
     path = settings.CHARACTER_PATH
     # Another service, another way to ask, another shape of Character: another entry.
     key = f"{SHAPE}:{settings.CHARACTERS_SERVICE_URL}{path}:{character_id}"
@@ -62,8 +61,11 @@ def get(character_id: str) -> Character | None:
 
 def _ask(path: str, character_id: str) -> Answered:
     quoted = quote(character_id, safe="")
+    address = path.format(id=quoted, name=quoted)
+    if not _DOT_SEGMENTS.isdisjoint(address.partition("?")[0].split("/")):
+        return Answered(None, ABSENT_S, ABSENT_S)
     read = partial(_read, "name" if "{name}" in path else "id", character_id)
-    character = http.neighbour("CHARACTERS").ask(path.format(id=quoted, name=quoted), read)
+    character = http.neighbour("CHARACTERS").ask(address, read)
     if character is None:
         return Answered(None, ABSENT_S, ABSENT_S)
     return Answered(asdict(character), FRESH_S, USABLE_S)

@@ -10,7 +10,8 @@ from rest_framework_simplejwt.exceptions import TokenBackendError
 from rest_framework_simplejwt.tokens import Token
 
 from conversation_service import clock
-from conversation_service.authentication import CALLER_ID, USER, token_backend
+from conversation_service.authentication import USER, token_backend
+from conversation_service.external_ids import is_external_id
 from conversation_service.stand_ins.server import LOOPBACK, Call, Reply, StandIn
 
 PASSWORD = "demo"  # noqa: S105 - for everybody, on this machine only
@@ -22,7 +23,7 @@ def auth(port: int, *, host: str = LOOPBACK) -> StandIn:
 
     def login(call: Call) -> Reply:
         match call.body:
-            case {"username": str(name), "password": str(word)} if CALLER_ID.fullmatch(name):
+            case {"username": str(name), "password": str(word)} if is_external_id(name):
                 if word == PASSWORD:
                     return HTTPStatus.OK, {"access_token": _token(name), "token_type": "bearer"}
                 return HTTPStatus.UNAUTHORIZED, {"detail": f'The password is "{PASSWORD}"'}

@@ -15,6 +15,7 @@ from django.http.response import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -276,7 +277,8 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     ) -> HttpResponse:
         """Lead to the log of this one: of what staff did and looked at."""
         _require(request, roles.LOOK, roles.LOG)
-        return HttpResponseRedirect(f"{reverse('admin:admin_logentry_changelist')}?q={object_id}")
+        query = urlencode({"q": object_id})
+        return HttpResponseRedirect(f"{reverse('admin:admin_logentry_changelist')}?{query}")
 
     def _read(self, object_id: str) -> tuple[Conversation, Document | None]:
         """Return one by the ORM, for its fields, and with its history; None if it is not there."""

@@ -179,8 +179,11 @@ def _status_before_the_trash(values: dict[str, Any]) -> str | None:
 
 def _ids(user_id: str, id_: ObjectId) -> list[ObjectId]:
     """Return the id, and those that this user's import uses, always the same, if it is taken."""
+    key = user_id.encode()
+    if len(key) > blake2b.MAX_KEY_SIZE:  # shorter ids stay as they are: their imports repeat
+        key = blake2b(key).digest()
     ids = [id_]
     while len(ids) < ATTEMPTS:
-        digest = blake2b(ids[-1].binary, key=user_id.encode(), digest_size=12).digest()
+        digest = blake2b(ids[-1].binary, key=key, digest_size=12).digest()
         ids.append(ObjectId(digest))
     return ids

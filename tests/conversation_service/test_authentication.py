@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 
 from conversation_service.authentication import USER, ServiceAuthentication
 from conversation_service.permissions import HasScope
+from tests.external_ids import IDS, NO_IDS
 
 SECRET = "of-the-suite-and-long-enough-for-every-hmac-that-there-is-" + "0123456789" * 2
 
@@ -299,17 +300,14 @@ def test_only_access_tokens_open_the_door_of_users(token_type):
     assert outcome(send_token(token(token_type=token_type, sub="u-1"))) == INVALID
 
 
-@pytest.mark.parametrize("user_id", ["u", "u" * 64, "507f1f77bcf86cd799439014", "a_b.c:d@e-f"])
+@pytest.mark.parametrize("user_id", ["u", "507f1f77bcf86cd799439014", "a_b.c:d@e-f", *IDS])
 def test_ids_are_kept_exactly(user_id):
     assert send_token(token(user_id=user_id)).json()["id"] == user_id
 
 
 @pytest.mark.parametrize(
     "user_id",
-    [
-        *("", "u" * 65, "u" * 5_000, "u-1\n", " u-1", "a b", "a/b", "$where", "é", "u\0", "\ud800"),
-        *(1, 1.5, True, None, ["u-1"], {"$gt": ""}),
-    ],
+    [*NO_IDS, "\ud800", 1, 1.5, True, None, ["u-1"], {"$gt": ""}],
 )
 def test_what_is_not_an_id_is_refused(user_id):
     assert outcome(send_token(token(user_id=user_id, sub="u-1"))) == INVALID
@@ -319,7 +317,7 @@ def test_the_subject_is_the_caller_where_the_claim_is_absent():
     assert send_token(token(without=["user_id"], sub="u-7")).json()["id"] == "u-7"
 
 
-@pytest.mark.parametrize("subject", ["", "u" * 65, "u-1\n"])
+@pytest.mark.parametrize("subject", ["", "u" * 256, "u-1\n"])
 def test_a_subject_that_is_not_an_id_is_refused(subject):
     assert outcome(send_token(token(without=["user_id"], sub=subject))) == INVALID
 

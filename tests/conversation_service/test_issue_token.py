@@ -13,6 +13,7 @@ from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
 from conversation_service.authentication import ServiceAuthentication
+from tests.external_ids import IDS, NO_IDS
 
 pytestmark = pytest.mark.urls(__name__)
 
@@ -110,10 +111,17 @@ def test_a_user_has_no_scope():
         issue("demo", "--scope", "users:erase")
 
 
-@pytest.mark.parametrize("name", ["", "u" * 65, "a b", "demo\n", "../x"])
-def test_what_the_door_would_refuse_is_not_issued(name):
-    with pytest.raises(CommandError, match="1 to 64 characters"):
-        issue(name)
+@pytest.mark.parametrize("user", IDS)
+def test_a_token_is_issued_for_every_id_that_is_accepted(user):
+    assert send("/user", issue("--", user)).json() == {"id": user}
+    assert send("/service", issue(f"--service={user}")).json() == {"id": user, "scopes": []}
+
+
+@pytest.mark.parametrize("name", NO_IDS)
+def test_no_token_is_issued_for_an_id_that_is_rejected(name):
+    for arguments in (["--", name], [f"--service={name}"]):
+        with pytest.raises(CommandError, match="Use 1 to 255 visible ASCII characters"):
+            issue(*arguments)
 
 
 def test_the_key_of_an_issuer_is_not_ours(settings):

@@ -21,6 +21,7 @@ from conversation_service.clients import characters, messages
 from conversation_service.embedded import process
 from conversation_service.stand_ins.message import message
 from tests.conversation_service import loopback
+from tests.external_ids import IDS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONVERSATION = "507f1f77bcf86cd799439014"
@@ -136,12 +137,14 @@ def test_each_is_healthy(neighbours):
         assert requests.get(f"{url}/health", timeout=5).json()["status"] == "healthy"
 
 
-def test_auth_gives_tokens_that_the_service_takes(neighbours):
-    token = log_in(neighbours.auth).json()["access_token"]
+@pytest.mark.parametrize("user", ["ana", *IDS])
+def test_auth_gives_tokens_that_the_service_takes(neighbours, settings, user):
+    settings.AUTH_REMOTE_VALIDATION = True
+    token = log_in(neighbours.auth, username=user).json()["access_token"]
 
     response = APIClient().get("/api/v1/me", headers=bearer(token))
 
-    assert response.json() == {"id": "ana"}
+    assert response.json() == {"id": user}
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_create_and_patch_refuse_the_same(alice, body, pointer, code):
         ({"character_id": ""}, "/character_id", "blank"),
         ({"character_id": "a b"}, "/character_id", "invalid"),
         ({"character_id": "luna\n"}, "/character_id", "invalid"),
-        ({"character_id": "x" * 65}, "/character_id", "invalid"),
+        ({"character_id": "x" * 256}, "/character_id", "invalid"),
     ],
 )
 def test_the_character_must_have_an_id(alice, body, pointer, code):

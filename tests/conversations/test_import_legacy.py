@@ -27,6 +27,7 @@ from conversation_service.mongodb.connection import collection, database
 from conversations import documents, limits
 from conversations.transfer.takeover import take_over
 from tests.conversations.test_export import exported
+from tests.external_ids import IDS
 from tests.factories import PATH, client_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,6 +170,16 @@ def test_ids_of_people_and_characters_become_text(run, monolith):
     assert (line["user_id"], line["character_id"]) == (str(user), str(character))
 
 
+@pytest.mark.parametrize("id_", IDS, ids=ascii)
+def test_every_id_is_taken_over_as_it_is(run, monolith, id_):
+    monolith.insert_one(old(user_id=id_, character_id=id_, title=None))
+
+    assert run()[0] == 0
+
+    [line] = exported(client_of(id_))
+    assert (line["user_id"], line["character_id"], line["title"]) == (id_, id_, id_[:200])
+
+
 REPAIRED = [
     ("title", None, "title", "luna"),
     ("title", "  \n ", "title", "luna"),
@@ -284,7 +295,7 @@ def test_a_long_title_is_kept_beside_the_short_one(run, monolith):
         ({"user_id": None}, "user_id: missing"),
         ({"user_id": ""}, "user_id: no id that can be kept"),
         ({"user_id": "a b"}, "user_id: no id that can be kept"),
-        ({"user_id": "x" * 65}, "user_id: no id that can be kept"),
+        ({"user_id": "x" * 256}, "user_id: no id that can be kept"),
         ({"character_id": None}, "character_id: missing"),
         ({"character_id": {"$oid": "x"}}, "character_id: no id that can be kept"),
     ],

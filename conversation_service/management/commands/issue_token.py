@@ -6,8 +6,8 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from conversation_service.authentication import CALLER_ID, service_token, user_token
-from conversation_service.commands import end_help
+from conversation_service.authentication import service_token, user_token
+from conversation_service.commands import end_help, external_id
 
 _LIFETIME = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -40,8 +40,12 @@ class Command(BaseCommand):
             *EXAMPLES,
             database=False,
         )
-        parser.add_argument("user", nargs="?", help="id of the user the token speaks for")
-        parser.add_argument("--service", metavar="NAME", help="a token for a service instead")
+        parser.add_argument(
+            "user", nargs="?", type=external_id, help="id of the user the token speaks for"
+        )
+        parser.add_argument(
+            "--service", metavar="NAME", type=external_id, help="a token for a service instead"
+        )
         parser.add_argument("--scope", nargs="+", default=[], help="what the service may do")
         parser.add_argument(
             "--lifetime", type=lifetime, default="24h", help="such as 90s, 15m, 1h, 30d (24h)"
@@ -60,14 +64,10 @@ class Command(BaseCommand):
             raise CommandError("Name either a user or a --service.")
         if scope and service is None:
             raise CommandError("Only a --service has a --scope.")
-        subject = user or service or ""
-        if not CALLER_ID.fullmatch(subject):
-            raise CommandError("An id is 1 to 64 characters of A-Z a-z 0-9 _ . : @ -")
-
         try:
-            if service is None:
-                self.stdout.write(user_token(subject, life=lifetime))
-            else:
+            if user is not None:
+                self.stdout.write(user_token(user, life=lifetime))
+            elif service is not None:
                 self.stdout.write(service_token(service, *scope, life=lifetime))
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None

@@ -14,6 +14,7 @@ from conversation_service.commands import (
     add_json,
     as_json,
     end_help,
+    external_id,
 )
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
@@ -45,12 +46,19 @@ class Command(BaseCommand):
         )
         add_after(parser)
         parser.add_argument("--rate", type=float, default=50, help="questions a second (50)")
-        parser.add_argument("--user", default="", help="the conversations of this user only")
+        parser.add_argument("--user", type=external_id, help="the conversations of this user only")
         add_dry_run(parser)
         add_json(parser)
 
     def handle(
-        self, *, after: ObjectId, rate: float, user: str, dry_run: bool, json: bool, **options: Any
+        self,
+        *,
+        after: ObjectId,
+        rate: float,
+        user: str | None,
+        dry_run: bool,
+        json: bool,
+        **options: Any,
     ) -> None:
         if rate <= 0:
             raise CommandError("--rate must be above 0.")

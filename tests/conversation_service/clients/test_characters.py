@@ -4,6 +4,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 from redis import Redis
@@ -67,6 +68,15 @@ def test_an_id_stays_one_segment_of_the_path(neighbour):
 def test_dots_do_not_lead_to_another_address(neighbour, character_id):
     assert characters.get(character_id) is None
     assert neighbour.asked == []
+
+
+@pytest.mark.parametrize("name", [".", "..", "a&b=c", "50%+1#x"])
+def test_in_a_query_string_every_name_is_looked_up(neighbour, settings, name):
+    settings.CHARACTER_PATH = BY_NAME
+    neighbour.talk = knows([RECORD | {"name": name}])
+
+    assert characters.get(name).name == name
+    assert f"/v2/characters?name={quote(name, safe='')} HTTP" in neighbour.asked[0]
 
 
 @pytest.mark.parametrize(
