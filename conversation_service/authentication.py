@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, lru_cache
@@ -11,23 +12,37 @@ from time import time
 from typing import Any, cast
 from uuid import uuid4
 
+import jwt
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
-from jwt import InvalidAlgorithmError, InvalidTokenError, get_unverified_header
+from jwt import (
+    DecodeError,
+    ExpiredSignatureError,
+    ImmatureSignatureError,
+    InvalidAlgorithmError,
+    InvalidAudienceError,
+    InvalidIssuedAtError,
+    InvalidIssuerError,
+    InvalidSignatureError,
+    InvalidTokenError,
+    MissingRequiredClaimError,
+    get_unverified_header,
+)
+from jwt.exceptions import InvalidJTIError, InvalidSubjectError
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework_simplejwt.backends import TokenBackend
-from rest_framework_simplejwt.exceptions import TokenBackendError, TokenBackendExpiredToken
+from rest_framework_simplejwt.exceptions import TokenBackendError
 from rest_framework_simplejwt.tokens import Token
 
-from conversation_service import clock
+from conversation_service import clock, rejections
 from conversation_service.clients import auth
-from conversation_service.errors import ServiceError, TokenExpired, TokenInvalid, TokenMissing
 from conversation_service.external_ids import is_external_id
 from conversation_service.jwks import KeySet
-from conversation_service.observability import context, metrics
+from conversation_service.observability import context
+from conversation_service.rejections import Rejection, rejected
 
 ALGORITHMS = {"HS256", "HS384", "HS512", "RS256", "ES256"}
 MAX_TOKEN_BYTES = 8 * 1024
@@ -37,8 +52,10 @@ REMEMBERED_S = 60
 USER = "access"
 SERVICE = "service"
 
+_ACCESS_TOKEN_TYPES = {"at+jwt", "application/at+jwt"}
+_ID_TOKEN_TYPES = {"id", "id_token", "id+jwt"}
+_OTHER_TOKEN_TYPES = {"refresh", "offline", "logout"}
 _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
-_CHALLENGE = 'Bearer realm="api"'
 
 Claims = Mapping[str, Any]
 
@@ -71,10 +88,12 @@ class UserAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Caller, str]:
         caller, token = _sender_of(request, _person)
-        if settings.AUTH_REMOTE_VALIDATION and not auth.confirms(
-            token, user_id=caller.id, expires_at=caller.expires_at
-        ):
-            raise _refused(TokenInvalid)
+        if settings.AUTH_REMOTE_VALIDATION:
+            owner = auth.owner_of(token, user_id=caller.id, expires_at=caller.expires_at)
+            if owner is None:
+                raise rejected(rejections.REVOKED)
+            if owner != caller.id:
+                raise rejected(rejections.OTHER_USER)
         context.user_id.set(caller.id)
         return caller, token
 
@@ -157,10 +176,8 @@ class _SharedSecretBackend(TokenBackend):
     def decode(self, token: Token, verify: bool = True) -> dict[str, Any]:
         try:
             return super().decode(token, verify)
-        except TokenBackendExpiredToken:
-            raise
-        except TokenBackendError:
-            if self._next is None:
+        except TokenBackendError as error:
+            if self._next is None or not isinstance(error.__cause__, InvalidSignatureError):
                 raise
             return self._next.decode(token, verify)
 
@@ -178,8 +195,30 @@ class _PublicKeyBackend(TokenBackend):
             raise InvalidAlgorithmError
         key = self._keys.key(header.get("kid", ""))
         if key is None:
-            raise InvalidTokenError
+            raise _UnknownKeyError
         return key
+
+
+class _UnknownKeyError(InvalidTokenError):
+    pass
+
+
+# The first class that the exception is an instance of counts.
+_REJECTIONS: dict[type[InvalidTokenError], Rejection] = {
+    ExpiredSignatureError: rejections.EXPIRED,
+    ImmatureSignatureError: rejections.NOT_YET_VALID,
+    InvalidSignatureError: rejections.SIGNATURE,
+    InvalidAlgorithmError: rejections.ALGORITHM,
+    _UnknownKeyError: rejections.UNKNOWN_KEY,
+    InvalidAudienceError: rejections.AUDIENCE,
+    InvalidIssuerError: rejections.ISSUER,
+    InvalidSubjectError: rejections.SUBJECT,
+    InvalidJTIError: rejections.TOKEN_ID,
+    InvalidIssuedAtError: rejections.TIMES,
+    DecodeError: rejections.TIMES,  # _verified has parsed the token, so exp or nbf is no number
+    InvalidTokenError: rejections.MALFORMED,
+}
+_REJECTIONS_WITHOUT_CLAIM = {"aud": rejections.AUDIENCE, "iss": rejections.ISSUER}
 
 
 def _sender_of(request: Request, kind: Callable[[Claims], Caller]) -> tuple[Caller, str]:
@@ -187,7 +226,7 @@ def _sender_of(request: Request, kind: Callable[[Claims], Caller]) -> tuple[Call
     header = request.META.get("HTTP_AUTHORIZATION", "")
     caller, token = _remembered(header, kind, token_backend(), int(now // REMEMBERED_S))
     if now >= caller.expires_at + settings.JWT_LEEWAY_S:  # remembered, and expired since
-        raise _refused(TokenExpired)
+        raise rejected(rejections.EXPIRED)
     return caller, token
 
 
@@ -202,48 +241,82 @@ def _remembered(
 
 def _bearer_token(header: str) -> str:
     scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        metrics.AUTHENTICATION_FAILURES.labels(TokenMissing.code).inc()
-        raise TokenMissing(headers={"WWW-Authenticate": _CHALLENGE})
     token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise rejected(rejections.MISSING)
     if len(token) > MAX_TOKEN_BYTES or not _COMPACT.fullmatch(token):
-        raise _refused(TokenInvalid)
+        raise rejected(rejections.MALFORMED)
     return token
 
 
 def _verified(token: str, backend: TokenBackend) -> Claims:
+    """Return the claims of a token with a good signature that is valid now and is not an ID token.
+
+    The token is parsed first, as the exceptions of verification do not tell a malformed token
+    from a claim of the wrong type.
+    """
+    try:
+        header = jwt.decode_complete(token, options={"verify_signature": False})["header"]
+    except InvalidTokenError:
+        raise rejected(rejections.MALFORMED) from None
+    if not isinstance(header.get("alg"), str):
+        raise rejected(rejections.MALFORMED)
     try:
         claims: Claims = backend.decode(cast(Token, token))
-    except TokenBackendExpiredToken:
-        raise _refused(TokenExpired) from None
-    except TokenBackendError:
-        raise _refused(TokenInvalid) from None
-    if "exp" not in claims:
-        raise _refused(TokenInvalid)
+    except TokenBackendError as error:
+        raise rejected(_rejection_for(error.__cause__)) from None
+    _check_kind(header, claims)
     return claims
 
 
+def _rejection_for(error: BaseException | None) -> Rejection:
+    if isinstance(error, MissingRequiredClaimError):
+        return _REJECTIONS_WITHOUT_CLAIM[error.claim]
+    return next(rejection for kind, rejection in _REJECTIONS.items() if isinstance(error, kind))
+
+
+def _check_kind(header: Claims, claims: Claims) -> None:
+    """Reject ID, refresh and logout tokens, which issuers sign with the keys of access tokens.
+
+    Keycloak names the kind in the claim `typ`, Cognito in the claim `token_use`, RFC 9068 and
+    RFC 8725 in the header `typ`.
+    """
+    types = {str(part.get("typ", "")).lower() for part in (header, claims)}
+    use = claims.get("token_use", "access")
+    if use == "id" or types & _ID_TOKEN_TYPES:
+        raise rejected(rejections.ID_TOKEN)
+    explicit = {name for name in types if name.endswith("+jwt")} - _ACCESS_TOKEN_TYPES
+    if use != "access" or explicit or types & _OTHER_TOKEN_TYPES:
+        raise rejected(rejections.NO_ACCESS_TOKEN)
+
+
 def _person(claims: Claims) -> Caller:
-    if claims.get("token_type", USER) != USER:
-        raise _refused(TokenInvalid)
-    user_id = _caller_id(claims.get(settings.JWT_USER_ID_CLAIM, claims.get("sub")))
-    return Caller(user_id, expires_at=float(claims["exp"]))
+    token_type = claims.get("token_type", USER)
+    if token_type == SERVICE:
+        raise rejected(rejections.SERVICE_TOKEN)
+    if token_type != USER:
+        raise rejected(rejections.NO_ACCESS_TOKEN)
+    user_id = claims.get(settings.JWT_USER_ID_CLAIM, claims.get("sub"))
+    if not is_external_id(user_id):
+        raise rejected(rejections.USER_ID)
+    return Caller(user_id, expires_at=_expiry(claims))
 
 
 def _service(claims: Claims) -> Caller:
-    scope = claims.get("scope", "")
-    if claims.get("token_type") != SERVICE or not isinstance(scope, str):
-        raise _refused(TokenInvalid)
-    scopes = frozenset(scope.split())
-    return Caller(_caller_id(claims.get("sub")), SERVICE, scopes, float(claims["exp"]))
+    if claims.get("token_type") != SERVICE:
+        raise rejected(rejections.NO_SERVICE_TOKEN)
+    scope, name = claims.get("scope", ""), claims.get("sub")
+    if not isinstance(scope, str):
+        raise rejected(rejections.SCOPE)
+    if not is_external_id(name):
+        raise rejected(rejections.SUBJECT)
+    return Caller(name, SERVICE, frozenset(scope.split()), _expiry(claims))
 
 
-def _caller_id(claim: Any) -> str:
-    if is_external_id(claim):
-        return claim
-    raise _refused(TokenInvalid)
-
-
-def _refused(failure: type[ServiceError]) -> ServiceError:
-    metrics.AUTHENTICATION_FAILURES.labels(failure.code).inc()
-    return failure(headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'})
+def _expiry(claims: Claims) -> float:
+    """Return `exp`, which PyJWT checks only if it is present and also accepts as a string."""
+    exp = claims.get("exp")
+    if isinstance(exp, int | float) and not isinstance(exp, bool):
+        with suppress(OverflowError):  # an integer such as 10^400
+            return float(exp)
+    raise rejected(rejections.TIMES)

@@ -21,7 +21,12 @@ from conversation_service.clients import http
 from conversation_service.errors import LengthRequired
 from conversation_service.exception_handler import failure_response
 from conversation_service.observability import tracing
-from conversation_service.observability.context import request_id, traceparent, user_id
+from conversation_service.observability.context import (
+    rejection_reason,
+    request_id,
+    traceparent,
+    user_id,
+)
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -45,6 +50,7 @@ class RequestId:
         chosen = sent if _ACCEPTED_REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
         request_id.set(chosen)
         user_id.set("")
+        rejection_reason.set("")
         traceparent.set(tracing.accepted(request.META.get("HTTP_TRACEPARENT", "")))
         with http.Budget():
             response = self.get_response(request)

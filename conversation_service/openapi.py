@@ -207,6 +207,10 @@ COMMON = [
         description="Your id for this call: 1 to 128 of `A-Za-z0-9._-`. Made if you send none.",
     ),
     response_header("X-Request-ID", "The id of this call, in our logs too."),
-    response_header("WWW-Authenticate", "How to authenticate (RFC 6750).", 401),
+    response_header(
+        "WWW-Authenticate",
+        "How to authenticate and, in `error_description`, why the token is rejected (RFC 6750).",
+        401,
+    ),
     response_header("Retry-After", "Seconds after which to try again.", 429, 503),
 ]

@@ -21,25 +21,25 @@ REFUSED_S = 10.0
 _memory = Memory("auth")
 
 
-def confirms(token: str, *, user_id: str, expires_at: float) -> bool:
-    """Return whether Auth says that the token is still good, and that user's.
+def owner_of(token: str, *, user_id: str, expires_at: float) -> str | None:
+    """Return the user that Auth names for a token, or None if Auth rejects the token.
 
-    A yes is believed for AUTH_CACHE_TTL seconds. If Auth does not answer, AUTH_FAIL_MODE decides
-    between True and raising AuthUnavailable.
+    An owner is cached for AUTH_CACHE_TTL seconds, a rejection for REFUSED_S. If Auth does not
+    answer, AUTH_FAIL_MODE decides between returning `user_id` and raising AuthUnavailable.
     """
     # Redis must not hold what opens doors.
     digest = hashlib.sha256(f"{settings.AUTH_SERVICE_URL} {token}".encode()).hexdigest()
     try:
-        owner = _memory.answer(digest, partial(_ask, token, expires_at))
+        owner: str | None = _memory.answer(digest, partial(_ask, token, expires_at))
     except http.NoAnswer as error:
         if settings.AUTH_FAIL_MODE == "open":
             logger.warning("Auth does not answer: a token was accepted by its signature alone")
             TOKENS_NOT_CONFIRMED.inc()
-            return True
+            return user_id
         raise AuthUnavailable(again_in_s=error.retry_after_s) from None
     if owner is not None and owner != user_id:
         logger.error("Auth takes a token of one user for another's; see JWT_USER_ID_CLAIM")
-    return bool(owner == user_id)
+    return owner
 
 
 def _ask(token: str, expires_at: float) -> Answered:

@@ -11,3 +11,5 @@ request_id: ContextVar[str] = ContextVar("request_id", default="-")
 traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 # Set by authentication; empty before.
 user_id: ContextVar[str] = ContextVar("user_id", default="")
+# Why the request gets 401, see rejections.py; empty for every other request.
+rejection_reason: ContextVar[str] = ContextVar("rejection_reason", default="")

@@ -50,7 +50,10 @@ MONGODB_HEARTBEAT_FAILURES = Counter(
 )
 
 AUTHENTICATION_FAILURES = Counter(
-    "authentication_failures", "Tokens refused or missing, by the code of the failure", ["reason"]
+    "authentication_failures",
+    "Requests answered with 401, by reason: missing, malformed, signature, expired, not_yet_valid,"
+    " audience, issuer, claim, kind, revoked",
+    ["reason"],
 )
 
 # Neighbours: "auth", "characters", "message".

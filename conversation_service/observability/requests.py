@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponseBase
 from prometheus_client import Counter, Histogram
 
 from conversation_service.observability import metrics
+from conversation_service.observability.context import rejection_reason
 from conversation_service.observability.routes import NOT_OBSERVED, method_of, route_of
 
 logger = logging.getLogger(__name__)
@@ -58,17 +59,22 @@ def _told_of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 def _log(request: HttpRequest, route: str, status: int, duration_s: float) -> None:
     """Write a line without the query string: people's words are in it."""
+    fields = {
+        "http.request.method": request.method,
+        "http.response.status_code": status,
+        "url.path": request.path,
+        "labels.route": route,
+        "event.duration": int(duration_s * 1_000_000_000),
+    }
+    reason = rejection_reason.get()
+    if reason:
+        fields["event.reason"] = reason
     logger.info(
-        "%s %s %d %.1f ms",
+        "%s %s %d %.1f ms%s",
         request.method,
         request.path,
         status,
         duration_s * 1000,
-        extra={
-            "http.request.method": request.method,
-            "http.response.status_code": status,
-            "url.path": request.path,
-            "labels.route": route,
-            "event.duration": int(duration_s * 1_000_000_000),
-        },
+        f" ({reason})" if reason else "",
+        extra=fields,
     )

@@ -216,6 +216,7 @@ ROWS: dict[str, list[Panel]] = {
             "Refused: who is calling (401)",
             "reqps",
             {"{{reason}}": f"sum by (reason) ({rate('authentication_failures_total')})"},
+            text="By reason; docs/alerts.md lists the reasons and what to do.",
         ),
         Panel(
             "Refused: too often (429)",

@@ -81,6 +81,35 @@ def test_the_trace_of_the_caller_is_told(server):
     assert lines_of(server, "traced")[0]["trace"]["id"] == trace
 
 
+@pytest.mark.parametrize(
+    ("name", "authorization", "reason"),
+    [
+        ("missing", "", "missing"),
+        ("garbage", "Bearer garbage", "malformed"),
+        ("service", f"Bearer {token(token_type='service', sub='message')}", "kind"),
+        ("spaced", f"Bearer {token('not visible')}", "claim"),
+    ],
+)
+def test_the_line_of_a_401_has_its_reason(server, name, authorization, reason):
+    ask(server, f"rejected-{name}", headers={"Authorization": authorization})
+
+    line = lines_of(server, f"rejected-{name}")[-1]
+
+    assert line["http"]["response"]["status_code"] == 401
+    assert line["event"]["reason"] == reason
+    assert line["message"].endswith(f"({reason})")
+
+
+def test_the_next_request_on_the_same_connection_has_no_reason(server):
+    with requests.Session() as session:
+        url = f"http://127.0.0.1:{server.port}{LIST}"
+        session.get(url, headers={"X-Request-ID": "no-token"}, timeout=10)
+        session.get(f"{url}/x", headers=ALICE | {"X-Request-ID": "no-route"}, timeout=10)
+
+    assert lines_of(server, "no-token")[-1]["event"]["reason"] == "missing"
+    assert "reason" not in lines_of(server, "no-route")[-1]["event"]
+
+
 def test_health_checks_are_not_logged(server):
     ask(server, "probe", "/health/live")
 
