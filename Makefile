@@ -109,8 +109,8 @@ docs: configuration $(DOCS)/.installed ## build the documentation into var/site
 docs-serve: configuration $(DOCS)/.installed ## show the documentation while you write it
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs serve
 
-configuration: $(DEVELOPMENT) ## write docs/configuration.md
-	@$(BIN)/python -m docs_site.configuration > docs/configuration.md
+configuration: $(DEVELOPMENT) ## write docs/configuration.md and .env.example
+	@$(BIN)/python -m docs_site.configuration
 
 lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
 	$(COMPILE) requirements/development.in --output-file requirements/development.txt

@@ -1,23 +1,50 @@
-"""Every variable this service reads from its environment, with type and default.
+"""Every variable that the service reads: name, type, range, default and description.
 
-The only reader of os.environ. `NAME_FILE` holds the path of a file whose content is used as
-NAME: that is how Docker and Kubernetes hand over secrets. A `.env` file in the project's root
-is read in development; the environment wins over it.
+The only reader of os.environ, and the only place that declares a variable: Django's settings,
+docs/configuration.md and .env.example are made from these tables. `NAME_FILE` may hold the path
+of a file with the value of NAME, as Docker and Kubernetes hand over secrets. A `.env` file in the
+project's root is read as well; the environment wins over it.
+
+A faulty variable has its default until config/validation.py reports all faults in one list, before
+any setting is used.
+
+gunicorn's master loads this module: nothing here may import Django's database, PyMongo or redis.
 """
 
+import difflib
+import io
 import os
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import environ
-from django.core.exceptions import ImproperlyConfigured
 from environ.fileaware_mapping import FileAwareMapping
+
+from config.variables import (
+    HIGHEST_PORT,
+    Variable,
+    boolean,
+    choice,
+    host,
+    http_url,
+    integer,
+    number,
+    path,
+    redis_url,
+    text,
+    url,
+    words,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 RELEASE = "0.1.0"
 
 ENVIRONMENTS = ("development", "test", "staging", "production")
+DEPLOYED = {"staging", "production"}
 
 # Published in .env.example and the guide: good enough for one machine, refused in production.
 KNOWN_DEFAULTS = {
@@ -27,129 +54,407 @@ KNOWN_DEFAULTS = {
 }
 DEVELOPMENT_SECRET = "dev-secret-key-change-in-production-0123456789"  # noqa: S105
 
+DAYS = 36_500  # the longest period: 100 years
+DAY_S = 86_400
+MOST = 2_147_483_647  # of whatever is counted
+
+NOT_BLANK = r"(?s).*\S.*"
+
+
+def upstream(name: str, read_timeout_s: float) -> dict[str, Variable]:
+    """Return the time limits and the circuit breaker of one upstream."""
+    return {
+        f"{name}_CONNECT_TIMEOUT_S": number(0.5, 0.01, 60, "Seconds to connect"),
+        f"{name}_READ_TIMEOUT_S": number(
+            read_timeout_s, 0.01, 60, "Seconds between two bytes of a response"
+        ),
+        f"{name}_RETRIES": integer(1, 0, 10, "Attempts after the first one"),
+        f"{name}_BREAKER_THRESHOLD": integer(
+            5, 1, 10_000, "Failures in a row that open the circuit breaker: no more requests"
+        ),
+        f"{name}_BREAKER_RECOVERY_S": number(
+            10.0, 0.01, 3_600, "Seconds until an open circuit breaker lets one request through"
+        ),
+    }
+
+
+# The headings and the order of docs/configuration.md and .env.example.
+SECTIONS: dict[str, dict[str, Variable]] = {
+    "Process": {
+        "SERVICE_NAME": text(
+            "conversation-service",
+            "Name in logs, traces, /health and the header Server",
+            pattern=r"[!-~]([ -~]{0,98}[!-~])?",
+            rule="must be 1 to 100 visible ASCII characters.",
+        ),
+        "ENVIRONMENT": choice(
+            "development", ENVIRONMENTS, "Chooses the settings: config/settings/NAME.py"
+        ),
+        "HOST": host(
+            "0.0.0.0",  # noqa: S104
+            "Address to listen on; `::` for IPv6 and IPv4. Unset, `make run` uses 127.0.0.1",
+        ),
+        "PORT": integer(8003, 1, HIGHEST_PORT, "Port to listen on"),
+        "REVISION": text("", "Commit that was built, for /metrics"),
+        "DEBUG": boolean(
+            False,
+            "Django's error pages; on by default in development, refused in staging and production",
+            example="true",
+        ),
+        "RELOAD": boolean(False, "Restart the workers when a source file changes"),
+        "WEB_CONCURRENCY": integer(2, 1, 256, "Worker processes"),
+        "REQUEST_TIMEOUT": number(
+            30.0, 1, 3_600, "Seconds without a sign of life after which a worker is restarted"
+        ),
+        "CLIENT_HEAD_TIMEOUT_S": number(
+            10.0, 0.01, 3_600, "Seconds in which a client must send the head of a request"
+        ),
+        "CLIENT_BODY_TIMEOUT_S": number(
+            20.0, 0.01, 3_600, "Seconds in which a client must send the body of a request"
+        ),
+        "WORKER_TMP_DIR": text(
+            "/dev/shm" if sys.platform == "linux" else "",  # noqa: S108
+            "Folder of the workers' heartbeat: in memory, so that a slow disk restarts no worker",
+            example="/dev/shm",  # noqa: S108
+        ),
+    },
+    "Logs, metrics, traces": {
+        "LOG_LEVEL": choice(
+            "INFO",
+            ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+            "Least level that is logged",
+        ),
+        "LOG_FORMAT": choice(
+            "",
+            ("line", "ecs"),
+            "`line`: text for people. `ecs`: one JSON object per line, as the Elastic Common "
+            "Schema says. Empty: `ecs` in staging and production, else `line`",
+        ),
+        "ACCESS_LOG": boolean(True, "Log one line per request, health checks left out"),
+        "PROMETHEUS_MULTIPROC_DIR": text(
+            "",
+            "Folder in which the workers share their metrics. Empty: a new one in WORKER_TMP_DIR, "
+            "removed at the end",
+        ),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": http_url(
+            "",
+            "Collector of traces, such as http://collector:4318. Empty: no traces. OpenTelemetry "
+            "reads its other OTEL_… variables itself",
+        ),
+    },
+    "`make run` and `make test`": {
+        "VAR_DIR": text(
+            str(BASE_DIR / "var"),
+            "Folder for the data of the servers that they start",
+            pattern=NOT_BLANK,
+            rule="must not be empty.",
+            example="var",
+        ),
+        "MONGOD_BIN": text("", "Path of a mongod to use instead of the one that pip installed"),
+        "EMBEDDED_MONGODB_PORT": integer(
+            27_017, 0, HIGHEST_PORT, "Port of their MongoDB; another one if it is in use, or if 0"
+        ),
+    },
+    "Django": {
+        "SECRET_KEY": text(
+            "",
+            "Signs sessions and cursors; at least 32 bytes in staging and production",
+            example=DEVELOPMENT_SECRET,
+        ),
+        "SECRET_KEY_FALLBACKS": words(
+            "Former and coming values of SECRET_KEY: their signatures are accepted"
+        ),
+        "ALLOWED_HOSTS": words(
+            "Host names of the console; the API responds under any",
+            pattern=r"\*|\.?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\]",
+            rule="must be host names without scheme, port and path, such as console.example.org.",
+            example="*",
+        ),
+        "CSRF_TRUSTED_ORIGINS": words(
+            "Origins that may send the console's forms, such as https://console.example.org",
+            pattern=r"https?://(\*\.)?[A-Za-z0-9_.:\[\]-]+",
+            rule="must be origins without a path, such as https://console.example.org.",
+        ),
+    },
+    "MongoDB and Redis": {
+        "MONGODB_URL": url(
+            "A replica set: mongodb:// or mongodb+srv://, user name and password percent-encoded. "
+            "Empty: `make run` and `make test` start a MongoDB 6.0"
+        ),
+        "MONGODB_DATABASE": text(
+            "conversation_service",
+            "Database in it; if MONGODB_URL names one too, it must be the same",
+            pattern=r"[A-Za-z0-9_-]{1,58}",  # 63 bytes with the prefix test_
+            rule="must be 1 to 58 letters, digits, _ or -.",
+        ),
+        "MONGODB_TIMEOUT_MS": integer(
+            5_000, 1, 600_000, "Milliseconds for one operation; commands of manage.py have no limit"
+        ),
+        "CONNECTION_POOL_MIN": integer(
+            5, 0, 10_000, "Connections to MongoDB that each worker keeps open"
+        ),
+        "CONNECTION_POOL_MAX": integer(
+            20, 1, 10_000, "Connections to MongoDB that each worker may have"
+        ),
+        "REDIS_URL": redis_url(
+            "Redis or Valkey: redis://, rediss:// (TLS), valkey://, valkeys:// or unix://, user "
+            "name and password percent-encoded. Empty: none; `make run` and `make test` start a "
+            "Valkey"
+        ),
+    },
+    "Upstreams": {
+        "AUTH_SERVICE_URL": http_url("http://localhost:8001", "Auth"),
+        "CHARACTERS_SERVICE_URL": http_url("http://localhost:8002", "Characters"),
+        "MESSAGE_SERVICE_URL": http_url("http://localhost:8004", "Message"),
+        "NEIGHBOUR_BUDGET_S": number(
+            3.0, 0.01, 60, "Seconds that one request may spend on all upstreams together"
+        ),
+        **upstream("AUTH", 1.0),
+        **upstream("CHARACTERS", 1.5),
+        **upstream("MESSAGE", 2.0),
+        "AUTH_REMOTE_VALIDATION": boolean(
+            False, "Let Auth confirm each token, as only Auth knows which ones are revoked"
+        ),
+        "AUTH_VALIDATE_PATH": path("/api/v1/auth/validate", "Where Auth confirms a token"),
+        "AUTH_CACHE_TTL": integer(
+            60, 0, DAY_S, "Seconds that a confirmation is cached: a revoked token works that long"
+        ),
+        "AUTH_FAIL_MODE": choice(
+            "closed",
+            ("closed", "open"),
+            "While Auth does not respond: `closed` rejects every request (503), `open` accepts "
+            "tokens with a valid signature",
+        ),
+        "CHARACTER_PATH": path(
+            "/api/v1/characters/{id}",
+            "Where Characters returns one character: by {id}, or by {name} as in "
+            "/api/v1/characters?name={name}",
+            fields=("id", "name"),
+        ),
+        "MESSAGE_STATS_PATH": path(
+            "/api/v1/conversations/{id}/stats",
+            "Where Message returns the totals of a conversation: `manage.py reconcile_activity`",
+            fields=("id",),
+        ),
+    },
+    "Authentication": {
+        "JWT_SECRET_KEY": text(
+            "",
+            "Shared with Auth; at least 32 bytes in staging and production",
+            example=DEVELOPMENT_SECRET,
+        ),
+        "JWT_SECRET_KEY_FALLBACKS": words(
+            "Former and coming values of JWT_SECRET_KEY: their signatures are accepted"
+        ),
+        "JWT_ALGORITHM": choice(
+            "HS256",
+            ("HS256", "HS384", "HS512", "RS256", "ES256"),
+            "HS… needs JWT_SECRET_KEY; RS256 and ES256 need JWT_JWKS_URL",
+        ),
+        "JWT_JWKS_URL": http_url("", "Where Auth publishes its public keys", query=True),
+        "JWT_ISSUER": text(
+            "",
+            "Required `iss` of a token; empty: any",
+            pattern=r"|(?s:\S(.*\S)?)",
+            rule="must not begin or end with a blank.",
+        ),
+        "JWT_AUDIENCE": text(
+            "",
+            "Required `aud` of a token; empty: any",
+            pattern=r"|(?s:\S(.*\S)?)",
+            rule="must not begin or end with a blank.",
+        ),
+        "JWT_USER_ID_CLAIM": text(
+            "user_id",
+            "Claim with the user's id, a string of 1 to 255 visible ASCII characters; `sub` if a token does "
+            "not have it",
+            pattern=r"\S+",
+            rule="must be the name of a claim, without blanks.",
+        ),
+        "JWT_LEEWAY_S": integer(10, 0, 3_600, "Seconds that the clocks may differ"),
+    },
+    "Rate limits": {
+        "RATE_LIMIT_ENABLED": boolean(True, "false: no rate limits at all"),
+        "RATE_LIMIT_WINDOW_S": integer(60, 1, DAY_S, "Seconds in which requests are counted"),
+        "RATE_LIMIT_LIST": integer(60, 0, MOST, "Lists and searches per user; 0: no limit"),
+        "RATE_LIMIT_CREATE": integer(10, 0, MOST, "Creations per user; 0: no limit"),
+        "RATE_LIMIT_PATCH": integer(30, 0, MOST, "Updates per user; 0: no limit"),
+        "RATE_LIMIT_DELETE": integer(20, 0, MOST, "Deletions per user; 0: no limit"),
+        "RATE_LIMIT_ALL": integer(100, 0, MOST, "Requests of all kinds per user; 0: no limit"),
+    },
+    "Rules of conversations": {
+        "MAX_TOKENS_CEILING": integer(4_096, 1, MOST, "Highest `max_tokens` of the LLM settings"),
+        "CONTEXT_WINDOW_CEILING": integer(
+            8_192, 1, MOST, "Highest `context_window` of the LLM settings"
+        ),
+        "CHARACTER_CHECK": choice(
+            "",
+            ("strict", "lenient", "off"),
+            "Whether the character of a new conversation must exist, while Characters does not "
+            "respond: `strict` rejects it (503), `lenient` creates it unverified; `off` never "
+            "checks. Empty: `lenient` in development, `strict` elsewhere",
+        ),
+        "MAX_CONVERSATIONS_PER_USER": integer(
+            0, 0, MOST, "Conversations that a user may have outside the trash; 0: no limit"
+        ),
+        "IF_MATCH_REQUIRED_FOR": words(
+            "Names of the clients that must send If-Match with an update; `*` for all",
+            pattern=r"[!-~]+",
+            rule="must be names of visible ASCII characters.",
+        ),
+        "TRASH_DAYS": integer(30, 1, DAYS, "Days that a conversation stays in the trash"),
+        "TOMBSTONE_DAYS": integer(
+            90, 1, DAYS, "Days that the change feed lists a purged conversation"
+        ),
+        "RETENTION_ARCHIVE_IDLE_DAYS": integer(
+            0,
+            0,
+            DAYS,
+            "Days without a message after which `manage.py apply_retention` archives an active "
+            "conversation that is not pinned; 0: never",
+        ),
+    },
+    "Following changes": {
+        "CHANGES_WAITING": integer(
+            500, 1, 100_000, "Requests and streams that may wait for changes in each worker"
+        ),
+        "CHANGES_WAITING_PER_USER": integer(5, 1, 100_000, "The same for one user"),
+        "CHANGES_LOOK_S": number(1.0, 0.05, 60, "Seconds between two queries for all of them"),
+        "CHANGES_HEARTBEAT_S": number(
+            15.0, 0.05, 3_600, "Seconds of silence after which a stream sends a comment"
+        ),
+        "CHANGES_STREAM_S": number(
+            600.0, 0.05, DAY_S, "Seconds after which a stream ends, and the client connects again"
+        ),
+    },
+}
+
+# Other programs use these names or similar ones, such as LOGLEVEL, MONGO_URL or SECRET_KEYS.
+COMMON_NAMES = {
+    *("SERVICE_NAME", "ENVIRONMENT", "HOST", "PORT", "REVISION", "DEBUG", "RELOAD", "VAR_DIR"),
+    *("WEB_CONCURRENCY", "REQUEST_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT", "ACCESS_LOG", "MONGOD_BIN"),
+    *("PROMETHEUS_MULTIPROC_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    *("SECRET_KEY", "MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL"),
+}
+SIMILAR = 0.9  # of difflib: one wrong letter in ten, or one missing letter in six
+LONG_ENOUGH = 8  # letters of a common name, for swapped letters to be no accident
+_ASSIGNMENT = re.compile(r"(?:export )?[A-Za-z_0-9]+=.*")
+
 
 class Variables(FileAwareMapping):  # type: ignore[misc]  # it has no types
     """The environment, and files named by it without the line break that editors end them with."""
 
     def __getitem__(self, key: str) -> str:
         value: str = super().__getitem__(key)
-        return value.rstrip("\r\n") if f"{key}_FILE" in self.env else value
+        return value.rstrip("\r\n") if self.env.get(f"{key}_FILE") else value
+
+    def setdefault(self, key: str, default: str) -> None:
+        """Set what `.env` says, without opening the file that NAME_FILE names."""
+        self.env.setdefault(key, default)
 
 
 class Env(environ.FileAwareEnv):  # type: ignore[misc]
+    """Reads variables in their types. A `$` is an ordinary character."""
+
     ENVIRON = Variables()
+
+    def __init__(self, dotenv: Path, **scheme: Variable) -> None:
+        super().__init__(**scheme)
+        self.overrides: dict[str, Any] = {}  # what a process decides for itself
+        self.dotenv_faults: dict[str, str] = {}
+        self._read_dotenv(dotenv)
+
+    def get_value(
+        self,
+        var: str,
+        cast: object = None,
+        default: object = environ.Env.NOTSET,
+        parse_default: bool = False,
+    ) -> Any:
+        """Return the value of a variable; its default if it is unset or faulty."""
+        if var in self.overrides:
+            return self.overrides[var]
+        try:
+            return self._read(var)
+        except (KeyError, OSError, ValueError):
+            return self.scheme[var].default if default is self.NOTSET else default
+
+    def _read(self, name: str) -> Any:
+        value = self.ENVIRON[name]
+        value.encode()  # what is no text to Python has surrogates
+        return self.scheme[name].read(value)
+
+    def faults(self) -> dict[str, str]:
+        """Return the faults of single variables: by name, a sentence that begins with the name."""
+        faults = dict(self.dotenv_faults)
+        for name in self.scheme:
+            try:
+                self._read(name)
+            except KeyError:  # unset
+                continue
+            except OSError as error:
+                reason = error.strerror
+                faults[name] = f"{name}_FILE names a file that cannot be read: {reason}."
+            except UnicodeError:
+                faults[name] = f"{name} must be a text in UTF-8."
+            except ValueError as error:
+                faults[name] = f"{name} {error}"
+        for name, known in self._misspelt():
+            faults[name] = f"{name} is no variable of this service; {known} is similar."
+        return faults
+
+    def _read_dotenv(self, file: Path) -> None:
+        """Read a `.env`, which may be missing. Lines in it that set nothing are faults."""
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeError):
+            self.dotenv_faults[file.name] = f"{file.name} cannot be read as a text in UTF-8."
+            return
+        for position, line in enumerate(lines, 1):
+            if line.strip() and not line.lstrip().startswith("#") and not _ASSIGNMENT.match(line):
+                self.dotenv_faults[f"{file.name}:{position}"] = (
+                    f"{file.name}, line {position}, must be NAME=value without blanks around the =."
+                )
+        # django-environ logs every other line, and a secret may be in it.
+        assignments = [line for line in lines if _ASSIGNMENT.match(line)]
+        self.read_env(io.StringIO("\n".join(assignments)))
+
+    def _misspelt(self) -> Iterator[tuple[str, str]]:
+        """Find names of the environment that are probably ours with a mistake, and the right names.
+
+        A false alarm would stop the start: a name must be far from the names that other programs
+        have. Names that they share with us must have exactly our letters, in another order.
+        """
+        own = [name for name in self.scheme if name not in COMMON_NAMES]
+        own += [f"{name}_FILE" for name in own]
+        letters = {"".join(sorted(name)): name for name in COMMON_NAMES if len(name) >= LONG_ENOUGH}
+        known = {*self.scheme, *(f"{name}_FILE" for name in self.scheme)}
+        for name in sorted(set(self.ENVIRON.env) - known):
+            plain = name.upper().replace("-", "_")
+            if right := letters.get("".join(sorted(plain))):
+                if right != plain:
+                    yield name, right
+            elif similar := difflib.get_close_matches(plain, own, n=1, cutoff=SIMILAR):
+                yield name, similar[0]
 
 
 env = Env(
-    # Who and where
-    SERVICE_NAME=(str, "conversation-service"),
-    ENVIRONMENT=(str, "development"),
-    HOST=(str, "0.0.0.0"),  # noqa: S104
-    PORT=(int, 8003),
-    REVISION=(str, ""),
-    DEBUG=(bool, False),
-    RELOAD=(bool, False),
-    WEB_CONCURRENCY=(int, 2),
-    REQUEST_TIMEOUT=(float, 30.0),
-    # How long a client may take to send a request's head, and its body
-    CLIENT_HEAD_TIMEOUT_S=(float, 10.0),
-    CLIENT_BODY_TIMEOUT_S=(float, 20.0),
-    WORKER_TMP_DIR=(str, "/dev/shm" if sys.platform == "linux" else ""),  # noqa: S108
-    # What it tells of itself
-    LOG_LEVEL=(str, "INFO"),
-    LOG_FORMAT=(str, ""),
-    ACCESS_LOG=(bool, True),
-    PROMETHEUS_MULTIPROC_DIR=(str, ""),
-    OTEL_EXPORTER_OTLP_ENDPOINT=(str, ""),
-    # `make run` and the tests: where they keep things, and the MongoDB they bring along
-    VAR_DIR=(str, str(BASE_DIR / "var")),
-    MONGOD_BIN=(str, ""),
-    EMBEDDED_MONGODB_PORT=(int, 27_017),
-    # Django
-    SECRET_KEY=(str, ""),
-    SECRET_KEY_FALLBACKS=(list, []),
-    ALLOWED_HOSTS=(list, []),
-    CSRF_TRUSTED_ORIGINS=(list, []),
-    # MongoDB and Redis
-    MONGODB_URL=(str, ""),
-    MONGODB_DATABASE=(str, "conversation_service"),
-    MONGODB_TIMEOUT_MS=(int, 5_000),
-    CONNECTION_POOL_MIN=(int, 5),
-    CONNECTION_POOL_MAX=(int, 20),
-    REDIS_URL=(str, ""),
-    # The neighbours
-    AUTH_SERVICE_URL=(str, "http://localhost:8001"),
-    CHARACTERS_SERVICE_URL=(str, "http://localhost:8002"),
-    MESSAGE_SERVICE_URL=(str, "http://localhost:8004"),
-    NEIGHBOUR_BUDGET_S=(float, 3.0),
-    AUTH_CONNECT_TIMEOUT_S=(float, 0.5),
-    AUTH_READ_TIMEOUT_S=(float, 1.0),
-    AUTH_RETRIES=(int, 1),
-    AUTH_BREAKER_THRESHOLD=(int, 5),
-    AUTH_BREAKER_RECOVERY_S=(float, 10.0),
-    CHARACTERS_CONNECT_TIMEOUT_S=(float, 0.5),
-    CHARACTERS_READ_TIMEOUT_S=(float, 1.5),
-    CHARACTERS_RETRIES=(int, 1),
-    CHARACTERS_BREAKER_THRESHOLD=(int, 5),
-    CHARACTERS_BREAKER_RECOVERY_S=(float, 10.0),
-    MESSAGE_CONNECT_TIMEOUT_S=(float, 0.5),
-    MESSAGE_READ_TIMEOUT_S=(float, 2.0),
-    MESSAGE_RETRIES=(int, 1),
-    MESSAGE_BREAKER_THRESHOLD=(int, 5),
-    MESSAGE_BREAKER_RECOVERY_S=(float, 10.0),
-    # What they are asked
-    AUTH_REMOTE_VALIDATION=(bool, False),
-    AUTH_VALIDATE_PATH=(str, "/api/v1/auth/validate"),
-    AUTH_CACHE_TTL=(int, 60),
-    AUTH_FAIL_MODE=(str, "closed"),
-    CHARACTER_PATH=(str, "/api/v1/characters/{id}"),
-    MESSAGE_STATS_PATH=(str, "/api/v1/conversations/{id}/stats"),
-    # Who is calling
-    JWT_SECRET_KEY=(str, ""),
-    JWT_SECRET_KEY_FALLBACKS=(list, []),
-    JWT_ALGORITHM=(str, "HS256"),
-    JWT_JWKS_URL=(str, ""),
-    JWT_ISSUER=(str, ""),
-    JWT_AUDIENCE=(str, ""),
-    JWT_USER_ID_CLAIM=(str, "user_id"),
-    JWT_LEEWAY_S=(int, 10),
-    # Calls per user in a window, of each kind and together; 0 is no limit
-    RATE_LIMIT_ENABLED=(bool, True),
-    RATE_LIMIT_WINDOW_S=(int, 60),
-    RATE_LIMIT_LIST=(int, 60),
-    RATE_LIMIT_CREATE=(int, 10),
-    RATE_LIMIT_PATCH=(int, 30),
-    RATE_LIMIT_DELETE=(int, 20),
-    RATE_LIMIT_ALL=(int, 100),
-    # The rules of conversations
-    MAX_TOKENS_CEILING=(int, 4_096),
-    CONTEXT_WINDOW_CEILING=(int, 8_192),
-    CHARACTER_CHECK=(str, ""),
-    MAX_CONVERSATIONS_PER_USER=(int, 0),
-    IF_MATCH_REQUIRED_FOR=(list, []),
-    TRASH_DAYS=(int, 30),
-    TOMBSTONE_DAYS=(int, 90),
-    RETENTION_ARCHIVE_IDLE_DAYS=(int, 0),
-    # Waiting for changes: how many may in a process, and of one user
-    CHANGES_WAITING=(int, 500),
-    CHANGES_WAITING_PER_USER=(int, 5),
-    CHANGES_LOOK_S=(float, 1.0),
-    CHANGES_HEARTBEAT_S=(float, 15.0),
-    CHANGES_STREAM_S=(float, 600.0),
+    BASE_DIR / ".env",
+    **{name: variable for section in SECTIONS.values() for name, variable in section.items()},
 )
-environ.Env.read_env(BASE_DIR / ".env")
 if not env("PROMETHEUS_MULTIPROC_DIR"):  # an empty name is to prometheus_client the current folder
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 
-def one_of(name: str, *allowed: str) -> str:
-    """Return a variable that has a few values only, or stop the start."""
-    value: str = env(name)
-    if value not in allowed:
-        raise ImproperlyConfigured(f"{name} is {value!r} and must be one of {', '.join(allowed)}.")
-    return value
-
-
 def settings_module() -> str:
     """Return the settings module that ENVIRONMENT chooses, for DJANGO_SETTINGS_MODULE."""
-    return f"config.settings.{one_of('ENVIRONMENT', *ENVIRONMENTS)}"
+    return f"config.settings.{env('ENVIRONMENT')}"
+
+
+def own_address() -> str:
+    """Return the address at which this machine reaches the service itself."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    address: str = env("HOST")
+    return everywhere.get(address, address)

@@ -4,22 +4,25 @@
 import gc
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from config.env import RELEASE, env
-from config.logs import DEPLOYED, LOGGING
+from config.env import DEPLOYED, RELEASE, env
+from config.logs import LOGGING
 from config.worker import Logger, PatientWorker
 
-bind = f"{env('HOST')}:{env('PORT')}"
+host = env("HOST")
+bind = f"[{host}]:{env('PORT')}" if ":" in host else f"{host}:{env('PORT')}"
 workers = env("WEB_CONCURRENCY")
 worker_class = PatientWorker
 worker_connections = 1_000  # per worker, idle ones included
 backlog = 2_048
 # Where people depend on it: fail without gunicorn_h1c, rather than be slow in silence.
-http_parser = "fast" if DEPLOYED else "auto"
+http_parser = "fast" if env("ENVIRONMENT") in DEPLOYED else "auto"
 
 # Long enough for the longest filter and for a token in a header.
 limit_request_line = 8_190  # bytes, the most that gunicorn takes
@@ -51,6 +54,21 @@ WARM_UP_S = 2.0
 
 
 def on_starting(arbiter: Any) -> None:
+    require_valid_configuration()
+    prepare_metrics(arbiter)
+
+
+def require_valid_configuration() -> None:
+    """Stop the start before a socket is open if a variable is wrong, and list all faults.
+
+    A process of its own does it: the check needs the database drivers.
+    """
+    check = subprocess.run([sys.executable, "-m", "config.validation"], check=False)
+    if check.returncode:
+        sys.exit(check.returncode)
+
+
+def prepare_metrics(arbiter: Any) -> None:
     """Make the folder in which workers share their metrics, empty: numbers begin at 0 with us.
 
     prometheus_client reads its name from the environment, when a worker first imports it.

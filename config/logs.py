@@ -5,7 +5,10 @@ Nothing here may bring Django along: gunicorn's master logs too, before sockets 
 
 from typing import Any
 
-from config.env import DEVELOPMENT_SECRET, RELEASE, env, one_of
+from config.env import DEPLOYED, DEVELOPMENT_SECRET, RELEASE, env
+
+LOG_FORMAT = env("LOG_FORMAT") or ("ecs" if env("ENVIRONMENT") in DEPLOYED else "line")
+LOG_LEVEL = env("LOG_LEVEL")
 
 FORMATTERS: dict[str, dict[str, Any]] = {
     "line": {
@@ -25,8 +28,6 @@ FORMATTERS: dict[str, dict[str, Any]] = {
     },
 }
 
-DEPLOYED = env("ENVIRONMENT") in {"staging", "production"}
-
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -41,7 +42,7 @@ LOGGING: dict[str, Any] = {
         "stdout": {
             "class": "logging.StreamHandler",
             "stream": "ext://sys.stdout",
-            "formatter": one_of("LOG_FORMAT", "", *FORMATTERS) or ("ecs" if DEPLOYED else "line"),
+            "formatter": LOG_FORMAT,
             "filters": ["request"],
         },
     },
@@ -51,5 +52,5 @@ LOGGING: dict[str, Any] = {
         # gunicorn brings handlers of its own.
         "gunicorn.error": {"handlers": [], "propagate": True},
     },
-    "root": {"handlers": ["stdout"], "level": env("LOG_LEVEL")},
+    "root": {"handlers": ["stdout"], "level": LOG_LEVEL},
 }

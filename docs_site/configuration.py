@@ -1,33 +1,49 @@
-"""Print docs/configuration.md: each variable with its type and default, as config/env.py says.
+"""Write docs/configuration.md and .env.example, both from the tables of config/env.py.
 
-What it is for stands in .env.example. `make configuration` writes the page.
+`make configuration` runs this module.
 """
 
-import re
-import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from config.env import BASE_DIR, env
+from config.env import BASE_DIR, SECTIONS
+from config.variables import Variable
+
+PAGE = BASE_DIR / "docs" / "configuration.md"
+EXAMPLE = BASE_DIR / ".env.example"
+WIDTH = 98
 
 INTRODUCTION = """\
 # Configuration
 
-Everything is a variable of the environment; there is no other file. `NAME_FILE` may hold the path
-of a file whose content is used as `NAME`: that is how Docker and Kubernetes hand over secrets. In
-development a `.env` is read as well, and the environment wins; `.env.example` is one to begin with.
+Every setting is a variable of the environment. `NAME_FILE` may hold the path of a file with the
+value of `NAME`: that is how Docker and Kubernetes hand over secrets. A `.env` file in the
+project's root is read as well, and the environment wins; copy `.env.example` to begin with.
 
-`ENVIRONMENT=production` and `staging` refuse to start until these are good enough, and say at once
-all that is wrong: `SECRET_KEY`, `MONGODB_URL`, `ALLOWED_HOSTS`, and `JWT_SECRET_KEY` or
-`JWT_JWKS_URL`.
+Every process checks all variables before it starts, in every environment. If one is wrong, the
+process does not start and lists all faults at once, each with the name of the variable and never
+with a secret:
 
-*default* is what holds where nothing is set. Development adds secrets that everybody knows.
+- gunicorn and `manage.py` end with exit code 2, `make run` with 1.
+- `true`, `yes`, `on` and `1` mean true, `false`, `no`, `off` and `0` false, in upper or lower
+  case. Other words are refused, and so is an empty value of a switch or number.
+- Blanks around the items of a list are dropped, and so are empty items. A `$` is an ordinary
+  character.
+- User name and password in `MONGODB_URL` and `REDIS_URL` must be percent-encoded: `/` is `%2F`.
+- A variable whose name is almost that of one below, such as `RATE_LIMT_LIST`, is refused: it is
+  probably a mistake.
+- `staging` and `production` have no default for `SECRET_KEY`, `MONGODB_URL`, `ALLOWED_HOSTS`, and
+  `JWT_SECRET_KEY` or `JWT_JWKS_URL`. Secrets need at least 32 bytes, and `DEBUG` must be off.
+
+*default* holds if a variable is unset. Development adds secrets that are published.
 """
-_SECTION = re.compile(r"# --- (.*?) -*")
-_VARIABLE = re.compile(r"([A-Z_]+)=")
-KINDS = {str: "text", int: "integer", float: "number", bool: "`true`, `false`", list: "`a,b`"}
-# Where it is on every machine another one.
-DEFAULTS = {"VAR_DIR": "var", "WORKER_TMP_DIR": "/dev/shm"}  # noqa: S108
+
+EXAMPLE_INTRODUCTION = """\
+# Every variable that the service reads, with its default for development. `make configuration`
+# writes this file. Copy it to .env to change some values; the environment wins over .env. For
+# secrets, NAME_FILE may hold the path of a file with the value instead.
+"""
 
 
 def page() -> str:
@@ -35,32 +51,50 @@ def page() -> str:
 
 
 def _sections() -> Iterator[str]:
-    comment: list[str] = []
-    follows = False  # a variable: what comes with it shares its comment
-    for line in (BASE_DIR / ".env.example").read_text(encoding="utf-8").splitlines():
-        if section := _SECTION.fullmatch(line):
-            yield f"\n## {section[1]}\n\n| variable | type | default | |\n| --- | --- | --- | --- |"
-            comment, follows = [], False
-        elif line.startswith("# "):
-            comment = [*([] if follows else comment), line.removeprefix("# ")]
-            follows = False
-        elif variable := _VARIABLE.match(line):
-            yield _row(variable[1], "" if follows else " ".join(comment))
-            follows = True
-        else:
-            comment, follows = [], False
+    for title, variables in SECTIONS.items():
+        yield f"\n## {title}\n\n| variable | type | default | |\n| --- | --- | --- | --- |"
+        for name, variable in variables.items():
+            # The default of some is another one on every machine; their example is not.
+            default = variable.default
+            if isinstance(default, str) and default.startswith("/") and variable.example:
+                default = variable.example
+            shown = f"`{_text(default)}`" if _text(default) else "empty"
+            yield f"| `{name}` | {variable.kind} | {shown} | {variable.description} |"
 
 
-def _row(name: str, description: str) -> str:
-    kind, default = env.scheme[name]
-    return f"| `{name}` | {KINDS[kind]} | {_shown(DEFAULTS.get(name, default))} | {description} |"
+def example() -> str:
+    """Return the text of .env.example."""
+    return "\n".join([EXAMPLE_INTRODUCTION, *_example_lines()])
 
 
-def _shown(value: Any) -> str:
-    if value in ("", []):
-        return "empty"
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+def _example_lines() -> Iterator[str]:
+    for title, variables in SECTIONS.items():
+        yield f"# --- {title} ".ljust(WIDTH, "-")
+        for name, variable in variables.items():
+            yield from textwrap.wrap(
+                variable.description.replace("`", ""),
+                WIDTH,
+                initial_indent="# ",
+                subsequent_indent="# ",
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+            yield f"{name}={_example_value(variable)}"
+        yield ""
+
+
+def _example_value(variable: Variable) -> str:
+    return _text(variable.default) if variable.example is None else variable.example
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page())
+    PAGE.write_text(page(), encoding="utf-8")
+    EXAMPLE.write_text(example(), encoding="utf-8")

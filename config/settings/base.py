@@ -6,19 +6,16 @@ from csp import constants as csp
 from django.utils.translation import gettext_lazy as _
 
 from config import logs
-from config.env import BASE_DIR, RELEASE, env, one_of
+from config.env import BASE_DIR, RELEASE, env
+from config.validation import require_valid
+
+require_valid()
+
+# Every variable is a setting of the same name. What follows is derived, or is no variable.
+globals().update({name: env(name) for name in env.scheme})
 
 OPENAPI_DOCUMENT = BASE_DIR / "docs" / "openapi.json"
-
-SERVICE_NAME = env("SERVICE_NAME")
-ENVIRONMENT = env("ENVIRONMENT")
 VERSION = RELEASE
-
-SECRET_KEY = env("SECRET_KEY")
-SECRET_KEY_FALLBACKS = env("SECRET_KEY_FALLBACKS")
-DEBUG = env("DEBUG")
-ALLOWED_HOSTS = env("ALLOWED_HOSTS")
-CSRF_TRUSTED_ORIGINS = env("CSRF_TRUSTED_ORIGINS")
 
 INSTALLED_APPS = [
     # First: their templates and words go before those of unfold and of Django.
@@ -92,7 +89,7 @@ DATABASES = {
         "HOST": env("MONGODB_URL"),
         "NAME": env("MONGODB_DATABASE"),
         "OPTIONS": {
-            "appname": SERVICE_NAME,
+            "appname": env("SERVICE_NAME"),
             "minPoolSize": env("CONNECTION_POOL_MIN"),
             "maxPoolSize": env("CONNECTION_POOL_MAX"),
             "w": "majority",
@@ -114,16 +111,11 @@ MIGRATION_MODULES = {
     "contenttypes": "config.mongo_migrations.contenttypes",
     "axes": None,  # it counts in the cache and needs no tables
 }
-REDIS_URL = env("REDIS_URL")
 # In MongoDB: without it nobody could log in anyway, while Redis may be down.
 CACHES = {
     "default": {"BACKEND": "conversation_service.mongodb.cache.MongoCache", "LOCATION": "cache"}
 }
 
-AUTH_SERVICE_URL = env("AUTH_SERVICE_URL")
-CHARACTERS_SERVICE_URL = env("CHARACTERS_SERVICE_URL")
-MESSAGE_SERVICE_URL = env("MESSAGE_SERVICE_URL")
-NEIGHBOUR_BUDGET_S = env("NEIGHBOUR_BUDGET_S")
 NEIGHBOURS = {
     name: {
         "connect_timeout_s": env(f"{name}_CONNECT_TIMEOUT_S"),
@@ -134,24 +126,6 @@ NEIGHBOURS = {
     }
     for name in ("AUTH", "CHARACTERS", "MESSAGE")
 }
-AUTH_REMOTE_VALIDATION = env("AUTH_REMOTE_VALIDATION")
-AUTH_VALIDATE_PATH = env("AUTH_VALIDATE_PATH")
-AUTH_CACHE_TTL = env("AUTH_CACHE_TTL")
-AUTH_FAIL_MODE = one_of("AUTH_FAIL_MODE", "closed", "open")
-CHARACTER_PATH = env("CHARACTER_PATH")
-MESSAGE_STATS_PATH = env("MESSAGE_STATS_PATH")
-
-JWT_SECRET_KEY = env("JWT_SECRET_KEY")
-JWT_SECRET_KEY_FALLBACKS = env("JWT_SECRET_KEY_FALLBACKS")
-JWT_ALGORITHM = one_of("JWT_ALGORITHM", "HS256", "HS384", "HS512", "RS256", "ES256")
-JWT_JWKS_URL = env("JWT_JWKS_URL")
-JWT_ISSUER = env("JWT_ISSUER")
-JWT_AUDIENCE = env("JWT_AUDIENCE")
-JWT_USER_ID_CLAIM = env("JWT_USER_ID_CLAIM")
-JWT_LEEWAY_S = env("JWT_LEEWAY_S")
-
-RATE_LIMIT_ENABLED = env("RATE_LIMIT_ENABLED")
-RATE_LIMIT_WINDOW_S = env("RATE_LIMIT_WINDOW_S")
 RATE_LIMITS = {
     "list": env("RATE_LIMIT_LIST"),
     "create": env("RATE_LIMIT_CREATE"),
@@ -160,23 +134,7 @@ RATE_LIMITS = {
     "all": env("RATE_LIMIT_ALL"),
 }
 
-MAX_TOKENS_CEILING = env("MAX_TOKENS_CEILING")
-CONTEXT_WINDOW_CEILING = env("CONTEXT_WINDOW_CEILING")
-CHARACTER_CHECK = one_of("CHARACTER_CHECK", "", "strict", "lenient", "off") or "strict"
-MAX_CONVERSATIONS_PER_USER = env("MAX_CONVERSATIONS_PER_USER")
-IF_MATCH_REQUIRED_FOR = env("IF_MATCH_REQUIRED_FOR")
-TRASH_DAYS = env("TRASH_DAYS")
-TOMBSTONE_DAYS = env("TOMBSTONE_DAYS")
-RETENTION_ARCHIVE_IDLE_DAYS = env("RETENTION_ARCHIVE_IDLE_DAYS")
-
-ACCESS_LOG = env("ACCESS_LOG")
-OTEL_EXPORTER_OTLP_ENDPOINT = env("OTEL_EXPORTER_OTLP_ENDPOINT")
-
-CHANGES_WAITING = env("CHANGES_WAITING")
-CHANGES_WAITING_PER_USER = env("CHANGES_WAITING_PER_USER")
-CHANGES_LOOK_S = env("CHANGES_LOOK_S")
-CHANGES_HEARTBEAT_S = env("CHANGES_HEARTBEAT_S")
-CHANGES_STREAM_S = env("CHANGES_STREAM_S")
+CHARACTER_CHECK = env("CHARACTER_CHECK") or "strict"
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["conversation_service.authentication.UserAuthentication"],

@@ -3,9 +3,9 @@
 from config.env import DEVELOPMENT_SECRET, env
 from config.settings.base import *
 
-SECRET_KEY = SECRET_KEY or DEVELOPMENT_SECRET
-JWT_SECRET_KEY = JWT_SECRET_KEY or DEVELOPMENT_SECRET
-ALLOWED_HOSTS = ALLOWED_HOSTS or ["*"]
+SECRET_KEY = env("SECRET_KEY") or DEVELOPMENT_SECRET
+JWT_SECRET_KEY = env("JWT_SECRET_KEY") or DEVELOPMENT_SECRET
+ALLOWED_HOSTS = env("ALLOWED_HOSTS") or ["*"]
 DEBUG = env("DEBUG", default=True)
 DATABASES["default"]["HOST"] = env("MONGODB_URL") or "mongodb://127.0.0.1:27017/?replicaSet=rs0"
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "lenient"

@@ -1,41 +1,9 @@
 """Production. Nothing secret has a default here: what is missing or weak stops the start."""
 
-from django.core.exceptions import ImproperlyConfigured
-
-from config.env import KNOWN_DEFAULTS
 from config.settings.base import *
+from config.validation import require_valid
 
-MINIMUM_SECRET_BYTES = 32  # RFC 7518 section 3.2, for HS256
-
-
-def weaknesses() -> list[str]:
-    """Return everything that forbids this configuration, so that one start shows it all."""
-    problems = []
-    secrets = [("SECRET_KEY", SECRET_KEY)]
-    secrets += [("SECRET_KEY_FALLBACKS", value) for value in SECRET_KEY_FALLBACKS]
-    if not JWT_JWKS_URL:
-        secrets += [("JWT_SECRET_KEY", JWT_SECRET_KEY)]
-        secrets += [("JWT_SECRET_KEY_FALLBACKS", value) for value in JWT_SECRET_KEY_FALLBACKS]
-    for name, value in secrets:
-        if not value:
-            problems.append(f"{name} is not set.")
-        elif value in KNOWN_DEFAULTS:
-            problems.append(f"{name} is a published default.")
-        elif len(value.encode()) < MINIMUM_SECRET_BYTES:
-            problems.append(f"{name} is shorter than {MINIMUM_SECRET_BYTES} bytes.")
-    if JWT_JWKS_URL and JWT_ALGORITHM.startswith("HS"):
-        problems.append(f"JWT_ALGORITHM is {JWT_ALGORITHM}, but JWT_JWKS_URL serves public keys.")
-    if not DATABASES["default"]["HOST"]:
-        problems.append("MONGODB_URL is not set.")
-    if not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS:
-        problems.append("ALLOWED_HOSTS must name the hosts of the console.")
-    if DEBUG:
-        problems.append("DEBUG must be off.")
-    return problems
-
-
-if found := weaknesses():
-    raise ImproperlyConfigured("This configuration is not fit for use:\n- " + "\n- ".join(found))
+require_valid(deployed=True)  # base knows only what ENVIRONMENT says
 
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

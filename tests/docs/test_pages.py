@@ -30,10 +30,9 @@ class Navigation(yaml.SafeLoader):
 Navigation.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
 
 
-def test_the_table_of_variables_is_what_its_program_prints():
-    assert (DOCS / "configuration.md").read_text("utf-8") == configuration.page(), (
-        "make configuration"
-    )
+def test_the_pages_of_variables_are_what_their_program_writes():
+    assert configuration.PAGE.read_text("utf-8") == configuration.page(), "make configuration"
+    assert configuration.EXAMPLE.read_text("utf-8") == configuration.example(), "make configuration"
 
 
 def test_the_table_has_each_variable_once():

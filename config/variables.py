@@ -1,0 +1,207 @@
+"""The kinds of variables: how each one reads a text of the environment, and which texts it rejects.
+
+A reader raises ValueError. Its message continues the variable's name: "PORT is 'x' and must be an
+integer from 1 to 65535." Messages show the values of numbers, switches, choices and HOST; every
+other kind may hold a password.
+
+gunicorn's master loads this module: nothing here may import Django, PyMongo, redis or ssl.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+TRUE = {"true", "yes", "on", "1"}
+FALSE = {"false", "no", "off", "0"}
+SHOWN_LENGTH = 24  # characters; a longer value is probably a secret in the wrong variable
+HIGHEST_PORT = 65_535
+HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # one label of a name
+
+
+class Variable(NamedTuple):
+    """One variable of the environment. django-environ expects the first two fields."""
+
+    read: Callable[[str], Any]
+    default: Any
+    kind: str  # for docs/configuration.md
+    description: str
+    example: str | None  # for .env.example, where it is not the default
+
+
+def boolean(default: bool, description: str, *, example: str | None = None) -> Variable:
+    def read(text: str) -> bool:
+        word = text.strip().lower()
+        if word not in TRUE | FALSE:
+            raise ValueError(f"{_value(text)}must be true or false (yes or no, on or off, 1 or 0).")
+        return word in TRUE
+
+    return Variable(read, default, "`true` or `false`", description, example)
+
+
+def integer(default: int, lowest: int, highest: int, description: str) -> Variable:
+    def read(text: str) -> int:
+        digits = text.strip()
+        if re.fullmatch(r"-?[0-9]{1,19}", digits) and lowest <= int(digits) <= highest:
+            return int(digits)
+        raise ValueError(f"{_value(text)}must be an integer from {lowest} to {highest}.")
+
+    return Variable(read, default, f"integer, {lowest} to {highest}", description, None)
+
+
+def number(default: float, lowest: float, highest: float, description: str) -> Variable:
+    def read(text: str) -> float:
+        digits = text.strip()
+        pattern = r"-?([0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15})"
+        if re.fullmatch(pattern, digits) and lowest <= float(digits) <= highest:
+            return float(digits)
+        raise ValueError(f"{_value(text)}must be a number from {lowest:g} to {highest:g}.")
+
+    return Variable(read, default, f"number, {lowest:g} to {highest:g}", description, None)
+
+
+def choice(default: str, options: tuple[str, ...], description: str) -> Variable:
+    """One of a few words, in any case. An empty default means that empty is allowed as well."""
+    words = {option.lower(): option for option in options}
+    if not default:
+        words[""] = ""
+
+    def read(text: str) -> str:
+        word = words.get(text.strip().lower())
+        if word is None:
+            raise ValueError(f"{_value(text)}must be one of {', '.join(options)}.")
+        return word
+
+    kind = ", ".join(f"`{option}`" for option in options)
+    return Variable(read, default, kind, description, None)
+
+
+def text(
+    default: str,
+    description: str,
+    *,
+    pattern: str = r"(?s).*",
+    rule: str = "",
+    example: str | None = None,
+) -> Variable:
+    """A text that matches a pattern as a whole. `rule` says in words what the pattern requires."""
+
+    def read(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(rule)
+        return text
+
+    return Variable(read, default, "text", description, example)
+
+
+def words(
+    description: str,
+    *,
+    pattern: str = r"(?s).*",
+    rule: str = "",
+    example: str | None = None,
+) -> Variable:
+    """A comma-separated list. Blanks around an item and empty items are dropped."""
+
+    def read(text: str) -> list[str]:
+        items = [item.strip() for item in text.split(",") if item.strip()]
+        if not all(re.fullmatch(pattern, item) for item in items):
+            raise ValueError(rule)
+        return items
+
+    return Variable(read, [], "`a,b`", description, example)
+
+
+def http_url(default: str, description: str, *, query: bool = False) -> Variable:
+    """An absolute http or https URL. Empty if the default is empty.
+
+    Without a query it is a base: paths are appended, so a slash at its end is dropped.
+    """
+
+    def read(text: str) -> str:
+        if text or default:
+            _require_http_url(text, query=query)
+        return text if query else text.rstrip("/")
+
+    return Variable(read, default, "URL", description, None)
+
+
+def url(description: str) -> Variable:
+    """The URL of a database. config/validation.py reads it with the parser of its driver."""
+    return Variable(str, "", "URL", description, None)
+
+
+def redis_url(description: str) -> Variable:
+    """The same for Redis. redis-py does not know the schemes of Valkey, which mean the same."""
+
+    def read(text: str) -> str:
+        return re.sub(r"\Avalkey(s?)://", r"redis\1://", text)
+
+    return Variable(read, "", "URL", description, None)
+
+
+def path(default: str, description: str, *, fields: tuple[str, ...] = ()) -> Variable:
+    """A path on an upstream, with at least one of the named fields in braces."""
+    wanted = " or ".join(f"{{{field}}}" for field in fields)
+    rule = "must be a path that begins with /, without blanks"
+    rule += f", with {wanted} and no other braces." if fields else " or braces."
+
+    def read(text: str) -> str:
+        allowed = "|".join(rf"\{{{field}\}}" for field in fields) or "(?!)"
+        if not re.fullmatch(rf"/(?:[!-z|~]|{allowed})*", text):
+            raise ValueError(rule)
+        if fields and not re.search(allowed, text):
+            raise ValueError(rule)
+        return text
+
+    return Variable(read, default, "path", description, None)
+
+
+def host(default: str, description: str) -> Variable:
+    """The address to listen on. An IPv6 address may stand in brackets; it is read without them."""
+
+    def read(text: str) -> str:
+        address = text.strip().removeprefix("[").removesuffix("]")
+        if not _is_host(address):
+            raise ValueError(
+                f"{_value(text)}must be an IP address without a port: 0.0.0.0 for every IPv4 "
+                "address, :: for every IPv6 address too, 127.0.0.1 for this machine only."
+            )
+        return address
+
+    return Variable(read, default, "address", description, None)
+
+
+def _value(text: str) -> str:
+    return f"is {text!r} and " if len(text) <= SHOWN_LENGTH else ""
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        # Digits and dots only: an address with a mistake, and no name.
+        labels = text.removesuffix(".").split(".")
+        return bool(re.search("[A-Za-z]", text)) and all(map(HOST_NAME.fullmatch, labels))
+    return True
+
+
+def _require_http_url(text: str, *, query: bool) -> None:
+    try:
+        parts = urlsplit(text)
+        valid = (
+            re.fullmatch(r"[!-~]+", text)
+            and parts.scheme in {"http", "https"}
+            and _is_host(parts.hostname or "")
+            and parts.port != 0
+            and not set("#\\" if query else "?#\\") & set(text)
+        )
+    except ValueError:  # the port, or an IPv6 address
+        valid = False
+    if not valid:
+        rest = "blanks or fragment" if query else "blanks, query or fragment"
+        raise ValueError(
+            "must be a URL such as https://example.org:8001/path: http or https, a host, a port "
+            f"from 1 to 65535 if any, and no {rest}."
+        )
