@@ -200,13 +200,16 @@ def _ask_mongodb() -> None:
 
 
 def _ask_redis(url: str) -> None:
-    with redis.Redis.from_url(
-        url,
-        socket_connect_timeout=REDIS_S,
-        socket_timeout=REDIS_S,
-        retry=Retry(NoBackoff(), retries=0),
-    ) as client:
-        client.ping()
+    try:
+        with redis.Redis.from_url(
+            url,
+            socket_connect_timeout=REDIS_S,
+            socket_timeout=REDIS_S,
+            retry=Retry(NoBackoff(), retries=0),
+        ) as client:
+            client.ping()
+    except (ValueError, TypeError):  # the address cannot be read, and the error shows parts of it
+        raise ProbeFailed from None
 
 
 def _neighbour(url: str) -> Probe | None:

@@ -26,6 +26,10 @@ TIMEOUT_S = 0.1  # to connect, and to answer
 RETRY_S = 1.0  # of an outage, one question in so long pays TIMEOUT_S to see if it is over
 MAX_CONNECTIONS = 1_000  # as many as a worker has requests: running out would look like an outage
 
+# The start rejects a REDIS_URL that cannot be read. If one is read later only, such as a host name
+# that cannot be encoded, redis-py raises ValueError or, for an option, TypeError.
+NO_ANSWER = (RedisError, OSError, ValueError, TypeError)
+
 _connecting = Lock()
 
 
@@ -40,14 +44,15 @@ def ask(question: Callable[[Redis], T]) -> T:
     """
     if not settings.REDIS_URL:
         raise Unavailable
-    with _connecting:  # or two first requests would have a pool each
+    with _connecting:  # or two first requests would have a server each
         server = _server(settings.REDIS_URL)
     return server.ask(question)
 
 
 class _Server:
     def __init__(self, url: str) -> None:
-        self._redis = Redis(connection_pool=_pool(url))
+        self._url = url
+        self._redis: Redis | None = None
         self._state = Lock()
         self._down = False
         self._ask_again_at = 0.0
@@ -57,13 +62,19 @@ class _Server:
             REDIS_UNANSWERED.inc()
             raise Unavailable
         try:
-            answer = question(self._redis)
-        except RedisError as error:
+            answer = question(self._client())
+        except NO_ANSWER as error:
             self._failed(error)
             raise Unavailable from error
         if self._down:
             self._recovered()
         return answer
+
+    def _client(self) -> Redis:
+        if self._redis is None:
+            with self._state:  # or two first requests would have a pool each
+                self._redis = self._redis or Redis(connection_pool=_pool(self._url))
+        return self._redis
 
     def _is_my_turn(self) -> bool:
         with self._state:
@@ -72,7 +83,7 @@ class _Server:
             self._ask_again_at = monotonic() + RETRY_S
             return True
 
-    def _failed(self, error: RedisError) -> None:
+    def _failed(self, error: Exception) -> None:
         REDIS_UNANSWERED.inc()
         with self._state:
             self._ask_again_at = monotonic() + RETRY_S
