@@ -1,4 +1,7 @@
-"""What log lines carry, and what they must not: no body, no token, no document, no user's name."""
+"""What log lines carry, and what they must not: no body, no token, no document, no user's name.
+
+No value that is logged can start a line of its own or reach a terminal as a control character.
+"""
 
 import logging
 import re
@@ -10,7 +13,12 @@ from ecs_logging import StdlibFormatter
 from conversation_service.observability.context import request_id, traceparent, user_id
 
 # MongoDB repeats whole documents in its errors, and people's words with them.
-_DOCUMENTS = re.compile(r"(full error|dup key): .*")
+_DOCUMENTS = re.compile(r"(full error|dup key): .*", re.DOTALL)
+# Control characters (C0, DEL, C1), the separators of lines and paragraphs, marks that are invisible
+# or reverse the direction of text, and surrogates, which no stream can write.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
 
 
 def user_hash(user: str, key: str) -> str:
@@ -38,10 +46,21 @@ class AddRequest(logging.Filter):
 
 
 class Lines(logging.Formatter):
-    """For people: one line a record, and tracebacks below."""
+    """For people: one line per record, and tracebacks below, indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return _one_line(_without_documents(super().formatMessage(record)))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return _indented(_without_documents(super().formatException(ei)))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        return _indented(super().formatStack(stack_info))
 
     def format(self, record: logging.LogRecord) -> str:
-        return _without_documents(super().format(record))
+        # logging keeps the text of a traceback in the record, for the formatters of all handlers.
+        record.exc_text = None
+        return super().format(record)
 
 
 class EcsObjects(StdlibFormatter):
@@ -58,3 +77,13 @@ class EcsObjects(StdlibFormatter):
 
 def _without_documents(text: str) -> str:
     return _DOCUMENTS.sub(r"\1 left out", text)
+
+
+def _indented(text: str) -> str:
+    """Indent each line: none can look like the beginning of a record."""
+    return "\n".join(f"  {_one_line(line)}" for line in text.split("\n"))
+
+
+def _one_line(text: str) -> str:
+    r"""Write unsafe characters as escape sequences of Python, such as \n or \x1b."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

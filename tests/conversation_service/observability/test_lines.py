@@ -1,0 +1,113 @@
+"""Lines of the log for people: one per record, whatever a client sends."""
+
+import logging
+import re
+
+import pytest
+
+from conversation_service.observability.logs import EcsObjects, Lines
+from tests.config.test_gunicorn import serving
+
+FORMAT = "{asctime} {levelname} {name} [{request_id}] {message}"
+FORGED = "2026-11-27 00:00:00,000 INFO forged [-] admin logged in"
+UNSAFE = {
+    "line feed": "\n",
+    "carriage return": "\r",
+    "escape": "\x1b[31m",
+    "backspace": "\x08",
+    "null": "\0",
+    "delete": "\x7f",
+    "next line (C1)": "\x85",
+    "control sequence introducer (C1)": "\x9b31m",
+    "vertical tab": "\v",
+    "form feed": "\f",
+    "line separator": "\u2028",
+    "paragraph separator": "\u2029",
+    "right-to-left override": "\u202e",
+    "right-to-left isolate": "\u2067",
+    "zero width space": "\u200b",
+    "lone surrogate": "\udc80",
+}
+each = pytest.mark.parametrize("text", UNSAFE.values(), ids=UNSAFE)
+
+
+def record(message, *arguments, exc_info=None, **fields):
+    logger = logging.getLogger("tests")
+    extra = {"request_id": "-"} | fields
+    return logger.makeRecord(
+        *("tests", logging.ERROR, "", 0, message, arguments, exc_info), extra=extra
+    )
+
+
+def lines(*arguments, **options):
+    return Lines(FORMAT, style="{").format(record(*arguments, **options)).splitlines()
+
+
+def failure(text):
+    """Return an error with a text, as `exc_info`, that was caused by another one."""
+    try:
+        try:
+            raise KeyError(text)
+        except KeyError as cause:
+            raise ValueError(text) from cause
+    except ValueError as error:
+        return type(error), error, error.__traceback__
+
+
+@each
+def test_a_logged_value_stays_in_its_line_and_sends_nothing_to_a_terminal(text):
+    [line] = lines("GET %s", f"/x{text}{FORGED}")
+
+    assert line.isprintable()
+    assert FORGED in line
+
+
+@each
+def test_so_does_the_id_of_the_request(text):
+    [line] = lines("x", request_id=f"{text}{FORGED}")
+
+    assert line.isprintable()
+
+
+@each
+def test_a_traceback_stands_below_its_record_and_begins_no_other(text):
+    first, *below = lines("x", exc_info=failure(f"{text}{FORGED}"))
+
+    assert not first.startswith(" ")
+    assert all(line.startswith("  ") and line.isprintable() for line in below)
+    assert "Traceback (most recent call last):" in below[0]
+
+
+def test_a_printable_text_is_left_as_it_is():
+    [line] = lines("%s", "¿Qué? 日本語 😀 C:\\new")
+
+    assert line.endswith("¿Qué? 日本語 😀 C:\\new")
+
+
+def test_a_document_in_an_error_of_mongodb_is_cut_out_up_to_its_end():
+    text = "E11000 duplicate key error dup key: { title: 'a\nsecret words' }"
+
+    for formatter in (Lines(FORMAT, style="{"), EcsObjects()):
+        logged = formatter.format(record("%s", text, exc_info=failure(text)))
+        assert "secret words" not in logged
+        assert "dup key left out" in logged
+
+
+def test_a_traceback_is_that_of_the_formatter_also_after_another_one_made_its_own():
+    entry = record("x", exc_info=failure(f"\n{FORGED}"))
+    logging.Formatter().format(entry)
+
+    assert f"\n{FORGED}" not in Lines(FORMAT, style="{").format(entry)
+
+
+def test_a_path_forges_no_line_of_a_real_server(tmp_path):
+    path = "/api/v1/x%0a" + FORGED.replace(" ", "%20") + "%1b[31m%e2%80%a8%c2%9b%0d"
+    options = {"LOG_FORMAT": "line", "ACCESS_LOG": "true"}
+    with serving(tmp_path / "log", "config.wsgi:application", **options) as server:
+        server.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        server.send(b"GET / HTTP/1.1\r\nX-Request-ID: a\x1b[31m\r\nConnection: close\r\n\r\n")
+
+    logged = (tmp_path / "log").read_text()
+    assert r"/api/v1/x\n2026-11-27" in logged
+    assert not re.search(f"^{re.escape(FORGED)}", logged, re.MULTILINE)
+    assert all(line.isprintable() for line in logged.split("\n"))
