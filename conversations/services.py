@@ -34,7 +34,9 @@ def begin(
     if or_get and (found := store.latest_with(user_id, values["character_id"])):
         return Answer(found, existed=True)
     document = _new(user_id, values)
-    return store.insert_only(document, key) if or_get else store.insert(document, key)
+    if or_get:
+        document["only"] = values["character_id"]  # a unique index accepts one for each character
+    return store.insert(document, key)
 
 
 def duplicate(

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import pymongo
 from bson import ObjectId
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReadPreference, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.read_concern import ReadConcern
 
 from conversation_service.errors import DatabaseUnavailable
 from conversation_service.idempotency import LIFETIME, IdempotencyInProgress, IdempotencyKey
@@ -40,9 +41,12 @@ _ID_INDEX = "_id_"
 STAFF_USER = "staff_user"
 DUPLICATE_KEY = 11_000  # MongoDB's code
 _WORDS = "user_words"
+_KEYS = "idempotency_keys"
 _NOT_PURGED = {"status": {"$ne": "purged"}}
 _LATEST = {"metadata.last_activity": -1, "_id": -1}
 _REPORTED = {"activity_sequence": 1, "metadata": 1}
+# Read only data that a majority of the replica set has: a failover cannot roll it back.
+_MAJORITY = {"level": "majority"}
 _BATCH = 200
 # Times that a write is tried again after somebody changed what it was about to say no to.
 ATTEMPTS = 5
@@ -74,52 +78,70 @@ def conversations() -> Collection[Document]:
     return collection("conversations")
 
 
-def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
-    """Insert a new conversation, unless the key says that this has been done.
+def committed() -> Collection[Document]:
+    """Return the collection for reads of data that a majority of the replica set has.
 
-    Under concurrency the unique index idempotency_keys lets one through. Raises
-    IdempotencyKeyReused or IdempotencyInProgress.
+    A response that confirms an earlier write must come from here: a failover rolls back data
+    that only the primary has. The service's own acknowledged writes are visible, as each of them
+    waits for the same majority.
     """
-    if key is None:
-        return _inserted(document)
-    document["keys"] = [documents.remembered(key, document)]
+    return conversations().with_options(
+        read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
+    )
+
+
+def _await_majority(user_id: str) -> None:
+    """Wait until a majority of the replica set has all data that the primary has now.
+
+    MongoDB does this after an update that matches nothing. On a sharded cluster it does it on
+    the shard of this user. Raises pymongo.errors.PyMongoError with `timeout` set.
+    """
+    nothing = {"_id": None, "user_id": user_id}
+    conversations().update_one(nothing, {"$set": {"only": None}}, hint=_ID_INDEX)
+
+
+def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
+    """Insert a new conversation, or return the existing one that its key or `only` stands for.
+
+    Under concurrency the unique indexes idempotency_keys and only_of_character accept one insert.
+    Raises IdempotencyKeyReused, IdempotencyInProgress or, after ATTEMPTS conflicts,
+    ConversationStateConflict.
+    """
     for _attempt in range(ATTEMPTS):
+        if key:
+            document["keys"] = [documents.remembered(key, document)]
         try:
-            return _inserted(document)
+            conversations().insert_one(document)
         except DuplicateKeyError as error:
-            if not _violates(error, "idempotency_keys"):
+            conflict = (error.details or {}).get("keyPattern", {})
+            if key and "keys.key" in conflict:
+                if answer := remembered(document["user_id"], key, document["changed_at"]):
+                    return answer
+            elif "only" in conflict:
+                if found := latest_with(document["user_id"], document["character_id"]):
+                    return Answer(found, existed=True)
+            else:
                 raise
-        if answer := remembered(document["user_id"], key, document["changed_at"]):
-            return answer
-    raise IdempotencyInProgress
-
-
-def _inserted(document: Document) -> Answer:
-    conversations().insert_one(document)
-    metrics.event("created").inc()
-    return Answer(document)
+        else:
+            metrics.event("created").inc()
+            return Answer(document)
+    raise ConversationStateConflict
 
 
 def latest_with(user_id: str, character_id: str) -> Document | None:
-    """Return the latest active conversation, by the index user_characters."""
-    wanted = {"user_id": user_id, "character_id": character_id, "status": "active"}
-    return _one(wanted, PUBLIC, sort=_LATEST, hint=BY_CHARACTER)
+    """Return the latest active conversation that a majority of the replica set has.
 
-
-def insert_only(document: Document, key: IdempotencyKey | None) -> Answer:
-    """Insert a conversation, or return the active one with that character if there is one now.
-
-    Of many at once, the unique index only_of_character lets one through; the others find it.
+    If only the primary has one, waits for the majority. Uses the index user_characters. Raises
+    pymongo.errors.PyMongoError with `timeout` set, or ConversationStateConflict if the
+    conversations change in each of ATTEMPTS waits.
     """
-    document["only"] = document["character_id"]
+    wanted = {"user_id": user_id, "character_id": character_id, "status": "active"}
     for _attempt in range(ATTEMPTS):
-        try:
-            return insert(document, key)
-        except DuplicateKeyError as error:
-            if not _violates(error, "only_of_character"):
-                raise
-        if found := latest_with(document["user_id"], document["character_id"]):
-            return Answer(found, existed=True)
+        if found := _one(wanted, PUBLIC, sort=_LATEST, hint=BY_CHARACTER, readConcern=_MAJORITY):
+            return found
+        if _one(wanted, {"_id": 1}, hint=BY_CHARACTER) is None:
+            return None
+        _await_majority(user_id)
     raise ConversationStateConflict
 
 
@@ -130,21 +152,27 @@ def count_up_to(user_id: str, limit: int) -> int:
 
 
 def remembered(user_id: str, key: IdempotencyKey, now: datetime) -> Answer | None:
-    """Return what the key led to; forget one that has expired, and return None then."""
+    """Return the answer to the request that stored this key, or None if no live key is stored.
+
+    Removes a key that has expired. Raises IdempotencyKeyReused, or IdempotencyInProgress until a
+    majority of the replica set has the key: before, a failover would roll back the request's
+    write.
+    """
     mine = {"user_id": user_id, "keys.key": key.scope}
-    found = _one(mine, PUBLIC | {"keys.$": 1})
+    found = _one(mine, {"keys.$": 1}, hint=_KEYS)
     if found is None:
         return None
     [record] = found["keys"]
+    stored = {"key": record["key"], "at": record["at"]}
+    same = {"_id": found["_id"], "user_id": user_id, "keys": {"$elemMatch": stored}}
     if record["at"] < (now - LIFETIME).replace(tzinfo=None):
-        conversations().update_one(mine, {"$pull": {"keys": {"key": key.scope}}})
+        conversations().update_one(same, {"$pull": {"keys": stored}}, hint=_ID_INDEX)
         return None
+    current = _one(same, PUBLIC, hint=_ID_INDEX, readConcern=_MAJORITY)
+    if current is None:
+        raise IdempotencyInProgress
     key.check(record["fingerprint"])
-    return Answer(record.get("answer", found), replayed=True)
-
-
-def _violates(error: DuplicateKeyError, index: str) -> bool:
-    return f"index: {index} " in str((error.details or {}).get("errmsg", ""))
+    return Answer(record.get("answer", current), replayed=True)
 
 
 def get(user_id: str, conversation_id: str) -> Document:
@@ -256,15 +284,22 @@ def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
 
 
 def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    """Return the status of those ids that are a user's; also that of tombstones, "purged"."""
+    """Return the status of those ids that are a user's; also that of tombstones, "purged".
+
+    Waits until a majority of the replica set has these conversations. Raises
+    pymongo.errors.PyMongoError with `timeout` set.
+    """
     mine = {"_id": {"$in": [*ids]}, "user_id": user_id}
     rows = conversations().find(mine, ["status"], hint=_ID_INDEX)
-    return {row["_id"]: row["status"] for row in rows}
+    states = {row["_id"]: row["status"] for row in rows}
+    if states:
+        _await_majority(user_id)
+    return states
 
 
 def owners_of(ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
     """Return whose those ids are that exist, tombstones included. Never for a person's request."""
-    rows = conversations().find({"_id": {"$in": [*ids]}}, ["user_id"], hint=_ID_INDEX)
+    rows = committed().find({"_id": {"$in": [*ids]}}, ["user_id"], hint=_ID_INDEX)
     return {row["_id"]: row["user_id"] for row in rows}
 
 
@@ -418,7 +453,10 @@ def release(user_id: str, conversation_id: str) -> bool:
 
 
 def _there(user_id: str, conversation_id: str) -> Literal[False]:
-    get(user_id, conversation_id)
+    """Return False, or raise ConversationNotFound, after an update that matched nothing."""
+    own = _own(user_id, conversation_id)
+    if _one(own, {"_id": 1}, hint=_ID_INDEX, readConcern=_MAJORITY) is None:
+        raise ConversationNotFound
     return False
 
 
@@ -432,7 +470,7 @@ def report(conversation_id: str, reported: Activity, *, unarchive: bool) -> Repo
         return_document=ReturnDocument.AFTER,
         hint=_ID_INDEX,
     )
-    current = stored or _one(existing, _REPORTED, hint=_ID_INDEX)
+    current = stored or _one(existing, _REPORTED, hint=_ID_INDEX, readConcern=_MAJORITY)
     if current is None:
         raise ConversationNotFound
     return Reported(stored is not None, current["activity_sequence"], current["metadata"])
@@ -456,7 +494,7 @@ def report_all(reports: Mapping[str, Activity]) -> dict[str, bool]:
         for _id, reported in wanted.items()
     ]
     conversations().bulk_write(writes, ordered=False)
-    marks = conversations().find({"_id": {"$in": [*wanted]}, **_NOT_PURGED}, ["activity_batch"])
+    marks = committed().find({"_id": {"$in": [*wanted]}, **_NOT_PURGED}, ["activity_batch"])
     return {str(row["_id"]): row["activity_batch"] == batch for row in marks}
 
 
@@ -558,13 +596,15 @@ def _diagnose(
 ) -> Answer | None:
     """Say why a change matched nothing: raise, or answer if there was nothing to do.
 
-    The database judges by the very expressions that it would have written. None means that
-    somebody else's write came between the change and this look: try again.
+    Evaluates the expressions that the change would have written. None means that another write
+    came between the change and this read: try again. MongoDB acknowledges an update that matches
+    nothing when a majority of the replica set has the data that it did not match, so a read of
+    the majority's data sees at least those.
     """
     projection = PUBLIC | wanted.judgement(key)
     if versions.accepted is not None:
         projection["revisions"] = 1
-    current = _one(own, projection, hint=_ID_INDEX, let=variables)
+    current = _one(own, projection, hint=_ID_INDEX, let=variables, readConcern=_MAJORITY)
     if current is None:
         raise ConversationNotFound
     if key and current["remembered"]:

@@ -64,9 +64,11 @@ def mongo(django_db_setup, django_db_blocker) -> Iterator[Database]:
     """
     with django_db_blocker.unblock():
         yield database()
-        for name in set(database().list_collection_names()) - SEEDED:
+        for name in set(database().list_collection_names()) - SEEDED - {"conversations"}:
             if not name.startswith("system."):
                 collection(name).with_options(write_concern=WriteConcern(w=1)).delete_many({})
+        # On a majority, as the service reads only what is there before it confirms a write.
+        collection("conversations").delete_many({})
 
 
 @pytest.fixture

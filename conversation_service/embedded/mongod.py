@@ -45,7 +45,7 @@ def mongod(
     process.wait_for_former(data / "mongod.lock", mark=f"--dbpath={data}", timeout_s=STOP_S)
     port = port or process.free_port()
     log = data.with_name(f"{data.name}.log")
-    server = process.start([executable, *_options(data, port, cache_gb)], output=log)
+    server = process.start([executable, *options(data, port, cache_gb)], output=log)
     try:
         _wait_for_primary(server, port, log)
         yield f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
@@ -70,7 +70,7 @@ def find() -> str:
     )
 
 
-def _options(data: Path, port: int, cache_gb: float) -> list[str]:
+def options(data: Path, port: int, cache_gb: float) -> list[str]:
     return [
         f"--dbpath={data}",
         f"--port={port}",

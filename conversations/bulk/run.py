@@ -122,7 +122,7 @@ class Boundary:
 
 def boundary(chosen: Mapping[str, Any]) -> Boundary | None:
     """Return the boundary of a run that begins now, by the primary's clock; None if it is empty."""
-    last = store.conversations().find_one(
+    last = store.committed().find_one(
         chosen, {"_id": 1, "now": "$$NOW"}, sort=[("_id", -1)], hint=store.STAFF_USER
     )
     return Boundary(None, last["_id"], last["now"]) if last else None
@@ -130,7 +130,7 @@ def boundary(chosen: Mapping[str, Any]) -> Boundary | None:
 
 def step(chosen: Mapping[str, Any], within: Boundary) -> list[ObjectId]:
     """Return the ids of the next step, in their order, by the index staff_user."""
-    rows = store.conversations().find(
+    rows = store.committed().find(
         {**chosen, **within.conditions()},
         ["_id"],
         sort=[("_id", 1)],
@@ -218,7 +218,7 @@ def _read(
         projection["emptied"] = {"$eq": ["$mark", literal(mark)]}
     mine = {"_id": {"$in": [*ids]}, "user_id": user_id}
     variables = action.change.variables()
-    rows = store.conversations().find(mine, projection, hint="_id_", let=variables)
+    rows = store.committed().find(mine, projection, hint="_id_", let=variables)
     return rows.to_list()
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from bson import ObjectId
 from django.conf import settings
-from pymongo import ReadPreference
-from pymongo.read_concern import ReadConcern
 
 from conversation_service import pagination
 from conversation_service.mongodb.connection import Document
@@ -73,11 +71,8 @@ def _read(user_id: str, cursor: Cursor, limit: int) -> tuple[list[Document], int
         {"$project": PUBLIC | {"changed_at": 1}},
         {"$unionWith": {"pipeline": [{"$documents": [{"now": "$$NOW"}]}]}},
     ]
-    # A secondary may be behind by more than OVERLAP; what is not on a majority may be undone.
-    settled = store.conversations().with_options(
-        read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
-    )
-    *rows, clock = settled.aggregate(pipeline, hint=INDEX, batchSize=limit + 3)
+    # A secondary may be behind by more than OVERLAP; a failover may roll back the primary's data.
+    *rows, clock = store.committed().aggregate(pipeline, hint=INDEX, batchSize=limit + 3)
     return rows, pagination.milliseconds(clock["now"])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from time_machine import travel
 
+from tests.conversations.plans import explainable
 from tests.factories import PATH, client_of, conversation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -354,3 +355,22 @@ def test_get_or_create_keeps_its_key(alice):
     assert again.content == first.content
     assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
     assert other.status_code == 422
+
+
+def test_a_key_is_looked_up_by_its_index(alice, mongo, commands):
+    path = f"{PATH}/{conversation(alice)['id'].upper()}/duplicate"
+    for _ in range(2):
+        alice.post(path, {}, headers=with_key("k"))
+
+    finds = [command for command in commands if "keys.key" in command.get("filter", {})]
+    plans = [mongo.command("explain", explainable(find)) for find in finds]
+    assert len(plans) == 2
+    assert all("'idempotency_keys'" in str(plan["queryPlanner"]["winningPlan"]) for plan in plans)
+    assert all(plan["executionStats"]["totalKeysExamined"] <= 2 for plan in plans)
+
+
+def test_a_request_with_a_key_reads_once_before_it_creates(alice, commands):
+    alice.post(PATH, BODY, headers=with_key("k"))
+    alice.post(f"{PATH}?get_or_create=character", BODY)
+
+    assert [next(iter(command)) for command in commands] == ["find", "insert", "find"]
