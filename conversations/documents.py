@@ -1,5 +1,7 @@
 """The shape of a conversation: as stored, and as clients read it."""
 
+import os
+import time
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -114,6 +116,15 @@ def new(  # noqa: PLR0913
         "only": None,
         "hold": None,
     }
+
+
+def random_id() -> ObjectId:
+    """Return an id of now whose other 8 bytes are random.
+
+    ObjectId() counts upwards from the process's last id, so a block of ids that are taken would
+    stop it for as long as the block is.
+    """
+    return ObjectId(int(time.time()).to_bytes(4, "big") + os.urandom(8))
 
 
 def derived(title: str, tags: Sequence[str]) -> dict[str, Any]:

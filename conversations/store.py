@@ -104,8 +104,8 @@ def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
     """Insert a new conversation, or return the existing one that its key or `only` stands for.
 
     Under concurrency the unique indexes idempotency_keys and only_of_character accept one insert.
-    Raises IdempotencyKeyReused, IdempotencyInProgress or, after ATTEMPTS conflicts,
-    ConversationStateConflict.
+    If the `_id` is taken, another one is drawn. Raises IdempotencyKeyReused,
+    IdempotencyInProgress or, after ATTEMPTS conflicts, ConversationStateConflict.
     """
     for _attempt in range(ATTEMPTS):
         if key:
@@ -114,7 +114,9 @@ def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
             conversations().insert_one(document)
         except DuplicateKeyError as error:
             conflict = (error.details or {}).get("keyPattern", {})
-            if key and "keys.key" in conflict:
+            if "_id" in conflict:
+                document["_id"] = documents.random_id()
+            elif key and "keys.key" in conflict:
                 if answer := remembered(document["user_id"], key, document["changed_at"]):
                     return answer
             elif "only" in conflict:

@@ -1,6 +1,9 @@
 import pytest
+from bson import ObjectId
 from time_machine import travel
 
+from conversation_service import clock
+from conversations import documents
 from tests.factories import PATH, client_of, conversation
 
 DEFAULT_SETTINGS = {
@@ -107,3 +110,53 @@ def test_two_users_never_see_each_others(alice, bob):
 
     assert alice.get(PATH).json()["conversations"] == []
     assert [c["id"] for c in bob.get(PATH).json()["conversations"]] == [theirs["id"]]
+
+
+def taken_ids(after):
+    """The ids that this process draws next within this second."""
+    count = int.from_bytes(after.binary[9:])
+    return [
+        ObjectId(after.binary[:9] + ((count + n) % 0x1000000).to_bytes(3)) for n in range(1, 200)
+    ]
+
+
+def take(mongo, ids):
+    now = clock.now()
+    tombstone = {"user_id": "bob", "status": "purged", "changed_at": now, "expires_at": now}
+    mongo["conversations"].insert_many([{"_id": id_, **tombstone} for id_ in ids])
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}])
+@pytest.mark.parametrize("path", ["", "?get_or_create=character", "/{id}/duplicate"])
+@travel("2026-01-15T15:00:00Z", tick=False)
+def test_an_id_that_is_taken_is_replaced_by_another(mongo, path, headers):
+    alice = client_of("alice")
+    first = conversation(alice, character_id="sol")
+    ids = taken_ids(ObjectId(first["id"]))
+    take(mongo, ids)
+    url, body = PATH + path.format(**first), {"title": "New"}
+    if "duplicate" not in path:
+        body["character_id"] = "luna"
+
+    created = alice.post(url, body, headers=headers)
+
+    assert created.status_code == 201
+    assert ObjectId(created.json()["id"]) not in ids
+    assert created.headers["Location"] == f"{PATH}/{created.json()['id']}"
+    assert alice.get(created.headers["Location"]).content == created.content
+    if headers:
+        assert alice.post(url, body, headers=headers).content == created.content
+    assert mongo["conversations"].count_documents({"user_id": "alice"}) == 2
+
+
+@travel("2026-01-15T15:00:00Z", tick=False)
+def test_a_create_ends_when_every_id_is_taken(mongo, monkeypatch):
+    alice = client_of("alice")
+    taken = ObjectId(conversation(alice)["id"])
+    monkeypatch.setattr(documents, "random_id", lambda: taken)
+    take(mongo, taken_ids(taken))
+
+    response = alice.post(PATH, {"character_id": "luna"})
+
+    assert response.status_code == 409
+    assert mongo["conversations"].count_documents({"user_id": "alice"}) == 1
