@@ -39,10 +39,15 @@ class IdempotencyInProgress(ServiceError):
 
 @dataclass(frozen=True)
 class IdempotencyKey:
-    """A key with its scope, method and path; the user is the scope of where it is kept."""
+    """A key with its scope, method and path; the user is the scope of where it is kept.
+
+    A request is the same if its key is stored under one of the `scopes`: `scope`, or the one of
+    release 0.1.0, which stored a path in the letter case of the request.
+    """
 
     scope: str
     fingerprint: str
+    scopes: list[str]
 
     def check(self, fingerprint: str) -> None:
         """Raise IdempotencyKeyReused unless the remembered request was this one."""
@@ -67,7 +72,13 @@ def sent_with(request: Request) -> IdempotencyKey | None:
         raise ServiceError(_("The body is nested too deeply.")) from None
     query = request.META.get("QUERY_STRING", "").encode()
     path = request.path.rstrip("/")
+    # Only the id in a path may have upper-case letters, and they mean the same.
+    scopes = [
+        f"{request.method} {spelling} {match[1] or match[2]}"
+        for spelling in dict.fromkeys((path.lower(), path))
+    ]
     return IdempotencyKey(
-        scope=f"{request.method} {path} {match[1] or match[2]}",
+        scope=scopes[0],
         fingerprint=blake2b(body + b"?" + query, digest_size=16).hexdigest(),
+        scopes=scopes,
     )

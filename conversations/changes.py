@@ -61,7 +61,7 @@ _REMEMBERED = {
             "$first": {
                 "$filter": {
                     "input": "$keys",
-                    "cond": {"$and": [{"$eq": ["$$this.key", "$$key.scope"]}, _LIVE]},
+                    "cond": {"$and": [{"$in": ["$$this.key", "$$key.scopes"]}, _LIVE]},
                 }
             }
         },

@@ -160,7 +160,7 @@ def remembered(user_id: str, key: IdempotencyKey, now: datetime) -> Answer | Non
     majority of the replica set has the key: before, a failover would roll back the request's
     write.
     """
-    mine = {"user_id": user_id, "keys.key": key.scope}
+    mine = {"user_id": user_id, "keys.key": {"$in": key.scopes}}
     found = _one(mine, {"keys.$": 1}, hint=_KEYS)
     if found is None:
         return None

@@ -1,5 +1,6 @@
 """A request that is sent again is not done again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -355,6 +356,61 @@ def test_get_or_create_keeps_its_key(alice):
     assert again.content == first.content
     assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
     assert other.status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PATCH", "", {"tags_add": ["new"]}),
+        ("POST", "/revert", {"version": 1, "fields": ["title"]}),
+        ("POST", "/duplicate", {}),
+    ],
+)
+def test_the_letter_case_of_the_id_in_the_path_does_not_matter(alice, method, path, body):
+    id_ = conversation(alice, title="A")["id"]
+    alice.patch(f"{PATH}/{id_}", {"title": "B"})
+    spellings = [id_, id_.upper(), id_.title()]
+
+    first, *others = [
+        alice.generic(
+            method,
+            f"{PATH}/{spelling}{path}",
+            json.dumps(body),
+            content_type="application/json",
+            headers=with_key("k-Upper"),
+        )
+        for spelling in [*spellings, *reversed(spellings)]
+    ]
+
+    assert first.status_code in {200, 201}
+    assert {other.content for other in others} == {first.content}
+    assert {other.headers["Idempotency-Replayed"] for other in others} == {"true"}
+
+
+def test_the_letter_case_of_a_key_matters(alice):
+    path = f"{PATH}/{conversation(alice)['id']}"
+    alice.patch(path, {"title": "New"}, headers=with_key("k"))
+
+    other = alice.patch(path, {"title": "New"}, headers=with_key("K"))
+
+    assert "Idempotency-Replayed" not in other.headers
+
+
+@pytest.mark.parametrize("spelled", [str.lower, str.upper])
+def test_keys_that_release_0_1_0_stored_are_found(alice, mongo, spelled):
+    path = f"{PATH}/{spelled(conversation(alice)['id'])}"
+    first = alice.patch(path, {"title": "New"}, headers=with_key("k"))
+    copied = alice.post(f"{path}/duplicate", {}, headers=with_key("k"))
+    for scope in (f"PATCH {path} k", f"POST {path}/duplicate k"):
+        # It stored the path as it was sent.
+        same = {"keys.key": {"$regex": f"(?i)^{scope}$"}}
+        assert (
+            mongo["conversations"].update_one(same, {"$set": {"keys.$.key": scope}}).matched_count
+        )
+
+    assert alice.patch(path, {"title": "New"}, headers=with_key("k")).content == first.content
+    again = alice.post(f"{path}/duplicate", {}, headers=with_key("k"))
+    assert again.content == copied.content
 
 
 def test_a_key_is_looked_up_by_its_index(alice, mongo, commands):
