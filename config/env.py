@@ -266,8 +266,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "JWT_USER_ID_CLAIM": text(
             "user_id",
-            "Claim with the user's id, a string of 1 to 255 visible ASCII characters; `sub` if a token does "
-            "not have it",
+            "Claim with the user's id, a string of 1 to 255 visible ASCII characters; `sub` if a "
+            "token does not have it",
             pattern=r"\S+",
             rule="must be the name of a claim, without blanks.",
         ),

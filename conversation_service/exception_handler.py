@@ -15,15 +15,15 @@ from django.core.exceptions import (
     SuspiciousOperation,
 )
 from django.core.signals import got_request_exception
-from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.views import defaults
-from pymongo.errors import ConnectionFailure, PyMongoError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
 from conversation_service import errors, rendering
 from conversation_service.errors import ServiceError
+from conversation_service.mongodb import failures
+from conversation_service.mongodb.monitor import unavailable
 from conversation_service.observability.context import request_id
 
 logger = logging.getLogger(__name__)
@@ -136,18 +136,9 @@ def _in_console(request: HttpRequest) -> bool:
 
 
 def _understand(exc: Exception) -> ServiceError | None:
-    """Return the failure that an exception means to the caller, or None for a bug of ours.
-
-    The ORM wraps the driver's errors in DatabaseError, PyMongo's own calls do not: both
-    spellings of "MongoDB did not answer" mean the same.
-    """
-    driver_error = exc.__cause__ if isinstance(exc, DatabaseError) else exc
-    if isinstance(driver_error, PyMongoError) and (
-        isinstance(driver_error, ConnectionFailure) or driver_error.timeout
-    ):
-        logger.error("MongoDB did not answer: %s", type(driver_error).__name__)
-        return errors.DatabaseUnavailable()
-
+    """Return the failure that an exception means to the client, or None for a bug of ours."""
+    if unavailability := failures.find(exc):
+        return unavailable(unavailability)
     if isinstance(exc, ServiceError):
         return exc
     if isinstance(exc, drf.ValidationError):

@@ -18,9 +18,10 @@ from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
-from conversation_service.errors import DatabaseUnavailable
 from conversation_service.idempotency import LIFETIME, IdempotencyInProgress, IdempotencyKey
+from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document, collection, first_batch
+from conversation_service.mongodb.monitor import unavailable
 from conversation_service.origin import Origin
 from conversation_service.preconditions import ANY_VERSION, Versions
 from conversations import activity, changes, documents, history, metrics
@@ -312,8 +313,8 @@ def insert_all(rows: Sequence[Document]) -> dict[int, int]:
         conversations().insert_many(rows, ordered=False)
     except BulkWriteError as error:
         # The error repeats the documents, which must not reach a log.
-        if error.details["writeConcernErrors"]:
-            raise DatabaseUnavailable from None
+        if failures.is_unavailability(error):
+            raise unavailable(error) from None
         failed = {one["index"]: one["code"] for one in error.details["writeErrors"]}
     metrics.event("created").inc(len(rows) - len(failed))
     return failed
@@ -389,8 +390,8 @@ def change_all(  # noqa: PLR0913
         conversations().bulk_write(writes, ordered=False, let=variables)
     except BulkWriteError as error:
         # The error repeats what was to be written, which must not reach a log.
-        if error.details["writeConcernErrors"]:
-            raise DatabaseUnavailable from None
+        if failures.is_unavailability(error):
+            raise unavailable(error) from None
 
 
 def change_all_with(

@@ -1,11 +1,12 @@
 """Every test runs against a real MongoDB, with the schema that a deployment has."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.core.management import call_command
 from django.db import connection
+from django_mongodb_backend.base import DatabaseWrapper
 from pymongo import WriteConcern, monitoring
 from pymongo.database import Database
 from rest_framework.test import APIClient
@@ -53,6 +54,8 @@ def django_db_setup(django_test_environment, django_db_blocker) -> Iterator[None
         call_command("setup_indexes", verbosity=0)
         yield
         connection.connection.drop_database(name)
+        # Otherwise the client logs that it has lost the server, which stops next.
+        cast(DatabaseWrapper, connection).close_pool()
 
 
 @pytest.fixture(autouse=True)

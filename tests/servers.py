@@ -40,7 +40,9 @@ def start(servers: ExitStack) -> None:
     folder = servers.enter_context(own_folder())
     try:
         if not env("MONGODB_URL"):
-            server = mongod(folder / "mongodb", binary=env("MONGOD_BIN"))
+            # For the fail points of tests/failpoints.py.
+            parameters = ["enableTestCommands=1"]
+            server = mongod(folder / "mongodb", binary=env("MONGOD_BIN"), parameters=parameters)
             os.environ["MONGODB_URL"] = servers.enter_context(server)  # noqa: TID251
         if not env("REDIS_URL"):
             os.environ["REDIS_URL"] = servers.enter_context(valkey(folder / "valkey"))  # noqa: TID251

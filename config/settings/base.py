@@ -95,9 +95,13 @@ DATABASES = {
             "w": "majority",
             "journal": True,
             "retryWrites": True,
+            "retryReads": True,
             # Bounds every operation from the choice of a server to its last byte, in
             # milliseconds; 0 (management commands) means none. Below gunicorn's timeout.
             "timeoutMS": env("MONGODB_TIMEOUT_MS"),
+            # After an error of a shutdown, the driver does not use a member until its next
+            # heartbeat. PyMongo's 10 s are longer than the time limit of an operation.
+            "heartbeatFrequencyMS": 2_000,
             # Bounds the choice of a server where the above does not: an election takes less.
             "serverSelectionTimeoutMS": 15_000,
         },

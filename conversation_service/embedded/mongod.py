@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,16 @@ MISSING_LIBRARY = re.compile(r"(?:loading shared libraries|Library not loaded): 
 
 @contextmanager
 def mongod(
-    data: Path, *, port: int = 0, binary: str = "", cache_gb: float = CACHE_GB
+    data: Path,
+    *,
+    port: int = 0,
+    binary: str = "",
+    cache_gb: float = CACHE_GB,
+    parameters: Sequence[str] = (),
 ) -> Iterator[str]:
     """Run MongoDB on 127.0.0.1 over a data directory and give its URL; port 0 means any.
+
+    `parameters` are further server parameters, each as "name=value".
 
     The caller makes sure that nobody else runs one on the same directory. A former server that is
     still shutting down there is waited for. Raises CannotStart.
@@ -45,7 +52,9 @@ def mongod(
     process.wait_for_former(data / "mongod.lock", mark=f"--dbpath={data}", timeout_s=STOP_S)
     port = port or process.free_port()
     log = data.with_name(f"{data.name}.log")
-    server = process.start([executable, *options(data, port, cache_gb)], output=log)
+    command = [executable, *options(data, port, cache_gb)]
+    command += [f"--setParameter={parameter}" for parameter in parameters]
+    server = process.start(command, output=log)
     try:
         _wait_for_primary(server, port, log)
         yield f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"

@@ -7,7 +7,6 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django_mongodb_backend.base import DatabaseWrapper
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import AutoReconnect
 
 Document = dict[str, Any]
 
@@ -32,20 +31,16 @@ def collection(name: str) -> Collection[Document]:
 
 
 def first_batch(name: str, where: Mapping[str, Any], *, limit: int, **find: Any) -> list[Document]:
-    """Return what MongoDB's command find answers, all in one batch, so at most 16 MB.
+    """Return the result of MongoDB's command find, in one batch of at most 16 MB.
 
-    A cursor, which PyMongo would keep for batches that never come, costs a sixth more. As PyMongo
-    does, it asks once more where the primary was lost, so it may take twice MONGODB_TIMEOUT_MS.
+    A cursor, which PyMongo would keep for further batches, costs a sixth more. Database.command()
+    does not retry; this method of PyMongo 4.20 retries as its find() does, within one
+    MONGODB_TIMEOUT_MS for all attempts.
     """
     one_batch = {"limit": limit, "batchSize": limit, "singleBatch": True}
     command = {"find": name, "filter": where, **find, **one_batch}
-    try:
-        answer = database().command(command)
-    except AutoReconnect as lost:
-        if lost.timeout:
-            raise
-        answer = database().command(command)
-    found: list[Document] = answer["cursor"]["firstBatch"]
+    reply = database()._retryable_read_command(command, "find")
+    found: list[Document] = reply["cursor"]["firstBatch"]
     return found
 
 

@@ -1,13 +1,27 @@
-"""What Prometheus is told of MongoDB, by the driver's own events."""
+"""Metrics and log lines about MongoDB, from the driver's own events."""
 
+import logging
 from functools import cache
 from math import inf
+from time import monotonic
 from typing import Any
 
+from django.db import DEFAULT_DB_ALIAS, connections
 from prometheus_client import Histogram
 from pymongo import MongoClient, monitoring
+from pymongo.errors import PyMongoError
+from pymongo.topology_description import TOPOLOGY_TYPE
 
+from conversation_service.errors import DatabaseUnavailable
+from conversation_service.mongodb import failures
 from conversation_service.observability import metrics
+
+logger = logging.getLogger(__name__)
+
+# A reason that a member keeps failing for is logged once; after so many seconds without a failure,
+# the same reason is logged again. With a wrong password, each request marks the member as failed
+# and each heartbeat as working.
+REMEMBERED_S = 60.0
 
 
 class Commands(monitoring.CommandListener):
@@ -34,12 +48,35 @@ def _duration_of(command: str, outcome: str) -> Histogram:
 
 
 class Topology(monitoring.TopologyListener):
+    """Logs why members cannot be used, each reason once."""
+
+    def __init__(self) -> None:
+        self._failing: dict[str, tuple[str, float]] = {}
+
     def opened(self, event: monitoring.TopologyOpenedEvent) -> None: ...
 
     def description_changed(self, event: monitoring.TopologyDescriptionChangedEvent) -> None:
-        metrics.MONGODB_WRITABLE.set(event.new_description.has_writable_server())
+        described = event.new_description
+        metrics.MONGODB_WRITABLE.set(described.has_writable_server())
+        members = described.server_descriptions()
+        for address, member in members.items():
+            if member.error is not None:
+                self.log_failure(_named(address), failures.reason(member.error))
+        # PyMongo drops a member of another replica set and keeps no error.
+        if not members and described.topology_type != TOPOLOGY_TYPE.Unknown:
+            wanted = described.replica_set_name
+            self.log_failure("MONGODB_URL", f"no host belongs to the replica set {wanted!r}")
 
     def closed(self, event: monitoring.TopologyClosedEvent) -> None: ...
+
+    def log_failure(self, member: str, reason: str) -> None:
+        """Log why a member cannot be used, unless this reason was logged before."""
+        reason = reason.removeprefix(f"{member}: ")
+        known, at = self._failing.get(member, ("", 0.0))
+        now = monotonic()
+        self._failing[member] = (reason, now)
+        if reason != known or now - at > REMEMBERED_S:
+            logger.warning("MongoDB at %s cannot be used: %s", member, reason)
 
 
 class Heartbeats(monitoring.ServerHeartbeatListener):
@@ -51,7 +88,29 @@ class Heartbeats(monitoring.ServerHeartbeatListener):
         metrics.MONGODB_HEARTBEAT_FAILURES.inc()
 
 
-LISTENERS = [Commands(), Topology(), Heartbeats()]
+topology = Topology()
+LISTENERS = [Commands(), topology, Heartbeats()]
+
+
+def unavailable(error: PyMongoError) -> DatabaseUnavailable:
+    """Log an unavailability, by its name and the member, and return the failure to respond with."""
+    logger.error("MongoDB is unavailable: %s, %s", failures.name(error), _members())
+    return DatabaseUnavailable()
+
+
+def _members() -> str:
+    """Return the primary as host:port, or all members if there is none."""
+    client: MongoClient[Any] | None = connections[DEFAULT_DB_ALIAS].connection
+    members = client.topology_description.server_descriptions() if client else {}
+    for address, member in members.items():
+        if member.is_writable:
+            return f"primary {_named(address)}"
+    known = ", ".join(sorted(map(_named, members)))
+    return f"no primary among {known}" if known else "no member is known"
+
+
+def _named(address: tuple[str, int | None]) -> str:
+    return f"{address[0]}:{address[1]}"
 
 
 def watch(client: MongoClient[Any]) -> None:
