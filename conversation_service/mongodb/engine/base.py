@@ -1,12 +1,23 @@
+from concurrent.futures import Future
+from threading import Lock, Thread
 from typing import Any
 
 from django_mongodb_backend import base
-from pymongo import MongoClient
+from pymongo import MongoClient, _csot
+from pymongo.errors import InvalidURI, PyMongoError, ServerSelectionTimeoutError
 
+from conversation_service.mongodb import failures
 from conversation_service.mongodb.engine.introspection import DatabaseIntrospection
 from conversation_service.mongodb.engine.operations import DatabaseOperations
 from conversation_service.mongodb.engine.schema import DatabaseSchemaEditor
-from conversation_service.mongodb.monitor import LISTENERS, watch
+from conversation_service.mongodb.monitor import LISTENERS, topology, watch
+
+CONNECTING = "connecting to MongoDB"  # the name of the thread
+
+Client = MongoClient[Any]
+
+_lock = Lock()
+_attempts: dict[str, Future[Client]] = {}
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -18,10 +29,42 @@ class DatabaseWrapper(base.DatabaseWrapper):
         params = super().get_connection_params()  # type: ignore[no-untyped-call]
         return {"event_listeners": LISTENERS, **params}
 
-    def get_new_connection(self, conn_params: dict[str, Any]) -> MongoClient[Any]:
-        """Return the client of this process, which each thread and greenlet asks for anew."""
-        is_first = self.alias not in self._connection_pools
-        client: MongoClient[Any] = super().get_new_connection(conn_params)  # type: ignore[no-untyped-call]
-        if is_first:
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Client:
+        """Return the client of this process, which each thread and greenlet requests.
+
+        PyMongo resolves the names of a mongodb+srv URL while it creates the client: outside of
+        timeoutMS, for up to 40 s. So one thread creates it, and all others wait no longer than
+        for any operation. Raises ServerSelectionTimeoutError without a client; the next request
+        tries again.
+        """
+        pools: dict[str, Client] = self._connection_pools
+        if self.alias in pools:
+            return pools[self.alias]
+        with _lock:
+            attempt = _attempts.get(self.alias)
+            if attempt is None:
+                attempt = _attempts[self.alias] = Future()
+                arguments = (conn_params, attempt)
+                Thread(target=self._connect, args=arguments, name=CONNECTING, daemon=True).start()
+        limit_ms = conn_params["timeoutMS"] or conn_params["serverSelectionTimeoutMS"]
+        try:
+            return attempt.result(_csot.clamp_remaining(limit_ms / 1000))
+        except TimeoutError:
+            reason = "its hosts are not resolved yet"
+        except (InvalidURI, ValueError):  # their text may repeat a password
+            reason = "it is not a valid URL"
+        except (PyMongoError, TypeError, OSError) as error:
+            reason = failures.reason(error)
+        topology.log_failure("MONGODB_URL", reason)
+        raise ServerSelectionTimeoutError(f"MONGODB_URL: {reason}")
+
+    def _connect(self, conn_params: dict[str, Any], attempt: "Future[Client]") -> None:
+        try:
+            client: Client = super().get_new_connection(conn_params)  # type: ignore[no-untyped-call]
+        except (PyMongoError, ValueError, TypeError, OSError) as error:
+            attempt.set_exception(error)
+        else:
             watch(client)
-        return client
+            attempt.set_result(client)
+        finally:
+            del _attempts[self.alias]

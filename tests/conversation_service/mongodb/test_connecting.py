@@ -1,0 +1,224 @@
+"""What clients and operators see while MongoDB cannot be reached, or not as MONGODB_URL says."""
+
+import io
+import logging
+import socket
+import threading
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import dns.message
+import dns.rcode
+import dns.resolver
+import dns.rrset
+import pytest
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.test import Client
+from django_mongodb_backend.base import DatabaseWrapper
+
+from config.env import env
+from conversation_service.mongodb.engine.base import CONNECTING
+from conversation_service.mongodb.monitor import topology
+from conversation_service.observability import metrics
+from tests.conversation_service import loopback
+from tests.factories import PATH, NewConversation
+
+SRV = "mongodb+srv://cluster.mongo.test/?replicaSet=rs0&tls=false&srvAllowedHostsSuffix=0.0.1"
+PASSWORD = "open-sesame"
+
+
+def address() -> str:
+    """The host:port of the tests' MongoDB."""
+    return urlsplit(env("MONGODB_URL")).netloc
+
+
+class Names:
+    """A name server on the loopback interface."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self.answer = self.well
+
+    def serve(self) -> None:
+        while True:
+            data, client = self._channel.recvfrom(4096)
+            if not data:
+                return
+            if response := self.answer(dns.message.from_wire(data)):
+                self._channel.sendto(response.to_wire(), client)
+
+    def well(self, query):
+        return self._with(query, f"0 0 {address().partition(':')[2]} 127.0.0.1.")
+
+    def elsewhere(self, query):
+        return self._with(query, "0 0 27017 another.example.")
+
+    def failing(self, query):
+        response = dns.message.make_response(query)
+        response.set_rcode(dns.rcode.SERVFAIL)
+        return response
+
+    def unknown(self, query):
+        response = dns.message.make_response(query)
+        response.set_rcode(dns.rcode.NXDOMAIN)
+        return response
+
+    def silent(self, query):
+        return None
+
+    def _with(self, query, target):
+        response = dns.message.make_response(query)
+        [question] = query.question
+        if question.rdtype == dns.rdatatype.SRV:
+            response.answer = [dns.rrset.from_text(question.name, 0, "IN", "SRV", target)]
+        return response
+
+
+@pytest.fixture
+def names(monkeypatch):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        channel.bind(("127.0.0.1", 0))
+        names = Names(channel)
+        server = threading.Thread(target=names.serve)
+        server.start()
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port = ["127.0.0.1"], channel.getsockname()[1]
+        monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
+        yield names
+        channel.sendto(b"", channel.getsockname())
+        server.join()
+
+
+@contextmanager
+def connected(url: str):
+    """Let the service connect anew, to this URL and with a time limit of 0.5 s."""
+
+    connection = connections[DEFAULT_DB_ALIAS]
+
+    def forget() -> None:
+        connection.connection = None
+        vars(connection).pop("database", None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        pools: dict = {}
+        patch.setattr(DatabaseWrapper, "_connection_pools", pools)
+        patch.setitem(connection.settings_dict, "HOST", url)
+        patch.setitem(connection.settings_dict["OPTIONS"], "timeoutMS", 500)
+        patch.setitem(metrics.every_second, "mongodb", metrics.every_second.get("mongodb"))
+        patch.setattr(topology, "_failing", {})
+        forget()
+        yield
+        for thread in threading.enumerate():
+            if thread.name == CONNECTING:
+                thread.join()
+        for client in pools.values():
+            client.close()
+        forget()
+
+
+@pytest.fixture
+def log():
+    """The lines that the service's log handler writes."""
+    [handler] = [handler for handler in logging.root.handlers if handler.name == "stdout"]
+    written = io.StringIO()
+    former = handler.setStream(written)
+    yield written
+    handler.setStream(former)
+
+
+def unavailable(response) -> bool:
+    return (
+        response.status_code == 503
+        and response.json()["error"]["code"] == "DATABASE_UNAVAILABLE"
+        and response.headers["Retry-After"] == "2"
+    )
+
+
+@pytest.mark.parametrize("answer", ["failing", "unknown", "silent", "elsewhere"])
+def test_without_name_resolution_the_database_is_unavailable(alice, names, log, answer):
+    names.answer = getattr(names, answer)
+    with connected(SRV):
+        assert unavailable(alice.get(PATH))
+        assert unavailable(alice.post(PATH, NewConversation()))
+        assert Client().get("/health/ready").status_code == 503
+        assert Client(raise_request_exception=False).get("/admin/login/").status_code in {200, 503}
+        names.answer = names.failing  # ends the look-up that waits for an answer
+
+    assert log.getvalue().count("MongoDB at MONGODB_URL cannot be used") == 1
+    assert "Traceback" not in log.getvalue()
+
+
+def test_the_service_connects_as_soon_as_names_resolve(alice, names):
+    names.answer = names.failing
+    with connected(SRV):
+        assert unavailable(alice.get(PATH))
+        names.answer = names.well
+
+        assert alice.get(PATH).status_code == 200
+        assert Client().get("/health/ready").status_code == 200
+
+
+def test_a_host_that_does_not_resolve_is_unavailable(alice, log):
+    with connected("mongodb://nowhere.invalid/?replicaSet=rs0"):
+        assert unavailable(alice.get(PATH))
+        assert Client().get("/health/ready").status_code == 503
+
+    assert "MongoDB at nowhere.invalid:27017 cannot be used" in log.getvalue()
+
+
+def test_a_host_whose_resolution_hangs_is_unavailable(alice, monkeypatch):
+    released = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def hang(host, *arguments, **options):
+        if host == "hanging.invalid":
+            released.wait(20)
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    try:
+        with connected("mongodb://hanging.invalid/?replicaSet=rs0"):
+            assert unavailable(alice.get(PATH))
+            assert unavailable(alice.post(PATH, NewConversation()))
+            released.set()
+    finally:
+        released.set()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mongodb://user:%zz{PASSWORD}@127.0.0.1/",
+        f"mongodb://127.0.0.1:{PASSWORD}/",
+        f"mongo://user:{PASSWORD}@127.0.0.1/",
+        f"mongodb+srv://user:{PASSWORD}@127.0.0.1:1/",
+    ],
+)
+def test_a_url_that_is_none_is_unavailable_and_not_logged(alice, log, url):
+    with connected(url):
+        assert unavailable(alice.get(PATH))
+        assert Client().get("/health/ready").status_code == 503
+
+    assert PASSWORD not in log.getvalue()
+    assert "Traceback" not in log.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda url: url.replace("://", f"://user:{PASSWORD}@"), "AuthenticationFailed"),
+        (lambda url: f"{url}&tls=true", "SSL handshake failed"),
+        (lambda url: url.replace("=rs0", "=another"), "replica set 'another'"),
+        (lambda url: f"mongodb://{loopback.closed_port()}/", "Connection refused"),
+    ],
+    ids=["password", "TLS", "replica set", "port"],
+)
+def test_the_reason_is_logged_once_and_not_with_each_request(alice, log, change, reason):
+    with connected(change(env("MONGODB_URL"))):
+        for _ in range(4):
+            assert unavailable(alice.get(PATH))
+
+    lines = log.getvalue().splitlines()
+    assert sum(reason in line for line in lines if "cannot be used" in line) == 1
+    assert PASSWORD not in log.getvalue()
+    assert "Traceback" not in log.getvalue()
