@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from csp import constants as csp
 from django.utils.translation import gettext_lazy as _
+from pymongo import ReadPreference
 
 from config import logs
 from config.env import BASE_DIR, RELEASE, env
@@ -96,6 +97,9 @@ DATABASES = {
             "journal": True,
             "retryWrites": True,
             "retryReads": True,
+            # Whatever MONGODB_URL says: a secondary may lack what this service has just written.
+            # As an object, this overrides readPreferenceTags and maxStalenessSeconds of the URL.
+            "read_preference": ReadPreference.PRIMARY,
             # Bounds every operation from the choice of a server to its last byte, in
             # milliseconds; 0 (management commands) means none. Below gunicorn's timeout.
             "timeoutMS": env("MONGODB_TIMEOUT_MS"),

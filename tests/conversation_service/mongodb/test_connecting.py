@@ -17,11 +17,12 @@ from django.test import Client
 from django_mongodb_backend.base import DatabaseWrapper
 
 from config.env import env
+from conversation_service.mongodb.connection import collection
 from conversation_service.mongodb.engine.base import CONNECTING
 from conversation_service.mongodb.monitor import topology
 from conversation_service.observability import metrics
 from tests.conversation_service import loopback
-from tests.factories import PATH, NewConversation
+from tests.factories import PATH, NewConversation, conversation
 
 SRV = "mongodb+srv://cluster.mongo.test/?replicaSet=rs0&tls=false&srvAllowedHostsSuffix=0.0.1"
 PASSWORD = "open-sesame"
@@ -222,3 +223,20 @@ def test_the_reason_is_logged_once_and_not_with_each_request(alice, log, change,
     assert sum(reason in line for line in lines if "cannot be used" in line) == 1
     assert PASSWORD not in log.getvalue()
     assert "Traceback" not in log.getvalue()
+
+
+def test_reads_go_to_the_primary_whatever_the_url_says(alice, commands):
+    url = env("MONGODB_URL") + "&readPreference=secondaryPreferred"
+    created = conversation(alice)
+    with connected(f"{url}&readPreferenceTags=role:reports&maxStalenessSeconds=120"):
+        for path in (
+            *(PATH, f"{PATH}?search=a", f"{PATH}/overview", f"{PATH}/summary", "/api/v1/tags"),
+            *("/api/v1/changes", f"{PATH}/{created['id']}", f"{PATH}/export"),
+        ):
+            assert alice.get(path).status_code == 200
+        body = {"action": "archive", "ids": [created["id"]]}
+        assert alice.post(f"{PATH}/bulk", body).json()["summary"]["ok"] == 1
+
+        assert collection("conversations").read_preference.name == "Primary"
+        # A client of a replica set sends this to all members but the primary.
+        assert [command for command in commands if "$readPreference" in command] == []
