@@ -1,8 +1,10 @@
 # ruff: noqa: N999, PLC0415
 """How gunicorn serves the API: `gunicorn -c config/gunicorn.conf.py config.wsgi`."""
 
+import fcntl
 import gc
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,25 @@ from typing import Any
 from config.env import DEPLOYED, RELEASE, env
 from config.logs import LOGGING
 from config.worker import Logger, PatientWorker
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108
+METRICS_PREFIX = "conversation-service-metrics-"
+
+
+def usable_tmp_dir(folder: str) -> str | None:
+    """Return the folder of the workers' heartbeats and metrics; None means the system's own.
+
+    /dev/shm is the default because it is fast, so the system's folder replaces it where it is
+    missing. Any other folder was named on purpose: if it cannot be used, the start ends.
+    """
+    if not folder:
+        return None
+    if Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return folder
+    if folder == SHARED_MEMORY:
+        return None
+    sys.exit(f"WORKER_TMP_DIR is {folder}, which is not a folder that can be written to.")
+
 
 host = env("HOST")
 bind = f"[{host}]:{env('PORT')}" if ":" in host else f"{host}:{env('PORT')}"
@@ -41,7 +62,7 @@ graceful_timeout = 25  # Kubernetes kills after 50, 10 of which pass before we a
 keepalive = 75  # longer than a proxy keeps its end, so that it is never us who hang up on a request
 
 # Everything else may be read-only.
-worker_tmp_dir = env("WORKER_TMP_DIR") or None
+worker_tmp_dir = usable_tmp_dir(env("WORKER_TMP_DIR"))
 control_socket_disable = True
 
 reload = env("RELOAD")
@@ -54,8 +75,27 @@ WARM_UP_S = 2.0
 
 
 def on_starting(arbiter: Any) -> None:
+    """Prepare what workers inherit: room for descriptors, and the folder of their metrics.
+
+    The folder is empty, as numbers begin at 0 with this master. prometheus_client reads its name
+    from the environment, when a worker first imports it.
+    """
     require_valid_configuration()
-    prepare_metrics(arbiter)
+    raise_descriptor_limit()
+    if env("WORKER_TMP_DIR") and not worker_tmp_dir:
+        arbiter.log.warning(
+            "WORKER_TMP_DIR: %s cannot be written to, using %s",
+            SHARED_MEMORY,
+            tempfile.gettempdir(),
+        )
+    arbiter.metrics_folder = ""
+    if named := env("PROMETHEUS_MULTIPROC_DIR"):
+        empty_metrics_folder(Path(named))
+        return
+    parent = Path(worker_tmp_dir or tempfile.gettempdir())
+    remove_abandoned_metrics(parent)
+    arbiter.metrics_folder, arbiter.metrics_lock = make_metrics_folder(parent)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(arbiter.metrics_folder)
 
 
 def require_valid_configuration() -> None:
@@ -68,20 +108,53 @@ def require_valid_configuration() -> None:
         sys.exit(check.returncode)
 
 
-def prepare_metrics(arbiter: Any) -> None:
-    """Make the folder in which workers share their metrics, empty: numbers begin at 0 with us.
+def raise_descriptor_limit() -> None:
+    """Allow as many open sockets as the system lets us; the usual 1,024 are too few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:  # which some systems do not accept for the soft limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
-    prometheus_client reads its name from the environment, when a worker first imports it.
-    """
-    arbiter.metrics_folder = ""
-    if named := env("PROMETHEUS_MULTIPROC_DIR"):
-        folder = Path(named)
+
+def empty_metrics_folder(folder: Path) -> None:
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob("*.db"):  # nothing else: whose folder it is, we cannot know
             left.unlink()
-    else:
-        arbiter.metrics_folder = tempfile.mkdtemp(prefix="metrics-", dir=worker_tmp_dir)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = arbiter.metrics_folder
+    except OSError as error:
+        sys.exit(f"PROMETHEUS_MULTIPROC_DIR is {folder}, which cannot be used: {error.strerror}.")
+
+
+def make_metrics_folder(parent: Path) -> tuple[Path, int]:
+    """Make a folder that is locked while this master lives. Return it and the descriptor.
+
+    It gets its name when it is locked: nobody takes it for an abandoned one before.
+    """
+    unlocked = Path(tempfile.mkdtemp(prefix=f".{METRICS_PREFIX}", dir=parent))
+    descriptor = os.open(unlocked, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return unlocked.rename(unlocked.with_name(unlocked.name[1:])), descriptor
+
+
+def remove_abandoned_metrics(parent: Path) -> None:
+    """Remove the folders of masters that were killed and could not do it themselves."""
+    for folder in parent.glob(f"{METRICS_PREFIX}*"):
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # another user's, or removed meanwhile
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:  # its master lives
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def post_fork(arbiter: Any, worker: Any) -> None:
+    """Leave the lock to the master alone: it ends with it, not with the last of its workers."""
+    if arbiter.metrics_folder:
+        os.close(arbiter.metrics_lock)
 
 
 def on_exit(arbiter: Any) -> None:

@@ -1,0 +1,91 @@
+"""What the master prepares before its first worker, and what it leaves behind."""
+
+import os
+import resource
+import runpy
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.config.processes import environment, eventually
+from tests.config.test_gunicorn import COMMAND, serving
+
+
+def start(**variables: str) -> subprocess.CompletedProcess:
+    """Start gunicorn with a configuration that it must refuse."""
+    return subprocess.run(
+        [*COMMAND, "tests.config.waiting_app:application"],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def metrics_folders(parent: Path) -> list[Path]:
+    return list(parent.glob("*metrics-*"))
+
+
+def test_a_killed_master_leaves_no_metrics_to_the_next_one(tmp_path):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "metrics-of-another-program").mkdir()
+    variables = {"WORKER_TMP_DIR": str(folder), "PROMETHEUS_MULTIPROC_DIR": ""}
+    with serving(tmp_path / "killed", **variables) as server:
+        [abandoned] = set(metrics_folders(folder)) - {folder / "metrics-of-another-program"}
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait(10)
+    assert abandoned.exists()
+
+    with serving(tmp_path / "first", **variables):
+        assert not abandoned.exists()
+        [first] = set(metrics_folders(folder)) - {folder / "metrics-of-another-program"}
+        with serving(tmp_path / "second", **variables) as second:
+            assert len(metrics_folders(folder)) == 3
+            assert any(first.glob("*.db"))
+            assert second.get("/").ok
+        assert first.exists()
+
+    assert metrics_folders(folder) == [folder / "metrics-of-another-program"]
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_its_variable(tmp_path):
+    refused = start(WORKER_TMP_DIR=str(tmp_path / "nowhere"))
+
+    assert refused.returncode == 1
+    assert refused.stderr.strip() == (
+        f"WORKER_TMP_DIR is {tmp_path}/nowhere, which is not a folder that can be written to."
+    )
+
+
+def test_a_folder_of_metrics_that_cannot_be_made_is_named_with_its_variable(tmp_path):
+    (tmp_path / "file").touch()
+
+    refused = start(PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "file" / "metrics"))
+
+    assert refused.returncode == 1
+    assert "PROMETHEUS_MULTIPROC_DIR is " in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_without_shared_memory_the_system_s_folder_is_used(monkeypatch):
+    shared_memory = "/dev/shm"  # noqa: S108
+    monkeypatch.setattr(os, "access", lambda path, *modes: path != shared_memory)
+
+    configuration = runpy.run_path("config/gunicorn.conf.py")
+
+    assert configuration["usable_tmp_dir"](shared_memory) is None
+
+
+def test_workers_may_open_as_many_descriptors_as_the_system_allows(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with serving(tmp_path / "log") as server:
+            children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+            eventually(children.read_text)
+            worker = int(children.read_text().split()[0])
+            assert resource.prlimit(worker, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
