@@ -7,6 +7,7 @@ from django.http import HttpRequest
 from gunicorn.http import errors as gunicorn
 
 from config.connection import TooSlow
+from config.request import BodyIncomplete, EncodedPath, InvalidHost
 from conversation_service import errors
 from conversation_service.errors import ServiceError
 from conversation_service.exception_handler import failure_response
@@ -15,6 +16,9 @@ from conversation_service.observability.context import request_id
 # The first that fits; whatever does not is a bug of ours.
 FAILURES: list[tuple[type[BaseException], type[ServiceError]]] = [
     (TooSlow, errors.RequestTimeout),
+    (BodyIncomplete, errors.BodyIncomplete),
+    (InvalidHost, errors.HostInvalid),
+    (EncodedPath, errors.RouteNotFound),
     (gunicorn.LimitRequestLine, errors.UriTooLong),
     (gunicorn.LimitRequestHeaders, errors.HeadersTooLarge),
     (gunicorn.ExpectationFailed, errors.ExpectationFailed),

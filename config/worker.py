@@ -20,6 +20,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from config.connection import LINGER_S, Connection, TooSlow
 from config.env import env
+from config.request import BodyIncomplete, check_head, read_ahead
 from config.response import Response
 
 BODY_S = env("CLIENT_BODY_TIMEOUT_S")
@@ -66,6 +67,8 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Connection, addr: Any) -> None:
         sock.expect(BODY_S)
+        check_head(req)
+        read_ahead(req, sock)
         super().handle_request(listener_name, req, sock, addr)
         if not self.alive or not drained(req, sock):
             raise StopIteration  # gunicorn's word for closing the connection
@@ -110,5 +113,5 @@ def drained(req: Any, connection: Connection) -> bool:
     connection.expect(LINGER_S)
     try:
         return len(req.body.read(DRAIN_BYTES)) < DRAIN_BYTES
-    except (TooSlow, ParseException):
+    except (TooSlow, BodyIncomplete, ParseException):
         return False

@@ -165,6 +165,14 @@ class RequestMalformed(ServiceError):
     title = _("The request is malformed; what is not ASCII in its address must be percent-encoded")
 
 
+class HostInvalid(ServiceError):
+    title = _("A valid Host header is required: a name or an address, and optionally a port")
+
+
+class BodyIncomplete(ServiceError):
+    title = _("The body is shorter than its Content-Length; send all of it")
+
+
 class UriTooLong(ServiceError):
     status = HTTPStatus.REQUEST_URI_TOO_LONG
     code = "URI_TOO_LONG"

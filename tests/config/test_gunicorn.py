@@ -128,6 +128,9 @@ def test_one_worker_waits_for_many_at_once(server):
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 9_000 + b"\r\n\r\n", 431, "HEADERS_TOO_LARGE"),
         (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 65 + b"\r\n", 431, "HEADERS_TOO_LARGE"),
         (b"GET / HTTP/1.1\r\nExpect: a miracle\r\n\r\n", 417, "EXPECTATION_FAILED"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "VALIDATION_ERROR"),
+        (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400, "VALIDATION_ERROR"),
+        (b"GET /a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n", 404, "NOT_FOUND"),
     ],
 )
 def test_what_gunicorn_refuses_has_the_shape_of_every_failure(server, head, status, code):
@@ -154,7 +157,7 @@ def test_a_head_that_trickles_in_is_cut(server):
 
 
 def test_a_body_that_trickles_in_is_cut(server):
-    head = b"POST /body HTTP/1.1\r\nContent-Length: 100\r\n\r\n"
+    head = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
 
     answer = server.send(head, b"a", b"b", pause_s=0.2)
 
@@ -185,7 +188,7 @@ def test_an_answer_reaches_a_client_that_is_still_sending(server):
 
 def test_a_stopping_server_finishes_what_runs_and_not_what_rests(tmp_path):
     with serving(tmp_path / "log") as server, server.connect() as resting:
-        resting.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        resting.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         with ThreadPoolExecutor() as pool:
             answer = pool.submit(server.get, "/sleep?s=1.5")
             time.sleep(0.3)
