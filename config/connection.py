@@ -9,16 +9,24 @@ are patched after the fork.
 
 import errno
 import socket
+import struct
 import time
 from contextlib import suppress
 from typing import Any
 
 import gevent.socket
-from gevent.socket import cancel_wait, cancel_wait_ex  # type: ignore[attr-defined]
+from gevent.socket import (  # type: ignore[attr-defined]
+    cancel_wait,
+    cancel_wait_ex,
+    wait_write,
+)
 
 from config.env import env
 
 HEAD_S = env("CLIENT_HEAD_TIMEOUT_S")
+# The slowest reader: SEND_BYTES of a response within SEND_S, some 2.2 kB a second. Only the time
+# counts in which the service waits for the client.
+SEND_BYTES = 64 * 1024
 SEND_S = 30.0
 LINGER_S = 2.0
 LINGER_BYTES = 1024 * 1024  # what may be left unread of a body on closing a connection
@@ -38,7 +46,8 @@ class TooSlow(BaseException):
 class Connection(gevent.socket.socket):
     """A client's connection, with a deadline for all that is still to arrive.
 
-    Whoever has it looks every second whether it is late, and ends its waiting then.
+    The worker looks every second whether it is late, and ends its waiting then. If there are too
+    many connections, the worker closes the one that has waited longest for a request.
     """
 
     _sock: socket.socket  # never waits
@@ -46,29 +55,45 @@ class Connection(gevent.socket.socket):
 
     def __init__(self, accepted: gevent.socket.socket) -> None:
         super().__init__(accepted.family, accepted.type, fileno=accepted.detach())
+        self.giving_way = False
+        self.sent = 0
+        self.patience_s = SEND_S
         self.rest(HEAD_S)
 
     def rest(self, limit_s: float) -> None:
         """Between requests: wait so long for the next one to begin."""
         self.resting = True
-        self.deadline = time.monotonic() + limit_s
+        self.idle_since: float | None = time.monotonic()
+        self.deadline = self.idle_since + limit_s
 
     def expect(self, limit_s: float) -> None:
         """Within a request: everything asked for must have arrived after so many seconds."""
         self.resting = False
         self.deadline = time.monotonic() + limit_s
 
+    def begin_request(self) -> None:
+        """From here until it rests again, the connection does not give way to another one."""
+        self.idle_since = None
+
+    def give_way(self) -> None:
+        """End at once and without a last word: another client needs the place."""
+        self.giving_way = True
+        self.stop_waiting()
+
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Return what has arrived, or raise TooSlow.
 
-        Nothing if the client left, rested for too long, or was hung up on while it rested.
+        Nothing if the client left, if it rested for too long, or if the worker hung up on it
+        while it rested or to make room.
         """
+        if self.giving_way:
+            return b""
         try:
             if self.is_late():
                 raise TimeoutError
             received: bytes = super().recv(size, flags)
         except (TimeoutError, cancel_wait_ex):
-            if self.resting:
+            if self.resting or self.giving_way:
                 return b""
             raise TooSlow from None
         if self.resting:
@@ -83,25 +108,46 @@ class Connection(gevent.socket.socket):
         cancel_wait(self._read_event, TimeoutError)
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
-        """Send at once what the kernel takes, which nearly always is all, and wait for the rest."""
+        """Send at once what the kernel takes, which nearly always is all, and wait for the rest.
+
+        Raises ConnectionResetError if the client reads more slowly than SEND_BYTES in SEND_S.
+        """
+        unsent: bytes | memoryview = data
+        while True:
+            try:
+                sent = self._sock.send(unsent, flags)
+            except BlockingIOError:
+                sent = 0
+            self.sent += sent
+            if self.sent >= SEND_BYTES:
+                self.sent = 0
+                self.patience_s = SEND_S
+            if sent == len(unsent):
+                return
+            unsent = memoryview(unsent)[sent:]
+            self._wait_for_reader()
+
+    def _wait_for_reader(self) -> None:
+        began = time.monotonic()
         try:
-            sent = self._sock.send(data, flags)
-        except BlockingIOError:
-            sent = 0
-        if sent == len(data):
-            return
-        try:
-            self.settimeout(SEND_S)
-            super().sendall(memoryview(data)[sent:], flags)
+            wait_write(self.fileno(), self.patience_s, TimeoutError)
         except TimeoutError:
-            raise ConnectionResetError(errno.ECONNRESET, "the client does not read") from None
-        finally:
-            self.settimeout(None)
+            # A reset, so that the kernel does not keep for the client what it has not read.
+            reset = struct.pack("ii", 1, 0)
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            raise ConnectionResetError(errno.ECONNRESET, "the client reads too slowly") from None
+        self.patience_s = max(0.0, self.patience_s - (time.monotonic() - began))
 
     def close(self) -> None:
         """Take in what is still on its way: with bytes unread, the kernel would answer the client
         with a reset that may destroy our last words to it.
         """
+        if not self.resting and not self.giving_way:
+            self._take_in_the_rest()
+        super().close()
+
+    def _take_in_the_rest(self) -> None:
+        self.idle_since = 0.0  # the first to give way
         with suppress(OSError, TooSlow):
             self.shutdown(socket.SHUT_WR)
             self.expect(LINGER_S)
@@ -109,4 +155,3 @@ class Connection(gevent.socket.socket):
             unread = LINGER_BYTES
             while unread > 0 and (received := self.recv(65_536)):
                 unread -= len(received)
-        super().close()

@@ -45,6 +45,8 @@ backlog = 2_048
 # Where people depend on it: fail without gunicorn_h1c, rather than be slow in silence.
 http_parser = "fast" if env("ENVIRONMENT") in DEPLOYED else "auto"
 
+sendfile = False  # it would wait without end for a slow reader of a static file
+
 # Long enough for the longest filter and for a token in a header.
 limit_request_line = 8_190  # bytes, the most that gunicorn takes
 limit_request_fields = 64

@@ -59,20 +59,39 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         connection = Connection(client)
+        if len(self.connections) + 1 >= self.worker_connections:
+            self.make_room()
         self.connections.add(connection)
         try:
             super().handle(listener, connection, addr)
         finally:
-            self.connections.remove(connection)
+            self.connections.discard(connection)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Connection, addr: Any) -> None:
         sock.expect(BODY_S)
         check_head(req)
         read_ahead(req, sock)
+        sock.begin_request()
         super().handle_request(listener_name, req, sock, addr)
         if not self.alive or not drained(req, sock):
             raise StopIteration  # gunicorn's word for closing the connection
         sock.rest(self.cfg.keepalive)
+        if len(self.connections) >= self.worker_connections:
+            self.make_room()
+        if sock.giving_way:
+            raise StopIteration
+
+    def make_room(self) -> None:
+        """Close the connection that has waited longest for a request, if there is one.
+
+        Called when the last of worker_connections is taken: gevent accepts nobody before one is
+        free, and clients that rest would shut out health checks for as long as they may rest.
+        """
+        idle = [c for c in self.connections if c.idle_since is not None]
+        if idle:
+            longest = min(idle, key=lambda connection: connection.idle_since or 0.0)
+            self.connections.discard(longest)
+            longest.give_way()
 
     def notify(self) -> None:
         """Every second: hang up on clients that are late, and when stopping on resting ones.

@@ -1,5 +1,6 @@
 """A small application that waits in every way the service does. Served by test_gunicorn.py."""
 
+import tempfile
 import time
 from urllib.parse import parse_qs
 
@@ -7,6 +8,7 @@ import django
 import redis
 import requests
 
+from config import connection
 from config.env import env
 from conversation_service.mongodb.connection import collection
 
@@ -58,3 +60,25 @@ ACTIONS = {
     "/neighbour": wait_for_neighbour,
     "/body": read_body,
 }
+
+
+def impatient(environ, start_response):
+    """Send 10 MB, to be read at 64 KiB a second at least; a function of its own for each way."""
+    connection.SEND_S = 1.0
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return LONG[environ["PATH_INFO"]](environ)
+
+
+LONG = {
+    "/": lambda environ: [b"quick"],
+    "/rows": lambda environ: (b"a" * 1_000 for _ in range(10_000)),
+    "/one": lambda environ: [b"a" * 10_000_000],
+    "/file": lambda environ: environ["wsgi.file_wrapper"](a_file()),
+}
+
+
+def a_file():
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the server closes it
+    file.write(b"a" * 10_000_000)
+    file.seek(0)
+    return file

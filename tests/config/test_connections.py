@@ -1,0 +1,150 @@
+"""More connections than a worker takes, and clients that do not read, on the real gunicorn."""
+
+import socket
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from tests.config.processes import eventually
+from tests.config.test_gunicorn import read, serving
+
+LIMIT = 8
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    log = tmp_path_factory.mktemp("connections") / "log"
+    limits = {
+        "GUNICORN_CMD_ARGS": f"--worker-connections {LIMIT}",
+        # No connection of these tests ends because it is late.
+        "CLIENT_HEAD_TIMEOUT_S": "60",
+        "CLIENT_BODY_TIMEOUT_S": "60",
+    }
+    with serving(log, **limits) as server:
+        yield server
+
+
+@pytest.fixture
+def clients():
+    with ExitStack() as clients:
+        yield clients
+
+
+def connect(server, clients, sent: bytes = b"") -> socket.socket:
+    client = clients.enter_context(server.connect())
+    client.sendall(sent)
+    return client
+
+
+def rest(server, clients) -> socket.socket:
+    """Return a connection that has had its response and stays open."""
+    client = connect(server, clients, GET)
+    receive_response(client)
+    return client
+
+
+def receive_response(client: socket.socket) -> None:
+    received = b""
+    while not received.endswith(b"quick"):
+        received += client.recv(1_000)
+
+
+def is_closed(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+    finally:
+        client.settimeout(5)
+
+
+def test_a_new_client_takes_the_place_of_the_one_that_rests_longest(server, clients):
+    resting = [rest(server, clients) for _ in range(LIMIT - 1)]
+
+    receive_response(connect(server, clients, GET))
+
+    eventually(lambda: is_closed(resting[0]))
+    assert not [client for client in resting[1:] if is_closed(client)]
+
+
+def test_a_client_that_sends_a_request_again_rests_anew(server, clients):
+    resting = [rest(server, clients) for _ in range(LIMIT - 1)]
+    resting[0].sendall(GET)
+    receive_response(resting[0])
+
+    receive_response(connect(server, clients, GET))
+
+    eventually(lambda: is_closed(resting[1]))
+    assert not is_closed(resting[0])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        GET,
+        b"",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ",
+        b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\nabc",
+        b"NONSENSE\r\n\r\n",
+        GET + LAST,
+    ],
+    ids=["resting", "silent", "slow head", "slow body", "rejected", "closed by the server"],
+)
+def test_a_health_check_gets_through_however_many_clients_wait(server, clients, sent):
+    for _ in range(3 * LIMIT):
+        connect(server, clients, sent)
+        assert server.send(LAST).endswith(b"quick")
+
+
+def test_no_request_in_progress_is_broken_off_for_a_new_client(server, clients):
+    slow = b"GET /sleep?s=2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    working = [connect(server, clients, slow) for _ in range(LIMIT + 2)]
+
+    responses = [read(client) for client in working]
+
+    assert [response.endswith(b"slept") for response in responses] == [True] * (LIMIT + 2)
+    assert server.send(LAST).endswith(b"quick")
+
+
+def test_requests_sent_at_once_count_as_one_client(server, clients):
+    for _ in range(2 * LIMIT):
+        connect(server, clients, GET * 50)
+
+    assert server.send(LAST).endswith(b"quick")
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory):
+    """A server that waits less than the real one for clients that read slowly."""
+    log = tmp_path_factory.mktemp("readers") / "log"
+    with serving(log, "tests.config.waiting_app:impatient") as server:
+        yield server
+
+
+def read_slowly(client: socket.socket) -> None:
+    """Read everything, 20 kB a second."""
+    while client.recv(200):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("path", ["/rows", "/one", "/file"])
+def test_a_client_that_reads_too_slowly_is_cut_off(impatient, path):
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.settimeout(5)
+        client.connect(("127.0.0.1", impatient.port))
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+
+        with pytest.raises(ConnectionResetError):
+            read_slowly(client)
+
+
+@pytest.mark.parametrize("path", ["/rows", "/one", "/file"])
+def test_a_client_that_reads_steadily_gets_all(impatient, path):
+    assert len(impatient.get(path).content) == 10_000_000
