@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from tests.conversations.console.browser import LIST, staff, store, text, url_of
+from tests.conversations.console.browser import LIST, store, text, url_of
 
 POLICY = "Content-Security-Policy"
 
@@ -121,12 +121,3 @@ def test_roles_are_groups_that_the_migration_made(root):
     page = text(root.get("/admin/auth/group/"))
 
     assert all(role in page for role in ("support", "operator", "auditor"))
-
-
-def test_an_account_is_made_with_a_role(root):
-    form = {"username": "ana", "password1": "correct horse", "password2": "correct horse"}
-    made = root.post("/admin/auth/user/add/", form | {"usable_password": "true"})
-
-    assert made.status_code == 302
-    assert root.get(made.headers["Location"]).status_code == 200
-    assert staff(role="support", name="eve").get(LIST).status_code == 200
