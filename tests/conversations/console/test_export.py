@@ -6,9 +6,12 @@ import json
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from conversations import documents
 from conversations.console import export
-from tests.conversations.console.browser import select, store
+from tests.conversations.console.browser import NOON, select, store
 
 
 def content(response):
@@ -27,13 +30,86 @@ def test_csv_has_a_row_for_each_that_was_selected(ops, mongo):
     assert rows[0]["created_at"] == "2026-11-24T12:00:02.000Z"
 
 
-@pytest.mark.parametrize("title", ["=1+1", "+1", "-1", "@SUM(A1)"])
-def test_no_title_becomes_a_formula_in_a_spreadsheet(ops, mongo, title):
-    [stored] = store(mongo, 1, title=title)
+SIGNS = "=+-@＝＋－＠﹦﹢﹣﹫−⁼"  # noqa: RUF001
+INVISIBLE = "\x00\x07\xa0\u200b\u200e\u2060\u3000\u3164\ufe0f\ufeff"
 
-    text = content(select(ops, "export_csv", stored["_id"]))
 
-    assert f",'{title}," in text
+def readings(text):
+    """Return the cells of a CSV file as programs with different separators read them."""
+    text = text.removeprefix("\ufeff")
+    for separator in ",;\t":
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            yield from row
+
+
+def is_formula(cell):
+    visible = cell.lstrip(f" \t\r\n\v\f{INVISIBLE}")
+    return visible.startswith(tuple(SIGNS))
+
+
+def exported(client, mongo, *rows):
+    """Export conversations with these fields, which older releases may have stored."""
+    stored = [
+        documents.new(**{"user_id": "alice", "character_id": "luna"} | row, now=NOON)
+        for row in rows
+    ]
+    mongo["conversations"].delete_many({})
+    mongo["conversations"].insert_many(stored, bypass_document_validation=True)
+    return content(select(client, "export_csv", *[row["_id"] for row in stored]))
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        *("", " ", "\t", "\r", "\n", '"', '""', "a,", "a;", "a\t", "a\r\n", "a; ", 'a";', 'a;"'),
+        *('a\n"', 'a;" ', "a;\t", "a,;", *INVISIBLE, *(f"a;{blank}" for blank in INVISIBLE)),
+    ],
+)
+def test_no_title_becomes_a_formula_in_a_spreadsheet(ops, mongo, before):
+    titles = [f"{before}{sign}cmd|' /C calc'!A0;b" for sign in SIGNS]
+
+    text = exported(ops, mongo, *({"title": title} for title in titles))
+
+    assert [cell for cell in readings(text) if is_formula(cell)] == []
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.text(f"ab,;\t\r\n\"' {SIGNS}{INVISIBLE}", min_size=1, max_size=12),
+        min_size=3,
+        max_size=3,
+    )
+)
+def test_no_mixture_of_separators_quotes_and_signs_becomes_a_formula(ops, mongo, texts):
+    user_id, character_id, title = texts
+
+    text = exported(ops, mongo, {"user_id": user_id, "character_id": character_id, "title": title})
+
+    assert [cell for cell in readings(text) if is_formula(cell)] == []
+    [row] = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
+    assert without_apostrophes(row["title"]) == without_apostrophes(title)
+
+
+def without_apostrophes(text):
+    return text.replace("'", "")
+
+
+@pytest.mark.parametrize(
+    ("title", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("1+1=2", "1+1=2"),
+        ("Luna; -- and Sol", "Luna; '-- and Sol"),
+        ("A café, a tea", "A café, a tea"),
+        ("well-known a@b.example", "well-known a@b.example"),
+    ],
+)
+def test_a_title_changes_only_where_a_formula_could_begin(ops, mongo, title, cell):
+    text = exported(ops, mongo, {"title": title})
+
+    [row] = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
+    assert row["title"] == cell
 
 
 def test_ndjson_has_an_object_for_each(ops, mongo):
