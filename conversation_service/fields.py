@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -15,9 +15,42 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
+from conversation_service.exception_handler import MAX_FIELD_ERRORS
+
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
 NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
 _UNKNOWN = _("There is no such field.")
+_NFC_SHRINKS = 4
+_MANY_MARKS = "M" * 32  # as categories of Unicode; the longest that compose are three
+_MOMENT_LENGTH = 64  # characters of a time
+
+
+class _Errors:
+    """The errors of the parts of one value, by name or index; MAX_FIELD_ERRORS at most.
+
+    Input may hold a million faults, and each error object takes 200 bytes.
+    """
+
+    def __init__(self) -> None:
+        self._by_part: dict[Any, Any] = {}
+        self._count = 0
+
+    def add(self, part: Any, detail: Any) -> None:
+        """Add the errors of one part. Raises ValidationError once there are enough of them."""
+        self._by_part[part] = detail
+        self._count += _number_of_errors(detail)
+        if self._count >= MAX_FIELD_ERRORS:
+            raise ValidationError(self._by_part)
+
+    def raise_if_any(self) -> None:
+        if self._by_part:
+            raise ValidationError(self._by_part)
+
+
+def _number_of_errors(detail: Any) -> int:
+    if isinstance(detail, ErrorDetail):
+        return 1
+    return sum(map(_number_of_errors, detail.values() if isinstance(detail, dict) else detail))
 
 
 class StrictSerializer(serializers.Serializer):
@@ -36,17 +69,18 @@ class StrictSerializer(serializers.Serializer):
         if not isinstance(data, Mapping):
             return super().to_internal_value(data)
         value: dict[str, Any] = {}
-        errors: dict[str, Any] = {}
+        errors = _Errors()
         for name, field, is_awaited in self._known:
             if is_awaited or name in data:
                 try:
                     value[name] = field.run_validation(data.get(name, serializers.empty))
                 except ValidationError as invalid:
-                    errors[name] = invalid.detail
-        for name in sorted(data.keys() - self._names):
-            errors[name] = [ErrorDetail(str(_UNKNOWN), code="UNKNOWN_FIELD")]
-        if errors:
-            raise ValidationError(errors)
+                    errors.add(name, invalid.detail)
+        if not data.keys() <= self._names:
+            for name in data:
+                if name not in self._names:
+                    errors.add(name, [ErrorDetail(str(_UNKNOWN), code="UNKNOWN_FIELD")])
+        errors.raise_if_any()
         return value
 
     def run_validators(self, value: Any) -> None:
@@ -84,13 +118,72 @@ def _validated(parameters: Parameters, query_string: str) -> Mapping[str, Any]:
     return MappingProxyType(parameters.run_validation(sent))
 
 
+class List(serializers.ListField):
+    """A list of at most `max_length` items. Its length is checked before any item is validated."""
+
+    max_length: int
+
+    def __init__(self, *, max_length: int, **kwargs: Any) -> None:
+        super().__init__(max_length=max_length, **kwargs)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, list) and len(data) > self.max_length:
+            self.fail("max_length", max_length=self.max_length)
+        return super().to_internal_value(data)
+
+    def run_child_validation(self, data: Sequence[Any]) -> Any:
+        values = []
+        errors = _Errors()
+        for index, item in enumerate(data):
+            try:
+                values.append(self.child.run_validation(item))
+            except ValidationError as invalid:
+                errors.add(index, invalid.detail)
+        errors.raise_if_any()
+        return values
+
+
+class Dict(serializers.DictField):
+    """An object of at most `max_length` keys, which are counted before any value is validated."""
+
+    default_error_messages = {"too_many": _("There may be at most {limit} keys.")}
+
+    def __init__(self, *, max_length: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_length = max_length
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict) and len(data) > self.max_length:
+            self.fail("too_many", limit=self.max_length)
+        return super().to_internal_value(data)
+
+    def run_child_validation(self, data: Mapping[str, Any]) -> Any:
+        values = {}
+        errors = _Errors()
+        for key, value in data.items():
+            try:
+                values[key] = self.child.run_validation(value)
+            except ValidationError as invalid:
+                errors.add(key, invalid.detail)
+        errors.raise_if_any()
+        return values
+
+
+class Ignored(serializers.JSONField):
+    """Any JSON value. It is accepted, but neither read nor kept."""
+
+    def run_validation(self, data: Any = serializers.empty) -> None:
+        return None
+
+
 class Text(serializers.CharField):
     """A string of at most `max_length` code points, in NFC, without NUL."""
 
     default_error_messages = {"invalid": _("This must be a string.")}
+    max_length: int
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**({"trim_whitespace": False} | kwargs))
+    def __init__(self, *, max_length: int, **kwargs: Any) -> None:
+        super().__init__(max_length=max_length, **({"trim_whitespace": False} | kwargs))
         # JSON with lone surrogates is refused as a whole, and a query string has none.
         self.validators = [
             validator
@@ -100,10 +193,24 @@ class Text(serializers.CharField):
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if isinstance(data, str):
+            if len(data) > self.max_length and not _may_shrink_to(self.max_length, data):
+                self.fail("max_length", max_length=self.max_length)
             data = unicodedata.normalize("NFC", data)
         elif data is not None and data is not serializers.empty:
             self.fail("invalid")
         return super().run_validation(data)
+
+
+def _may_shrink_to(length: int, text: str) -> bool:
+    """Return whether NFC, or cutting off white space, may make a text short enough.
+
+    NFC makes one code point of four at most. It sorts the marks of a letter in a time that grows
+    with the square of their number (16,000 take seconds), so they are counted first.
+    """
+    if len(text) > _NFC_SHRINKS * length:
+        return False
+    kinds = "".join(unicodedata.category(character)[0] for character in text)
+    return _MANY_MARKS not in kinds
 
 
 class Line(Text):
@@ -167,6 +274,11 @@ class Choice(serializers.ChoiceField):
 
     default_error_messages = {"invalid_choice": _("Choose one of: {choices}.")}
 
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str):  # of a long list, DRF's would first make a text
+            self.fail("invalid_choice")
+        return super().to_internal_value(data)
+
     def fail(self, key: str, **details: Any) -> NoReturn:
         super().fail(key, choices=", ".join(map(str, self.choices)), **details)
 
@@ -179,6 +291,8 @@ class Moment(serializers.DateTimeField):
     }
 
     def to_internal_value(self, data: Any) -> datetime:
+        if isinstance(data, str) and len(data) > _MOMENT_LENGTH:
+            self.fail("invalid")
         try:
             moment = datetime.fromisoformat(data)
             if moment.tzinfo is None:

@@ -12,8 +12,9 @@ CUSTOM_KEYS = 16
 CUSTOM_VALUE_LENGTH = 512
 STOP_SEQUENCES = 10
 STOP_SEQUENCE_LENGTH = 64
-ID_LENGTH = 64
+ID_LENGTH = 64  # bounds the text of a conversation id before it is parsed
 SEARCH_LENGTH = 200
+CURSOR_LENGTH = 8_190  # characters, as of the longest request line
 SEARCH_WORDS = 8
 MAX_TAGS_LISTED = 200
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # before whatever has a time

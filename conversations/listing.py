@@ -40,10 +40,10 @@ _KEYS_BY_CHARACTER = {"character_id", "metadata.last_activity", "tag_line"}
 _BINDS_NOTHING = {"limit", "cursor", "page", "per_page", "fields", "include_total"}
 
 
-class _CommaSeparated(serializers.ListField):
+class _CommaSeparated(fields.List):
     """A list as `a,b` in one parameter, or in several."""
 
-    def to_internal_value(self, data: Any) -> list[Any]:
+    def to_internal_value(self, data: Any) -> Any:
         parts = [data] if isinstance(data, str) else data
         return super().to_internal_value([item for part in parts for item in part.split(",")])
 
@@ -54,8 +54,10 @@ class ListParameters(fields.Parameters):
     limit = serializers.IntegerField(
         min_value=1, required=False, help_text="Rows a page; above 100 is 100. Default 20."
     )
-    cursor = serializers.CharField(
-        required=False, help_text="`next_cursor` or `prev_cursor` of a page."
+    cursor = fields.Text(
+        max_length=limits.CURSOR_LENGTH,
+        required=False,
+        help_text="`next_cursor` or `prev_cursor` of a page.",
     )
     page = serializers.IntegerField(
         min_value=1,
@@ -101,6 +103,7 @@ class ListParameters(fields.Parameters):
     order = fields.Choice(["desc", "asc"], default="desc")
     fields_ = _CommaSeparated(
         child=fields.Choice(RESOURCE_FIELDS),
+        max_length=len(RESOURCE_FIELDS),
         required=False,
         help_text="Only these fields of each conversation, and its id.",
     )

@@ -5,7 +5,7 @@ Input is judged by form only; what needs the database or a neighbour is decided 
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -17,9 +17,11 @@ from rest_framework.exceptions import ErrorDetail
 from conversation_service import external_ids
 from conversation_service.fields import (
     Choice,
+    Dict,
     Flag,
     Integer,
     Line,
+    List,
     Number,
     Parameters,
     StrictSerializer,
@@ -29,6 +31,7 @@ from conversations import limits
 from conversations.documents import tag_key
 from conversations.exceptions import too_high
 
+REVERTED = ["title", "settings", "tags", "custom", "pinned"]
 _ASCII_TAG = re.compile(r"[\w .-]*", re.ASCII)
 _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
@@ -81,30 +84,32 @@ class Tag(Line):
         return tag
 
 
-class Tags(serializers.ListField):
+class Tags(List):
     """Tags that differ by more than case or width; of those that do not, the first is kept."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(child=Tag(), max_length=limits.TAGS, **kwargs)
+        super().__init__(max_length=limits.TAGS, child=Tag(), **kwargs)
 
     def to_internal_value(self, data: Any) -> list[str]:
         return _without_repetition(super().to_internal_value(data))
 
 
-class Custom(serializers.DictField):
-    """Strings by key, for whatever a client wants to remember. A null takes its key away."""
+class Custom(Dict):
+    """Strings by key, for whatever a client wants to remember. A null takes its key away.
+
+    One PATCH may replace all keys: it takes as many nulls as there may be keys.
+    """
 
     default_error_messages = {
         "key": _("A key is 1 to 64 letters, digits or any of _ : - in ASCII."),
-        "too_many": _("There may be at most {limit} keys."),
     }
 
     def __init__(self, **kwargs: Any) -> None:
         child = Text(max_length=limits.CUSTOM_VALUE_LENGTH, allow_blank=True, allow_null=True)
-        super().__init__(child=child, **kwargs)
+        super().__init__(max_length=2 * limits.CUSTOM_KEYS, child=child, **kwargs)
 
-    def to_internal_value(self, data: Any) -> dict[str, str | None]:
-        custom = super().to_internal_value(data)
+    def run_child_validation(self, data: Mapping[str, Any]) -> dict[str, str | None]:
+        custom: dict[str, str | None] = super().run_child_validation(data)
         if not all(_CUSTOM_KEY.fullmatch(key) for key in custom):
             self.fail("key")
         if sum(value is not None for value in custom.values()) > limits.CUSTOM_KEYS:
@@ -132,9 +137,9 @@ class LLMSettingsSerializer(StrictSerializer):
     top_p = _setting("top_p")
     frequency_penalty = _setting("frequency_penalty")
     presence_penalty = _setting("presence_penalty")
-    stop_sequences = serializers.ListField(
-        child=Text(max_length=limits.STOP_SEQUENCE_LENGTH),
+    stop_sequences = List(
         max_length=limits.STOP_SEQUENCES,
+        child=Text(max_length=limits.STOP_SEQUENCE_LENGTH),
         required=False,
         allow_null=True,
     )
@@ -215,15 +220,12 @@ class DuplicateSerializer(StrictSerializer):
 
 class HistoryParameters(Parameters):
     limit = serializers.IntegerField(min_value=1, max_value=limits.REVISIONS, default=20)
-    cursor = serializers.CharField(required=False)
+    cursor = Text(max_length=limits.CURSOR_LENGTH, required=False)
 
 
 class RevertSerializer(StrictSerializer):
     version = Integer(min_value=1, help_text="What the fields shall be as in.")
-    fields_ = serializers.ListField(
-        child=Choice(["title", "settings", "tags", "custom", "pinned"]),
-        min_length=1,
-    )
+    fields_ = List(max_length=len(REVERTED), min_length=1, child=Choice(REVERTED))
 
 
 class TagsParameters(Parameters):

@@ -5,7 +5,8 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
-from conversation_service.fields import Choice, Flag, StrictSerializer, Text
+from conversation_service.fields import Choice, Flag, List, StrictSerializer, Text
+from conversations import limits
 from conversations.listing import ListParameters
 from conversations.serializers import Tags
 
@@ -42,14 +43,15 @@ class FilterSerializer(StrictSerializer):
 
 class BulkSerializer(StrictSerializer):
     action = Choice(ACTIONS)
-    ids = serializers.ListField(
-        child=Text(max_length=64), min_length=1, max_length=MAX_IDS, required=False
-    )
+    ids = List(max_length=MAX_IDS, min_length=1, child=Text(max_length=64), required=False)
     filter = FilterSerializer(required=False)
     tags = Tags(required=False, min_length=1, help_text="What `tag` adds and `untag` removes.")
     dry_run = Flag(default=False, help_text="Say what would become of them, and change nothing.")
-    cursor = serializers.CharField(
-        required=False, allow_null=True, help_text="`next_cursor` of the same call before."
+    cursor = Text(
+        max_length=limits.CURSOR_LENGTH,
+        required=False,
+        allow_null=True,
+        help_text="`next_cursor` of the same call before.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from conversations.console.changelist import UncountedChangeList
 from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
 from conversations.models import Conversation, Hold, Metadata
 from conversations.querysets import ConversationQuerySet
+from conversations.serializers import REVERTED
 
 COUNTERS = ("message_count", "total_tokens", "total_input_tokens", "total_output_tokens")
 CLOCKS = ("created_at", "updated_at", "last_activity", "first_message_at", "last_message_at")
@@ -264,7 +265,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             )
 
         def revert() -> bool:
-            wanted = edits.revert(then, timeline.REVERTED)
+            wanted = edits.revert(then, REVERTED)
             acted = actions.change(conversation, wanted, Staff(request.user.get_username()))
             if acted:
                 actions.record(request, conversation, f"Reverted to version {version}.")

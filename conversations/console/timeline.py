@@ -12,10 +12,9 @@ from django.utils.translation import gettext_lazy as _
 from conversation_service.errors import Message
 from conversation_service.mongodb.connection import Document
 from conversations import history
+from conversations.serializers import REVERTED
 
 EMPTY = "-"
-
-REVERTED = ("title", "settings", "tags", "custom", "pinned")
 
 _LABELS: dict[str, Message] = {
     "title": _("title"),

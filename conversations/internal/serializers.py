@@ -2,9 +2,15 @@
 
 from typing import Any
 
-from rest_framework import serializers
-
-from conversation_service.fields import Choice, Integer, Moment, Parameters, StrictSerializer, Text
+from conversation_service.fields import (
+    Choice,
+    Integer,
+    List,
+    Moment,
+    Parameters,
+    StrictSerializer,
+    Text,
+)
 from conversations.activity import Activity
 from conversations.limits import MAX_COUNT
 from conversations.serializers import ExternalId
@@ -15,7 +21,7 @@ MAX_REPORTS = 500
 
 class AuthorizeSerializer(StrictSerializer):
     user_id = ExternalId()
-    ids = serializers.ListField(child=Text(max_length=64), min_length=1, max_length=MAX_IDS)
+    ids = List(max_length=MAX_IDS, min_length=1, child=Text(max_length=64))
 
 
 class ActivitySerializer(StrictSerializer):
@@ -35,9 +41,7 @@ class ActivityItemSerializer(ActivitySerializer):
 
 
 class ActivityBatchSerializer(StrictSerializer):
-    items = serializers.ListField(
-        child=ActivityItemSerializer(), min_length=1, max_length=MAX_REPORTS
-    )
+    items = List(max_length=MAX_REPORTS, min_length=1, child=ActivityItemSerializer())
 
 
 class ActivityParameters(Parameters):

@@ -2,14 +2,16 @@ from typing import Any
 
 from rest_framework import serializers
 
-from conversation_service.fields import Parameters
+from conversation_service.fields import Parameters, Text
+from conversations import limits
 from conversations.sync.feed import MAX_PAGE_SIZE, PAGE_SIZE
 
 MAX_WAIT_S = 25
 
 
 class ChangesParameters(Parameters):
-    cursor = serializers.CharField(
+    cursor = Text(
+        max_length=limits.CURSOR_LENGTH,
         required=False,
         help_text="`next_cursor` of an answer, or `sync_cursor` of the overview. Without one, all "
         "that there is comes first.",

@@ -9,9 +9,12 @@ from rest_framework import serializers
 
 from conversation_service.fields import (
     Choice,
+    Dict,
     Flag,
+    Ignored,
     Integer,
     Line,
+    List,
     Moment,
     Parameters,
     StrictSerializer,
@@ -37,6 +40,10 @@ class Id(Text):
     """An id of ours, as an ObjectId."""
 
     default_error_messages = {"id": _("An id has 24 hexadecimal digits.")}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=limits.ID_LENGTH, **kwargs)
+        self.validators = []  # of texts; an ObjectId is none
 
     def to_internal_value(self, data: Any) -> Any:
         if not ObjectId.is_valid(data):
@@ -87,15 +94,16 @@ _CHANGEABLE: dict[str, Any] = {
 }
 
 
-class Changes(serializers.DictField):
+class Changes(Dict):
     """By path, what was before and what came after."""
-
-    child = serializers.DictField()
 
     default_error_messages = {
         "path": _("{path} is nothing that changes."),
         "pair": _("Each change has before and after."),
     }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=len(_CHANGEABLE), child=Dict(max_length=2), **kwargs)
 
     def run_child_validation(self, data: Any) -> Any:
         return [self._change(path, pair) for path, pair in data.items()]
@@ -127,14 +135,14 @@ class TransferredSerializer(StrictSerializer):
 
     id = Id()
     object = Choice(["conversation"], required=False)
-    user_id = serializers.JSONField(required=False)
+    user_id = Ignored(required=False)
     character_id = ExternalId()
     character_status = Choice(CHARACTER_STATUSES)
     title = Title()
     title_source = Choice(["user", "auto"])
     status = Choice(STATUSES)
     is_archived = Flag(required=False)
-    retention = serializers.JSONField(required=False, allow_null=True)  # follows from the rest
+    retention = Ignored(required=False, allow_null=True)  # follows from the rest
     pinned_at = Moment(allow_null=True)
     settings = WholeSettingsSerializer()
     tags = Tags()
@@ -145,9 +153,7 @@ class TransferredSerializer(StrictSerializer):
     purge_at = Moment(allow_null=True)
     forked_from = Id(allow_null=True)
     version = Integer(min_value=1, max_value=limits.MAX_COUNT)
-    history = serializers.ListField(
-        child=TransferredRevisionSerializer(), max_length=limits.REVISIONS, default=list
-    )
+    history = List(max_length=limits.REVISIONS, child=TransferredRevisionSerializer(), default=list)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse what no conversation can be, such as one in the trash without an end."""
