@@ -20,7 +20,12 @@ from pymongo.read_concern import ReadConcern
 
 from conversation_service.idempotency import LIFETIME, IdempotencyInProgress, IdempotencyKey
 from conversation_service.mongodb import failures
-from conversation_service.mongodb.connection import Document, collection, first_batch
+from conversation_service.mongodb.connection import (
+    Document,
+    collection,
+    ensure_responsive,
+    first_batch,
+)
 from conversation_service.mongodb.monitor import unavailable
 from conversation_service.origin import Origin
 from conversation_service.preconditions import ANY_VERSION, Versions
@@ -108,6 +113,7 @@ def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
     If the `_id` is taken, another one is drawn. Raises IdempotencyKeyReused,
     IdempotencyInProgress or, after ATTEMPTS conflicts, ConversationStateConflict.
     """
+    ensure_responsive()
     for _attempt in range(ATTEMPTS):
         if key:
             document["keys"] = [documents.remembered(key, document)]

@@ -1,5 +1,6 @@
 """The door from Django to PyMongo: the same client and pool that the ORM uses."""
 
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -8,7 +9,12 @@ from django_mongodb_backend.base import DatabaseWrapper
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from conversation_service.mongodb.monitor import Commands
+
 Document = dict[str, Any]
+
+# A server that has replied within this time counts as responsive.
+RESPONSIVE_S = 1.0
 
 
 def database() -> Database[Document]:
@@ -42,6 +48,17 @@ def first_batch(name: str, where: Mapping[str, Any], *, limit: int, **find: Any)
     reply = database()._retryable_read_command(command, "find")
     found: list[Document] = reply["cursor"]["firstBatch"]
     return found
+
+
+def ensure_responsive() -> None:
+    """Ping MongoDB unless it has replied to this process within RESPONSIVE_S.
+
+    A frozen server later executes the commands that it received while it was frozen, even if the
+    client has given up. Before a write that must not happen after its error response, the ping
+    times out in place of the write. Raises pymongo.errors.PyMongoError.
+    """
+    if time.monotonic() - Commands.last_reply > RESPONSIVE_S:
+        database().command("ping")
 
 
 _collections: dict[tuple[int, str, str], Collection[Document]] = {}

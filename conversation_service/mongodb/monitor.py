@@ -27,9 +27,12 @@ REMEMBERED_S = 60.0
 class Commands(monitoring.CommandListener):
     """Counts and times commands; their names are MongoDB's, so there are few."""
 
+    last_reply = -inf  # time.monotonic() of the last command that succeeded in this process
+
     def started(self, event: monitoring.CommandStartedEvent) -> None: ...
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        Commands.last_reply = monotonic()
         _ended(event, "succeeded")
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
