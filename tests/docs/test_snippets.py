@@ -4,9 +4,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
+import requests
 from django.conf import settings
 
 from config.env import BASE_DIR
@@ -15,7 +20,7 @@ from conversation_service.embedded.process import free_port
 from conversation_service.stand_ins.characters import characters
 from tests.config.processes import environment
 from tests.config.test_gunicorn import serving
-from tests.docs.guide import LANGUAGES, PAGES, is_as_shown, prelude, steps
+from tests.docs.guide import GUIDE, LANGUAGES, PAGES, is_as_shown, prelude, steps
 from tests.factories import token
 
 BETWEEN_STEPS = "\x1e"
@@ -78,6 +83,68 @@ def test_a_page_does_what_it_shows(page: Path, language: str, address: str, tmp_
 def test_a_page_says_each_step_in_every_language(page: Path):
     assert steps(page)
     assert all(set(step.code) == set(LANGUAGES) for step in steps(page))
+
+
+@by_language
+def test_the_example_of_retries_repeats_a_request(language: str, address: str, tmp_path: Path):
+    first, *others = steps(GUIDE / "retries.md")
+    [step] = [step for step in others if "--retry" in step.code["bash"]]
+    imports = "\n".join(re.findall("^import .*", first.code[language], re.MULTILINE))
+    code = f"{imports}\n{step.code[language]}"
+
+    with failing_at_first(address, [503, 429]) as proxy:
+        [printed] = run(language, [code], "retried", proxy.address, folder=tmp_path)
+
+    assert is_as_shown(printed, step.output or "")
+    assert len(proxy.keys) == 3
+    assert len({*proxy.keys}) == 1
+
+
+class Proxy(ThreadingHTTPServer):
+    """Forwards each request to an address, after it has failed some."""
+
+    def __init__(self, forward_to: str, failures: list[int]) -> None:
+        super().__init__(("127.0.0.1", 0), ProxyHandler)
+        self.forward_to = forward_to
+        self.failures = failures
+        self.keys: list[str] = []
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+
+class ProxyHandler(BaseHTTPRequestHandler):
+    server: Proxy
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.keys.append(self.headers["Idempotency-Key"])
+        if self.server.failures:
+            self._respond(self.server.failures.pop(0), b"{}", {"Retry-After": "1"})
+            return
+        names = ("Authorization", "Content-Type", "Idempotency-Key")
+        forwarded = {name: self.headers[name] for name in names}
+        address = self.server.forward_to + self.path
+        response = requests.post(address, body, headers=forwarded, timeout=10)
+        self._respond(response.status_code, response.content, {})
+
+    def _respond(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def failing_at_first(address: str, statuses: list[int]) -> Iterator[Proxy]:
+    with Proxy(address, statuses) as proxy:
+        Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        try:
+            yield proxy
+        finally:
+            proxy.shutdown()
 
 
 def test_the_calls_of_the_readme_succeed(address: str, tmp_path: Path):
