@@ -54,7 +54,7 @@ class Topology(monitoring.TopologyListener):
     """Logs why members cannot be used, each reason once."""
 
     def __init__(self) -> None:
-        self._failing: dict[str, tuple[str, float]] = {}
+        self._failures: dict[tuple[str, str], float] = {}
 
     def opened(self, event: monitoring.TopologyOpenedEvent) -> None: ...
 
@@ -75,11 +75,11 @@ class Topology(monitoring.TopologyListener):
     def log_failure(self, member: str, reason: str) -> None:
         """Log why a member cannot be used, unless this reason was logged before."""
         reason = reason.removeprefix(f"{member}: ")
-        known, at = self._failing.get(member, ("", 0.0))
         now = monotonic()
-        self._failing[member] = (reason, now)
-        if reason != known or now - at > REMEMBERED_S:
+        recent = {key: at for key, at in self._failures.items() if now - at < REMEMBERED_S}
+        if (member, reason) not in recent:
             logger.warning("MongoDB at %s cannot be used: %s", member, reason)
+        self._failures = {**recent, (member, reason): now}
 
 
 class Heartbeats(monitoring.ServerHeartbeatListener):

@@ -52,7 +52,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         except TimeoutError:
             reason = "its hosts are not resolved yet"
         except (InvalidURI, ValueError):  # their text may repeat a password
-            reason = "it is not a valid URL"
+            reason = "it is not a valid URL; percent-encode the user and the password"
         except (PyMongoError, TypeError, OSError) as error:
             reason = failures.reason(error)
         topology.log_failure("MONGODB_URL", reason)
