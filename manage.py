@@ -6,10 +6,11 @@ import sys
 
 from django.core.management import execute_from_command_line
 from django.db import DatabaseError
-from pymongo.errors import ServerSelectionTimeoutError
+from pymongo.errors import PyMongoError
 
 from config.env import env, settings_module
 from config.validation import FAULTY, FaultyConfiguration
+from conversation_service.mongodb import failures
 
 NO_MONGODB = 3  # as the help of every command says: conversation_service/commands.py
 
@@ -25,9 +26,9 @@ if __name__ == "__main__":
     except FaultyConfiguration as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(FAULTY)
-    except (ServerSelectionTimeoutError, DatabaseError) as error:
-        cause = error.__cause__ if isinstance(error, DatabaseError) else error
-        if not isinstance(cause, ServerSelectionTimeoutError):
+    except (PyMongoError, DatabaseError) as error:
+        unavailability = failures.find(error)
+        if unavailability is None:
             raise
-        sys.stderr.write("MongoDB does not answer where MONGODB_URL says that it is.\n")
+        sys.stderr.write(f"MongoDB is unavailable: {failures.reason(unavailability)}\n")
         sys.exit(NO_MONGODB)

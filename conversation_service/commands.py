@@ -40,7 +40,7 @@ def end_help(
     """
     common = {WRONG_OPTION: "a wrong option"}
     if database:
-        common[NO_MONGODB] = "MongoDB does not answer"
+        common[NO_MONGODB] = "MongoDB is unavailable; stderr has the reason"
     codes = [f"{code}  {meaning}" for code, meaning in sorted({**exit_codes, **common}.items())]
     description = parser.description or ""
     if "\n" not in description:

@@ -18,7 +18,7 @@ WITHOUT_JSON = {"issue_token", "run_neighbours"}
 CHANGE_NOTHING = {"inspect_conversation", "issue_token", "run_neighbours"}
 # A smoke test that changes nothing would test nothing; it leaves nothing but a tombstone.
 WITHOUT_DRY_RUN = CHANGE_NOTHING | {"smoke_test"}
-MEANINGS = {"2": "a wrong option", "3": "MongoDB does not answer"}
+MEANINGS = {"2": "a wrong option", "3": "MongoDB is unavailable; stderr has the reason"}
 
 
 def shown(app, name):

@@ -439,17 +439,17 @@ def test_a_log_has_lines_of_progress(monolith, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
+    ("arguments", "problem", "code"),
     [
-        (["--from", "mongodb://x:y:z"], "--from: "),
-        (["--from", "mongodb://localhost:1"], "MongoDB: ServerSelectionTimeoutError"),
-        (["--database", "test_nothing"], "holds no documents"),
-        (["--database", "test_conversation_service"], "where they would be taken to"),
-        (["--after", "x"], "24 hexadecimal digits"),
-        (["--report", "/nowhere/report"], "--report: "),
+        (["--from", "mongodb://x:y:z"], "--from: ", 1),
+        (["--from", "mongodb://localhost:1"], "MongoDB: localhost:1: .*Connection refused", 3),
+        (["--database", "test_nothing"], "holds no documents", 1),
+        (["--database", "test_conversation_service"], "where they would be taken to", 1),
+        (["--after", "x"], "24 hexadecimal digits", 1),
+        (["--report", "/nowhere/report"], "--report: ", 1),
     ],
 )
-def test_it_says_why_it_cannot_run(arguments, problem, monolith, tmp_path, monkeypatch):
+def test_it_says_why_it_cannot_run(arguments, problem, code, monolith, tmp_path, monkeypatch):
     monkeypatch.setattr("conversations.management.commands.import_legacy.CONNECT_MS", 100)
     collection("conversations").insert_one(
         documents.new(user_id="alice", character_id="luna", now=clock.now())
@@ -461,7 +461,7 @@ def test_it_says_why_it_cannot_run(arguments, problem, monolith, tmp_path, monke
     with pytest.raises(CommandError, match=problem) as failure:
         call_command("import_legacy", *defaults, *arguments)
 
-    assert failure.value.returncode == 1
+    assert failure.value.returncode == code
 
 
 def test_a_signal_ends_it_after_the_batch_and_it_says_where_to_go_on(monolith, tmp_path):

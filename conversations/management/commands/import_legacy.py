@@ -11,9 +11,10 @@ from bson import ObjectId, json_util
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pymongo import MongoClient
 from pymongo.collection import Collection
-from pymongo.errors import ConfigurationError, PyMongoError
+from pymongo.errors import PyMongoError
 
 from conversation_service.commands import (
+    NO_MONGODB,
     Unfinished,
     add_dry_run,
     add_json,
@@ -21,7 +22,8 @@ from conversation_service.commands import (
     end_help,
     object_id,
 )
-from conversation_service.errors import ServiceError
+from conversation_service.errors import DatabaseUnavailable, ServiceError
+from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document
 from conversation_service.ndjson import batches
 from conversation_service.progress import stopped_by_signals, track
@@ -112,7 +114,10 @@ class Command(BaseCommand):
             finished = self._take_over(totals, **options)
         except (PyMongoError, ServiceError) as error:
             trouble = f"MongoDB: {_named(error)}. {_go_on(totals)}"
-            raise (Unfinished if totals.read else CommandError)(trouble) from None
+            if totals.read:
+                raise Unfinished(trouble) from None
+            unavailable = isinstance(error, DatabaseUnavailable) or failures.find(error)
+            raise CommandError(trouble, returncode=NO_MONGODB if unavailable else 1) from None
         seconds = time.monotonic() - began
         self._print(totals, seconds, finished=finished, **options)
         if not finished:
@@ -173,8 +178,10 @@ class Command(BaseCommand):
 
 
 def _named(error: PyMongoError | ServiceError) -> str:
-    """Say what happened without the driver's text, which may repeat documents."""
-    return str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+    """Return the reason without documents and without the password of a URL."""
+    if isinstance(error, PyMongoError):
+        return failures.reason(error).removesuffix(".")
+    return type(error).__name__
 
 
 def _go_on(totals: Totals) -> str:

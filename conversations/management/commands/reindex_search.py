@@ -12,6 +12,7 @@ from conversation_service.commands import (
     as_json,
     end_help,
 )
+from conversation_service.mongodb import failures
 from conversation_service.progress import stopped_by_signals, track
 from conversations import store
 
@@ -66,7 +67,7 @@ class Command(BaseCommand):
                     numbers["read"] += len(batch)
                     numbers["after"] = batch[-1]["_id"]
             except PyMongoError as error:
-                return f"MongoDB broke down ({type(error).__name__})."
+                return f"MongoDB broke down ({failures.name(error)})."
         return ""
 
 

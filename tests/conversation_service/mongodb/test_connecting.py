@@ -24,6 +24,7 @@ from conversation_service.mongodb.monitor import topology
 from conversation_service.observability import metrics
 from tests.conversation_service import loopback
 from tests.factories import PATH, NewConversation, conversation
+from tests.running import started
 
 SRV = "mongodb+srv://cluster.mongo.test/?replicaSet=rs0&tls=false&srvAllowedHostsSuffix=0.0.1"
 PASSWORD = "open-sesame"
@@ -242,3 +243,24 @@ def test_reads_go_to_the_primary_whatever_the_url_says(alice, commands):
         assert collection("conversations").read_preference.name == "Primary"
         # A client of a replica set sends this to all members but the primary.
         assert [command for command in commands if "$readPreference" in command] == []
+
+
+def test_a_command_exits_with_3_and_the_reason(mongo, tmp_path):
+    url = env("MONGODB_URL")
+    expected = {
+        url.replace("://", f"://user:{PASSWORD}@"): "AuthenticationFailed",
+        f"{url}&tls=true": "SSL handshake failed",
+        url.replace("=rs0", "=another"): 'replica set name "another"',
+        f"mongodb://{loopback.closed_port()}/": "Connection refused",
+        "mongodb://nowhere.invalid/": "nowhere.invalid:27017",
+        f"mongodb+srv://user:{PASSWORD}@nowhere.invalid/": "_mongodb._tcp.nowhere.invalid",
+        f"mongodb://user:%zz{PASSWORD}@127.0.0.1/": "not a valid URL",
+        f"{url}&tlsCAFile={tmp_path}/absent": "FileNotFoundError",
+    }
+    running = {url: started(mongo, "setup_indexes", "--check", MONGODB_URL=url) for url in expected}
+    for url, process in running.items():
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 3, (url, out, err)
+        assert expected[url] in err
+        assert PASSWORD not in out + err
+        assert "Traceback" not in out + err
