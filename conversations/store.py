@@ -8,6 +8,7 @@ of the change feed and exist for nobody.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Literal
 
 import pymongo
@@ -54,6 +55,9 @@ _REPORTED = {"activity_sequence": 1, "metadata": 1}
 # Read only data that a majority of the replica set has: a failover cannot roll it back.
 _MAJORITY = {"level": "majority"}
 _BATCH = 200
+# Of one batch of an export; and conversations whose sizes one statement reads.
+EXPORTED_BYTES = 1024 * 1024
+_EXPORTED_AT_ONCE = 50
 # Times that a write is tried again after somebody changed what it was about to say no to.
 ATTEMPTS = 5
 REINDEXED_AT_ONCE = 500
@@ -272,24 +276,38 @@ def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
     """Return all of a user's with their logs in the order of `_id`, by the index staff_user.
 
     Each batch is a statement of its own: a long read neither times out as a whole nor ends with
-    the primary.
+    the primary. A conversation has up to 3.4 MiB, so their sizes are read first, and a batch has
+    EXPORTED_BYTES at most, or one conversation.
     """
+    own: dict[str, Any] = {"user_id": user_id, "status": {"$in": changes.ANY_STATE}}
     position: dict[str, Any] = {"_id": {"$gt": after}} if after else {}
-    while True:
-        rows = conversations().find(
-            {"user_id": user_id, "status": {"$in": changes.ANY_STATE}, **position},
-            PUBLIC | {"revisions": 1},
-            sort=[("_id", 1)],
-            limit=_BATCH,
-            hint=STAFF_USER,
-        )
-        read = 0
-        for row in rows:
-            read += 1
-            position = {"_id": {"$gt": row["_id"]}}
-            yield row
-        if read < _BATCH:
-            return
+    while sizes := _sizes(own | position):
+        for first, last in _spans(sizes):
+            span = {"_id": {"$gte": first, "$lte": last}}
+            yield from conversations().find(
+                own | span, PUBLIC | {"revisions": 1}, sort=[("_id", 1)], hint=STAFF_USER
+            )
+        position = {"_id": {"$gt": last}}
+
+
+def _sizes(where: Mapping[str, Any]) -> list[Document]:
+    return (
+        conversations()
+        .find(where, {"bytes": {"$bsonSize": "$$ROOT"}}, sort=[("_id", 1)], hint=STAFF_USER)
+        .limit(_EXPORTED_AT_ONCE)
+        .to_list()
+    )
+
+
+def _spans(sizes: Sequence[Document]) -> Iterator[tuple[ObjectId, ObjectId]]:
+    """Yield the first and the last id of each batch."""
+    first, total = sizes[0], 0
+    for previous, row in pairwise([first, *sizes]):
+        if total and total + row["bytes"] > EXPORTED_BYTES:
+            yield first["_id"], previous["_id"]
+            first, total = row, 0
+        total += row["bytes"]
+    yield first["_id"], sizes[-1]["_id"]
 
 
 def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
