@@ -91,6 +91,15 @@ class DatabaseUnavailable(ServiceError):
     again_in_s = 2
 
 
+class StorageFull(ServiceError):
+    """The temporary folder cannot take a request body; the log says why."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "STORAGE_FULL"
+    title = _("There is no room to receive the request body")
+    again_in_s = 5
+
+
 class PayloadTooLarge(ServiceError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "PAYLOAD_TOO_LARGE"

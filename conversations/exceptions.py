@@ -114,3 +114,12 @@ class StreamsExhausted(ServiceError):
     code = "STREAMS_EXHAUSTED"
     title = _("Too many are waiting for changes")
     again_in_s = 5
+
+
+class TransfersExhausted(ServiceError):
+    """This process runs as many imports, or exports, as it has memory for."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "TRANSFERS_EXHAUSTED"
+    title = _("Too many imports or exports are running")
+    again_in_s = 5

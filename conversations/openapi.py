@@ -145,7 +145,10 @@ class RevisionSerializer(serializers.Serializer):
 
     version = serializers.IntegerField()
     at = serializers.DateTimeField()
-    by = serializers.CharField(help_text='"user", or such as "staff:ana" and "service:message".')
+    by = serializers.CharField(
+        help_text='"user", or such as "staff:ana" and "service:message"; "imported:…" if '
+        "an import says so."
+    )
     client = serializers.CharField(allow_null=True, help_text="From X-Client, or the User-Agent.")
     request_id = serializers.CharField()
     changes = serializers.DictField(

@@ -39,6 +39,9 @@ class ImportView(APIView):
     @openapi.import_
     def post(self, request: CallerRequest) -> StreamingHttpResponse:
         no_parameters.of(request)
-        # DRF does not trouble the parser with an empty body.
-        body = cast(IO[bytes], request.data or BytesIO())
+
+        def body() -> IO[bytes]:
+            # DRF does not call the parser for an empty body.
+            return cast(IO[bytes], request.data or BytesIO())
+
         return ndjson.response(importing.results(request.user.id, body))
