@@ -29,7 +29,7 @@ class Position:
     """Rows `after` or `before` a row of the list; `from` and `upto` include the row itself."""
 
     side: Side
-    value: str | datetime
+    value: str | datetime | None
     id: ObjectId
 
     @property
@@ -37,13 +37,19 @@ class Position:
         return self.side in {"before", "upto"}
 
     def conditions(self, key: str, *, ascending: bool) -> list[dict[str, Any]]:
-        """Return the two conditions of which a row on that side meets one.
+        """Return the conditions of which a row on that side meets one.
 
-        Each is a range of an index that ends with `key` and `_id` in the same direction.
+        Each is a range of an index that ends with `key` and `_id` in the same direction. Rows
+        without the key are before all others in that index, as if its value were null.
         """
         beyond = "$lt" if ascending == self.backwards else "$gt"
         border = f"{beyond}e" if self.side in {"from", "upto"} else beyond
-        return [{key: {beyond: self.value}}, {key: self.value, "_id": {border: self.id}}]
+        tie = {key: self.value, "_id": {border: self.id}}
+        if self.value is None:
+            return [tie] if beyond == "$lt" else [{key: {"$ne": None}}, tie]
+        # Unlike $lt, "not $gte" matches rows without the key.
+        further = {"$not": {"$gte": self.value}} if beyond == "$lt" else {"$gt": self.value}
+        return [{key: further}, tie]
 
 
 def encode(position: Position, *, binding: str) -> str:

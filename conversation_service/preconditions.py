@@ -29,7 +29,11 @@ class Versions:
     accepted: frozenset[int] | None = None
 
     def condition(self) -> dict[str, Any]:
-        return {} if self.accepted is None else {"version": {"$in": sorted(self.accepted)}}
+        if self.accepted is None:
+            return {}
+        # None matches a document without a version, which reads as version 1.
+        missing = [None] if 1 in self.accepted else []
+        return {"version": {"$in": [*sorted(self.accepted), *missing]}}
 
     def exclude(self, version: int) -> bool:
         return self.accepted is not None and version not in self.accepted

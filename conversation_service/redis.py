@@ -71,10 +71,10 @@ class _Server:
         return answer
 
     def _client(self) -> Redis:
-        if self._redis is None:
-            with self._state:  # or two first requests would have a pool each
-                self._redis = self._redis or Redis(connection_pool=_pool(self._url))
-        return self._redis
+        with self._state:  # two first requests at once must share one pool
+            if self._redis is None:
+                self._redis = Redis(connection_pool=_pool(self._url))
+            return self._redis
 
     def _is_my_turn(self) -> bool:
         with self._state:

@@ -8,6 +8,7 @@ from typing import Any
 from bson import ObjectId
 
 from conversations.changes import Expression, Pipeline, differ, later, literal, unique
+from conversations.documents import stored
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ def report(
     no version: only `unarchive`, which brings an archived conversation with new messages back,
     is a change that counts as one.
     """
-    stored = {
+    update = {
         **_repaired(activity.totals()),
         "activity_sequence": literal(activity.sequence),
         "activity_batch": literal(batch),
     }
     if unarchive:
-        stored |= _unarchive_if_new(activity.message_count)
-    return [{"$set": stored}]
+        update |= _unarchive_if_new(activity.message_count)
+    return [{"$set": update}]
 
 
 def repair(totals: Mapping[str, Any]) -> Pipeline:
@@ -67,13 +68,13 @@ def _unarchive_if_new(message_count: int) -> dict[str, Expression]:
     is_new = {
         "$and": [
             {"$eq": ["$status", "archived"]},
-            {"$gt": [literal(message_count), "$metadata.message_count"]},
+            {"$gt": [literal(message_count), stored("metadata.message_count")]},
         ]
     }
     change = {
         "status": "active",
         "archived_at": None,
-        "version": {"$add": ["$version", 1]},
+        "version": {"$add": [stored("version"), 1]},
         "metadata.updated_at": later(),
     }
     return {path: {"$cond": [is_new, new, f"${path}"]} for path, new in change.items()}

@@ -22,7 +22,7 @@ from django.conf import settings
 from conversation_service.idempotency import LIFETIME, IdempotencyKey
 from conversation_service.origin import Origin
 from conversations import limits
-from conversations.documents import PUBLIC, searchable, sort_key
+from conversations.documents import PUBLIC, searchable, sort_key, stored
 
 Expression = Any
 Pipeline = Sequence[Mapping[str, Any]]
@@ -51,10 +51,10 @@ def unique() -> Expression:
 
 def differ(values: Mapping[str, Expression]) -> Expression:
     """Return whether any path does not hold its value."""
-    return {"$or": [{"$ne": [f"${path}", value]} for path, value in values.items()]}
+    return {"$or": [{"$ne": [stored(path), value]} for path, value in values.items()]}
 
 
-_NEXT_VERSION = {"$add": ["$version", 1]}
+_NEXT_VERSION = {"$add": [stored("version"), 1]}
 _REMEMBERED = {
     "$ifNull": [
         {
@@ -154,7 +154,7 @@ class Template:
 
     def _revisions(self) -> Expression:
         fields = [
-            {"path": path, "before": f"${path}", "after": value}
+            {"path": path, "before": stored(path), "after": value}
             for path, value in self.visible.items()
         ]
         differing = {"$ne": ["$$this.before", "$$this.after"]}
@@ -163,13 +163,13 @@ class Template:
                 {
                     "version": _NEXT_VERSION,
                     "at": later(),
-                    "previous_at": "$metadata.updated_at",
+                    "previous_at": stored("metadata.updated_at"),
                 },
                 "$$origin",
                 {"changes": {"$filter": {"input": fields, "cond": differing}}},
             ]
         }
-        return {"$slice": [{"$concatArrays": ["$revisions", [revision]]}, -limits.REVISIONS]}
+        return {"$slice": [{"$concatArrays": [stored("revisions"), [revision]]}, -limits.REVISIONS]}
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _remember() -> RawBSONDocument:
         "at": NOW,
         "answer": {"_id": "$_id", **{name: f"${name}" for name in PUBLIC}},
     }
-    kept = {"$slice": [{"$filter": {"input": "$keys", "cond": _LIVE}}, 1 - limits.KEYS]}
+    kept = {"$slice": [{"$filter": {"input": stored("keys"), "cond": _LIVE}}, 1 - limits.KEYS]}
     older = {"$subtract": [{"$size": "$$kept"}, limits.ANSWERS - 1]}
     bare = {"key": "$$this.key", "fingerprint": "$$this.fingerprint", "at": "$$this.at"}
     without_answers = {"$map": {"input": {"$slice": ["$$kept", 0, older]}, "in": bare}}
@@ -240,12 +240,19 @@ ARCHIVE = Change(
     )
 )
 
+_BEFORE_TRASH = {
+    "$ifNull": [
+        "$previous_status",
+        {"$cond": [{"$eq": [stored("archived_at"), None]}, "active", "archived"]},
+    ]
+}
+
 # From the trash back to where it was; from the archive to the active ones.
 RESTORE = Change(
     Template(
         {
-            "status": _in_trash("$previous_status", "active"),
-            "archived_at": _in_trash("$archived_at", None),
+            "status": _in_trash(_BEFORE_TRASH, "active"),
+            "archived_at": _in_trash(stored("archived_at"), None),
             "deleted_at": None,
             "purge_at": None,
         },
@@ -336,7 +343,7 @@ _IS_AUTO = {"$eq": ["$title_source", "auto"]}
 _CHARACTER_FOUND = Template(
     {
         "character_status": "verified",
-        "title": {"$cond": [_IS_AUTO, "$$values.title", "$title"]},
+        "title": {"$cond": [_IS_AUTO, "$$values.title", stored("title")]},
     },
     derived={
         "character_name": "$$values.title",

@@ -40,6 +40,39 @@ PUBLIC = dict.fromkeys(
     1,
 )
 _public = itemgetter(*PUBLIC)
+
+# The value that a reader sees where a stored document lacks a field: every field but `_id`,
+# `user_id` and `status`, and but the times of `metadata`, see complete(). They do not depend on a
+# deployment's ceilings.
+DEFAULTS: dict[str, Any] = {
+    "character_id": "unknown",
+    "character_status": "unverified",
+    "title": "Untitled",
+    "title_source": "user",  # so that no character's name replaces it
+    "pinned_at": None,
+    "settings": {name: bounds.default for name, bounds in limits.LLM_SETTINGS.items()}
+    | {"stop_sequences": []},
+    "tags": [],
+    "custom": {},
+    "metadata": {
+        "message_count": 0,
+        "total_tokens": 0,
+        "total_input_tokens": 0,
+        "total_output_tokens": 0,
+        "first_message_at": None,
+        "last_message_at": None,
+    },
+    "archived_at": None,
+    "deleted_at": None,
+    "purge_at": None,
+    "forked_from": None,
+    "version": 1,
+    "activity_sequence": 0,
+    "revisions": [],
+    "keys": [],
+}
+_METADATA_TIMES = ("last_activity", "created_at", "updated_at")
+
 RESOURCE_FIELDS = ["id", "object", *PUBLIC, "is_archived", "retention"]
 
 # Each has its compound index, see schema.py, in which `_id` follows it.
@@ -148,8 +181,54 @@ def remembered(key: IdempotencyKey, document: Document) -> dict[str, Any]:
     }
 
 
+def complete(document: Document) -> Document:
+    """Return a document that was read with the PUBLIC projection, with defaults for lacking fields.
+
+    A document without `created_at` was created when its id was made. Fields of a newer release
+    stay as they are.
+    """
+    try:  # on every row of every list: this costs 0.5 µs
+        _public(document)
+        _each_setting(document["settings"])
+        _each_of_metadata(document["metadata"])
+    except (KeyError, TypeError):  # TypeError: null instead of an object
+        return _completed(document)
+    return document
+
+
+_each_setting = itemgetter(*DEFAULTS["settings"])
+_each_of_metadata = itemgetter(*DEFAULTS["metadata"], *_METADATA_TIMES)
+
+
+def _completed(document: Document) -> Document:
+    metadata = document.get("metadata") or {}
+    created_at = metadata.get("created_at") or document["_id"].generation_time.replace(tzinfo=None)
+    return {
+        **DEFAULTS,
+        **document,
+        "settings": DEFAULTS["settings"] | (document.get("settings") or {}),
+        "metadata": DEFAULTS["metadata"] | dict.fromkeys(_METADATA_TIMES, created_at) | metadata,
+    }
+
+
+def stored(path: str) -> Any:
+    """Return an expression for the value that a reader sees at a path, see complete()."""
+    if path == "status":
+        return "$status"  # every document has it
+    name, _, inner = path.partition(".")
+    if inner in _METADATA_TIMES:
+        return {"$ifNull": [f"${path}", "$metadata.created_at", {"$toDate": "$_id"}]}
+    default = DEFAULTS[name][inner] if inner else DEFAULTS[name]
+    return {"$ifNull": [f"${path}", {"$literal": default}]}
+
+
+# With the history, which no list reads.
+WITH_HISTORY = PUBLIC | {"revisions": stored("revisions")}
+
+
 def resource(document: Document) -> dict[str, Any]:
     """Return what the API shows of a document that was read with the PUBLIC projection."""
+    document = complete(document)
     return {
         "id": document["_id"],
         "object": "conversation",

@@ -22,9 +22,11 @@ from conversations.changes import (
     titled,
 )
 from conversations.documents import (
+    DEFAULTS,
     default_settings,
     searchable,
     searchable_tag,
+    stored,
     tag_key,
     tag_line,
 )
@@ -92,8 +94,8 @@ def _reverted(name: str, then: Mapping[str, Any]) -> Iterator[Part]:
         case "title":
             yield "title", titled(then["title"]) | {"title_source": then["title_source"]}
         case "settings":
-            for setting, value in then["settings"].items():
-                yield f"settings.{setting}", {setting: value}
+            for setting in DEFAULTS["settings"]:  # a newer release may have stored more
+                yield f"settings.{setting}", {setting: then["settings"][setting]}
         case "tags":
             yield "tags", _tags(then["tags"])
         case "custom":
@@ -157,9 +159,12 @@ def _tags_after_edit() -> Expression:
 
     So a tag that is both removed and added gets its new spelling.
     """
+    tags = stored("tags")
+    # Without keys, those of ASCII tags; manage.py reindex_search makes the others.
+    keys = {"$ifNull": ["$tag_keys", {"$map": {"input": tags, "in": {"$toLower": "$$this"}}}]}
     words = {"$concatArrays": [WORDS_OF_TAGS, literal([searchable("")] * limits.TAGS)]}
-    stored = {"$zip": {"inputs": ["$tags", "$tag_keys", words]}}  # as long as the shortest
-    kept = {"$filter": {"input": stored, "cond": _key_not_in("$$values.removed_tags")}}
+    rows = {"$zip": {"inputs": [tags, keys, words]}}  # as long as the shortest
+    kept = {"$filter": {"input": rows, "cond": _key_not_in("$$values.removed_tags")}}
     new = {"$filter": {"input": "$$values.added", "cond": _key_not_in(_each("$$kept", 1))}}
     return {"$let": {"vars": {"kept": kept}, "in": {"$concatArrays": ["$$kept", new]}}}
 
@@ -185,7 +190,7 @@ def _line(keys: Expression) -> Expression:
 def _custom_then() -> Expression:
     kept = {
         "$filter": {
-            "input": {"$objectToArray": "$custom"},
+            "input": {"$objectToArray": stored("custom")},
             "cond": {"$not": [{"$in": ["$$this.k", "$$values.removed"]}]},
         }
     }
@@ -206,7 +211,8 @@ _PARTS = {
     },
     **{
         f"unchanged.{name}": Template(
-            {}, limits={f"settings.{name}": {"$eq": [f"$settings.{name}", f"$$values.{name}"]}}
+            {},
+            limits={f"settings.{name}": {"$eq": [stored(f"settings.{name}"), f"$$values.{name}"]}},
         )
         for name in limits.LLM_SETTINGS
     },

@@ -24,15 +24,22 @@ def as_of(document: Document, version: int) -> Document:
     """
     if not 1 <= version <= document["version"]:
         raise RevisionNotFound
-    oldest = document["version"] - len(document["revisions"])
+    oldest = oldest_version(document)
     if version < oldest:
         raise RevisionExpired(oldest_version=oldest)
     then = deepcopy(document)
     for revision in _later(document, version):
-        for changed in revision["changes"]:
-            _put(then, changed["path"], changed["before"])
-        then["metadata"]["updated_at"] = revision["previous_at"]
+        for changed in revision.get("changes", ()):
+            _put(then, changed["path"], changed.get("before"))
+        if previous_at := revision.get("previous_at"):
+            then["metadata"]["updated_at"] = previous_at
     return then | {"version": version}
+
+
+def oldest_version(document: Document) -> int:
+    """Return the oldest version that the revisions of a document reach back to."""
+    version: int = document["version"]
+    return max(1, version - len(document["revisions"]))
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def since(document: Document, versions: Versions) -> list[dict[str, Any]]:
 def exported(document: Document) -> list[dict[str, Any]]:
     """Return the whole log, newest first, with what as_of needs beyond what page shows."""
     return [
-        _shown(revision) | {"previous_at": revision["previous_at"]}
+        _shown(revision) | {"previous_at": revision.get("previous_at", revision["at"])}
         for revision in reversed(document["revisions"])
     ]
 
@@ -72,14 +79,18 @@ def _later(document: Document, version: int) -> Iterator[Revision]:
 def _put(document: Document, path: str, value: Any) -> None:
     *parents, last = path.split(".")
     for step in parents:
-        document = document[step]
+        document = document.setdefault(step, {})
     document[last] = value
 
 
 def _shown(revision: Revision) -> dict[str, Any]:
-    shown = {name: revision[name] for name in ("version", "at", "by", "client", "request_id")}
+    shown = {name: revision[name] for name in ("version", "at")} | {
+        "by": revision.get("by", "user"),
+        "client": revision.get("client"),
+        "request_id": revision.get("request_id", ""),
+    }
     shown["changes"] = {
-        changed["path"]: {"before": changed["before"], "after": changed["after"]}
-        for changed in revision["changes"]
+        changed["path"]: {"before": changed.get("before"), "after": changed.get("after")}
+        for changed in revision.get("changes", ())
     }
     return shown

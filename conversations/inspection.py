@@ -96,13 +96,21 @@ def _first(document: Document, path: str) -> Any:
 
 
 def _drift(document: Document) -> list[str]:
-    """Return the fields that the validator would refuse, or that do not follow from the words."""
+    """Return the fields that are missing, wrong for the validator, or not derived as they should.
+
+    A missing field reads with its default.
+    """
     fields = schema.TOMBSTONE
     drift = set()
     if document.get("status") != "purged":
         fields = schema.CONVERSATION
         derived = documents.derived(str(document.get("title")), document.get("tags") or [])
         drift = {name for name, value in derived.items() if document.get(name) != value}
+        drift |= {
+            name
+            for name, value in documents.complete(document).items()
+            if name not in document or document[name] != value
+        }
     return sorted(drift.union(_refused(document, fields)))
 
 

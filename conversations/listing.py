@@ -335,11 +335,12 @@ def _implied_by_tags(wanted: Mapping[str, Any], search: Search) -> list[Conditio
     return [*implied(wanted.get("tags", [])), *each_of(search.tags)]
 
 
-def _position(listing: Listing, row: Document) -> tuple[str | datetime, Any]:
+def _position(listing: Listing, row: Document) -> tuple[str | datetime | None, Any]:
+    """Return the sort key as it is stored, since the index knows no default."""
     value: Any = row
     for step in listing.sort_key.split("."):
-        value = value[step]
-    return cast(str | datetime, value), row["_id"]
+        value = value.get(step) if value else None
+    return cast(str | datetime | None, value), row["_id"]
 
 
 def _turned(position: Position) -> Position:

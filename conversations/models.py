@@ -3,7 +3,8 @@
 The API does not come here; it reads and writes through store.py, and so do the console's actions.
 """
 
-from typing import ClassVar
+from collections.abc import Collection
+from typing import Any, ClassVar, Self
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -11,6 +12,7 @@ from django_mongodb_backend.fields import ArrayField, EmbeddedModelField
 from django_mongodb_backend.models import EmbeddedModel
 
 from conversation_service import external_ids
+from conversations.documents import DEFAULTS
 from conversations.querysets import ConversationManager
 
 
@@ -94,3 +96,14 @@ class Conversation(models.Model):
     def __str__(self) -> str:
         # Not the title: the log of the console's actions keeps this, and outlives a purge.
         return str(self.pk)
+
+    @classmethod
+    def from_db(
+        cls, db: str | None, field_names: Collection[str], values: Collection[Any], **options: Any
+    ) -> Self:
+        """Load a document, with the default of each field that it lacks."""
+        loaded = [
+            DEFAULTS.get(name) if value is None and name != "metadata" else value
+            for name, value in zip(field_names, values, strict=True)
+        ]
+        return super().from_db(db, field_names, loaded, **options)

@@ -1,9 +1,15 @@
 """What the collection of conversations must look like in MongoDB: its indexes and its validator.
 
 `manage.py setup_indexes` applies it. The validator repeats the bounds of the serializers, so that
-what reaches the database by another way than the API cannot be worse.
+what reaches the database by another way than the API cannot be worse. It does not know a
+deployment's ceilings, which may be lowered below what is stored.
+
+Only what identifies a conversation is required. A document that lacks another field, because
+another release wrote it, reads with the default of that field (documents.DEFAULTS) and can be
+edited. Fields that are not declared are allowed: a newer release may have written them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -141,12 +147,9 @@ def _array(items: dict[str, Any], most: int) -> dict[str, Any]:
     return {"bsonType": "array", "maxItems": most, "items": items}
 
 
-def _object(properties: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {
-        "bsonType": "object",
-        "required": list(properties),
-        "properties": properties | (optional or {}),
-    }
+def _object(properties: dict[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:
+    rule = {"bsonType": "object", "properties": properties}
+    return rule | ({"required": [*required]} if required else {})
 
 
 _COUNT = {"bsonType": ["int", "long"], "minimum": 0}
@@ -185,7 +188,7 @@ CONVERSATION = _object(
         "tag_keys": _array({"bsonType": "string"}, limits.TAGS),
         "tag_line": {"bsonType": "string"},
         "search": _array(
-            _object({"words": {"bsonType": "array", "items": {"bsonType": "string"}}}),
+            _object({"words": {"bsonType": "array", "items": {"bsonType": "string"}}}, ["words"]),
             1 + limits.TAGS,
         ),
         "custom": {
@@ -223,8 +226,9 @@ CONVERSATION = _object(
         "revisions": _array({"bsonType": "object"}, limits.REVISIONS),
         "keys": _array({"bsonType": "object"}, limits.KEYS),
         "only": _nullable("string"),
+        "hold": _nullable("object"),
     },
-    optional={"hold": _nullable("object")},
+    required=["_id", "user_id", "status"],
 )
 
 TOMBSTONE = {
@@ -236,8 +240,9 @@ TOMBSTONE = {
             "status": {"enum": ["purged"]},
             "changed_at": {"bsonType": "date"},
             "expires_at": {"bsonType": "date"},
+            "mark": {"bsonType": "objectId"},
         },
-        optional={"mark": {"bsonType": "objectId"}},
+        required=["_id", "user_id", "status", "changed_at", "expires_at"],
     ),
 }
 

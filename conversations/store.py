@@ -33,7 +33,7 @@ from conversation_service.preconditions import ANY_VERSION, Versions
 from conversations import activity, changes, documents, history, metrics
 from conversations.activity import Activity
 from conversations.changes import Change, Pipeline, Template
-from conversations.documents import PUBLIC, resource
+from conversations.documents import PUBLIC, WITH_HISTORY, complete, resource, stored
 from conversations.exceptions import (
     ConversationNotFound,
     ConversationStateConflict,
@@ -51,7 +51,7 @@ _WORDS = "user_words"
 _KEYS = "idempotency_keys"
 _NOT_PURGED = {"status": {"$ne": "purged"}}
 _LATEST = {"metadata.last_activity": -1, "_id": -1}
-_REPORTED = {"activity_sequence": 1, "metadata": 1}
+_REPORTED = {"activity_sequence": stored("activity_sequence"), "metadata": 1}
 # Read only data that a majority of the replica set has: a failover cannot roll it back.
 _MAJORITY = {"level": "majority"}
 _BATCH = 200
@@ -151,7 +151,7 @@ def latest_with(user_id: str, character_id: str) -> Document | None:
     wanted = {"user_id": user_id, "character_id": character_id, "status": "active"}
     for _attempt in range(ATTEMPTS):
         if found := _one(wanted, PUBLIC, sort=_LATEST, hint=BY_CHARACTER, readConcern=_MAJORITY):
-            return found
+            return complete(found)
         if _one(wanted, {"_id": 1}, hint=BY_CHARACTER) is None:
             return None
         _await_majority(user_id)
@@ -176,16 +176,16 @@ def remembered(user_id: str, key: IdempotencyKey, now: datetime) -> Answer | Non
     if found is None:
         return None
     [record] = found["keys"]
-    stored = {"key": record["key"], "at": record["at"]}
-    same = {"_id": found["_id"], "user_id": user_id, "keys": {"$elemMatch": stored}}
+    entry = {"key": record["key"], "at": record["at"]}
+    same = {"_id": found["_id"], "user_id": user_id, "keys": {"$elemMatch": entry}}
     if record["at"] < (now - LIFETIME).replace(tzinfo=None):
-        conversations().update_one(same, {"$pull": {"keys": stored}}, hint=_ID_INDEX)
+        conversations().update_one(same, {"$pull": {"keys": entry}}, hint=_ID_INDEX)
         return None
     current = _one(same, PUBLIC, hint=_ID_INDEX, readConcern=_MAJORITY)
     if current is None:
         raise IdempotencyInProgress
     key.check(record["fingerprint"])
-    return Answer(record.get("answer", current), replayed=True)
+    return Answer(complete(record.get("answer", current)), replayed=True)
 
 
 def get(user_id: str, conversation_id: str) -> Document:
@@ -193,7 +193,7 @@ def get(user_id: str, conversation_id: str) -> Document:
     document = _one(_own(user_id, conversation_id), PUBLIC, hint=_ID_INDEX)
     if document is None:
         raise ConversationNotFound
-    return document
+    return complete(document)
 
 
 def page(listing: Listing) -> list[Document]:
@@ -265,11 +265,10 @@ def _counted(where: dict[str, Any], **options: Any) -> int:
 
 def with_history(user_id: str, conversation_id: str) -> Document:
     """Read one with its log, which no other read loads."""
-    projection = PUBLIC | {"revisions": 1}
-    document = _one(_own(user_id, conversation_id), projection, hint=_ID_INDEX)
+    document = _one(_own(user_id, conversation_id), WITH_HISTORY, hint=_ID_INDEX)
     if document is None:
         raise ConversationNotFound
-    return document
+    return complete(document)
 
 
 def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
@@ -284,9 +283,10 @@ def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
     while sizes := _sizes(own | position):
         for first, last in _spans(sizes):
             span = {"_id": {"$gte": first, "$lte": last}}
-            yield from conversations().find(
-                own | span, PUBLIC | {"revisions": 1}, sort=[("_id", 1)], hint=STAFF_USER
+            rows = conversations().find(
+                own | span, WITH_HISTORY, sort=[("_id", 1)], hint=STAFF_USER
             )
+            yield from map(complete, rows)
         position = {"_id": {"$gt": last}}
 
 
@@ -380,7 +380,7 @@ def change(  # noqa: PLR0913
         if changed is not None:
             if template.event:
                 metrics.event(template.event).inc()
-            return Answer(changed)
+            return Answer(complete(changed))
         if answer := _diagnose(own, template, variables, versions, key):
             return answer
     raise ConversationStateConflict
@@ -490,17 +490,18 @@ def _there(user_id: str, conversation_id: str) -> Literal[False]:
 def report(conversation_id: str, reported: Activity, *, unarchive: bool) -> Reported:
     """Store a report if it is later than the last one. Raises ConversationNotFound."""
     existing = _existing(conversation_id)
-    stored = conversations().find_one_and_update(
-        {**existing, "activity_sequence": {"$lt": reported.sequence}},
+    updated = conversations().find_one_and_update(
+        {**existing, "activity_sequence": {"$not": {"$gte": reported.sequence}}},
         activity.report(reported, unarchive=unarchive),
         projection=_REPORTED,
         return_document=ReturnDocument.AFTER,
         hint=_ID_INDEX,
     )
-    current = stored or _one(existing, _REPORTED, hint=_ID_INDEX, readConcern=_MAJORITY)
+    current = updated or _one(existing, _REPORTED, hint=_ID_INDEX, readConcern=_MAJORITY)
     if current is None:
         raise ConversationNotFound
-    return Reported(stored is not None, current["activity_sequence"], current["metadata"])
+    metadata = complete(current)["metadata"]
+    return Reported(updated is not None, current["activity_sequence"], metadata)
 
 
 def report_all(reports: Mapping[str, Activity]) -> dict[str, bool]:
@@ -514,7 +515,7 @@ def report_all(reports: Mapping[str, Activity]) -> dict[str, bool]:
         return {}
     writes = [
         UpdateOne(
-            {"_id": _id, **_NOT_PURGED, "activity_sequence": {"$lt": reported.sequence}},
+            {"_id": _id, **_NOT_PURGED, "activity_sequence": {"$not": {"$gte": reported.sequence}}},
             activity.report(reported, batch=batch),
             hint=_ID_INDEX,
         )
@@ -530,7 +531,8 @@ def to_reconcile(after: ObjectId, user_id: str | None) -> Cursor[Document]:
     wanted: dict[str, Any] = {"_id": {"$gt": after}, **_NOT_PURGED}
     if user_id:
         wanted["user_id"] = user_id
-    rows = conversations().find(wanted, ["activity_sequence"]).sort("_id")
+    sequence = {"activity_sequence": stored("activity_sequence")}
+    rows = conversations().find(wanted, sequence).sort("_id")
     # Each row waits for Message. MongoDB would send 300,000 at once, and close a cursor that then
     # asks for nothing for ten minutes.
     return rows.batch_size(100)
@@ -541,12 +543,11 @@ def repair(row: Document, totals: Mapping[str, Any], *, dry_run: bool) -> bool:
 
     Not where a report arrived since the row was read: it is later than these totals.
     """
-    where = {
-        "_id": row["_id"],
-        **_NOT_PURGED,
-        "activity_sequence": row["activity_sequence"],
-        "$expr": activity.totals_differ(totals),
-    }
+    conditions = [
+        {"$eq": [stored("activity_sequence"), row["activity_sequence"]]},
+        activity.totals_differ(totals),
+    ]
+    where = {"_id": row["_id"], **_NOT_PURGED, "$expr": {"$and": conditions}}
     if dry_run:
         return _one(where, {"_id": 1}) is not None
     return bool(conversations().update_one(where, activity.repair(totals)).matched_count)
@@ -569,7 +570,12 @@ def reindex(rows: Iterable[Document], *, dry_run: bool) -> int:
         return len(outdated)
     writes = [
         UpdateOne(
-            {"_id": _id, **_NOT_PURGED, "title": row["title"], "tags": {"$eq": row["tags"]}},
+            {
+                "_id": _id,
+                **_NOT_PURGED,
+                "title": row.get("title"),  # None matches a document without one
+                "tags": {"$eq": row.get("tags")},
+            },
             {"$set": _anew(row)},
             hint=_ID_INDEX,
         )
@@ -588,7 +594,8 @@ def _derived(where: dict[str, Any]) -> list[Document]:
 
 
 def _anew(row: Document) -> dict[str, Any]:
-    return documents.derived(row["title"], row["tags"])
+    known = documents.DEFAULTS | row
+    return documents.derived(known["title"], known["tags"])
 
 
 def ownership(ids: Iterable[str]) -> dict[str, Document]:
@@ -628,15 +635,20 @@ def _diagnose(
     nothing when a majority of the replica set has the data that it did not match, so a read of
     the majority's data sees at least those.
     """
-    projection = PUBLIC | wanted.judgement(key)
-    if versions.accepted is not None:
-        projection["revisions"] = 1
-    current = _one(own, projection, hint=_ID_INDEX, let=variables, readConcern=_MAJORITY)
-    if current is None:
+    projection = PUBLIC if versions.accepted is None else WITH_HISTORY
+    found = _one(
+        own,
+        projection | wanted.judgement(key),
+        hint=_ID_INDEX,
+        let=variables,
+        readConcern=_MAJORITY,
+    )
+    if found is None:
         raise ConversationNotFound
+    current = complete(found)
     if key and current["remembered"]:
         key.check(current["remembered"]["fingerprint"])
-        return Answer(current["remembered"].get("answer", current), replayed=True)
+        return Answer(complete(current["remembered"].get("answer", current)), replayed=True)
     if versions.exclude(current["version"]):
         raise ConversationVersionConflict(
             current=resource(current), changes=history.since(current, versions)

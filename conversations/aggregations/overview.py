@@ -13,7 +13,7 @@ from conversations.aggregations.statement import (
     counted,
     tag_count,
 )
-from conversations.documents import PUBLIC, resource
+from conversations.documents import DEFAULTS, PUBLIC, resource
 from conversations.sync import cursor
 
 PINNED = 20
@@ -66,13 +66,17 @@ def of(user_id: str, *, now: datetime) -> Overview:
         archived=count(active | {"status": "archived"}),
         deleted=count(active | {"status": "deleted"}),
     )
+    # A conversation that is purged at this very moment is a tombstone.
+    latest = [row for row in found["characters"] if row["latest"]["status"] != "purged"]
     return Overview(
         pinned=[resource(row) for row in found["pinned"]],
         characters=[
-            CharacterOverview(row["_id"], row["counted"]["count"], resource(row["latest"]))
-            for row in found["characters"]
-            # Purged at this very moment, it is a tombstone.
-            if row["latest"]["status"] != "purged"
+            CharacterOverview(
+                row["_id"] or DEFAULTS["character_id"],
+                row["counted"]["count"],
+                resource(row["latest"]),
+            )
+            for row in latest
         ],
         tags=[tag_count(row) for row in found["scan"]],
         counts=Counts(*(counted(found[status]) for status in ("active", "archived", "deleted"))),

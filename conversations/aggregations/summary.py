@@ -14,6 +14,7 @@ from conversations.aggregations.statement import (
     counted,
     tag_count,
 )
+from conversations.documents import DEFAULTS, complete
 
 TOP_TAGS = 10
 WEEK = timedelta(days=7)
@@ -73,7 +74,7 @@ def of(user_id: str, *, now: datetime) -> Summary:
             {"$match": kept},
             {"$sort": {"metadata.created_at": -1}},
             {"$limit": 1},
-            {"$project": {"_id": 0, "metadata.created_at": 1}},
+            {"$project": {"metadata.created_at": 1}},
         ],
     )
     active, archived = counted(found["active"]), counted(found["archived"])
@@ -91,7 +92,7 @@ def of(user_id: str, *, now: datetime) -> Summary:
             most_used_character=next(map(_character, scanned["characters"]), None),
             top_tags=[tag_count(row) for row in scanned["tags"]],
             recent_activity=RecentActivity(
-                next((row["metadata"]["created_at"] for row in found["newest"]), None),
+                next((complete(row)["metadata"]["created_at"] for row in found["newest"]), None),
                 totals["sent"],
                 counted(found["created_since"]),
                 counted(found["active_since"]),
@@ -157,4 +158,4 @@ def _scan(user_id: str) -> Pipeline:
 def _character(row: Document) -> MostUsedCharacter:
     """Return the character by the name that its newest conversation has for it."""
     name = next((document.get("character_name") for document in row["newest"]), None)
-    return MostUsedCharacter(row["_id"], name, row["count"])
+    return MostUsedCharacter(row["_id"] or DEFAULTS["character_id"], name, row["count"])

@@ -18,6 +18,7 @@ from conversation_service.mongodb.connection import Document
 from conversation_service.origin import Origin
 from conversations import changes, edits, metrics, store
 from conversations.changes import Change, Pipeline, Template, literal
+from conversations.documents import DEFAULTS
 from conversations.exceptions import (
     ConversationNotFound,
     ConversationStateConflict,
@@ -117,7 +118,9 @@ class Boundary:
 
     def conditions(self) -> dict[str, Any]:
         later = {"$gt": self.after} if self.after else {}
-        return {"_id": {**later, "$lte": self.last}, "changed_at": {"$lte": self.began}}
+        # Unlike $lte, "not $gt" matches a document without `changed_at`.
+        unchanged = {"$not": {"$gt": self.began}}
+        return {"_id": {**later, "$lte": self.last}, "changed_at": unchanged}
 
 
 def boundary(chosen: Mapping[str, Any]) -> Boundary | None:
@@ -228,7 +231,7 @@ def _own(row: Document) -> bool:
 
 
 def _result(row: Document, *, differs: str = "skipped") -> Result:
-    version = row.get("version")
+    version = None if row["verdict"] == "absent" else row.get("version", DEFAULTS["version"])
     if _own(row):
         return Result(HTTPStatus.OK, None, row.get("made"), "ok")
     if row["verdict"] == "differs":

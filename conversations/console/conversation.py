@@ -9,7 +9,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import BadRequest, PermissionDenied
-from django.db.models import Field, QuerySet
+from django.db.models import Field, Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.http.response import HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -146,7 +146,9 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
 
     @admin.display(description=_("messages"))
     def messages_sent(self, row: Any) -> SafeString:
-        return format_html('<span class="c-number">{}</span>', timeline.shown(row.message_count))
+        return format_html(
+            '<span class="c-number">{}</span>', timeline.shown(row.message_count or 0)
+        )
 
     @admin.display(description=_("last activity (UTC)"))
     def last_active(self, row: Any) -> SafeString:
@@ -198,16 +200,16 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             conversation,
             title=conversation.title,
             status=conversation.get_status_display(),
-            settings=_lines(conversation.settings),
-            custom=_lines(conversation.custom),
+            settings=_lines(document["settings"]),
+            custom=_lines(document["custom"]),
             hold=_hold_lines(conversation.hold),
-            counters=_fields(conversation.metadata, COUNTERS),
+            counters=_fields(Metadata, document["metadata"], COUNTERS),
             clocks=[
-                *_fields(conversation.metadata, CLOCKS),
-                *_fields(conversation, STATE_CLOCKS),
+                *_fields(Metadata, document["metadata"], CLOCKS),
+                *_fields(Conversation, document, STATE_CLOCKS),
             ],
             entries=entries,
-            oldest=document["version"] - len(entries),
+            oldest=history.oldest_version(document),
             may_revert=may_revert,
             may_read_log=roles.allow(request, roles.LOG),
             offered=[
@@ -418,14 +420,16 @@ def _url_of(conversation: Conversation) -> str:
     return reverse("admin:conversations_conversation_change", args=[conversation.pk])
 
 
-def _fields(owner: Conversation | Metadata, names: Iterable[str]) -> list[tuple[str, str]]:
-    return [(_label(owner, name), timeline.shown(getattr(owner, name))) for name in names]
+def _fields(
+    model: type[Model], values: dict[str, Any], names: Iterable[str]
+) -> list[tuple[str, str]]:
+    return [(_label(model, name), timeline.shown(values[name])) for name in names]
 
 
 def _hold_lines(hold: Hold | None) -> list[tuple[str, str]]:
     if hold is None:
         return []
-    return [(_label(hold, name), timeline.shown(getattr(hold, name))) for name in _HOLD_FIELDS]
+    return [(_label(Hold, name), timeline.shown(getattr(hold, name))) for name in _HOLD_FIELDS]
 
 
 _HOLD_FIELDS = ("by", "reason", "at")
@@ -435,8 +439,8 @@ def _lines(values: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, timeline.shown(value)) for name, value in values.items()]
 
 
-def _label(owner: Conversation | Hold | Metadata, name: str) -> str:
-    field = cast(Field, owner._meta.get_field(name))
+def _label(model: type[Model], name: str) -> str:
+    field = cast(Field, model._meta.get_field(name))
     return str(field.verbose_name)
 
 
@@ -444,5 +448,7 @@ def _cut(external_id: str) -> SafeString:
     return format_html('<span class="c-id" title="{0}">{0}</span>', external_id)
 
 
-def _minute(moment: datetime) -> SafeString:
+def _minute(moment: datetime | None) -> SafeString:
+    if moment is None:
+        return format_html("{}", timeline.EMPTY)
     return format_html('<time class="c-time">{}</time>', f"{moment:%Y-%m-%d %H:%M}")

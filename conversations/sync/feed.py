@@ -87,17 +87,22 @@ def _unsent(user_id: str, cursor: Cursor) -> dict[str, Any]:
         ]
     moment, id_ = cursors.moment(cursor.after), cursor.after[1]
     if not id_:
-        return {**mine, "changed_at": {"$gte": moment}}
+        # A snapshot begins with documents that have no `changed_at`: the index has them first.
+        later = {"$gte": moment} if cursor.after[0] else {"$not": {"$lt": moment}}
+        return {**mine, "changed_at": later}
+    same = moment if cursor.after[0] else {"$in": [None, moment]}
     return {
         "$or": [
             {**mine, "changed_at": {"$gt": moment}},
-            {**mine, "changed_at": moment, "_id": {"$gt": ObjectId(id_)}},
+            {**mine, "changed_at": same, "_id": {"$gt": ObjectId(id_)}},
         ]
     }
 
 
 def _place(row: Document) -> Place:
-    return pagination.milliseconds(row["changed_at"]), str(row["_id"])
+    """Return where a row is in the feed; one without `changed_at` is at its beginning."""
+    changed_at = row.get("changed_at")
+    return pagination.milliseconds(changed_at) if changed_at else 0, str(row["_id"])
 
 
 def _change(row: Document) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_an_unknown_address_is_a_page_here_and_json_elsewhere(viewer):
 
 
 def test_a_bug_is_a_page_too(viewer, mongo):
-    broken = {"_id": ObjectId(), "user_id": "alice", "status": "active"}
+    broken = {"_id": ObjectId(), "user_id": "alice", "status": "active", "metadata": "x"}
     mongo["conversations"].insert_one(broken, bypass_document_validation=True)
 
     response = viewer.get(f"{LIST}{broken['_id']}/change/")

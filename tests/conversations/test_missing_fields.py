@@ -1,0 +1,348 @@
+"""A stored document that lacks a field, or has an unknown one, stays readable and editable."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from bson import ObjectId
+from django.core.management import call_command
+
+from conversation_service import clock
+from conversations import documents
+from conversations.documents import SORT_KEYS
+from tests.conversations.console.browser import LIST, confirm, staff, url_of
+from tests.conversations.test_export import EXPORT
+from tests.conversations.test_internal import AUTHORIZE, put, report, service_with
+from tests.documented import DOCUMENT
+from tests.factories import PATH, conversation
+
+IDENTITY = {"_id", "user_id", "status"}
+
+
+def paths(document, prefix=""):
+    for name, value in document.items():
+        if prefix or name not in IDENTITY:
+            yield prefix + name
+        if name in ("settings", "metadata"):
+            yield from paths(value, f"{name}.")
+
+
+STORED = documents.new(user_id="alice", character_id="luna", now=clock.now()) | {"hold": None}
+PATHS = [*paths(STORED)]
+
+
+@pytest.fixture
+def service():
+    return service_with("conversations:authorize", "conversations:activity")
+
+
+@pytest.fixture
+def stored(alice, mongo):
+    """A conversation with everything, in two revisions; the API's answer for it."""
+    created = conversation(
+        alice, title="Río", tags=["Casual", "Work"], custom={"k": "v"}, settings={"top_p": 0.5}
+    )
+    path = f"{PATH}/{created['id']}"
+    alice.patch(path, {"title": "Luna", "settings": {"max_tokens": 7}})
+    return alice.patch(path, {"pinned": True}, headers={"Idempotency-Key": "old"}).json()
+
+
+def unset(mongo, *missing):
+    """Remove fields as if another release had written the document; the validator is in force."""
+    mongo["conversations"].update_many({}, {"$unset": dict.fromkeys(missing, 1)})
+
+
+def without_times(body):
+    """The answer but for what any write changes."""
+    metadata = {**body["metadata"], "updated_at": None}
+    return {**body, "metadata": metadata, "version": None}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_document_without_a_field_is_read_everywhere_alike(alice, mongo, service, stored, path):
+    unset(mongo, path)
+    one = f"{PATH}/{stored['id']}"
+
+    read = alice.get(one)
+
+    assert read.status_code == 200
+    body = read.json()
+    assert body.keys() == stored.keys()
+    assert body["settings"].keys() == stored["settings"].keys()
+    assert body["metadata"].keys() == stored["metadata"].keys()
+    top = path.partition(".")[0]
+    assert {k: v for k, v in body.items() if k not in (top, "retention")} == {
+        k: v for k, v in stored.items() if k not in (top, "retention")
+    }
+    assert read.headers["ETag"] == f'"v{body["version"]}"'
+    for sort in SORT_KEYS:
+        for order in ("asc", "desc"):
+            page = alice.get(PATH, {"sort": sort, "order": order}).json()
+            assert page["conversations"] == [body]
+    names = ",".join(body)
+    assert alice.get(PATH, {"fields": names}).json()["conversations"] == [body]
+    assert alice.get("/api/v1/changes").json()["changes"] == [
+        {"type": "upsert", "conversation": body}
+    ]
+    overview = alice.get(f"{PATH}/overview").json()
+    assert [row["latest"] for row in overview["characters"]] == [body]
+    assert [row["character_id"] for row in overview["characters"]] == [body["character_id"]]
+    assert alice.get(f"{PATH}/summary").status_code == 200
+    assert alice.get("/api/v1/tags").status_code == 200
+    line, end = map(json.loads, alice.get(EXPORT).getvalue().splitlines())
+    history = line.pop("history")
+    assert (line, end["count"]) == (body, 1)
+    revisions = alice.get(f"{one}/history").json()["revisions"]
+    assert len(revisions) == len(history) == (0 if path == "revisions" else 2)
+    asked = {"user_id": "alice", "ids": [stored["id"]]}
+    assert service.post(AUTHORIZE, asked).json()["results"][0]["writable"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_document_without_a_field_is_edited_without_loss(alice, mongo, stored, path):
+    unset(mongo, path)
+    one = f"{PATH}/{stored['id']}"
+    before = alice.get(one).json()
+
+    steps = [
+        ({"title": "New"}, {}),
+        ({"tags_add": ["CASUAL", "new"], "tags_remove": ["WORK"]}, {}),
+        ({"settings": {"temperature": 1.5}}, {"Idempotency-Key": "new"}),
+        ({"custom": {"k2": "v2"}}, {"If-Match": '"v{version}"'}),
+        ({"status": "archived"}, {}),
+        ({"status": "active", "pinned": False}, {}),
+    ]
+    version = before["version"]
+    for body, headers in steps:
+        sent = {name: value.format(version=version) for name, value in headers.items()}
+        response = alice.patch(one, body, headers=sent)
+        assert response.status_code == 200, response.json()
+        assert response.json()["version"] == version + 1, body
+        version += 1
+    after = alice.get(one).json()
+
+    tags = [tag for tag in before["tags"] if tag != "Work"] + ["new"]
+    assert after["tags"] == (tags if before["tags"] else ["CASUAL", "new"])
+    assert after["custom"] == before["custom"] | {"k2": "v2"}
+    assert after["settings"] == before["settings"] | {"temperature": 1.5}
+    assert without_times(after) == without_times(before) | {
+        "title": "New",
+        "title_source": "user",
+        "tags": after["tags"],
+        "custom": after["custom"],
+        "settings": after["settings"],
+        "pinned_at": None,
+    }
+    [document] = mongo["conversations"].find()
+    assert None not in (document["version"], document["revisions"], document["keys"])
+    assert len(document["tag_keys"]) == len(document["tags"])
+    replayed = alice.patch(
+        one, {"settings": {"temperature": 1.5}}, headers={"Idempotency-Key": "new"}
+    )
+    assert replayed.headers["Idempotency-Replayed"] == "true"
+    assert alice.patch(one, {"tags_add": ["Casual", "NEW"]}).json() == after
+    newest = alice.get(f"{one}/history").json()["revisions"][0]
+    assert newest["version"] == version
+    assert newest["changes"]["status"] == {"before": "archived", "after": "active"}
+    reverted = alice.post(
+        f"{one}/revert",
+        {"version": version - 1, "fields": ["title", "settings", "tags", "custom", "pinned"]},
+    )
+    assert reverted.status_code == 200
+    assert reverted.json()["pinned_at"] == before["pinned_at"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_edit_to_the_default_of_a_missing_field_changes_nothing(alice, mongo, stored, path):
+    unset(mongo, path)
+    one = f"{PATH}/{stored['id']}"
+    before = alice.get(one).json()
+    same = {name: before[name] for name in ("tags", "custom", "settings")}
+    same["pinned"] = before["pinned_at"] is not None
+
+    assert alice.patch(one, same).json() == before
+    assert alice.patch(one, {"settings": {}, "tags_add": [], "tags_remove": []}).json() == before
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_document_without_a_field_goes_through_all_states(alice, mongo, service, stored, path):
+    one = f"{PATH}/{stored['id']}"
+    alice.post(f"{one}/archive")
+    unset(mongo, path)
+    before = alice.get(one).json()
+
+    copy = alice.post(f"{one}/duplicate", {})
+    trashed = alice.delete(one)
+    unset(mongo, path)
+    restored = alice.post(f"{one}/restore")
+    activity = put(service, stored, report(1, 2), "?on_message=unarchive")
+
+    assert (copy.status_code, trashed.status_code, restored.status_code) == (201, 200, 200)
+    copied = ("character_id", "title", "title_source", "settings", "tags", "custom")
+    assert {name: copy.json()[name] for name in copied} == {name: before[name] for name in copied}
+    assert trashed.json()["version"] == before["version"] + 1
+    # Without the time of archiving, nothing else says so, but the state before the trash does.
+    assert restored.json()["status"] == "archived"
+    assert activity.json()["applied"]
+    assert activity.json()["metadata"].keys() == stored["metadata"].keys()
+    assert alice.get(one).json()["status"] == "active"
+    alice.delete(one)
+    unset(mongo, path)
+    assert alice.delete(f"{one}?mode=purge").status_code == 204
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_bulk_retention_and_commands_take_it_too(alice, mongo, settings, stored, path):
+    unset(mongo, path)
+    one = f"{PATH}/{stored['id']}"
+    before = alice.get(one).json()
+    tag = {"action": "tag", "tags": ["bulk"], "filter": {"status": "all"}}
+
+    dry = alice.post(f"{PATH}/bulk", tag | {"dry_run": True}).json()
+    done = alice.post(f"{PATH}/bulk", tag).json()
+    again = alice.post(
+        f"{PATH}/bulk", {"action": "tag", "tags": ["bulk"], "ids": [stored["id"]]}
+    ).json()
+
+    results = [answer["results"][0] for answer in (dry, done, again)]
+    versions = [before["version"], before["version"] + 1, before["version"] + 1]
+    assert [result["version"] for result in results] == versions
+    assert [answer["summary"]["ok"] for answer in (dry, done, again)] == [1, 1, 0]
+    settings.RETENTION_ARCHIVE_IDLE_DAYS = 30
+    assert alice.get(one).status_code == alice.get(PATH).status_code == 200
+    call_command("reindex_search", verbosity=0)
+    call_command("apply_retention", verbosity=0)
+    call_command("purge_trash", verbosity=0)
+    call_command("inspect_conversation", stored["id"])
+    assert alice.get(PATH, {"search": "bulk"}).json()["pagination"]["total_count"] == 1
+
+
+@pytest.mark.parametrize("path", [*PATHS, "hold.by", "hold.reason"])
+def test_the_console_shows_it_and_acts_on_it(alice, mongo, stored, path):
+    if path.startswith("hold."):
+        hold = {"by": "x", "reason": "y", "at": clock.now()}
+        mongo["conversations"].update_one({}, {"$set": {"hold": hold}})
+    unset(mongo, path)
+    before = alice.get(f"{PATH}/{stored['id']}").json()
+    ops = staff(role="operator")
+
+    assert ops.get(LIST).status_code == 200
+    assert ops.get(url_of(stored["id"])).status_code == 200
+    if path not in {"revisions", "version"}:
+        assert ops.get(url_of(stored["id"], "revert", "1")).status_code == 200
+        assert ops.post(url_of(stored["id"], "revert", "1")).status_code == 302
+    assert ops.post(url_of(stored["id"], "act", "archive")).status_code == 302
+    assert confirm(ops, "restore", stored["id"]).status_code == 302
+    for name in ("export_csv", "export_ndjson"):
+        response = ops.post(LIST, {"action": name, "index": "0", "_selected_action": stored["id"]})
+        assert stored["id"] in b"".join(response.streaming_content).decode()
+    after = alice.get(f"{PATH}/{stored['id']}").json()
+    assert (after["status"], after["settings"].keys()) == ("active", before["settings"].keys())
+
+
+@pytest.mark.parametrize("sort", SORT_KEYS)
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("status", ["active", "all"])
+def test_pages_lose_and_repeat_no_document_without_the_sort_key(alice, mongo, sort, order, status):
+    rows = [
+        documents.new(
+            user_id="alice", character_id="luna", title=f"t{n}", now=clock.now() + timedelta(days=n)
+        )
+        | {"status": "archived" if n % 3 == 1 and status == "all" else "active"}
+        for n in range(9)
+    ]
+    mongo["conversations"].insert_many(rows)
+    lacking = [row["_id"] for row in rows[::2]]
+    mongo["conversations"].update_many({"_id": {"$in": lacking}}, {"$unset": {SORT_KEYS[sort]: 1}})
+    parameters = {"sort": sort, "order": order, "limit": 2, "status": status}
+
+    pages = [alice.get(PATH, parameters).json()]
+    while cursor := pages[-1]["pagination"]["next_cursor"]:
+        pages.append(alice.get(PATH, parameters | {"cursor": cursor}).json())
+    seen = [row["id"] for page in pages for row in page["conversations"]]
+    back = [pages[-1]]
+    while cursor := back[0]["pagination"]["prev_cursor"]:
+        back.insert(0, alice.get(PATH, parameters | {"cursor": cursor}).json())
+
+    assert len(seen) == 9
+    assert set(seen) == {str(row["_id"]) for row in rows}
+    assert [row["id"] for page in back for row in page["conversations"]] == seen
+    # Documents without the key are together at the end where the oldest or first are.
+    end = seen[-5:] if order == "desc" else seen[:5]
+    assert set(end) == {str(id_) for id_ in lacking}
+
+
+def test_a_snapshot_of_the_feed_has_documents_without_a_time_of_change(alice, mongo):
+    rows = [documents.new(user_id="alice", character_id="luna", now=clock.now()) for _ in range(7)]
+    mongo["conversations"].insert_many(rows)
+    mongo["conversations"].update_many(
+        {"_id": {"$in": [row["_id"] for row in rows[:5]]}}, {"$unset": {"changed_at": 1}}
+    )
+
+    seen: list[str] = []
+    page = alice.get("/api/v1/changes", {"limit": 2}).json()
+    seen += [change["conversation"]["id"] for change in page["changes"]]
+    while page["has_more"]:
+        page = alice.get("/api/v1/changes", {"limit": 2, "cursor": page["next_cursor"]}).json()
+        seen += [change["conversation"]["id"] for change in page["changes"]]
+
+    assert sorted(seen) == sorted(str(row["_id"]) for row in rows)
+    assert len(set(seen)) == 7
+
+
+UNKNOWN = {
+    "language": "es",
+    "nested": {"list": [1, {"x": None}]},
+    "settings.model": "gpt-x",
+    "metadata.reactions": 3,
+}
+
+
+def test_fields_of_a_newer_release_are_kept_by_every_edit(alice, mongo, service, stored):
+    revision = {"path": "settings.model", "before": "gpt-w", "after": "gpt-x"}
+    mongo["conversations"].update_one({}, {"$set": UNKNOWN | {"revisions.1.changes.1": revision}})
+    one = f"{PATH}/{stored['id']}"
+
+    assert alice.get(one).json()["settings"]["model"] == "gpt-x"
+    assert alice.patch(one, {"settings": {"top_p": 0.1}, "title": "New"}).status_code == 200
+    assert alice.patch(one, {"settings": None, "tags_add": ["z"]}).status_code == 200
+    assert alice.get(f"{one}?as_of=1").json()["settings"]["model"] == "gpt-w"
+    every = {"version": 1, "fields": ["title", "settings", "tags", "custom", "pinned"]}
+    assert alice.post(f"{one}/revert", every).status_code == 200
+    put(service, stored, report(1))
+    alice.post(f"{PATH}/bulk", {"action": "archive", "ids": [stored["id"]]})
+    copy = alice.post(f"{one}/duplicate", {}).json()
+    alice.delete(one)
+    alice.post(f"{one}/restore")
+    assert len(alice.get(f"{one}/history").json()["revisions"]) > 2
+    assert alice.get(EXPORT).status_code == alice.get(PATH).status_code == 200
+    assert staff(role="operator").get(url_of(stored["id"])).status_code == 200
+
+    document = mongo["conversations"].find_one({"_id": ObjectId(stored["id"])})
+    assert (document["language"], document["nested"]) == ("es", UNKNOWN["nested"])
+    assert document["settings"]["model"] == copy["settings"]["model"] == "gpt-x"
+    assert document["metadata"]["reactions"] == 3
+
+
+def test_a_document_with_nothing_but_its_identity_reads_with_defaults(alice, mongo):
+    row = {"_id": ObjectId(), "user_id": "alice", "status": "active"}
+    mongo["conversations"].insert_one(dict(row))
+
+    body = alice.get(f"{PATH}/{row['_id']}").json()
+    edited = alice.patch(f"{PATH}/{row['_id']}", {"tags_add": ["x"]}).json()
+
+    assert alice.get(PATH).json()["conversations"] == [edited]
+    assert body["metadata"]["created_at"].startswith(f"{row['_id'].generation_time:%Y-%m-%dT%H:%M}")
+    assert body["metadata"]["last_activity"] == body["metadata"]["created_at"]
+    assert (body["title"], body["version"], body["settings"]["max_tokens"]) == ("Untitled", 1, 2048)
+    assert (edited["tags"], edited["version"]) == (["x"], 2)
+
+
+def test_every_field_of_the_resource_is_declared_with_its_default():
+    declared = DOCUMENT["components"]["schemas"]["Conversation"]["properties"]
+
+    lacking = documents.complete({"_id": ObjectId()})
+
+    assert declared.keys() - lacking.keys() == {
+        *("id", "object", "user_id", "status", "is_archived", "retention")
+    }
