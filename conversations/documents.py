@@ -4,7 +4,7 @@ import os
 import time
 import unicodedata
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -241,15 +241,22 @@ def resource(document: Document) -> dict[str, Any]:
 def retention(document: Document) -> dict[str, Any] | None:
     """Return what will become of a conversation by itself, and when at the earliest.
 
-    From nothing but what its user may see: a legal hold must not show.
+    It depends only on what its user may see: a legal hold must not show. A time after the year
+    9999 becomes the last moment of that year.
     """
     if purge_at := document["purge_at"]:
         return {"policy": "purge", "acts_at": purge_at}
     days = settings.RETENTION_ARCHIVE_IDLE_DAYS
     if days and document["status"] == "active" and document["pinned_at"] is None:
-        idle_at = document["metadata"]["last_activity"] + timedelta(days=days)
+        try:
+            idle_at = document["metadata"]["last_activity"] + timedelta(days=days)
+        except OverflowError:
+            idle_at = _LAST_MOMENT
         return {"policy": "archive_idle", "acts_at": idle_at}
     return None
+
+
+_LAST_MOMENT = datetime.max.replace(microsecond=999_000, tzinfo=UTC)
 
 
 @lru_cache(maxsize=4_096)  # people have few tags, and use them again and again

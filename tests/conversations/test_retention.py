@@ -3,13 +3,14 @@
 import json
 import signal
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from conversation_service import clock
 from conversations import documents, retention
+from tests.conversations.console.browser import staff, url_of
 from tests.factories import PATH, conversation
 from tests.running import started
 
@@ -50,6 +51,40 @@ def run(capsys, command, **options):
     capsys.readouterr()
     call_command(command, **options)
     return capsys.readouterr().out
+
+
+END = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("days", [1, 30, 4_000_000, 10**10])
+@pytest.mark.parametrize("last_activity", [END, END - timedelta(days=20)])
+def test_an_activity_in_the_year_9999_is_read_everywhere(
+    alice, mongo, settings, last_activity, days
+):
+    settings.RETENTION_ARCHIVE_IDLE_DAYS = days
+    far = {"policy": "archive_idle", "acts_at": "9999-12-31T23:59:59.999Z"}
+    created = conversation(alice, "pinned")
+    mongo["conversations"].update_one({}, {"$set": {"metadata.last_activity": last_activity}})
+    one = f"{PATH}/{created['id']}"
+
+    unpinned = alice.post(f"{one}/unpin")
+    read_ = alice.get(one).json()
+
+    assert unpinned.status_code == 200
+    assert read_ == unpinned.json()
+    if last_activity == END or days > 20:
+        assert read_["retention"] == far
+    assert alice.get(PATH).json()["conversations"] == [read_]
+    [latest] = alice.get(f"{PATH}/overview").json()["characters"]
+    assert latest["latest"] == read_
+    assert alice.get("/api/v1/changes").json()["changes"][0]["conversation"] == read_
+    assert alice.get(f"{one}?as_of=1").status_code == 200
+    line = json.loads(alice.get(f"{PATH}/export").getvalue().splitlines()[0])
+    assert line["retention"] == read_["retention"]
+    alice.delete(one)
+    assert alice.post(f"{one}/restore").json()["retention"] == read_["retention"]
+    page = staff(role="operator").get(url_of(created["id"]))
+    assert page.status_code == 200
 
 
 def read(client, id_):
