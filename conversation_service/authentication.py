@@ -1,5 +1,6 @@
 """Who is calling: a bearer JWT (RFC 6750, RFC 7519) becomes a Caller. Never uses the database."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,6 +32,7 @@ from jwt import (
     get_unverified_header,
 )
 from jwt.exceptions import InvalidJTIError, InvalidSubjectError
+from jwt.utils import base64url_decode
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework_simplejwt.backends import TokenBackend
@@ -215,7 +217,7 @@ _REJECTIONS: dict[type[InvalidTokenError], Rejection] = {
     InvalidSubjectError: rejections.SUBJECT,
     InvalidJTIError: rejections.TOKEN_ID,
     InvalidIssuedAtError: rejections.TIMES,
-    DecodeError: rejections.TIMES,  # _verified has parsed the token, so exp or nbf is no number
+    DecodeError: rejections.TIMES,
     InvalidTokenError: rejections.MALFORMED,
 }
 _REJECTIONS_WITHOUT_CLAIM = {"aud": rejections.AUDIENCE, "iss": rejections.ISSUER}
@@ -250,26 +252,28 @@ def _bearer_token(header: str) -> str:
 
 
 def _verified(token: str, backend: TokenBackend) -> Claims:
-    """Return the claims of a token with a good signature that is valid now and is not an ID token.
-
-    The token is parsed first, as the exceptions of verification do not tell a malformed token
-    from a claim of the wrong type.
-    """
-    try:
-        header = jwt.decode_complete(token, options={"verify_signature": False})["header"]
-    except InvalidTokenError:
-        raise rejected(rejections.MALFORMED) from None
-    if not isinstance(header.get("alg"), str):
-        raise rejected(rejections.MALFORMED)
+    """Return the claims of a token that is signed, valid now and neither ID nor refresh token."""
     try:
         claims: Claims = backend.decode(cast(Token, token))
     except TokenBackendError as error:
-        raise rejected(_rejection_for(error.__cause__)) from None
+        raise rejected(_rejection_for(token, error.__cause__)) from None
+    header: Claims = json.loads(base64url_decode(token.partition(".")[0]))
     _check_kind(header, claims)
     return claims
 
 
-def _rejection_for(error: BaseException | None) -> Rejection:
+def _rejection_for(token: str, error: BaseException | None) -> Rejection:
+    """Return why verification raised this.
+
+    PyJWT raises DecodeError for a malformed token and for an exp or nbf that is no number. So the
+    token is parsed once more.
+    """
+    try:
+        header = jwt.decode_complete(token, options={"verify_signature": False})["header"]
+    except InvalidTokenError:
+        return rejections.MALFORMED
+    if not isinstance(header.get("alg"), str):
+        return rejections.MALFORMED
     if isinstance(error, MissingRequiredClaimError):
         return _REJECTIONS_WITHOUT_CLAIM[error.claim]
     return next(rejection for kind, rejection in _REJECTIONS.items() if isinstance(error, kind))
