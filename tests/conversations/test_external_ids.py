@@ -58,6 +58,36 @@ def test_an_id_serves_for_users_and_characters_in_every_endpoint(id_):
 
 
 @every_id
+def test_a_create_request_is_repeated_safely_and_a_purge_leaves_a_tombstone(id_):
+    user = client_of(id_)
+    key = {"Idempotency-Key": "k-1"}
+
+    first, again = (
+        user.post(PATH, NewConversation(character_id=id_, title="One"), headers=key)
+        for _ in range(2)
+    )
+    assert (first.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert first.json()["id"] == again.json()["id"]
+
+    cursor = user.get("/api/v1/changes").json()["next_cursor"]
+    path = f"{PATH}/{first.json()['id']}"
+    assert user.delete(path).status_code == 200
+    assert user.delete(f"{path}?mode=purge").status_code == 204
+    [change] = user.get("/api/v1/changes", {"cursor": cursor}).json()["changes"]
+    assert (change["type"], change["id"]) == ("deleted", first.json()["id"])
+
+
+@pytest.mark.parametrize("id_", [id_ for id_ in IDS if len(id_) < 180 and '"' not in id_])
+def test_the_search_operator_for_a_character_takes_an_id(id_):
+    user = client_of("alice")
+    conversation(user, character_id="luna")
+    wanted = conversation(user, character_id=id_)
+
+    assert listed(user, search=f"character:{id_}") == [wanted["id"]]
+    assert listed(user, search=f'character:"{id_}"') == [wanted["id"]]
+
+
+@every_id
 def test_get_or_create_makes_one_active_conversation_per_character(id_):
     user = client_of(id_)
 
