@@ -95,7 +95,7 @@ class UserRateThrottle(BaseThrottle):
         policies = _policies(view)
         if caller.token_type != USER or not policies:
             return True
-        verdict = _judge(caller.id, policies)
+        verdict = count(caller.id, policies, settings.RATE_LIMIT_WINDOW_S)
         # DRF adds a view's headers to whatever the view, or a failure in it, answers.
         view.headers |= verdict.headers(settings.RATE_LIMIT_WINDOW_S)
         if not verdict.accepted:
@@ -121,14 +121,14 @@ def _refusal(exhausted: Usage) -> RateLimitExceeded:
     )
 
 
-def _judge(user_id: str, policies: Sequence[Policy]) -> Verdict:
+def count(caller: str, policies: Sequence[Policy], window_s: int) -> Verdict:
     """Count a call under all of these policies, or, if one is exhausted, under none."""
-    # Redis Cluster hashes only the text between the first braces, so that all keys of a user are on
-    # one node, as a script needs them. Braces in the id itself are escaped.
-    quoted = quote(user_id, safe=":@")
+    # Redis Cluster hashes only the text between the first braces, so that all keys of a caller are
+    # on one node, as a script needs them. Braces in the id itself are escaped.
+    quoted = quote(caller, safe=":@")
     keys = [f"ratelimit:{{{quoted}}}:{policy.name}" for policy in policies]
     limits = [policy.limit for policy in policies]
-    window = settings.RATE_LIMIT_WINDOW_S * _SECOND
+    window = window_s * _SECOND
     try:
         accepted, at, *numbers = redis.ask(lambda r: _take_from_redis(r, keys, limits, window))
     except redis.Unavailable:

@@ -50,6 +50,7 @@ PAGES_MIDDLEWARE = [
     "csp.middleware.CSPMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "conversations.console.login.LimitLogins",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -184,6 +185,8 @@ SPECTACULAR_SETTINGS = {
 }
 
 # The console: who comes in, and for how long
+LOGIN_REQUESTS_PER_MINUTE = 30  # of one address, for the login page and its form; 0 is no limit
+PASSWORD_HASHERS = ["conversation_service.hashers.PBKDF2PasswordHasher"]
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",

@@ -1,4 +1,4 @@
-"""Logging in: slowed down for who guesses, and remembered where an index leads."""
+"""Logging in: limited for clients that guess, and stored where an index leads."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,8 +6,10 @@ import pytest
 import time_machine
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
+from django.core.management import call_command
 from django.test import Client
 
+from conversation_service import ratelimit
 from tests.conversations.console.browser import PASSWORD, staff, text
 
 LOGIN = "/admin/login/"
@@ -60,6 +62,95 @@ def test_nobody_is_locked_out_or_let_through_for_want_of_redis(ana, settings):
     settings.REDIS_URL = ""
 
     assert [log_in("wrong").status_code for _ in range(5)][-1] == 429
+
+
+@pytest.fixture
+def limit(settings):
+    """Three requests a minute, counted in this process: each test begins at zero."""
+    settings.LOGIN_REQUESTS_PER_MINUTE = 3
+    settings.REDIS_URL = ""
+    ratelimit._own_counts = ratelimit.OwnCounts()
+
+
+def guess(times, **address):
+    """Try made-up names, as no lock of an account stops that."""
+    form = {"password": "wrong", "next": "/admin/"}
+    return [
+        Client().post(LOGIN, form | {"username": f"nobody{n}"}, **address) for n in range(times)
+    ]
+
+
+@pytest.mark.usefixtures("limit")
+def test_one_address_cannot_try_name_after_name(ana):
+    responses = guess(5)
+
+    assert [response.status_code for response in responses] == [200, 200, 200, 429, 429]
+    refused = responses[-1]
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert refused.headers["Content-Type"].startswith("text/html")
+    assert "Too many attempts" in text(refused)
+    assert "script-src 'self'" in refused.headers["Content-Security-Policy"]
+
+
+@pytest.mark.usefixtures("limit")
+def test_no_password_is_hashed_and_no_account_read_for_a_refused_login(ana, commands, settings):
+    guess(3)
+    settings.PASSWORD_HASHERS = ["nothing.can.be.hashed"]
+    commands.clear()
+
+    assert log_in().status_code == 429
+    assert not [command for command in commands if "auth_user" in command.values()]
+
+
+@pytest.mark.usefixtures("limit")
+def test_the_page_of_the_form_counts_too(ana):
+    pages = [Client().get(LOGIN).status_code for _ in range(4)]
+
+    assert pages == [200, 200, 200, 429]
+
+
+@pytest.mark.usefixtures("limit")
+def test_the_refusal_is_in_the_language_of_the_browser(ana):
+    guess(3)
+
+    refused = Client().get(LOGIN, headers={"Accept-Language": "es"})
+
+    assert "Demasiados intentos" in text(refused)
+
+
+@pytest.mark.usefixtures("limit")
+def test_another_address_comes_in_meanwhile(ana):
+    guess(4)
+    form = {"username": "ana", "password": PASSWORD}
+
+    assert Client().post(LOGIN, form, REMOTE_ADDR="192.0.2.7").status_code == 302
+    forwarded = {"X-Forwarded-For": "192.0.2.8"}
+    assert Client().post(LOGIN, form, headers=forwarded).status_code == 302
+
+
+@pytest.mark.usefixtures("limit")
+def test_an_address_is_the_one_that_the_nearest_proxy_saw(ana):
+    forged = [f"198.51.100.{n}, 192.0.2.7" for n in range(4)]
+
+    responses = [guess(1, HTTP_X_FORWARDED_FOR=addresses)[0] for addresses in forged]
+
+    assert [response.status_code for response in responses] == [200, 200, 200, 429]
+
+
+@pytest.mark.usefixtures("limit")
+def test_sessions_that_are_open_go_on_while_logins_are_refused(viewer):
+    guess(4)
+
+    assert viewer.get("/admin/").status_code == 200
+
+
+def test_an_operator_can_open_a_lock(ana):
+    for _ in range(5):
+        log_in("wrong")
+
+    call_command("axes_reset_ip_username", "127.0.0.1", "ana")
+
+    assert log_in().status_code == 302
 
 
 def test_sessions_and_failures_are_found_by_their_key_and_removed_by_mongodb(ana, mongo):

@@ -1,0 +1,82 @@
+"""Limits of the login page, applied before a password is hashed or a page is rendered."""
+
+from functools import cache
+from http import HTTPStatus
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils.translation import get_language
+
+from conversation_service import ratelimit
+from conversation_service.middleware import GetResponse
+from conversation_service.observability.metrics import RATE_LIMITED
+
+POLICY = "login"
+LOGINS_AT_ONCE = 4  # per process, of which one is hashed and three wait
+BUSY_S = 2  # when to try again: four hashes take 1 to 2 s
+WINDOW_S = 60
+MAX_ADDRESS = 64  # characters
+
+
+class LimitLogins:
+    """Middleware that responds 429 to logins above one of two limits.
+
+    settings.LOGIN_REQUESTS_PER_MINUTE of one address bounds how much one client can make the
+    service hash. LOGINS_AT_ONCE bounds what all addresses together can: it limits how many wait,
+    not how many try, so that it frees itself within seconds and locks nobody out.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.in_progress = 0
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info != reverse("admin:login"):
+            return self.get_response(request)
+        if self.in_progress >= LOGINS_AT_ONCE and request.method == "POST":
+            return _too_many(BUSY_S)
+        if wait_s := _wait_s(client_address(request)):
+            return _too_many(wait_s)
+        if request.method != "POST":
+            return self.get_response(request)
+        request.body  # noqa: B018 - a slow client takes no place before all of it is here
+        self.in_progress += 1
+        try:
+            return self.get_response(request)
+        finally:
+            self.in_progress -= 1
+
+
+def client_address(request: HttpRequest) -> str:
+    """Return the address that the nearest proxy saw, or that of the peer if it names none.
+
+    A client that reaches the service without a proxy can send any X-Forwarded-For. It only
+    escapes the limit per address.
+    """
+    forwarded: str = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    nearest = forwarded.rpartition(",")[2].strip()
+    return nearest[:MAX_ADDRESS] or request.META["REMOTE_ADDR"]
+
+
+def _wait_s(address: str) -> int:
+    """Count a request of this address. Return 0, or the seconds until the next one is allowed."""
+    limit = settings.LOGIN_REQUESTS_PER_MINUTE
+    if not limit:
+        return 0
+    policy = ratelimit.Policy(POLICY, limit)
+    verdict = ratelimit.count(f"address:{address}", [policy], WINDOW_S)
+    return 0 if verdict.accepted else verdict.tightest.wait_s
+
+
+def _too_many(wait_s: int) -> HttpResponse:
+    RATE_LIMITED.labels(POLICY).inc()
+    response = HttpResponse(_page(get_language()), status=HTTPStatus.TOO_MANY_REQUESTS)
+    response.headers["Retry-After"] = str(wait_s)
+    return response
+
+
+@cache  # one per language; rendering it for each refused request would cost more than the login
+def _page(language: str) -> str:
+    return render_to_string("console/too_many_logins.html", {"language": language})
