@@ -61,6 +61,15 @@ def too_high(ceiling: float) -> str:
     return str(IntegerField.default_error_messages["max_value"]).format(max_value=ceiling)
 
 
+class ActivityAhead(ServiceError):
+    """Times of an activity report are ahead of the database's clock."""
+
+    def __init__(self, fields: Iterable[str]) -> None:
+        text = _("The time must not be more than 5 minutes ahead of the clock of this service.")
+        errors = [{"pointer": f"/{f}", "code": "in_the_future", "message": text} for f in fields]
+        super().__init__(errors=errors)
+
+
 class CharacterNotExists(ServiceError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "CHARACTER_NOT_EXISTS"

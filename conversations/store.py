@@ -8,6 +8,7 @@ of the change feed and exist for nobody.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from conversations.activity import Activity
 from conversations.changes import Change, Pipeline, Template
 from conversations.documents import PUBLIC, WITH_HISTORY, complete, resource, stored
 from conversations.exceptions import (
+    ActivityAhead,
     ConversationNotFound,
     ConversationStateConflict,
     ConversationVersionConflict,
@@ -51,7 +53,11 @@ _WORDS = "user_words"
 _KEYS = "idempotency_keys"
 _NOT_PURGED = {"status": {"$ne": "purged"}}
 _LATEST = {"metadata.last_activity": -1, "_id": -1}
-_REPORTED = {"activity_sequence": stored("activity_sequence"), "metadata": 1}
+_REPORTED = {
+    "activity_sequence": stored("activity_sequence"),
+    "metadata": 1,
+    "now": changes.NOW,
+}
 # Read only data that a majority of the replica set has: a failover cannot roll it back.
 _MAJORITY = {"level": "majority"}
 _BATCH = 200
@@ -82,6 +88,18 @@ class Reported:
     applied: bool
     sequence: int
     metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one report of a batch."""
+
+    status: int
+    applied: bool
+    rejected: ActivityAhead | None = None
+
+
+NO_CONVERSATION = Outcome(HTTPStatus.NOT_FOUND, applied=False)
 
 
 def conversations() -> Collection[Document]:
@@ -488,10 +506,13 @@ def _there(user_id: str, conversation_id: str) -> Literal[False]:
 
 
 def report(conversation_id: str, reported: Activity, *, unarchive: bool) -> Reported:
-    """Store a report if it is later than the last one. Raises ConversationNotFound."""
+    """Store a report if it is later than the last one.
+
+    Raises ConversationNotFound, or ActivityAhead if a time is ahead of the database's clock.
+    """
     existing = _existing(conversation_id)
     updated = conversations().find_one_and_update(
-        {**existing, "activity_sequence": {"$not": {"$gte": reported.sequence}}},
+        {**existing, **reported.condition()},
         activity.report(reported, unarchive=unarchive),
         projection=_REPORTED,
         return_document=ReturnDocument.AFTER,
@@ -500,30 +521,63 @@ def report(conversation_id: str, reported: Activity, *, unarchive: bool) -> Repo
     current = updated or _one(existing, _REPORTED, hint=_ID_INDEX, readConcern=_MAJORITY)
     if current is None:
         raise ConversationNotFound
+    if updated is None and (ahead := _ahead(current, reported)):
+        raise ActivityAhead(ahead)
     metadata = complete(current)["metadata"]
     return Reported(updated is not None, current["activity_sequence"], metadata)
 
 
-def report_all(reports: Mapping[str, Activity]) -> dict[str, bool]:
-    """Store many reports in two round trips; tell for each existing id whether it was applied.
+def report_all(reports: Sequence[tuple[str, Activity]]) -> list[Outcome]:
+    """Store many reports in two round trips; return an outcome for each.
 
-    A mark of this very call says afterwards which ones were: the driver counts them only.
+    Several reports on one conversation are all sent, in the order of their sequence numbers, as
+    the later ones may be rejected. A mark of this call says afterwards which one is stored: the
+    driver returns only how many were.
     """
     batch = ObjectId()
-    wanted = {ObjectId(id_): reported for id_, reported in reports.items() if _is_id(id_)}
-    if not wanted:
-        return {}
+    wanted = {
+        (ObjectId(id_), reported.sequence): reported for id_, reported in reports if _is_id(id_)
+    }
     writes = [
         UpdateOne(
-            {"_id": _id, **_NOT_PURGED, "activity_sequence": {"$not": {"$gte": reported.sequence}}},
+            {"_id": _id, **_NOT_PURGED, **reported.condition()},
             activity.report(reported, batch=batch),
             hint=_ID_INDEX,
         )
-        for _id, reported in wanted.items()
+        for (_id, _sequence), reported in sorted(wanted.items())
     ]
+    if not writes:
+        return [NO_CONVERSATION for _report in reports]
     conversations().bulk_write(writes, ordered=False)
-    marks = committed().find({"_id": {"$in": [*wanted]}, **_NOT_PURGED}, ["activity_batch"])
-    return {str(row["_id"]): row["activity_batch"] == batch for row in marks}
+    ids = [*{_id for _id, _sequence in wanted}]
+    rows = committed().find({"_id": {"$in": ids}, **_NOT_PURGED}, _REPORTED | {"activity_batch": 1})
+    found = {row["_id"]: row for row in rows}
+    return [
+        _outcome(found.get(ObjectId(id_)) if _is_id(id_) else None, reported, batch)
+        for id_, reported in reports
+    ]
+
+
+def _outcome(row: Document | None, reported: Activity, batch: ObjectId) -> Outcome:
+    if row is None:
+        return NO_CONVERSATION
+    is_stored = row["activity_sequence"] == reported.sequence
+    if is_stored and row.get("activity_batch") == batch:
+        return Outcome(HTTPStatus.OK, applied=True)
+    if ahead := _ahead(row, reported):
+        return Outcome(HTTPStatus.BAD_REQUEST, applied=False, rejected=ActivityAhead(ahead))
+    return Outcome(HTTPStatus.OK, applied=False)
+
+
+def _ahead(row: Document, reported: Activity) -> Sequence[str]:
+    """Return the fields for which a report was rejected, if it was.
+
+    A later report that was not stored had a time ahead of the clock then, even if it is no longer
+    ahead of the clock of this row.
+    """
+    if fields := activity.ahead(reported.totals(), row["now"]):
+        return fields
+    return ["last_message_at"] if row["activity_sequence"] < reported.sequence else []
 
 
 def to_reconcile(after: ObjectId, user_id: str | None) -> Cursor[Document]:
@@ -538,19 +592,24 @@ def to_reconcile(after: ObjectId, user_id: str | None) -> Cursor[Document]:
     return rows.batch_size(100)
 
 
-def repair(row: Document, totals: Mapping[str, Any], *, dry_run: bool) -> bool:
-    """Set totals that differ, and return whether they did.
+def repair(
+    row: Document, totals: Mapping[str, Any], sequence: int | None, *, dry_run: bool
+) -> bool:
+    """Set what differs from Message's numbers, and return whether anything did.
 
-    Not where a report arrived since the row was read: it is later than these totals.
+    Nothing is set if a report arrived since the row was read, as it is later than these totals,
+    or if a time is ahead of the database's clock.
     """
     conditions = [
         {"$eq": [stored("activity_sequence"), row["activity_sequence"]]},
-        activity.totals_differ(totals),
+        activity.in_time(totals),
+        activity.needs_repair(totals, sequence),
     ]
     where = {"_id": row["_id"], **_NOT_PURGED, "$expr": {"$and": conditions}}
     if dry_run:
         return _one(where, {"_id": 1}) is not None
-    return bool(conversations().update_one(where, activity.repair(totals)).matched_count)
+    repaired = conversations().update_one(where, activity.repair(totals, sequence))
+    return bool(repaired.matched_count)
 
 
 def to_reindex(after: ObjectId) -> Iterator[list[Document]]:

@@ -22,6 +22,8 @@ class Stats:
     total_output_tokens: int
     first_message_at: datetime | None
     last_message_at: datetime | None
+    # The number of the latest activity report, if Message tells it.
+    sequence: int | None = None
 
 
 def stats(conversation_id: str) -> Stats | None:
@@ -53,11 +55,12 @@ def _checked(body: Any) -> Stats:
         total_output_tokens=_number(body.get("total_output_tokens")),
         first_message_at=_moment(body.get("first_message_at")),
         last_message_at=_moment(body.get("last_message_at")),
+        sequence=None if body.get("sequence") is None else _number(body["sequence"]),
     )
 
 
 def _number(value: Any) -> int:
-    if type(value) is int and 0 <= value < 2**63:  # as MongoDB can store; a bool is no number
+    if type(value) is int and 0 <= value < 2**53:  # as an export can be imported; no bool
         return value
     raise http.NoAnswer("A number is missing or wrong")
 

@@ -44,10 +44,24 @@ class ReportedSerializer(serializers.Serializer):
     metadata = MetadataSerializer()
 
 
+class ActivityFaultSerializer(serializers.Serializer):
+    pointer = serializers.CharField()
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
 class OutcomeSerializer(serializers.Serializer):
     id = serializers.CharField()
-    status = serializers.ChoiceField([200, 404])
+    status = serializers.ChoiceField([200, 400, 404])
     applied = serializers.BooleanField()
+    code = serializers.CharField(required=False, help_text="The error code, with status 400 only.")
+    errors_ = ActivityFaultSerializer(
+        many=True, required=False, help_text="The rejected times, with status 400 only."
+    )
+
+    def get_fields(self) -> dict[str, Any]:
+        """Name a field `errors`, which is an attribute of every serializer."""
+        return {name.rstrip("_"): field for name, field in super().get_fields().items()}
 
 
 class OutcomesSerializer(serializers.Serializer):
@@ -102,7 +116,9 @@ activity = _operation(
     "putActivity",
     "Report a conversation's totals",
     description="Scope `conversations:activity`. Totals are absolute and reports are numbered: "
-    "one that is repeated, late or out of order changes nothing.",
+    "a report that is repeated, late or out of order changes nothing. `last_activity` becomes the "
+    "`last_message_at` of the latest report, but never a time before `created_at`. A time more "
+    "than 5 minutes ahead of the clock of the service is rejected.",
     request=ActivitySerializer,
     parameters=[_ID, ActivityParameters],
     examples=[OpenApiExample("A report", _REPORT, request_only=True)],
@@ -111,7 +127,8 @@ activity = _operation(
 activity_batch = _operation(
     "postActivity",
     "Report the totals of up to 500 conversations",
-    description="As the report of one; an unknown id is a 404 in its own result.",
+    description="As the report of one; an unknown id is a 404 and a time in the future is a 400 in "
+    "its own result, and the other reports are applied.",
     request=ActivityBatchSerializer,
     examples=[
         OpenApiExample(

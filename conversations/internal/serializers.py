@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+
 from conversation_service.fields import (
     Choice,
     Integer,
@@ -34,6 +37,14 @@ class ActivitySerializer(StrictSerializer):
     total_output_tokens = Integer(min_value=0, max_value=MAX_COUNT)
     first_message_at = Moment(allow_null=True)
     last_message_at = Moment(allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        first, last = attrs["first_message_at"], attrs["last_message_at"]
+        if first and last and first > last:
+            raise serializers.ValidationError(
+                {"first_message_at": _("The first message must not be later than the last one.")}
+            )
+        return attrs
 
 
 class ActivityItemSerializer(ActivitySerializer):

@@ -1,6 +1,5 @@
 """What other services ask of conversations, with a credential of their own."""
 
-from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpResponse
@@ -20,6 +19,7 @@ from conversations.internal.serializers import (
     activity_parameters,
     authorize_input,
 )
+from conversations.store import Outcome
 
 
 class BatchParser(JSONParser):
@@ -58,13 +58,9 @@ class ActivityBatchView(APIView):
     @openapi.activity_batch
     def post(self, request: Request) -> HttpResponse:
         items = activity_batch_input.run_validation(request.data)["items"]
-        # Totals are absolute: of several reports on one conversation only the latest matters.
-        latest = {
-            item["id"].lower(): activity(item)
-            for item in sorted(items, key=lambda item: item["sequence"])
-        }
-        applied = store.report_all(latest)
-        return JSONResponse({"results": [_outcome(item, latest, applied) for item in items]})
+        outcomes = store.report_all([(item["id"], activity(item)) for item in items])
+        results = [_result(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+        return JSONResponse({"results": results})
 
 
 def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
@@ -86,9 +82,8 @@ def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
     }
 
 
-def _outcome(item: dict[str, Any], latest: Any, applied: dict[str, bool]) -> dict[str, Any]:
-    id_ = item["id"].lower()
-    if id_ not in applied:
-        return {"id": item["id"], "status": HTTPStatus.NOT_FOUND, "applied": False}
-    is_latest = latest[id_].sequence == item["sequence"]
-    return {"id": item["id"], "status": HTTPStatus.OK, "applied": applied[id_] and is_latest}
+def _result(item: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    result = {"id": item["id"], "status": outcome.status, "applied": outcome.applied}
+    if rejected := outcome.rejected:
+        result |= {"code": rejected.code, "errors": rejected.details["errors"]}
+    return result

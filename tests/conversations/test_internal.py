@@ -1,9 +1,11 @@
 """What the Message service asks and reports."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from conversation_service import clock
 from tests.documented import DocumentedClient
 from tests.factories import PATH, client_of, conversation, token
 
@@ -29,8 +31,8 @@ def report(sequence, count=1, **fields):
         "total_tokens": count * 10,
         "total_input_tokens": count * 4,
         "total_output_tokens": count * 6,
-        "first_message_at": "2030-01-01T10:00:00.000Z",
-        "last_message_at": f"2030-01-01T10:{count:02}:00.000Z",
+        "first_message_at": "2020-01-01T10:00:00.000Z",
+        "last_message_at": f"2020-01-01T10:{count:02}:00.000Z",
     } | fields
 
 
@@ -38,33 +40,45 @@ def put(client, created, body, query=""):
     return client.put(f"/internal/v1/conversations/{created['id']}/activity{query}", body)
 
 
+@pytest.fixture
+def old(alice, mongo):
+    """A conversation that was created before all reports of these tests."""
+    created = conversation(alice)
+    at = datetime(2019, 1, 1, tzinfo=UTC)
+    mongo["conversations"].update_one({}, {"$set": {"metadata.created_at": at}})
+    return read(alice, created)
+
+
 def read(client, created):
     return client.get(f"{PATH}/{created['id']}").json()
 
 
-def test_a_report_sets_totals_and_activity_but_no_version(alice, service):
-    created = conversation(alice)
+def test_a_report_sets_totals_and_activity_but_no_version(alice, service, old):
+    response = put(service, old, report(1, 3))
 
-    response = put(service, created, report(1, 3))
-
-    after = read(alice, created)
+    after = read(alice, old)
     assert response.json() == {"applied": True, "sequence": 1, "metadata": after["metadata"]}
-    assert after["metadata"] == created["metadata"] | {
+    assert after["metadata"] == old["metadata"] | {
         "message_count": 3,
         "total_tokens": 30,
         "total_input_tokens": 12,
         "total_output_tokens": 18,
-        "first_message_at": "2030-01-01T10:00:00.000Z",
-        "last_message_at": "2030-01-01T10:03:00.000Z",
-        "last_activity": "2030-01-01T10:03:00.000Z",
+        "first_message_at": "2020-01-01T10:00:00.000Z",
+        "last_message_at": "2020-01-01T10:03:00.000Z",
+        "last_activity": "2020-01-01T10:03:00.000Z",
     }
-    assert after["version"] == created["version"]
+    assert after["version"] == old["version"]
+
+
+def ahead(**by):
+    """A time that is ahead of the clock."""
+    return (clock.now() + timedelta(**by)).isoformat()
 
 
 def test_reports_move_a_conversation_to_the_top(alice, service):
     older, newer = conversation(alice), conversation(alice)
 
-    put(service, older, report(1))
+    put(service, older, report(1, last_message_at=ahead(seconds=1)))
 
     listed = [row["id"] for row in alice.get(PATH).json()["conversations"]]
     assert listed == [older["id"], newer["id"]]
@@ -82,13 +96,128 @@ def test_repeated_and_late_reports_change_nothing(alice, service, sequence):
     assert read(alice, created) == before
 
 
-def test_last_activity_never_goes_back(alice, service):
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"first_message_at": "2001-01-01T00:00:00Z", "last_message_at": "2001-01-01T00:00:00Z"},
+        {"first_message_at": None, "last_message_at": None},
+    ],
+)
+def test_last_activity_is_never_before_the_creation(alice, service, times):
+    created = conversation(alice)
+    put(service, created, report(1, last_message_at=ahead(minutes=1)))
+
+    put(service, created, report(2, **times))
+
+    assert read(alice, created)["metadata"]["last_activity"] == created["metadata"]["created_at"]
+
+
+def test_last_activity_follows_a_correction_backwards(alice, service, old):
+    other = conversation(alice)
+    put(service, old, report(1, last_message_at=ahead(minutes=4)))
+    assert alice.get(PATH).json()["conversations"][0]["id"] == old["id"]
+
+    corrected = put(service, old, report(2, 1)).json()
+
+    assert corrected["applied"]
+    assert corrected["metadata"]["last_activity"] == "2020-01-01T10:01:00.000Z"
+    listed = [row["id"] for row in alice.get(PATH).json()["conversations"]]
+    assert listed == [other["id"], old["id"]]
+
+
+FUTURE = [
+    ({"last_message_at": "2099-01-01T00:00:00Z"}, ["/last_message_at"]),
+    ({"last_message_at": "9999-12-31T23:59:59.999Z"}, ["/last_message_at"]),
+    ({"last_message_at": "2099-01-01T00:00:00+14:00"}, ["/last_message_at"]),
+    (
+        {"first_message_at": "2099-01-01T00:00:00Z", "last_message_at": None},
+        ["/first_message_at"],
+    ),
+    (
+        {"first_message_at": "2099-01-01T00:00:00Z", "last_message_at": "2099-01-01T00:00:00Z"},
+        ["/first_message_at", "/last_message_at"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("times", "pointers"), FUTURE)
+@pytest.mark.parametrize("sequence", [1, 5, 6])
+def test_a_report_from_the_future_is_rejected(alice, service, times, pointers, sequence):
+    created = conversation(alice)
+    put(service, created, report(5))
+    before = read(alice, created)
+
+    response = put(service, created, report(sequence, **times))
+
+    assert response.status_code == 400
+    errors = response.json()["error"]["details"]["errors"]
+    assert [error["pointer"] for error in errors] == pointers
+    assert {error["code"] for error in errors} == {"in_the_future"}
+    assert read(alice, created) == before
+    assert put(service, created, report(6)).json()["applied"]
+
+
+@pytest.mark.parametrize(("times", "pointers"), FUTURE)
+def test_in_a_batch_only_the_report_from_the_future_is_rejected(alice, service, times, pointers):
+    first, second = conversation(alice), conversation(alice)
+    items = [
+        {"id": first["id"], **report(9, 9, **times)},
+        {"id": first["id"].upper(), **report(3, 3)},
+        {"id": second["id"], **report(1, 2)},
+        {"id": ABSENT, **report(1, **times)},
+    ]
+
+    rejected, *others = service.post(BATCH, {"items": items}).json()["results"]
+
+    errors = rejected.pop("errors")
+    assert rejected == {
+        "id": first["id"],
+        "status": 400,
+        "applied": False,
+        "code": "VALIDATION_ERROR",
+    }
+    assert [error["pointer"] for error in errors] == pointers
+    assert others == [
+        {"id": first["id"].upper(), "status": 200, "applied": True},
+        {"id": second["id"], "status": 200, "applied": True},
+        {"id": ABSENT, "status": 404, "applied": False},
+    ]
+    assert read(alice, first)["metadata"]["message_count"] == 3
+
+
+def test_a_clock_that_is_a_few_minutes_ahead_is_accepted(alice, service):
     created = conversation(alice)
 
-    put(service, created, report(1, last_message_at="2001-01-01T00:00:00Z"))
-    put(service, created, report(2, last_message_at=None, first_message_at=None))
+    response = put(service, created, report(1, last_message_at=ahead(minutes=4, seconds=30)))
 
-    assert read(alice, created)["metadata"]["last_activity"] == created["metadata"]["last_activity"]
+    assert response.json()["applied"]
+
+
+def test_an_accepted_report_is_one_statement_and_a_batch_is_two(alice, service, commands):
+    created = conversation(alice)
+    commands.clear()
+
+    put(service, created, report(1))
+    single = len(commands)
+    service.post(BATCH, {"items": [{"id": created["id"], **report(2)}]})
+
+    assert (single, len(commands) - single) == (1, 2)
+
+
+def test_a_first_message_after_the_last_one_is_rejected(alice, service):
+    created = conversation(alice)
+    wrong = report(1, first_message_at="2020-01-02T00:00:00Z")
+
+    single = put(service, created, wrong)
+    batch = service.post(BATCH, {"items": [{"id": created["id"], **wrong}]})
+
+    pointers = [
+        [error["pointer"] for error in response.json()["error"]["details"]["errors"]]
+        for response in (single, batch)
+    ]
+    assert (single.status_code, batch.status_code) == (400, 400)
+    assert pointers == [["/first_message_at"], ["/items/0/first_message_at"]]
+    assert read(alice, created) == created
 
 
 def test_in_any_order_the_latest_report_wins(alice, service):

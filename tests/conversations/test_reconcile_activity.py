@@ -1,6 +1,7 @@
 import json
 import signal
 import time
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -18,8 +19,8 @@ STATS = {
     "total_tokens": 30,
     "total_input_tokens": 10,
     "total_output_tokens": 20,
-    "first_message_at": "2030-01-01T10:00:00Z",
-    "last_message_at": "2030-01-01T11:00:00+00:00",
+    "first_message_at": "2020-01-01T10:00:00Z",
+    "last_message_at": "2020-01-01T11:00:00+00:00",
 }
 
 
@@ -82,9 +83,70 @@ def test_totals_that_differ_are_repaired(alice, bob, messages, capsys):
     )
     repaired = metadata(alice, wrong)
     assert repaired["message_count"] == 3
-    assert repaired["last_activity"] == "2030-01-01T11:00:00.000Z"
+    assert repaired["last_message_at"] == "2020-01-01T11:00:00.000Z"
+    assert repaired["last_activity"] == wrong["metadata"]["created_at"]
     assert alice.get(f"{PATH}/{wrong['id']}").json()["version"] == 1
     assert metadata(alice, unknown) == unknown["metadata"]
+
+
+FAR = datetime(2099, 1, 1, tzinfo=UTC)
+
+
+def test_a_last_activity_in_the_future_is_repaired(alice, mongo, messages, capsys):
+    created = conversation(alice)
+    other = conversation(alice)
+    messages.stats = {created["id"]: STATS}
+    call_command("reconcile_activity")
+    mongo["conversations"].update_one(
+        {"_id": ObjectId(created["id"])},
+        {"$set": {"metadata.last_activity": FAR, "metadata.created_at": datetime(2019, 1, 1)}},  # noqa: DTZ001
+    )
+    capsys.readouterr()
+
+    call_command("reconcile_activity")
+
+    assert capsys.readouterr().out == "Conversations: 1 repaired, 1 unknown to Message.\n"
+    assert metadata(alice, created)["last_activity"] == "2020-01-01T11:00:00.000Z"
+    assert [row["id"] for row in alice.get(PATH).json()["conversations"]] == [
+        other["id"],
+        created["id"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stored", "known", "after"),
+    [
+        (2**53 - 1, None, 0),
+        (int(FAR.timestamp() * 1e6), None, 0),
+        (1_900_000_000_000, None, 1_900_000_000_000),  # a time in milliseconds
+        (1_900_000_000_000, 7, 7),
+        (2**53 - 1, 7, 7),
+        (5, 7, 5),  # a report is on its way
+    ],
+)
+def test_a_sequence_that_message_cannot_have_reached_is_repaired(
+    alice, mongo, messages, stored, known, after
+):
+    created = conversation(alice)
+    messages.stats = {created["id"]: STATS | ({} if known is None else {"sequence": known})}
+    mongo["conversations"].update_one({}, {"$set": {"activity_sequence": stored}})
+
+    call_command("reconcile_activity", dry_run=True)
+    [before] = mongo["conversations"].distinct("activity_sequence")
+    call_command("reconcile_activity")
+
+    assert before == stored
+    assert mongo["conversations"].distinct("activity_sequence") == [after]
+
+
+def test_statistics_from_the_future_are_not_stored(alice, messages, capsys):
+    created = conversation(alice)
+    messages.stats = {created["id"]: STATS | {"last_message_at": "2099-01-01T00:00:00Z"}}
+
+    call_command("reconcile_activity")
+
+    assert capsys.readouterr().out == "Conversations: 1 in the future.\n"
+    assert metadata(alice, created) == created["metadata"]
 
 
 def test_a_rehearsal_repairs_nothing(alice, messages, capsys):

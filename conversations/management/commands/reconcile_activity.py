@@ -5,6 +5,7 @@ from typing import Any
 from bson import ObjectId
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from conversation_service import clock
 from conversation_service.clients import messages
 from conversation_service.clients.http import NoAnswer
 from conversation_service.commands import (
@@ -18,13 +19,15 @@ from conversation_service.commands import (
 )
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
-from conversations import store
+from conversations import activity, store
 
-OUTCOMES = ("right", "repaired", "to_repair", "unknown_to_message")
+OUTCOMES = ("right", "repaired", "to_repair", "in_the_future", "unknown_to_message")
 
 HELP = """
-Compare the totals of every conversation with what the Message service counts, and repair those that
-differ.
+Compare every conversation with what the Message service counts, and repair what differs: totals,
+the time of the last activity, and the number of the latest activity report if Message cannot have
+reached it, as such a number blocks every later report. Statistics with times ahead of the clock of
+the database are not stored.
 
 It goes in the order of the ids. Ctrl-C and SIGTERM end it after the conversation at hand; then, and
 when Message does not answer, it says where to go on.
@@ -104,6 +107,8 @@ def _reconcile(row: Document, *, dry_run: bool) -> str:
     stats = messages.stats(str(row["_id"]))
     if stats is None:
         return "unknown_to_message"
-    if not store.repair(row, vars(stats), dry_run=dry_run):
-        return "right"
-    return "to_repair" if dry_run else "repaired"
+    totals = vars(stats).copy()
+    sequence = totals.pop("sequence")
+    if store.repair(row, totals, sequence, dry_run=dry_run):
+        return "to_repair" if dry_run else "repaired"
+    return "in_the_future" if activity.ahead(totals, clock.now()) else "right"

@@ -61,7 +61,9 @@ def test_message_may_not_know_a_conversation(neighbour):
     [
         {"message_count": -1},
         {"message_count": True},
-        {"message_count": 2**63},
+        {"message_count": 2**53},
+        {"sequence": -1},
+        {"sequence": "7"},
         {"total_tokens": "7"},
         {"total_input_tokens": 1.5},
         {"total_output_tokens": None},
