@@ -118,15 +118,16 @@ def _by_state(total: int, sample: Sequence[Mapping[str, Any]]) -> Counts:
 
 
 def _by_day(now: datetime) -> Counts:
-    """Count by the day on which an id was made, along the index of ids, today last."""
+    """Count by the day on which an id was made, along the index of ids, today last.
+
+    Imported ids may lie in the future; today ends now.
+    """
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     days = [today - timedelta(days=ago) for ago in reversed(range(DAYS))]
     counts = []
     for day in days:
-        begun = {
-            "$gte": ObjectId.from_datetime(day),
-            "$lt": ObjectId.from_datetime(day + timedelta(days=1)),
-        }
+        end = min(day + timedelta(days=1), now + timedelta(seconds=1))  # ids have whole seconds
+        begun = {"$gte": ObjectId.from_datetime(day), "$lt": ObjectId.from_datetime(end)}
         found = _count({"_id": begun}, "_id_")
         counts.append(Count(f"{day:%Y-%m-%d}", found, more=found == COUNTED))
     return counts
@@ -141,7 +142,7 @@ def _by_hour(now: datetime) -> Counts:
     this_hour = now.replace(minute=0, second=0, microsecond=0)
     since = this_hour - timedelta(hours=HOURS - 1)
     recent = {
-        "metadata.last_activity": {"$gte": since},
+        "metadata.last_activity": {"$gte": since, "$lte": now},
         "status": "active",
         "pinned_at": None,
         **NOT_HELD,

@@ -71,6 +71,24 @@ def test_of_too_many_in_an_hour_only_the_newest_are_counted(mongo, monkeypatch):
     assert [(count.label, number(count)) for count in hours] == [("11:00", "2+"), ("12:00", "3")]
 
 
+def test_the_future_is_not_counted(mongo, monkeypatch):
+    monkeypatch.setattr(console, "NEWEST", 5)
+    put(mongo, 2, NOW)
+    put(mongo, 6, NOW + timedelta(minutes=1))
+    put(mongo, 6, NOW + timedelta(hours=9))
+    rows = [
+        documents.new(user_id="alice", character_id="luna", now=datetime(9999, 12, 31, tzinfo=UTC))
+        | {"_id": ObjectId(b"\xff" * 11 + bytes([n]))}
+        for n in range(6)
+    ]
+    mongo["conversations"].insert_many(rows)
+
+    statistics = console.statistics(NOW)
+
+    assert found(statistics.by_day) == {"2026-11-24": 2}
+    assert found(statistics.by_hour) == {"12:00": 2}
+
+
 def test_every_question_but_the_sample_goes_along_an_index(mongo):
     put(mongo, 30, NOW)
     mongo.command("profile", 2)
