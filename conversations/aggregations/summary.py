@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from conversation_service.mongodb.connection import Document
+from conversations import limits
+from conversations.activity import MAX_AHEAD
 from conversations.aggregations.statement import (
     KEPT,
     Pipeline,
@@ -62,7 +64,8 @@ def of(user_id: str, *, now: datetime) -> Summary:
     the character and one for the spelling of each tag. Raises what ask() raises.
     """
     kept = {"user_id": user_id, "status": {"$in": KEPT}}
-    since = {"$gte": now - WEEK}
+    # Pods' clocks differ; imported times may lie far in the future.
+    since = {"$gte": now - WEEK, "$lte": now + MAX_AHEAD}
     found = ask(
         _scan(user_id),
         active=count(kept | {"status": "active"}),
@@ -87,8 +90,8 @@ def of(user_id: str, *, now: datetime) -> Summary:
             active_conversations=active,
             archived_conversations=archived,
             deleted_conversations=counted(found["deleted"]),
-            total_messages=totals["messages"],
-            total_tokens=totals["tokens"],
+            total_messages=_sum(totals["messages"]),
+            total_tokens=_sum(totals["tokens"]),
             most_used_character=next(map(_character, scanned["characters"]), None),
             top_tags=[tag_count(row) for row in scanned["tags"]],
             recent_activity=RecentActivity(
@@ -159,3 +162,8 @@ def _character(row: Document) -> MostUsedCharacter:
     """Return the character by the name that its newest conversation has for it."""
     name = next((document.get("character_name") for document in row["newest"]), None)
     return MostUsedCharacter(row["_id"] or DEFAULTS["character_id"], name, row["count"])
+
+
+def _sum(total: float) -> int:
+    """Return a sum of counters, which MongoDB returns as a double if it exceeds 64 bits."""
+    return min(int(total), limits.MAX_COUNT)

@@ -1,5 +1,5 @@
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 
 import pytest
@@ -17,6 +17,18 @@ def statistics(client):
 
 def counts_of(client):
     return {row["tag"]: row["count"] for row in statistics(client)["top_tags"]}
+
+
+def test_this_week_ends_now(alice, mongo):
+    conversation(alice)
+    conversation(alice)
+    far = datetime(9999, 12, 31, tzinfo=UTC)
+    times = {"metadata.created_at": far, "metadata.last_activity": far}
+    mongo["conversations"].update_one({}, {"$set": times})
+
+    recent = statistics(alice)["recent_activity"]
+
+    assert (recent["conversations_this_week"], recent["active_this_week"]) == (1, 1)
 
 
 def test_nobody_knows_anything_of_a_new_user(alice):
