@@ -109,9 +109,19 @@ def test_what_the_api_refuses_the_database_refuses(mongo, path, value):
         stored(mongo, path, value)
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "context_window"])
+def test_the_database_accepts_what_another_deployment_allows(mongo, settings, name):
+    settings.MAX_TOKENS_CEILING = settings.CONTEXT_WINDOW_CEILING = 10
+
+    call_command("setup_indexes", verbosity=0)
+    stored(mongo, f"settings.{name}", 2**31 - 1)
+
+    assert mongo["conversations"].count_documents({}) == 1
+
+
 def test_a_document_from_before_a_stricter_rule_can_still_be_edited(mongo, alice):
     created = conversation(alice)
-    before = {"settings.max_tokens": 100_000}
+    before = {"settings.max_tokens": 2**40}
     mongo.command("collMod", "conversations", validationLevel="off")
     mongo["conversations"].update_one({"user_id": "alice"}, {"$set": before})
     call_command("setup_indexes", verbosity=0)
