@@ -18,7 +18,7 @@ from config.logs import LOGGING
 from config.worker import Logger, PatientWorker
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
-METRICS_PREFIX = "conversation-service-metrics-"
+METRICS_PREFIX = "metrics-conversation-service-"
 
 
 def usable_tmp_dir(folder: str) -> str | None:
