@@ -148,3 +148,13 @@ def test_a_client_that_reads_too_slowly_is_cut_off(impatient, path):
 @pytest.mark.parametrize("path", ["/rows", "/one", "/file"])
 def test_a_client_that_reads_steadily_gets_all(impatient, path):
     assert len(impatient.get(path).content) == 10_000_000
+
+
+def test_a_client_above_the_slowest_rate_is_not_cut_off(impatient):
+    """However large the kernel's buffer is, of which it reports only a third as progress."""
+    with impatient.connect() as client:
+        client.sendall(b"GET /rows HTTP/1.1\r\nHost: a\r\n\r\n")
+        received = 0
+        while received < 3_000_000:
+            received += len(client.recv(4_000))
+            time.sleep(0.01)
