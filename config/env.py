@@ -122,7 +122,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "LOG_LEVEL": choice(
             "INFO",
             ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
-            "Least level that is logged",
+            "Least level that is logged. DEBUG applies to the service's own code; libraries log "
+            "from INFO, as at DEBUG they log documents and session keys",
         ),
         "LOG_FORMAT": choice(
             "",

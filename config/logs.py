@@ -1,4 +1,4 @@
-"""How every process of the service logs: to stdout, people's words and tokens left out.
+"""How every process of the service logs: to stdout, without content, secrets and names of users.
 
 Nothing here may bring Django along: gunicorn's master logs too, before sockets are patched.
 """
@@ -28,6 +28,12 @@ FORMATTERS: dict[str, dict[str, Any]] = {
     },
 }
 
+# At DEBUG, libraries log their payloads: PyMongo whole commands and replies, with content, session
+# keys and password hashes; gunicorn its settings; urllib3 addresses with ids. So DEBUG is for the
+# service's own code, and every library logs from INFO.
+OWN = ("config", "conversation_service", "conversations")
+LIBRARY_LEVEL = "INFO" if LOG_LEVEL == "DEBUG" else LOG_LEVEL
+
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -47,10 +53,11 @@ LOGGING: dict[str, Any] = {
         },
     },
     "loggers": {
+        **{name: {"level": LOG_LEVEL} for name in OWN},
         # It repeats every answer from 400 up, which is the caller's business.
         "django.request": {"level": "ERROR"},
-        # gunicorn brings handlers of its own.
-        "gunicorn.error": {"handlers": [], "propagate": True},
+        # gunicorn brings handlers and, with --log-level, a level of its own.
+        "gunicorn.error": {"handlers": [], "propagate": True, "level": LIBRARY_LEVEL},
     },
-    "root": {"handlers": ["stdout"], "level": LOG_LEVEL},
+    "root": {"handlers": ["stdout"], "level": LIBRARY_LEVEL},
 }

@@ -275,7 +275,7 @@ class _Exchange:
         try:
             return self._outcome.result(max(0.0, within_s))
         except FAILURES as error:  # TimeoutError is one
-            raise NoAnswer(f"{type(error).__name__}: {error}"[:200]) from None
+            raise NoAnswer(_reason(error)) from None
         finally:
             self._leave()
 
@@ -317,7 +317,7 @@ class _Exchange:
                 return Answer(response.status_code, b"")
             body = response.raw.read(self._limit + 1, decode_content=True)
         if len(body) > self._limit:
-            raise ValueError(f"The body has more than {self._limit} bytes")
+            raise NoAnswer(f"The body has more than {self._limit} bytes")
         return Answer(response.status_code, body)
 
 
@@ -392,3 +392,15 @@ def _new_session() -> requests.Session:
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
+
+
+def _reason(error: BaseException) -> str:
+    """Return the kind of an error and its reason in the operating system.
+
+    Its own text is left out: it repeats the URL, and the ids in it.
+    """
+    root = error
+    while cause := root.__cause__ or root.__context__:
+        root = cause
+    kind = type(error).__name__
+    return f"{kind} ({root.strerror})" if isinstance(root, OSError) and root.strerror else kind
