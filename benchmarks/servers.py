@@ -4,7 +4,6 @@ import os
 import secrets
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -140,7 +139,7 @@ class Bench:
         self.started.callback(process.stop, server, timeout_s=STOP_S)
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + START_S
-        while not _is_live(url):
+        while not process.responds(f"{url}/health/live", timeout_s=5):
             if server.poll() is not None or time.monotonic() > deadline:
                 raise CannotStart(f"{name} did not start; its last words are in {log}.")
             time.sleep(0.1)
@@ -153,14 +152,6 @@ GUNICORN = (sys.executable, "-m", "gunicorn")
 def _log(name: str) -> Path:
     VAR.mkdir(parents=True, exist_ok=True)
     return VAR / f"{name}.log"
-
-
-def _is_live(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health/live", timeout=5):  # noqa: S310
-            return True
-    except OSError:  # not listening yet, or busy
-        return False
 
 
 @contextmanager

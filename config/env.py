@@ -204,9 +204,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
     },
     "Upstreams": {
-        "AUTH_SERVICE_URL": http_url("http://localhost:8001", "Auth"),
-        "CHARACTERS_SERVICE_URL": http_url("http://localhost:8002", "Characters"),
-        "MESSAGE_SERVICE_URL": http_url("http://localhost:8004", "Message"),
+        "AUTH_SERVICE_URL": http_url("http://127.0.0.1:8001", "Auth"),
+        "CHARACTERS_SERVICE_URL": http_url("http://127.0.0.1:8002", "Characters"),
+        "MESSAGE_SERVICE_URL": http_url("http://127.0.0.1:8004", "Message"),
         "NEIGHBOUR_BUDGET_S": number(
             3.0, 0.01, 60, "Seconds that one request may spend on all upstreams together"
         ),

@@ -10,14 +10,15 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from config.env import env, settings_module
+from config.env import env, own_address, settings_module
+from config.validation import FaultyConfiguration, require_valid
 from conversation_service.embedded import process
 from conversation_service.embedded.mongod import mongod
 from conversation_service.embedded.process import CannotStart
@@ -25,7 +26,8 @@ from conversation_service.embedded.valkey import valkey
 
 VAR = Path(env("VAR_DIR")).resolve()
 PORT = env("PORT")
-URL = f"http://127.0.0.1:{PORT}"
+ADDRESS = own_address()
+URL = f"http://[{ADDRESS}]:{PORT}" if ":" in ADDRESS else f"http://{ADDRESS}:{PORT}"
 START_S = 30.0
 STOP_S = 30.0  # gunicorn lets running requests finish for 25
 ANSWER_S = 5.0
@@ -45,7 +47,7 @@ For manage.py: export MONGODB_URL='{mongodb}' REDIS_URL='{redis}'
 
 Try it, as the user "demo":
 
-TOKEN={token}
+{no_proxy}TOKEN={token}
 curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations
 curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations/summary
 curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations \\
@@ -65,7 +67,7 @@ def main() -> int:
     try:
         with ExitStack() as started:
             return run(started)
-    except CannotStart as error:
+    except (CannotStart, FaultyConfiguration) as error:
         print(error, file=sys.stderr)
         return 1
 
@@ -83,6 +85,7 @@ def run(started: ExitStack) -> int:
         raise CannotStart("This is for development only; unset ENVIRONMENT.")
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    require_valid(listens=True)
     started.enter_context(only_one())
     require_port()
     start_databases(started)
@@ -96,6 +99,7 @@ def run(started: ExitStack) -> int:
             redis=env("REDIS_URL"),
             neighbours=neighbours,
             token=token,
+            no_proxy=no_proxy(),
         ),
         flush=True,
     )
@@ -125,6 +129,11 @@ def only_one() -> Iterator[None]:
 def require_port() -> None:
     former = VAR / "gunicorn.pid"
     process.wait_for_former(former, mark=f"--pid={former}", timeout_s=STOP_S)
+    if trouble := process.port_trouble(0, host=env("HOST")):
+        raise CannotStart(
+            f"HOST is {env('HOST')!r}, where nothing can listen: {trouble}. Unset HOST, or choose "
+            "an address of this machine with `HOST=127.0.0.1 make run`."
+        )
     if trouble := process.port_trouble(PORT, host=env("HOST")):
         raise CannotStart(
             f"Port {PORT} cannot be used: {trouble}. Choose another one with "
@@ -201,11 +210,14 @@ def wait_until_live(web: subprocess.Popen[bytes]) -> None:
 
 
 def is_live() -> bool:
-    try:
-        with urllib.request.urlopen(f"{URL}/health/live", timeout=ANSWER_S):  # noqa: S310
-            return True
-    except OSError:  # refused, reset, or not within ANSWER_S
-        return False
+    return process.responds(f"{URL}/health/live", timeout_s=ANSWER_S)
+
+
+def no_proxy() -> str:
+    """Return a line for the shell if curl would send requests for this machine to a proxy."""
+    if "http" not in getproxies() or proxy_bypass(ADDRESS):
+        return ""
+    return f'export no_proxy="$no_proxy,{ADDRESS}"\n'
 
 
 if __name__ == "__main__":

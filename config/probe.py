@@ -5,7 +5,7 @@ from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 
-from config.env import env
+from config.env import env, own_address
 
 ANSWER_S = 4.0  # below the health checks' timeout, so that the reason is told
 
@@ -13,7 +13,7 @@ ANSWER_S = 4.0  # below the health checks' timeout, so that the reason is told
 def main(path: str) -> str | int:
     """Return 0, or what is wrong."""
     try:
-        with closing(HTTPConnection("127.0.0.1", env("PORT"), timeout=ANSWER_S)) as connection:
+        with closing(HTTPConnection(own_address(), env("PORT"), timeout=ANSWER_S)) as connection:
             connection.request("GET", path)
             answer = connection.getresponse()
             body = answer.read().decode()

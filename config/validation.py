@@ -7,6 +7,7 @@ a database driver; drivers may not be imported in gunicorn's master, so the mast
 
 import itertools
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from urllib.parse import unquote_plus, urlsplit
@@ -30,15 +31,18 @@ class FaultyConfiguration(ImproperlyConfigured):
     """Some variables are wrong. The message lists them all."""
 
 
-def require_valid(*, deployed: bool = False) -> None:
+def require_valid(*, deployed: bool = False, listens: bool = False) -> None:
     """Raise FaultyConfiguration if a variable is wrong, in staging and production if one is weak.
 
-    `deployed` applies the rules of staging and production whatever ENVIRONMENT is.
+    `deployed` applies the rules of staging and production whatever ENVIRONMENT is. `listens` is for
+    processes that use HOST: conda and tcsh set it, too, which need not disturb a command.
     """
     single = env.faults()
     checks = [_mongodb(), _redis(), _contradictions()]
     if deployed or env("ENVIRONMENT") in DEPLOYED:
         checks.append(_weaknesses())
+    if listens:
+        checks.append(_host())
     # A variable that is wrong alone has its default here, of which there is nothing to report.
     combined = [
         f"{name} {fault}"
@@ -133,6 +137,17 @@ def _redis() -> Iterator[tuple[str, str]]:
         yield "REDIS_URL", "has a host name or an option that is wrong."
 
 
+def _host() -> Iterator[tuple[str, str]]:
+    try:
+        socket.getaddrinfo(env("HOST"), env("PORT"), type=socket.SOCK_STREAM)
+    except OSError:
+        yield (
+            "HOST",
+            f"is {env('HOST')!r} and must be an address of this machine, such as 127.0.0.1 or "
+            "0.0.0.0. conda and tcsh set HOST, too: unset it, or set the address.",
+        )
+
+
 def _contradictions() -> Iterator[tuple[str, str]]:
     lowest, highest = env("CONNECTION_POOL_MIN"), env("CONNECTION_POOL_MAX")
     if lowest > highest:
@@ -175,7 +190,7 @@ def _weaknesses() -> Iterator[tuple[str, str]]:
 
 if __name__ == "__main__":
     try:
-        require_valid()
+        require_valid(listens=True)
     except FaultyConfiguration as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(FAULTY)

@@ -99,12 +99,11 @@ readiness() {
 }
 
 readonly ask_itself='
-import os, urllib.error, urllib.request
-url = "http://127.0.0.1:%s/health/ready" % os.environ.get("PORT", "8003")
-try:
-    answer = urllib.request.urlopen(url, timeout=3)
-except urllib.error.HTTPError as error:
-    answer = error
+from http.client import HTTPConnection
+from config.env import env, own_address
+connection = HTTPConnection(own_address(), env("PORT"), timeout=3)
+connection.request("GET", "/health/ready")
+answer = connection.getresponse()
 print(answer.status, answer.read().decode())
 '
 

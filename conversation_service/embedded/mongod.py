@@ -25,7 +25,7 @@ CACHE_GB = 0.25  # the least that MongoDB takes
 
 WAYS_OUT = (
     "Either set MONGODB_URL to a MongoDB 6.0 or later that runs as a replica set, "
-    "or start one with `docker compose up mongodb`."
+    "or run everything in containers with `docker compose up`."
 )
 MISSING_LIBRARY = re.compile(r"(?:loading shared libraries|Library not loaded): (?P<name>[^\s:]+)")
 

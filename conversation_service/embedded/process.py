@@ -8,8 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
 PR_SET_PDEATHSIG = 1
 
@@ -102,11 +105,26 @@ def free_port() -> int:
 
 
 def port_trouble(port: int, *, host: str = "127.0.0.1") -> str:
-    """Return why nothing can listen on a port, such as "Address already in use", or nothing."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return error.strerror or str(error)
+    """Return why nothing can listen on a port, such as "Address already in use", or nothing.
+
+    `host` is a name or an address, IPv4 or IPv6. Port 0 checks the host alone.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error.strerror or str(error)
     return ""
+
+
+def responds(url: str, *, timeout_s: float) -> bool:
+    """Return True if a GET of an http URL of this machine returns 200, whatever proxy is set."""
+    parts = urlsplit(url)
+    try:
+        with closing(HTTPConnection(parts.netloc, timeout=timeout_s)) as connection:
+            connection.request("GET", parts.path)
+            return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):  # refused, reset, late, or not HTTP
+        return False

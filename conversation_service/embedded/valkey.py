@@ -18,7 +18,9 @@ START_S = 10.0
 STOP_S = 5.0
 
 WAYS_OUT = (
-    "Either set REDIS_URL to a Redis or Valkey, or start one with `docker compose up valkey`."
+    "Either set REDIS_URL to a Redis or Valkey, or start one with `docker run --rm --publish "
+    "127.0.0.1:6379:6379 valkey/valkey:8.1` and set REDIS_URL=redis://127.0.0.1:6379/0, or run "
+    "everything in containers with `docker compose up`."
 )
 
 
@@ -64,7 +66,7 @@ def _options(folder: Path, port: int) -> list[str]:
 
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + START_S
-    with redis.Redis(port=port, socket_timeout=1) as client:
+    with redis.Redis(host="127.0.0.1", port=port, socket_timeout=1) as client:
         while not _answers(client):
             if server.poll() is not None:
                 raise CannotStart(

@@ -88,12 +88,14 @@ def _push(service_url: str, conversation_id: str, activity: dict[str, Any]) -> d
     """Return how the push went; Message itself goes on without us."""
     token = service_token("message-service", "conversations:activity")
     try:
-        response = requests.put(
-            f"{service_url}/internal/v1/conversations/{conversation_id}/activity",
-            json=activity,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=PUSH_S,
-        )
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy cannot reach this machine
+            response = session.put(
+                f"{service_url}/internal/v1/conversations/{conversation_id}/activity",
+                json=activity,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=PUSH_S,
+            )
     except requests.RequestException as error:
         return {"status": None, "error": type(error).__name__}
     return {"status": response.status_code, "applied": response.status_code == HTTPStatus.OK}

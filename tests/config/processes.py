@@ -11,7 +11,7 @@ def environment(**changes: str) -> dict[str, str]:
     return os.environ | changes  # noqa: TID251
 
 
-def eventually(condition: Callable[[], object], *, within_s: float = 20) -> None:
+def eventually(condition: Callable[[], object], *, within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s} s"

@@ -3,13 +3,14 @@
 import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
+import requests
 
 from config import local
-from conversation_service.embedded.process import free_port
+from conversation_service.embedded.process import free_port, responds
+from conversation_service.stand_ins.auth import auth
 from tests.config.processes import environment, eventually, listening, mentioning
 from tests.conversation_service import loopback
 
@@ -76,16 +77,19 @@ class Launcher:
         return self.says("Ctrl-C stops it")
 
     def get(self, url: str) -> str:
-        with urllib.request.urlopen(url, timeout=10) as response:
-            return response.read().decode()
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy cannot reach this machine
+            return session.get(url, timeout=10).text
 
-    def curl(self, number: int) -> int:
+    def curl(self, number: int, **proxies: str) -> int:
         """Run one of the curl lines that the banner proposes, and return the status."""
         text = self.log.read_text().replace("\\\n", "")
-        token = next(line for line in text.splitlines() if line.startswith("TOKEN="))
+        before = [line for line in text.splitlines() if line.startswith(("export no_", "TOKEN="))]
         lines = [line for line in text.splitlines() if line.startswith("curl")]
+        command = f"{lines[number]} -s -o /dev/null -w '%{{http_code}}'"
         done = subprocess.run(
-            ["/bin/sh", "-c", f"{token}; {lines[number]} -s -o /dev/null -w '%{{http_code}}'"],
+            ["/bin/sh", "-c", "; ".join([*before, command])],
+            env=self.environment(**proxies),
             capture_output=True,
             text=True,
             timeout=10,
@@ -168,3 +172,63 @@ def test_it_stands_in_for_no_neighbour_while_one_is_there(launcher):
 
 def test_it_is_for_development_only(launcher):
     assert "development only" in launcher.fail(ENVIRONMENT="production")
+
+
+@pytest.fixture
+def proxies():
+    """Variables of a company's network, whose proxy reaches nothing here."""
+    proxy = f"http://{loopback.closed_port()}"
+    names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    return dict.fromkeys(names, proxy) | {"no_proxy": "10.0.0.0/8", "NO_PROXY": "10.0.0.0/8"}
+
+
+def test_it_starts_behind_a_proxy_and_its_commands_work_there(launcher, proxies):
+    launcher.start(**proxies)
+    eventually(launcher.runs)
+
+    assert [launcher.curl(number, **proxies) for number in range(3)] == [200, 200, 201]
+    message = launcher.neighbours["MESSAGE_SERVICE_URL"]
+    assert "healthy" in launcher.get(f"{message}/health")
+
+
+def test_without_a_proxy_its_commands_need_no_exception_from_one(monkeypatch):
+    monkeypatch.setattr(local, "getproxies", dict)
+
+    assert local.no_proxy() == ""
+
+
+def test_a_benchmark_does_not_go_through_a_proxy_to_its_servers(monkeypatch, proxies):
+    for name, value in proxies.items():
+        monkeypatch.setenv(name, value)
+    with auth(0) as server:
+        assert responds(f"http://127.0.0.1:{server.server_address[1]}/health", timeout_s=5)
+
+
+@pytest.mark.parametrize("host", ["::", "[::]", "::1"])
+def test_it_listens_on_ipv6(launcher, host):
+    launcher.start(HOST=host)
+    eventually(launcher.runs)
+
+    assert [launcher.curl(number) for number in range(3)] == [200, 200, 201]
+    probe = [sys.executable, "-m", "config.probe", "/health/live"]
+    assert subprocess.run(probe, env=launcher.environment(HOST=host), check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "host", ["x86_64-conda-linux-gnu", "arm64-apple-darwin20.0.0", "192.0.2.1"]
+)
+def test_a_host_that_is_no_address_of_this_machine_is_named(launcher, host):
+    message = launcher.fail(HOST=host)
+
+    assert f"HOST is {host!r}" in message
+    assert "127.0.0.1" in message
+    assert "PORT" not in message
+    assert not (launcher.var / "mongodb").exists()
+
+
+def test_wrong_variables_are_listed_without_a_traceback(launcher):
+    message = launcher.fail(TRASH_DAYS="-1", REDIS_URL="redis:1", RATE_LIMT_LIST="5")
+
+    assert len(message.splitlines()) == 4
+    assert all(name in message for name in ("TRASH_DAYS", "REDIS_URL", "RATE_LIMT_LIST"))
+    assert not launcher.var.exists()
