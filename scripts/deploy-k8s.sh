@@ -9,7 +9,7 @@ usage() {
 Usage: scripts/deploy-k8s.sh --context NAME --environment staging|production \
                              --image REPOSITORY@sha256:DIGEST
 
-Release one image to one cluster: check, migrate, roll out, try out; roll back if that fails.
+Release one image to one cluster: check, migrate, roll out, try out; restore if that fails.
 
   --context NAME       the context of kubectl; never the current one by accident
   --environment NAME   the overlay in k8s/overlays, and what the namespace must be labelled with
@@ -22,30 +22,43 @@ Release one image to one cluster: check, migrate, roll out, try out; roll back i
   --help
 
  1. The context, the namespace and the Secret are checked. The Secret is never written: its
-    owner is whoever keeps the secrets.
+    owner is whoever keeps the secrets. The objects that will be applied are read and kept.
  2. Namespace, service account, configuration and network policies are applied.
  3. The release job runs `migrate` and `setup_indexes`, once, before any new pod.
  4. Everything else is applied, the rollout is waited for, and the smoke job calls the service
     from inside the cluster.
  5. The CronJobs follow last: if 4 fails, they still run the former image.
 
-If 4 fails, the Deployment goes back to its former revision. The database does not: migrations
-only go forward, and each must leave the former version able to run. Whoever interrupts it leaves
-the rollout to the cluster, which keeps former pods until new ones are ready.
+If 2, 3 or 4 fails or is interrupted (SIGINT, SIGTERM, SIGHUP), each object that was applied gets
+its former state back, and each object that did not exist before is deleted. After 4, the script
+also waits for the rollout and runs the smoke job again with the former image. It ignores signals
+while it restores. The database is not restored: migrations only go forward, and each must leave
+the former version able to run.
 
 Exit codes:
   0  released
   2  wrong usage
-  3  refused by a check; nothing was changed
-  4  preparing failed: the new version may have migrated in part, the former still serves
-  5  the new version failed; the former serves again
-  6  the new version failed and there is no way back: somebody has to look
+  3  refused by a check, or interrupted before the first change; nothing was changed
+  4  preparing failed, and its objects are restored: the new version may have migrated in part,
+     the former still serves
+  5  the new version failed; all objects are restored, and the former passed the smoke test
+  6  somebody has to look: an object could not be restored, the former version does not become
+     ready or fails the smoke test, there is no former version, or the CronJobs were not updated
 END
 }
 
 readonly name=conversation-service
 readonly secret=conversation-service-secrets
 readonly secret_keys=(SECRET_KEY JWT_SECRET_KEY MONGODB_URL REDIS_URL)
+readonly revision='.metadata.annotations.deployment\.kubernetes\.io/revision'
+readonly first_container='.spec.template.spec.containers[0]'
+# Patches for the snapshot. An object with these fields could not be applied again, or would take
+# them away from the server and the controllers.
+readonly no_server_fields='{"metadata": {"uid": null, "resourceVersion": null, "generation": null,
+    "creationTimestamp": null, "managedFields": null}, "status": null}'
+readonly no_controller_fields='{
+    "metadata": {"annotations": {"deployment.kubernetes.io/revision": null}},
+    "spec": {"replicas": null, "template": {"metadata": {"labels": {"pod-template-hash": null}}}}}'
 
 context='' environment='' image='' character=luna token_secret='' diff=false timeout=600
 while [ $# -gt 0 ]; do
@@ -77,6 +90,7 @@ done
 
 manifests=$(mktemp -d)
 trap 'rm -rf "$manifests"' EXIT
+stage=check stage_pid=''
 
 # Build the overlay with this image, and sort it by when it is needed.
 render() {
@@ -194,24 +208,27 @@ apply() {
     run "${kubectl[@]}" apply --server-side --force-conflicts -f "$manifests/$1"
 }
 
+# run_job NAME FILE
 # A Job cannot be changed, so the former one goes. Of two created at once, one is refused.
 run_job() {
     run "${kubectl[@]}" delete job "$name-$1" --ignore-not-found || return
-    run "${kubectl[@]}" create -f "$manifests/$1/job.yaml" || return
+    run "${kubectl[@]}" create -f "$2" || return
     [ "$dry_run" = true ] || job_succeeds "$name-$1"
 }
 
-# A Job ends by itself, at its activeDeadlineSeconds at the latest: no need to count here.
+# A Job ends by itself, at its activeDeadlineSeconds at the latest: no need to count here. Its pods
+# are selected by its uid, as pods of a deleted Job of the same name can still be terminating.
 job_succeeds() {
-    local ended='' waiting=''
+    local ended='' waiting='' uid
+    uid=$(ask job "$1" --output jsonpath='{.metadata.uid}') || return
     while true; do
         ended=$(ask job "$1" \
             --output jsonpath='{.status.conditions[?(@.status=="True")].type}') || return
         [[ $ended != *Complete* && $ended != *Failed* ]] || break
-        waiting=$(ask pods --selector "batch.kubernetes.io/job-name=$1" \
+        waiting=$(ask pods --selector "batch.kubernetes.io/controller-uid=$uid" \
             --output jsonpath='{..state.waiting.reason}') || return
         if [[ $waiting == *ImagePullBackOff* || $waiting == *InvalidImageName* ]]; then
-            say "The cluster cannot pull $image"
+            say "The cluster cannot pull $(ask job "$1" --output jsonpath="{$first_container.image}")"
             "${kubectl[@]}" delete job "$1"
             return 1
         fi
@@ -221,19 +238,79 @@ job_succeeds() {
     [[ $ended == *Complete* ]]
 }
 
-revision() {
-    ask deployment "$name" --ignore-not-found \
-        --output jsonpath='{.metadata.annotations.deployment\.kubernetes\.io/revision}'
-}
-
 wait_for_rollout() {
     run "${kubectl[@]}" rollout status "deployment/$name" --timeout="${timeout}s"
+}
+
+# Print the newest revision that has an available pod, or else the current one. An interrupted
+# release can have left a newer revision that never served.
+former_revision() {
+    local serving
+    serving=$(ask replicasets --selector "app.kubernetes.io/name=$name" \
+        --output jsonpath="{.items[?(@.status.availableReplicas>0)]$revision}") || return
+    if [ -n "$serving" ]; then
+        tr ' ' '\n' <<<"$serving" | sort -n | tail -n 1
+    else
+        ask deployment "$name" --ignore-not-found --output jsonpath="{$revision}"
+    fi
+}
+
+# Keep each object that will be applied as it is now, and note each one that does not exist yet.
+take_snapshot() {
+    local folder file kept
+    for folder in foundation service; do
+        mkdir -p "$manifests/former/$folder" "$manifests/created/$folder"
+        for file in "$manifests/$folder"/*.yaml; do
+            kept=$manifests/former/$folder/$(basename "$file" .yaml).json
+            "${kubectl[@]}" get -f "$file" --ignore-not-found --output json >"$kept" || return
+            if [ -s "$kept" ]; then
+                patch_file "$kept" merge "$no_server_fields" || return
+            else
+                rm "$kept"
+                cp "$file" "$manifests/created/$folder"
+            fi
+        done
+    done
+    [ -z "$former" ] || complete_snapshot
+}
+
+# The Deployment is kept with the pods of the revision that serves. Its replicas belong to the
+# autoscaler, its revision to its controller. The former pods get a smoke job of their own.
+complete_snapshot() {
+    local deployment=$manifests/former/service/apps_v1_deployment_$name.json
+    local smoke=$manifests/former/smoke.json path=/spec/template/spec/containers/0 template
+    template=$(former_template) || return
+    [ -z "$template" ] || patch_file "$deployment" json \
+        "[{op: replace, path: /spec/template, value: $template}]" || return
+    patch_file "$deployment" merge "$no_controller_fields" || return
+    cp "$manifests/smoke/job.yaml" "$smoke"
+    patch_file "$smoke" json "[
+        {op: replace, path: $path/image, value: $(field "$deployment" "$first_container.image")},
+        {op: replace, path: $path/envFrom, value: $(field "$deployment" "$first_container.envFrom")}
+    ]"
+}
+
+former_template() {
+    ask replicasets --selector "app.kubernetes.io/name=$name" \
+        --output jsonpath="{.items[?(@$revision==\"$former\")].spec.template}"
+}
+
+# patch_file FILE TYPE PATCH
+# Change a local file; the cluster is not asked.
+patch_file() {
+    "${kubectl[@]}" patch --local -f "$1" --type "$2" --patch "$3" --output json >"$1.new" &&
+        mv "$1.new" "$1"
+}
+
+# field FILE JSONPATH
+field() {
+    "${kubectl[@]}" patch --local -f "$1" --type merge --patch '{}' --output jsonpath="{$2}"
 }
 
 prepare() {
     say "Preparing: configuration, then migrations and indexes"
     apply foundation || return
-    run_job release
+    run_job release "$manifests/release/job.yaml"
 }
 
 roll_out() {
@@ -241,22 +318,84 @@ roll_out() {
     apply service || return
     wait_for_rollout || return
     say "Trying it out from inside the cluster"
-    run_job smoke
+    run_job smoke "$manifests/smoke/job.yaml"
+}
+
+schedule() {
+    say "Updating what runs by the clock"
+    apply schedule
+}
+
+# run_stage FUNCTION
+# In a process group of its own: an interruption ends it at once, with the command that it runs.
+run_stage() {
+    [ "$dry_run" = true ] || stage=$1
+    set -m
+    "$1" &
+    stage_pid=$!
+    set +m
+    wait "$stage_pid"
+}
+
+# restore FOLDER...
+# Give the objects of these folders their former state, and delete those that are new. Go on after
+# an error, as every object that is restored helps.
+restore() {
+    local folder result=0
+    for folder in "$@"; do
+        if compgen -G "$manifests/former/$folder/*" >/dev/null; then
+            "${kubectl[@]}" apply --server-side --force-conflicts \
+                -f "$manifests/former/$folder" || result=1
+        fi
+    done
+    for folder in "$@"; do
+        if compgen -G "$manifests/created/$folder/*" >/dev/null; then
+            "${kubectl[@]}" delete --ignore-not-found -f "$manifests/created/$folder" || result=1
+        fi
+    done
+    return "$result"
+}
+
+undo_preparation() {
+    trap '' INT TERM HUP
+    say "It failed. Configuration and network policies are restored; the database is not"
+    restore foundation || stop 6 "preparing failed, and not everything could be restored"
+    stop 4 "preparing failed; the former version still serves"
 }
 
 roll_back() {
-    say "It failed. The Deployment goes back; the database does not: migrations only go forward"
-    local reached
-    reached=$(revision) || stop 6 "the Deployment may be the new one"
+    trap '' INT TERM HUP
+    say "It failed. All objects are restored; the database is not: migrations only go forward"
+    restore foundation service || stop 6 "$image failed, and not everything could be restored"
     [ -n "$former" ] || stop 6 "this was the first release: there is no former version to return to"
-    [ "$reached" != "$former" ] || stop 6 "the Deployment was not changed: there is nothing to undo"
-    "${kubectl[@]}" rollout undo "deployment/$name" --to-revision="$former" ||
-        stop 6 "it stays the new one"
     wait_for_rollout ||
         stop 6 "revision $former does not become ready either: see scripts/diagnose.sh"
+    say "Trying the former version out"
+    run_job smoke "$manifests/former/smoke.json" ||
+        stop 6 "revision $former is restored but fails the smoke test too: see scripts/diagnose.sh"
     stop 5 "$image failed; revision $former serves again"
 }
 
+interrupted() {
+    trap '' INT TERM HUP
+    say "Interrupted"
+    if [ -n "$stage_pid" ]; then
+        kill -- "-$stage_pid" 2>/dev/null || true
+        wait "$stage_pid" || true
+    fi
+    case $stage in
+        check) stop 3 "interrupted; nothing was changed" ;;
+        prepare)
+            # A Job that is still running would hold up the next release.
+            "${kubectl[@]}" delete job "$name-release" --ignore-not-found || true
+            undo_preparation
+            ;;
+        roll_out) roll_back ;;
+        schedule) stop 6 "interrupted: the new version serves, its CronJobs may be the former ones" ;;
+    esac
+}
+
+trap interrupted INT TERM HUP
 render
 namespace=$(basename "$manifests"/foundation/v1_namespace_*.yaml .yaml)
 namespace=${namespace#v1_namespace_}
@@ -268,10 +407,10 @@ check_secret
 check_that_nobody_else_deploys
 [ "$diff" = false ] || show_differences
 [ "$dry_run" = true ] || check_manifests
-former=$(revision)
+former=$(former_revision)
+take_snapshot || stop 3 "what the cluster runs now cannot be read in full; nothing was changed"
 
-prepare || stop 4 "preparing failed; the former version still serves"
-roll_out || roll_back
-say "Updating what runs by the clock"
-apply schedule || stop 6 "the new version serves, but its CronJobs may be the former ones"
+run_stage prepare || undo_preparation
+run_stage roll_out || roll_back
+run_stage schedule || stop 6 "the new version serves, but its CronJobs may be the former ones"
 say "Released $image to $environment"

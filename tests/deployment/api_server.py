@@ -1,8 +1,9 @@
 """A Kubernetes API in memory: as much of one as the real kubectl needs to deploy this service.
 
 What controllers and kubelets would do happens at once: a Deployment gets its ReplicaSet and
-pods, a Job ends. `broken_images` never become ready, `failing_jobs` fail, and a Job of
-`absent_images` waits for them.
+pods, a Job ends. `broken_images` never become ready, `failing_jobs` fail, named alone or with
+their image, `endless_jobs` never end, and a Job of `absent_images` waits for them. Reading
+`forbidden` resources is refused.
 """
 
 import base64
@@ -84,7 +85,9 @@ class Cluster:
         self.edited: set[Key] = set()  # by something else than an apply
         self.broken_images: set[str] = set()
         self.absent_images: set[str] = set()
-        self.failing_jobs: set[str] = set()
+        self.failing_jobs: set[str | tuple[str, str]] = set()
+        self.endless_jobs: set[str] = set()
+        self.forbidden: set[str] = set()
         self.url = ""
         self.changed = threading.Condition(threading.RLock())
         self._version = 0
@@ -168,7 +171,19 @@ class Cluster:
             "availableReplicas": serving,
             "unavailableReplicas": int(broken),
         }
+        self._count_available(key, deployment, revision, broken=broken)
         self._pods(key, deployment, f"{key.name}-{revision}", broken=broken)
+
+    def _count_available(
+        self, key: Key, deployment: Object, revision: int, *, broken: bool
+    ) -> None:
+        """Give the available replicas to the newest ReplicaSet, unless its image is broken."""
+        for replica_set in self.find("replicasets", key.namespace):
+            newest = replica_set["metadata"]["annotations"][REVISION] == str(revision)
+            if newest and not broken:
+                replica_set["status"] = {"availableReplicas": deployment["spec"]["replicas"]}
+            elif newest or not broken:
+                replica_set["status"] = {}
 
     def _pods(self, key: Key, deployment: Object, prefix: str, *, broken: bool) -> None:
         """Replace the pods of a Deployment; those of broken images join the former ones."""
@@ -211,9 +226,12 @@ class Cluster:
             "batch.kubernetes.io/job-name": key.name,
         }
         job["spec"]["selector"] = {"matchLabels": labels}
-        if template["spec"]["containers"][0]["image"] in self.absent_images:
+        image = template["spec"]["containers"][0]["image"]
+        if image in self.absent_images:
             job["status"], pod = {"active": 1}, waiting("ImagePullBackOff")
-        elif key.name in self.failing_jobs:
+        elif key.name in self.endless_jobs:
+            job["status"], pod = {"active": 1}, {"phase": "Running"}
+        elif {key.name, (key.name, image)} & self.failing_jobs:
             job["status"], pod = ended("Failed"), {"phase": "Failed"}
         else:
             job["status"], pod = ended("Complete"), {"phase": "Succeeded"}
@@ -362,6 +380,8 @@ class Api(BaseHTTPRequestHandler):
         if self.asked in DESCRIBED:
             return DESCRIBED[self.asked]
         place = self._place()
+        if place["resource"] in self.cluster.forbidden:
+            raise Refused(403, "Forbidden", f"{place['resource']} is forbidden")
         if place["part"] == "exec":
             self._exec()
             return None

@@ -2,7 +2,11 @@
 
 import copy
 import json
+import signal
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ pytestmark = pytest.mark.deployment
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "conversation-service"
+SMOKE, RELEASE = f"{NAME}-smoke", f"{NAME}-release"
 SECRET = Key("secrets", NAME, "conversation-service-secrets")
 REPOSITORY = "registry.company.com/conversation-service"
 FORMER, NEW = (f"{REPOSITORY}@sha256:{digit * 64}" for digit in "12")
@@ -48,6 +53,23 @@ class Operator:
         chosen = ("--context", "staging", "--environment", "staging", "--timeout", "20")
         self.cluster.requests.clear()
         return self.run("deploy-k8s.sh", *chosen, "--image", image, *options)
+
+    @contextmanager
+    def deploying(self, image: str) -> Iterator[subprocess.Popen]:
+        """Start a release to staging, to be interrupted by the test."""
+        command = ["--context", "staging", "--environment", "staging", "--image", image]
+        process = subprocess.Popen(
+            [ROOT / "scripts" / "deploy-k8s.sh", *command],
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
     def has_deployed(self, image: str) -> None:
         done = self.deploy(image)
@@ -178,22 +200,181 @@ def test_what_never_becomes_ready_is_rolled_back(operator, cluster):
     assert "PATCH cronjobs/purge-trash" not in cluster.changes
 
 
-def test_what_fails_the_smoke_test_is_rolled_back(operator, cluster):
+def test_what_fails_the_smoke_test_is_rolled_back_and_the_former_is_tried_out(operator, cluster):
     operator.has_deployed(FORMER)
-    cluster.failing_jobs.add("conversation-service-smoke")
+    cluster.failing_jobs.add((SMOKE, NEW))
 
     done = operator.deploy(NEW)
 
-    assert done.returncode == 5
-    assert "the log of conversation-service-smoke-0" in done.stdout
+    assert done.returncode == 5, done.stderr
+    assert f"the log of {SMOKE}-0" in done.stdout
     assert serving_image(cluster) == FORMER
+    assert image_of(cluster.get("jobs", SMOKE)) == FORMER
+    assert cluster.changes.count("POST jobs") == 3  # release, smoke, smoke of the former
     assert {image_of(job["spec"]["jobTemplate"]) for job in cluster.find("cronjobs")} == {FORMER}
+
+
+def test_a_former_version_that_fails_the_smoke_test_too_is_reported(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.failing_jobs.add(SMOKE)
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 6
+    assert "revision 1 is restored but fails the smoke test too" in done.stderr
+    assert serving_image(cluster) == FORMER
+
+
+APPLIED = {
+    *("namespaces", "serviceaccounts", "configmaps", "networkpolicies", "deployments", "services"),
+    *("horizontalpodautoscalers", "poddisruptionbudgets", "servicemonitors", "prometheusrules"),
+}
+
+
+def applied(cluster: Cluster) -> dict[Key, dict]:
+    """Return what a release applies, without the fields that only the server sets."""
+    return {
+        key: {
+            "labels": thing["metadata"].get("labels"),
+            **{part: thing[part] for part in thing if part not in ("metadata", "status")},
+        }
+        for key, thing in copy.deepcopy(cluster.objects).items()
+        if key.resource in APPLIED
+    }
+
+
+def differ_from_the_manifests(cluster: Cluster) -> None:
+    """Change every kind of object, as if the former release had had other manifests."""
+    cluster.get("services", NAME)["spec"]["ports"][0]["targetPort"] = 1234
+    cluster.get("horizontalpodautoscalers", NAME)["spec"]["minReplicas"] = 7
+    cluster.get("poddisruptionbudgets", NAME)["spec"]["maxUnavailable"] = 2
+    cluster.get("deployments", NAME)["spec"]["minReadySeconds"] = 3
+    cluster.get("namespaces", NAME, "")["metadata"]["labels"]["former"] = "yes"
+    for resource in ("networkpolicies", "servicemonitors", "prometheusrules"):
+        for thing in cluster.find(resource):
+            thing["spec"]["former"] = True
+    for thing in cluster.find("configmaps"):
+        thing["data"]["FORMER"] = "yes"
+    del cluster.objects[next(key for key in cluster.objects if key.resource == "networkpolicies")]
+
+
+@pytest.mark.parametrize(
+    ("job", "code"), [(RELEASE, 4), (SMOKE, 5)], ids=["release job fails", "smoke test fails"]
+)
+def test_a_failed_release_restores_every_object_and_deletes_new_ones(operator, cluster, job, code):
+    operator.has_deployed(FORMER)
+    differ_from_the_manifests(cluster)
+    before = applied(cluster)
+    cluster.failing_jobs.add((job, NEW))
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == code, done.stderr
+    assert applied(cluster) == before
+
+
+def test_a_first_release_that_fails_leaves_nothing_behind(operator, cluster):
+    cluster.failing_jobs.add(SMOKE)
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 6
+    assert "there is no former version" in done.stderr
+    assert {key.resource for key in applied(cluster)} == {"namespaces"}
+    assert SECRET in cluster.objects
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("job", "reached", "code"),
+    [(RELEASE, "POST jobs", 4), (SMOKE, f"PATCH services/{NAME}", 5)],
+    ids=["preparing", "rolling out"],
+)
+def test_an_interrupted_release_restores_every_object(
+    operator, cluster, number, job, reached, code
+):
+    operator.has_deployed(FORMER)
+    differ_from_the_manifests(cluster)
+    before = applied(cluster)
+    cluster.requests.clear()
+    if job == RELEASE:
+        cluster.endless_jobs.add(RELEASE)
+    else:
+        cluster.broken_images.add(NEW)
+
+    with operator.deploying(NEW) as process:
+        wait_until(lambda: reached in cluster.changes)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+
+    assert process.returncode == code, errors
+    assert applied(cluster) == before
+    assert Key("jobs", NAME, RELEASE) not in cluster.objects or code == 5
+
+
+def wait_until(true) -> None:
+    ends = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("resource", ["networkpolicies", "services", "deployments"])
+def test_a_release_that_cannot_keep_the_former_state_changes_nothing(operator, cluster, resource):
+    operator.has_deployed(FORMER)
+    cluster.forbidden.add(resource)
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 3
+    assert cluster.changes == []
+
+
+def test_a_release_that_never_served_is_not_returned_to(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.broken_images.add(NEW)
+    deployment = copy.deepcopy(cluster.get("deployments", NAME))
+    deployment["spec"]["template"]["spec"]["containers"][0]["image"] = NEW
+    cluster.put(Key("deployments", NAME, NAME), deployment)
+
+    done = operator.deploy(NEW, "--timeout", "3")
+
+    assert done.returncode == 5, done.stderr
+    assert "revision 1 serves again" in done.stderr
+    assert serving_image(cluster) == FORMER
+
+
+def test_a_pod_of_a_deleted_job_does_not_count(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.put(
+        Key("pods", NAME, f"{RELEASE}-terminating"),
+        {
+            "metadata": {
+                "labels": {
+                    "batch.kubernetes.io/job-name": RELEASE,
+                    "batch.kubernetes.io/controller-uid": "deleted",
+                }
+            },
+            "status": {
+                "containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]
+            },
+        },
+    )
+    cluster.endless_jobs.add(RELEASE)
+
+    with operator.deploying(NEW) as process:
+        wait_until(lambda: str(cluster.requests[-1]).startswith("GET pods"))
+        job = cluster.get("jobs", RELEASE)
+        job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+        process.communicate(timeout=120)
+
+    assert process.returncode == 0
 
 
 def test_after_a_roll_back_the_next_release_goes_through(operator, cluster):
     operator.has_deployed(FORMER)
-    cluster.failing_jobs.add("conversation-service-smoke")
-    operator.deploy(NEW)
+    cluster.failing_jobs.add((SMOKE, NEW))
+    assert operator.deploy(NEW).returncode == 5
     cluster.failing_jobs.clear()
 
     assert operator.deploy(NEW).returncode == 0
@@ -212,12 +393,12 @@ def test_a_first_release_that_fails_has_no_way_back(operator, cluster):
 def test_the_version_that_serves_is_not_undone_when_it_is_released_again(operator, cluster):
     operator.has_deployed(FORMER)
     operator.has_deployed(NEW)
-    cluster.failing_jobs.add("conversation-service-smoke")
+    cluster.failing_jobs.add(SMOKE)
 
     done = operator.deploy(NEW)
 
     assert done.returncode == 6
-    assert "nothing to undo" in done.stderr
+    assert "revision 2 is restored but fails the smoke test too" in done.stderr
     assert serving_image(cluster) == NEW
 
 
