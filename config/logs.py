@@ -56,6 +56,9 @@ LOGGING: dict[str, Any] = {
         **{name: {"level": LOG_LEVEL} for name in OWN},
         # It repeats every answer from 400 up, which is the caller's business.
         "django.request": {"level": "ERROR"},
+        # Its only line is a traceback, at each failed attempt of a background task to connect. The
+        # service logs the reason, once.
+        "pymongo.client": {"level": "CRITICAL"},
         # gunicorn brings handlers and, with --log-level, a level of its own.
         "gunicorn.error": {"handlers": [], "propagate": True, "level": LIBRARY_LEVEL},
     },

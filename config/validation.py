@@ -99,7 +99,7 @@ def _mongodb() -> Iterator[tuple[str, str]]:
 def _is_option(option: str) -> bool:
     try:
         uri_parser.split_options(option, validate=True, warn=False)
-    except (PyMongoError, ValueError, TypeError):
+    except (PyMongoError, ValueError, TypeError, OSError):  # OSError: a file that it names
         return False
     return True
 

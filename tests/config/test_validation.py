@@ -296,6 +296,7 @@ def test_public_keys_and_algorithm_fit_together_in_every_environment():
         "mongodb://h/other_database",
         "mongodb://h/?replicaSt=rs0",
         "mongodb://h/?w=majority&journal=maybe",
+        "mongodb://h/?tls=true&tlsCAFile=/nowhere/ca.pem",
         "mongodb://a,b/?directConnection=true",
         "mongodb+srv://h.example.org:27017/",
         "mongodb+srv://a.example.org,b.example.org/",

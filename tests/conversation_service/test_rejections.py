@@ -47,7 +47,7 @@ def _no_earlier_warnings(monkeypatch):
 
 def token(*, key=SECRET, algorithm="HS256", headers=None, without=(), **claims):
     now = int(time.time())
-    payload = {"user_id": "u-1", "exp": now + 60, "iss": "https://auth", "aud": "chat"} | claims
+    payload = {"user_id": "u-1", "exp": now + DAY_S, "iss": "https://auth", "aud": "chat"} | claims
     payload = {name: value for name, value in payload.items() if name not in without}
     return raw(json.dumps(payload).encode(), key=key, algorithm=algorithm, headers=headers)
 
@@ -99,6 +99,7 @@ def rejection(call):
     return reason, body["detail"]
 
 
+DAY_S = 24 * 60 * 60  # the tokens of CASES are made before the first test runs
 NOW = int(time.time())
 NO_IDS: list[Any] = [42, 4.2, True, None, [], {}, "", "a b", "é", "u" * 256]
 NO_USER_TYPES: list[Any] = ["refresh", "", None, 1, []]
@@ -126,8 +127,8 @@ CASES: list[tuple[str, str, Any]] = [
     ("expired", "expired", text(exp="-" + HUGE)),
     ("not_yet_valid", "not valid yet", token(nbf=NOW + 3_600)),
     ("not_yet_valid", "not valid yet", token(iat=NOW + 3_600)),
-    ("not_yet_valid", "not valid yet", text(exp=NOW + 60, nbf=HUGE)),
-    ("not_yet_valid", "not valid yet", text(exp=NOW + 60, iat=HUGE)),
+    ("not_yet_valid", "not valid yet", text(exp=NOW + DAY_S, nbf=HUGE)),
+    ("not_yet_valid", "not valid yet", text(exp=NOW + DAY_S, iat=HUGE)),
     ("audience", "audience", token(aud="other")),
     ("audience", "audience", token(aud=["other", "another"])),
     ("audience", "audience", token(aud={"chat": 1})),
@@ -142,10 +143,10 @@ CASES: list[tuple[str, str, Any]] = [
         ("claim", "exp", text(exp=value))
         for value in (HUGE, "1e400", "Infinity", "-Infinity", "NaN", "null", "[]", "{}", '"soon"')
     ],
-    ("claim", "exp", text(exp=f'"{NOW + 60}"')),
+    ("claim", "exp", text(exp=f'"{NOW + DAY_S}"')),
     ("claim", "exp", text(exp=f'"{"9" * 400}"')),
     *[
-        ("claim", "nbf", text(exp=NOW + 60, **{name: value}))
+        ("claim", "nbf", text(exp=NOW + DAY_S, **{name: value}))
         for name, value in product(("nbf", "iat"), ("1e400", "NaN", "null", "[]", '"soon"'))
     ],
     *[("claim", f"user id claim {ID_RULE}", token(user_id=value)) for value in NO_IDS],

@@ -7,7 +7,7 @@ from django.test import Client
 
 from tests.conversations.console.browser import staff, url_of
 from tests.conversations.test_export import EXPORT
-from tests.conversations.test_import import forget_everything, imported
+from tests.conversations.test_import import forget_everything, imported, make_older
 from tests.factories import PATH, NewConversation, conversation
 
 HIGH = {"max_tokens": 4000, "context_window": 8000}
@@ -139,13 +139,15 @@ def test_a_revert_in_the_console_does_so_too(alice, stored):
 def test_an_export_can_be_imported_again(alice, bob, stored):
     patch(alice, stored, {"settings": {"max_tokens": 10}})
     patch(alice, stored, {"title": "Third"})
+    make_older()
     body = alice.get(EXPORT).getvalue()
 
     assert [result["status"] for result in imported(bob, body)] == [201]
     forget_everything()
     assert [result["status"] for result in imported(alice, body)] == [201]
     assert alice.get(EXPORT).getvalue() == body
-    reverted = alice.post(f"{PATH}/{stored['id']}/revert", {"version": 1, "fields": ["settings"]})
+    [row] = alice.get(PATH).json()["conversations"]
+    reverted = alice.post(f"{PATH}/{row['id']}/revert", {"version": 1, "fields": ["settings"]})
     assert reverted.json()["settings"] == stored["settings"]
 
 

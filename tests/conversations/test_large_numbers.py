@@ -9,7 +9,7 @@ from conversations import documents
 from conversations.limits import MAX_COUNT
 from tests.conversations.console.browser import staff, url_of
 from tests.conversations.test_export import EXPORT
-from tests.conversations.test_import import forget_everything, imported
+from tests.conversations.test_import import forget_everything, imported, make_older
 from tests.conversations.test_internal import put, report, service_with
 from tests.factories import PATH, conversation
 
@@ -45,13 +45,15 @@ def test_the_largest_reported_totals_can_be_exported_and_imported(alice):
     service = service_with("conversations:activity")
 
     assert put(service, created, report(1) | most).json()["applied"]
+    make_older()
     body = alice.get(EXPORT).getvalue()
     forget_everything()
 
     assert [result["status"] for result in imported(alice, body)] == [201]
     assert alice.get(EXPORT).getvalue() == body
+    [row] = alice.get(PATH).json()["conversations"]
     for name in most:
-        assert put(service, created, report(1) | {name: MAX_COUNT + 1}).status_code == 400
+        assert put(service, row, report(1) | {name: MAX_COUNT + 1}).status_code == 400
 
 
 def test_sums_of_totals_end_at_the_largest_exact_number(alice, mongo):

@@ -186,7 +186,8 @@ def test_an_error_that_may_pass_is_503_everywhere(requests, log, code, codename)
                 answers[name] = requests[name]()
 
     assert [name for name, response in answers.items() if not unavailable(response)] == []
-    assert codename in log.getvalue()
+    if code in NEVER_RETRIED:  # retries may end with the time limit, which has no code
+        assert codename in log.getvalue()
     assert re.search(r"(primary|no primary among) 127\.0\.0\.1:\d+", log.getvalue())
     assert SECRET not in log.getvalue()
     settled(requests["get"])
