@@ -20,6 +20,7 @@ from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
+from conversation_service.errors import DatabaseUnavailable
 from conversation_service.idempotency import LIFETIME, IdempotencyInProgress, IdempotencyKey
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import (
@@ -331,14 +332,16 @@ def _spans(sizes: Sequence[Document]) -> Iterator[tuple[ObjectId, ObjectId]]:
 def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
     """Return the status of those ids that are a user's; also that of tombstones, "purged".
 
-    Waits until a majority of the replica set has these conversations. Raises
-    pymongo.errors.PyMongoError with `timeout` set.
+    Waits until a majority of the replica set has these conversations. Raises DatabaseUnavailable
+    if the primary changes meanwhile, or pymongo.errors.PyMongoError with `timeout` set.
     """
     mine = {"_id": {"$in": [*ids]}, "user_id": user_id}
     rows = conversations().find(mine, ["status"], hint=_ID_INDEX)
     states = {row["_id"]: row["status"] for row in rows}
     if states:
         _await_majority(user_id)
+        if committed().count_documents(mine, hint=_ID_INDEX) < len(states):
+            raise DatabaseUnavailable
     return states
 
 
