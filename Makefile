@@ -15,7 +15,7 @@ BENCH := .tools/bench
 DOCS := .tools/docs
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check check-deploy check-image sbom bench format messages openapi dashboard screenshots lock \
+.PHONY: help install run test coverage check check-deploy check-image sbom bench format messages openapi dashboard screenshots lock \
 	docs docs-serve configuration
 
 help: ## show this list
@@ -26,16 +26,16 @@ run: $(LOCAL) ## the whole service on this machine, with a MongoDB, a Valkey and
 
 install: $(DEVELOPMENT) ## set up .venv with everything that development needs
 
-ifdef ARGS
-test: $(DEVELOPMENT) ## all tests on all cores, with coverage; ARGS="-k listing" runs some of them
-	PYTHONDEVMODE=1 $(BIN)/python -m pytest $(ARGS)
-else
-test: $(DEVELOPMENT)
+test: $(DEVELOPMENT) ## all tests on all cores, against real servers; ARGS="-k listing" runs some of them
+	$(BIN)/python -m pytest $(or $(ARGS),$(ALL_CORES))
+
+coverage: $(DEVELOPMENT) ## all tests, slower: in Python's development mode, and with the lines that none runs
 	@rm -f .coverage .coverage.*
-	PYTHONDEVMODE=1 $(BIN)/coverage run -m pytest --numprocesses auto
+	PYTHONDEVMODE=1 $(BIN)/coverage run -m pytest $(ALL_CORES)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
-endif
+
+ALL_CORES := --numprocesses auto
 
 check: $(DEVELOPMENT) ## formatting, lint, types, layers, migrations, deployment settings
 	$(BIN)/ruff format --check --quiet .
