@@ -69,21 +69,20 @@ class NDJSONParser(BaseParser):
             raise StorageFull from error
 
     def _copy(self, stream: Any, body: IO[bytes]) -> None:
-        lines = line_bytes = 0
+        line_ends = line_bytes = 0
         while chunk := stream.read(_CHUNK):
             time.sleep(0)  # under gevent, other requests run between two chunks
             if body.tell() + len(chunk) > self.max_bytes:
                 raise PayloadTooLarge(limit_bytes=self.max_bytes)
-            first, *others = chunk.split(b"\n")
-            lines += len(others)
-            if lines > self.max_lines or (lines == self.max_lines and others and others[-1]):
+            line_ends += chunk.count(b"\n")
+            has_open_line = not chunk.endswith(b"\n")
+            if line_ends + has_open_line > self.max_lines:
                 raise PayloadTooLarge(limit_lines=self.max_lines)
-            line_bytes += len(first)
-            longest = max(line_bytes, *map(len, others), 0)
-            if longest > self.max_line_bytes:
-                raise PayloadTooLarge(limit_line_bytes=self.max_line_bytes)
-            if others:
-                line_bytes = len(others[-1])
+            for index, part in enumerate(chunk.split(b"\n")):
+                # The first part continues the line of the chunk before.
+                line_bytes = len(part) if index else line_bytes + len(part)
+                if line_bytes > self.max_line_bytes:
+                    raise PayloadTooLarge(limit_line_bytes=self.max_line_bytes)
             body.write(chunk)
 
 

@@ -353,6 +353,18 @@ def test_too_much_is_refused_before_anything_is_done(alice, past, monkeypatch, b
     assert exported(alice) == []
 
 
+def test_a_last_line_without_a_line_break_counts_at_the_beginning_of_a_chunk_too(
+    alice, monkeypatch
+):
+    monkeypatch.setattr(NDJSONParser, "max_lines", 2)
+    two_lines_of_64_kib = b"\n".rjust(65_535) + b"\n"
+
+    response = post(alice, two_lines_of_64_kib + b"{}")
+
+    assert response.status_code == 413
+    assert response.json()["error"]["details"] == {"limit_lines": 2}
+
+
 def test_a_body_longer_than_memory_is_taken_too(alice):
     conversation(alice, custom={str(n): "😀" * 512 for n in range(16)})
     [line] = exported(alice)
