@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -20,8 +20,8 @@ from conversation_service.exception_handler import MAX_FIELD_ERRORS
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
 NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
 _UNKNOWN = _("There is no such field.")
-_NFC_SHRINKS = 4
-_MANY_MARKS = "M" * 32  # as categories of Unicode; the longest that compose are three
+_NFC_SHRINKS = 4  # code points that NFC composes to one, at most
+_MANY_MARKS = "M" * 32  # marks in a row, as categories of Unicode; NFC composes three at most
 _MOMENT_LENGTH = 64  # characters of a time
 
 
@@ -132,15 +132,7 @@ class List(serializers.ListField):
         return super().to_internal_value(data)
 
     def run_child_validation(self, data: Sequence[Any]) -> Any:
-        values = []
-        errors = _Errors()
-        for index, item in enumerate(data):
-            try:
-                values.append(self.child.run_validation(item))
-            except ValidationError as invalid:
-                errors.add(index, invalid.detail)
-        errors.raise_if_any()
-        return values
+        return [*_validate_parts(self.child, enumerate(data)).values()]
 
 
 class Dict(serializers.DictField):
@@ -158,15 +150,20 @@ class Dict(serializers.DictField):
         return super().to_internal_value(data)
 
     def run_child_validation(self, data: Mapping[str, Any]) -> Any:
-        values = {}
-        errors = _Errors()
-        for key, value in data.items():
-            try:
-                values[key] = self.child.run_validation(value)
-            except ValidationError as invalid:
-                errors.add(key, invalid.detail)
-        errors.raise_if_any()
-        return values
+        return _validate_parts(self.child, data.items())
+
+
+def _validate_parts(child: serializers.Field, parts: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Validate each item of a list by its index, or each value of an object by its key."""
+    values = {}
+    errors = _Errors()
+    for part, value in parts:
+        try:
+            values[part] = child.run_validation(value)
+        except ValidationError as invalid:
+            errors.add(part, invalid.detail)
+    errors.raise_if_any()
+    return values
 
 
 class Ignored(serializers.JSONField):
@@ -202,10 +199,10 @@ class Text(serializers.CharField):
 
 
 def _may_shrink_to(length: int, text: str) -> bool:
-    """Return whether NFC, or cutting off white space, may make a text short enough.
+    """Return whether NFC, or removing white space at both ends, may make a text short enough.
 
-    NFC makes one code point of four at most. It sorts the marks of a letter in a time that grows
-    with the square of their number (16,000 take seconds), so they are counted first.
+    NFC sorts the marks of a letter in a time that grows with the square of their number (16,000
+    take seconds), so a text with a long row of marks is rejected before it.
     """
     if len(text) > _NFC_SHRINKS * length:
         return False
@@ -275,7 +272,7 @@ class Choice(serializers.ChoiceField):
     default_error_messages = {"invalid_choice": _("Choose one of: {choices}.")}
 
     def to_internal_value(self, data: Any) -> Any:
-        if not isinstance(data, str):  # of a long list, DRF's would first make a text
+        if not isinstance(data, str):  # DRF would convert even a long list to a string first
             self.fail("invalid_choice")
         return super().to_internal_value(data)
 
