@@ -75,6 +75,12 @@ def show_ceilings(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
     return result
 
 
+class FaultSerializer(serializers.Serializer):
+    pointer = serializers.CharField()
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
 class SettingsSerializer(serializers.Serializer):
     """How the character's model is run."""
 

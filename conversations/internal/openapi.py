@@ -12,6 +12,7 @@ from conversation_service.errors import (
     ServiceError,
     UnsupportedMediaType,
 )
+from conversation_service.fields import StrictSerializer
 from conversation_service.openapi import COMMON, failures
 from conversations.exceptions import ConversationNotFound
 from conversations.internal.serializers import (
@@ -20,7 +21,7 @@ from conversations.internal.serializers import (
     ActivitySerializer,
     AuthorizeSerializer,
 )
-from conversations.openapi import MetadataSerializer
+from conversations.openapi import FaultSerializer, MetadataSerializer
 
 REASONS = ["not_found", "not_owner", "archived", "deleted"]
 
@@ -44,24 +45,14 @@ class ReportedSerializer(serializers.Serializer):
     metadata = MetadataSerializer()
 
 
-class ActivityFaultSerializer(serializers.Serializer):
-    pointer = serializers.CharField()
-    code = serializers.CharField()
-    message = serializers.CharField()
-
-
-class OutcomeSerializer(serializers.Serializer):
+class OutcomeSerializer(StrictSerializer):
     id = serializers.CharField()
     status = serializers.ChoiceField([200, 400, 404])
     applied = serializers.BooleanField()
     code = serializers.CharField(required=False, help_text="The error code, with status 400 only.")
-    errors_ = ActivityFaultSerializer(
+    errors_ = FaultSerializer(
         many=True, required=False, help_text="The rejected times, with status 400 only."
     )
-
-    def get_fields(self) -> dict[str, Any]:
-        """Name a field `errors`, which is an attribute of every serializer."""
-        return {name.rstrip("_"): field for name, field in super().get_fields().items()}
 
 
 class OutcomesSerializer(serializers.Serializer):

@@ -15,7 +15,12 @@ from conversation_service.fields import StrictSerializer
 from conversation_service.ndjson import MAX_TEXTS, MAX_VALUES, MEDIA_TYPE, NDJSONParser
 from conversation_service.openapi import failures, response_header
 from conversations.exceptions import TransfersExhausted
-from conversations.openapi import ConversationSerializer, RevisionSerializer, operation
+from conversations.openapi import (
+    ConversationSerializer,
+    FaultSerializer,
+    RevisionSerializer,
+    operation,
+)
 from conversations.transfer.concurrency import exports, imports
 from conversations.transfer.serializers import ExportParameters, TransferredSerializer
 
@@ -30,20 +35,14 @@ class ExportedSerializer(ConversationSerializer):
     history = ExportedRevisionSerializer(many=True, help_text="Newest first.")
 
 
-class FaultSerializer(serializers.Serializer):
-    pointer = serializers.CharField()
-    code = serializers.CharField()
-    message = serializers.CharField()
-
-
 class ResultSerializer(StrictSerializer):
     """What became of a line."""
 
     line = serializers.IntegerField(help_text="Its number, from 1.")
     id = serializers.CharField(
         allow_null=True,
-        help_text="Of the conversation: a new one where that in the line is taken, or less than a "
-        "minute old.",
+        help_text="The id of the conversation: a new one if the id in the line is taken, less than "
+        "a minute old or in the future.",
     )
     status = serializers.IntegerField(
         help_text="201 created; 200 it was there already and is unchanged; else why it was not "
@@ -54,7 +53,7 @@ class ResultSerializer(StrictSerializer):
     errors_ = FaultSerializer(many=True, help_text="The first 50 faults of the line.")
     adjusted = serializers.ListField(
         child=serializers.CharField(),
-        help_text="Paths of the values that were stored otherwise than the line has them, such as "
+        help_text="Paths of the values that the import changed, such as "
         "`metadata.last_activity`; see the description of the operation.",
     )
 
