@@ -1,11 +1,10 @@
-"""Checks of a request that HTTP demands and gunicorn leaves out.
+"""Checks of a request that HTTP requires and gunicorn does not do.
 
 Nothing here may import Django or PyMongo at the top: the master loads this module, and sockets
 are patched after the fork.
 """
 
 import re
-from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import Any
 
@@ -13,11 +12,11 @@ from gunicorn.http import body, message
 from gunicorn.http.errors import ParseException
 
 from config.connection import Connection
+from config.variables import HIGHEST_PORT
 
 READ_AHEAD_BYTES = 64 * 1024  # of each connection; the longest JSON body of a user
-MAX_PORT = 65_535
 
-# RFC 3986 section 3.2.2, without user information, which a Host header cannot have
+# RFC 3986 section 3.2.2. A Host header has no user information.
 _HOST = re.compile(
     r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)"
     r"(?::(?P<port>[0-9]{0,5}))?"
@@ -46,7 +45,7 @@ class BodyIncomplete(BaseException):
 
 
 class WholeBodyReader(body.LengthReader):  # type: ignore[misc]
-    """gunicorn's reader of a body with a Content-Length, which takes what it gets for the whole."""
+    """gunicorn's reader of a body with a Content-Length, which accepts a body that is cut off."""
 
     length: int
 
@@ -79,15 +78,16 @@ def check_head(request: Any) -> None:
             raise EncodedPath
 
 
-@lru_cache(maxsize=256)
 def is_host(value: str) -> bool:
     found = _HOST.fullmatch(value)
-    if not found or int(found["port"] or 0) > MAX_PORT:
+    if not found or int(found["port"] or 0) > HIGHEST_PORT:
         return False
-    try:
-        return not found["ipv6"] or bool(IPv6Address(found["ipv6"]))
-    except AddressValueError:
-        return False
+    if found["ipv6"]:
+        try:
+            IPv6Address(found["ipv6"])
+        except AddressValueError:
+            return False
+    return True
 
 
 def read_ahead(request: Any, connection: Connection) -> None:
