@@ -1,6 +1,7 @@
-"""Values of a line that an import does not take over as they are.
+"""Changes the values of an imported line that could affect others.
 
-A user writes the line. Nobody else's list, statistics or timeline may depend on its claims.
+A user writes the line, so other users' lists, the statistics and the history must not depend on
+its claims.
 """
 
 from collections.abc import Iterator
@@ -9,11 +10,11 @@ from typing import Any
 
 from django.conf import settings
 
+from conversations.activity import MAX_AHEAD
 from conversations.transfer.serializers import ORIGIN_LENGTH
 
-# Clocks of clients and of other deployments may be ahead of ours by this.
-AHEAD = timedelta(minutes=5)
-# Leaves more room to rise than edits can use, so that every export can be imported again.
+# Edits cannot raise it to the highest version that an import reads, so that every export can be
+# imported again.
 HIGHEST_VERSION = 2**52
 IMPORTED = "imported:"
 _TIMES = ("pinned_at", "archived_at", "deleted_at")
@@ -22,9 +23,9 @@ _TIMES = ("pinned_at", "archived_at", "deleted_at")
 def adjust(values: dict[str, Any], now: datetime) -> list[str]:
     """Change a validated line in place; return the paths of the values that were changed.
 
-    Times that lie ahead of `now` become `now`, a time of purging the latest that the trash allows.
-    A version above HIGHEST_VERSION becomes that. Actors but the user are marked as imported, and
-    a character is unverified until `manage.py verify_characters` has looked it up.
+    A time more than MAX_AHEAD after `now` becomes `now`; `purge_at` may be later by TRASH_DAYS. A
+    version above HIGHEST_VERSION becomes HIGHEST_VERSION. Every actor except the user is marked as
+    imported, and the character is unverified until `manage.py verify_characters` has looked it up.
     """
     return [
         *_unverified(values),
@@ -57,7 +58,7 @@ def _renumbered(values: dict[str, Any]) -> Iterator[str]:
 def _capped(values: dict[str, Any], names: Any, latest: datetime) -> Iterator[str]:
     for name in names:
         value = values[name]
-        if isinstance(value, datetime) and value > latest + AHEAD:
+        if isinstance(value, datetime) and value > latest + MAX_AHEAD:
             values[name] = latest
             yield name
 

@@ -13,8 +13,6 @@ from django.utils.translation import gettext_lazy as _
 from conversation_service.errors import RateLimitExceeded
 from conversations.exceptions import TransfersExhausted
 
-RETRY_S = 5
-
 
 class ConcurrencyLimit:
     """At most `per_user` requests of one user at a time, and `total` of all users."""
@@ -33,9 +31,9 @@ class ConcurrencyLimit:
             if self._running[user_id] >= self.per_user:
                 raise RateLimitExceeded(
                     _("Wait until your other import or export has ended."),
-                    again_in_s=RETRY_S,
+                    again_in_s=TransfersExhausted.again_in_s,
                     limit=self.per_user,
-                    retry_after_s=RETRY_S,
+                    retry_after_s=TransfersExhausted.again_in_s,
                 )
             if self._running.total() >= self.total:
                 raise TransfersExhausted

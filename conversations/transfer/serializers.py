@@ -33,7 +33,7 @@ from conversations.serializers import (
 
 # "imported:staff:" and the longest name of a Django user, or the longest X-Request-ID.
 ORIGIN_LENGTH = 170
-# The highest that MongoDB stores. Versions above limits.MAX_COUNT are renumbered by the import.
+# The highest integer that MongoDB stores. adjusting.py lowers versions above HIGHEST_VERSION.
 MAX_VERSION = 2**63 - 1
 CHARACTER_STATUSES = ["verified", "unverified", "missing"]
 STATUSES = ["active", "archived", "deleted"]
@@ -46,7 +46,7 @@ class Id(Text):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=limits.ID_LENGTH, **kwargs)
-        self.validators = []  # of texts; an ObjectId is none
+        self.validators = []  # those of Text need a string, and the value is an ObjectId
 
     def to_internal_value(self, data: Any) -> Any:
         if not ObjectId.is_valid(data):
