@@ -41,9 +41,9 @@ PUBLIC = dict.fromkeys(
 )
 _public = itemgetter(*PUBLIC)
 
-# The value that a reader sees where a stored document lacks a field: every field but `_id`,
-# `user_id` and `status`, and but the times of `metadata`, see complete(). They do not depend on a
-# deployment's ceilings.
+# The value that a reader sees if a stored document lacks a field. No defaults: `_id`, `user_id` and
+# `status`, which every document has, and _METADATA_TIMES, see complete(). The defaults do not
+# depend on a deployment's ceilings.
 DEFAULTS: dict[str, Any] = {
     "character_id": "unknown",
     "character_status": "unverified",
@@ -125,17 +125,7 @@ def new(  # noqa: PLR0913
         "tags": list(tags),
         **derived(title or automatic, tags),
         "custom": custom or {},
-        "metadata": {
-            "message_count": 0,
-            "total_tokens": 0,
-            "total_input_tokens": 0,
-            "total_output_tokens": 0,
-            "first_message_at": None,
-            "last_message_at": None,
-            "last_activity": now,
-            "created_at": now,
-            "updated_at": now,
-        },
+        "metadata": DEFAULTS["metadata"] | dict.fromkeys(_METADATA_TIMES, now),
         "archived_at": None,
         "deleted_at": None,
         "purge_at": None,
@@ -154,8 +144,8 @@ def new(  # noqa: PLR0913
 def random_id() -> ObjectId:
     """Return an id of now whose other 8 bytes are random.
 
-    ObjectId() counts upwards from the process's last id, so a block of ids that are taken would
-    stop it for as long as the block is.
+    ObjectId() counts up from the last id of the process, so it would try every id of a block that
+    is taken.
     """
     return ObjectId(int(time.time()).to_bytes(4, "big") + os.urandom(8))
 

@@ -114,7 +114,8 @@ def _patched_settings(patch: Mapping[str, Any] | None) -> Iterator[Part]:
         new = defaults[name] if value is None else value
         bounds = limits.LLM_SETTINGS.get(name)
         is_too_high = bounds is not None and new > bounds.ceiling
-        yield f"{'unchanged' if is_too_high else 'settings'}.{name}", {name: new}
+        part = "unchanged" if is_too_high else "settings"
+        yield f"{part}.{name}", {name: new}
 
 
 def _custom(patch: Mapping[str, str | None] | None) -> Part:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
-from itertools import pairwise
 from typing import Any, Literal
 
 import pymongo
@@ -62,9 +61,8 @@ _REPORTED = {
 # Read only data that a majority of the replica set has: a failover cannot roll it back.
 _MAJORITY = {"level": "majority"}
 _BATCH = 200
-# Of one batch of an export; and conversations whose sizes one statement reads.
-EXPORTED_BYTES = 1024 * 1024
-_EXPORTED_AT_ONCE = 50
+EXPORTED_BYTES = 1024 * 1024  # one batch of an export
+_SIZES_AT_ONCE = 50  # conversations whose sizes one statement reads
 # Times that a write is tried again after somebody changed what it was about to say no to.
 ATTEMPTS = 5
 REINDEXED_AT_ONCE = 500
@@ -313,20 +311,22 @@ def _sizes(where: Mapping[str, Any]) -> list[Document]:
     return (
         conversations()
         .find(where, {"bytes": {"$bsonSize": "$$ROOT"}}, sort=[("_id", 1)], hint=STAFF_USER)
-        .limit(_EXPORTED_AT_ONCE)
+        .limit(_SIZES_AT_ONCE)
         .to_list()
     )
 
 
 def _spans(sizes: Sequence[Document]) -> Iterator[tuple[ObjectId, ObjectId]]:
     """Yield the first and the last id of each batch."""
-    first, total = sizes[0], 0
-    for previous, row in pairwise([first, *sizes]):
+    first = last = sizes[0]["_id"]
+    total = 0
+    for row in sizes:
         if total and total + row["bytes"] > EXPORTED_BYTES:
-            yield first["_id"], previous["_id"]
-            first, total = row, 0
+            yield first, last
+            first, total = row["_id"], 0
+        last = row["_id"]
         total += row["bytes"]
-    yield first["_id"], sizes[-1]["_id"]
+    yield first, last
 
 
 def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
