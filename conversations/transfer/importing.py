@@ -30,14 +30,11 @@ from conversations.transfer.concurrency import imports
 from conversations.transfer.exporting import END
 from conversations.transfer.serializers import transferred
 
-# Conversations that are inserted together, and the bytes of their lines: a batch takes one line
-# more at most.
-BATCH = 200
-BATCH_BYTES = 2 * 1024 * 1024
-# Ids that are tried for a conversation whose own cannot be kept.
-ATTEMPTS = 5
-# An id holds the time when it was made. Younger ones may be those of the next conversations, of
-# any user, on a server whose clock is behind.
+BATCH = 200  # lines
+BATCH_BYTES = 2 * 1024 * 1024  # the last line of a batch may exceed it
+ATTEMPTS = 5  # ids that are tried for one conversation
+# An id contains the time when it was made. A server whose clock is behind by less than this may
+# still give an id of that time to a new conversation of any user.
 OLD_ENOUGH = timedelta(minutes=1)
 
 
@@ -91,9 +88,7 @@ class _Batch:
         self._now = clock.now()
         self._bytes = 0
         self._results: dict[int, Result] = {}
-        self._pending: dict[int, Document] = {}
-        self._adjusted: dict[int, list[str]] = {}
-        self._ids: dict[int, _Ids] = {}
+        self._pending: dict[int, _Row] = {}
 
     def add(self, number: int, line: bytes) -> None:
         """Validate a line and keep its document; empty lines and the end of an export have none."""
@@ -108,9 +103,10 @@ class _Batch:
             self._refuse(number, failure)
             return
         self._bytes += len(line)
-        self._adjusted[number] = adjust(values, self._now)
-        self._ids[number] = _Ids.of(self._user_id, values["id"], self._now)
-        self._pending[number] = _document(self._user_id, values, self._now)
+        adjusted = adjust(values, self._now)
+        ids = _Ids.of(self._user_id, values["id"], self._now)
+        document = _document(self._user_id, values, self._now)
+        self._pending[number] = _Row(document, ids, adjusted)
 
     def is_full(self) -> bool:
         rows = len(self._pending) + len(self._results)
@@ -128,17 +124,16 @@ class _Batch:
         return [self._results[number] for number in sorted(self._results)]
 
     def _settle_those_there(self) -> None:
-        wanted = [id_ for number in self._pending for id_ in self._ids[number].known]
+        wanted = [id_ for row in self._pending.values() for id_ in row.ids.known]
         states = store.states_of(self._user_id, wanted)
-        for number in [*self._pending]:
-            known = self._ids[number].known
-            there = [id_ for id_ in known if states.get(id_, "purged") != "purged"]
+        for number, row in [*self._pending.items()]:
+            there = [id_ for id_ in row.ids.known if states.get(id_, "purged") != "purged"]
             if there:
                 self._settle(number, there[0], HTTPStatus.OK)
 
     def _refuse_those_beyond_quota(self) -> None:
         limit = settings.MAX_CONVERSATIONS_PER_USER
-        counted = [n for n, row in self._pending.items() if row["status"] != "deleted"]
+        counted = [n for n, row in self._pending.items() if row.document["status"] != "deleted"]
         if limit and counted:
             room = limit - store.count_up_to(self._user_id, limit)
             for number in counted[room:]:
@@ -149,19 +144,19 @@ class _Batch:
 
         A tombstone's is taken too: for other devices and services that conversation is gone.
         """
-        numbers = [*self._pending]
-        for number, document in self._pending.items():
-            document["_id"] = self._ids[number].possible[attempt]
-        failed = store.insert_all([*self._pending.values()])
-        for index, number in enumerate(numbers):
+        rows = [*self._pending.items()]
+        for _number, row in rows:
+            row.document["_id"] = row.ids.possible[attempt]
+        failed = store.insert_all([row.document for _number, row in rows])
+        for index, (number, row) in enumerate(rows):
             if index not in failed:
-                self._settle(number, self._ids[number].possible[attempt], HTTPStatus.CREATED)
+                self._settle(number, row.document["_id"], HTTPStatus.CREATED)
             elif failed[index] != store.DUPLICATE_KEY:
                 self._refuse(number, ServiceError(_("The database does not accept this.")))
 
     def _settle(self, number: int, id_: ObjectId, status: int) -> None:
-        del self._pending[number]
-        adjusted = self._adjusted[number] if status == HTTPStatus.CREATED else ()
+        row = self._pending.pop(number)
+        adjusted = row.adjusted if status == HTTPStatus.CREATED else ()
         self._results[number] = Result(number, id_, status, adjusted=adjusted)
 
     def _refuse(self, number: int, failure: ServiceError) -> None:
@@ -201,10 +196,20 @@ def _status_before_the_trash(values: dict[str, Any]) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Ids:
-    """The ids that one line may have: each `known` one is the line's, if the user has it.
+class _Row:
+    """A valid line without a result yet; `adjusted` are the paths that adjust() changed."""
 
-    A new conversation gets the first of the `possible` ones that is free.
+    document: Document
+    ids: "_Ids"
+    adjusted: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Ids:
+    """The ids that one line may have.
+
+    If the user has a conversation with a `known` id, it is the conversation of the line. A new
+    conversation gets the first `possible` id that is free.
     """
 
     known: Sequence[ObjectId]
@@ -212,10 +217,10 @@ class _Ids:
 
     @classmethod
     def of(cls, user_id: str, id_: ObjectId, now: datetime) -> "_Ids":
-        """Derive ids for this user from the one in the line, always the same ones.
+        """Derive ids for this user from the id in the line; equal arguments give equal ids.
 
-        Derived ids lie before 2004, so that they are nobody's future ids. Release 0.1.0 used
-        the digests themselves.
+        The time in a derived id is before 2004, so no new conversation gets such an id. Release
+        0.1.0 used the digests themselves.
         """
         key = user_id.encode()
         if len(key) > blake2b.MAX_KEY_SIZE:
