@@ -1,6 +1,5 @@
 """Limits of the login page, applied before a password is hashed or a page is rendered."""
 
-from functools import cache
 from http import HTTPStatus
 
 from django.conf import settings
@@ -14,8 +13,8 @@ from conversation_service.middleware import GetResponse
 from conversation_service.observability.metrics import RATE_LIMITED
 
 POLICY = "login"
-LOGINS_AT_ONCE = 4  # per process, of which one is hashed and three wait
-BUSY_S = 2  # when to try again: four hashes take 1 to 2 s
+LOGINS_AT_ONCE = 4  # per process: one password is hashed, three wait
+BUSY_S = 2  # four hashes take 1 to 2 s
 WINDOW_S = 60
 MAX_ADDRESS = 64  # characters
 
@@ -23,9 +22,9 @@ MAX_ADDRESS = 64  # characters
 class LimitLogins:
     """Middleware that responds 429 to logins above one of two limits.
 
-    settings.LOGIN_REQUESTS_PER_MINUTE of one address bounds how much one client can make the
-    service hash. LOGINS_AT_ONCE bounds what all addresses together can: it limits how many wait,
-    not how many try, so that it frees itself within seconds and locks nobody out.
+    LOGIN_REQUESTS_PER_MINUTE bounds the requests of one address. LOGINS_AT_ONCE bounds the logins
+    of all addresses that are in progress. It counts no attempts, so it is free again within
+    seconds, and nobody can lock out all staff.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -41,7 +40,7 @@ class LimitLogins:
             return _too_many(wait_s)
         if request.method != "POST":
             return self.get_response(request)
-        request.body  # noqa: B018 - a slow client takes no place before all of it is here
+        request.body  # noqa: B018 - read first, so that a slow client is not yet counted
         self.in_progress += 1
         try:
             return self.get_response(request)
@@ -72,11 +71,7 @@ def _wait_s(address: str) -> int:
 
 def _too_many(wait_s: int) -> HttpResponse:
     RATE_LIMITED.labels(POLICY).inc()
-    response = HttpResponse(_page(get_language()), status=HTTPStatus.TOO_MANY_REQUESTS)
+    page = render_to_string("console/too_many_logins.html", {"language": get_language()})
+    response = HttpResponse(page, status=HTTPStatus.TOO_MANY_REQUESTS)
     response.headers["Retry-After"] = str(wait_s)
     return response
-
-
-@cache  # one per language; rendering it for each refused request would cost more than the login
-def _page(language: str) -> str:
-    return render_to_string("console/too_many_logins.html", {"language": language})
