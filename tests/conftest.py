@@ -1,5 +1,7 @@
 """Every test runs against a real MongoDB, with the schema that a deployment has."""
 
+import io
+import logging
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -72,6 +74,17 @@ def mongo(django_db_setup, django_db_blocker) -> Iterator[Database]:
                 collection(name).with_options(write_concern=WriteConcern(w=1)).delete_many({})
         # On a majority, as the service reads only what is there before it confirms a write.
         collection("conversations").delete_many({})
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """The lines that the service's log handler writes."""
+    [handler] = [handler for handler in logging.root.handlers if handler.name == "stdout"]
+    stream_handler = cast(logging.StreamHandler[Any], handler)
+    written = io.StringIO()
+    former = stream_handler.setStream(written)
+    yield written
+    stream_handler.setStream(former)
 
 
 @pytest.fixture

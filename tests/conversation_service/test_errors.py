@@ -1,8 +1,5 @@
 """Every failure answers in the same shape, whoever raised it."""
 
-import io
-import logging
-
 import pytest
 from django.test import Client, override_settings
 from django.urls import path
@@ -53,16 +50,6 @@ def checked(response, status, code):
     assert body["error"]["code"] == code
     assert body["error"]["request_id"] == response.headers["X-Request-ID"]
     return body
-
-
-@pytest.fixture
-def log():
-    """What the service's own log handler writes, as it is configured."""
-    [handler] = [handler for handler in logging.root.handlers if handler.name == "stdout"]
-    written = io.StringIO()
-    former = handler.setStream(written)
-    yield written
-    handler.setStream(former)
 
 
 @pytest.fixture

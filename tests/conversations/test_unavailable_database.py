@@ -1,8 +1,6 @@
 """Every error of MongoDB that may pass is 503 with Retry-After, and its log line has no content."""
 
-import io
 import json
-import logging
 import re
 import time
 from itertools import product
@@ -117,16 +115,6 @@ def requests(alice):
     service = service_with("conversations:authorize", "conversations:activity")
     created = conversation(alice, title=SECRET)
     return calls(alice, service, staff(role="operator"), created)
-
-
-@pytest.fixture
-def log():
-    """The lines that the service's log handler writes."""
-    [handler] = [handler for handler in logging.root.handlers if handler.name == "stdout"]
-    written = io.StringIO()
-    former = handler.setStream(written)
-    yield written
-    handler.setStream(former)
 
 
 def settled(request):

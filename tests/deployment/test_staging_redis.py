@@ -28,7 +28,21 @@ def wait_for(port: int) -> None:
             return
         except redis.ConnectionError:
             time.sleep(0.05)
-    pytest.fail("the server does not ask for a password")
+    pytest.fail("the server does not require a password")
+
+
+def assert_that_it_logs_in(tmp_path, port: int, content: str) -> None:
+    """Start the server with this content of the file, and log in with the URL in it."""
+    secret = tmp_path / "redis_url"
+    secret.write_text(content)
+    server = subprocess.Popen(["/bin/sh", "-ec", script(secret, port=port)], cwd=tmp_path)
+    try:
+        wait_for(port)
+        with redis.Redis.from_url(content.rstrip("\n")) as client:
+            assert client.ping()
+    finally:
+        server.terminate()
+        server.wait(10)
 
 
 @pytest.mark.parametrize(
@@ -37,32 +51,14 @@ def wait_for(port: int) -> None:
 )
 def test_the_service_can_log_in_with_the_password_of_its_url(tmp_path, password):
     port = free_port()
-    url = f"redis://:{quote(password, safe='')}@127.0.0.1:{port}/0"
-    secret = tmp_path / "redis_url"
-    secret.write_text(f"{url}\n")
-    server = subprocess.Popen(["/bin/sh", "-ec", script(secret, port=port)], cwd=tmp_path)
-    try:
-        wait_for(port)
-        with redis.Redis.from_url(url) as client:
-            assert client.ping()
-    finally:
-        server.terminate()
-        server.wait(10)
+    assert_that_it_logs_in(
+        tmp_path, port, f"redis://:{quote(password, safe='')}@127.0.0.1:{port}/0\n"
+    )
 
 
 def test_characters_that_need_no_encoding_mean_themselves(tmp_path):
     port = free_port()
-    url = f'redis://:a"b\\c$d@e@127.0.0.1:{port}/0'
-    secret = tmp_path / "redis_url"
-    secret.write_text(url)
-    server = subprocess.Popen(["/bin/sh", "-ec", script(secret, port=port)], cwd=tmp_path)
-    try:
-        wait_for(port)
-        with redis.Redis.from_url(url) as client:
-            assert client.ping()
-    finally:
-        server.terminate()
-        server.wait(10)
+    assert_that_it_logs_in(tmp_path, port, f'redis://:a"b\\c$d@e@127.0.0.1:{port}/0')
 
 
 @pytest.mark.parametrize("url", ["redis://redis:6379/0", "redis://user:secret@redis:6379/0", ""])
