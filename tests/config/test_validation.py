@@ -219,7 +219,7 @@ def test_a_file_that_does_not_exist_is_named(tmp_path):
         ("REDIS_ULR", "REDIS_URL"),
     ],
 )
-def test_a_name_that_is_almost_one_of_ours_is_refused(name, right):
+def test_a_name_close_to_a_variable_is_rejected(name, right):
     assert faults(**{name: "1"}) == [f"{name} is no variable of this service; {right} is similar."]
 
 
@@ -262,7 +262,7 @@ FOREIGN = re.findall(
 )
 
 
-def test_names_of_other_programs_are_no_mistakes():
+def test_names_of_other_programs_are_accepted():
     assert faults(**dict.fromkeys(FOREIGN, "x")) == []
 
 
@@ -270,7 +270,7 @@ def test_common_names_are_names_of_variables():
     assert set(env.scheme) > COMMON_NAMES
 
 
-def test_the_least_connections_are_not_more_than_the_most():
+def test_connection_pool_min_is_at_most_connection_pool_max():
     [fault] = faults(CONNECTION_POOL_MIN="30")
 
     assert fault == (

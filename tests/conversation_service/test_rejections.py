@@ -191,7 +191,7 @@ def test_a_rejected_token_has_a_reason_and_a_description(reason, part, value):
         ({"key": SECRET[::-1]}, "signature", "signature"),
     ],
 )
-def test_a_rejected_service_token_has_one_too(claims, reason, part):
+def test_a_rejected_service_token_has_a_reason_and_a_description(claims, reason, part):
     value = token(**{"token_type": "service", "sub": "message", "scope": ""} | claims)
 
     found, description = rejection(lambda: send(value, SERVICES))
@@ -201,7 +201,7 @@ def test_a_rejected_service_token_has_one_too(claims, reason, part):
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer  ", "Basic dTpw", "Token abc"])
-def test_a_missing_token_has_one_too(header):
+def test_a_missing_token_has_a_reason_and_a_description(header):
     assert rejection(lambda: send("", Authorization=header))[0] == "missing"
 
 

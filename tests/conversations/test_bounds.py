@@ -90,7 +90,7 @@ LONG = [
 
 
 @pytest.mark.parametrize(("body", "errors"), LONG)
-def test_what_is_too_long_is_one_error(alice, built, body, errors):
+def test_a_value_that_is_too_long_is_one_error(alice, built, body, errors):
     path = f"{PATH}/{conversation(alice)['id']}"
 
     for response in (alice.patch(path, body), alice.post(PATH, {"character_id": "luna"} | body)):
@@ -105,7 +105,7 @@ def test_what_is_too_long_is_one_error(alice, built, body, errors):
         {"settings": {f"unknown {n}": 0 for n in range(2_000)}},
     ],
 )
-def test_of_many_errors_fifty_are_made(alice, built, body):
+def test_at_most_fifty_errors_are_made(alice, built, body):
     response = alice.post(PATH, {"character_id": "luna"} | body)
 
     assert len(refused(response, "UNKNOWN_FIELD")) == 50

@@ -30,7 +30,7 @@ def faults(response):
     return [(e["pointer"], e["code"]) for e in response.json()["error"]["details"]["errors"]]
 
 
-def test_what_is_stored_is_read_listed_and_edited_as_before(alice, stored):
+def test_stored_values_above_the_ceiling_are_read_listed_and_edited(alice, stored):
     edited = patch(alice, stored, {"title": "Second", "tags_add": ["x"]}).json()
 
     assert edited["settings"] == stored["settings"]
@@ -127,7 +127,7 @@ def test_a_revert_brings_back_values_above_the_ceiling(alice, stored):
     assert reverted.json()["settings"] == stored["settings"]
 
 
-def test_a_revert_in_the_console_does_so_too(alice, stored):
+def test_a_revert_in_the_console_brings_back_values_above_the_ceiling(alice, stored):
     patch(alice, stored, {"settings": None, "title": "Second"})
 
     response = staff(role="operator").post(url_of(stored["id"], "revert", "1"))

@@ -166,7 +166,7 @@ def test_ids_are_compared_exactly(other):
 
 
 @pytest.mark.parametrize("id_", NO_IDS, ids=ascii)
-def test_other_strings_are_no_ids_and_the_error_states_the_rule(alice, id_):
+def test_other_strings_are_rejected_and_the_error_states_the_rule(alice, id_):
     service = service_with("conversations:authorize")
     responses = [
         alice.post(PATH, NewConversation(character_id=id_)),
@@ -182,7 +182,7 @@ def test_other_strings_are_no_ids_and_the_error_states_the_rule(alice, id_):
 
 
 @pytest.mark.parametrize("value", [42, 1.5, True, ["luna"], {"id": "luna"}])
-def test_other_types_are_no_ids_and_the_error_states_the_rule(alice, value):
+def test_other_types_are_rejected_and_the_error_states_the_rule(alice, value):
     response = alice.post(PATH, NewConversation(character_id=value))
 
     [error] = response.json()["error"]["details"]["errors"]
@@ -191,7 +191,7 @@ def test_other_types_are_no_ids_and_the_error_states_the_rule(alice, value):
 
 
 @every_id
-def test_characters_is_asked_for_one_path_segment(id_, settings):
+def test_a_request_to_characters_has_the_id_as_one_path_segment(id_, settings):
     paths = []
 
     def talk(channel):
@@ -246,7 +246,7 @@ def test_the_console_finds_and_links_the_conversations_of_a_user(id_, mongo):
 
 
 @every_id
-def test_a_command_takes_the_id_of_a_user(id_, mongo, monkeypatch):
+def test_a_command_accepts_the_id_of_a_user(id_, mongo, monkeypatch):
     asked = []
 
     def stats(conversation_id):
@@ -263,7 +263,7 @@ def test_a_command_takes_the_id_of_a_user(id_, mongo, monkeypatch):
 
 
 @pytest.mark.parametrize("id_", NO_IDS, ids=ascii)
-def test_a_command_refuses_what_is_no_id(id_):
+def test_a_command_rejects_an_invalid_id(id_):
     with pytest.raises(CommandError, match=RULE):
         call_command("reconcile_activity", f"--user={id_}")
 

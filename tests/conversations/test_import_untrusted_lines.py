@@ -1,4 +1,4 @@
-"""What one user imports never hurts others: not their creates, their lists nor their worker."""
+"""An import of one user does not harm the creates, the lists or the worker of others."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -154,7 +154,7 @@ def test_a_time_of_a_clock_that_is_a_little_ahead_is_kept(alice, line):
 
 
 @pytest.mark.parametrize("by", ["staff:admin", "service:message", "staff:" + "x" * 150, "User"])
-def test_the_history_shows_who_an_import_names_as_imported(alice, line, by):
+def test_actors_of_an_imported_history_are_marked_as_imported(alice, line, by):
     line["history"][0]["by"] = by
 
     [result] = imported(alice, [line])

@@ -192,7 +192,9 @@ def test_a_document_without_a_field_goes_through_all_states(alice, mongo, servic
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_bulk_retention_and_commands_take_it_too(alice, mongo, settings, stored, path):
+def test_bulk_retention_and_commands_accept_a_document_without_a_field(
+    alice, mongo, settings, stored, path
+):
     unset(mongo, path)
     one = f"{PATH}/{stored['id']}"
     before = alice.get(one).json()
@@ -218,7 +220,7 @@ def test_bulk_retention_and_commands_take_it_too(alice, mongo, settings, stored,
 
 
 @pytest.mark.parametrize("path", [*PATHS, "hold.by", "hold.reason"])
-def test_the_console_shows_it_and_acts_on_it(alice, mongo, stored, path):
+def test_the_console_shows_and_edits_a_document_without_a_field(alice, mongo, stored, path):
     if path.startswith("hold."):
         hold = {"by": "x", "reason": "y", "at": clock.now()}
         mongo["conversations"].update_one({}, {"$set": {"hold": hold}})

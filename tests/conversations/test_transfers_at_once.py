@@ -53,7 +53,7 @@ def test_exports_and_imports_do_not_count_together(alice, body):
         response.close()
 
 
-def test_all_users_together_run_a_few(alice, body):
+def test_all_users_together_have_a_limit(alice, body):
     running = [client_of(f"user{n}").get(EXPORT) for n in range(exports.total)]
     running += [post(client_of(f"user{n}"), body) for n in range(imports.total)]
 

@@ -200,7 +200,9 @@ def test_what_never_becomes_ready_is_rolled_back(operator, cluster):
     assert "PATCH cronjobs/purge-trash" not in cluster.changes
 
 
-def test_what_fails_the_smoke_test_is_rolled_back_and_the_former_is_tried_out(operator, cluster):
+def test_a_version_that_fails_the_smoke_test_is_rolled_back_and_the_former_one_tested(
+    operator, cluster
+):
     operator.has_deployed(FORMER)
     cluster.failing_jobs.add((SMOKE, NEW))
 

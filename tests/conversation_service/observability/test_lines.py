@@ -63,7 +63,7 @@ def test_a_logged_value_stays_in_its_line_and_sends_nothing_to_a_terminal(text):
 
 
 @each
-def test_so_does_the_id_of_the_request(text):
+def test_a_logged_request_id_stays_in_its_line_too(text):
     [line] = lines("x", request_id=f"{text}{FORGED}")
 
     assert line.isprintable()
@@ -93,7 +93,7 @@ def test_a_document_in_an_error_of_mongodb_is_cut_out_up_to_its_end():
         assert "dup key left out" in logged
 
 
-def test_a_traceback_is_that_of_the_formatter_also_after_another_one_made_its_own():
+def test_a_formatter_writes_its_own_traceback_after_another_formatter():
     entry = record("x", exc_info=failure(f"\n{FORGED}"))
     logging.Formatter().format(entry)
 
