@@ -454,6 +454,11 @@ def settings_module() -> str:
     return f"config.settings.{env('ENVIRONMENT')}"
 
 
+def with_port(address: str) -> str:
+    """Return an address with PORT, an IPv6 address in brackets."""
+    return f"[{address}]:{env('PORT')}" if ":" in address else f"{address}:{env('PORT')}"
+
+
 def own_address() -> str:
     """Return the address at which this machine reaches the service itself."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104

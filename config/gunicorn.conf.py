@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from config.env import DEPLOYED, RELEASE, env
+from config.env import DEPLOYED, RELEASE, env, with_port
 from config.logs import LOGGING
 from config.worker import Logger, PatientWorker
 
@@ -36,8 +36,7 @@ def usable_tmp_dir(folder: str) -> str | None:
     sys.exit(f"WORKER_TMP_DIR is {folder}, which is not a folder that can be written to.")
 
 
-host = env("HOST")
-bind = f"[{host}]:{env('PORT')}" if ":" in host else f"{host}:{env('PORT')}"
+bind = with_port(env("HOST"))
 workers = env("WEB_CONCURRENCY")
 worker_class = PatientWorker
 worker_connections = 1_000  # per worker, idle ones included

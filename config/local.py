@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from config.env import env, own_address, settings_module
+from config.env import env, own_address, settings_module, with_port
 from config.validation import FaultyConfiguration, require_valid
 from conversation_service.embedded import process
 from conversation_service.embedded.mongod import mongod
@@ -27,7 +27,7 @@ from conversation_service.embedded.valkey import valkey
 VAR = Path(env("VAR_DIR")).resolve()
 PORT = env("PORT")
 ADDRESS = own_address()
-URL = f"http://[{ADDRESS}]:{PORT}" if ":" in ADDRESS else f"http://{ADDRESS}:{PORT}"
+URL = f"http://{with_port(ADDRESS)}"
 START_S = 30.0
 STOP_S = 30.0  # gunicorn lets running requests finish for 25
 ANSWER_S = 5.0
