@@ -54,9 +54,9 @@ KNOWN_DEFAULTS = {
 }
 DEVELOPMENT_SECRET = "dev-secret-key-change-in-production-0123456789"  # noqa: S105
 
-DAYS = 36_500  # the longest period: 100 years
+MAX_DAYS = 36_500  # 100 years
 DAY_S = 86_400
-MOST = 2_147_483_647  # of whatever is counted
+MAX_COUNT = 2_147_483_647  # a signed 32-bit integer
 
 NOT_BLANK = r"(?s).*\S.*"
 
@@ -68,7 +68,7 @@ def upstream(name: str, read_timeout_s: float) -> dict[str, Variable]:
         f"{name}_READ_TIMEOUT_S": number(
             read_timeout_s, 0.01, 60, "Seconds between two bytes of a response"
         ),
-        f"{name}_RETRIES": integer(1, 0, 10, "Attempts after the first one"),
+        f"{name}_RETRIES": integer(1, 0, 10, "Retries after a failed attempt"),
         f"{name}_BREAKER_THRESHOLD": integer(
             5, 1, 10_000, "Failures in a row that open the circuit breaker: no more requests"
         ),
@@ -122,7 +122,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "LOG_LEVEL": choice(
             "INFO",
             ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
-            "Least level that is logged. DEBUG applies to the service's own code; libraries log "
+            "Lowest level that is logged. DEBUG applies to the service's own code; libraries log "
             "from INFO, as at DEBUG they log documents and session keys",
         ),
         "LOG_FORMAT": choice(
@@ -153,7 +153,10 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "MONGOD_BIN": text("", "Path of a mongod to use instead of the one that pip installed"),
         "EMBEDDED_MONGODB_PORT": integer(
-            27_017, 0, HIGHEST_PORT, "Port of their MongoDB; another one if it is in use, or if 0"
+            27_017,
+            0,
+            HIGHEST_PORT,
+            "Port of the MongoDB that they start; if it is 0 or in use, any free port",
         ),
     },
     "Django": {
@@ -163,10 +166,10 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             example=DEVELOPMENT_SECRET,
         ),
         "SECRET_KEY_FALLBACKS": words(
-            "Former and coming values of SECRET_KEY: their signatures are accepted"
+            "Former and future values of SECRET_KEY: their signatures are accepted"
         ),
         "ALLOWED_HOSTS": words(
-            "Host names of the console; the API responds under any",
+            "Host names of the console; the API accepts every host name",
             pattern=r"\*|\.?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\]",
             rule="must be host names without scheme, port and path, such as console.example.org.",
             example="*",
@@ -184,7 +187,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "MONGODB_DATABASE": text(
             "conversation_service",
-            "Database in it; if MONGODB_URL names one too, it must be the same",
+            "Name of the database; if MONGODB_URL names one too, it must be the same",
             pattern=r"[A-Za-z0-9_-]{1,58}",  # 63 bytes with the prefix test_
             rule="must be 1 to 58 letters, digits, _ or -.",
         ),
@@ -204,9 +207,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
     },
     "Upstreams": {
-        "AUTH_SERVICE_URL": http_url("http://127.0.0.1:8001", "Auth"),
-        "CHARACTERS_SERVICE_URL": http_url("http://127.0.0.1:8002", "Characters"),
-        "MESSAGE_SERVICE_URL": http_url("http://127.0.0.1:8004", "Message"),
+        "AUTH_SERVICE_URL": http_url("http://127.0.0.1:8001", "Base URL of Auth"),
+        "CHARACTERS_SERVICE_URL": http_url("http://127.0.0.1:8002", "Base URL of Characters"),
+        "MESSAGE_SERVICE_URL": http_url("http://127.0.0.1:8004", "Base URL of Message"),
         "NEIGHBOUR_BUDGET_S": number(
             3.0, 0.01, 60, "Seconds that one request may spend on all upstreams together"
         ),
@@ -245,7 +248,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             example=DEVELOPMENT_SECRET,
         ),
         "JWT_SECRET_KEY_FALLBACKS": words(
-            "Former and coming values of JWT_SECRET_KEY: their signatures are accepted"
+            "Former and future values of JWT_SECRET_KEY: their signatures are accepted"
         ),
         "JWT_ALGORITHM": choice(
             "HS256",
@@ -272,45 +275,49 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             pattern=r"\S+",
             rule="must be the name of a claim, without blanks.",
         ),
-        "JWT_LEEWAY_S": integer(10, 0, 3_600, "Seconds that the clocks may differ"),
+        "JWT_LEEWAY_S": integer(
+            10, 0, 3_600, "Seconds by which the clocks of Auth and this service may differ"
+        ),
     },
     "Rate limits": {
-        "RATE_LIMIT_ENABLED": boolean(True, "false: no rate limits at all"),
+        "RATE_LIMIT_ENABLED": boolean(True, "Apply the rate limits"),
         "RATE_LIMIT_WINDOW_S": integer(60, 1, DAY_S, "Seconds in which requests are counted"),
-        "RATE_LIMIT_LIST": integer(60, 0, MOST, "Lists and searches per user; 0: no limit"),
-        "RATE_LIMIT_CREATE": integer(10, 0, MOST, "Creations per user; 0: no limit"),
-        "RATE_LIMIT_PATCH": integer(30, 0, MOST, "Updates per user; 0: no limit"),
-        "RATE_LIMIT_DELETE": integer(20, 0, MOST, "Deletions per user; 0: no limit"),
-        "RATE_LIMIT_ALL": integer(100, 0, MOST, "Requests of all kinds per user; 0: no limit"),
+        "RATE_LIMIT_LIST": integer(60, 0, MAX_COUNT, "Lists and searches per user; 0: no limit"),
+        "RATE_LIMIT_CREATE": integer(10, 0, MAX_COUNT, "Creations per user; 0: no limit"),
+        "RATE_LIMIT_PATCH": integer(30, 0, MAX_COUNT, "Updates per user; 0: no limit"),
+        "RATE_LIMIT_DELETE": integer(20, 0, MAX_COUNT, "Deletions per user; 0: no limit"),
+        "RATE_LIMIT_ALL": integer(100, 0, MAX_COUNT, "Requests of all kinds per user; 0: no limit"),
     },
     "Rules of conversations": {
-        "MAX_TOKENS_CEILING": integer(4_096, 1, MOST, "Highest `max_tokens` of the LLM settings"),
+        "MAX_TOKENS_CEILING": integer(
+            4_096, 1, MAX_COUNT, "Highest `max_tokens` of the LLM settings"
+        ),
         "CONTEXT_WINDOW_CEILING": integer(
-            8_192, 1, MOST, "Highest `context_window` of the LLM settings"
+            8_192, 1, MAX_COUNT, "Highest `context_window` of the LLM settings"
         ),
         "CHARACTER_CHECK": choice(
             "",
             ("strict", "lenient", "off"),
-            "Whether the character of a new conversation must exist, while Characters does not "
-            "respond: `strict` rejects it (503), `lenient` creates it unverified; `off` never "
-            "checks. Empty: `lenient` in development, `strict` elsewhere",
+            "Check that the character of a new conversation exists. While Characters does not "
+            "respond, `strict` rejects the request (503) and `lenient` creates the conversation "
+            "unverified; `off` never checks. Empty: `lenient` in development, `strict` elsewhere",
         ),
         "MAX_CONVERSATIONS_PER_USER": integer(
-            0, 0, MOST, "Conversations that a user may have outside the trash; 0: no limit"
+            0, 0, MAX_COUNT, "Conversations that a user may have outside the trash; 0: no limit"
         ),
         "IF_MATCH_REQUIRED_FOR": words(
             "Names of the clients that must send If-Match with an update; `*` for all",
             pattern=r"[!-~]+",
             rule="must be names of visible ASCII characters.",
         ),
-        "TRASH_DAYS": integer(30, 1, DAYS, "Days that a conversation stays in the trash"),
+        "TRASH_DAYS": integer(30, 1, MAX_DAYS, "Days that a conversation stays in the trash"),
         "TOMBSTONE_DAYS": integer(
-            90, 1, DAYS, "Days that the change feed lists a purged conversation"
+            90, 1, MAX_DAYS, "Days that the change feed lists a purged conversation"
         ),
         "RETENTION_ARCHIVE_IDLE_DAYS": integer(
             0,
             0,
-            DAYS,
+            MAX_DAYS,
             "Days without a message after which `manage.py apply_retention` archives an active "
             "conversation that is not pinned; 0: never",
         ),
@@ -319,8 +326,10 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "CHANGES_WAITING": integer(
             500, 1, 100_000, "Requests and streams that may wait for changes in each worker"
         ),
-        "CHANGES_WAITING_PER_USER": integer(5, 1, 100_000, "The same for one user"),
-        "CHANGES_LOOK_S": number(1.0, 0.05, 60, "Seconds between two queries for all of them"),
+        "CHANGES_WAITING_PER_USER": integer(
+            5, 1, 100_000, "Requests and streams of one user that may wait in each worker"
+        ),
+        "CHANGES_LOOK_S": number(1.0, 0.05, 60, "Seconds between two queries for changes"),
         "CHANGES_HEARTBEAT_S": number(
             15.0, 0.05, 3_600, "Seconds of silence after which a stream sends a comment"
         ),
@@ -361,7 +370,7 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
 
     def __init__(self, dotenv: Path, **scheme: Variable) -> None:
         super().__init__(**scheme)
-        self.overrides: dict[str, Any] = {}  # what a process decides for itself
+        self.overrides: dict[str, Any] = {}  # values that this process sets itself
         self.dotenv_faults: dict[str, str] = {}
         self._read_dotenv(dotenv)
 
@@ -382,7 +391,7 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
 
     def _read(self, name: str) -> Any:
         value = self.ENVIRON[name]
-        value.encode()  # what is no text to Python has surrogates
+        value.encode()  # raises UnicodeError if the environment has bytes that are not UTF-8
         return self.scheme[name].read(value)
 
     def faults(self) -> dict[str, str]:
@@ -425,8 +434,8 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
     def _misspelt(self) -> Iterator[tuple[str, str]]:
         """Find names of the environment that are probably ours with a mistake, and the right names.
 
-        A false alarm would stop the start: a name must be far from the names that other programs
-        have. Names that they share with us must have exactly our letters, in another order.
+        A false alarm would stop the start, so names of other programs must pass. A name that is
+        similar to one of COMMON_NAMES is reported only if it has the same letters in another order.
         """
         own = [name for name in self.scheme if name not in COMMON_NAMES]
         own += [f"{name}_FILE" for name in own]
@@ -445,7 +454,7 @@ env = Env(
     BASE_DIR / ".env",
     **{name: variable for section in SECTIONS.values() for name, variable in section.items()},
 )
-if not env("PROMETHEUS_MULTIPROC_DIR"):  # an empty name is to prometheus_client the current folder
+if not env("PROMETHEUS_MULTIPROC_DIR"):  # prometheus_client takes "" for the current folder
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 

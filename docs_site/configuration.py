@@ -36,7 +36,7 @@ with a secret:
 - `staging` and `production` have no default for `SECRET_KEY`, `MONGODB_URL`, `ALLOWED_HOSTS`, and
   `JWT_SECRET_KEY` or `JWT_JWKS_URL`. Secrets need at least 32 bytes, and `DEBUG` must be off.
 
-*default* holds if a variable is unset. Development adds secrets that are published.
+The column *default* is the value of an unset variable. Development adds published secrets.
 """
 
 EXAMPLE_INTRODUCTION = """\
@@ -54,7 +54,7 @@ def _sections() -> Iterator[str]:
     for title, variables in SECTIONS.items():
         yield f"\n## {title}\n\n| variable | type | default | |\n| --- | --- | --- | --- |"
         for name, variable in variables.items():
-            # The default of some is another one on every machine; their example is not.
+            # Some defaults differ between machines; the example of the variable does not.
             default = variable.default
             if isinstance(default, str) and default.startswith("/") and variable.example:
                 default = variable.example
