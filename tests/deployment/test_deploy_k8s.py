@@ -4,14 +4,13 @@ import copy
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.config.processes import environment
+from tests.config.processes import environment, eventually
 from tests.deployment.api_server import Cluster, Key, serving
 
 pytestmark = pytest.mark.deployment
@@ -305,20 +304,13 @@ def test_an_interrupted_release_restores_every_object(
         cluster.broken_images.add(NEW)
 
     with operator.deploying(NEW) as process:
-        wait_until(lambda: reached in cluster.changes)
+        eventually(lambda: reached in cluster.changes)
         process.send_signal(number)
         _, errors = process.communicate(timeout=120)
 
     assert process.returncode == code, errors
     assert applied(cluster) == before
     assert Key("jobs", NAME, RELEASE) not in cluster.objects or code == 5
-
-
-def wait_until(true) -> None:
-    ends = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("resource", ["networkpolicies", "services", "deployments"])
@@ -365,7 +357,7 @@ def test_a_pod_of_a_deleted_job_does_not_count(operator, cluster):
     cluster.endless_jobs.add(RELEASE)
 
     with operator.deploying(NEW) as process:
-        wait_until(lambda: str(cluster.requests[-1]).startswith("GET pods"))
+        eventually(lambda: str(cluster.requests[-1]).startswith("GET pods"))
         job = cluster.get("jobs", RELEASE)
         job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
         process.communicate(timeout=120)
