@@ -42,7 +42,7 @@ Exit codes:
   4  preparing failed, and its objects are restored: the new version may have migrated in part,
      the former still serves
   5  the new version failed; all objects are restored, and the former passed the smoke test
-  6  somebody has to look: an object could not be restored, the former version does not become
+  6  an operator must act: an object could not be restored, the former version does not become
      ready or fails the smoke test, there is no former version, or the CronJobs were not updated
 END
 }
@@ -296,7 +296,7 @@ former_template() {
 }
 
 # patch_file FILE TYPE PATCH
-# Change a local file; the cluster is not asked.
+# Change a local file, without a request to the cluster.
 patch_file() {
     "${kubectl[@]}" patch --local -f "$1" --type "$2" --patch "$3" --output json >"$1.new" &&
         mv "$1.new" "$1"
@@ -327,7 +327,7 @@ schedule() {
 }
 
 # run_stage FUNCTION
-# In a process group of its own: an interruption ends it at once, with the command that it runs.
+# Run it in its own process group: an interruption ends it at once, with the command that it runs.
 run_stage() {
     [ "$dry_run" = true ] || stage=$1
     set -m
@@ -338,8 +338,8 @@ run_stage() {
 }
 
 # restore FOLDER...
-# Give the objects of these folders their former state, and delete those that are new. Go on after
-# an error, as every object that is restored helps.
+# Give the objects of these folders their former state, and delete new objects. Continue after an
+# error, to restore as many objects as possible.
 restore() {
     local folder result=0
     for folder in "$@"; do

@@ -29,7 +29,7 @@ Exit codes:
   3  refused by a check; nothing was changed
   4  preparing failed: the new version may have migrated in part, the former still serves
   5  the new version failed; the former serves again
-  6  the new version failed and there is no way back: somebody has to look
+  6  the new version failed and there is no way back: an operator must act
 END
 }
 
