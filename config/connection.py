@@ -24,8 +24,8 @@ from gevent.socket import (  # type: ignore[attr-defined]
 from config.env import env
 
 HEAD_S = env("CLIENT_HEAD_TIMEOUT_S")
-# The slowest reader: SEND_BYTES of a response within SEND_S, some 2.2 kB a second. Only the time
-# counts in which the service waits for the client.
+# A client must take SEND_BYTES of a response within SEND_S, which is 2.2 kB a second. Only the time
+# that the service waits for the client counts.
 SEND_BYTES = 64 * 1024
 SEND_S = 30.0
 LINGER_S = 2.0
@@ -46,8 +46,8 @@ class TooSlow(BaseException):
 class Connection(gevent.socket.socket):
     """A client's connection, with a deadline for all that is still to arrive.
 
-    The worker looks every second whether it is late, and ends its waiting then. If there are too
-    many connections, the worker closes the one that has waited longest for a request.
+    The worker checks every second whether the deadline has passed, and then ends the wait. If
+    there are too many connections, it closes the one that has waited longest for a request.
     """
 
     _sock: socket.socket  # never waits
@@ -57,8 +57,8 @@ class Connection(gevent.socket.socket):
         super().__init__(accepted.family, accepted.type, fileno=accepted.detach())
         self.giving_way = False
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # The kernel reports progress after each SEND_BYTES, not after a third of its buffer,
-            # which may be 1 MB: half a minute of a reader that is slow but not too slow.
+            # The kernel then reports progress after each SEND_BYTES. By default it reports after a
+            # third of its buffer, up to 1 MB, and an allowed slow reader would exceed SEND_S.
             lowat = 2 * SEND_BYTES
             self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, lowat)
         self.sent = 0
@@ -77,19 +77,19 @@ class Connection(gevent.socket.socket):
         self.deadline = time.monotonic() + limit_s
 
     def begin_request(self) -> None:
-        """From here until it rests again, the connection does not give way to another one."""
+        """Keep the connection for this request: until rest(), it does not give way to another."""
         self.idle_since = None
 
     def give_way(self) -> None:
-        """End at once and without a last word: another client needs the place."""
+        """End the connection at once, without a response, to make room for another client."""
         self.giving_way = True
         self.stop_waiting()
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Return what has arrived, or raise TooSlow.
+        """Return the received bytes, or raise TooSlow.
 
-        Nothing if the client left, if it rested for too long, or if the worker hung up on it
-        while it rested or to make room.
+        Returns no bytes if the client left, if it rested for too long, or if the worker closed
+        the connection while it rested or to make room.
         """
         if self.giving_way:
             return b""
@@ -137,7 +137,7 @@ class Connection(gevent.socket.socket):
         try:
             wait_write(self.fileno(), self.patience_s, TimeoutError)
         except TimeoutError:
-            # A reset, so that the kernel does not keep for the client what it has not read.
+            # Reset the connection, so that the kernel drops the unread part of the response.
             reset = struct.pack("ii", 1, 0)
             self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
             raise ConnectionResetError(errno.ECONNRESET, "the client reads too slowly") from None

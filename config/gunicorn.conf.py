@@ -44,7 +44,7 @@ backlog = 2_048
 # Where people depend on it: fail without gunicorn_h1c, rather than be slow in silence.
 http_parser = "fast" if env("ENVIRONMENT") in DEPLOYED else "auto"
 
-sendfile = False  # it would wait without end for a slow reader of a static file
+sendfile = False  # os.sendfile has no time limit for a slow reader of a static file
 
 # Long enough for the longest filter and for a token in a header.
 limit_request_line = 8_190  # bytes, the most that gunicorn takes
@@ -102,7 +102,7 @@ def on_starting(arbiter: Any) -> None:
 def require_valid_configuration() -> None:
     """Stop the start before a socket is open if a variable is wrong, and list all faults.
 
-    A process of its own does it: the check needs the database drivers.
+    The check imports the database drivers, so it runs in a child process.
     """
     check = subprocess.run([sys.executable, "-m", "config.validation"], check=False)
     if check.returncode:
@@ -110,7 +110,7 @@ def require_valid_configuration() -> None:
 
 
 def raise_descriptor_limit() -> None:
-    """Allow as many open sockets as the system lets us; the usual 1,024 are too few."""
+    """Raise the soft limit of open files to the hard limit; the usual 1,024 are too few."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:  # which some systems do not accept for the soft limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -128,7 +128,7 @@ def empty_metrics_folder(folder: Path) -> None:
 def make_metrics_folder(parent: Path) -> tuple[Path, int]:
     """Make a folder that is locked while this master lives. Return it and the descriptor.
 
-    It gets its name when it is locked: nobody takes it for an abandoned one before.
+    It gets its final name after it is locked, so that no other master removes it as abandoned.
     """
     unlocked = Path(tempfile.mkdtemp(prefix=f".{METRICS_PREFIX}", dir=parent))
     descriptor = os.open(unlocked, os.O_RDONLY)
@@ -137,7 +137,7 @@ def make_metrics_folder(parent: Path) -> tuple[Path, int]:
 
 
 def remove_abandoned_metrics(parent: Path) -> None:
-    """Remove the folders of masters that were killed and could not do it themselves."""
+    """Remove the folders of masters that were killed before they could remove them."""
     for folder in parent.glob(f"{METRICS_PREFIX}*"):
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -153,7 +153,7 @@ def remove_abandoned_metrics(parent: Path) -> None:
 
 
 def post_fork(arbiter: Any, worker: Any) -> None:
-    """Leave the lock to the master alone: it ends with it, not with the last of its workers."""
+    """Close the worker's copy of the lock, so that the lock ends with the master."""
     if arbiter.metrics_folder:
         os.close(arbiter.metrics_lock)
 

@@ -1,4 +1,4 @@
-"""How every process of the service logs: to stdout, without content, secrets and names of users.
+"""How every process of the service logs: to stdout, without content, secrets or names of users.
 
 Nothing here may bring Django along: gunicorn's master logs too, before sockets are patched.
 """

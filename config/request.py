@@ -93,7 +93,7 @@ def is_host(value: str) -> bool:
 def read_ahead(request: Any, connection: Connection) -> None:
     """Read a body of up to READ_AHEAD_BYTES, or raise BodyIncomplete.
 
-    So no view acts on a request that was cut off, whether or not it reads the body.
+    So no view acts on a request that was cut off, even a view that does not read the body.
     """
     length = getattr(request.body.reader, "length", 0)
     if not 0 < length <= READ_AHEAD_BYTES:

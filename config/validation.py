@@ -35,7 +35,7 @@ def require_valid(*, deployed: bool = False, listens: bool = False) -> None:
     """Raise FaultyConfiguration if a variable is wrong, in staging and production if one is weak.
 
     `deployed` applies the rules of staging and production whatever ENVIRONMENT is. `listens` is for
-    processes that use HOST: conda and tcsh set it, too, which need not disturb a command.
+    processes that use HOST: conda and tcsh set HOST too, which must not stop a command.
     """
     single = env.faults()
     checks = [_mongodb(), _redis(), _contradictions()]
@@ -43,7 +43,7 @@ def require_valid(*, deployed: bool = False, listens: bool = False) -> None:
         checks.append(_weaknesses())
     if listens:
         checks.append(_host())
-    # A variable that is wrong alone has its default here, of which there is nothing to report.
+    # A variable with a fault of its own has its default here, which needs no report.
     combined = [
         f"{name} {fault}"
         for name, fault in itertools.chain.from_iterable(checks)
@@ -84,7 +84,7 @@ def _mongodb() -> Iterator[tuple[str, str]]:
     if not servers or not all(host for host, _ in servers):
         yield "MONGODB_URL", f"cannot be read: {ENCODE}"
         return
-    # Only now: the name of an option may be shown, as it is no piece of a password.
+    # After the checks above, the name of an option cannot be a part of a password: show it.
     options = [option for option in re.split("[&;]", query) if option]
     wrong = [option.partition("=")[0] for option in options if not _is_option(option)]
     for name in wrong:
@@ -99,7 +99,7 @@ def _mongodb() -> Iterator[tuple[str, str]]:
 def _is_option(option: str) -> bool:
     try:
         uri_parser.split_options(option, validate=True, warn=False)
-    except (PyMongoError, ValueError, TypeError, OSError):  # OSError: a file that it names
+    except (PyMongoError, ValueError, TypeError, OSError):  # OSError: it names an unreadable file
         return False
     return True
 
@@ -117,7 +117,7 @@ def _redis() -> Iterator[tuple[str, str]]:
         parts = urlsplit(uri)
         encoded = not ("@" in parts.path + parts.query or re.search(r"[\s#]", uri))
         port = parts.port
-    except ValueError:  # a port that is none: mostly a piece of a password
+    except ValueError:  # the port is not a number: it is usually a part of a password
         encoded = False
     if not encoded:
         yield "REDIS_URL", f"cannot be read: {ENCODE}"

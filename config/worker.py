@@ -84,8 +84,8 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
     def make_room(self) -> None:
         """Close the connection that has waited longest for a request, if there is one.
 
-        Called when the last of worker_connections is taken: gevent accepts nobody before one is
-        free, and clients that rest would shut out health checks for as long as they may rest.
+        Called when the last of worker_connections is taken. gevent then accepts no client until
+        one ends, and connections without a request would keep health checks out for `keepalive`.
         """
         idle = [c for c in self.connections if c.idle_since is not None]
         if idle:

@@ -34,5 +34,5 @@ class PBKDF2PasswordHasher(hashers.PBKDF2PasswordHasher):
 
 @cache
 def _thread() -> ThreadPool:
-    """Return the one thread of this process; gevent's own ten also look up names."""
+    """Return the one thread for hashes; gevent's ten threads also resolve host names."""
     return ThreadPool(1)

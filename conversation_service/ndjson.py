@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 _IN_MEMORY = 1024 * 1024  # what is longer goes through a file
 _CHUNK = 64 * 1024
 
-# Of one line. The longest of an export has 4,000 texts of up to 3,072 bytes, and 60 KiB besides.
+# Bounds of one line. The longest line of an export has 4,000 texts of up to 3,072 bytes, and 60 KiB
+# outside of texts.
 MAX_TEXTS = 20_000
 MAX_VALUES = 20_000
 MAX_TEXT_BYTES = 8 * 1024
@@ -109,7 +110,7 @@ def loads(line: bytes) -> Any:
 
 
 class _Lines(Iterator[bytes]):
-    """Lines of which the first was made already. `close()` ends the generator that makes them."""
+    """Lines of a generator, the first of which is made at once. `close()` ends the generator."""
 
     def __init__(self, lines: Generator[bytes]) -> None:
         self._lines = lines
@@ -136,7 +137,7 @@ def _dumped(rows: Generator[Any]) -> Generator[bytes]:
     with closing(rows):
         for row in rows:
             line = dumps(row) + b"\n"
-            del row  # a slow client may take a minute for a line; keep that alone
+            del row  # a slow client may take a minute for a line: keep only the line
             yield line
 
 

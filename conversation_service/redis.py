@@ -26,8 +26,8 @@ TIMEOUT_S = 0.1  # to connect, and to answer
 RETRY_S = 1.0  # of an outage, one question in so long pays TIMEOUT_S to see if it is over
 MAX_CONNECTIONS = 1_000  # as many as a worker has requests: running out would look like an outage
 
-# The start rejects a REDIS_URL that cannot be read. If one is read later only, such as a host name
-# that cannot be encoded, redis-py raises ValueError or, for an option, TypeError.
+# The start rejects a REDIS_URL that cannot be read. For a fault that appears only when redis-py
+# connects, such as a host name that cannot be encoded, it raises ValueError or TypeError.
 NO_ANSWER = (RedisError, OSError, ValueError, TypeError)
 
 _connecting = Lock()

@@ -126,7 +126,7 @@ class StreamsExhausted(ServiceError):
 
 
 class TransfersExhausted(ServiceError):
-    """This process runs as many imports, or exports, as it has memory for."""
+    """This process already runs its maximum of imports or of exports."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "TRANSFERS_EXHAUSTED"

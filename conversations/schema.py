@@ -1,12 +1,12 @@
 """What the collection of conversations must look like in MongoDB: its indexes and its validator.
 
 `manage.py setup_indexes` applies it. The validator repeats the bounds of the serializers, so that
-what reaches the database by another way than the API cannot be worse. It does not know a
-deployment's ceilings, which may be lowered below what is stored.
+what reaches the database by another way than the API cannot be worse. It does not check a
+deployment's ceilings, as they may be lowered below stored values.
 
-Only what identifies a conversation is required. A document that lacks another field, because
-another release wrote it, reads with the default of that field (documents.DEFAULTS) and can be
-edited. Fields that are not declared are allowed: a newer release may have written them.
+Only the fields that identify a conversation are required. A document that lacks another field,
+because another release wrote it, reads with the default of that field (documents.DEFAULTS) and can
+be edited. Fields that are not declared are allowed: a newer release may have written them.
 """
 
 from collections.abc import Sequence

@@ -97,7 +97,7 @@ class Tags(List):
 class Custom(Dict):
     """Strings by key, for whatever a client wants to remember. A null takes its key away.
 
-    One PATCH may replace all keys: it takes as many nulls as there may be keys.
+    One PATCH may replace all keys, so it may have CUSTOM_KEYS values and as many nulls.
     """
 
     default_error_messages = {
@@ -126,11 +126,6 @@ def _setting(name: str) -> Any:
 class LLMSettingsSerializer(StrictSerializer):
     """How the character's model is run. A null puts the default back."""
 
-    def __init__(self, *, has_ceilings: bool = False, **kwargs: Any) -> None:
-        """Accept every value that may be stored or, with `has_ceilings`, that a user may set."""
-        super().__init__(**kwargs)
-        self._has_ceilings = has_ceilings
-
     temperature = _setting("temperature")
     max_tokens = _setting("max_tokens")
     context_window = _setting("context_window")
@@ -143,6 +138,11 @@ class LLMSettingsSerializer(StrictSerializer):
         required=False,
         allow_null=True,
     )
+
+    def __init__(self, *, has_ceilings: bool = False, **kwargs: Any) -> None:
+        """Accept every value that may be stored or, with `has_ceilings`, that a user may set."""
+        super().__init__(**kwargs)
+        self._has_ceilings = has_ceilings
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if self._has_ceilings:

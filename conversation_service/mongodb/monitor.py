@@ -18,9 +18,8 @@ from conversation_service.observability import metrics
 
 logger = logging.getLogger(__name__)
 
-# A reason that a member keeps failing for is logged once; after so many seconds without a failure,
-# the same reason is logged again. With a wrong password, each request marks the member as failed
-# and each heartbeat as working.
+# A reason that repeats within this time is logged once. With a wrong password, each request marks
+# the member as failed and each heartbeat marks it as working.
 REMEMBERED_S = 60.0
 
 
