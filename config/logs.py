@@ -56,6 +56,8 @@ LOGGING: dict[str, Any] = {
         **{name: {"level": LOG_LEVEL} for name in OWN},
         # It repeats every answer from 400 up, which is the caller's business.
         "django.request": {"level": "ERROR"},
+        # With DEBUG, a handler of Django writes each line a second time, without time and request.
+        "django": {"handlers": [], "propagate": True, "level": LIBRARY_LEVEL},
         # Its only line is a traceback, at each failed attempt of a background task to connect. The
         # service logs the reason, once.
         "pymongo.client": {"level": "CRITICAL"},

@@ -2,10 +2,13 @@
 
 import logging
 import re
+import subprocess
+import sys
 
 import pytest
 
 from conversation_service.observability.logs import EcsObjects, Lines
+from tests.config.processes import environment
 from tests.config.test_gunicorn import serving
 
 FORMAT = "{asctime} {levelname} {name} [{request_id}] {message}"
@@ -111,3 +114,18 @@ def test_a_path_forges_no_line_of_a_real_server(tmp_path):
     assert r"/api/v1/x\n2026-11-27" in logged
     assert not re.search(f"^{re.escape(FORGED)}", logged, re.MULTILINE)
     assert all(line.isprintable() for line in logged.split("\n"))
+
+
+def test_development_writes_each_line_of_django_once():
+    program = (
+        "import django, logging; django.setup(); "
+        "logging.getLogger('django.request').error('Service Unavailable: /health')"
+    )
+    development = environment(
+        ENVIRONMENT="development", DJANGO_SETTINGS_MODULE="config.settings.development"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=development, capture_output=True, text=True, check=True
+    )
+
+    assert (done.stdout + done.stderr).count("Service Unavailable") == 1
