@@ -178,6 +178,7 @@ def post_worker_init(worker: Any) -> None:
     from pymongo.errors import PyMongoError
 
     from conversation_service.mongodb.connection import database
+    from conversation_service.mongodb.failures import reason
     from conversation_service.observability.metrics import BUILD_INFO
 
     import_module(settings.ROOT_URLCONF)
@@ -186,7 +187,7 @@ def post_worker_init(worker: Any) -> None:
         with pymongo.timeout(WARM_UP_S):
             database().command("ping")
     except PyMongoError as error:
-        worker.log.error("MongoDB does not answer yet: %s", type(error).__name__)
+        worker.log.error("MongoDB does not answer yet: %s", reason(error))
     spare_the_collector()
 
 
