@@ -32,7 +32,8 @@ with a secret:
   character.
 - User name and password in `MONGODB_URL` and `REDIS_URL` must be percent-encoded: `/` is `%2F`.
 - A variable whose name is almost that of one below, such as `RATE_LIMT_LIST`, is refused: it is
-  probably a mistake.
+  probably a mistake. Names that other programs have as well, such as `LOG_LEVEL`, `DEBUG` and
+  `PORT`, are checked for swapped letters at most: `LOG_LEVL` is ignored.
 - `staging` and `production` have no default for `SECRET_KEY`, `MONGODB_URL`, `ALLOWED_HOSTS`, and
   `JWT_SECRET_KEY` or `JWT_JWKS_URL`. Secrets need at least 32 bytes, and `DEBUG` must be off.
 
