@@ -84,6 +84,7 @@ format: $(DEVELOPMENT) ## rewrite the code in the one format
 	$(BIN)/ruff format .
 
 messages: $(DEVELOPMENT) ## collect what is to be translated, and compile the translations
+	@mkdir -p var
 	@for app in conversation_service conversations; do \
 		PYTHONPATH=. $(BIN)/pybabel --quiet extract --mapping babel.cfg --no-location --no-wrap \
 			--keyword gettext_lazy --output var/$$app.pot $$app && \
