@@ -9,6 +9,8 @@ from django.contrib.auth.models import Group, User
 from django.db.models import ManyToManyField
 from django.forms import ChoiceField, Form, ModelMultipleChoiceField
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -16,6 +18,7 @@ from unfold.widgets import UnfoldAdminRadioSelectWidget
 
 from conversation_service.errors import Message
 from conversations.console.changelist import PlainChangeList
+from conversations.console.timeline import EMPTY
 
 admin.site.unregister([User, Group])
 
@@ -99,7 +102,7 @@ class AccountAdmin(_ConsolePages, UserAdmin, ModelAdmin):  # type: ignore[misc] 
     ]
     readonly_fields = ["last_login", "date_joined"]
     filter_horizontal = []
-    list_display = ["username", "email", "is_active", "is_superuser", "last_login"]
+    list_display = ["username", "email", "is_active", "is_staff", "is_superuser", "login_at"]
     list_filter = ["is_active", "is_superuser"]
     list_before_template = "console/filters.html"
     show_facets = admin.ShowFacets.NEVER
@@ -112,6 +115,12 @@ class AccountAdmin(_ConsolePages, UserAdmin, ModelAdmin):  # type: ignore[misc] 
             kwargs["help_text"] = _("Without a role the account can look at no conversations.")
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
+    @admin.display(description=_("last login (UTC)"), ordering="last_login")
+    def login_at(self, account: User) -> SafeString | str:
+        if not account.last_login:
+            return EMPTY
+        return format_html('<time class="c-time">{}</time>', f"{account.last_login:%Y-%m-%d %H:%M}")
+
 
 @admin.register(Group)
 class RoleAdmin(_ConsolePages, GroupAdmin, ModelAdmin):  # type: ignore[misc]  # unfold: no types
@@ -119,3 +128,4 @@ class RoleAdmin(_ConsolePages, GroupAdmin, ModelAdmin):  # type: ignore[misc]  #
     add_title = _("Add a role")
     change_title = _("Role")
     filter_horizontal = []
+    list_display = ["name"]
