@@ -18,6 +18,16 @@ def test_staff_without_permission_are_refused_with_a_page():
 
     assert response.status_code == 403
     assert response.headers["Content-Type"].startswith("text/html")
+    assert "The roles of your account do not allow this." in text(response)
+    assert b'href="/admin/"' in response.content
+
+
+def test_a_page_that_does_not_exist_leads_back_in_the_language_of_the_browser():
+    response = staff().get("/admin/nothing/", headers={"Accept-Language": "es"})
+
+    assert response.status_code == 404
+    assert "No hay ninguna página en esta dirección." in text(response)
+    assert b'href="/admin/"' in response.content
 
 
 def test_another_host_is_refused_with_a_page():
