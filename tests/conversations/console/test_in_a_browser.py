@@ -56,6 +56,23 @@ def test_no_page_breaks_the_policy_or_is_wider_than_the_screen(mongo, url, schem
     assert dark == (scheme == "dark")
 
 
+def test_a_narrow_list_without_checkboxes_offers_none(mongo, url):
+    User.objects.create_superuser("root", password=PASSWORD)
+    [stored] = store(mongo, 1)
+    complaints: list[str] = []
+    label = "getComputedStyle(document.querySelector('.data-row td'), '::before').content"
+
+    with browser(complaints, viewport={"width": 390, "height": 900}) as page:
+        log_in(page, url)
+        page.goto(f"{url}{url_of(stored['_id'])}")
+        page.goto(f"{url}/admin/admin/logentry/")
+        of_log = page.evaluate(label)
+        page.goto(f"{url}{LIST}")
+        of_list = page.evaluate(label)
+
+    assert (of_log, of_list) == ("none", '"Select record"')
+
+
 def test_the_documentation_breaks_no_policy_either(url):
     complaints: list[str] = []
 
