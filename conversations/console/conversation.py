@@ -388,7 +388,8 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         _label, write = EXPORTS[name]
         rows = list(chosen[: export.LIMIT])
         asked = request.META.get("QUERY_STRING") or "no filter"
-        actions.record(request, Conversation(), f"Exported {len(rows)} as {name} ({asked}).")
+        kind = name.removeprefix("export_").upper()
+        actions.record(request, Conversation(), f"Exported {len(rows)} as {kind} ({asked}).")
         return write(rows)
 
 

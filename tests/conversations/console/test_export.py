@@ -149,4 +149,4 @@ def test_who_exported_is_on_record(ops, mongo):
 
     select(ops, "export_csv", stored["_id"])
 
-    assert LogEntry.objects.get().get_change_message().startswith("Exported")
+    assert LogEntry.objects.get().get_change_message() == "Exported 1 as CSV (no filter)."
