@@ -160,5 +160,5 @@ def _in_words(numbers: dict[str, Any]) -> str:
     rate = numbers["created"] / max(numbers["seconds"], 0.1)
     return (
         f"Created {numbers['created']:,} conversations in {numbers['seconds']} s, {rate:,.0f}/s;"
-        f" the indexes took {numbers['indexes_seconds']} s of them."
+        f" {numbers['indexes_seconds']} s of that for the indexes."
     )
