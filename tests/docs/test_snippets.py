@@ -20,7 +20,7 @@ from conversation_service.embedded.process import free_port
 from conversation_service.stand_ins.characters import characters
 from tests.config.processes import environment
 from tests.config.test_gunicorn import serving
-from tests.docs.guide import GUIDE, LANGUAGES, PAGES, is_as_shown, prelude, steps
+from tests.docs.guide import GUIDE, LANGUAGES, PAGES, Step, is_as_shown, prelude, steps
 from tests.factories import token
 
 BETWEEN_STEPS = "\x1e"
@@ -87,26 +87,46 @@ def test_a_page_says_each_step_in_every_language(page: Path):
 
 @by_language
 def test_the_example_of_retries_repeats_a_request(language: str, address: str, tmp_path: Path):
-    first, *others = steps(GUIDE / "retries.md")
-    [step] = [step for step in others if "--retry" in step.code["bash"]]
-    imports = "\n".join(re.findall("^import .*", first.code[language], re.MULTILINE))
-    code = f"{imports}\n{step.code[language]}"
+    step, code = example_of_retries(language)
+    failures = [503, 429] if language == "bash" else [503, 429, 409]  # curl repeats no 409
 
-    with failing_at_first(address, [503, 429]) as proxy:
+    with failing_at_first(address, failures) as proxy:
         [printed] = run(language, [code], "retried", proxy.address, folder=tmp_path)
 
     assert is_as_shown(printed, step.output or "")
-    assert len(proxy.keys) == 3
+    assert len(proxy.keys) == len(failures) + 1
     assert len({*proxy.keys}) == 1
+
+
+@by_language
+def test_the_example_of_retries_returns_a_conflict_that_no_retry_solves(
+    language: str, address: str, tmp_path: Path
+):
+    _step, code = example_of_retries(language)
+
+    with failing_at_first(address, [409], headers={}) as proxy:
+        [printed] = run(language, [code], "retried", proxy.address, folder=tmp_path)
+
+    assert printed.strip() == "409"
+    assert len(proxy.keys) == 1
+
+
+def example_of_retries(language: str) -> tuple[Step, str]:
+    """Return the step of the guide, and its code with the imports of the page."""
+    first, *others = steps(GUIDE / "retries.md")
+    [step] = [step for step in others if "--retry" in step.code["bash"]]
+    imports = "\n".join(re.findall("^import .*", first.code[language], re.MULTILINE))
+    return step, f"{imports}\n{step.code[language]}"
 
 
 class Proxy(ThreadingHTTPServer):
     """Forwards each request to an address, after it has failed some."""
 
-    def __init__(self, forward_to: str, failures: list[int]) -> None:
+    def __init__(self, forward_to: str, failures: list[int], headers: dict[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), ProxyHandler)
         self.forward_to = forward_to
-        self.failures = failures
+        self.failures = [*failures]
+        self.headers = headers
         self.keys: list[str] = []
         self.address = f"http://127.0.0.1:{self.server_port}"
 
@@ -119,7 +139,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.keys.append(self.headers["Idempotency-Key"])
         if self.server.failures:
-            self._respond(self.server.failures.pop(0), b"{}", {"Retry-After": "1"})
+            self._respond(self.server.failures.pop(0), b"{}", self.server.headers)
             return
         names = ("Authorization", "Content-Type", "Idempotency-Key")
         forwarded = {name: self.headers[name] for name in names}
@@ -138,8 +158,11 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def failing_at_first(address: str, statuses: list[int]) -> Iterator[Proxy]:
-    with Proxy(address, statuses) as proxy:
+def failing_at_first(
+    address: str, statuses: list[int], *, headers: dict[str, str] | None = None
+) -> Iterator[Proxy]:
+    """Run a proxy whose first responses are these failures, by default with `Retry-After: 1`."""
+    with Proxy(address, statuses, {"Retry-After": "1"} if headers is None else headers) as proxy:
         Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
             yield proxy
