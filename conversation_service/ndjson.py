@@ -45,8 +45,8 @@ class NDJSONParser(BaseParser):
 
     media_type = MEDIA_TYPE
     max_bytes = 16 * 1024 * 1024
-    # The longest line of an export has 5.6 MiB: 50 revisions, of which each replaces 16 custom
-    # values of 512 control characters, which JSON writes as six bytes each.
+    # The longest line of an export has 5.5 MiB: each of 50 revisions replaces 16 custom values of
+    # 512 control characters with 16 others, and JSON writes a control character as six bytes.
     max_line_bytes = 6 * 1024 * 1024
     max_lines = 10_000
 

@@ -206,12 +206,15 @@ def test_nothing_is_adjusted_in_a_line_that_changes_nothing(alice, line):
 @pytest.mark.parametrize("value", ["\x01" * 512, "😀" * 512, '"\\' * 256, "ñ" * 512, "," * 512])
 def test_the_longest_line_that_is_exported_can_be_imported(alice, value):
     created = conversation(alice)
-    texts = {"stop_sequences": [value[:64]] * 10}
     for n in range(51):
-        custom = {f"{key:063}{n % 2}": value for key in range(16)}
-        fields = {"custom": None, "settings": {"stop_sequences": []}, "title": f"{n}" * 60}
-        alice.patch(f"{PATH}/{created['id']}", fields)
-        fields = {"custom": custom, "settings": texts, "tags": [f"{n}-{t}" for t in range(10)]}
+        even, odd = ([f"{key:063}{end}" for key in range(16)] for end in (0, 1))
+        new, former = (odd, even) if n % 2 else (even, odd)
+        fields = {
+            "custom": dict.fromkeys(former) | dict.fromkeys(new, value),
+            "settings": {"stop_sequences": [value[:63] + str(n)[-1]] * 10},
+            "tags": [f"{n}-{t}-".ljust(50, "\U00010400") for t in range(10)],
+            "title": f"{n}".ljust(200, "\U00010400"),
+        }
         response = alice.patch(f"{PATH}/{created['id']}", fields)
         assert response.status_code == 200, response.content
     make_older()
@@ -219,7 +222,7 @@ def test_the_longest_line_that_is_exported_can_be_imported(alice, value):
     assert len(line["history"]) == 50
     forget_everything()
 
-    [result] = imported(alice, [line])
+    [result] = imported(alice, json.dumps(line, ensure_ascii=False).encode())
 
     assert (result["status"], result["adjusted"]) == (201, [])
     assert exported(alice) == [line]
