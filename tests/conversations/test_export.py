@@ -147,7 +147,10 @@ def test_what_fails_at_once_is_answered_like_any_failure(alice, mongo):
 
 @pytest.mark.parametrize("accept", ["*/*", "application/x-ndjson", "text/html, */*;q=0.1"])
 def test_clients_that_take_ndjson_get_it(alice, accept):
-    assert alice.get(EXPORT, headers={"Accept": accept}).status_code == 200
+    response = alice.get(EXPORT, headers={"Accept": accept})
+
+    assert response.status_code == 200
+    response.close()
 
 
 def test_a_client_that_takes_json_only_cannot_be_served(alice):

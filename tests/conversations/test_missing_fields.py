@@ -317,7 +317,9 @@ def test_fields_of_a_newer_release_are_kept_by_every_edit(alice, mongo, service,
     alice.delete(one)
     alice.post(f"{one}/restore")
     assert len(alice.get(f"{one}/history").json()["revisions"]) > 2
-    assert alice.get(EXPORT).status_code == alice.get(PATH).status_code == 200
+    export = alice.get(EXPORT)
+    assert export.status_code == alice.get(PATH).status_code == 200
+    export.close()
     assert staff(role="operator").get(url_of(stored["id"])).status_code == 200
 
     document = mongo["conversations"].find_one({"_id": ObjectId(stored["id"])})
