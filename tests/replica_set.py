@@ -70,9 +70,10 @@ class Member:
         """Run a command of the database `admin` on this member, whatever its role."""
         return self._client.admin.command(name, value, **fields)
 
-    def fail_point(self, name: str, mode: str | dict[str, int], **data: Any) -> None:
-        """Set one of MongoDB's fail points; the mode "off" ends it."""
-        self.command("configureFailPoint", name, mode=mode, data=data)
+    def fail_point(self, name: str, mode: str | dict[str, int], **data: Any) -> int:
+        """Set a fail point of MongoDB and return how often it was reached; "off" ends it."""
+        reply = self.command("configureFailPoint", name, mode=mode, data=data)
+        return int(reply["count"])
 
     def state(self) -> dict[str, Any]:
         """Return the reply to `hello`; empty if the member does not respond."""
@@ -111,7 +112,11 @@ class ReplicaSet:
         """Keep writes of the primary, which is given, from all other members until the end."""
         primary, secondaries = self.primary(), self.secondaries()
         for member in secondaries:
-            member.fail_point("stopReplProducer", "alwaysOn")
+            entered = member.fail_point("stopReplProducer", "alwaysOn")
+            # The batch that a secondary waits for at this moment still arrives.
+            member.command(
+                "waitForFailPoint", "stopReplProducer", timesEntered=entered + 1, maxTimeMS=10_000
+            )
         try:
             yield primary
         finally:
