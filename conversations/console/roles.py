@@ -1,6 +1,5 @@
-"""Who may do what. The migration of roles makes a group of each; more can be made by hand."""
+"""The permissions of the console. Migration 0002 creates a group for each role that has some."""
 
-from collections.abc import Mapping, Sequence
 from typing import cast
 
 from django.contrib.auth.models import PermissionsMixin
@@ -14,14 +13,6 @@ HOLD = "conversations.hold_conversation"
 BULK = "conversations.bulk_conversation"
 EXPORT = "conversations.export_conversation"
 LOG = "admin.view_logentry"
-
-_SUPPORT = [LOOK, ARCHIVE, REVERT]
-
-ROLES: Mapping[str, Sequence[str]] = {
-    "support": _SUPPORT,
-    "operator": [*_SUPPORT, TRASH, HOLD, BULK, EXPORT],
-    "auditor": [LOOK, LOG],
-}
 
 
 def allow(request: HttpRequest, *permissions: str) -> bool:

@@ -5,7 +5,23 @@ from django.contrib.auth.management import create_permissions
 from django.contrib.auth.models import Group, Permission
 from django.db import migrations
 
-from conversations.console.roles import ROLES
+# The roles as they were when this migration was written: administrators edit them in the console.
+_SUPPORT = [
+    "conversations.view_conversation",
+    "conversations.archive_conversation",
+    "conversations.revert_conversation",
+]
+ROLES = {
+    "support": _SUPPORT,
+    "operator": [
+        *_SUPPORT,
+        "conversations.trash_conversation",
+        "conversations.hold_conversation",
+        "conversations.bulk_conversation",
+        "conversations.export_conversation",
+    ],
+    "auditor": ["conversations.view_conversation", "admin.view_logentry"],
+}
 
 
 def make_groups(apps, schema_editor):
