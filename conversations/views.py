@@ -281,5 +281,8 @@ def _links(request: Request, cursors: dict[str, str | None]) -> str:
 def _without_place(query_string: str) -> str:
     """Return a query string without what says where in the list, ready to be added to."""
     sent = QueryDict(query_string.encode("latin-1"))
-    kept = urlencode([(k, v) for k, v in sent.items() if k not in {"cursor", "page"}])
+    kept = urlencode(
+        {name: values for name, values in sent.lists() if name not in {"cursor", "page"}},
+        doseq=True,
+    )
     return f"{kept}&" if kept else ""

@@ -110,6 +110,16 @@ def test_links_lead_to_both_sides(alice, five):
     assert 'rel="prev"' in second.headers["Link"]
 
 
+def test_a_link_keeps_a_repeated_parameter(alice):
+    for title in ("a", "b", "c"):
+        conversation(alice, title=title, tags=["x", "y"])
+
+    first = alice.get(f"{PATH}?tags=x&tags=y&limit=2")
+    second = alice.get(first.headers["Link"].removeprefix("<").partition(">")[0])
+
+    assert (titles(first.json()), titles(second.json())) == (["c", "b"], ["a"])
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
