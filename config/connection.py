@@ -11,7 +11,8 @@ import errno
 import socket
 import struct
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import gevent.socket
@@ -28,6 +29,9 @@ HEAD_S = env("CLIENT_HEAD_TIMEOUT_S")
 # that the service waits for the client counts.
 SEND_BYTES = 64 * 1024
 SEND_S = 30.0
+# What all responses of one worker that wait for slow readers may hold in memory. The longest list
+# has 3 MiB.
+UNREAD_BYTES = 32 * 1024 * 1024
 LINGER_S = 2.0
 LINGER_BYTES = 1024 * 1024  # what may be left unread of a body on closing a connection
 
@@ -47,7 +51,8 @@ class Connection(gevent.socket.socket):
     """A client's connection, with a deadline for all that is still to arrive.
 
     The worker checks every second whether the deadline has passed, and then ends the wait. If
-    there are too many connections, it closes the one that has waited longest for a request.
+    there are too many connections, it closes the one that has waited longest for a request, or
+    else the one that has waited longest for its client to send a body or to read a response.
     """
 
     _sock: socket.socket  # never waits
@@ -96,7 +101,11 @@ class Connection(gevent.socket.socket):
         try:
             if self.is_late():
                 raise TimeoutError
-            received: bytes = super().recv(size, flags)
+            if self.idle_since is None:
+                with waiting.of(self):
+                    received: bytes = super().recv(size, flags)
+            else:
+                received = super().recv(size, flags)
         except (TimeoutError, cancel_wait_ex):
             if self.resting or self.giving_way:
                 return b""
@@ -115,7 +124,8 @@ class Connection(gevent.socket.socket):
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
         """Send at once what the kernel takes, which nearly always is all, and wait for the rest.
 
-        Raises ConnectionResetError if the client reads more slowly than SEND_BYTES in SEND_S.
+        Raises ConnectionResetError if the client reads more slowly than SEND_BYTES in SEND_S, or
+        has waited longest when responses that wait hold UNREAD_BYTES.
         """
         unsent: bytes | memoryview = data
         while True:
@@ -130,18 +140,28 @@ class Connection(gevent.socket.socket):
             if sent == len(unsent):
                 return
             unsent = memoryview(unsent)[sent:]
-            self._wait_for_reader()
+            self._wait_for_reader(len(data))
 
-    def _wait_for_reader(self) -> None:
+    def _wait_for_reader(self, held_bytes: int) -> None:
         began = time.monotonic()
         try:
-            wait_write(self.fileno(), self.patience_s, TimeoutError)
+            with waiting.of(self, held_bytes):
+                wait_write(self.fileno(), self.patience_s, TimeoutError)
         except TimeoutError:
-            # Reset the connection, so that the kernel drops the unread part of the response.
-            reset = struct.pack("ii", 1, 0)
-            self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            self._reset_on_close()
             raise ConnectionResetError(errno.ECONNRESET, "the client reads too slowly") from None
         self.patience_s = max(0.0, self.patience_s - (time.monotonic() - began))
+
+    def cut_off(self) -> None:
+        """End a request that waits for its client: whoever sends or receives gets an OSError."""
+        self.giving_way = True
+        self._reset_on_close()
+        with suppress(OSError):  # the client has left
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _reset_on_close(self) -> None:
+        """Let the kernel keep nothing for a client that does not read it."""
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
         """Take in what is still on its way: with bytes unread, the kernel would answer the client
@@ -160,3 +180,35 @@ class Connection(gevent.socket.socket):
             unread = LINGER_BYTES
             while unread > 0 and (received := self.recv(65_536)):
                 unread -= len(received)
+
+
+class WaitingForClients:
+    """The connections of this worker that wait within a request for their clients.
+
+    The first one has waited longest since its client last sent or read something.
+    """
+
+    def __init__(self) -> None:
+        self._held_bytes: dict[Connection, int] = {}
+
+    @contextmanager
+    def of(self, connection: Connection, held_bytes: int = 0) -> Iterator[None]:
+        """Count a connection while it waits, and what its response holds in memory meanwhile."""
+        self._held_bytes[connection] = held_bytes
+        while sum(self._held_bytes.values()) > UNREAD_BYTES and len(self._held_bytes) > 1:
+            self.cut_off_first()
+        try:
+            yield
+        finally:
+            self._held_bytes.pop(connection, None)
+
+    def cut_off_first(self) -> Connection | None:
+        """Cut off the connection that has waited longest, and return it, if there is one."""
+        connection = next(iter(self._held_bytes), None)
+        if connection:
+            del self._held_bytes[connection]
+            connection.cut_off()
+        return connection
+
+
+waiting = WaitingForClients()

@@ -6,13 +6,19 @@ from time import time
 
 from gunicorn.http import wsgi
 
+ONE_SEGMENT = 64 * 1024  # bytes
+
 
 class Response(wsgi.Response):  # type: ignore[misc]
     headers_sent: bool
 
     def write(self, part: bytes) -> None:
-        """Send the head and a body that comes in one part as one segment, not as two."""
-        if self.headers_sent or self._omits_body or len(part) != self.response_length:
+        """Send the head and a short body that comes in one part as one segment, not as two.
+
+        A long body would be in memory twice for as long as its client reads.
+        """
+        in_parts = self.headers_sent or len(part) != self.response_length
+        if in_parts or self._omits_body or len(part) > ONE_SEGMENT:
             super().write(part)
             return
         head = [*self.default_headers(), *(f"{name}: {value}\r\n" for name, value in self.headers)]

@@ -6,6 +6,7 @@ are patched after the fork.
 
 import signal
 import socket
+import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from http import HTTPStatus
@@ -18,7 +19,7 @@ from gunicorn.http.errors import ParseException
 from gunicorn.util import write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
-from config.connection import LINGER_S, Connection, TooSlow
+from config.connection import LINGER_S, Connection, TooSlow, waiting
 from config.env import env
 from config.request import BodyIncomplete, check_head, read_ahead
 from config.response import Response
@@ -82,16 +83,19 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
             raise StopIteration
 
     def make_room(self) -> None:
-        """Close the connection that has waited longest for a request, if there is one.
+        """Close the connection that has waited longest for a request, or else for its client.
 
         Called when the last of worker_connections is taken. gevent then accepts no client until
-        one ends, and connections without a request would keep health checks out for `keepalive`.
+        one ends, and connections without a request, or whose client does not read, would keep
+        health checks out. No connection that waits for the service itself is closed.
         """
         idle = [c for c in self.connections if c.idle_since is not None]
         if idle:
             longest = min(idle, key=lambda connection: connection.idle_since or 0.0)
             self.connections.discard(longest)
             longest.give_way()
+        elif stalled := waiting.cut_off_first():
+            self.connections.discard(stalled)
 
     def notify(self) -> None:
         """Every second: hang up on clients that are late, and when stopping on resting ones.
@@ -130,6 +134,7 @@ def drained(req: Any, connection: Connection) -> bool:
     if getattr(req.body.reader, "length", None) == 0:  # of one that was announced, all is here
         return True
     connection.expect(LINGER_S)
+    connection.idle_since = time.monotonic()  # it has its response, so it may give way
     try:
         return len(req.body.read(DRAIN_BYTES)) < DRAIN_BYTES
     except (TooSlow, BodyIncomplete, ParseException):

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -11,6 +11,8 @@ from tests.config.test_gunicorn import read, serving
 
 LIMIT = 8
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+LONG = b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n"
+MEGABYTE = 1_000_000
 LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
@@ -34,7 +36,11 @@ def clients():
 
 
 def connect(server, clients, sent: bytes = b"") -> socket.socket:
-    client = clients.enter_context(server.connect())
+    client = clients.enter_context(socket.socket())
+    # Without this the kernel may take in a long response for a client that does not read.
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    client.settimeout(5)
+    client.connect(("127.0.0.1", server.port))
     client.sendall(sent)
     return client
 
@@ -93,13 +99,50 @@ def test_a_client_that_sends_a_request_again_rests_anew(server, clients):
         b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\nabc",
         b"NONSENSE\r\n\r\n",
         GET + LAST,
+        LONG,
+        b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\nabc",
     ],
-    ids=["resting", "silent", "slow head", "slow body", "rejected", "closed by the server"],
+    ids=[
+        *("resting", "silent", "slow head", "slow body", "rejected", "closed by the server"),
+        *("unread response", "slow long body", "long body that is not needed"),
+    ],
 )
 def test_a_health_check_gets_through_however_many_clients_wait(server, clients, sent):
     for _ in range(3 * LIMIT):
         connect(server, clients, sent)
         assert server.send(LAST).endswith(b"quick")
+
+
+def test_a_rested_client_makes_room_before_one_that_reads_slowly(server, clients):
+    reading = connect(server, clients, LONG)
+    resting = [rest(server, clients) for _ in range(LIMIT - 2)]
+
+    receive_response(connect(server, clients, GET))
+
+    eventually(lambda: is_closed(resting[0]))
+    assert receive(reading, MEGABYTE) >= MEGABYTE
+
+
+def receive(client: socket.socket, size: int) -> int:
+    """Return how many bytes come, up to a size, before the connection ends in any way."""
+    received = 0
+    with suppress(ConnectionResetError):
+        while received < size and (piece := client.recv(1_000_000)):
+            received += len(piece)
+    return received
+
+
+def test_responses_that_nobody_reads_take_a_bounded_amount_of_memory(tmp_path, clients):
+    """Two of 1 MB are held here; each further one takes the place of an earlier one."""
+    with serving(tmp_path / "log", "tests.config.waiting_app:frugal") as server:
+        reading = [connect(server, clients, LONG) for _ in range(6)]
+        for client in reading:
+            assert client.recv(1)  # the response has begun
+
+        complete = [client for client in reading if receive(client, MEGABYTE) >= MEGABYTE]
+
+        assert len(complete) == 2
 
 
 def test_no_request_in_progress_is_broken_off_for_a_new_client(server, clients):

@@ -52,7 +52,12 @@ def read_body(environ, wait_s):
     return environ["wsgi.input"].read()
 
 
+def long_response(environ, wait_s):
+    return b"a" * 1_000_000
+
+
 ACTIONS = {
+    "/long": long_response,
     "/": nothing,
     "/sleep": sleep,
     "/mongodb": wait_for_mongodb,
@@ -60,6 +65,12 @@ ACTIONS = {
     "/neighbour": wait_for_neighbour,
     "/body": read_body,
 }
+
+
+def frugal(environ, start_response):
+    """As `application`, on a server that holds two long responses for slow readers, not three."""
+    connection.UNREAD_BYTES = 2_500_000
+    return application(environ, start_response)
 
 
 def impatient(environ, start_response):
