@@ -55,10 +55,11 @@ def ensure_responsive() -> None:
 
     A frozen server later executes the commands that it received while it was frozen, even if the
     client has given up. Before a write that must not happen after its error response, the ping
-    times out in place of the write. Raises pymongo.errors.PyMongoError.
+    times out in place of the write. It is repeated as a read is, for example on a connection that
+    a failover or a firewall has cut. Raises pymongo.errors.PyMongoError.
     """
     if time.monotonic() - Commands.last_reply > RESPONSIVE_S:
-        database().command("ping")
+        database()._retryable_read_command({"ping": 1}, "ping")
 
 
 _collections: dict[tuple[int, str, str], Collection[Document]] = {}

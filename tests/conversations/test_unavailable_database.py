@@ -10,6 +10,7 @@ import pytest
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
+from conversation_service.mongodb.connection import RESPONSIVE_S
 from tests.conversations.console.browser import LIST, staff
 from tests.conversations.test_internal import put, report, service_with
 from tests.factories import PATH, NewConversation, conversation
@@ -218,3 +219,10 @@ def test_one_write_of_many_that_may_succeed_later_is_503(requests, log, monkeypa
     assert unavailable(requests[name]())
     assert "BulkWriteError" in log.getvalue()
     assert SECRET not in log.getvalue()
+
+
+@pytest.mark.parametrize("failure", [{"closeConnection": True}, {"errorCode": 7}])
+def test_a_create_after_a_pause_succeeds_although_one_command_fails(requests, failure):
+    time.sleep(RESPONSIVE_S)
+    with failing(times=1, commands=["ping"], **failure):
+        assert requests["create"]().status_code == 201
