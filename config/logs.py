@@ -23,8 +23,12 @@ FORMATTERS: dict[str, dict[str, Any]] = {
             "service.version": RELEASE,
             "service.environment": env("ENVIRONMENT"),
         },
-        # The last one is http.request.id once more, for `line`.
-        "exclude_fields": ["log.origin", "process.thread", "process.name", "request_id"],
+        # `request_id` is http.request.id once more, for `line`. `request` and `status_code` are
+        # Django's: the first has the query string, and with it words of a search.
+        "exclude_fields": [
+            *("log.origin", "process.thread", "process.name"),
+            *("request_id", "request", "status_code"),
+        ],
     },
 }
 

@@ -10,6 +10,7 @@ from pymongo.errors import DuplicateKeyError
 from conversation_service.observability.logs import EcsObjects
 from tests.config.test_gunicorn import serving
 from tests.factories import token
+from tests.failpoints import failing
 
 LIST = "/api/v1/conversations"
 SECRET_WORDS = "rumpelstiltskin"  # what a person said, and no log may
@@ -128,6 +129,15 @@ def test_neither_words_nor_tokens_are_logged(server):
     assert lines_of(server, "words-1")[0]["http"]["response"]["status_code"] == 201
     assert SECRET_WORDS not in logged
     assert ALICE["Authorization"].split()[1] not in logged
+
+
+def test_the_query_string_of_a_request_that_failed_is_not_logged(server):
+    with failing(errorCode=2):  # BadValue: a fault of the service, not of the database
+        response = ask(server, "failed", f"{LIST}?search={SECRET_WORDS}")
+
+    assert response.status_code == 500
+    assert "INTERNAL_ERROR" in "".join(line["message"] for line in lines_of(server, "failed"))
+    assert SECRET_WORDS not in server.log.read_text()
 
 
 def test_a_document_in_an_error_of_mongodb_is_cut_out():
