@@ -56,7 +56,7 @@ check-deploy: $(DEVELOPMENT) $(TOOLS) ## scripts, images, manifests, rules and w
 	.tools/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.tools/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	.tools/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
-	PYTHONDEVMODE=1 $(BIN)/python -m pytest -m deployment tests/deployment
+	PYTHONDEVMODE=1 $(BIN)/python -m pytest -m deployment $(ALL_CORES) tests/deployment
 
 check-image: $(DEVELOPMENT) $(TOOLS) ## build the image, run development and staging with it (Debian, root)
 	@$(BIN)/python -m tests.image
