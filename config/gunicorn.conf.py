@@ -180,8 +180,13 @@ def post_worker_init(worker: Any) -> None:
     from conversation_service.mongodb.connection import database
     from conversation_service.mongodb.failures import reason
     from conversation_service.observability.metrics import BUILD_INFO
+    from conversations.console import login
 
     import_module(settings.ROOT_URLCONF)
+    try:
+        login.render_once()
+    except ValueError as error:
+        worker.log.error("The login page of the console cannot be rendered: %s", error)
     BUILD_INFO.labels(RELEASE, env("REVISION")).set(1)
     try:
         with pymongo.timeout(WARM_UP_S):

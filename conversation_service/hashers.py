@@ -10,7 +10,7 @@ from django.contrib.auth import hashers
 from gevent import monkey
 from gevent.threadpool import ThreadPool
 
-NICENESS = 10  # a tenth of the weight of a thread that serves requests
+NICENESS = 19  # a sixtieth of the weight of a thread that serves requests
 
 
 class PBKDF2PasswordHasher(hashers.PBKDF2PasswordHasher):

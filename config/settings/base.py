@@ -186,6 +186,7 @@ SPECTACULAR_SETTINGS = {
 
 # The console: who comes in, and for how long
 LOGIN_REQUESTS_PER_MINUTE = 30  # of one address, for the login page and its form; 0 is no limit
+LOGIN_FAILURE_DELAY_S = 2
 PASSWORD_HASHERS = ["conversation_service.hashers.PBKDF2PasswordHasher"]
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",

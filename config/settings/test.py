@@ -12,6 +12,7 @@ DEBUG = False
 ACCESS_LOG = env("ACCESS_LOG", default=False)
 RATE_LIMIT_ENABLED = False  # a test may call as fast as it can
 LOGIN_REQUESTS_PER_MINUTE = 0
+LOGIN_FAILURE_DELAY_S = 0
 ALLOWED_HOSTS = ["testserver"]
 
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "off"

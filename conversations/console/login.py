@@ -1,10 +1,15 @@
 """Limits of the login page, applied before a password is hashed or a page is rendered."""
 
+import time
 from http import HTTPStatus
 
 from django.conf import settings
+from django.contrib import admin
+from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.loader import render_to_string
+from django.test import RequestFactory
 from django.urls import reverse
 from django.utils.translation import get_language
 
@@ -17,6 +22,7 @@ LOGINS_AT_ONCE = 4  # per process: one password is hashed, three wait
 BUSY_S = 2  # four hashes take 1 to 2 s
 WINDOW_S = 60
 MAX_ADDRESS = 64  # characters
+MAX_DELAYED = 100  # responses per process; others are sent at once
 
 
 class LimitLogins:
@@ -30,10 +36,27 @@ class LimitLogins:
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
         self.in_progress = 0
+        self.delayed = 0
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info != reverse("admin:login"):
             return self.get_response(request)
+        response = self._respond(request)
+        failed = request.method == "POST" and response.status_code != HTTPStatus.FOUND
+        if failed or response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            self._delay()
+        return response
+
+    def _delay(self) -> None:
+        if self.delayed >= MAX_DELAYED:
+            return
+        self.delayed += 1
+        try:
+            time.sleep(settings.LOGIN_FAILURE_DELAY_S)  # gevent serves other requests meanwhile
+        finally:
+            self.delayed -= 1
+
+    def _respond(self, request: HttpRequest) -> HttpResponseBase:
         if self.in_progress >= LOGINS_AT_ONCE and request.method == "POST":
             return _too_many(BUSY_S)
         if wait_s := _wait_s(client_address(request)):
@@ -46,6 +69,17 @@ class LimitLogins:
             return self.get_response(request)
         finally:
             self.in_progress -= 1
+
+
+def render_once() -> None:
+    """Render the login page, which loads its templates. A worker calls this before it serves.
+
+    Raise ValueError if the static files are not collected.
+    """
+    request = RequestFactory().get(reverse("admin:login"))
+    request.user = AnonymousUser()
+    context = admin.site.each_context(request) | {"form": AdminAuthenticationForm(request)}
+    render_to_string("admin/login.html", context, request)
 
 
 def client_address(request: HttpRequest) -> str:

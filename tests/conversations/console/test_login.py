@@ -1,6 +1,7 @@
 """Logging in: limited for clients that guess, and stored where an index leads."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 import time_machine
@@ -10,6 +11,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from conversation_service import ratelimit
+from conversations.console import login
 from tests.conversations.console.browser import PASSWORD, staff, text
 
 LOGIN = "/admin/login/"
@@ -90,6 +92,40 @@ def test_one_address_cannot_try_name_after_name(ana):
     assert refused.headers["Content-Type"].startswith("text/html")
     assert "Too many attempts" in text(refused)
     assert "script-src 'self'" in refused.headers["Content-Security-Policy"]
+
+
+@pytest.fixture
+def delays(settings, monkeypatch):
+    """The seconds of each delay, which pass at once."""
+    settings.LOGIN_FAILURE_DELAY_S = 2
+    delays = []
+    monkeypatch.setattr(login, "time", SimpleNamespace(sleep=delays.append))
+    return delays
+
+
+def test_a_failed_login_is_delayed_and_a_successful_one_is_not(ana, delays):
+    log_in("wrong")
+    assert delays == [2]
+
+    log_in()
+    Client().get(LOGIN)
+    assert delays == [2]
+
+
+@pytest.mark.usefixtures("limit")
+def test_a_rejected_request_for_the_login_page_is_delayed(ana, delays):
+    statuses = [Client().get(LOGIN).status_code for _ in range(4)]
+
+    assert statuses == [200, 200, 200, 429]
+    assert delays == [2]
+
+
+@pytest.mark.usefixtures("ana")
+def test_above_a_number_of_delayed_responses_they_are_sent_at_once(delays, monkeypatch):
+    monkeypatch.setattr(login, "MAX_DELAYED", 0)
+
+    assert log_in("wrong").status_code == 200
+    assert delays == []
 
 
 @pytest.mark.usefixtures("limit")
