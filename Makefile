@@ -22,7 +22,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(LOCAL) ## the whole service on this machine, with a MongoDB, a Valkey and demo data
-	@$(BIN)/python -m config.local
+	@$(BIN)/python -m conversation_service.development.launcher
 
 install: $(DEVELOPMENT) ## set up .venv with everything that development needs
 

@@ -10,7 +10,7 @@ from benchmarks.answers import DifferentAnswers
 from benchmarks.data import Size
 from benchmarks.load.wrk import OPERATIONS
 from benchmarks.servers import EVERYTHING, ROOT, VAR, Bench, bench
-from conversation_service.embedded.process import CannotStart
+from conversation_service.development.process import CannotStart
 
 SMALL = Size(10_000)
 

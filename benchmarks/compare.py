@@ -18,7 +18,7 @@ from benchmarks.data import Size
 from benchmarks.load.wrk import OPERATIONS
 from benchmarks.rounds import Row
 from benchmarks.servers import EVERYTHING, VAR, Bench, Server, bench
-from conversation_service.embedded.process import CannotStart
+from conversation_service.development.process import CannotStart
 
 SERVERS = ("ours", "everything", "peer", "floor")
 

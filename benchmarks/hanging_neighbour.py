@@ -20,9 +20,9 @@ from pathlib import Path
 
 import requests
 
-from conversation_service.embedded import process
-from conversation_service.embedded.mongod import mongod
-from conversation_service.embedded.valkey import valkey
+from conversation_service.development import process
+from conversation_service.development.mongod import mongod
+from conversation_service.development.valkey import valkey
 
 SECONDS = 5.0
 ROUNDS = 3
@@ -54,8 +54,8 @@ def main() -> None:
 
 def measure(started: ExitStack) -> None:
     # Only now: they read the settings, and those the environment.
-    from config.preparation import prepare  # noqa: PLC0415
-    from conversation_service.stand_ins.characters import characters  # noqa: PLC0415
+    from conversation_service.development.dev_database import prepare  # noqa: PLC0415
+    from conversation_service.development.stand_ins.characters import characters  # noqa: PLC0415
 
     token = prepare()
     port = int(os.environ["CHARACTERS_SERVICE_URL"].rpartition(":")[2])

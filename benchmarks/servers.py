@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conversation_service.embedded import process
-from conversation_service.embedded.mongod import mongod
-from conversation_service.embedded.process import CannotStart
-from conversation_service.embedded.valkey import valkey
+from conversation_service.development import process
+from conversation_service.development.mongod import mongod
+from conversation_service.development.process import CannotStart
+from conversation_service.development.valkey import valkey
 
 ROOT = Path(__file__).resolve().parent.parent
 VAR = ROOT / "var" / "bench"

@@ -14,7 +14,7 @@ OBJECT_ID = "django_mongodb_backend.fields.ObjectIdAutoField"
 
 class MongoAdminConfig(AdminConfig):
     default_auto_field = OBJECT_ID
-    default_site = "conversations.console.site.ConsoleSite"
+    default_site = "conversations.admin.site.ConsoleSite"
     collections = [
         CollectionSchema(
             "django_admin_log",

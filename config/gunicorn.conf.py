@@ -15,7 +15,7 @@ from typing import Any
 
 from config.env import DEPLOYED, RELEASE, env, with_port
 from config.logs import LOGGING
-from config.worker import Logger, PatientWorker
+from conversation_service.server.worker import Logger, PatientWorker
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
 METRICS_PREFIX = "metrics-conversation-service-"
@@ -57,7 +57,8 @@ secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
 # Seconds. `timeout` guards against a worker that hangs, not against a slow request, which has
-# limits of its own: config/connection.py towards the client, MONGODB_TIMEOUT_MS towards MongoDB.
+# limits of its own: conversation_service/server/connection.py towards the client,
+# MONGODB_TIMEOUT_MS towards MongoDB.
 timeout = int(env("REQUEST_TIMEOUT"))
 graceful_timeout = 25  # Kubernetes kills after 50, 10 of which pass before we are told to stop
 keepalive = 75  # longer than a proxy keeps its end, so that it is never us who hang up on a request
@@ -180,7 +181,7 @@ def post_worker_init(worker: Any) -> None:
     from conversation_service.mongodb.connection import database
     from conversation_service.mongodb.failures import reason
     from conversation_service.observability.metrics import BUILD_INFO
-    from conversations.console import login
+    from conversations.admin import login
 
     import_module(settings.ROOT_URLCONF)
     try:

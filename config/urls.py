@@ -6,21 +6,22 @@ from django.urls import include, path, re_path
 from django.views.i18n import set_language
 from django_prometheus.exports import ExportToDjangoView
 
-import conversations.openapi
 import conversations.urls
-from conversation_service import health, openapi
-from conversation_service.exception_handler import not_found
+from conversation_service import health
+from conversation_service.http import openapi
+from conversation_service.http.exception_handler import not_found
+from conversations.views.openapi.conversations import schema
 
 console = settings.CONSOLE_PATH.lstrip("/")
 
 urlpatterns = [
     *conversations.urls.urlpatterns,
-    path("internal/v1/", include("conversations.internal.urls")),
+    path("internal/v1/", include("conversations.internal_urls")),
     re_path("^health/?$", health.report),
     re_path("^health/live/?$", health.live),
     re_path("^health/ready/?$", health.ready),
     path("metrics", health.safe_only(ExportToDjangoView)),
-    path("api/schema", health.safe_only(conversations.openapi.schema)),
+    path("api/schema", health.safe_only(schema)),
     path("api/docs", openapi.SwaggerView.as_view(url="/api/schema")),
     path("api/redoc", openapi.RedocView.as_view(url="/api/schema")),
     path(f"{console}i18n/setlang", set_language, name="set_language"),
@@ -29,7 +30,7 @@ urlpatterns = [
     re_path("", not_found),
 ]
 
-handler400 = "conversation_service.exception_handler.bad_request"
-handler403 = "conversation_service.exception_handler.permission_denied"
-handler404 = "conversation_service.exception_handler.not_found"
-handler500 = "conversation_service.exception_handler.server_error"
+handler400 = "conversation_service.http.exception_handler.bad_request"
+handler403 = "conversation_service.http.exception_handler.permission_denied"
+handler404 = "conversation_service.http.exception_handler.not_found"
+handler500 = "conversation_service.http.exception_handler.server_error"

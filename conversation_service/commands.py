@@ -11,8 +11,8 @@ from typing import Any
 from bson import ObjectId
 from django.core.management.base import CommandError, CommandParser, DjangoHelpFormatter
 
-from conversation_service import rendering
 from conversation_service.external_ids import RULE, is_external_id
+from conversation_service.http import rendering
 
 WIDTH = 98
 

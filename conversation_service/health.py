@@ -23,10 +23,10 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from conversation_service import clock
-from conversation_service.clients import http
 from conversation_service.errors import MethodNotAllowed
-from conversation_service.exception_handler import failure_response
+from conversation_service.http.exception_handler import failure_response
 from conversation_service.mongodb.connection import database
+from conversation_service.upstreams import http
 
 logger = logging.getLogger(__name__)
 

@@ -9,3 +9,10 @@ class ConversationsConfig(AppConfig):
     verbose_name = _("Conversations")
     default_auto_field = "django_mongodb_backend.fields.ObjectIdAutoField"
     collections = COLLECTIONS
+
+    def ready(self) -> None:
+        """Register the pages of the console.
+
+        Django's own search for admin modules would import the package while it makes the site.
+        """
+        from conversations.admin import accounts, conversation, log  # noqa: F401, PLC0415

@@ -12,9 +12,9 @@ from typing import Any
 from bson import ObjectId
 from django.conf import settings
 
-from conversation_service.clients.characters import Character
-from conversation_service.idempotency import IdempotencyKey
+from conversation_service.http.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
+from conversation_service.upstreams.characters import Character
 from conversations import limits, words
 
 # What a client may see, as a projection. History, keys and what only indexes need are read by name.

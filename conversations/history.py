@@ -9,8 +9,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from conversation_service.http.preconditions import Versions
 from conversation_service.mongodb.connection import Document
-from conversation_service.preconditions import Versions
 from conversations.exceptions import RevisionExpired, RevisionNotFound
 
 Revision = dict[str, Any]

@@ -4,10 +4,10 @@ from typing import Any
 
 from django.urls import path
 
-from conversations.bulk.views import BulkView
-from conversations.sync.views import ChangesView
-from conversations.transfer.views import ExportView, ImportView
-from conversations.views import ConversationViewSet
+from conversations.views.bulk import BulkView
+from conversations.views.changes import ChangesView
+from conversations.views.conversations import ConversationViewSet
+from conversations.views.transfer import ExportView, ImportView
 
 
 def _view(**actions: Any) -> Any:

@@ -12,7 +12,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from config.env import env
-from conversation_service.embedded import mongod, process
+from conversation_service.development import mongod, process
 from tests.config.processes import eventually
 
 READY_S = 30.0

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from config.env import env
-from conversation_service.embedded.mongod import mongod
-from conversation_service.embedded.process import CannotStart
-from conversation_service.embedded.valkey import valkey
+from conversation_service.development.mongod import mongod
+from conversation_service.development.process import CannotStart
+from conversation_service.development.valkey import valkey
 
 ROOT = Path(__file__).resolve().parent.parent / "var" / "test"
 

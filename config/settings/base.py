@@ -37,20 +37,20 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "conversation_service.middleware.RequestId",
+    "conversation_service.http.middleware.RequestId",
     "conversation_service.observability.tracing.TraceRequests",
     "conversation_service.observability.requests.ObserveRequests",
-    "conversation_service.middleware.Api",
-    "conversation_service.middleware.Pages",
+    "conversation_service.http.middleware.Api",
+    "conversation_service.http.middleware.Pages",
 ]
-# Around the console and its static files only; see conversation_service.middleware.Pages.
+# Around the console and its static files only; see conversation_service.http.middleware.Pages.
 PAGES_MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "conversations.console.login.LimitLogins",
+    "conversations.admin.login.LimitLogins",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -146,14 +146,16 @@ RATE_LIMITS = {
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "strict"
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["conversation_service.authentication.UserAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "conversation_service.http.authentication.UserAuthentication"
+    ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_THROTTLE_CLASSES": ["conversation_service.ratelimit.UserRateThrottle"],
-    "DEFAULT_RENDERER_CLASSES": ["conversation_service.rendering.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["conversation_service.rendering.JSONParser"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "conversation_service.rendering.JSONNegotiation",
+    "DEFAULT_THROTTLE_CLASSES": ["conversation_service.http.ratelimit.UserRateThrottle"],
+    "DEFAULT_RENDERER_CLASSES": ["conversation_service.http.rendering.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["conversation_service.http.rendering.JSONParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "conversation_service.http.rendering.JSONNegotiation",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "conversation_service.exception_handler.handle",
+    "EXCEPTION_HANDLER": "conversation_service.http.exception_handler.handle",
     "UNAUTHENTICATED_USER": None,
     "NON_FIELD_ERRORS_KEY": "",  # the JSON pointer to the whole body
 }
@@ -167,7 +169,7 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "conversations.openapi.show_ceilings",
+        "conversations.views.openapi.conversations.show_ceilings",
     ],
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": [],
@@ -176,7 +178,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_PATCH": False,
-    "GET_LIB_DOC_EXCLUDES": "conversation_service.openapi.documented_for_us",
+    "GET_LIB_DOC_EXCLUDES": "conversation_service.http.openapi.documented_for_us",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
         "ConversationStatus": ["active", "archived", "deleted"],
@@ -225,7 +227,7 @@ UNFOLD = {
     "SITE_URL": None,  # there is no site to view, only the API
     "SHOW_LANGUAGES": True,
     "SHOW_VIEW_ON_SITE": False,
-    "SIDEBAR": {"navigation": "conversations.console.site.navigation"},
+    "SIDEBAR": {"navigation": "conversations.admin.site.navigation"},
 }
 
 AUTH_PASSWORD_VALIDATORS = [

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from conversation_service.embedded.process import free_port
+from conversation_service.development.process import free_port
 from tests.config.processes import environment
 
 HEAD_LIMIT_S = 0.5

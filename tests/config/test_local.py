@@ -1,4 +1,4 @@
-"""`python -m config.local` as a developer runs it, in a folder and on ports of its own."""
+"""The launcher of `make run` as a developer runs it, in a folder and on ports of its own."""
 
 import signal
 import subprocess
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import requests
 
-from config import local
-from conversation_service.embedded.process import free_port, responds
-from conversation_service.stand_ins.auth import auth
+from conversation_service.development import launcher as local
+from conversation_service.development.process import free_port, responds
+from conversation_service.development.stand_ins.auth import auth
 from tests.config.processes import environment, eventually, listening, mentioning
 from tests.conversation_service import loopback
 
-COMMAND = [sys.executable, "-X", "dev", "-m", "config.local"]
+COMMAND = [sys.executable, "-X", "dev", "-m", "conversation_service.development.launcher"]
 
 
 class Launcher:

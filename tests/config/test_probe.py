@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from conversation_service.embedded import process
-from conversation_service.stand_ins.auth import auth
+from conversation_service.development import process
+from conversation_service.development.stand_ins.auth import auth
 from tests.config.processes import environment
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,9 +8,9 @@ import django
 import redis
 import requests
 
-from config import connection
 from config.env import env
 from conversation_service.mongodb.connection import collection
+from conversation_service.server import connection
 
 django.setup()
 valkey = redis.Redis.from_url(env("REDIS_URL"))

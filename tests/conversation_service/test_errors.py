@@ -39,7 +39,7 @@ urlpatterns = [
     path("api/outside", outside),
     *config_urlpatterns,
 ]
-handler500 = "conversation_service.exception_handler.server_error"
+handler500 = "conversation_service.http.exception_handler.server_error"
 
 
 def checked(response, status, code):

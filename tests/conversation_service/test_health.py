@@ -16,8 +16,8 @@ import requests
 from django.test import Client
 
 from conversation_service import health
-from conversation_service.embedded import process
-from conversation_service.embedded.mongod import mongod
+from conversation_service.development import process
+from conversation_service.development.mongod import mongod
 from tests.conversation_service import loopback
 from tests.factories import PATH, token
 

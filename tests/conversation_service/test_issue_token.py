@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
-from conversation_service.authentication import ServiceAuthentication
+from conversation_service.http.authentication import ServiceAuthentication
 from tests.external_ids import IDS, NO_IDS
 
 pytestmark = pytest.mark.urls(__name__)

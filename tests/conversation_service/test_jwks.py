@@ -21,7 +21,7 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
-from conversation_service import authentication, jwks
+from conversation_service.http import authentication, jwks
 from tests.conversation_service import loopback
 
 pytestmark = pytest.mark.urls(__name__)

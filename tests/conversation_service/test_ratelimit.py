@@ -15,8 +15,8 @@ from prometheus_client import REGISTRY
 from redis import Redis
 from rest_framework.test import APIClient
 
-from conversation_service import ratelimit
-from conversation_service.embedded import process, valkey
+from conversation_service.development import process, valkey
+from conversation_service.http import ratelimit
 from tests.factories import PATH, NewConversation, client_of, conversation, token
 
 RATE_HEADERS = {

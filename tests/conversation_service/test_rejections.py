@@ -15,7 +15,7 @@ from django.test import override_settings
 from prometheus_client import REGISTRY
 from rest_framework.test import APIClient
 
-from conversation_service import rejections
+from conversation_service.http import rejections
 from tests.conversation_service import loopback
 from tests.conversation_service.test_jwks import Issuer
 from tests.conversation_service.test_jwks import token as signed_with

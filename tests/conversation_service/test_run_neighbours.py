@@ -16,10 +16,10 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
-from conversation_service.authentication import token_backend
-from conversation_service.clients import characters, messages
-from conversation_service.embedded import process
-from conversation_service.stand_ins.message import message
+from conversation_service.development import process
+from conversation_service.development.stand_ins.message import message
+from conversation_service.http.authentication import token_backend
+from conversation_service.upstreams import characters, messages
 from tests.conversation_service import loopback
 from tests.external_ids import IDS
 

@@ -7,9 +7,9 @@ from django.urls import get_resolver
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
-from conversation_service import fields
-from conversation_service.authentication import service_token
-from conversations.serializers import ExternalId
+from conversation_service.http import fields
+from conversation_service.http.authentication import service_token
+from conversations.serializers.conversations import ExternalId
 from tests.conversations.test_bad_input import refused
 from tests.documented import DocumentedClient
 from tests.factories import PATH, conversation

@@ -6,7 +6,7 @@ import pytest
 
 from conversation_service import clock
 from conversations import documents
-from conversations.bulk.serializers import ACTIONS
+from conversations.serializers.bulk import ACTIONS
 from tests.factories import PATH, client_of, conversation
 
 BULK = f"{PATH}/bulk"

@@ -10,7 +10,7 @@ import requests
 from rest_framework.test import APIClient
 
 from conversation_service import clock
-from conversations.sync import cursor as cursors
+from conversations.queries import feed_cursor as cursors
 from tests.config.test_gunicorn import serving
 from tests.factories import PATH, client_of, conversation, token
 

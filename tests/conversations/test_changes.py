@@ -12,9 +12,9 @@ from time_machine import travel
 from conversation_service import clock
 from conversation_service.mongodb.connection import collection
 from conversations import documents
-from conversations.sync import cursor as cursors
-from conversations.sync.cursor import MAX_SENT, OVERLAP, Cursor
-from conversations.sync.watch import latest_of
+from conversations.queries import feed_cursor as cursors
+from conversations.queries.feed_cursor import MAX_SENT, OVERLAP, Cursor
+from conversations.queries.waiters import latest_of
 from tests.conversations.test_internal import report, service_with
 from tests.conversations.test_schema import filter_of, stages, user_of
 from tests.factories import PATH, client_of, conversation
@@ -214,7 +214,7 @@ def test_changes_while_the_clock_stands_still_are_told_apart(alice):
 
 
 def test_after_a_burst_nothing_is_missed_and_there_is_an_end(alice, monkeypatch):
-    monkeypatch.setattr("conversations.sync.cursor.OVERLAP_MS", 1_500)
+    monkeypatch.setattr("conversations.queries.feed_cursor.OVERLAP_MS", 1_500)
     reader = Reader(alice)
     reader.read()
     ids = put(*[document() for _ in range(3 * MAX_SENT)])
@@ -470,7 +470,7 @@ class Writers:
 )
 def test_whoever_follows_the_feed_knows_what_is_there(mongo, monkeypatch, steps, sent):
     """However late commits are, within OVERLAP, and however little a cursor remembers."""
-    monkeypatch.setattr("conversations.sync.cursor.MAX_SENT", sent)
+    monkeypatch.setattr("conversations.queries.feed_cursor.MAX_SENT", sent)
     mongo["conversations"].delete_many({})
     alice = client_of("alice")
     writers, readers = Writers(), [Reader(alice), Reader(alice)]
@@ -489,11 +489,11 @@ def test_whoever_follows_the_feed_knows_what_is_there(mongo, monkeypatch, steps,
 
     for reader in readers:
         reader.read(limit=3)
-        monkeypatch.setattr("conversations.sync.cursor.OVERLAP_MS", -1)  # a minute later
+        monkeypatch.setattr("conversations.queries.feed_cursor.OVERLAP_MS", -1)  # a minute later
         for _ in range(3):
             reader.read(limit=3)
         monkeypatch.undo()
-        monkeypatch.setattr("conversations.sync.cursor.MAX_SENT", sent)
+        monkeypatch.setattr("conversations.queries.feed_cursor.MAX_SENT", sent)
         assert reader.known == listed(alice)
         assert reader.read(limit=3) == 0
 

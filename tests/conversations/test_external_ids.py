@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 from redis import Redis
 from redis.crc import key_slot
 
-from conversation_service.clients.messages import Stats
+from conversation_service.upstreams.messages import Stats
 from conversations import documents
 from tests.conversation_service import loopback
 from tests.conversations.console.browser import LIST, NOON, shown, staff, store
@@ -253,7 +253,7 @@ def test_a_command_accepts_the_id_of_a_user(id_, mongo, monkeypatch):
         asked.append(conversation_id)
         return Stats(0, 0, 0, 0, None, None)
 
-    monkeypatch.setattr("conversation_service.clients.messages.stats", stats)
+    monkeypatch.setattr("conversation_service.upstreams.messages.stats", stats)
     [mine] = store(mongo, 1, user_id=id_)
     store(mongo, 1, user_id="bob")
 

@@ -9,7 +9,7 @@ import pytest
 import requests
 from django.conf import settings as django_settings
 
-from conversation_service.stand_ins.characters import characters
+from conversation_service.development.stand_ins.characters import characters
 from tests.config.processes import eventually
 from tests.config.test_gunicorn import Server, serving
 from tests.factories import PATH, token

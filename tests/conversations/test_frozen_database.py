@@ -11,7 +11,7 @@ import pytest
 import requests
 from pymongo import MongoClient
 
-from conversation_service.embedded.mongod import mongod
+from conversation_service.development.mongod import mongod
 from conversation_service.mongodb.connection import RESPONSIVE_S
 from conversations.schema import COLLECTIONS
 from tests.config.processes import eventually

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
+from conversation_service.http.ndjson import NDJSONParser
 from conversation_service.mongodb.connection import collection
-from conversation_service.ndjson import NDJSONParser
 from tests.conversations.test_export import EXPORT, exported
 from tests.factories import PATH, client_of, conversation
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from conversation_service import clock
 from conversation_service.mongodb.connection import collection, database
 from conversations import documents, limits
-from conversations.transfer.takeover import take_over
+from conversations.jobs.legacy_import import take_over
 from tests.conversations.test_export import exported
 from tests.external_ids import IDS
 from tests.factories import PATH, client_of

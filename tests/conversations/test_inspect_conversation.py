@@ -10,8 +10,9 @@ from django.core.management import CommandError, call_command
 from conversation_service import clock
 from conversation_service.observability.context import user_id
 from conversation_service.observability.logs import AddRequest
-from conversations import documents, store
+from conversations import documents
 from conversations.schema import INDEXES
+from conversations.writes import store
 from tests.factories import PATH, conversation
 
 

@@ -6,8 +6,8 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.core.management import call_command
 
-from conversations import store
 from conversations.exceptions import ConversationNotFound
+from conversations.writes import store
 from tests.conversations.console.browser import LIST, report, staff, text
 from tests.factories import PATH, client_of, conversation
 

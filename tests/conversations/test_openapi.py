@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
-from conversations.internal import urls as internal
+from conversations import internal_urls as internal
 from conversations.urls import urlpatterns
 from tests.documented import DOCUMENT
 

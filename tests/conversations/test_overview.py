@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from time_machine import travel
 
-from conversation_service import clock, pagination
+from conversation_service import clock
 from conversation_service.errors import InvalidCursor
+from conversation_service.http import pagination
 from conversations import documents
 from tests.conversations.crowd import crowd
 from tests.conversations.plans import documents_examined, only_aggregate, users_of

@@ -9,7 +9,7 @@ from bson import ObjectId
 from django.core.management import CommandError, call_command
 
 from conversation_service.commands import Unfinished
-from conversations import store
+from conversations.writes import store
 from tests.conversation_service import loopback
 from tests.factories import PATH, conversation
 from tests.running import started

@@ -9,7 +9,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from conversation_service import clock
-from conversations import documents, retention
+from conversations import documents
+from conversations.jobs import retention
 from tests.conversations.console.browser import staff, url_of
 from tests.factories import PATH, conversation
 from tests.running import started

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from time_machine import travel
 
 from conversation_service import clock
-from conversations import documents, store
+from conversations import documents
 from conversations.documents import SORT_KEYS, fold
+from conversations.writes import store
 from tests.conversations.plans import explainable
 from tests.conversations.test_listing import listed, titles, walk
 from tests.factories import PATH, client_of, conversation

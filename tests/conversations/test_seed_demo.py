@@ -7,9 +7,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from time_machine import travel
 
-from conversations import store
 from conversations.management.commands import seed_demo
 from conversations.schema import COLLECTIONS
+from conversations.writes import store
 from tests.factories import PATH, client_of, conversation
 from tests.running import started
 

@@ -16,7 +16,7 @@ import pytest
 import requests
 from django.core.management import CommandError, call_command
 
-from conversations import smoke
+from conversations.jobs import smoke
 from tests.config.test_gunicorn import serving
 from tests.conversation_service.loopback import closed_port
 from tests.factories import client_of, conversation, token

@@ -9,9 +9,9 @@ from contextlib import suppress
 import pytest
 from django.http import UnreadablePostError
 
+from conversation_service.http.ndjson import NDJSONParser
 from conversation_service.mongodb.connection import collection
-from conversation_service.ndjson import NDJSONParser
-from conversations.transfer.concurrency import exports, imports
+from conversations.jobs.concurrency import exports, imports
 from tests.conversations.test_export import EXPORT, damage, exported, many
 from tests.conversations.test_import import IMPORT, NDJSON, post
 from tests.factories import PATH, client_of, conversation

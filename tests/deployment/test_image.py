@@ -38,7 +38,12 @@ def test_the_image_asks_itself_whether_it_is_live_with_what_it_has():
     probe = re.search(r"^HEALTHCHECK .*\n +CMD (.*)$", DOCKERFILE, re.MULTILINE)
 
     assert probe
-    assert yaml.safe_load(probe[1]) == ["python", "-m", "config.probe", "/health/live"]
+    assert yaml.safe_load(probe[1]) == [
+        "python",
+        "-m",
+        "config.probe",
+        "/health/live",
+    ]
 
 
 def test_the_image_runs_gunicorn_as_documented():
@@ -148,7 +153,13 @@ def test_the_gateway_is_given_as_long_as_the_service():
 def test_the_service_is_healthy_when_it_is_ready(file):
     check = COMPOSE[file]["services"]["conversation-service"]["healthcheck"]
 
-    assert check["test"] == ["CMD", "python", "-m", "config.probe", "/health/ready"]
+    assert check["test"] == [
+        "CMD",
+        "python",
+        "-m",
+        "config.probe",
+        "/health/ready",
+    ]
 
 
 @each_service

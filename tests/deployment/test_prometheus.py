@@ -14,8 +14,8 @@ import pytest
 import requests
 
 from conversation_service import clock
-from conversation_service.embedded.process import free_port
-from conversation_service.stand_ins.characters import characters
+from conversation_service.development.process import free_port
+from conversation_service.development.stand_ins.characters import characters
 from tests.config.processes import environment, eventually
 from tests.deployment.monitoring import ROOT, dashboard_queries, rules
 from tests.deployment.watching import prometheus, serving

@@ -6,7 +6,7 @@ from bson import json_util
 
 from config.env import BASE_DIR
 from conversation_service import clock
-from conversations import store
+from conversations.writes import store
 from tests.factories import PATH, conversation
 
 GUIDE = (BASE_DIR / "docs" / "deployment.md").read_text(encoding="utf-8")

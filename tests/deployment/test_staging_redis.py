@@ -7,8 +7,8 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from conversation_service.embedded.process import free_port
-from conversation_service.embedded.valkey import find
+from conversation_service.development.process import free_port
+from conversation_service.development.valkey import find
 from tests.deployment.test_image import STAGING
 
 

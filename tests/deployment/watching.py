@@ -12,7 +12,7 @@ from typing import Any
 import requests
 import yaml
 
-from conversation_service.embedded.process import free_port
+from conversation_service.development.process import free_port
 from tests.config.processes import environment, eventually
 from tests.deployment.monitoring import CLUSTER, COMPONENT, ROOT, TOOLS, write_rules
 

@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import Group, Permission
 
 from config.env import BASE_DIR
-from conversations.console import roles
+from conversations.admin import roles
 
 ENGLISH, SPANISH = (
     (BASE_DIR / "docs" / name).read_text(encoding="utf-8") for name in ("console.md", "consola.md")

@@ -12,10 +12,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.commands import end_help
-from conversation_service.stand_ins.auth import auth
-from conversation_service.stand_ins.characters import characters
-from conversation_service.stand_ins.message import message
-from conversation_service.stand_ins.server import LOOPBACK, MODES, StandIn
+from conversation_service.development.stand_ins.auth import auth
+from conversation_service.development.stand_ins.characters import characters
+from conversation_service.development.stand_ins.message import message
+from conversation_service.development.stand_ins.server import LOOPBACK, MODES, StandIn
 
 THIS_MACHINE = {"localhost", LOOPBACK}
 HIGHEST_PORT = 65_535

@@ -4,8 +4,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
-from conversations import retention
-from conversations.retention import Due
+from conversations.jobs import retention
+from conversations.jobs.retention import Due
 
 HELP = """
 Archive what has been active without a message for RETENTION_ARCHIVE_IDLE_DAYS, unless it is

@@ -23,13 +23,13 @@ from conversation_service.commands import (
     object_id,
 )
 from conversation_service.errors import DatabaseUnavailable, ServiceError
+from conversation_service.http.ndjson import batches
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document
-from conversation_service.ndjson import batches
 from conversation_service.progress import stopped_by_signals, track
-from conversations import store
-from conversations.transfer.legacy import Converted, Finding
-from conversations.transfer.takeover import BATCH, take_over
+from conversations.jobs.legacy import Converted, Finding
+from conversations.jobs.legacy_import import BATCH, take_over
+from conversations.writes import store
 
 CONNECT_MS = 10_000
 

@@ -6,7 +6,7 @@ from bson import ObjectId
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.commands import add_json, as_json, end_help, object_id
-from conversations import inspection
+from conversations.queries import inspection
 
 HELP = """
 Tell all of one stored conversation that an engineer on call may need, without what people wrote:

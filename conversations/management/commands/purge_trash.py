@@ -3,7 +3,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
-from conversations import retention
+from conversations.jobs import retention
 
 HELP = """
 Purge what has been in the trash for its time: all that is past its purge_at. A tombstone stays

@@ -6,8 +6,6 @@ from bson import ObjectId
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service import clock
-from conversation_service.clients import messages
-from conversation_service.clients.http import NoAnswer
 from conversation_service.commands import (
     Unfinished,
     add_after,
@@ -19,7 +17,9 @@ from conversation_service.commands import (
 )
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
-from conversations import activity, store
+from conversation_service.upstreams import messages
+from conversation_service.upstreams.http import NoAnswer
+from conversations.writes import activity, store
 
 OUTCOMES = ("right", "repaired", "to_repair", "in_the_future", "unknown_to_message")
 

@@ -14,7 +14,7 @@ from conversation_service.commands import (
 )
 from conversation_service.mongodb import failures
 from conversation_service.progress import stopped_by_signals, track
-from conversations import store
+from conversations.writes import store
 
 HELP = """
 Compute anew what titles and tags are searched, sorted and compared by, after the rules for it have

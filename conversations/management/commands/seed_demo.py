@@ -12,8 +12,9 @@ from conversation_service.commands import Unfinished, add_dry_run, add_json, as_
 from conversation_service.management.commands.setup_indexes import refuse_before_migrations
 from conversation_service.mongodb.connection import database
 from conversation_service.progress import stopped_by_signals, track
-from conversations import demo, store
-from conversations.demo import BATCH, Demo
+from conversations.jobs import demo
+from conversations.jobs.demo import BATCH, Demo
+from conversations.writes import store
 
 MOST = 10_000_000
 # So many go in faster without indexes, which are then built over all of them.

@@ -2,12 +2,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from conversation_service.clients import characters
-from conversation_service.clients.characters import CharacterServiceUnavailable
 from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
-from conversation_service.origin import of_service
+from conversation_service.http.origin import of_service
 from conversation_service.progress import stopped_by_signals, track
-from conversations import changes, store
+from conversation_service.upstreams import characters
+from conversation_service.upstreams.characters import CharacterServiceUnavailable
+from conversations.writes import changes, store
 
 HELP = """
 Look up the characters of conversations that began while Characters did not answer.

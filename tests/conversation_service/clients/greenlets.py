@@ -16,7 +16,7 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 
-from conversation_service.clients import characters, http  # noqa: E402
+from conversation_service.upstreams import characters, http  # noqa: E402
 from tests.conversation_service import loopback  # noqa: E402
 from tests.conversation_service.clients.conftest import BUDGET_S, NAMES, options  # noqa: E402
 from tests.conversation_service.clients.misbehaviour import WAYS  # noqa: E402

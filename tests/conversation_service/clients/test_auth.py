@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
-from conversation_service.clients import memory
+from conversation_service.upstreams import memory
 from tests.conversation_service import loopback
 from tests.conversation_service.clients.misbehaviour import WAYS
 

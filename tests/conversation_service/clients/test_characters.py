@@ -10,9 +10,9 @@ import pytest
 from redis import Redis
 
 from conversation_service import redis
-from conversation_service.clients import characters, http, memory
-from conversation_service.clients.characters import Character, CharacterServiceUnavailable
-from conversation_service.embedded.valkey import valkey
+from conversation_service.development.valkey import valkey
+from conversation_service.upstreams import characters, http, memory
+from conversation_service.upstreams.characters import Character, CharacterServiceUnavailable
 from tests.conversation_service import loopback
 from tests.conversation_service.clients.conftest import BUDGET_S, RECOVERY_S, THRESHOLD
 from tests.conversation_service.clients.misbehaviour import WAYS

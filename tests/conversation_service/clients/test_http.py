@@ -20,7 +20,7 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
-from conversation_service.clients import http
+from conversation_service.upstreams import http
 from tests.conversation_service import loopback
 from tests.conversation_service.clients.conftest import (
     BUDGET_S,

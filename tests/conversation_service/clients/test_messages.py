@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from conversation_service.authentication import token_backend
-from conversation_service.clients import http, messages
-from conversation_service.clients.messages import Stats
+from conversation_service.http.authentication import token_backend
+from conversation_service.upstreams import http, messages
+from conversation_service.upstreams.messages import Stats
 from tests.conversation_service import loopback
 
 CONVERSATION = "507f1f77bcf86cd799439014"

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from pymongo import MongoClient
 
-from conversation_service.embedded import valkey
-from conversation_service.embedded.mongod import find, mongod
-from conversation_service.embedded.process import CannotStart, free_port
+from conversation_service.development import valkey
+from conversation_service.development.mongod import find, mongod
+from conversation_service.development.process import CannotStart, free_port
 
 
 def script(path: Path, *lines: str) -> str:

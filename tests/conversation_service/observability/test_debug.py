@@ -13,8 +13,8 @@ import redis
 import requests
 
 from conversation_service import clock
-from conversation_service.embedded.process import free_port
-from conversation_service.embedded.valkey import valkey
+from conversation_service.development.process import free_port
+from conversation_service.development.valkey import valkey
 from tests.config.processes import environment
 from tests.config.test_gunicorn import Server, serving
 

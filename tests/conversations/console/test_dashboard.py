@@ -8,10 +8,10 @@ from bson import ObjectId
 from django.core.cache import cache
 
 from conversation_service import health
-from conversation_service.embedded.process import free_port
+from conversation_service.development.process import free_port
 from conversations import documents
-from conversations.aggregations import console
-from conversations.console.dashboard import number
+from conversations.admin.dashboard import number
+from conversations.queries import statistics as console
 from tests.conversations.console.browser import staff, store, text
 from tests.factories import conversation
 

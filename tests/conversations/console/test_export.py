@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conversations import documents
-from conversations.console import export
+from conversations.admin import export
 from tests.conversations.console.browser import NOON, select, store
 
 

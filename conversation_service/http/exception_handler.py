@@ -1,0 +1,197 @@
+"""The one shape in which failures leave the service, whoever raised them."""
+
+import logging
+import secrets
+import sys
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import (
+    BadRequest,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
+from django.core.signals import got_request_exception
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from django.views import defaults
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+
+from conversation_service import errors
+from conversation_service.errors import ServiceError
+from conversation_service.http import rendering
+from conversation_service.mongodb import failures
+from conversation_service.mongodb.monitor import unavailable
+from conversation_service.observability.context import request_id
+
+logger = logging.getLogger(__name__)
+
+MAX_ECHO = 100  # characters of the caller's input that any answer repeats
+MAX_FIELD_ERRORS = 50
+
+# The family of a failure, for clients that handle a status as a whole.
+_FAMILIES = {
+    400: "ValidationError",
+    401: "AuthenticationError",
+    403: "PermissionError",
+    404: "NotFoundError",
+    409: "ConflictError",
+    410: "GoneError",
+    412: "PreconditionFailedError",
+    413: "PayloadTooLargeError",
+    422: "UnprocessableError",
+    428: "PreconditionRequiredError",
+    429: "RateLimitError",
+    500: "InternalError",
+    503: "ServiceUnavailableError",
+}
+
+# What the frameworks raise, in our words.
+_MEANINGS: dict[type[Exception], type[ServiceError]] = {
+    drf.MethodNotAllowed: errors.MethodNotAllowed,
+    drf.NotFound: errors.RouteNotFound,
+    Http404: errors.RouteNotFound,
+    drf.PermissionDenied: errors.Forbidden,
+    PermissionDenied: errors.Forbidden,
+    RequestDataTooBig: errors.PayloadTooLarge,
+    SuspiciousOperation: ServiceError,
+    BadRequest: ServiceError,
+    UnreadablePostError: ServiceError,
+}
+
+
+def handle(exc: Exception, context: dict[str, Any]) -> Response:
+    """Render any exception that left a view of the API (DRF's EXCEPTION_HANDLER)."""
+    request = context["request"]
+    failure = _understand(exc)
+    if isinstance(failure, errors.MethodNotAllowed):
+        failure.headers["Allow"] = ", ".join(context["view"].allowed_methods)
+    if failure is None:
+        failure = errors.InternalError()
+        got_request_exception.send(sender=handle, request=request)
+        logger.error("Unhandled in %s %s", request.method, request.path, exc_info=exc)
+    return Response(
+        _body(failure, request.path),
+        status=failure.status,
+        headers=failure.headers,
+        content_type=_content_type(request),
+    )
+
+
+def handle_outside(exc: Exception, context: dict[str, Any]) -> HttpResponse:
+    """Render what left a view of DRF's that has no JSON renderer."""
+    return failure_response(context["request"], _understand(exc) or errors.InternalError())
+
+
+def failure_response(request: HttpRequest, failure: ServiceError) -> HttpResponse:
+    """Render a failure outside of DRF's views."""
+    return HttpResponse(
+        rendering.dumps(_body(failure, request.path)),
+        status=failure.status,
+        headers=failure.headers,
+        content_type=_content_type(request),
+    )
+
+
+def family(status: int) -> str:
+    return _FAMILIES.get(status, "RequestError")
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _in_console(request):
+        return defaults.bad_request(request, exception)
+    return failure_response(request, _understand(exception) or ServiceError())
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _in_console(request):
+        return defaults.permission_denied(request, exception)
+    return failure_response(request, errors.Forbidden())
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if _in_console(request):
+        return defaults.page_not_found(request, exception or Http404())
+    return failure_response(request, errors.RouteNotFound())
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer for what no view caught; Django calls this while it handles the exception."""
+    exc = sys.exc_info()[1]
+    failure = (_understand(exc) if isinstance(exc, Exception) else None) or errors.InternalError()
+    if not _in_console(request):
+        return failure_response(request, failure)
+    page = defaults.server_error(request)
+    page.status_code = failure.status
+    for name, value in failure.headers.items():
+        page.headers[name] = value
+    return page
+
+
+def _in_console(request: HttpRequest) -> bool:
+    """Tell whether a person with a browser is asking, who wants a page of HTML."""
+    return request.path_info.startswith(settings.CONSOLE_PATH)
+
+
+def _understand(exc: Exception) -> ServiceError | None:
+    """Return the failure that an exception means to the client, or None for a bug of ours."""
+    if unavailability := failures.find(exc):
+        return unavailable(unavailability)
+    if isinstance(exc, ServiceError):
+        return exc
+    if isinstance(exc, drf.ValidationError):
+        return invalid_input(exc)
+    if isinstance(exc, drf.ParseError):
+        return ServiceError(str(exc.detail))
+    meanings = (meaning for kind, meaning in _MEANINGS.items() if isinstance(exc, kind))
+    return next((meaning() for meaning in meanings), None)
+
+
+def invalid_input(exc: drf.ValidationError) -> ServiceError:
+    found = list(_field_errors(exc.detail))
+    only_unknown = all(error["code"] == errors.UnknownField.code for error in found)
+    kind = errors.UnknownField if only_unknown else ServiceError
+    return kind(errors=found[:MAX_FIELD_ERRORS])
+
+
+def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
+    """Flatten DRF's nested errors; pointers are RFC 6901, cut to what may be echoed."""
+    if isinstance(detail, drf.ErrorDetail):
+        yield {"pointer": pointer[:MAX_ECHO], "code": str(detail.code), "message": str(detail)}
+    elif isinstance(detail, dict):
+        for key, inner in detail.items():
+            step = str(key).replace("~", "~0").replace("/", "~1")
+            yield from _field_errors(inner, pointer if key == "" else f"{pointer}/{step}")
+    else:
+        for index, inner in enumerate(detail):
+            leaf = isinstance(inner, drf.ErrorDetail)
+            yield from _field_errors(inner, pointer if leaf else f"{pointer}/{index}")
+
+
+def _body(failure: ServiceError, path: str) -> dict[str, Any]:
+    error_id = secrets.token_hex(8)
+    if failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("Answering %s %s, error id %s", failure.status, failure.code, error_id)
+    return {
+        "type": "about:blank",
+        "title": str(failure.title),
+        "status": failure.status,
+        "detail": str(failure.message),
+        "instance": path[:MAX_ECHO],
+        "error": {
+            "code": failure.code,
+            "type": family(failure.status),
+            "message": str(failure.message),
+            "details": failure.details,
+            "error_id": error_id,
+            "request_id": request_id.get(),
+        },
+    }
+
+
+def _content_type(request: Any) -> str:
+    wants_problem = "application/problem+json" in request.META.get("HTTP_ACCEPT", "")
+    return "application/problem+json" if wants_problem else "application/json"

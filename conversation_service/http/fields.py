@@ -1,0 +1,300 @@
+"""Serializer fields that take JSON at its word: no number is a string, no boolean a number."""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from django.http import QueryDict
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.request import Request
+from rest_framework.validators import ProhibitSurrogateCharactersValidator
+
+from conversation_service.http.exception_handler import MAX_FIELD_ERRORS
+
+# Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
+NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
+_UNKNOWN = _("There is no such field.")
+_NFC_SHRINKS = 4  # code points that NFC composes to one, at most
+_MANY_MARKS = "M" * 32  # marks in a row, as categories of Unicode; NFC composes three at most
+_MOMENT_LENGTH = 64  # characters of a time
+
+
+class _Errors:
+    """The errors of the parts of one value, by name or index; MAX_FIELD_ERRORS at most.
+
+    Input may hold a million faults, and each error object takes 200 bytes.
+    """
+
+    def __init__(self) -> None:
+        self._by_part: dict[Any, Any] = {}
+        self._count = 0
+
+    def add(self, part: Any, detail: Any) -> None:
+        """Add the errors of one part. Raises ValidationError once there are enough of them."""
+        self._by_part[part] = detail
+        self._count += _number_of_errors(detail)
+        if self._count >= MAX_FIELD_ERRORS:
+            raise ValidationError(self._by_part)
+
+    def raise_if_any(self) -> None:
+        if self._by_part:
+            raise ValidationError(self._by_part)
+
+
+def _number_of_errors(detail: Any) -> int:
+    if isinstance(detail, ErrorDetail):
+        return 1
+    return sum(map(_number_of_errors, detail.values() if isinstance(detail, dict) else detail))
+
+
+class StrictSerializer(serializers.Serializer):
+    """Refuses fields that it does not declare, so that a misspelt one is never lost silently.
+
+    An instance without data is a reusable validator: `run_validation(data)` keeps no state and
+    spares the copy of all fields that each new instance makes.
+    """
+
+    def get_fields(self) -> dict[str, Any]:
+        """Give `fields_` its name: a serializer keeps what it declares in an attribute `fields`."""
+        return {name.rstrip("_"): field for name, field in super().get_fields().items()}
+
+    def to_internal_value(self, data: Any) -> Any:
+        """As DRF's, but that a field which was not sent, and need not be, is not troubled."""
+        if not isinstance(data, Mapping):
+            return super().to_internal_value(data)
+        value: dict[str, Any] = {}
+        errors = _Errors()
+        for name, field, is_awaited in self._known:
+            if is_awaited or name in data:
+                try:
+                    value[name] = field.run_validation(data.get(name, serializers.empty))
+                except ValidationError as invalid:
+                    errors.add(name, invalid.detail)
+        if not data.keys() <= self._names:
+            for name in data:
+                if name not in self._names:
+                    errors.add(name, [ErrorDetail(str(_UNKNOWN), code="UNKNOWN_FIELD")])
+        errors.raise_if_any()
+        return value
+
+    def run_validators(self, value: Any) -> None:
+        if self.validators:  # else DRF would look for defaults that are read-only, each time
+            super().run_validators(value)
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.fields)
+
+    @cached_property
+    def _known(self) -> list[tuple[str, serializers.Field, bool]]:
+        """Each field, and whether it must be there or has a default."""
+        return [
+            (name, field, field.required or field.default is not serializers.empty)
+            for name, field in self.fields.items()
+        ]
+
+
+class Parameters(StrictSerializer):
+    """The query string of a call; a call without any takes Parameters itself."""
+
+    def of(self, request: Request) -> Mapping[str, Any]:
+        """Return what was sent. A parameter that is repeated is a list, for fields that take one.
+
+        Raises ValidationError.
+        """
+        return _validated(self, request.META.get("QUERY_STRING", ""))
+
+
+@lru_cache(maxsize=1_000)  # clients send the same ones again and again
+def _validated(parameters: Parameters, query_string: str) -> Mapping[str, Any]:
+    given = QueryDict(query_string.encode("latin-1")).lists()  # latin-1: PEP 3333
+    sent = {name: values if len(values) > 1 else values[0] for name, values in given}
+    return MappingProxyType(parameters.run_validation(sent))
+
+
+class List(serializers.ListField):
+    """A list of at most `max_length` items. Its length is checked before any item is validated."""
+
+    max_length: int
+
+    def __init__(self, *, max_length: int, **kwargs: Any) -> None:
+        super().__init__(max_length=max_length, **kwargs)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, list) and len(data) > self.max_length:
+            self.fail("max_length", max_length=self.max_length)
+        return super().to_internal_value(data)
+
+    def run_child_validation(self, data: Sequence[Any]) -> Any:
+        return [*_validate_parts(self.child, enumerate(data)).values()]
+
+
+class Dict(serializers.DictField):
+    """An object of at most `max_length` keys, which are counted before any value is validated."""
+
+    default_error_messages = {"too_many": _("There may be at most {limit} keys.")}
+
+    def __init__(self, *, max_length: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_length = max_length
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict) and len(data) > self.max_length:
+            self.fail("too_many", limit=self.max_length)
+        return super().to_internal_value(data)
+
+    def run_child_validation(self, data: Mapping[str, Any]) -> Any:
+        return _validate_parts(self.child, data.items())
+
+
+def _validate_parts(child: serializers.Field, parts: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Validate each item of a list by its index, or each value of an object by its key."""
+    values = {}
+    errors = _Errors()
+    for part, value in parts:
+        try:
+            values[part] = child.run_validation(value)
+        except ValidationError as invalid:
+            errors.add(part, invalid.detail)
+    errors.raise_if_any()
+    return values
+
+
+class Ignored(serializers.JSONField):
+    """Any JSON value. It is accepted, but neither read nor kept."""
+
+    def run_validation(self, data: Any = serializers.empty) -> None:
+        return None
+
+
+class Text(serializers.CharField):
+    """A string of at most `max_length` code points, in NFC, without NUL."""
+
+    default_error_messages = {"invalid": _("This must be a string.")}
+    max_length: int
+
+    def __init__(self, *, max_length: int, **kwargs: Any) -> None:
+        super().__init__(max_length=max_length, **({"trim_whitespace": False} | kwargs))
+        # JSON with lone surrogates is refused as a whole, and a query string has none.
+        self.validators = [
+            validator
+            for validator in self.validators
+            if not isinstance(validator, ProhibitSurrogateCharactersValidator)
+        ]
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if isinstance(data, str):
+            if len(data) > self.max_length and not _may_shrink_to(self.max_length, data):
+                self.fail("max_length", max_length=self.max_length)
+            data = unicodedata.normalize("NFC", data)
+        elif data is not None and data is not serializers.empty:
+            self.fail("invalid")
+        return super().run_validation(data)
+
+
+def _may_shrink_to(length: int, text: str) -> bool:
+    """Return whether NFC, or removing white space at both ends, may make a text short enough.
+
+    NFC sorts the marks of a letter in a time that grows with the square of their number (16,000
+    take seconds), so a text with a long row of marks is rejected before it.
+    """
+    if len(text) > _NFC_SHRINKS * length:
+        return False
+    kinds = "".join(unicodedata.category(character)[0] for character in text)
+    return _MANY_MARKS not in kinds
+
+
+class Line(Text):
+    """Text on one line: surrounding space is cut off, control characters are refused."""
+
+    default_error_messages = {"control": _("Control characters are not allowed.")}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=True, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        line: str = super().to_internal_value(data)
+        # Most lines are printable, which excludes all of those at once.
+        if not line.isprintable() and not NOT_IN_A_LINE.isdisjoint(map(unicodedata.category, line)):
+            self.fail("control")
+        return line
+
+
+class _Bounded(serializers.Field):
+    """A number. Only one that is out of its bounds is told so by Django's validators."""
+
+    min_value: Any
+    max_value: Any
+
+    def run_validators(self, value: float) -> None:
+        if not self._lowest <= value <= self._highest:
+            super().run_validators(value)
+
+    @cached_property
+    def _lowest(self) -> float:
+        return -math.inf if self.min_value is None else self.min_value
+
+    @cached_property
+    def _highest(self) -> float:
+        return math.inf if self.max_value is None else self.max_value
+
+
+class Integer(_Bounded, serializers.IntegerField):
+    def to_internal_value(self, data: Any) -> int:
+        if not isinstance(data, int) or isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+
+class Number(_Bounded, serializers.FloatField):
+    def to_internal_value(self, data: Any) -> float:
+        if not isinstance(data, int | float) or isinstance(data, bool) or not math.isfinite(data):
+            self.fail("invalid")
+        return float(data)
+
+
+class Flag(serializers.BooleanField):
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input=type(data).__name__)
+        return data
+
+
+class Choice(serializers.ChoiceField):
+    """One of a few values, which a refusal names."""
+
+    default_error_messages = {"invalid_choice": _("Choose one of: {choices}.")}
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str):  # DRF would convert even a long list to a string first
+            self.fail("invalid_choice")
+        return super().to_internal_value(data)
+
+    def fail(self, key: str, **details: Any) -> NoReturn:
+        super().fail(key, choices=", ".join(map(str, self.choices)), **details)
+
+
+class Moment(serializers.DateTimeField):
+    """An RFC 3339 time with an offset, cut to milliseconds, in UTC. Naive times are refused."""
+
+    default_error_messages = {
+        "invalid": _("Write a time as 2026-01-15T15:00:00Z, with Z or an offset."),
+    }
+
+    def to_internal_value(self, data: Any) -> datetime:
+        if isinstance(data, str) and len(data) > _MOMENT_LENGTH:
+            self.fail("invalid")
+        try:
+            moment = datetime.fromisoformat(data)
+            if moment.tzinfo is None:
+                self.fail("invalid")
+            moment = moment.astimezone(UTC)
+        except (TypeError, ValueError, OverflowError):
+            self.fail("invalid")
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

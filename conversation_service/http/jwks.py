@@ -1,0 +1,121 @@
+"""The public keys with which the issuer of tokens signs, kept at hand (RFC 7517)."""
+
+import logging
+from contextlib import suppress
+from http import HTTPStatus
+from math import inf
+from threading import Event, Lock, Thread
+from time import monotonic
+from typing import Any
+
+from jwt import PyJWK, PyJWTError
+
+from conversation_service.errors import AuthUnavailable
+from conversation_service.upstreams import http
+
+logger = logging.getLogger(__name__)
+
+FETCH_S = 2.0
+FRESH_S = 300.0  # how long a key that the issuer withdrew may still be accepted
+AHEAD_S = 60.0  # before they expire, keys are fetched while the old ones serve
+STALE_S = 3_600.0  # how long keys serve while the issuer cannot be reached
+PAUSE_S = 1.0  # between two fetches: what a flood of unknown key ids can cause
+RETRY_S = 2.0  # after a fetch that failed
+MAX_BYTES = 256 * 1024
+
+Keys = dict[str, Any]
+
+
+class KeySet:
+    """The issuer's keys by their id; safe to share between threads and greenlets.
+
+    One fetch runs at a time, in a thread of its own, so that a request waits FETCH_S at most,
+    and only for keys that are not at hand.
+    """
+
+    def __init__(self, url: str, algorithm: str) -> None:
+        self._url = url
+        self._algorithm = algorithm
+        self._lock = Lock()
+        self._latest: tuple[Keys, float] = ({}, -inf)
+        self._not_before = -inf
+        self._failing = False
+        self._fetched = Event()
+        self._fetched.set()
+
+    def key(self, kid: str) -> Any:
+        """Return the key of that id, or None if the issuer has no such key.
+
+        Raises AuthUnavailable if the issuer could not be asked.
+        """
+        expired = self._age() > FRESH_S and not self._failing
+        key = None if expired else self._find(kid)
+        if key is None:
+            ended = self._refresh().wait(FETCH_S)
+            key = self._find(kid)
+            if key is None and (self._failing or not ended):
+                raise AuthUnavailable(again_in_s=RETRY_S)
+        elif self._age() > FRESH_S - AHEAD_S:
+            self._refresh()
+        return key
+
+    def _age(self) -> float:
+        return monotonic() - self._latest[1]
+
+    def _find(self, kid: str) -> Any:
+        keys, fetched_at = self._latest
+        return keys.get(kid) if monotonic() - fetched_at <= STALE_S else None
+
+    def _refresh(self) -> Event:
+        """Start a fetch, unless one is under way or it is too soon; return the event of its end."""
+        with self._lock:
+            if self._fetched.is_set() and monotonic() >= self._not_before:
+                ended = Event()
+                Thread(target=self._fetch, args=(ended,), name="jwks", daemon=True).start()
+                self._fetched = ended
+            return self._fetched
+
+    def _fetch(self, ended: Event) -> None:
+        started = monotonic()
+        failing = True
+        try:
+            self._latest = (_fetch(self._url, self._algorithm), started)
+            failing = False
+        except (http.NoAnswer, ValueError) as error:
+            logger.warning("The keys that sign tokens could not be fetched: %r", error)
+        finally:
+            self._failing = failing
+            # From the start: a key published since then must not wait longer than PAUSE_S.
+            self._not_before = monotonic() + RETRY_S if failing else started + PAUSE_S
+            ended.set()
+
+
+def _fetch(url: str, algorithm: str) -> Keys:
+    answer = http.get(url, timeout_s=FETCH_S, limit=MAX_BYTES)
+    if answer.status != HTTPStatus.OK:
+        raise ValueError(f"The answer was {answer.status}")
+    keys = _usable(answer.json(), algorithm)
+    if not keys:
+        raise ValueError(f"There is no key for {algorithm}")
+    return keys
+
+
+def _usable(document: Any, algorithm: str) -> Keys:
+    match document:
+        case {"keys": list(entries)}:
+            candidates = [entry for entry in entries if _fits(entry, algorithm)]
+        case _:
+            raise ValueError("This is not a set of keys")
+    keys = {}
+    for entry in candidates:
+        with suppress(PyJWTError):  # of another type or curve, or malformed
+            keys[entry["kid"]] = PyJWK(entry, algorithm).key
+    return keys
+
+
+def _fits(entry: Any, algorithm: str) -> bool:
+    match entry:
+        case {"kid": str()} if "d" not in entry:  # a private key is no longer a secret
+            use, signs = entry.get("use", "sig"), entry.get("alg", algorithm)
+            return (use, signs) == ("sig", algorithm)
+    return False

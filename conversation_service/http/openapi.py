@@ -1,0 +1,216 @@
+"""What every API of ours documents alike, and the pages that show it.
+
+The document itself is committed as docs/openapi.json (`make openapi`): what a change of it means
+to clients is seen in its review, and serving it costs next to nothing.
+"""
+
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.plumbing import get_lib_doc_excludes
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
+from rest_framework import serializers
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import BaseRenderer
+from rest_framework.views import APIView
+
+from conversation_service.errors import (
+    DatabaseUnavailable,
+    InternalError,
+    NotAcceptable,
+    RateLimitExceeded,
+    ServiceError,
+    TokenExpired,
+    TokenInvalid,
+    TokenMissing,
+    UnknownField,
+)
+from conversation_service.http.exception_handler import family, handle_outside
+from conversation_service.http.fields import StrictSerializer
+
+
+def documented_for_us() -> list[type]:
+    """Return the classes whose docstrings say nothing to a client, even where inherited."""
+    return [*get_lib_doc_excludes(), StrictSerializer]  # type: ignore[no-untyped-call]
+
+
+class AnyNegotiation(BaseContentNegotiation):
+    """For a page there is nothing to negotiate; who wants something else sees HTML."""
+
+    def select_renderer(
+        self, request: Any, renderers: Any, format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        return renderers[0], renderers[0].media_type
+
+
+# No inline script. Styles they make as they go, without any way to give them a nonce.
+_CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src blob:; "
+    "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+class Page(APIView):
+    """What a page of documentation has that an endpoint of the API has not."""
+
+    content_negotiation_class = AnyNegotiation
+    http_method_names = ["get", "head"]
+
+    def get_exception_handler(self) -> Any:
+        return handle_outside
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        return {"Content-Security-Policy": _CONTENT_POLICY}
+
+
+class SwaggerView(Page, SpectacularSwaggerSplitView):
+    """Serves what starts it under an address of its own, `?script=`."""
+
+
+class RedocView(Page, SpectacularRedocView):
+    template_name = "redoc.html"
+
+
+def _bearer(description: str) -> dict[str, Any]:
+    return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": description}
+
+
+class UserScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "conversation_service.http.authentication.UserAuthentication"
+    name = "user"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return _bearer("An access token of the Auth service.")
+
+
+class ServiceScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "conversation_service.http.authentication.ServiceAuthentication"
+    name = "service"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return _bearer('A token with `token_type: "service"` and the scope of the operation.')
+
+
+class ErrorSerializer(serializers.Serializer):
+    code = serializers.CharField(help_text="Stable: switch on this.")
+    type = serializers.CharField(help_text="The family of the failure.")
+    message = serializers.CharField(help_text="For people, in the language of Accept-Language.")
+    details = serializers.DictField(
+        help_text="Depends on the code. `errors` lists faults of the input: pointer (RFC 6901), "
+        "code, message."
+    )
+    error_id = serializers.CharField(help_text="Names this failure in our logs.")
+    request_id = serializers.CharField(help_text="The same as the X-Request-ID header.")
+
+
+class ProblemSerializer(serializers.Serializer):
+    """A failure, as RFC 9457 says; `application/problem+json` if Accept asks for that."""
+
+    type = serializers.CharField(default="about:blank")
+    title = serializers.CharField(help_text="The kind of failure.")
+    status = serializers.IntegerField()
+    detail = serializers.CharField(help_text="This failure.")
+    instance = serializers.CharField(help_text="The path that was called, cut to 100 characters.")
+    error = ErrorSerializer()
+
+
+Kinds = tuple[type[ServiceError], ...]
+
+ANYWHERE: Kinds = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable)
+AT_WORST: Kinds = (InternalError, DatabaseUnavailable)
+
+
+def failures(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
+    """Document these failures, and those that any call can meet."""
+    by_status: dict[int, list[type[ServiceError]]] = {}
+    also = (UnknownField,) if ServiceError in kinds else ()
+    for kind in (*ANYWHERE, *kinds, *also, *AT_WORST):
+        by_status.setdefault(int(kind.status), []).append(kind)
+    return {status: _responses(same) for status, same in sorted(by_status.items())}
+
+
+def _responses(kinds: list[type[ServiceError]]) -> OpenApiResponse:
+    return OpenApiResponse(
+        ProblemSerializer,
+        description=" or ".join(f"`{kind.code}`: {kind.title}" for kind in kinds),
+        examples=[OpenApiExample(kind.code, _example(kind)) for kind in kinds],
+    )
+
+
+def _example(kind: type[ServiceError]) -> dict[str, Any]:
+    title = str(kind.title)
+    return {
+        "type": "about:blank",
+        "title": title,
+        "status": int(kind.status),
+        "detail": title,
+        "instance": "/api/v1/conversations",
+        "error": {
+            "code": kind.code,
+            "type": family(kind.status),
+            "message": title,
+            "details": {},
+            "error_id": "5f1c0d9a7b3e2468",
+            "request_id": "3f8a1c5e",
+        },
+    }
+
+
+def response_header(name: str, description: str, *statuses: int) -> OpenApiParameter:
+    return OpenApiParameter(
+        name,
+        OpenApiTypes.STR,
+        OpenApiParameter.HEADER,
+        description=description,
+        response=list(statuses) or True,
+    )
+
+
+# What only users meet: services have no limit. Every answer to a user has the headers, in fact.
+RATE_LIMITED = {int(RateLimitExceeded.status): _responses([RateLimitExceeded])}
+_RATED = (200, 201, 204, 429)
+RATES = [
+    response_header(
+        "X-RateLimit-Limit",
+        "Calls that the policy with the least left accepts from you in a window.",
+        *_RATED,
+    ),
+    response_header("X-RateLimit-Remaining", "How many of them are left now.", *_RATED),
+    response_header(
+        "X-RateLimit-Reset",
+        "When there is one more, in seconds since 1970 (UTC): calls count for one window each.",
+        *_RATED,
+    ),
+    response_header(
+        "RateLimit-Policy",
+        'Every policy that this call counts under, such as `"list";q=60;w=60, "all";q=100;w=60`: '
+        "q calls in any w seconds (draft-ietf-httpapi-ratelimit-headers).",
+        *_RATED,
+    ),
+    response_header(
+        "RateLimit",
+        'The one with the least left, such as `"list";r=59;t=60`: r calls now, one more in t '
+        "seconds.",
+        *_RATED,
+    ),
+]
+
+COMMON = [
+    OpenApiParameter(
+        "X-Request-ID",
+        OpenApiTypes.STR,
+        OpenApiParameter.HEADER,
+        description="Your id for this call: 1 to 128 of `A-Za-z0-9._-`. Made if you send none.",
+    ),
+    response_header("X-Request-ID", "The id of this call, in our logs too."),
+    response_header(
+        "WWW-Authenticate",
+        "How to authenticate and, in `error_description`, why the token is rejected (RFC 6750).",
+        401,
+    ),
+    response_header("Retry-After", "Seconds after which to try again.", 429, 503),
+]

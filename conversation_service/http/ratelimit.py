@@ -1,0 +1,223 @@
+"""How many calls a person may make per minute, as a throttle of DRF's.
+
+An exact sliding window: of each person and policy the times of the last accepted calls are kept,
+at most as many as the limit. In no minute, wherever it begins, are there more calls than that;
+a fixed window, its weighted kind and a leaky bucket all let nearly twice as many through.
+
+The times are kept in Redis and by its clock, for all processes together. Where there is no Redis,
+or it does not answer, each process counts for itself: nobody is refused because Redis is down.
+"""
+
+import hashlib
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, NamedTuple, cast
+from urllib.parse import quote
+
+from django.conf import settings
+from redis import Redis
+from redis.exceptions import NoScriptError
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+
+from conversation_service import redis
+from conversation_service.errors import RateLimitExceeded
+from conversation_service.http.authentication import USER, Caller
+from conversation_service.observability.metrics import RATE_LIMITED
+
+EVERYTHING = "all"
+MAX_KEYS = 10_000  # of a process that counts for itself, some 6 KB each at a limit of 100
+
+_SECOND = 1_000_000  # times are in microseconds since the epoch
+
+
+class Policy(NamedTuple):
+    name: str
+    limit: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What is left of a policy, and in how many microseconds there is more."""
+
+    policy: Policy
+    used: int
+    wait: int
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.policy.limit - self.used)
+
+    @property
+    def wait_s(self) -> int:
+        return math.ceil(self.wait / _SECOND)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    accepted: bool
+    at: int
+    usages: Sequence[Usage]
+
+    @property
+    def tightest(self) -> Usage:
+        """The policy with the least left; of those with as little, the one to wait longest for."""
+        return min(self.usages, key=lambda usage: (usage.remaining, -usage.wait))
+
+    def headers(self, window_s: int) -> dict[str, str]:
+        tightest = self.tightest
+        name, limit = tightest.policy
+        policies = (f'"{usage.policy.name}";q={usage.policy.limit}' for usage in self.usages)
+        return {
+            "X-RateLimit-Limit": str(limit),
+            "X-RateLimit-Remaining": str(tightest.remaining),
+            "X-RateLimit-Reset": str(math.ceil((self.at + tightest.wait) / _SECOND)),
+            "RateLimit-Policy": ", ".join(f"{policy};w={window_s}" for policy in policies),
+            "RateLimit": f'"{name}";r={tightest.remaining};t={tightest.wait_s}',
+        }
+
+
+class UserRateThrottle(BaseThrottle):
+    """Limits people, by the policies of settings.RATE_LIMITS; services have no limit.
+
+    A view's `rate_limits` names the policy of each action that has one of its own. All calls
+    together have the policy "all".
+    """
+
+    def allow_request(self, request: Request, view: Any) -> bool:
+        caller = request.user
+        if not settings.RATE_LIMIT_ENABLED or not isinstance(caller, Caller):
+            return True
+        policies = _policies(view)
+        if caller.token_type != USER or not policies:
+            return True
+        verdict = count(caller.id, policies, settings.RATE_LIMIT_WINDOW_S)
+        # DRF adds a view's headers to whatever the view, or a failure in it, answers.
+        view.headers |= verdict.headers(settings.RATE_LIMIT_WINDOW_S)
+        if not verdict.accepted:
+            RATE_LIMITED.labels(verdict.tightest.policy.name).inc()
+            raise _refusal(verdict.tightest)
+        return True
+
+
+def _policies(view: Any) -> list[Policy]:
+    action = getattr(view, "action", None)
+    own = getattr(view, "rate_limits", {}).get(action)
+    limits = ((name, settings.RATE_LIMITS[name]) for name in (own, EVERYTHING) if name)
+    return [Policy(name, limit) for name, limit in limits if limit > 0]
+
+
+def _refusal(exhausted: Usage) -> RateLimitExceeded:
+    return RateLimitExceeded(
+        again_in_s=exhausted.wait_s,
+        policy=exhausted.policy.name,
+        limit=exhausted.policy.limit,
+        window_s=settings.RATE_LIMIT_WINDOW_S,
+        retry_after_s=exhausted.wait_s,
+    )
+
+
+def count(caller: str, policies: Sequence[Policy], window_s: int) -> Verdict:
+    """Count a call under all of these policies, or, if one is exhausted, under none."""
+    # Redis Cluster hashes only the text between the first braces, so that all keys of a caller are
+    # on one node, as a script needs them. Braces in the id itself are escaped.
+    quoted = quote(caller, safe=":@")
+    keys = [f"ratelimit:{{{quoted}}}:{policy.name}" for policy in policies]
+    limits = [policy.limit for policy in policies]
+    window = window_s * _SECOND
+    try:
+        accepted, at, *numbers = redis.ask(lambda r: _take_from_redis(r, keys, limits, window))
+    except redis.Unavailable:
+        accepted, at, *numbers = _own_counts.take(keys, limits, window)
+    usages = map(Usage, policies, numbers[::2], numbers[1::2])
+    return Verdict(bool(accepted), at, list(usages))
+
+
+# Returns whether the call was accepted, the time, and per key the calls that count and the wait
+# until one less does.
+#
+# A time in the future was written before the clock was set back, and means nothing.
+_TAKE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local window = tonumber(ARGV[1])
+local accepted = 1
+local used = {}
+for i, key in ipairs(KEYS) do
+    local oldest = tonumber(redis.call('LINDEX', key, 0))
+    while oldest and (oldest <= now - window or oldest > now) do
+        redis.call('LPOP', key)
+        oldest = tonumber(redis.call('LINDEX', key, 0))
+    end
+    used[i] = redis.call('LLEN', key)
+    if used[i] >= tonumber(ARGV[i + 1]) then accepted = 0 end
+end
+local answer = {accepted, now}
+for i, key in ipairs(KEYS) do
+    if accepted == 1 then
+        used[i] = redis.call('RPUSH', key, string.format('%.0f', now))
+        redis.call('PEXPIRE', key, math.ceil(window / 1000))
+    end
+    local frees = redis.call('LINDEX', key, math.max(0, used[i] - ARGV[i + 1]))
+    table.insert(answer, used[i])
+    table.insert(answer, frees and frees + window - now or 0)
+end
+return answer
+"""
+_TAKE_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
+
+
+def _take_from_redis(
+    server: Redis, keys: Sequence[str], limits: Sequence[int], window: int
+) -> list[int]:
+    arguments: list[Any] = [len(keys), *keys, window, *limits]
+    try:
+        answer = server.evalsha(_TAKE_SHA, *arguments)
+    except NoScriptError:  # a server that has just started
+        answer = server.eval(_TAKE, *arguments)
+    return cast(list[int], answer)
+
+
+class OwnCounts:
+    """The same in this process, for the keys that were accepted last."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._times: OrderedDict[str, deque[int]] = OrderedDict()  # the stalest key first
+
+    def take(self, keys: Sequence[str], limits: Sequence[int], window: int) -> list[int]:
+        with self._lock:
+            now = time.time_ns() // 1000
+            self._forget(now, window)
+            kept = [self._current(key, now, window) for key in keys]
+            accepted = all(len(t) < limit for t, limit in zip(kept, limits, strict=True))
+            answer = [int(accepted), now]
+            for key, times, limit in zip(keys, kept, limits, strict=True):
+                if accepted:
+                    times.append(now)
+                    self._times[key] = times
+                    self._times.move_to_end(key)
+                used = len(times)
+                frees = times[max(0, used - limit)] if times else now - window
+                answer += [used, frees + window - now]
+            return answer
+
+    def _current(self, key: str, now: int, window: int) -> deque[int]:
+        times = self._times.get(key, deque())
+        while times and not now - window < times[0] <= now:
+            times.popleft()
+        return times
+
+    def _forget(self, now: int, window: int) -> None:
+        while self._times:
+            stalest = next(iter(self._times))
+            if len(self._times) < MAX_KEYS and self._current(stalest, now, window):
+                return
+            del self._times[stalest]
+
+
+_own_counts = OwnCounts()

@@ -1,0 +1,131 @@
+"""Staff accounts and roles: Django's own pages in the console's style."""
+
+from typing import Any, cast
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
+from django.db.models import ManyToManyField
+from django.forms import ChoiceField, Form, ModelMultipleChoiceField
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from unfold.admin import ModelAdmin
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminRadioSelectWidget
+
+from conversation_service.errors import Message
+from conversations.admin.changelist import PlainChangeList
+from conversations.admin.timeline import EMPTY
+
+admin.site.unregister([User, Group])
+
+_FIELDSETS: Any = UserAdmin.fieldsets
+
+
+def _adapt_password_choice(form: Form) -> None:
+    """Replace Django's help, which speaks of logins without a password: the console has none."""
+    choice = cast(ChoiceField, form.fields["usable_password"])
+    choice.help_text = _("Without a password the account cannot log in.")
+    choice.widget = UnfoldAdminRadioSelectWidget(choices=choice.choices)
+
+
+class AccountCreationForm(UserCreationForm):  # type: ignore[misc]  # unfold has no types
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _adapt_password_choice(self)
+
+
+class AccountPasswordForm(AdminPasswordChangeForm):  # type: ignore[misc]  # unfold has no types
+    def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
+        super().__init__(user, *args, **kwargs)
+        if user.has_usable_password():
+            _adapt_password_choice(self)
+
+
+class _ConsolePages:
+    """Use the menu's words as titles, and accept no filter that the list does not offer.
+
+    Django's titles speak of users and groups, which are other things in this service. A filter
+    that the list does not offer can be a regular expression, and an invalid one is an error 500.
+    """
+
+    list_title: Message
+    add_title: Message
+    change_title: Message
+    get_list_filter: Any
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return PlainChangeList
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        return lookup.removesuffix("__exact") in self.get_list_filter(request)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"title": self.list_title} | (extra_context or {})
+        response: HttpResponse = super().changelist_view(request, context)  # type: ignore[misc]
+        return response
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        title = self.change_title if object_id else self.add_title
+        context = {"title": title} | (extra_context or {})
+        response: HttpResponse = super().changeform_view(  # type: ignore[misc]
+            request, object_id, form_url, context
+        )
+        return response
+
+
+# Django's class comes before unfold's ModelAdmin, whose empty add_fieldsets would hide Django's.
+@admin.register(User)
+class AccountAdmin(_ConsolePages, UserAdmin, ModelAdmin):  # type: ignore[misc]  # unfold: no types
+    list_title = _("Accounts")
+    add_title = _("Add an account")
+    change_title = _("Account")
+    form = UserChangeForm
+    add_form = AccountCreationForm
+    change_password_form = AccountPasswordForm
+    # No permissions of one account: roles give permissions, so that they can be reviewed.
+    fieldsets = [
+        *_FIELDSETS[:2],
+        (_FIELDSETS[2][0], {"fields": ["is_active", "is_staff", "is_superuser", "groups"]}),
+        *_FIELDSETS[3:],
+    ]
+    readonly_fields = ["last_login", "date_joined"]
+    filter_horizontal = []
+    list_display = ["username", "email", "is_active", "is_staff", "is_superuser", "login_at"]
+    list_filter = ["is_active", "is_superuser"]
+    list_before_template = "console/filters.html"
+    show_facets = admin.ShowFacets.NEVER
+
+    def formfield_for_manytomany(
+        self, db_field: ManyToManyField, request: HttpRequest, **kwargs: Any
+    ) -> ModelMultipleChoiceField | None:
+        if db_field.name == "groups":
+            kwargs["label"] = _("Roles")
+            kwargs["help_text"] = _("Without a role the account can look at no conversations.")
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
+
+    @admin.display(description=_("last login (UTC)"), ordering="last_login")
+    def login_at(self, account: User) -> SafeString | str:
+        if not account.last_login:
+            return EMPTY
+        return format_html('<time class="c-time">{}</time>', f"{account.last_login:%Y-%m-%d %H:%M}")
+
+
+@admin.register(Group)
+class RoleAdmin(_ConsolePages, GroupAdmin, ModelAdmin):  # type: ignore[misc]  # unfold: no types
+    list_title = _("Roles")
+    add_title = _("Add a role")
+    change_title = _("Role")
+    filter_horizontal = []
+    list_display = ["name"]

@@ -1,0 +1,456 @@
+"""The list of conversations, and one of them."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, cast
+
+from bson import ObjectId
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.db.models import Field, Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http.response import HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from unfold.admin import ModelAdmin
+
+from conversation_service.errors import Message, ServiceError
+from conversation_service.mongodb.connection import Document
+from conversations import history
+from conversations.admin import actions, export, roles, timeline
+from conversations.admin.actions import ACTIONS, Action, Staff
+from conversations.admin.changelist import UncountedChangeList
+from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
+from conversations.models import Conversation, Hold, Metadata
+from conversations.queries.querysets import ConversationQuerySet
+from conversations.serializers.conversations import REVERTED
+from conversations.writes import edits, store
+
+COUNTERS = ("message_count", "total_tokens", "total_input_tokens", "total_output_tokens")
+CLOCKS = ("created_at", "updated_at", "last_activity", "first_message_at", "last_message_at")
+STATE_CLOCKS = ("pinned_at", "archived_at", "deleted_at", "purge_at")
+EXPORTS: dict[str, tuple[Message, Callable[[Iterable[Conversation]], HttpResponseBase]]] = {
+    "export_csv": (_("Export as CSV"), export.as_csv),
+    "export_ndjson": (_("Export as NDJSON"), export.as_ndjson),
+}
+
+
+class ConversationChangeList(UncountedChangeList):
+    def get_queryset(self, request: HttpRequest, *excluded: Any) -> ConversationQuerySet:
+        return cast(ConversationQuerySet, super().get_queryset(request, *excluded)).for_list()
+
+
+class HoldFilter(admin.SimpleListFilter):
+    title = _("legal hold")
+    parameter_name = "held"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("yes", _("Held"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        if self.value() != "yes":
+            return queryset
+        return cast(ConversationQuerySet, queryset).held()
+
+
+@admin.register(Conversation)
+class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
+    """Look conversations up, and act on them as their owners could.
+
+    A legal hold is the one thing that owners neither do nor see: it keeps a conversation from
+    being purged. Who did what and why, and who looked, is on record in the console's log.
+    """
+
+    list_display = [
+        "named",
+        "user",
+        "character",
+        "state",
+        "messages_sent",
+        "last_active",
+        "created",
+    ]
+    list_filter = ["status", HoldFilter]
+    list_before_template = "console/filters.html"
+    list_fullwidth = True
+    list_per_page = 50
+    sortable_by = ()
+    show_facets = admin.ShowFacets.NEVER
+    show_full_result_count = False
+    # get_search_results decides; Django shows the search box for it.
+    search_fields = ["user_id"]
+    search_help_text = _("A conversation id, a user id, or how the title begins")
+
+    # What there is to see
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Conversation | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Conversation | None = None) -> bool:
+        return False
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Refuse whatever else an address may filter by: it has no index."""
+        return lookup in {"status__exact", HoldFilter.parameter_name}
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return ConversationChangeList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet, search_term: str
+    ) -> tuple[QuerySet, bool]:
+        """Match what an index serves; Django's own search scans with a regular expression."""
+        term = search_term.strip()
+        found = cast(ConversationQuerySet, queryset).found_by(term) if term else queryset
+        return found, False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {
+            "title": _("Conversations"),
+            "selection_note_all": _("All that match are selected"),
+            "action_limit": timeline.shown(actions.LIMIT),
+        }
+        answer: HttpResponse = super().changelist_view(request, context | (extra_context or {}))
+        return answer
+
+    @admin.display(description=_("title"))
+    def named(self, row: Conversation) -> SafeString:
+        return format_html('<span class="c-title">{}</span>', row.title)
+
+    @admin.display(description=_("user id"))
+    def user(self, row: Conversation) -> SafeString:
+        return _cut(row.user_id)
+
+    @admin.display(description=_("character id"))
+    def character(self, row: Conversation) -> SafeString:
+        return _cut(row.character_id)
+
+    @admin.display(description=_("state"))
+    def state(self, row: Any) -> SafeString:
+        held = row.hold is not None
+        mark = format_html(' <span class="c-badge c-held">{}</span>', _("On hold")) if held else ""
+        return format_html(
+            '<span class="c-badge c-{}">{}</span>{}', row.status, row.get_status_display(), mark
+        )
+
+    @admin.display(description=_("messages"))
+    def messages_sent(self, row: Any) -> SafeString:
+        return format_html(
+            '<span class="c-number">{}</span>', timeline.shown(row.message_count or 0)
+        )
+
+    @admin.display(description=_("last activity (UTC)"))
+    def last_active(self, row: Any) -> SafeString:
+        return _minute(row.last_activity)
+
+    @admin.display(description=_("created (UTC)"))
+    def created(self, row: Any) -> SafeString:
+        return _minute(row.created_at)
+
+    # One conversation
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [
+            path(
+                "<path:object_id>/act/<slug:name>/",
+                self.admin_site.admin_view(self.act_view),
+                name="conversations_conversation_act",
+            ),
+            path(
+                "<path:object_id>/revert/<int:version>/",
+                self.admin_site.admin_view(self.revert_view),
+                name="conversations_conversation_revert",
+            ),
+        ]
+        return [*own, *super().get_urls()]
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show one, and keep who looked."""
+        if object_id is None or request.method == "POST" or not self.has_view_permission(request):
+            raise PermissionDenied
+        conversation, document = self._read(object_id)
+        if document is None:
+            answer: HttpResponse = self._get_obj_does_not_exist_redirect(
+                request, self.opts, object_id
+            )
+            return answer
+        actions.record(request, conversation, "Viewed.")
+        entries = timeline.of(document)
+        may_revert = roles.allow(request, roles.REVERT) and conversation.status != "deleted"
+        return self._page(
+            request,
+            "console/conversation.html",
+            conversation,
+            title=conversation.title,
+            status=conversation.get_status_display(),
+            settings=_lines(document["settings"]),
+            custom=_lines(document["custom"]),
+            hold=_hold_lines(conversation.hold),
+            counters=_fields(Metadata, document["metadata"], COUNTERS),
+            clocks=[
+                *_fields(Metadata, document["metadata"], CLOCKS),
+                *_fields(Conversation, document, STATE_CLOCKS),
+            ],
+            entries=entries,
+            oldest=history.oldest_version(document),
+            may_revert=may_revert,
+            may_read_log=roles.allow(request, roles.LOG),
+            offered=[
+                action
+                for action in ACTIONS.values()
+                if action.is_offered(conversation) and roles.allow(request, action.permission)
+            ],
+        )
+
+    def act_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        """Ask whether to act on one, and then do it."""
+        if name not in ACTIONS:
+            raise Http404
+        action = ACTIONS[name]
+        _require(request, roles.LOOK, action.permission)
+        conversation, document = self._read(object_id)
+        if document is None:
+            raise Http404
+        reason = _reason(request)
+        if request.method != "POST" or (action.needs_reason and not reason):
+            return self._page(
+                request,
+                "console/confirm.html",
+                conversation,
+                title=action.label,
+                action=action,
+                reason_missing=request.method == "POST",
+                reason_length=actions.REASON_LENGTH,
+            )
+        return self._done(
+            request,
+            conversation,
+            action.done,
+            lambda: actions.perform(request, action, conversation, reason),
+        )
+
+    def revert_view(self, request: HttpRequest, object_id: str, version: int) -> HttpResponse:
+        """Show what a revert to a version would change, and then do it, as the API does."""
+        _require(request, roles.LOOK, roles.REVERT)
+        conversation, document = self._read(object_id)
+        if document is None:
+            raise Http404
+        try:
+            then = history.as_of(document, version)
+        except (RevisionNotFound, RevisionExpired) as refused:
+            raise Http404(refused.message) from None
+        if request.method != "POST":
+            return self._page(
+                request,
+                "console/revert.html",
+                conversation,
+                title=gettext("Revert to version %(n)s") % {"n": version},
+                version=version,
+                differences=timeline.reverting(document, then),
+            )
+
+        def revert() -> bool:
+            wanted = edits.revert(then, REVERTED)
+            acted = actions.change(conversation, wanted, Staff(request.user.get_username()))
+            if acted:
+                actions.record(request, conversation, f"Reverted to version {version}.")
+            return acted
+
+        return self._done(request, conversation, _("Reverted"), revert)
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Lead to the log of this one: of what staff did and looked at."""
+        _require(request, roles.LOOK, roles.LOG)
+        query = urlencode({"q": object_id})
+        return HttpResponseRedirect(f"{reverse('admin:admin_logentry_changelist')}?{query}")
+
+    def _read(self, object_id: str) -> tuple[Conversation, Document | None]:
+        """Return one by the ORM, for its fields, and with its history; None if it is not there."""
+        found = ObjectId.is_valid(object_id) and self.model.objects.filter(pk=object_id).first()
+        if not found:
+            return self.model(), None
+        try:
+            return found, store.with_history(found.user_id, str(found.pk))
+        except ConversationNotFound:  # purged at this very moment
+            return found, None
+
+    def _page(
+        self, request: HttpRequest, template: str, conversation: Conversation, **context: Any
+    ) -> TemplateResponse:
+        request.current_app = self.admin_site.name
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "conversation": conversation,
+            "list_url": reverse("admin:conversations_conversation_changelist"),
+            "one_url": _url_of(conversation),
+            **context,
+        }
+        return TemplateResponse(request, template, context)
+
+    def _done(
+        self,
+        request: HttpRequest,
+        conversation: Conversation,
+        done: Message,
+        act: Callable[[], bool],
+    ) -> HttpResponse:
+        try:
+            acted = act()
+        except ServiceError as refused:
+            self.message_user(request, str(refused.message), messages.ERROR)
+        else:
+            said = f"{done}." if acted else gettext("There was nothing to change.")
+            self.message_user(request, said, messages.SUCCESS if acted else messages.INFO)
+        return HttpResponseRedirect(_url_of(conversation))
+
+    # Many at once
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Offer what this one may do to many; nothing else that Django would add."""
+        offered: dict[str, Any] = {}
+        if roles.allow(request, roles.BULK):
+            offered |= {
+                action.name: (_acting(action), action.name, action.label)
+                for action in ACTIONS.values()
+                if roles.allow(request, action.permission)
+            }
+        if roles.allow(request, roles.EXPORT):
+            offered |= {
+                name: (_exporting(name), name, label) for name, (label, _write) in EXPORTS.items()
+            }
+        return offered
+
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet, *location: Any
+    ) -> HttpResponse | None:
+        if not all(map(ObjectId.is_valid, request.POST.getlist(ACTION_CHECKBOX_NAME))):
+            raise BadRequest("A selected id is not an id.")
+        answer: HttpResponse | None = super().response_action(request, queryset, *location)
+        return answer
+
+    def act_on_all(
+        self, request: HttpRequest, action: Action, chosen: QuerySet
+    ) -> HttpResponse | None:
+        """Ask with the number of them whether to act on all, and then do it."""
+        rows = list(chosen[: actions.LIMIT + 1])
+        if len(rows) > actions.LIMIT:
+            refusal = gettext(
+                "More than %(limit)s conversations match, too many for one action. Nothing was "
+                "changed: narrow the list by a search or a filter."
+            )
+            limit = timeline.shown(actions.LIMIT)
+            self.message_user(request, refusal % {"limit": limit}, messages.ERROR)
+            return None
+
+        reason = _reason(request)
+        confirmed = "confirmed" in request.POST
+        if not confirmed or (action.needs_reason and not reason):
+            return self._page(
+                request,
+                "console/confirm_all.html",
+                Conversation(),
+                title=action.label,
+                action=action,
+                count=len(rows),
+                sample=rows[:10],
+                selected=request.POST.getlist(ACTION_CHECKBOX_NAME),
+                select_across=request.POST.get("select_across", "0"),
+                reason_missing=confirmed,
+                reason_length=actions.REASON_LENGTH,
+            )
+        report = actions.perform_all(request, action, rows, reason, _vanished(request, rows))
+        level = messages.WARNING if report.left_alone else messages.SUCCESS
+        self.message_user(request, str(report), level)
+        return None
+
+    def export_all(self, request: HttpRequest, name: str, chosen: QuerySet) -> HttpResponseBase:
+        """Send what is selected, read at once: a slow reader would outlast the query's time."""
+        _label, write = EXPORTS[name]
+        rows = list(chosen[: export.LIMIT])
+        asked = request.META.get("QUERY_STRING") or "no filter"
+        kind = name.removeprefix("export_").upper()
+        actions.record(request, Conversation(), f"Exported {len(rows)} as {kind} ({asked}).")
+        return write(rows)
+
+
+def _acting(action: Action) -> Callable[..., Any]:
+    return lambda admin_, request, chosen: admin_.act_on_all(request, action, chosen)
+
+
+def _exporting(name: str) -> Callable[..., Any]:
+    return lambda admin_, request, chosen: admin_.export_all(request, name, chosen)
+
+
+def _require(request: HttpRequest, *permissions: str) -> None:
+    if not roles.allow(request, *permissions):
+        raise PermissionDenied
+
+
+def _reason(request: HttpRequest) -> str:
+    return request.POST.get("reason", "").strip()[: actions.REASON_LENGTH]
+
+
+def _vanished(request: HttpRequest, rows: list[Conversation]) -> int:
+    """Count the selected ones that have left the list since it was shown."""
+    if request.POST.get("select_across") == "1":
+        return 0
+    return len(set(request.POST.getlist(ACTION_CHECKBOX_NAME))) - len(rows)
+
+
+def _url_of(conversation: Conversation) -> str:
+    return reverse("admin:conversations_conversation_change", args=[conversation.pk])
+
+
+def _fields(
+    model: type[Model], values: dict[str, Any], names: Iterable[str]
+) -> list[tuple[str, str]]:
+    return [(_label(model, name), timeline.shown(values[name])) for name in names]
+
+
+def _hold_lines(hold: Hold | None) -> list[tuple[str, str]]:
+    if hold is None:
+        return []
+    return [(_label(Hold, name), timeline.shown(getattr(hold, name))) for name in _HOLD_FIELDS]
+
+
+_HOLD_FIELDS = ("by", "reason", "at")
+
+
+def _lines(values: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name, timeline.shown(value)) for name, value in values.items()]
+
+
+def _label(model: type[Model], name: str) -> str:
+    field = cast(Field, model._meta.get_field(name))
+    return str(field.verbose_name)
+
+
+def _cut(external_id: str) -> SafeString:
+    return format_html('<span class="c-id" title="{0}">{0}</span>', external_id)
+
+
+def _minute(moment: datetime | None) -> SafeString:
+    if moment is None:
+        return format_html("{}", timeline.EMPTY)
+    return format_html('<time class="c-time">{}</time>', f"{moment:%Y-%m-%d %H:%M}")

@@ -1,0 +1,158 @@
+"""What the first page shows. The numbers are asked once in a while, whoever looks."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC
+from typing import Any
+
+from django.core.cache import cache
+from django.utils.translation import gettext_lazy as _
+
+from conversation_service import clock, health
+from conversation_service.errors import Message
+from conversation_service.upstreams import http
+from conversations.admin.timeline import shown
+from conversations.models import Conversation
+from conversations.queries import statistics as console
+from conversations.queries.statistics import Count, Statistics
+
+FRESH_S = 300
+_KEY = "console.statistics"
+
+_DEPENDENCIES: dict[str, tuple[Message, str]] = {
+    "mongodb": (_("MongoDB"), ""),
+    "redis": (_("Redis"), ""),
+    "auth_service": (_("Auth service"), "AUTH"),
+    "characters_service": (_("Characters service"), "CHARACTERS"),
+    "message_service": (_("Message service"), "MESSAGE"),
+}
+_STATUSES: dict[str, Message] = {
+    "healthy": _("healthy"),
+    "unhealthy": _("unhealthy"),
+    "not_configured": _("not configured"),
+}
+_BREAKERS: dict[str, Message] = {
+    "closed": _("closed: it is asked"),
+    "half-open": _("half-open: one try"),
+    "open": _("open: it is spared"),
+}
+
+# The chart's own units, which the browser scales.
+_WIDTH, _HEIGHT, _GAP = 700, 160, 4
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a chart in SVG; `share` is its part of the longest, in percent."""
+
+    label: str
+    number: str
+    x: float
+    y: float
+    width: float
+    height: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Dependency:
+    name: Message
+    status: str
+    says: Message
+    response_time_ms: float | None
+    breaker: str
+    breaker_says: Message
+
+
+def context() -> dict[str, Any]:
+    found = _statistics()
+    states = dict(Conversation.Status.choices)
+    return {
+        "counts_total": None if found.total is None else shown(found.total),
+        "counts_held": None if found.held is None else number(found.held),
+        "counts_by_state": [
+            (count.label, states[count.label], number(count)) for count in found.by_state or []
+        ],
+        "chart_days": bars(found.by_day),
+        "chart_hours": bars(found.by_hour),
+        "characters": bars(found.characters),
+        "dependencies": _dependencies(),
+        "counted_at": found.at,
+        "age_minutes": int((clock.now() - found.at).total_seconds() // 60),
+        "fresh_minutes": FRESH_S // 60,
+        "sample": shown(console.SAMPLE),
+        "counted": shown(console.COUNTED),
+        "newest": shown(console.NEWEST),
+        "chart_width": _WIDTH,
+        "chart_height": _HEIGHT,
+    }
+
+
+def _statistics() -> Statistics:
+    """Return what was found in the last FRESH_S, by whichever process."""
+    if (stored := cache.get(_KEY)) is not None:
+        return _restored(stored)
+    found = console.statistics(clock.now())
+    cache.set(_KEY, asdict(found), FRESH_S)
+    return found
+
+
+def _restored(stored: dict[str, Any]) -> Statistics:
+    def counts(name: str) -> list[Count] | None:
+        rows = stored[name]
+        return None if rows is None else [Count(**row) for row in rows]
+
+    held = stored["held"]
+    return Statistics(
+        at=stored["at"].replace(tzinfo=UTC),
+        total=stored["total"],
+        held=held and Count(**held),
+        by_state=counts("by_state"),
+        by_day=counts("by_day"),
+        by_hour=counts("by_hour"),
+        characters=counts("characters"),
+    )
+
+
+def number(count: Count) -> str:
+    """Return a number with what is to be known of it: about so many, or so many and more."""
+    return f"{'≈ ' if count.estimated else ''}{shown(count.number)}{'+' if count.more else ''}"
+
+
+def bars(counts: Sequence[Count] | None) -> list[Bar] | None:
+    if counts is None:
+        return None
+    most = max((count.number for count in counts), default=0) or 1
+    step = _WIDTH / max(1, len(counts))
+    return [
+        Bar(
+            count.label,
+            number(count),
+            x=round(n * step, 1),
+            y=round(_HEIGHT - (height := count.number / most * _HEIGHT), 1),
+            width=round(step - _GAP, 1),
+            height=round(height, 1),
+            share=round(count.number / most * 100, 1),
+        )
+        for n, count in enumerate(counts)
+    ]
+
+
+def _dependencies() -> list[Dependency]:
+    """Return how neighbours are, and what the breakers of this very process say of them."""
+    report = health.latest()["dependencies"]
+    rows = []
+    for key, (name, neighbour) in _DEPENDENCIES.items():
+        status = report[key]["status"]
+        breaker = http.neighbour(neighbour).breaker.state if neighbour else ""
+        rows.append(
+            Dependency(
+                name,
+                status,
+                _STATUSES[status],
+                report[key]["response_time_ms"],
+                breaker,
+                _BREAKERS.get(breaker, ""),
+            )
+        )
+    return rows

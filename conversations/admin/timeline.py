@@ -1,0 +1,117 @@
+"""The history of a conversation for people: what each version changed, before and after."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.utils import formats
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from conversation_service.errors import Message
+from conversation_service.mongodb.connection import Document
+from conversations import history
+from conversations.serializers.conversations import REVERTED
+
+EMPTY = "-"
+
+_LABELS: dict[str, Message] = {
+    "title": _("title"),
+    "title_source": _("origin of the title"),
+    "status": _("state"),
+    "character_status": _("character status"),
+    "tags": _("tags"),
+    "custom": _("custom"),
+    "settings": _("LLM settings"),
+    "pinned_at": _("pinned"),
+    "archived_at": _("archived"),
+    "deleted_at": _("trashed"),
+    "purge_at": _("purged after"),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    label: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    version: int
+    at: datetime
+    by: str
+    client: str | None
+    differences: list[Difference]
+    # The version before it, if the log still reaches that far back.
+    previous: int
+
+
+def of(document: Document) -> list[Entry]:
+    """Return the revisions of a document that was read with them, newest first."""
+    return [
+        Entry(
+            revision["version"],
+            revision["at"],
+            revision["by"],
+            revision["client"],
+            [
+                difference
+                for path, changed in revision["changes"].items()
+                for difference in _differences(path, changed["before"], changed["after"])
+            ],
+            revision["version"] - 1,
+        )
+        for revision in history.page(
+            document, before=None, limit=len(document["revisions"])
+        ).revisions
+    ]
+
+
+def reverting(document: Document, then: Document) -> list[Difference]:
+    """Return what a revert to a former version would change."""
+    paths = ["pinned_at" if name == "pinned" else name for name in REVERTED]
+    return [
+        difference
+        for path in paths
+        for difference in _differences(path, document[path], then[path])
+    ]
+
+
+def _differences(path: str, before: Any, after: Any) -> Iterator[Difference]:
+    """Tell the difference of two values, of maps key by key and of tags one by one."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*before, *after]):
+            yield from _differences(f"{path}.{key}", before.get(key), after.get(key))
+    elif path == "tags":
+        gone = [tag for tag in before if tag not in after]
+        new = [tag for tag in after if tag not in before]
+        if gone or new:
+            yield Difference(label(path), shown(gone), shown(new))
+    elif before != after:
+        yield Difference(label(path), shown(before), shown(after))
+
+
+def label(path: str) -> str:
+    name, _dot, rest = path.partition(".")
+    words = str(_LABELS.get(name, name))
+    return f"{words}: {rest}" if rest else words
+
+
+def shown(value: Any) -> str:
+    """Return a stored value as a person would write it."""
+    match value:
+        case None | "" | [] | {}:
+            return EMPTY
+        case bool():
+            return gettext("yes") if value else gettext("no")
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M:%S}"
+        case list():
+            return ", ".join(map(str, value))
+        case int():
+            return formats.number_format(value, force_grouping=True)
+        case _:
+            return str(value)

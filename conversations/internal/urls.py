@@ -1,9 +1,0 @@
-from django.urls import path
-
-from conversations.internal.views import ActivityBatchView, ActivityView, AuthorizeView
-
-urlpatterns = [
-    path("authorize", AuthorizeView.as_view()),
-    path("activity", ActivityBatchView.as_view()),
-    path("conversations/<str:id>/activity", ActivityView.as_view()),
-]

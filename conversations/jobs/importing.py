@@ -1,0 +1,236 @@
+"""From the lines of an export to conversations.
+
+Each line has a result of its own, whatever becomes of the others. Nothing that exists is ever
+overwritten, so an import may be repeated.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from http import HTTPStatus
+from typing import IO, Any
+
+from bson import ObjectId
+from django.conf import settings
+from django.utils.translation import gettext as _
+from rest_framework.exceptions import ValidationError
+
+from conversation_service import clock
+from conversation_service.errors import Message, ServiceError
+from conversation_service.http import ndjson
+from conversation_service.http.exception_handler import invalid_input
+from conversation_service.mongodb.connection import Document
+from conversations import documents
+from conversations.documents import PUBLIC
+from conversations.exceptions import ConversationIdTaken, QuotaExceeded
+from conversations.jobs.adjusting import adjust
+from conversations.jobs.concurrency import imports
+from conversations.jobs.exporting import END
+from conversations.serializers.transfer import transferred
+from conversations.writes import store
+
+BATCH = 200  # lines
+BATCH_BYTES = 2 * 1024 * 1024  # the last line of a batch may exceed it
+ATTEMPTS = 5  # ids that are tried for one conversation
+# An id contains the time when it was made. A server whose clock is behind by less than this may
+# still give an id of that time to a new conversation of any user.
+OLD_ENOUGH = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Result:
+    line: int
+    id: ObjectId | None
+    status: int
+    code: str | None = None
+    message: Message | None = None
+    errors: Sequence[dict[str, str]] = ()
+    adjusted: Sequence[str] = ()
+
+
+def results(user_id: str, read_body: Callable[[], IO[bytes]]) -> Generator[dict[str, Any]]:
+    """Import line by line, and close the body; the last row says how many had which result.
+
+    Holds a slot of `imports` until it ends. Raises RateLimitExceeded or TransfersExhausted
+    before it reads the body.
+    """
+    statuses: Counter[int] = Counter()
+    with imports.slot(user_id), read_body() as body:
+        for batch in _batches(user_id, body):
+            for result in batch.results():
+                statuses[result.status] += 1
+                yield vars(result)
+        created, unchanged = statuses[HTTPStatus.CREATED], statuses[HTTPStatus.OK]
+        yield {
+            "object": END,
+            "count": statuses.total(),
+            "created": created,
+            "unchanged": unchanged,
+            "failed": statuses.total() - created - unchanged,
+        }
+
+
+def _batches(user_id: str, body: Iterable[bytes]) -> Iterator["_Batch"]:
+    batch = _Batch(user_id)
+    for number, line in enumerate(body, start=1):
+        time.sleep(0)  # under gevent, other requests run between two lines
+        batch.add(number, line)
+        if batch.is_full():
+            yield batch
+            batch = _Batch(user_id)
+    yield batch
+
+
+class _Batch:
+    def __init__(self, user_id: str) -> None:
+        self._user_id = user_id
+        self._now = clock.now()
+        self._bytes = 0
+        self._results: dict[int, Result] = {}
+        self._pending: dict[int, _Row] = {}
+
+    def add(self, number: int, line: bytes) -> None:
+        """Validate a line and keep its document; empty lines and the end of an export have none."""
+        if not line.strip():
+            return
+        try:
+            value = ndjson.loads(line)
+            if isinstance(value, dict) and value.get("object") == END:
+                return
+            values = _validated(value)
+        except ServiceError as failure:
+            self._refuse(number, failure)
+            return
+        self._bytes += len(line)
+        adjusted = adjust(values, self._now)
+        ids = _Ids.of(self._user_id, values["id"], self._now)
+        document = _document(self._user_id, values, self._now)
+        self._pending[number] = _Row(document, ids, adjusted)
+
+    def is_full(self) -> bool:
+        rows = len(self._pending) + len(self._results)
+        return rows >= BATCH or self._bytes >= BATCH_BYTES
+
+    def results(self) -> list[Result]:
+        for attempt in range(ATTEMPTS):
+            self._settle_those_there()
+            self._refuse_those_beyond_quota()
+            if not self._pending:
+                break
+            self._insert_under(attempt)
+        for number in [*self._pending]:
+            self._refuse(number, ConversationIdTaken())
+        return [self._results[number] for number in sorted(self._results)]
+
+    def _settle_those_there(self) -> None:
+        wanted = [id_ for row in self._pending.values() for id_ in row.ids.known]
+        states = store.states_of(self._user_id, wanted)
+        for number, row in [*self._pending.items()]:
+            there = [id_ for id_ in row.ids.known if states.get(id_, "purged") != "purged"]
+            if there:
+                self._settle(number, there[0], HTTPStatus.OK)
+
+    def _refuse_those_beyond_quota(self) -> None:
+        limit = settings.MAX_CONVERSATIONS_PER_USER
+        counted = [n for n, row in self._pending.items() if row.document["status"] != "deleted"]
+        if limit and counted:
+            room = limit - store.count_up_to(self._user_id, limit)
+            for number in counted[room:]:
+                self._refuse(number, QuotaExceeded(limit=limit))
+
+    def _insert_under(self, attempt: int) -> None:
+        """Insert what is pending; what stays pending has an id that is taken.
+
+        A tombstone's is taken too: for other devices and services that conversation is gone.
+        """
+        rows = [*self._pending.items()]
+        for _number, row in rows:
+            row.document["_id"] = row.ids.possible[attempt]
+        failed = store.insert_all([row.document for _number, row in rows])
+        for index, (number, row) in enumerate(rows):
+            if index not in failed:
+                self._settle(number, row.document["_id"], HTTPStatus.CREATED)
+            elif failed[index] != store.DUPLICATE_KEY:
+                self._refuse(number, ServiceError(_("The database does not accept this.")))
+
+    def _settle(self, number: int, id_: ObjectId, status: int) -> None:
+        row = self._pending.pop(number)
+        adjusted = row.adjusted if status == HTTPStatus.CREATED else ()
+        self._results[number] = Result(number, id_, status, adjusted=adjusted)
+
+    def _refuse(self, number: int, failure: ServiceError) -> None:
+        self._pending.pop(number, None)
+        errors = failure.details.get("errors", ())
+        self._results[number] = Result(
+            number, None, failure.status, failure.code, failure.message, errors
+        )
+
+
+def _validated(value: Any) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = transferred.run_validation(value)
+    except ValidationError as invalid:
+        raise invalid_input(invalid) from None
+    return values
+
+
+def _document(user_id: str, values: dict[str, Any], now: datetime) -> Document:
+    """Return what the line's conversation was, but for whose it is and when it last changed."""
+    given = {name: values[name] for name in ("character_id", "title", "settings", "tags", "custom")}
+    return (
+        documents.new(user_id=user_id, now=now, **given)
+        | {name: values[name] for name in PUBLIC if name != "user_id"}
+        | {
+            "_id": values["id"],
+            "previous_status": _status_before_the_trash(values),
+            "revisions": [*reversed(values["history"])],
+        }
+    )
+
+
+def _status_before_the_trash(values: dict[str, Any]) -> str | None:
+    if values["status"] != "deleted":
+        return None
+    return "archived" if values["archived_at"] else "active"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A valid line without a result yet; `adjusted` are the paths that adjust() changed."""
+
+    document: Document
+    ids: "_Ids"
+    adjusted: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Ids:
+    """The ids that one line may have.
+
+    If the user has a conversation with a `known` id, it is the conversation of the line. A new
+    conversation gets the first `possible` id that is free.
+    """
+
+    known: Sequence[ObjectId]
+    possible: Sequence[ObjectId]
+
+    @classmethod
+    def of(cls, user_id: str, id_: ObjectId, now: datetime) -> "_Ids":
+        """Derive ids for this user from the id in the line; equal arguments give equal ids.
+
+        The time in a derived id is before 2004, so no new conversation gets such an id. Release
+        0.1.0 used the digests themselves.
+        """
+        key = user_id.encode()
+        if len(key) > blake2b.MAX_KEY_SIZE:
+            key = blake2b(key).digest()
+        digests = [id_.binary]
+        while len(digests) < ATTEMPTS:
+            digests.append(blake2b(digests[-1], key=key, digest_size=12).digest())
+        former = [ObjectId(digest) for digest in digests[1:]]
+        derived = [ObjectId(bytes([digest[0] & 0x3F]) + digest[1:]) for digest in digests[1:]]
+        first = id_ if id_.generation_time < now - OLD_ENOUGH else derived[0]
+        return cls(known=[id_, *derived, *former], possible=[first, *derived])

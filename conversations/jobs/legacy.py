@@ -1,0 +1,332 @@
+"""What a conversation of the monolith becomes here.
+
+Nothing is altered silently: whatever does not fit is repaired and named, with what it was, or
+named as the reason why the conversation cannot be taken.
+"""
+
+import math
+import unicodedata
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from bson import Decimal128, Int64, ObjectId
+from rest_framework.exceptions import ValidationError
+
+from conversation_service import clock
+from conversation_service.http.fields import NOT_IN_A_LINE, Text
+from conversation_service.mongodb.connection import Document
+from conversations import documents, limits
+from conversations.documents import tag_key
+from conversations.serializers.conversations import ExternalId, Tag, Title
+
+_KNOWN = {
+    "_id", "user_id", "character_id", "title", "is_archived", "message_count", "total_tokens",
+    "tags", "settings", "created_at", "updated_at",
+}  # fmt: skip
+_NOTHING: Any = object()
+_SECONDS_UNTIL_MILLISECONDS = 100_000_000_000
+
+_external_id = ExternalId()
+_title = Title()
+_tag = Tag()
+_stop_sequence = Text(max_length=limits.STOP_SEQUENCE_LENGTH)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that did not fit: where, what was done about it, and what was there."""
+
+    path: str
+    kind: str
+    was: Any = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}: {self.kind}"
+
+
+@dataclass
+class Converted:
+    """What becomes of a document: it is taken, was here already, or `reasons` say why neither."""
+
+    id: Any
+    document: Document | None = None
+    repairs: list[Finding] = field(default_factory=list)
+    reasons: list[Finding] = field(default_factory=list)
+    already_there: bool = False
+
+    def refuse(self, path: str, kind: str) -> None:
+        self.document = None
+        self.reasons.append(Finding(path, kind))
+
+    def meet(self, user_id: str) -> None:
+        """Its id is here already, as that user's."""
+        if self.document and self.document["user_id"] != user_id:
+            self.refuse("_id", "taken by another user's conversation")
+        self.document, self.already_there = None, not self.reasons
+
+
+def convert(old: Document) -> Converted:
+    """Return what a document of the monolith becomes, with all that had to be done to it."""
+    reading = _Reading(old)
+    document = reading.document()
+    taken = None if reading.reasons else document
+    return Converted(old.get("_id"), taken, reading.repairs, reading.reasons)
+
+
+class _Reading:
+    def __init__(self, old: Document) -> None:
+        self._old = old
+        self.repairs: list[Finding] = []
+        self.reasons: list[Finding] = []
+
+    def document(self) -> Document:
+        id_ = self._id()
+        user_id, character_id = self._person("user_id"), self._person("character_id")
+        created_at = self._moment("created_at", id_.generation_time)
+        updated_at = self._moment("updated_at", created_at)
+        archived = self._archived()
+        title, custom = self._title(character_id)
+        document = documents.new(
+            user_id=user_id,
+            character_id=character_id,
+            now=clock.now(),
+            title=title,
+            settings=self._settings(),
+            tags=self._tags(),
+            custom=custom,
+        )
+        document["metadata"] |= {
+            "message_count": self._count("message_count"),
+            "total_tokens": self._count("total_tokens"),
+            "last_activity": updated_at,
+            "created_at": created_at,
+            "updated_at": updated_at,
+        }
+        for name in sorted(self._old.keys() - _KNOWN):
+            self._repaired(name, "unknown, left out", self._old[name])
+        state = {"status": "archived", "archived_at": updated_at} if archived else {}
+        return document | state | {"_id": id_}
+
+    def _repaired(self, path: str, kind: str, was: Any = None) -> None:
+        self.repairs.append(Finding(path, kind, was))
+
+    def _refused(self, path: str, kind: str, was: Any = None) -> None:
+        self.reasons.append(Finding(path, kind, was))
+
+    def _id(self) -> ObjectId:
+        value = self._old.get("_id")
+        if isinstance(value, ObjectId):
+            return value
+        self._refused("_id", "no ObjectId", value)
+        return ObjectId()
+
+    def _person(self, name: str) -> str:
+        value = self._old.get(name)
+        if isinstance(value, int | UUID) and not isinstance(value, bool):
+            self._repaired(name, "made text", value)
+        written = str(value) if isinstance(value, str | ObjectId | int | UUID) else ""
+        if _accepted(_external_id, written) == written:
+            return written
+        self._refused(name, "missing" if value is None else "no id that can be kept", value)
+        return ""
+
+    def _title(self, character_id: str) -> tuple[str | None, dict[str, str]]:
+        value = self._old.get("title")
+        if value is None:
+            self._repaired("title", "missing, named after the character")
+            return None, {}
+        if not isinstance(value, str):
+            self._repaired("title", "made text", value)
+        title = _line(str(value))
+        if not title:
+            self._repaired("title", "empty, named after the character", value)
+            return None, {}
+        custom = {}
+        if len(title) > limits.TITLE_LENGTH:
+            custom["legacy_title"] = title[: limits.CUSTOM_VALUE_LENGTH]
+            title = title[: limits.TITLE_LENGTH].rstrip()
+            self._repaired("title", "cut, and kept in custom.legacy_title", value)
+        elif isinstance(value, str) and title != value:
+            self._repaired("title", "white space or characters mended", value)
+        return title, custom
+
+    def _archived(self) -> bool:
+        value = self._old.get("is_archived", _NOTHING)
+        if isinstance(value, bool):
+            return value
+        if value is _NOTHING or value is None:
+            self._repaired("is_archived", "missing, taken as false")
+            return False
+        archived = value == 1 or str(value).strip().casefold() in {"true", "yes", "1"}
+        self._repaired("is_archived", f"not a boolean, taken as {str(archived).lower()}", value)
+        return archived
+
+    def _count(self, name: str) -> int:
+        value: Any = self._old.get(name)
+        if type(value) in {int, Int64} and 0 <= value <= limits.MAX_COUNT:
+            return int(value)
+        if value is None:
+            self._repaired(name, "missing, taken as 0")
+            return 0
+        number = _number(value)
+        if number is not None and number == int(number) and 0 <= number <= limits.MAX_COUNT:
+            self._repaired(name, "made a whole number", value)
+            return int(number)
+        self._repaired(name, "no count, taken as 0", value)
+        return 0
+
+    def _tags(self) -> list[str]:
+        value = self._old.get("tags")
+        if value is None:
+            self._repaired("tags", "missing, taken as none")
+            return []
+        if isinstance(value, str):
+            self._repaired("tags", "split at commas", value)
+            value = value.split(",")
+        if not isinstance(value, list):
+            self._repaired("tags", "no list, taken as none", value)
+            return []
+        kept: dict[str, str] = {}
+        for old in value:
+            if tag := self._tag(old):
+                if tag_key(tag) in kept:
+                    self._repaired("tags", "repeated, left out", old)
+                elif len(kept) == limits.TAGS:
+                    self._repaired("tags", f"more than {limits.TAGS}, left out", old)
+                else:
+                    kept[tag_key(tag)] = tag
+        return list(kept.values())
+
+    def _tag(self, value: Any) -> str | None:
+        """Replace what a tag may not have by a space, and cut it."""
+        if isinstance(value, str) and _accepted(_tag, value) == value:
+            return value
+        plain = "".join(c if _fits_a_tag(c) else " " for c in _line(_text(value)))
+        tag = _line(plain)[: limits.TAG_LENGTH].rstrip()
+        self._repaired("tags", "mended" if tag else "no tag, left out", value)
+        return tag
+
+    def _settings(self) -> dict[str, Any]:
+        value = self._old.get("settings")
+        if value is None:
+            self._repaired("settings", "missing, taken as today's defaults")
+            return {}
+        if not isinstance(value, dict):
+            self._repaired("settings", "no object, taken as today's defaults", value)
+            return {}
+        settings: dict[str, Any] = {}
+        for name, old in value.items():
+            path = f"settings.{name}"
+            if name in limits.LLM_SETTINGS:
+                settings[name] = self._setting(path, old, limits.LLM_SETTINGS[name])
+            elif name == "stop_sequences":
+                settings[name] = self._stop_sequences(old)
+            else:
+                self._repaired(path, "unknown, left out", old)
+        for name in limits.LLM_SETTINGS.keys() - value.keys():
+            self._repaired(f"settings.{name}", "missing, taken as today's default")
+        return settings
+
+    def _setting(self, path: str, value: Any, bounds: limits.Bounds) -> float:
+        number = _number(value)
+        if number is None:
+            self._repaired(path, "no number, taken as today's default", value)
+            return bounds.default_for_new
+        if isinstance(value, str):
+            self._repaired(path, "made a number", value)
+        if not bounds.minimum <= number <= bounds.maximum:
+            self._repaired(path, "brought within the bounds", value)
+            number = min(max(number, bounds.minimum), bounds.maximum)
+        if not bounds.is_whole:
+            return float(number)
+        if number != int(number):
+            self._repaired(path, "made a whole number", value)
+        return int(number)
+
+    def _stop_sequences(self, value: Any) -> list[str]:
+        if not isinstance(value, list):
+            self._repaired("settings.stop_sequences", "no list, taken as none", value)
+            return []
+        kept = []
+        for old in value:
+            if isinstance(old, str) and _accepted(_stop_sequence, old) == old:
+                kept.append(old)
+            else:
+                self._repaired("settings.stop_sequences", "no stop sequence, left out", old)
+        for old in kept[limits.STOP_SEQUENCES :]:
+            self._repaired(
+                "settings.stop_sequences", f"more than {limits.STOP_SEQUENCES}, left out", old
+            )
+        return kept[: limits.STOP_SEQUENCES]
+
+    def _moment(self, name: str, otherwise: datetime) -> datetime:
+        value = self._old.get(name)
+        if isinstance(value, datetime):
+            return value  # MongoDB keeps milliseconds in UTC, as we do
+        if value is None:
+            self._repaired(name, _INSTEAD[name].format("missing"))
+            return otherwise
+        moment = _time(value)
+        if moment is None:
+            self._repaired(name, _INSTEAD[name].format("no time"), value)
+            return otherwise
+        self._repaired(name, "made a time", value)
+        return moment
+
+
+_INSTEAD = {
+    "created_at": "{}, taken from the id",
+    "updated_at": "{}, taken from created_at",
+}
+
+
+def _accepted(judge: Any, value: Any) -> Any:
+    """Return a value as the API would store it, or None if it would refuse it."""
+    try:
+        return judge.run_validation(value)
+    except ValidationError:
+        return None
+
+
+def _line(value: str) -> str:
+    """Return text on one line, without control characters and the like."""
+    plain = "".join(c if unicodedata.category(c) not in NOT_IN_A_LINE else " " for c in value)
+    return " ".join(unicodedata.normalize("NFC", plain).split())
+
+
+def _fits_a_tag(character: str) -> bool:
+    return _accepted(_tag, f"a{character}a") is not None
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, str | int | float | ObjectId) else ""
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, of text too."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal128):
+        return None
+    try:
+        number = float(str(value) if isinstance(value, Decimal128) else value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _time(value: Any) -> datetime | None:
+    """Read ISO 8601 text, without an offset as UTC, and seconds or milliseconds since 1970."""
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value.strip())
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            in_seconds = abs(value) < _SECONDS_UNTIL_MILLISECONDS
+            moment = datetime.fromtimestamp(value if in_seconds else value / 1000, UTC)
+        else:
+            return None
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -1,0 +1,74 @@
+"""The monolith's conversations, one batch after the other, in the order of `_id`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import bson
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import InvalidBSON
+from bson.raw_bson import RawBSONDocument
+from pymongo.collection import Collection
+
+from conversation_service.http.ndjson import batches
+from conversation_service.mongodb.connection import Document
+from conversations.jobs.legacy import Converted, Finding, convert
+from conversations.writes import store
+
+BATCH = 500
+
+_BEYOND = DatetimeConversion.DATETIME_AUTO  # a time that Python cannot hold is a finding
+_STRICT: CodecOptions[Document] = CodecOptions(tz_aware=True, datetime_conversion=_BEYOND)
+_LENIENT: CodecOptions[Document] = CodecOptions(
+    datetime_conversion=_BEYOND, unicode_decode_error_handler="replace"
+)
+_UNDECODED: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+
+
+def take_over(
+    source: Collection[Any], *, after: Any = None, dry_run: bool = False
+) -> Iterator[list[Converted]]:
+    """Take conversations over and yield what became of each batch, once it is on a majority.
+
+    What is here already is kept as it is. With `dry_run` nothing is written.
+    """
+    for batch in batches(_read(source, after), BATCH):
+        converted = [_converted(row) for row in batch]
+        _find_those_there(converted)
+        if not dry_run:
+            _insert(converted)
+        yield converted
+
+
+def _read(source: Collection[Any], after: Any) -> Iterator[RawBSONDocument]:
+    rows = source.with_options(_UNDECODED).find(sort=[("_id", 1)], batch_size=BATCH)
+    if after is None:
+        yield from rows
+        return
+    # Unlike $gt, a bound of the index passes on from one type of ids to the next.
+    for row in rows.min([("_id", after)]).hint("_id_"):
+        if row["_id"] != after:
+            yield row
+
+
+def _converted(row: RawBSONDocument) -> Converted:
+    try:
+        return convert(bson.decode(row.raw, _STRICT))
+    except InvalidBSON:
+        id_ = bson.decode(row.raw, _LENIENT).get("_id")
+        return Converted(id_, reasons=[Finding("", "not readable, broken text in it")])
+
+
+def _find_those_there(converted: list[Converted]) -> None:
+    wanted = {one.document["_id"]: one for one in converted if one.document}
+    for id_, user_id in store.owners_of(wanted).items():
+        wanted[id_].meet(user_id)
+
+
+def _insert(converted: list[Converted]) -> None:
+    new = [one for one in converted if one.document]
+    failed = store.insert_all([one.document for one in new if one.document]) if new else {}
+    there = [new[index] for index, code in failed.items() if code == store.DUPLICATE_KEY]
+    for index in failed:
+        if new[index] not in there:
+            new[index].refuse("", "not accepted by the database")
+    _find_those_there(there)

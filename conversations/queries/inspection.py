@@ -1,0 +1,128 @@
+"""What an engineer on call wants to know of one stored document, without what people wrote."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import bson
+from bson import ObjectId
+from django.conf import settings
+
+from conversation_service.mongodb.connection import Document
+from conversation_service.observability.logs import user_hash
+from conversations import documents, schema
+from conversations.writes import store
+
+REVISIONS = 5
+COUNTERS = ("message_count", "total_tokens", "total_input_tokens", "total_output_tokens")
+CLOCKS = ("first_message_at", "last_message_at", "last_activity", "created_at", "updated_at")
+STATES = ("changed_at", "archived_at", "deleted_at", "purge_at", "pinned_at", "expires_at")
+WORDS = ("title", "tags", "custom", "character_name", "settings")
+
+
+def of(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
+    """Return what is known of a conversation or a tombstone; None if there is neither.
+
+    A document written past the service may lack anything: what is not there is None.
+    """
+    document = store.conversations().find_one({"_id": id_}, hint="_id_")
+    if document is None:
+        return None
+    owner, metadata = document.get("user_id"), document.get("metadata") or {}
+    hold, log = document.get("hold") or {}, document.get("revisions") or []
+    found: dict[str, Any] = {
+        "id": id_,
+        "tombstone": document.get("status") == "purged",
+        **{name: document.get(name) for name in ("status", "version", "user_id")},
+        "user_hash": user_hash(str(owner), settings.SECRET_KEY),
+        **{name: document.get(name) for name in ("character_id", "character_status")},
+        "counters": {name: metadata.get(name) for name in COUNTERS}
+        | {"activity_sequence": document.get("activity_sequence")},
+        "clocks": {name: metadata.get(name) for name in CLOCKS}
+        | {name: document.get(name) for name in STATES},
+        "hold": {name: hold.get(name) for name in ("by", "at")} if hold else None,
+        "keys": len(document.get("keys") or []),
+        "sizes": {
+            "bytes": _size(document),
+            "revisions": len(log),
+            "log_bytes": _size({"revisions": log}),
+        },
+        "indexes": dict(_indexes(document)),
+        "drift": _drift(document),
+        "last_revisions": [_told(revision) for revision in log[: -REVISIONS - 1 : -1]],
+    }
+    if words:
+        found["words"] = {name: document.get(name) for name in WORDS}
+        found["words"] |= {"hold_reason": hold.get("reason")}
+    return found
+
+
+def _size(document: Document) -> int:
+    return len(bson.encode(document))
+
+
+def _told(revision: Document) -> dict[str, Any]:
+    told = {name: revision.get(name) for name in ("version", "at", "by", "client", "request_id")}
+    return told | {"changed": [changed["path"] for changed in revision.get("changes", [])]}
+
+
+def _indexes(document: Document) -> Iterator[tuple[str, str]]:
+    """Ask each index for the document: "held", "left out" by its filter, "lost" or "not built"."""
+    stored = {index["name"]: index for index in store.conversations().list_indexes()}
+    del stored["_id_"]  # by which it was found
+    for name, index in stored.items():
+        where = index.get("partialFilterExpression", {})
+        mine = {"_id": document["_id"]}
+        if not store.conversations().find_one({"$and": [mine, where]}, ["_id"], hint="_id_"):
+            yield name, "left out"
+            continue
+        keys = {path: _first(document, path) for path in index["key"]}
+        held = store.conversations().find_one({"$and": [keys, mine, where]}, ["_id"], hint=name)
+        yield name, "held" if held else "lost"
+    for declared in schema.INDEXES:
+        if declared.document["name"] not in stored:
+            yield declared.document["name"], "not built"
+
+
+def _first(document: Document, path: str) -> Any:
+    """Return what an index has for a path: of an array any of its values, of nothing null."""
+
+    def step(value: Any, name: str) -> Any:
+        value = value[0] if isinstance(value, list) and value else value
+        return value.get(name) if isinstance(value, dict) else None
+
+    value: Any = document
+    for name in path.split("."):
+        value = step(value, name)
+    return {"$eq": value[0] if isinstance(value, list) and value else value}
+
+
+def _drift(document: Document) -> list[str]:
+    """Return the fields that are missing, wrong for the validator, or not derived as they should.
+
+    A missing field reads with its default.
+    """
+    fields = schema.TOMBSTONE
+    drift = set()
+    if document.get("status") != "purged":
+        fields = schema.CONVERSATION
+        derived = documents.derived(str(document.get("title")), document.get("tags") or [])
+        drift = {name for name, value in derived.items() if document.get(name) != value}
+        drift |= {
+            name
+            for name, value in documents.complete(document).items()
+            if name not in document or document[name] != value
+        }
+    return sorted(drift.union(_refused(document, fields)))
+
+
+def _refused(document: Document, fields: dict[str, Any]) -> Iterator[str]:
+    """Ask the database about each field alone: of a whole document it says only yes or no."""
+    for name, rule in fields["properties"].items():
+        wanted: dict[str, Any] = {"properties": {name: rule}}
+        if name in fields["required"]:
+            wanted["required"] = [name]
+        where = {"_id": document["_id"], "$jsonSchema": wanted}
+        if not store.conversations().find_one(where, ["_id"], hint="_id_"):
+            yield name
+    if fields.get("additionalProperties") is False:
+        yield from document.keys() - fields["properties"].keys()

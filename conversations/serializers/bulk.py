@@ -1,0 +1,71 @@
+"""What a bulk action takes."""
+
+from typing import Any
+
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+
+from conversation_service.http.fields import Choice, Flag, List, StrictSerializer, Text
+from conversations import limits
+from conversations.queries.listing import ListParameters
+from conversations.serializers.conversations import Tags
+
+MAX_IDS = 100
+ACTIONS = ["archive", "restore", "trash", "purge", "pin", "unpin", "tag", "untag"]
+
+_SHARED_WITH_THE_LIST = [
+    "status",
+    "character_id",
+    "tags_match",
+    "search",
+    "created_after",
+    "created_before",
+    "activity_after",
+    "activity_before",
+]
+
+
+class FilterSerializer(StrictSerializer):
+    """The parameters of the list that say which conversations, as JSON."""
+
+    tags = Tags(required=False)
+    pinned = Flag(required=False)
+
+    def get_fields(self) -> dict[str, Any]:
+        listed = ListParameters().get_fields()
+        return {name: listed[name] for name in _SHARED_WITH_THE_LIST} | super().get_fields()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Write `pinned` as the list has it."""
+        pinned = {"pinned": str(attrs["pinned"]).lower()} if "pinned" in attrs else {}
+        return attrs | pinned
+
+
+class BulkSerializer(StrictSerializer):
+    action = Choice(ACTIONS)
+    ids = List(max_length=MAX_IDS, min_length=1, child=Text(max_length=64), required=False)
+    filter = FilterSerializer(required=False)
+    tags = Tags(required=False, min_length=1, help_text="What `tag` adds and `untag` removes.")
+    dry_run = Flag(default=False, help_text="Say what would become of them, and change nothing.")
+    cursor = Text(
+        max_length=limits.CURSOR_LENGTH,
+        required=False,
+        allow_null=True,
+        help_text="`next_cursor` of the same call before.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("ids" in attrs) == ("filter" in attrs):
+            raise serializers.ValidationError(_("Send either ids or a filter."))
+        if ("tags" in attrs) != (attrs["action"] in {"tag", "untag"}):
+            raise serializers.ValidationError(
+                {"tags": _("Tags belong to the actions tag and untag, and these need them.")}
+            )
+        if attrs.get("cursor") and ("ids" in attrs or attrs["dry_run"]):
+            raise serializers.ValidationError(
+                {"cursor": _("Only a filter that is applied step by step has a cursor.")}
+            )
+        return attrs
+
+
+bulk_input = BulkSerializer()

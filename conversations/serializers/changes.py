@@ -1,0 +1,35 @@
+from typing import Any
+
+from rest_framework import serializers
+
+from conversation_service.http.fields import Parameters, Text
+from conversations import limits
+from conversations.queries.feed import MAX_PAGE_SIZE, PAGE_SIZE
+
+MAX_WAIT_S = 25
+
+
+class ChangesParameters(Parameters):
+    cursor = Text(
+        max_length=limits.CURSOR_LENGTH,
+        required=False,
+        help_text="`next_cursor` of an answer, or `sync_cursor` of the overview. Without one, all "
+        "that there is comes first.",
+    )
+    limit = serializers.IntegerField(
+        min_value=1,
+        default=PAGE_SIZE,
+        help_text=f"Changes a page; above {MAX_PAGE_SIZE} is {MAX_PAGE_SIZE}.",
+    )
+    wait = serializers.IntegerField(
+        min_value=0,
+        max_value=MAX_WAIT_S,
+        default=0,
+        help_text="Seconds to wait for a change, if there is none. A stream waits anyway.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        return attrs | {"limit": min(attrs["limit"], MAX_PAGE_SIZE)}
+
+
+changes_parameters = ChangesParameters()

@@ -1,0 +1,266 @@
+"""What the API accepts, and for the documentation what it sends.
+
+Input is judged by form only; what needs the database or a neighbour is decided elsewhere.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from django.core.validators import RegexValidator
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
+
+from conversation_service import external_ids
+from conversation_service.http.fields import (
+    Choice,
+    Dict,
+    Flag,
+    Integer,
+    Line,
+    List,
+    Number,
+    Parameters,
+    StrictSerializer,
+    Text,
+)
+from conversations import limits
+from conversations.documents import tag_key
+from conversations.exceptions import too_high
+
+REVERTED = ["title", "settings", "tags", "custom", "pinned"]
+_ASCII_TAG = re.compile(r"[\w .-]*", re.ASCII)
+_CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
+
+
+class ExternalId(serializers.CharField):
+    """The id of a user or a character. It is compared exactly, so it is never normalised."""
+
+    default_error_messages = {
+        "invalid": _("This must be a string of 1 to 255 visible ASCII characters."),
+        "blank": external_ids.RULE,
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+        # \Z, as a $ would let a last line break pass. This excludes NUL and surrogates too.
+        self.validators = [RegexValidator(rf"^{external_ids.PATTERN}\Z", external_ids.RULE)]
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return data
+
+
+class Title(Line):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=limits.TITLE_LENGTH, **kwargs)
+
+
+def _may_be_in_tag(character: str) -> bool:
+    return character in " _-." or unicodedata.category(character)[0] in "LMN"
+
+
+class Tag(Line):
+    default_error_messages = {
+        "characters": _("A tag has letters, digits, spaces and any of _ - . only."),
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=limits.TAG_LENGTH, **kwargs)
+        # People have few tags, and use them again and again.
+        self._judged = lru_cache(maxsize=1_000)(super().run_validation)
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        return self._judged(data) if isinstance(data, str) else super().run_validation(data)
+
+    def to_internal_value(self, data: Any) -> str:
+        tag = super().to_internal_value(data)
+        if not _ASCII_TAG.fullmatch(tag) and not all(map(_may_be_in_tag, tag)):
+            self.fail("characters")
+        return tag
+
+
+class Tags(List):
+    """Tags that differ by more than case or width; of those that do not, the first is kept."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=limits.TAGS, child=Tag(), **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        return _without_repetition(super().to_internal_value(data))
+
+
+class Custom(Dict):
+    """Strings by key, for whatever a client wants to remember. A null takes its key away.
+
+    One PATCH may replace all keys, so it may have CUSTOM_KEYS values and as many nulls.
+    """
+
+    default_error_messages = {
+        "key": _("A key is 1 to 64 letters, digits or any of _ : - in ASCII."),
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        child = Text(max_length=limits.CUSTOM_VALUE_LENGTH, allow_blank=True, allow_null=True)
+        super().__init__(max_length=2 * limits.CUSTOM_KEYS, child=child, **kwargs)
+
+    def run_child_validation(self, data: Mapping[str, Any]) -> dict[str, str | None]:
+        custom: dict[str, str | None] = super().run_child_validation(data)
+        if not all(_CUSTOM_KEY.fullmatch(key) for key in custom):
+            self.fail("key")
+        if sum(value is not None for value in custom.values()) > limits.CUSTOM_KEYS:
+            self.fail("too_many", limit=limits.CUSTOM_KEYS)
+        return custom
+
+
+def _setting(name: str) -> Any:
+    bounds = limits.LLM_SETTINGS[name]
+    kind: Any = Integer if bounds.is_whole else Number
+    return kind(min_value=bounds.minimum, max_value=bounds.maximum, required=False, allow_null=True)
+
+
+class LLMSettingsSerializer(StrictSerializer):
+    """How the character's model is run. A null puts the default back."""
+
+    temperature = _setting("temperature")
+    max_tokens = _setting("max_tokens")
+    context_window = _setting("context_window")
+    top_p = _setting("top_p")
+    frequency_penalty = _setting("frequency_penalty")
+    presence_penalty = _setting("presence_penalty")
+    stop_sequences = List(
+        max_length=limits.STOP_SEQUENCES,
+        child=Text(max_length=limits.STOP_SEQUENCE_LENGTH),
+        required=False,
+        allow_null=True,
+    )
+
+    def __init__(self, *, has_ceilings: bool = False, **kwargs: Any) -> None:
+        """Accept every value that may be stored or, with `has_ceilings`, that a user may set."""
+        super().__init__(**kwargs)
+        self._has_ceilings = has_ceilings
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if self._has_ceilings:
+            errors = {
+                name: ErrorDetail(too_high(bounds.ceiling), code="max_value")
+                for name, bounds in limits.LLM_SETTINGS.items()
+                if (attrs.get(name) or 0) > bounds.ceiling
+            }
+            if errors:
+                raise serializers.ValidationError(errors)
+        return attrs
+
+
+class CreateSerializer(StrictSerializer):
+    """A new conversation; what is left out gets its default, which is then stored."""
+
+    character_id = ExternalId()
+    title = Title(required=False, allow_null=True)
+    settings = LLMSettingsSerializer(has_ceilings=True, required=False, allow_null=True)
+    tags = Tags(required=False, allow_null=True)
+    custom = Custom(required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Leave out every null: at creation it says the same as nothing."""
+        return without_nulls(
+            {
+                name: without_nulls(value) if isinstance(value, dict) else value
+                for name, value in attrs.items()
+            }
+        )
+
+
+class PatchSerializer(StrictSerializer):
+    """A merge patch (RFC 7396), and two additions for tags that never conflict."""
+
+    title = Title(required=False)
+    settings = LLMSettingsSerializer(required=False, allow_null=True)
+    tags = Tags(required=False, allow_null=True)
+    tags_add = Tags(required=False)
+    tags_remove = Tags(required=False)
+    custom = Custom(required=False, allow_null=True)
+    pinned = Flag(required=False)
+    status = Choice(["active", "archived"], required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "tags" in attrs and attrs.keys() & {"tags_add", "tags_remove"}:
+            raise serializers.ValidationError(
+                {"tags": _("Send either tags, or tags_add and tags_remove.")}
+            )
+        return attrs
+
+
+class CreateParameters(Parameters):
+    get_or_create = Choice(
+        ["character"],
+        required=False,
+        help_text="Answer 200 with my latest active one with that character, if there is one.",
+    )
+
+
+class RetrieveParameters(Parameters):
+    include = Choice(
+        ["character"],
+        required=False,
+        help_text="Add `character`: id, name and description, or null if there is none to be had.",
+    )
+    as_of = serializers.IntegerField(
+        min_value=1, required=False, help_text="A former version; counters are those of now."
+    )
+
+
+class DuplicateSerializer(StrictSerializer):
+    title = Title(required=False, allow_null=True)
+
+
+class HistoryParameters(Parameters):
+    limit = serializers.IntegerField(min_value=1, max_value=limits.REVISIONS, default=20)
+    cursor = Text(max_length=limits.CURSOR_LENGTH, required=False)
+
+
+class RevertSerializer(StrictSerializer):
+    version = Integer(min_value=1, help_text="What the fields shall be as in.")
+    fields_ = List(max_length=len(REVERTED), min_length=1, child=Choice(REVERTED))
+
+
+class TagsParameters(Parameters):
+    prefix = Line(
+        max_length=limits.TAG_LENGTH,
+        allow_blank=True,
+        default="",
+        help_text="Only tags of which some word begins so, or a word for each of these; case, "
+        "accents and width do not matter.",
+    )
+    limit = serializers.IntegerField(min_value=1, max_value=limits.MAX_TAGS_LISTED, default=50)
+
+
+class DeleteParameters(Parameters):
+    mode = Choice(["trash", "purge"], default="trash")
+
+
+def _without_repetition(tags: Iterable[str]) -> list[str]:
+    first: dict[str, str] = {}
+    for tag in tags:
+        first.setdefault(tag_key(tag), tag)
+    return list(first.values())
+
+
+def without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+no_parameters = Parameters()
+delete_parameters = DeleteParameters()
+create_parameters = CreateParameters()
+retrieve_parameters = RetrieveParameters()
+history_parameters = HistoryParameters()
+tags_parameters = TagsParameters()
+create_input = CreateSerializer()
+duplicate_input = DuplicateSerializer()
+revert_input = RevertSerializer()
+patch_input = PatchSerializer()

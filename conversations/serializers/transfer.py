@@ -1,0 +1,195 @@
+"""What may be imported: what an export wrote, judged as strictly as anything else."""
+
+import time
+from itertools import pairwise
+from typing import Any
+
+from bson import ObjectId
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+
+from conversation_service.http.fields import (
+    Choice,
+    Dict,
+    Flag,
+    Ignored,
+    Integer,
+    Line,
+    List,
+    Moment,
+    Parameters,
+    StrictSerializer,
+    Text,
+)
+from conversations import limits
+from conversations.serializers.conversations import (
+    Custom,
+    ExternalId,
+    LLMSettingsSerializer,
+    Tags,
+    Title,
+    without_nulls,
+)
+
+# "imported:staff:" and the longest name of a Django user, or the longest X-Request-ID.
+ORIGIN_LENGTH = 170
+# The highest integer that MongoDB stores. adjusting.py lowers versions above HIGHEST_VERSION.
+MAX_VERSION = 2**63 - 1
+CHARACTER_STATUSES = ["verified", "unverified", "missing"]
+STATUSES = ["active", "archived", "deleted"]
+
+
+class Id(Text):
+    """An id of ours, as an ObjectId."""
+
+    default_error_messages = {"id": _("An id has 24 hexadecimal digits.")}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=limits.ID_LENGTH, **kwargs)
+        self.validators = []  # those of Text need a string, and the value is an ObjectId
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not ObjectId.is_valid(data):
+            self.fail("id")
+        return ObjectId(data)
+
+
+class WholeCustom(Custom):
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        return without_nulls(super().to_internal_value(data))
+
+
+class WholeSettingsSerializer(LLMSettingsSerializer):
+    """Every setting: a default of today must not slip into a conversation of then."""
+
+    def get_fields(self) -> dict[str, Any]:
+        fields = super().get_fields()
+        for field in fields.values():
+            field.required, field.allow_null = True, False
+        return fields
+
+
+class TransferredMetadataSerializer(StrictSerializer):
+    message_count = Integer(min_value=0, max_value=limits.MAX_COUNT)
+    total_tokens = Integer(min_value=0, max_value=limits.MAX_COUNT)
+    total_input_tokens = Integer(min_value=0, max_value=limits.MAX_COUNT)
+    total_output_tokens = Integer(min_value=0, max_value=limits.MAX_COUNT)
+    first_message_at = Moment(allow_null=True)
+    last_message_at = Moment(allow_null=True)
+    last_activity = Moment()
+    created_at = Moment()
+    updated_at = Moment()
+
+
+# What a revision may have changed, by path.
+_CHANGEABLE: dict[str, Any] = {
+    "title": Title(),
+    "title_source": Choice(["user", "auto"]),
+    "character_status": Choice(CHARACTER_STATUSES),
+    "status": Choice(STATUSES),
+    "pinned_at": Moment(allow_null=True),
+    "archived_at": Moment(allow_null=True),
+    "deleted_at": Moment(allow_null=True),
+    "purge_at": Moment(allow_null=True),
+    "tags": Tags(),
+    "custom": WholeCustom(),
+    **{f"settings.{name}": field for name, field in WholeSettingsSerializer().fields.items()},
+}
+
+
+class Changes(Dict):
+    """By path, what was before and what came after."""
+
+    default_error_messages = {
+        "path": _("{path} is nothing that changes."),
+        "pair": _("Each change has before and after."),
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=len(_CHANGEABLE), child=Dict(max_length=2), **kwargs)
+
+    def run_child_validation(self, data: Any) -> Any:
+        return [self._change(path, pair) for path, pair in data.items()]
+
+    def _change(self, path: str, pair: Any) -> dict[str, Any]:
+        field = _CHANGEABLE.get(path)
+        if field is None:
+            self.fail("path", path=path[: limits.ID_LENGTH])
+        if not isinstance(pair, dict) or pair.keys() != {"before", "after"}:
+            self.fail("pair")
+        try:
+            return {"path": path} | {side: field.run_validation(pair[side]) for side in pair}
+        except serializers.ValidationError as invalid:
+            raise serializers.ValidationError({path: invalid.detail}) from None
+
+
+class TransferredRevisionSerializer(StrictSerializer):
+    version = Integer(min_value=2, max_value=MAX_VERSION)
+    at = Moment()
+    previous_at = Moment()
+    by = Line(max_length=ORIGIN_LENGTH)
+    client = Line(max_length=ORIGIN_LENGTH, allow_null=True)
+    request_id = Line(max_length=ORIGIN_LENGTH, allow_blank=True)
+    changes = Changes()
+
+    def to_internal_value(self, data: Any) -> Any:
+        # 50 revisions of 115 KB take up to a second: let other requests run between them.
+        time.sleep(0)
+        return super().to_internal_value(data)
+
+
+class TransferredSerializer(StrictSerializer):
+    """A line of an export. Whose it was is of no account: it becomes the caller's."""
+
+    id = Id()
+    object = Choice(["conversation"], required=False)
+    user_id = Ignored(required=False)
+    character_id = ExternalId()
+    character_status = Choice(CHARACTER_STATUSES)
+    title = Title()
+    title_source = Choice(["user", "auto"])
+    status = Choice(STATUSES)
+    is_archived = Flag(required=False)
+    retention = Ignored(required=False, allow_null=True)  # follows from the rest
+    pinned_at = Moment(allow_null=True)
+    settings = WholeSettingsSerializer()
+    tags = Tags()
+    custom = WholeCustom()
+    metadata = TransferredMetadataSerializer()
+    archived_at = Moment(allow_null=True)
+    deleted_at = Moment(allow_null=True)
+    purge_at = Moment(allow_null=True)
+    forked_from = Id(allow_null=True)
+    version = Integer(min_value=1, max_value=MAX_VERSION)
+    history = List(max_length=limits.REVISIONS, child=TransferredRevisionSerializer(), default=list)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what no conversation can be, such as one in the trash without an end."""
+        status = attrs["status"]
+        trashed = status == "deleted"
+        expected = {
+            "is_archived": attrs.get("is_archived") in {None, status == "archived"},
+            "archived_at": trashed or (attrs["archived_at"] is not None) == (status == "archived"),
+            "deleted_at": (attrs["deleted_at"] is not None) == trashed,
+            "purge_at": (attrs["purge_at"] is not None) == trashed,
+            "history": _descends([attrs["version"] + 1, *(r["version"] for r in attrs["history"])]),
+        }
+        wrong = {name: _DOES_NOT_FIT for name, fits in expected.items() if not fits}
+        if wrong:
+            raise serializers.ValidationError(wrong)
+        return attrs
+
+
+_DOES_NOT_FIT = _("This does not fit the other fields.")
+
+
+def _descends(versions: list[int]) -> bool:
+    return all(later > earlier for later, earlier in pairwise(versions))
+
+
+class ExportParameters(Parameters):
+    after = Id(required=False, help_text="Go on after this id, the last that you received.")
+
+
+export_parameters = ExportParameters()
+transferred = TransferredSerializer()

@@ -1,0 +1,89 @@
+"""What other services ask of conversations, with a credential of their own."""
+
+from typing import Any
+
+from django.http import HttpResponse
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from conversation_service.http.authentication import ServiceAuthentication
+from conversation_service.http.permissions import HasScope
+from conversation_service.http.rendering import JSONParser, JSONResponse
+from conversation_service.mongodb.connection import Document
+from conversations.serializers.internal import (
+    activity,
+    activity_batch_input,
+    activity_input,
+    activity_parameters,
+    authorize_input,
+)
+from conversations.views.openapi import internal as openapi
+from conversations.writes import store
+from conversations.writes.store import Outcome
+
+
+class BatchParser(JSONParser):
+    max_bytes = 256 * 1024  # 500 reports of the longest kind
+
+
+class AuthorizeView(APIView):
+    authentication_classes = [ServiceAuthentication]
+    permission_classes = [HasScope("conversations:authorize")]
+
+    @openapi.authorize
+    def post(self, request: Request) -> HttpResponse:
+        asked = authorize_input.run_validation(request.data)
+        found = store.ownership(asked["ids"])
+        verdicts = [_verdict(id_, found.get(id_.lower()), asked["user_id"]) for id_ in asked["ids"]]
+        return JSONResponse({"results": verdicts})
+
+
+class ActivityView(APIView):
+    authentication_classes = [ServiceAuthentication]
+    permission_classes = [HasScope("conversations:activity")]
+
+    @openapi.activity
+    def put(self, request: Request, id: str) -> HttpResponse:
+        parameters = activity_parameters.of(request)
+        reported = activity(activity_input.run_validation(request.data))
+        unarchive = parameters["on_message"] == "unarchive"
+        return JSONResponse(store.report(id, reported, unarchive=unarchive))
+
+
+class ActivityBatchView(APIView):
+    authentication_classes = [ServiceAuthentication]
+    permission_classes = [HasScope("conversations:activity")]
+    parser_classes = [BatchParser]
+
+    @openapi.activity_batch
+    def post(self, request: Request) -> HttpResponse:
+        items = activity_batch_input.run_validation(request.data)["items"]
+        outcomes = store.report_all([(item["id"], activity(item)) for item in items])
+        results = [_result(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+        return JSONResponse({"results": results})
+
+
+def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
+    """Say what the user may do; of somebody else's only that it is not theirs."""
+    owner = found is not None and found["user_id"] == user_id
+    status = found["status"] if found and owner else None
+    reason = None if status == "active" else status
+    if found is None:
+        reason = "not_found"
+    elif not owner:
+        reason = "not_owner"
+    return {
+        "id": id_,
+        "exists": found is not None,
+        "owner": owner,
+        "status": status,
+        "writable": reason is None,
+        "reason": reason,
+    }
+
+
+def _result(item: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    result = {"id": item["id"], "status": outcome.status, "applied": outcome.applied}
+    if rejected := outcome.rejected:
+        result |= {"code": rejected.code, "errors": rejected.details["errors"]}
+    return result

@@ -1,0 +1,133 @@
+"""How the API for other services is documented."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from rest_framework import serializers
+
+from conversation_service.errors import (
+    InsufficientPermissions,
+    LengthRequired,
+    PayloadTooLarge,
+    ServiceError,
+    UnsupportedMediaType,
+)
+from conversation_service.http.fields import StrictSerializer
+from conversation_service.http.openapi import COMMON, failures
+from conversations.exceptions import ConversationNotFound
+from conversations.serializers.internal import (
+    ActivityBatchSerializer,
+    ActivityParameters,
+    ActivitySerializer,
+    AuthorizeSerializer,
+)
+from conversations.views.openapi.conversations import (
+    FaultSerializer,
+    MetadataSerializer,
+)
+
+REASONS = ["not_found", "not_owner", "archived", "deleted"]
+
+
+class VerdictSerializer(serializers.Serializer):
+    id = serializers.CharField()
+    exists = serializers.BooleanField()
+    owner = serializers.BooleanField()
+    status = serializers.ChoiceField(["active", "archived", "deleted"], allow_null=True)
+    writable = serializers.BooleanField(help_text="Whether a message may be added.")
+    reason = serializers.ChoiceField(REASONS, allow_null=True, help_text="Why not.")
+
+
+class AuthorizationSerializer(serializers.Serializer):
+    results = VerdictSerializer(many=True, help_text="In the order of the ids.")
+
+
+class ReportedSerializer(serializers.Serializer):
+    applied = serializers.BooleanField(help_text="False for a report that is not later.")
+    sequence = serializers.IntegerField(help_text="Of the latest report that is stored.")
+    metadata = MetadataSerializer()
+
+
+class OutcomeSerializer(StrictSerializer):
+    id = serializers.CharField()
+    status = serializers.ChoiceField([200, 400, 404])
+    applied = serializers.BooleanField()
+    code = serializers.CharField(required=False, help_text="The error code, with status 400 only.")
+    errors_ = FaultSerializer(
+        many=True, required=False, help_text="The rejected times, with status 400 only."
+    )
+
+
+class OutcomesSerializer(serializers.Serializer):
+    results = OutcomeSerializer(many=True, help_text="In the order of the items.")
+
+
+_ID = OpenApiParameter(
+    "id", {"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}, OpenApiParameter.PATH
+)
+_REPORT = {
+    "sequence": 12,
+    "message_count": 15,
+    "total_tokens": 1250,
+    "total_input_tokens": 600,
+    "total_output_tokens": 650,
+    "first_message_at": "2026-01-15T15:00:00.000Z",
+    "last_message_at": "2026-01-15T16:30:00.000Z",
+}
+_FAILURES = (
+    ServiceError,
+    InsufficientPermissions,
+    LengthRequired,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
+
+
+def _operation(operation_id: str, summary: str, **schema: Any) -> Any:
+    parameters = [*COMMON, *schema.pop("parameters", [])]
+    return extend_schema(
+        operation_id=operation_id,
+        summary=summary,
+        tags=["for other services"],
+        parameters=parameters,
+        **schema,
+    )
+
+
+authorize = _operation(
+    "authorize",
+    "May this user read and write these conversations?",
+    description="Scope `conversations:authorize`. Archived and trashed ones are not writable.",
+    request=AuthorizeSerializer,
+    examples=[
+        OpenApiExample(
+            "Two", {"user_id": "u-1", "ids": ["507f1f77bcf86cd799439014"]}, request_only=True
+        )
+    ],
+    responses={200: AuthorizationSerializer, **failures(*_FAILURES)},
+)
+activity = _operation(
+    "putActivity",
+    "Report a conversation's totals",
+    description="Scope `conversations:activity`. Totals are absolute and reports are numbered: "
+    "a report that is repeated, late or out of order changes nothing. `last_activity` becomes the "
+    "`last_message_at` of the latest report, but never a time before `created_at`. A time more "
+    "than 5 minutes ahead of the clock of the service is rejected.",
+    request=ActivitySerializer,
+    parameters=[_ID, ActivityParameters],
+    examples=[OpenApiExample("A report", _REPORT, request_only=True)],
+    responses={200: ReportedSerializer, **failures(*_FAILURES, ConversationNotFound)},
+)
+activity_batch = _operation(
+    "postActivity",
+    "Report the totals of up to 500 conversations",
+    description="As the report of one; an unknown id is a 404 and a time in the future is a 400 in "
+    "its own result, and the other reports are applied.",
+    request=ActivityBatchSerializer,
+    examples=[
+        OpenApiExample(
+            "One", {"items": [{"id": "507f1f77bcf86cd799439014", **_REPORT}]}, request_only=True
+        )
+    ],
+    responses={200: OutcomesSerializer, **failures(*_FAILURES)},
+)

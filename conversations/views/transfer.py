@@ -1,0 +1,48 @@
+"""All of a user's conversations, out as NDJSON and in again."""
+
+from io import BytesIO
+from typing import IO, cast
+
+from django.http import StreamingHttpResponse
+from rest_framework.views import APIView
+
+from conversation_service.http import ndjson
+from conversation_service.http.authentication import CallerRequest
+from conversation_service.http.ndjson import NDJSONNegotiation, NDJSONParser
+from conversations.jobs import exporting, importing
+from conversations.serializers.conversations import no_parameters
+from conversations.serializers.transfer import export_parameters
+from conversations.views.openapi import transfer as openapi
+
+
+class ExportView(APIView):
+    content_negotiation_class = NDJSONNegotiation
+
+    @openapi.export
+    def get(self, request: CallerRequest) -> StreamingHttpResponse:
+        parameters = export_parameters.of(request)
+        return ndjson.response(
+            exporting.rows(request.user.id, parameters.get("after")),
+            **{
+                "Cache-Control": "private, no-store",
+                "Content-Disposition": 'attachment; filename="conversations.ndjson"',
+            },
+        )
+
+
+class ImportView(APIView):
+    content_negotiation_class = NDJSONNegotiation
+    parser_classes = [NDJSONParser]
+    # It creates, so it counts as that; what comes with it is bounded by the parser.
+    action = "import"
+    rate_limits = {"import": "create"}
+
+    @openapi.import_
+    def post(self, request: CallerRequest) -> StreamingHttpResponse:
+        no_parameters.of(request)
+
+        def body() -> IO[bytes]:
+            # DRF does not call the parser for an empty body.
+            return cast(IO[bytes], request.data or BytesIO())
+
+        return ndjson.response(importing.results(request.user.id, body))
