@@ -29,9 +29,10 @@ from conversations.admin.actions import ACTIONS, Action, Staff
 from conversations.admin.changelist import UncountedChangeList
 from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
 from conversations.models import Conversation, Hold, Metadata
+from conversations.queries import lookup
 from conversations.queries.querysets import ConversationQuerySet
 from conversations.serializers.conversations import REVERTED
-from conversations.writes import edits, store
+from conversations.writes import edits
 
 COUNTERS = ("message_count", "total_tokens", "total_input_tokens", "total_output_tokens")
 CLOCKS = ("created_at", "updated_at", "last_activity", "first_message_at", "last_message_at")
@@ -290,7 +291,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         if not found:
             return self.model(), None
         try:
-            return found, store.with_history(found.user_id, str(found.pk))
+            return found, lookup.with_history(found.user_id, str(found.pk))
         except ConversationNotFound:  # purged at this very moment
             return found, None
 

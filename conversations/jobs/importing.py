@@ -29,6 +29,7 @@ from conversations.exceptions import ConversationIdTaken, QuotaExceeded
 from conversations.jobs.adjusting import adjust
 from conversations.jobs.concurrency import imports
 from conversations.jobs.exporting import END
+from conversations.queries import lookup
 from conversations.serializers.transfer import transferred
 from conversations.writes import store
 
@@ -127,7 +128,7 @@ class _Batch:
 
     def _settle_those_there(self) -> None:
         wanted = [id_ for row in self._pending.values() for id_ in row.ids.known]
-        states = store.states_of(self._user_id, wanted)
+        states = lookup.states_of(self._user_id, wanted)
         for number, row in [*self._pending.items()]:
             there = [id_ for id_ in row.ids.known if states.get(id_, "purged") != "purged"]
             if there:
@@ -137,7 +138,7 @@ class _Batch:
         limit = settings.MAX_CONVERSATIONS_PER_USER
         counted = [n for n, row in self._pending.items() if row.document["status"] != "deleted"]
         if limit and counted:
-            room = limit - store.count_up_to(self._user_id, limit)
+            room = limit - lookup.count_up_to(self._user_id, limit)
             for number in counted[room:]:
                 self._refuse(number, QuotaExceeded(limit=limit))
 

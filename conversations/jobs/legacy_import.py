@@ -12,6 +12,7 @@ from pymongo.collection import Collection
 from conversation_service.http.ndjson import batches
 from conversation_service.mongodb.connection import Document
 from conversations.jobs.legacy import Converted, Finding, convert
+from conversations.queries import lookup
 from conversations.writes import store
 
 BATCH = 500
@@ -60,7 +61,7 @@ def _converted(row: RawBSONDocument) -> Converted:
 
 def _find_those_there(converted: list[Converted]) -> None:
     wanted = {one.document["_id"]: one for one in converted if one.document}
-    for id_, user_id in store.owners_of(wanted).items():
+    for id_, user_id in lookup.owners_of(wanted).items():
         wanted[id_].meet(user_id)
 
 

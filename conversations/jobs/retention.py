@@ -18,7 +18,8 @@ from conversation_service.http.ndjson import batches
 from conversation_service.http.origin import of_service
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
-from conversations.writes import changes, store
+from conversations import collection
+from conversations.writes import changes
 from conversations.writes.changes import NOT_HELD, Pipeline
 
 _HELD = {"hold": {"$ne": None}}
@@ -44,7 +45,7 @@ class Due:
 
     def _count(self, conditions: Mapping[str, Any]) -> int:
         where = {**conditions, self.clock: {"$lte": self.until}}
-        return store.conversations().count_documents(where, hint=self.index)
+        return collection.conversations().count_documents(where, hint=self.index)
 
     def each(self, batch_size: int) -> Iterator[Document]:
         """Return id, user and clock of each, the longest due first.
@@ -53,7 +54,7 @@ class Due:
         """
         where: dict[str, Any] = self._where()
         while True:
-            rows = store.conversations().find(
+            rows = collection.conversations().find(
                 where,
                 ["user_id", self.clock],
                 sort=[(self.clock, 1), ("_id", 1)],
@@ -69,7 +70,7 @@ class Due:
     def act_on(self, ids: Iterable[ObjectId]) -> int:
         """Do it where it is still due, and return to how many."""
         due = {"_id": {"$in": [*ids]}, **self._where()}
-        done = store.conversations().update_many(
+        done = collection.conversations().update_many(
             due, self.pipeline, hint="_id_", let=self.variables
         )
         return done.modified_count

@@ -10,11 +10,11 @@ from django.conf import settings
 
 from conversation_service.http import pagination
 from conversation_service.mongodb.connection import Document
+from conversations import collection
 from conversations.documents import PUBLIC, resource
 from conversations.exceptions import ChangesCursorExpired
 from conversations.queries import feed_cursor as cursors
 from conversations.queries.feed_cursor import OVERLAP, SNAPSHOT, Cursor, Place
-from conversations.writes import store
 
 PAGE_SIZE = 100
 MAX_PAGE_SIZE = 500
@@ -72,7 +72,7 @@ def _read(user_id: str, cursor: Cursor, limit: int) -> tuple[list[Document], int
         {"$unionWith": {"pipeline": [{"$documents": [{"now": "$$NOW"}]}]}},
     ]
     # A secondary may be behind by more than OVERLAP; a failover may roll back the primary's data.
-    *rows, clock = store.committed().aggregate(pipeline, hint=INDEX, batchSize=limit + 3)
+    *rows, clock = collection.committed().aggregate(pipeline, hint=INDEX, batchSize=limit + 3)
     return rows, pagination.milliseconds(clock["now"])
 
 

@@ -9,8 +9,7 @@ from django.conf import settings
 
 from conversation_service.mongodb.connection import Document
 from conversation_service.observability.logs import user_hash
-from conversations import documents, schema
-from conversations.writes import store
+from conversations import collection, documents, schema
 
 REVISIONS = 5
 COUNTERS = ("message_count", "total_tokens", "total_input_tokens", "total_output_tokens")
@@ -24,7 +23,7 @@ def of(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
 
     A document written past the service may lack anything: what is not there is None.
     """
-    document = store.conversations().find_one({"_id": id_}, hint="_id_")
+    document = collection.conversations().find_one({"_id": id_}, hint="_id_")
     if document is None:
         return None
     owner, metadata = document.get("user_id"), document.get("metadata") or {}
@@ -67,16 +66,18 @@ def _told(revision: Document) -> dict[str, Any]:
 
 def _indexes(document: Document) -> Iterator[tuple[str, str]]:
     """Ask each index for the document: "held", "left out" by its filter, "lost" or "not built"."""
-    stored = {index["name"]: index for index in store.conversations().list_indexes()}
+    stored = {index["name"]: index for index in collection.conversations().list_indexes()}
     del stored["_id_"]  # by which it was found
     for name, index in stored.items():
         where = index.get("partialFilterExpression", {})
         mine = {"_id": document["_id"]}
-        if not store.conversations().find_one({"$and": [mine, where]}, ["_id"], hint="_id_"):
+        if not collection.conversations().find_one({"$and": [mine, where]}, ["_id"], hint="_id_"):
             yield name, "left out"
             continue
         keys = {path: _first(document, path) for path in index["key"]}
-        held = store.conversations().find_one({"$and": [keys, mine, where]}, ["_id"], hint=name)
+        held = collection.conversations().find_one(
+            {"$and": [keys, mine, where]}, ["_id"], hint=name
+        )
         yield name, "held" if held else "lost"
     for declared in schema.INDEXES:
         if declared.document["name"] not in stored:
@@ -122,7 +123,7 @@ def _refused(document: Document, fields: dict[str, Any]) -> Iterator[str]:
         if name in fields["required"]:
             wanted["required"] = [name]
         where = {"_id": document["_id"], "$jsonSchema": wanted}
-        if not store.conversations().find_one(where, ["_id"], hint="_id_"):
+        if not collection.conversations().find_one(where, ["_id"], hint="_id_"):
             yield name
     if fields.get("additionalProperties") is False:
         yield from document.keys() - fields["properties"].keys()

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import pymongo
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from conversation_service.errors import PageTooDeep
 from conversation_service.http import fields, pagination
 from conversation_service.http.pagination import Position
-from conversation_service.mongodb.connection import Document
+from conversation_service.mongodb.connection import Document, first_batch
 from conversations import limits
+from conversations.collection import conversations
 from conversations.documents import FILTER_KEYS, PUBLIC, RESOURCE_FIELDS, SORT_KEYS
 from conversations.queries.search import (
     NOTHING,
@@ -346,3 +348,70 @@ def _position(listing: Listing, row: Document) -> tuple[str | datetime | None, A
 def _turned(position: Position) -> Position:
     """Where a page with nothing on it leads back to: the row it began at, and beyond."""
     return Position("from" if position.backwards else "upto", position.value, position.id)
+
+
+_WORDS = "user_words"
+# So many that words find are sorted in memory; a search that takes longer is given up.
+FEW = 1_000
+SEARCH_BUDGET_S = 2.0
+
+
+def page(listing: Listing) -> list[Document]:
+    """Read a page and one row more, by the index that has the list in its order."""
+    if listing.judged:
+        # MongoDB left alone would try each index of the user for each branch of the filter.
+        return _page(listing, listing.where(), hint=listing.index)
+    if listing.by_words:
+        return _found(listing)
+    return _page(listing, listing.where())
+
+
+def _found(listing: Listing) -> list[Document]:
+    """Read a page of what words or tags find, in one of two ways, whichever reads less.
+
+    If the index of words leads to few, they are sorted in memory; of many, the list's own index
+    meets enough for a page soon. Raises pymongo.errors.PyMongoError with `timeout` set past
+    SEARCH_BUDGET_S.
+    """
+    with pymongo.timeout(SEARCH_BUDGET_S):
+        word = _rare_word(listing)
+        found = _counted(listing.matching_by(word), limit=FEW)
+        if found < FEW:
+            return _page(listing, listing.where_by(word), hint=_WORDS) if found else []
+        return _page(listing, listing.where(), hint=listing.index)
+
+
+def _page(listing: Listing, where: dict[str, Any], **hint: Any) -> list[Document]:
+    return first_batch(
+        "conversations",
+        where,
+        projection=listing.projection,
+        sort=listing.order(),
+        skip=listing.skip,
+        limit=listing.limit + 1,
+        **hint,
+    )
+
+
+def count(listing: Listing) -> int:
+    if listing.judged:
+        index = BY_CHARACTER if listing.by_character else listing.index
+        return conversations().count_documents(listing.matching(), hint=index)
+    if not listing.by_words:
+        return conversations().count_documents(listing.matching())
+    with pymongo.timeout(SEARCH_BUDGET_S):
+        return _counted(listing.matching_by(_rare_word(listing)))
+
+
+def _rare_word(listing: Listing) -> Condition:
+    """Return a word of which the user has few, if there is one, reading FEW at most for each."""
+    first, *others = listing.by_words
+    if others:
+        for word in listing.by_words:
+            if _counted({"user_id": listing.user_id, **word}, limit=FEW) < FEW:
+                return word
+    return first
+
+
+def _counted(where: dict[str, Any], **options: Any) -> int:
+    return conversations().count_documents(where, hint=_WORDS, **options)

@@ -15,10 +15,10 @@ from pymongo.errors import PyMongoError
 
 from conversation_service import clock, shutdown
 from conversation_service.http import pagination
+from conversations import collection
 from conversations.exceptions import StreamsExhausted
 from conversations.queries.feed import INDEX
 from conversations.queries.feed_cursor import OVERLAP
-from conversations.writes import store
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Watch:
 def latest_of(users: list[str]) -> dict[str, int]:
     """Return the time of the latest change, in milliseconds, of those who had one lately."""
     lately = {"$gte": clock.now() - OVERLAP}
-    rows = store.conversations().aggregate(
+    rows = collection.conversations().aggregate(
         [
             {"$match": {"user_id": {"$in": users}, "changed_at": lately}},
             {"$group": {"_id": "$user_id", "at": {"$max": "$changed_at"}}},

@@ -20,8 +20,9 @@ from conversation_service.http.preconditions import etag, if_match, required_if_
 from conversation_service.http.rendering import JSONResponse
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history, words
-from conversations.queries import overview, summary, tags
-from conversations.queries.listing import Listing, Page, list_parameters
+from conversations.queries import lookup, overview, summary, tags
+from conversations.queries.listing import Listing, Page, count, list_parameters
+from conversations.queries.listing import page as read_page
 from conversations.serializers.conversations import (
     create_input,
     create_parameters,
@@ -83,8 +84,8 @@ class ConversationViewSet(ViewSet):
     @openapi.list_
     def list(self, request: CallerRequest) -> HttpResponse:
         listing = Listing.of(request.user.id, list_parameters.of(request))
-        page = Page.of(listing, store.page(listing))
-        total = store.count(listing) if listing.include_total else page.total(listing)
+        page = Page.of(listing, read_page(listing))
+        total = count(listing) if listing.include_total else page.total(listing)
         cursors = {
             name: pagination.encode(position, binding=listing.binding) if position else None
             for name, position in (("next", page.next), ("prev", page.previous))
@@ -134,8 +135,8 @@ class ConversationViewSet(ViewSet):
         with _AbsenceFirst(request, id):
             parameters = retrieve_parameters.of(request)
         if version := parameters.get("as_of"):
-            return _answer(history.as_of(store.with_history(request.user.id, id), version))
-        document = store.get(request.user.id, id)
+            return _answer(history.as_of(lookup.with_history(request.user.id, id), version))
+        document = lookup.get(request.user.id, id)
         if "include" in parameters:
             return _answer(document, character=services.shown(document["character_id"]))
         return _answer(document)
@@ -195,7 +196,7 @@ class ConversationViewSet(ViewSet):
             binding = f"history {request.user.id} {id.lower()}"
             cursor = parameters.get("cursor")
             [before] = pagination.unseal(cursor, binding=binding) if cursor else [None]
-        document = store.with_history(request.user.id, id)
+        document = lookup.with_history(request.user.id, id)
         page = history.page(document, before=before, limit=parameters["limit"])
         next_cursor = pagination.seal([page.next], binding=binding) if page.next else None
         return JSONResponse({"revisions": page.revisions, "next_cursor": next_cursor})
@@ -204,7 +205,7 @@ class ConversationViewSet(ViewSet):
     def revert(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
             wanted = revert_input.run_validation(request.data)
-        then = history.as_of(store.with_history(request.user.id, id), wanted["version"])
+        then = history.as_of(lookup.with_history(request.user.id, id), wanted["version"])
         return self._change(id, edits.revert(then, wanted["fields"]), is_edit=True)
 
     def _change(
@@ -239,7 +240,7 @@ class _AbsenceFirst:
 
     def __exit__(self, kind: object, failure: BaseException | None, traceback: object) -> None:
         if isinstance(failure, APIException | ServiceError):
-            store.get(self._request.user.id, self._id)
+            lookup.get(self._request.user.id, self._id)
 
 
 def _answer(

@@ -10,6 +10,7 @@ from conversation_service.http.authentication import ServiceAuthentication
 from conversation_service.http.permissions import HasScope
 from conversation_service.http.rendering import JSONParser, JSONResponse
 from conversation_service.mongodb.connection import Document
+from conversations.queries import lookup
 from conversations.serializers.internal import (
     activity,
     activity_batch_input,
@@ -33,7 +34,7 @@ class AuthorizeView(APIView):
     @openapi.authorize
     def post(self, request: Request) -> HttpResponse:
         asked = authorize_input.run_validation(request.data)
-        found = store.ownership(asked["ids"])
+        found = lookup.ownership(asked["ids"])
         verdicts = [_verdict(id_, found.get(id_.lower()), asked["user_id"]) for id_ in asked["ids"]]
         return JSONResponse({"results": verdicts})
 

@@ -16,7 +16,8 @@ from bson import ObjectId
 from conversation_service.errors import ServiceError
 from conversation_service.http.origin import Origin
 from conversation_service.mongodb.connection import Document
-from conversations import metrics
+from conversations import collection, metrics
+from conversations.collection import ATTEMPTS
 from conversations.documents import DEFAULTS
 from conversations.exceptions import (
     ConversationNotFound,
@@ -126,20 +127,20 @@ class Boundary:
 
 def boundary(chosen: Mapping[str, Any]) -> Boundary | None:
     """Return the boundary of a run that begins now, by the primary's clock; None if it is empty."""
-    last = store.committed().find_one(
-        chosen, {"_id": 1, "now": "$$NOW"}, sort=[("_id", -1)], hint=store.STAFF_USER
+    last = collection.committed().find_one(
+        chosen, {"_id": 1, "now": "$$NOW"}, sort=[("_id", -1)], hint=collection.STAFF_USER
     )
     return Boundary(None, last["_id"], last["now"]) if last else None
 
 
 def step(chosen: Mapping[str, Any], within: Boundary) -> list[ObjectId]:
     """Return the ids of the next step, in their order, by the index staff_user."""
-    rows = store.committed().find(
+    rows = collection.committed().find(
         {**chosen, **within.conditions()},
         ["_id"],
         sort=[("_id", 1)],
         limit=STEP,
-        hint=store.STAFF_USER,
+        hint=collection.STAFF_USER,
     )
     return [row["_id"] for row in rows]
 
@@ -160,7 +161,7 @@ def apply(
     variables = action.change.variables(_Marked(**vars(origin), mark=mark))
     results: dict[ObjectId, Result] = {}
     pending = {*ids}
-    for _attempt in range(store.ATTEMPTS):
+    for _attempt in range(ATTEMPTS):
         store.change_all(
             user_id,
             pending,
@@ -189,8 +190,8 @@ def rehearse(user_id: str, ids: Iterable[ObjectId], action: Action) -> dict[Obje
 def counts(chosen: Mapping[str, Any], action: Action) -> dict[str, int]:
     """Count by verdict what apply() would meet."""
     verdict = {"$group": {"_id": action.verdict(), "count": {"$sum": 1}}}
-    rows = store.conversations().aggregate(
-        [{"$match": chosen}, verdict], hint=store.STAFF_USER, let=action.change.variables()
+    rows = collection.conversations().aggregate(
+        [{"$match": chosen}, verdict], hint=collection.STAFF_USER, let=action.change.variables()
     )
     found = {row["_id"]: row["count"] for row in rows}
     return {
@@ -202,8 +203,8 @@ def counts(chosen: Mapping[str, Any], action: Action) -> dict[str, int]:
 
 
 def sample(chosen: Mapping[str, Any]) -> list[ObjectId]:
-    rows = store.conversations().find(
-        chosen, ["_id"], sort=[("_id", 1)], limit=SAMPLE, hint=store.STAFF_USER
+    rows = collection.conversations().find(
+        chosen, ["_id"], sort=[("_id", 1)], limit=SAMPLE, hint=collection.STAFF_USER
     )
     return [row["_id"] for row in rows]
 
@@ -222,7 +223,7 @@ def _read(
         projection["emptied"] = {"$eq": ["$mark", literal(mark)]}
     mine = {"_id": {"$in": [*ids]}, "user_id": user_id}
     variables = action.change.variables()
-    rows = store.committed().find(mine, projection, hint="_id_", let=variables)
+    rows = collection.committed().find(mine, projection, hint="_id_", let=variables)
     return rows.to_list()
 
 

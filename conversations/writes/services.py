@@ -17,6 +17,7 @@ from conversations.exceptions import (
     ConversationStateConflict,
     QuotaExceeded,
 )
+from conversations.queries import lookup
 from conversations.writes import store
 from conversations.writes.store import Answer
 
@@ -32,7 +33,7 @@ def begin(
     """
     if key and (answer := store.remembered(user_id, key, clock.now())):
         return answer
-    if or_get and (found := store.latest_with(user_id, values["character_id"])):
+    if or_get and (found := lookup.latest_with(user_id, values["character_id"])):
         return Answer(found, existed=True)
     document = _new(user_id, values)
     if or_get:
@@ -50,7 +51,7 @@ def duplicate(
     """
     if key and (answer := store.remembered(user_id, key, clock.now())):
         return answer
-    original = store.get(user_id, conversation_id)
+    original = lookup.get(user_id, conversation_id)
     if original["status"] == "deleted":
         raise ConversationStateConflict(status="deleted")
     copied = ("character_id", "title", "settings", "tags", "custom")
@@ -79,7 +80,7 @@ def _new(user_id: str, values: dict[str, Any]) -> Document:
 def _check_quota(user_id: str) -> None:
     """The limit is checked before the insert: two at once may exceed it by one, harmlessly."""
     limit = settings.MAX_CONVERSATIONS_PER_USER
-    if limit and store.count_up_to(user_id, limit) >= limit:
+    if limit and lookup.count_up_to(user_id, limit) >= limit:
         raise QuotaExceeded(limit=limit)
 
 

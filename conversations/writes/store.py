@@ -11,27 +11,33 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Literal
 
-import pymongo
 from bson import ObjectId
-from pymongo import ReadPreference, ReturnDocument, UpdateOne
-from pymongo.collection import Collection
+from pymongo import ReturnDocument, UpdateOne
 from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
-from pymongo.read_concern import ReadConcern
 
-from conversation_service.errors import DatabaseUnavailable
 from conversation_service.http.idempotency import LIFETIME, IdempotencyInProgress, IdempotencyKey
 from conversation_service.http.origin import Origin
 from conversation_service.http.preconditions import ANY_VERSION, Versions
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import (
     Document,
-    collection,
     ensure_responsive,
-    first_batch,
 )
 from conversation_service.mongodb.monitor import unavailable
 from conversations import documents, history, metrics
+from conversations.collection import (
+    ATTEMPTS,
+    ID_INDEX,
+    MAJORITY,
+    NOT_PURGED,
+    committed,
+    conversations,
+    existing_filter,
+    find_one,
+    is_id,
+    own_filter,
+)
 from conversations.documents import PUBLIC, WITH_HISTORY, complete, resource, stored
 from conversations.exceptions import (
     ActivityAhead,
@@ -41,35 +47,20 @@ from conversations.exceptions import (
     LegalHold,
     LimitExceeded,
 )
-from conversations.queries.listing import BY_CHARACTER, Listing
-from conversations.queries.search import Condition
+from conversations.queries.lookup import latest_with
 from conversations.writes import activity, changes
 from conversations.writes.activity import Activity
 from conversations.writes.changes import Change, Pipeline, Template
 
-_ID_INDEX = "_id_"
-STAFF_USER = "staff_user"
 DUPLICATE_KEY = 11_000  # MongoDB's code
-_WORDS = "user_words"
 _KEYS = "idempotency_keys"
-_NOT_PURGED = {"status": {"$ne": "purged"}}
-_LATEST = {"metadata.last_activity": -1, "_id": -1}
 _REPORTED = {
     "activity_sequence": stored("activity_sequence"),
     "metadata": 1,
     "now": changes.NOW,
 }
-# Read only data that a majority of the replica set has: a failover cannot roll it back.
-_MAJORITY = {"level": "majority"}
 _BATCH = 200
-EXPORTED_BYTES = 1024 * 1024  # one batch of an export
-_SIZES_AT_ONCE = 50  # conversations whose sizes one statement reads
-# Times that a write is tried again after somebody changed what it was about to say no to.
-ATTEMPTS = 5
 REINDEXED_AT_ONCE = 500
-# So many that words find are sorted in memory; a search that takes longer is given up.
-FEW = 1_000
-SEARCH_BUDGET_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -100,32 +91,6 @@ class Outcome:
 
 
 NO_CONVERSATION = Outcome(HTTPStatus.NOT_FOUND, applied=False)
-
-
-def conversations() -> Collection[Document]:
-    return collection("conversations")
-
-
-def committed() -> Collection[Document]:
-    """Return the collection for reads of data that a majority of the replica set has.
-
-    A response that confirms an earlier write must come from here: a failover rolls back data
-    that only the primary has. The service's own acknowledged writes are visible, as each of them
-    waits for the same majority.
-    """
-    return conversations().with_options(
-        read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
-    )
-
-
-def _await_majority(user_id: str) -> None:
-    """Wait until a majority of the replica set has all data that the primary has now.
-
-    MongoDB does this after an update that matches nothing. On a sharded cluster it does it on
-    the shard of this user. Raises pymongo.errors.PyMongoError with `timeout` set.
-    """
-    nothing = {"_id": None, "user_id": user_id}
-    conversations().update_one(nothing, {"$set": {"only": None}}, hint=_ID_INDEX)
 
 
 def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
@@ -159,29 +124,6 @@ def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
     raise ConversationStateConflict
 
 
-def latest_with(user_id: str, character_id: str) -> Document | None:
-    """Return the latest active conversation that a majority of the replica set has.
-
-    If only the primary has one, waits for the majority. Uses the index user_characters. Raises
-    pymongo.errors.PyMongoError with `timeout` set, or ConversationStateConflict if the
-    conversations change in each of ATTEMPTS waits.
-    """
-    wanted = {"user_id": user_id, "character_id": character_id, "status": "active"}
-    for _attempt in range(ATTEMPTS):
-        if found := _one(wanted, PUBLIC, sort=_LATEST, hint=BY_CHARACTER, readConcern=_MAJORITY):
-            return complete(found)
-        if _one(wanted, {"_id": 1}, hint=BY_CHARACTER) is None:
-            return None
-        _await_majority(user_id)
-    raise ConversationStateConflict
-
-
-def count_up_to(user_id: str, limit: int) -> int:
-    """Count a user's conversations that are not in the trash, up to a limit."""
-    kept = {"user_id": user_id, "status": {"$in": ["active", "archived"]}}
-    return conversations().count_documents(kept, limit=limit)
-
-
 def remembered(user_id: str, key: IdempotencyKey, now: datetime) -> Answer | None:
     """Return the answer to the request that stored this key, or None if no live key is stored.
 
@@ -190,166 +132,20 @@ def remembered(user_id: str, key: IdempotencyKey, now: datetime) -> Answer | Non
     write.
     """
     mine = {"user_id": user_id, "keys.key": {"$in": key.scopes}}
-    found = _one(mine, {"keys.$": 1}, hint=_KEYS)
+    found = find_one(mine, {"keys.$": 1}, hint=_KEYS)
     if found is None:
         return None
     [record] = found["keys"]
     entry = {"key": record["key"], "at": record["at"]}
     same = {"_id": found["_id"], "user_id": user_id, "keys": {"$elemMatch": entry}}
     if record["at"] < (now - LIFETIME).replace(tzinfo=None):
-        conversations().update_one(same, {"$pull": {"keys": entry}}, hint=_ID_INDEX)
+        conversations().update_one(same, {"$pull": {"keys": entry}}, hint=ID_INDEX)
         return None
-    current = _one(same, PUBLIC, hint=_ID_INDEX, readConcern=_MAJORITY)
+    current = find_one(same, PUBLIC, hint=ID_INDEX, readConcern=MAJORITY)
     if current is None:
         raise IdempotencyInProgress
     key.check(record["fingerprint"])
     return Answer(complete(record.get("answer", current)), replayed=True)
-
-
-def get(user_id: str, conversation_id: str) -> Document:
-    """Read one by `_id`, or raise ConversationNotFound."""
-    document = _one(_own(user_id, conversation_id), PUBLIC, hint=_ID_INDEX)
-    if document is None:
-        raise ConversationNotFound
-    return complete(document)
-
-
-def page(listing: Listing) -> list[Document]:
-    """Read a page and one row more, by the index that has the list in its order."""
-    if listing.judged:
-        # MongoDB left alone would try each index of the user for each branch of the filter.
-        return _page(listing, listing.where(), hint=listing.index)
-    if listing.by_words:
-        return _found(listing)
-    return _page(listing, listing.where())
-
-
-def _found(listing: Listing) -> list[Document]:
-    """Read a page of what words or tags find, in one of two ways, whichever reads less.
-
-    If the index of words leads to few, they are sorted in memory; of many, the list's own index
-    meets enough for a page soon. Raises pymongo.errors.PyMongoError with `timeout` set past
-    SEARCH_BUDGET_S.
-    """
-    with pymongo.timeout(SEARCH_BUDGET_S):
-        word = _rare_word(listing)
-        found = _counted(listing.matching_by(word), limit=FEW)
-        if found < FEW:
-            return _page(listing, listing.where_by(word), hint=_WORDS) if found else []
-        return _page(listing, listing.where(), hint=listing.index)
-
-
-def _page(listing: Listing, where: dict[str, Any], **hint: Any) -> list[Document]:
-    return first_batch(
-        "conversations",
-        where,
-        projection=listing.projection,
-        sort=listing.order(),
-        skip=listing.skip,
-        limit=listing.limit + 1,
-        **hint,
-    )
-
-
-def _one(where: Mapping[str, Any], projection: Mapping[str, Any], **find: Any) -> Document | None:
-    return next(
-        iter(first_batch("conversations", where, projection=projection, limit=1, **find)), None
-    )
-
-
-def count(listing: Listing) -> int:
-    if listing.judged:
-        index = BY_CHARACTER if listing.by_character else listing.index
-        return conversations().count_documents(listing.matching(), hint=index)
-    if not listing.by_words:
-        return conversations().count_documents(listing.matching())
-    with pymongo.timeout(SEARCH_BUDGET_S):
-        return _counted(listing.matching_by(_rare_word(listing)))
-
-
-def _rare_word(listing: Listing) -> Condition:
-    """Return a word of which the user has few, if there is one, reading FEW at most for each."""
-    first, *others = listing.by_words
-    if others:
-        for word in listing.by_words:
-            if _counted({"user_id": listing.user_id, **word}, limit=FEW) < FEW:
-                return word
-    return first
-
-
-def _counted(where: dict[str, Any], **options: Any) -> int:
-    return conversations().count_documents(where, hint=_WORDS, **options)
-
-
-def with_history(user_id: str, conversation_id: str) -> Document:
-    """Read one with its log, which no other read loads."""
-    document = _one(_own(user_id, conversation_id), WITH_HISTORY, hint=_ID_INDEX)
-    if document is None:
-        raise ConversationNotFound
-    return complete(document)
-
-
-def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
-    """Return all of a user's with their logs in the order of `_id`, by the index staff_user.
-
-    Each batch is a statement of its own: a long read neither times out as a whole nor ends with
-    the primary. A conversation has up to 3.4 MiB, so their sizes are read first, and a batch has
-    EXPORTED_BYTES at most, or one conversation.
-    """
-    own: dict[str, Any] = {"user_id": user_id, "status": {"$in": changes.ANY_STATE}}
-    position: dict[str, Any] = {"_id": {"$gt": after}} if after else {}
-    while sizes := _sizes(own | position):
-        for first, last in _spans(sizes):
-            span = {"_id": {"$gte": first, "$lte": last}}
-            rows = conversations().find(
-                own | span, WITH_HISTORY, sort=[("_id", 1)], hint=STAFF_USER
-            )
-            yield from map(complete, rows)
-        position = {"_id": {"$gt": last}}
-
-
-def _sizes(where: Mapping[str, Any]) -> list[Document]:
-    return (
-        conversations()
-        .find(where, {"bytes": {"$bsonSize": "$$ROOT"}}, sort=[("_id", 1)], hint=STAFF_USER)
-        .limit(_SIZES_AT_ONCE)
-        .to_list()
-    )
-
-
-def _spans(sizes: Sequence[Document]) -> Iterator[tuple[ObjectId, ObjectId]]:
-    """Yield the first and the last id of each batch."""
-    first = last = sizes[0]["_id"]
-    total = 0
-    for row in sizes:
-        if total and total + row["bytes"] > EXPORTED_BYTES:
-            yield first, last
-            first, total = row["_id"], 0
-        last = row["_id"]
-        total += row["bytes"]
-    yield first, last
-
-
-def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    """Return the status of those ids that are a user's; also that of tombstones, "purged".
-
-    Waits until a majority of the replica set has these conversations. Raises DatabaseUnavailable
-    if the primary changes meanwhile, or pymongo.errors.PyMongoError with `timeout` set.
-    """
-    mine = {"_id": {"$in": [*ids]}, "user_id": user_id}
-    rows = conversations().find(mine, ["status"], hint=_ID_INDEX)
-    states = {row["_id"]: row["status"] for row in rows}
-    if states:
-        _await_majority(user_id)
-        if committed().count_documents(mine, hint=_ID_INDEX) < len(states):
-            raise DatabaseUnavailable
-    return states
-
-
-def owners_of(ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    """Return whose those ids are that exist, tombstones included. Never for a person's request."""
-    rows = committed().find({"_id": {"$in": [*ids]}}, ["user_id"], hint=_ID_INDEX)
-    return {row["_id"]: row["user_id"] for row in rows}
 
 
 def insert_all(rows: Sequence[Document]) -> dict[int, int]:
@@ -381,7 +177,7 @@ def change(  # noqa: PLR0913
     is remembered, the answer is that of then. Raises ConversationNotFound,
     ConversationVersionConflict, ConversationStateConflict, LimitExceeded or IdempotencyKeyReused.
     """
-    own = _own(user_id, conversation_id)
+    own = own_filter(user_id, conversation_id)
     template = wanted.template
     where = {
         **own,
@@ -396,7 +192,7 @@ def change(  # noqa: PLR0913
             template.remembering_pipeline if key else template.pipeline,
             projection=PUBLIC,
             return_document=ReturnDocument.AFTER,
-            hint=_ID_INDEX,
+            hint=ID_INDEX,
             let=variables,
         )
         if changed is not None:
@@ -427,7 +223,7 @@ def change_all(  # noqa: PLR0913
         "$expr": wanted.applies({"$not": [wanted.is_held()]}, wanted.differs()),
     }
     writes = [
-        UpdateOne({"_id": _id, "user_id": user_id, "$and": [where, only]}, pipeline, hint=_ID_INDEX)
+        UpdateOne({"_id": _id, "user_id": user_id, "$and": [where, only]}, pipeline, hint=ID_INDEX)
         for _id in ids
     ]
     if not writes:
@@ -448,7 +244,7 @@ def change_all_with(
     Returns how many; with `dry_run` nothing is changed. In batches: all that one statement
     changes bears the time of its start, and the change feed waits a minute for late ones only.
     """
-    unverified = {"character_id": character_id, "character_status": "unverified", **_NOT_PURGED}
+    unverified = {"character_id": character_id, "character_status": "unverified", **NOT_PURGED}
     if dry_run:
         return conversations().count_documents(unverified)
     changed = 0
@@ -473,12 +269,12 @@ def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) 
 
     Raises what change() raises, and LegalHold.
     """
-    own = _own(user_id, conversation_id)
+    own = own_filter(user_id, conversation_id)
     for _attempt in range(ATTEMPTS):
         purged = conversations().update_one(
             {**own, "status": "deleted", **changes.NOT_HELD, **versions.condition()},
             changes.tombstone(),
-            hint=_ID_INDEX,
+            hint=ID_INDEX,
         )
         if purged.matched_count:
             metrics.event("purged").inc()
@@ -489,22 +285,22 @@ def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) 
 
 def hold(user_id: str, conversation_id: str, *, by: str, reason: str) -> bool:
     """Keep a conversation from being purged, and return whether it was not held already."""
-    where = {**_own(user_id, conversation_id), **changes.NOT_HELD}
-    held = conversations().update_one(where, changes.hold(by, reason), hint=_ID_INDEX)
+    where = {**own_filter(user_id, conversation_id), **changes.NOT_HELD}
+    held = conversations().update_one(where, changes.hold(by, reason), hint=ID_INDEX)
     return bool(held.matched_count) or _there(user_id, conversation_id)
 
 
 def release(user_id: str, conversation_id: str) -> bool:
     """End a hold, and return whether there was one."""
-    where = {**_own(user_id, conversation_id), "hold": {"$ne": None}}
-    released = conversations().update_one(where, changes.RELEASE, hint=_ID_INDEX)
+    where = {**own_filter(user_id, conversation_id), "hold": {"$ne": None}}
+    released = conversations().update_one(where, changes.RELEASE, hint=ID_INDEX)
     return bool(released.matched_count) or _there(user_id, conversation_id)
 
 
 def _there(user_id: str, conversation_id: str) -> Literal[False]:
     """Return False, or raise ConversationNotFound, after an update that matched nothing."""
-    own = _own(user_id, conversation_id)
-    if _one(own, {"_id": 1}, hint=_ID_INDEX, readConcern=_MAJORITY) is None:
+    own = own_filter(user_id, conversation_id)
+    if find_one(own, {"_id": 1}, hint=ID_INDEX, readConcern=MAJORITY) is None:
         raise ConversationNotFound
     return False
 
@@ -514,15 +310,15 @@ def report(conversation_id: str, reported: Activity, *, unarchive: bool) -> Repo
 
     Raises ConversationNotFound, or ActivityAhead if a time is ahead of the database's clock.
     """
-    existing = _existing(conversation_id)
+    existing = existing_filter(conversation_id)
     updated = conversations().find_one_and_update(
         {**existing, **reported.condition()},
         activity.report(reported, unarchive=unarchive),
         projection=_REPORTED,
         return_document=ReturnDocument.AFTER,
-        hint=_ID_INDEX,
+        hint=ID_INDEX,
     )
-    current = updated or _one(existing, _REPORTED, hint=_ID_INDEX, readConcern=_MAJORITY)
+    current = updated or find_one(existing, _REPORTED, hint=ID_INDEX, readConcern=MAJORITY)
     if current is None:
         raise ConversationNotFound
     if updated is None and (ahead := _ahead(current, reported)):
@@ -540,13 +336,13 @@ def report_all(reports: Sequence[tuple[str, Activity]]) -> list[Outcome]:
     """
     batch = ObjectId()
     wanted = {
-        (ObjectId(id_), reported.sequence): reported for id_, reported in reports if _is_id(id_)
+        (ObjectId(id_), reported.sequence): reported for id_, reported in reports if is_id(id_)
     }
     writes = [
         UpdateOne(
-            {"_id": _id, **_NOT_PURGED, **reported.condition()},
+            {"_id": _id, **NOT_PURGED, **reported.condition()},
             activity.report(reported, batch=batch),
-            hint=_ID_INDEX,
+            hint=ID_INDEX,
         )
         for (_id, _sequence), reported in sorted(wanted.items())
     ]
@@ -554,10 +350,10 @@ def report_all(reports: Sequence[tuple[str, Activity]]) -> list[Outcome]:
         return [NO_CONVERSATION for _report in reports]
     conversations().bulk_write(writes, ordered=False)
     ids = [*{_id for _id, _sequence in wanted}]
-    rows = committed().find({"_id": {"$in": ids}, **_NOT_PURGED}, _REPORTED | {"activity_batch": 1})
+    rows = committed().find({"_id": {"$in": ids}, **NOT_PURGED}, _REPORTED | {"activity_batch": 1})
     found = {row["_id"]: row for row in rows}
     return [
-        _outcome(found.get(ObjectId(id_)) if _is_id(id_) else None, reported, batch)
+        _outcome(found.get(ObjectId(id_)) if is_id(id_) else None, reported, batch)
         for id_, reported in reports
     ]
 
@@ -586,7 +382,7 @@ def _ahead(row: Document, reported: Activity) -> Sequence[str]:
 
 def to_reconcile(after: ObjectId, user_id: str | None) -> Cursor[Document]:
     """Return ids and sequences in the order of the ids, of one user or of all."""
-    wanted: dict[str, Any] = {"_id": {"$gt": after}, **_NOT_PURGED}
+    wanted: dict[str, Any] = {"_id": {"$gt": after}, **NOT_PURGED}
     if user_id:
         wanted["user_id"] = user_id
     sequence = {"activity_sequence": stored("activity_sequence")}
@@ -609,9 +405,9 @@ def repair(
         activity.in_time(totals),
         activity.needs_repair(totals, sequence),
     ]
-    where = {"_id": row["_id"], **_NOT_PURGED, "$expr": {"$and": conditions}}
+    where = {"_id": row["_id"], **NOT_PURGED, "$expr": {"$and": conditions}}
     if dry_run:
-        return _one(where, {"_id": 1}) is not None
+        return find_one(where, {"_id": 1}) is not None
     repaired = conversations().update_one(where, activity.repair(totals, sequence))
     return bool(repaired.matched_count)
 
@@ -635,12 +431,12 @@ def reindex(rows: Iterable[Document], *, dry_run: bool) -> int:
         UpdateOne(
             {
                 "_id": _id,
-                **_NOT_PURGED,
+                **NOT_PURGED,
                 "title": row.get("title"),  # None matches a document without one
                 "tags": {"$eq": row.get("tags")},
             },
             {"$set": _anew(row)},
-            hint=_ID_INDEX,
+            hint=ID_INDEX,
         )
         for _id, row in outdated.items()
     ]
@@ -652,36 +448,13 @@ def reindex(rows: Iterable[Document], *, dry_run: bool) -> int:
 
 def _derived(where: dict[str, Any]) -> list[Document]:
     names = ["title", "tags", *documents.derived("", ())]
-    cursor = conversations().find({**where, **_NOT_PURGED}, names, hint=_ID_INDEX).sort("_id")
+    cursor = conversations().find({**where, **NOT_PURGED}, names, hint=ID_INDEX).sort("_id")
     return cursor.limit(REINDEXED_AT_ONCE).to_list()
 
 
 def _anew(row: Document) -> dict[str, Any]:
     known = documents.DEFAULTS | row
     return documents.derived(known["title"], known["tags"])
-
-
-def ownership(ids: Iterable[str]) -> dict[str, Document]:
-    """Return owner and status of those that exist, by id."""
-    wanted = [ObjectId(id_) for id_ in ids if _is_id(id_)]
-    rows = conversations().find(
-        {"_id": {"$in": wanted}, **_NOT_PURGED}, ["user_id", "status"], hint=_ID_INDEX
-    )
-    return {str(row["_id"]): row for row in rows}
-
-
-def _is_id(conversation_id: str) -> bool:
-    return ObjectId.is_valid(conversation_id)
-
-
-def _existing(conversation_id: str) -> dict[str, Any]:
-    if not _is_id(conversation_id):
-        raise ConversationNotFound
-    return {"_id": ObjectId(conversation_id), **_NOT_PURGED}
-
-
-def _own(user_id: str, conversation_id: str) -> dict[str, Any]:
-    return {**_existing(conversation_id), "user_id": user_id}
 
 
 def _diagnose(
@@ -699,12 +472,12 @@ def _diagnose(
     the majority's data sees at least those.
     """
     projection = PUBLIC if versions.accepted is None else WITH_HISTORY
-    found = _one(
+    found = find_one(
         own,
         projection | wanted.judgement(key),
-        hint=_ID_INDEX,
+        hint=ID_INDEX,
         let=variables,
-        readConcern=_MAJORITY,
+        readConcern=MAJORITY,
     )
     if found is None:
         raise ConversationNotFound

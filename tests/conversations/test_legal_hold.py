@@ -6,6 +6,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.core.management import call_command
 
+from conversations import collection
 from conversations.exceptions import ConversationNotFound
 from conversations.writes import store
 from tests.conversations.console.browser import LIST, report, staff, text
@@ -84,7 +85,7 @@ def test_trash_and_every_other_change_stay_allowed(ops, alice):
 
 def test_nothing_but_the_refusal_tells_of_it(ops, alice):
     created = conversation(alice, "deleted")
-    changed_at = store.conversations().distinct("changed_at")
+    changed_at = collection.conversations().distinct("changed_at")
     path = f"{PATH}/{created['id']}"
     before = [
         alice.get(address).content
@@ -98,7 +99,7 @@ def test_nothing_but_the_refusal_tells_of_it(ops, alice):
     assert after == before
     assert alice.get(f"{PATH}/export").getvalue() == exported
     assert b"Case" not in purge(alice, created).content
-    assert store.conversations().distinct("changed_at") == changed_at
+    assert collection.conversations().distinct("changed_at") == changed_at
 
 
 def test_a_wrong_state_or_version_is_said_before_the_hold(ops, alice, bob):

@@ -7,19 +7,21 @@ import pytest
 from django.core.management import CommandError, call_command
 from time_machine import travel
 
+from conversations import collection
 from conversations.management.commands import seed_demo
 from conversations.schema import COLLECTIONS
-from conversations.writes import store
 from tests.factories import PATH, client_of, conversation
 from tests.running import started
 
 
 def owners() -> Counter:
-    return Counter(row["user_id"] for row in store.conversations().find({}, ["user_id"]))
+    return Counter(row["user_id"] for row in collection.conversations().find({}, ["user_id"]))
 
 
 def told() -> list[tuple]:
-    found = store.conversations().find({}).sort([("user_id", 1), ("title", 1), ("metadata", 1)])
+    found = (
+        collection.conversations().find({}).sort([("user_id", 1), ("title", 1), ("metadata", 1)])
+    )
     return [(row["user_id"], row["title"], row["tags"], row["status"]) for row in found]
 
 
@@ -51,7 +53,7 @@ def test_a_single_conversation_is_the_demo_users():
 def test_the_same_numbers_give_the_same_data():
     call_command("seed_demo", conversations=1_500)
     first = told()
-    store.conversations().delete_many({})
+    collection.conversations().delete_many({})
 
     call_command("seed_demo", conversations=1_500)
 
@@ -131,9 +133,9 @@ def test_what_is_lacking_is_added_with_the_same_data(mongo, capsys):
     call_command("seed_demo", conversations=2_500)
     whole = told()
     capsys.readouterr()
-    ids = [row["_id"] for row in store.conversations().find({}, ["_id"]).sort("_id")]
+    ids = [row["_id"] for row in collection.conversations().find({}, ["_id"]).sort("_id")]
     lost = [*ids[:3], *ids[1_200:1_700], ids[-1]]
-    store.conversations().delete_many({"_id": {"$in": lost}})
+    collection.conversations().delete_many({"_id": {"$in": lost}})
 
     with travel("2026-11-25T12:00:00Z", tick=False):
         call_command("seed_demo", conversations=2_500, json=True)

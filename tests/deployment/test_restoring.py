@@ -6,7 +6,7 @@ from bson import json_util
 
 from config.env import BASE_DIR
 from conversation_service import clock
-from conversations.writes import store
+from conversations import collection
 from tests.factories import PATH, conversation
 
 GUIDE = (BASE_DIR / "docs" / "deployment.md").read_text(encoding="utf-8")
@@ -16,7 +16,7 @@ def test_what_was_purged_since_the_backup_does_not_come_back(alice, mongo):
     backed_up_at = clock.now()
     conversation(alice, title="Kept")
     path = f"{PATH}/{conversation(alice, title='Purged')['id']}"
-    before = store.conversations().find_one({"title": "Purged"})
+    before = collection.conversations().find_one({"title": "Purged"})
     for address in (path, f"{path}?mode=purge"):
         assert alice.delete(address).status_code in {200, 204}
     save, bring_back = pipelines(database=mongo.name, moment=backed_up_at.isoformat())

@@ -27,9 +27,9 @@ from conversation_service.http.ndjson import batches
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
+from conversations import collection
 from conversations.jobs.legacy import Converted, Finding
 from conversations.jobs.legacy_import import BATCH, take_over
-from conversations.writes import store
 
 CONNECT_MS = 10_000
 
@@ -196,7 +196,7 @@ def _opened(uri: str, database: str | None, name: str) -> Iterator[Collection[Do
         source = (client[database] if database else client.get_default_database())[name]
         if source.estimated_document_count() == 0:
             raise CommandError(f"{source.full_name} holds no documents.")
-        target = store.conversations()
+        target = collection.conversations()
         same_server = client.nodes & target.database.client.nodes
         if same_server and source.full_name == target.full_name:
             raise CommandError(f"{source.full_name} is where they would be taken to.")

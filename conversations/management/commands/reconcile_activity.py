@@ -19,6 +19,7 @@ from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
 from conversation_service.upstreams import messages
 from conversation_service.upstreams.http import NoAnswer
+from conversations import collection
 from conversations.writes import activity, store
 
 OUTCOMES = ("right", "repaired", "to_repair", "in_the_future", "unknown_to_message")
@@ -75,7 +76,7 @@ class Command(BaseCommand):
 
     def _compare(self, rows: Iterator[Document], numbers: dict[str, Any]) -> str:
         """Return why it ended before all were compared."""
-        total = store.conversations().estimated_document_count()
+        total = collection.conversations().estimated_document_count()
         with stopped_by_signals() as stopping:
             for row in track(rows, total=total, what="Compared", out=self.stderr):
                 if stopping:

@@ -14,6 +14,7 @@ from conversation_service.commands import (
 )
 from conversation_service.mongodb import failures
 from conversation_service.progress import stopped_by_signals, track
+from conversations import collection
 from conversations.writes import store
 
 HELP = """
@@ -54,7 +55,7 @@ class Command(BaseCommand):
 
     def _reindex(self, numbers: dict[str, Any]) -> str:
         """Return why it ended before all were read."""
-        total = -(-store.conversations().estimated_document_count() // store.REINDEXED_AT_ONCE)
+        total = -(-collection.conversations().estimated_document_count() // store.REINDEXED_AT_ONCE)
         batches = track(
             store.to_reindex(numbers["after"]), total=total, what="Batches", out=self.stderr
         )

@@ -12,9 +12,9 @@ from conversation_service.commands import Unfinished, add_dry_run, add_json, as_
 from conversation_service.management.commands.setup_indexes import refuse_before_migrations
 from conversation_service.mongodb.connection import database
 from conversation_service.progress import stopped_by_signals, track
+from conversations import collection
 from conversations.jobs import demo
 from conversations.jobs.demo import BATCH, Demo
-from conversations.writes import store
 
 MOST = 10_000_000
 # So many go in faster without indexes, which are then built over all of them.
@@ -73,7 +73,7 @@ class Command(BaseCommand):
     def _fill(self, wanted: Demo, *, anew: bool) -> dict[str, Any]:
         refuse_before_migrations()
         began = time.monotonic()
-        if anew and wanted.conversations >= MANY and not store.conversations().find_one():
+        if anew and wanted.conversations >= MANY and not collection.conversations().find_one():
             self._set_aside()
         before = 0 if anew else _count(wanted)
         finished = self._insert(wanted, anew=anew)
@@ -91,7 +91,7 @@ class Command(BaseCommand):
 
     def _set_aside(self) -> None:
         self.stderr.write("There are no indexes and no validator until all are stored.")
-        store.conversations().drop_indexes()
+        collection.conversations().drop_indexes()
         database().command("collMod", "conversations", validator={})
 
     def _insert(self, wanted: Demo, *, anew: bool) -> bool:
@@ -127,21 +127,23 @@ def _former_id() -> ObjectId | None:
     """Return the id of a conversation of those who own demo data, if there is one."""
     # The first one is of one of the two.
     owners = {"user_id": {"$in": [demo.USER, "user-0"]}}
-    found = store.conversations().find_one(owners, ["_id"])
+    found = collection.conversations().find_one(owners, ["_id"])
     return found["_id"] if found else None
 
 
 def _is_whole(made: Demo) -> bool:
-    return store.conversations().find_one({"_id": made.id_of(made.conversations - 1)}) is not None
+    return (
+        collection.conversations().find_one({"_id": made.id_of(made.conversations - 1)}) is not None
+    )
 
 
 def _count(made: Demo) -> int:
-    return store.conversations().count_documents(made.ids)
+    return collection.conversations().count_documents(made.ids)
 
 
 def _insert_batch(wanted: Demo, start: int, *, anew: bool) -> None:
     # What is lost with its server can be made again.
-    target = store.conversations().with_options(write_concern=WriteConcern(w=1))
+    target = collection.conversations().with_options(write_concern=WriteConcern(w=1))
     missing = wanted.batch(start)
     if not anew:
         ids = wanted.ids_from(start, wanted.end_of(start))
