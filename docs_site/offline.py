@@ -1,4 +1,4 @@
-"""Pages ask nobody but this site: diagrams bring their script, anything else stops the build."""
+"""Keep pages free of external resources: add the script of diagrams, fail for anything else."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
         up = "../" * page.url.count("/")
         output = output.replace("</head>", f'<script src="{up}{SCRIPT}"></script></head>')
     if found := _ELSEWHERE.search(output):
-        raise PluginError(f"{page.file.src_uri} asks the internet: {found[0]}")
+        raise PluginError(f"{page.file.src_uri} loads an external resource: {found[0]}")
     return output
 
 

@@ -1,4 +1,4 @@
-"""The page of all calls and objects, written from docs/openapi.json when the site is built."""
+"""Write the reference of all endpoints and objects from docs/openapi.json during the build."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 
 
 def reference(document: Schema) -> Iterator[str]:
-    yield "## Calls\n"
+    yield "## Endpoints\n"
     for path in sorted(document["paths"], key=_place):
         for method, operation in document["paths"][path].items():
             yield from _operation(method.upper(), path, operation)
@@ -34,14 +34,14 @@ def reference(document: Schema) -> Iterator[str]:
 
 
 def _place(path: str) -> tuple[bool, bool]:
-    """Conversations first, what is for services last."""
+    """Sort endpoints of conversations first and endpoints for services last."""
     return path.startswith("/internal/"), not path.startswith("/api/v1/conversations")
 
 
 def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
     yield f"### {operation['summary']}\n\n`{method} {path}`\n\n{operation['description']}\n"
     yield from _table(
-        ["parameter", "in", "what", ""],
+        ["parameter", "in", "type", ""],
         (
             [f"`{p['name']}`", p["in"], _type(p["schema"]), p.get("description", "")]
             for p in operation.get("parameters", [])
@@ -56,14 +56,14 @@ def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
     yield from _table(
         ["status", "body", ""],
         (
-            [f"`{status}`", _body(answer), answer["description"]]
-            for status, answer in operation["responses"].items()
+            [f"`{status}`", _body(response), response["description"]]
+            for status, response in operation["responses"].items()
         ),
     )
 
 
-def _body(answer: Schema) -> str:
-    kinds = {_type(content["schema"]) for content in answer.get("content", {}).values()}
+def _body(response: Schema) -> str:
+    kinds = {_type(content["schema"]) for content in response.get("content", {}).values()}
     return ", ".join(sorted(kinds)) or "none"
 
 
@@ -76,7 +76,7 @@ def _object(name: str, schema: Schema) -> Iterator[str]:
         return
     required = schema.get("required", [])
     yield from _table(
-        ["field", "what", ""],
+        ["field", "type", ""],
         (
             [
                 f"`{field}`" + (", required" if field in required else ""),
@@ -89,7 +89,7 @@ def _object(name: str, schema: Schema) -> Iterator[str]:
 
 
 def _type(schema: Schema) -> str:
-    """Return in words what a value may be."""
+    """Describe the type and the bounds of a value."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"

@@ -1,4 +1,4 @@
-"""Pages that are written elsewhere in the repository, and links that leave docs/."""
+"""Add pages from outside of docs/ to the site, and adapt links that leave docs/."""
 
 import posixpath
 import re
@@ -24,7 +24,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, files: Any, **_: Any) -> str:
-    """Lead links to where their target is on the site; to what is not there leads none."""
+    """Point links at the pages of the site. A link to a file outside of the site becomes text."""
     source = page.file.src_uri
     written = source.removeprefix("repository/") if page.file.generated_by else f"docs/{source}"
 

@@ -1,4 +1,4 @@
-"""Blocks that say the same in several languages stand behind tabs, with what they print below."""
+"""Put equivalent code blocks in several languages into tabs, followed by their output."""
 
 import re
 from textwrap import indent
