@@ -8,20 +8,20 @@ from bson import ObjectId
 from conversation_service.mongodb.connection import Document
 from conversations.collection import STAFF_USER, conversations
 from conversations.documents import WITH_HISTORY, complete
-from conversations.writes import changes
+from conversations.states import ANY_STATE
 
 EXPORTED_BYTES = 1024 * 1024  # one batch of an export
 _SIZES_AT_ONCE = 50  # conversations whose sizes one statement reads
 
 
-def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
+def iter_conversations(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
     """Return all of a user's with their logs in the order of `_id`, by the index staff_user.
 
     Each batch is a statement of its own: a long read neither times out as a whole nor ends with
     the primary. A conversation has up to 3.4 MiB, so their sizes are read first, and a batch has
     EXPORTED_BYTES at most, or one conversation.
     """
-    own: dict[str, Any] = {"user_id": user_id, "status": {"$in": changes.ANY_STATE}}
+    own: dict[str, Any] = {"user_id": user_id, "status": {"$in": ANY_STATE}}
     position: dict[str, Any] = {"_id": {"$gt": after}} if after else {}
     while sizes := _sizes(own | position):
         for first, last in _spans(sizes):

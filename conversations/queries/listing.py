@@ -10,11 +10,11 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from conversation_service.errors import PageTooDeep
-from conversation_service.http import fields, pagination
-from conversation_service.http.pagination import Position
+from conversation_service.http import cursors, fields
+from conversation_service.http.cursors import ListCursor
 from conversation_service.mongodb.connection import Document, first_batch
 from conversations import limits
-from conversations.collection import conversations
+from conversations.collection import CHARACTERS_INDEX, conversations
 from conversations.documents import FILTER_KEYS, PUBLIC, RESOURCE_FIELDS, SORT_KEYS
 from conversations.queries.search import (
     NOTHING,
@@ -37,7 +37,6 @@ STATUSES = {
 }
 # No date, rather than null: that an index has for other values too, so MongoDB looks at each.
 _PINNED = {"true": {"$ne": None}, "false": {"$not": {"$gte": datetime.min.replace(tzinfo=UTC)}}}
-BY_CHARACTER = "user_characters"
 _KEYS_BY_CHARACTER = {"character_id", "metadata.last_activity", "tag_line"}
 _BINDS_NOTHING = {"limit", "cursor", "page", "per_page", "fields", "include_total"}
 
@@ -140,7 +139,7 @@ class Listing:
     ascending: bool
     limit: int
     skip: int
-    position: Position | None
+    position: ListCursor | None
     binding: str
     include_total: bool
     fields: Sequence[str] | None
@@ -168,7 +167,7 @@ class Listing:
             ascending=wanted["order"] == "asc",
             limit=size,
             skip=skip,
-            position=pagination.decode(cursor, binding=binding) if cursor else None,
+            position=cursors.decode(cursor, binding=binding) if cursor else None,
             binding=binding,
             include_total=wanted["include_total"] == "true",
             fields=wanted.get("fields"),
@@ -227,7 +226,7 @@ class Listing:
     def index(self) -> str:
         """The index that has the whole list in its order."""
         by_activity = self.sort == "last_activity"
-        return BY_CHARACTER if by_activity and self.by_character else f"list_{self.sort}"
+        return CHARACTERS_INDEX if by_activity and self.by_character else f"list_{self.sort}"
 
     @property
     def judged(self) -> bool:
@@ -265,8 +264,8 @@ class Page:
     """The rows of a page, in the order of the list, and where it continues on either side."""
 
     rows: list[Document]
-    next: Position | None
-    previous: Position | None
+    next: ListCursor | None
+    previous: ListCursor | None
 
     @classmethod
     def of(cls, listing: Listing, found: list[Document]) -> "Page":
@@ -284,8 +283,8 @@ class Page:
         has_previous = more if listing.backwards else bool(came_from or listing.skip)
         return cls(
             rows,
-            Position("after", *last) if has_next else None,
-            Position("before", *first) if has_previous else None,
+            ListCursor("after", *last) if has_next else None,
+            ListCursor("before", *first) if has_previous else None,
         )
 
     def total(self, listing: Listing) -> int | None:
@@ -345,9 +344,9 @@ def _position(listing: Listing, row: Document) -> tuple[str | datetime | None, A
     return cast(str | datetime | None, value), row["_id"]
 
 
-def _turned(position: Position) -> Position:
+def _turned(position: ListCursor) -> ListCursor:
     """Where a page with nothing on it leads back to: the row it began at, and beyond."""
-    return Position("from" if position.backwards else "upto", position.value, position.id)
+    return ListCursor("from" if position.backwards else "upto", position.value, position.id)
 
 
 _WORDS = "user_words"
@@ -395,7 +394,7 @@ def _page(listing: Listing, where: dict[str, Any], **hint: Any) -> list[Document
 
 def count(listing: Listing) -> int:
     if listing.judged:
-        index = BY_CHARACTER if listing.by_character else listing.index
+        index = CHARACTERS_INDEX if listing.by_character else listing.index
         return conversations().count_documents(listing.matching(), hint=index)
     if not listing.by_words:
         return conversations().count_documents(listing.matching())

@@ -14,7 +14,8 @@ from bson import ObjectId
 from pymongo.errors import PyMongoError
 
 from conversation_service.mongodb.connection import collection
-from conversations.writes.changes import ANY_STATE, NOT_HELD
+from conversations.collection import NOT_HELD
+from conversations.states import ANY_STATE
 
 T = TypeVar("T")
 

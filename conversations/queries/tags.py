@@ -14,19 +14,19 @@ from conversations.queries.statement import (
 )
 
 
-def of(user_id: str, beginnings: Sequence[str] = (), *, limit: int) -> list[TagCount]:
+def tag_counts(user_id: str, beginnings: Sequence[str] = (), *, limit: int) -> list[TagCount]:
     """Return how many conversations have each tag, the most frequent first.
 
     With `beginnings`, those tags of which some word begins with each of them. The trash does not
     count. Raises what ask() raises.
     """
     if not beginnings:
-        return [tag_count(row) for row in ask(every(user_id, limit))["scan"]]
+        return [tag_count(row) for row in ask(all_tags(user_id, limit))["scan"]]
     rows = ask(_beginning(user_id, beginnings, limit), hint="user_words")["scan"]
     return [tag_count(row) for row in rows]
 
 
-def every(user_id: str, limit: int) -> Pipeline:
+def all_tags(user_id: str, limit: int) -> Pipeline:
     return [
         {"$match": {"user_id": user_id, "status": {"$in": KEPT}}},
         {"$group": {"_id": "$tag_line", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},

@@ -9,7 +9,7 @@ from bson import ObjectId
 from django.http import HttpResponse
 from rest_framework.views import APIView
 
-from conversation_service.http import idempotency, pagination
+from conversation_service.http import cursors, idempotency
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.origin import of_user
 from conversation_service.http.rendering import JSONResponse
@@ -71,12 +71,12 @@ class BulkView(APIView):
 
 
 def _sealed(within: Boundary, after: ObjectId, binding: str) -> str:
-    began = pagination.milliseconds(within.began)
-    return pagination.seal([str(after), str(within.last), began], binding=binding)
+    began = cursors.milliseconds(within.began)
+    return cursors.seal([str(after), str(within.last), began], binding=binding)
 
 
 def _unsealed(cursor: str, binding: str) -> Boundary:
-    after, last, began = pagination.unseal(cursor, binding=binding)
+    after, last, began = cursors.unseal(cursor, binding=binding)
     return Boundary(ObjectId(after), ObjectId(last), _EPOCH + timedelta(milliseconds=began))
 
 

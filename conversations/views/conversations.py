@@ -13,16 +13,19 @@ from rest_framework.viewsets import ViewSet
 
 from conversation_service import clock
 from conversation_service.errors import ServiceError
-from conversation_service.http import idempotency, pagination
+from conversation_service.http import cursors, idempotency
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.origin import of_user
-from conversation_service.http.preconditions import etag, if_match, required_if_match, unless_known
+from conversation_service.http.preconditions import etag, if_match, json_or_304, required_if_match
 from conversation_service.http.rendering import JSONResponse
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history, words
-from conversations.queries import lookup, overview, summary, tags
+from conversations.queries import lookup
 from conversations.queries.listing import Listing, Page, count, list_parameters
 from conversations.queries.listing import page as read_page
+from conversations.queries.overview import user_overview
+from conversations.queries.summary import user_summary
+from conversations.queries.tags import tag_counts
 from conversations.serializers.conversations import (
     create_input,
     create_parameters,
@@ -86,8 +89,8 @@ class ConversationViewSet(ViewSet):
         listing = Listing.of(request.user.id, list_parameters.of(request))
         page = Page.of(listing, read_page(listing))
         total = count(listing) if listing.include_total else page.total(listing)
-        cursors = {
-            name: pagination.encode(position, binding=listing.binding) if position else None
+        links = {
+            name: cursors.encode(position, binding=listing.binding) if position else None
             for name, position in (("next", page.next), ("prev", page.previous))
         }
         body = {
@@ -96,14 +99,14 @@ class ConversationViewSet(ViewSet):
                 "total_count": total,
                 "has_next": page.next is not None,
                 "has_prev": page.previous is not None,
-                "next_cursor": cursors["next"],
-                "prev_cursor": cursors["prev"],
+                "next_cursor": links["next"],
+                "prev_cursor": links["prev"],
                 "limit": listing.limit,
             },
         }
-        response = unless_known(request, body)
-        if links := _links(request, cursors):
-            response.headers["Link"] = links
+        response = json_or_304(request, body)
+        if header := _links(request, links):
+            response.headers["Link"] = header
         return response
 
     @openapi.create
@@ -117,18 +120,19 @@ class ConversationViewSet(ViewSet):
     @openapi.summary
     def summary(self, request: CallerRequest) -> HttpResponse:
         no_parameters.of(request)
-        return JSONResponse(summary.of(request.user.id, now=clock.now()))
+        return JSONResponse(user_summary(request.user.id, now=clock.now()))
 
     @openapi.overview
     def overview(self, request: CallerRequest) -> HttpResponse:
         no_parameters.of(request)
-        return JSONResponse(overview.of(request.user.id, now=clock.now()))
+        return JSONResponse(user_overview(request.user.id, now=clock.now()))
 
     @openapi.tags
     def tags(self, request: CallerRequest) -> HttpResponse:
         wanted = tags_parameters.of(request)
         beginnings = words.sought(documents.fold(wanted["prefix"]))
-        return JSONResponse({"tags": tags.of(request.user.id, beginnings, limit=wanted["limit"])})
+        counts = tag_counts(request.user.id, beginnings, limit=wanted["limit"])
+        return JSONResponse({"tags": counts})
 
     @openapi.retrieve
     def retrieve(self, request: CallerRequest, id: str) -> HttpResponse:
@@ -195,10 +199,10 @@ class ConversationViewSet(ViewSet):
             parameters = history_parameters.of(request)
             binding = f"history {request.user.id} {id.lower()}"
             cursor = parameters.get("cursor")
-            [before] = pagination.unseal(cursor, binding=binding) if cursor else [None]
+            [before] = cursors.unseal(cursor, binding=binding) if cursor else [None]
         document = lookup.with_history(request.user.id, id)
         page = history.page(document, before=before, limit=parameters["limit"])
-        next_cursor = pagination.seal([page.next], binding=binding) if page.next else None
+        next_cursor = cursors.seal([page.next], binding=binding) if page.next else None
         return JSONResponse({"revisions": page.revisions, "next_cursor": next_cursor})
 
     @openapi.revert

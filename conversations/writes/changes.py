@@ -285,7 +285,6 @@ def trash() -> Change:
 PURGE = Change(
     Template({"status": "purged"}, states=("deleted",), stopped_by_hold=True, event="purged")
 )
-NOT_HELD = {"hold": None}  # matches a document from before holds too
 
 
 def tombstone(mark: ObjectId | None = None) -> Pipeline:

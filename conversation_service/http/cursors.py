@@ -25,7 +25,7 @@ MAX_CURSOR_CHARACTERS = 2_048
 
 
 @dataclass(frozen=True)
-class Position:
+class ListCursor:
     """Rows `after` or `before` a row of the list; `from` and `upto` include the row itself."""
 
     side: Side
@@ -52,18 +52,18 @@ class Position:
         return [{key: further}, tie]
 
 
-def encode(position: Position, *, binding: str) -> str:
+def encode(position: ListCursor, *, binding: str) -> str:
     value = position.value
     plain = milliseconds(value) if isinstance(value, datetime) else value
     return seal([position.side, plain, str(position.id)], binding=binding)
 
 
-def decode(cursor: str, *, binding: str) -> Position:
+def decode(cursor: str, *, binding: str) -> ListCursor:
     """Return the position, or raise InvalidCursor if it was not made by us for this very list."""
     side, value, row_id = unseal(cursor, binding=binding)
     if isinstance(value, int):
         value = _EPOCH + timedelta(milliseconds=value)
-    return Position(side, value, ObjectId(row_id))
+    return ListCursor(side, value, ObjectId(row_id))
 
 
 def seal(values: list[Any], *, binding: str) -> str:
