@@ -17,8 +17,6 @@ from conversations.queries import feed_cursor
 from conversations.queries.feed_cursor import OVERLAP, SNAPSHOT, FeedCursor, Place
 
 INDEX = "user_changes"
-# Tombstones of a primary whose clock was behind last a little less than they should.
-_REMEMBERED_MS = (timedelta(days=settings.TOMBSTONE_DAYS) - OVERLAP) / timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,9 @@ def page(user_id: str, cursor: FeedCursor, limit: int) -> Page:
     ChangesCursorExpired if a tombstone could be gone that the reader does not know of.
     """
     found, now_ms = _read(user_id, cursor, limit)
-    if cursor.since and now_ms - cursor.since[0] > _REMEMBERED_MS:
+    # If the clock of the primary was behind, a tombstone lasts a little less than TOMBSTONE_DAYS.
+    tombstones_last = timedelta(days=settings.TOMBSTONE_DAYS) - OVERLAP
+    if cursor.since and timedelta(milliseconds=now_ms - cursor.since[0]) > tombstones_last:
         raise ChangesCursorExpired(snapshot_cursor=feed_cursor.encode(user_id, SNAPSHOT))
     if cursor.is_to_return(now_ms):
         return page(user_id, FeedCursor(cursor.since), limit)

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pymongo
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from conversation_service.errors import PageTooDeep
-from conversation_service.http import cursors, fields
+from conversation_service.http import fields
 from conversation_service.http.cursors import ListCursor
 from conversation_service.mongodb.connection import Document, first_batch
 from conversations import limits
@@ -167,7 +167,7 @@ class Listing:
             ascending=wanted["order"] == "asc",
             limit=size,
             skip=skip,
-            position=cursors.decode(cursor, binding=binding) if cursor else None,
+            position=ListCursor.decode(cursor, binding=binding) if cursor else None,
             binding=binding,
             include_total=wanted["include_total"] == "true",
             fields=wanted.get("fields"),
@@ -249,7 +249,8 @@ class Listing:
 
     @property
     def projection(self) -> dict[str, int]:
-        return PUBLIC | {"title_key": 1} if self.sort_key == "title_key" else PUBLIC
+        is_public = self.sort_key.partition(".")[0] in PUBLIC
+        return PUBLIC if is_public else PUBLIC | {self.sort_key: 1}
 
 
 def chosen(user_id: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,7 +274,7 @@ class Page:
         more, rows = len(found) > listing.limit, found[: listing.limit]
         came_from = listing.position
         if not rows:
-            back = came_from and _turned(came_from)
+            back = came_from and came_from.reversed_cursor()
             return cls([], *((back, None) if listing.backwards else (None, back)))
 
         if listing.backwards:
@@ -336,17 +337,12 @@ def _implied_by_tags(wanted: Mapping[str, Any], search: Search) -> list[Conditio
     return [*implied(wanted.get("tags", [])), *each_of(search.tags)]
 
 
-def _position(listing: Listing, row: Document) -> tuple[str | datetime | None, Any]:
+def _position(listing: Listing, row: Document) -> tuple[Any, Any]:
     """Return the sort key as it is stored, since the index knows no default."""
     value: Any = row
     for step in listing.sort_key.split("."):
         value = value.get(step) if value else None
-    return cast(str | datetime | None, value), row["_id"]
-
-
-def _turned(position: ListCursor) -> ListCursor:
-    """Where a page with nothing on it leads back to: the row it began at, and beyond."""
-    return ListCursor("from" if position.backwards else "upto", position.value, position.id)
+    return value, row["_id"]
 
 
 _WORDS = "user_words"

@@ -90,8 +90,8 @@ class ConversationViewSet(ViewSet):
         page = Page.of(listing, read_page(listing))
         total = count(listing) if listing.include_total else page.total(listing)
         links = {
-            name: cursors.encode(position, binding=listing.binding) if position else None
-            for name, position in (("next", page.next), ("prev", page.previous))
+            name: cursor.encode(binding=listing.binding) if cursor else None
+            for name, cursor in (("next", page.next), ("prev", page.previous))
         }
         body = {
             "conversations": [_only(listing.fields, row) for row in page.rows],
