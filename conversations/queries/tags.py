@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from conversations.queries.search import begins
+from conversations.queries.filters import has_word
 from conversations.queries.statement import (
     KEPT,
     Pipeline,
@@ -36,8 +36,8 @@ def all_tags(user_id: str, limit: int) -> Pipeline:
 
 def _beginning(user_id: str, beginnings: Sequence[str], limit: int) -> Pipeline:
     """Read only conversations that have such words, in the title or in a tag."""
-    somewhere = [begins(word) for word in beginnings]
-    in_the_tag = [begins(word, "words") for word in beginnings]
+    somewhere = [has_word(word) for word in beginnings]
+    in_the_tag = [has_word(word, "words") for word in beginnings]
     tags = {"$zip": {"inputs": ["$tag_keys", {"$slice": ["$search", 1, {"$size": "$search"}]}]}}
     return [
         {"$match": {"user_id": user_id, "status": {"$in": KEPT}, "$and": somewhere}},

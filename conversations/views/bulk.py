@@ -13,7 +13,7 @@ from conversation_service.http import cursors, idempotency
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.origin import of_user
 from conversation_service.http.rendering import JSONResponse
-from conversations.queries import listing
+from conversations.queries.filters import build_filter
 from conversations.serializers.bulk import bulk_input
 from conversations.serializers.conversations import no_parameters
 from conversations.views.openapi import bulk as openapi
@@ -37,7 +37,7 @@ class BulkView(APIView):
         action = Action.of(wanted["action"], wanted.get("tags", ()))
         if "ids" in wanted:
             return self._by_ids(action, wanted["ids"], dry_run=wanted["dry_run"])
-        chosen = listing.chosen(request.user.id, wanted["filter"])
+        chosen = build_filter(request.user.id, wanted["filter"])
         if wanted["dry_run"]:
             ids = run.sample(chosen)
             results = _listed(ids, run.rehearse(request.user.id, ids, action))

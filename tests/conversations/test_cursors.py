@@ -8,7 +8,7 @@ from bson import Int64
 from conversation_service import clock
 from conversations import documents
 from conversations.documents import SORT_KEYS
-from conversations.queries.listing import list_parameters
+from conversations.serializers.listing import list_parameters
 from tests.factories import PATH
 
 MISSING = object()

@@ -10,7 +10,7 @@ from pymongo.errors import WriteError
 from conversation_service import clock
 from conversations import documents
 from conversations.documents import SORT_KEYS
-from conversations.queries.listing import STATUSES
+from conversations.states import LISTS as STATUSES
 from tests.conversations.plans import documents_examined, explainable
 from tests.factories import PATH, client_of, conversation
 
