@@ -19,7 +19,9 @@ from conversations.states import PURGED
 
 ID_INDEX = "_id_"
 STAFF_USER = "staff_user"
+CHARACTERS_INDEX = "user_characters"
 NOT_PURGED = {"status": {"$ne": PURGED}}
+NOT_HELD = {"hold": None}  # also matches a document without the field
 # Read only data that a majority of the replica set has: a failover cannot roll it back.
 MAJORITY = {"level": "majority"}
 # Retries when a document changes between a write and the read that explains its failure.

@@ -1,7 +1,7 @@
 """The numbers of the contract, for the serializers and for the database's validator."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 
@@ -25,6 +25,9 @@ REVISIONS = 50
 KEYS = 1_000
 ANSWERS = 50
 
+# How far the clock of another service may be ahead of the database.
+MAX_AHEAD = timedelta(minutes=5)
+
 # What JavaScript and every JSON reader can still count exactly.
 MAX_COUNT = 2**53 - 1
 
@@ -32,6 +35,9 @@ PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
 # Rows that page/per_page may skip; beyond it a cursor costs the same as at the start.
 MAX_SKIPPED_ROWS = 10_000
+# Changes on a page of the feed.
+CHANGES_PAGE_SIZE = 100
+MAX_CHANGES_PAGE_SIZE = 500
 
 # Patterns for a whole string, without anchors: Python and MongoDB write its end differently.
 # Letters, marks and digits of any script, as serializers.Tag has them; and what MongoDB does not

@@ -14,7 +14,7 @@ from django_mongodb_backend.models import EmbeddedModel
 from conversation_service import external_ids
 from conversations import states
 from conversations.documents import DEFAULTS
-from conversations.queries.querysets import ConversationManager
+from conversations.querysets import ConversationManager
 
 
 class Metadata(EmbeddedModel):

@@ -104,7 +104,7 @@ INDEXES = [
     IndexModel(
         [("status", ASCENDING), ("title_key", ASCENDING), ("_id", DESCENDING)], name="staff_title"
     ),
-    # The console: what is held. The condition is one that the ORM can say; see querysets.held.
+    # The console: legal holds. ConversationQuerySet.held() has the same condition.
     IndexModel(
         [("status", ASCENDING), ("_id", DESCENDING)],
         name="staff_held",

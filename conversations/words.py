@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import groupby
 
+# Sorts after each text with the same prefix: the end of a range of texts with this prefix.
+PREFIX_RANGE_END = "\U0010ffff"
 # Characters of a script without spaces that are stored together, from each one on.
 PIECE = 4
 

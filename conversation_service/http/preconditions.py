@@ -42,7 +42,7 @@ class Versions:
 ANY_VERSION = Versions()
 
 
-def unless_known(request: Request, body: Any) -> HttpResponse:
+def json_or_304(request: Request, body: Any) -> HttpResponse:
     """Return JSON with a weak ETag of its content, or 304 if the caller has just that.
 
     Nobody may keep it for others, and everybody has to ask again.

@@ -30,7 +30,7 @@ from conversations.admin.changelist import UncountedChangeList
 from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
 from conversations.models import Conversation, Hold, Metadata
 from conversations.queries import lookup
-from conversations.queries.querysets import ConversationQuerySet
+from conversations.querysets import ConversationQuerySet
 from conversations.serializers.conversations import REVERTED
 from conversations.writes import edits
 

@@ -21,7 +21,7 @@ def rows(user_id: str, after: ObjectId | None = None) -> Generator[dict[str, Any
     """
     count = 0
     with exports.slot(user_id):
-        for document in export.each_of(user_id, after):
+        for document in export.iter_conversations(user_id, after):
             count += 1
             time.sleep(0)  # under gevent, other requests run between two lines
             yield {**resource(document), "history": history.exported(document)}

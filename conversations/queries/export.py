@@ -14,7 +14,7 @@ EXPORTED_BYTES = 1024 * 1024  # one batch of an export
 _SIZES_AT_ONCE = 50  # conversations whose sizes one statement reads
 
 
-def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
+def iter_conversations(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
     """Return all of a user's with their logs in the order of `_id`, by the index staff_user.
 
     Each batch is a statement of its own: a long read neither times out as a whole nor ends with

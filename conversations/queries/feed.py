@@ -8,22 +8,17 @@ from typing import Any
 from bson import ObjectId
 from django.conf import settings
 
-from conversation_service.http import pagination
+from conversation_service.http import cursors
 from conversation_service.mongodb.connection import Document
 from conversations import collection
 from conversations.documents import PUBLIC, resource
 from conversations.exceptions import ChangesCursorExpired
-from conversations.queries import feed_cursor as cursors
-from conversations.queries.feed_cursor import OVERLAP, SNAPSHOT, Cursor, Place
+from conversations.queries import feed_cursor
+from conversations.queries.feed_cursor import OVERLAP, SNAPSHOT, FeedCursor, Place
 from conversations.states import PURGED
 
-PAGE_SIZE = 100
-MAX_PAGE_SIZE = 500
+UPSERT, GONE = "upsert", "deleted"  # the types of a change
 INDEX = "user_changes"
-# The types of a change. A purged conversation is gone; a trashed one is an upsert.
-UPSERT, GONE = "upsert", "deleted"
-# Tombstones of a primary whose clock was behind last a little less than they should.
-_REMEMBERED_MS = (timedelta(days=settings.TOMBSTONE_DAYS) - OVERLAP) / timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True)
@@ -31,8 +26,8 @@ class Page:
     """Changes after a cursor, each conversation at most once and as it is now."""
 
     rows: list[Document]
-    start: Cursor
-    next: Cursor
+    start: FeedCursor
+    next: FeedCursor
     has_more: bool
     now_ms: int
 
@@ -40,7 +35,7 @@ class Page:
     def changes(self) -> list[dict[str, Any]]:
         return [_change(row) for row in self.rows]
 
-    def steps(self) -> Iterator[tuple[dict[str, Any], Cursor]]:
+    def steps(self) -> Iterator[tuple[dict[str, Any], FeedCursor]]:
         """Return each change with the cursor behind it."""
         cursor = self.start
         for number, row in enumerate(self.rows, 1):
@@ -48,24 +43,26 @@ class Page:
             yield _change(row), self.next if number == len(self.rows) else cursor
 
 
-def page(user_id: str, cursor: Cursor, limit: int) -> Page:
+def page(user_id: str, cursor: FeedCursor, limit: int) -> Page:
     """Read what was not sent yet, by the index user_changes.
 
     Reads as many documents as it returns, one more, and those that `cursor` remembers. Raises
     ChangesCursorExpired if a tombstone could be gone that the reader does not know of.
     """
     found, now_ms = _read(user_id, cursor, limit)
-    if cursor.since and now_ms - cursor.since[0] > _REMEMBERED_MS:
-        raise ChangesCursorExpired(snapshot_cursor=cursors.seal(user_id, SNAPSHOT))
+    # If the clock of the primary was behind, a tombstone lasts a little less than TOMBSTONE_DAYS.
+    tombstones_last = timedelta(days=settings.TOMBSTONE_DAYS) - OVERLAP
+    if cursor.since and timedelta(milliseconds=now_ms - cursor.since[0]) > tombstones_last:
+        raise ChangesCursorExpired(snapshot_cursor=feed_cursor.encode(user_id, SNAPSHOT))
     if cursor.is_to_return(now_ms):
-        return page(user_id, Cursor(cursor.since), limit)
+        return page(user_id, FeedCursor(cursor.since), limit)
     rows, has_more = found[:limit], len(found) > limit
     places = [_place(row) for row in rows]
     behind = cursor.advanced(places, now_ms=now_ms, more=has_more)
     return Page(rows, cursor, behind, has_more, now_ms)
 
 
-def _read(user_id: str, cursor: Cursor, limit: int) -> tuple[list[Document], int]:
+def _read(user_id: str, cursor: FeedCursor, limit: int) -> tuple[list[Document], int]:
     """Return up to limit + 1 rows, and the primary's time from before they were read."""
     pipeline: list[dict[str, Any]] = [
         {"$match": _unsent(user_id, cursor)},
@@ -76,19 +73,19 @@ def _read(user_id: str, cursor: Cursor, limit: int) -> tuple[list[Document], int
     ]
     # A secondary may be behind by more than OVERLAP; a failover may roll back the primary's data.
     *rows, clock = collection.committed().aggregate(pipeline, hint=INDEX, batchSize=limit + 3)
-    return rows, pagination.milliseconds(clock["now"])
+    return rows, cursors.milliseconds(clock["now"])
 
 
-def _unsent(user_id: str, cursor: Cursor) -> dict[str, Any]:
+def _unsent(user_id: str, cursor: FeedCursor) -> dict[str, Any]:
     mine: dict[str, Any] = {"user_id": user_id}
     if cursor.is_snapshot:
         mine["status"] = {"$ne": PURGED}
     if cursor.sent:
         mine["$nor"] = [
-            {"changed_at": cursors.moment(place), "_id": ObjectId(place[1])}
+            {"changed_at": feed_cursor.moment(place), "_id": ObjectId(place[1])}
             for place in cursor.sent
         ]
-    moment, id_ = cursors.moment(cursor.after), cursor.after[1]
+    moment, id_ = feed_cursor.moment(cursor.after), cursor.after[1]
     if not id_:
         # A snapshot begins with documents that have no `changed_at`: the index has them first.
         later = {"$gte": moment} if cursor.after[0] else {"$not": {"$lt": moment}}
@@ -105,7 +102,7 @@ def _unsent(user_id: str, cursor: Cursor) -> dict[str, Any]:
 def _place(row: Document) -> Place:
     """Return where a row is in the feed; one without `changed_at` is at its beginning."""
     changed_at = row.get("changed_at")
-    return pagination.milliseconds(changed_at) if changed_at else 0, str(row["_id"])
+    return cursors.milliseconds(changed_at) if changed_at else 0, str(row["_id"])
 
 
 def _change(row: Document) -> dict[str, Any]:

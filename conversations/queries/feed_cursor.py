@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from conversation_service.http import pagination
+from conversation_service.http import cursors
 
 # How late a change may become visible: the time until its write is on a majority, and how far
 # the clocks of pods and of a next primary may be behind. What comes later still may be missed.
 OVERLAP = timedelta(minutes=1)
 OVERLAP_MS = int(OVERLAP.total_seconds() * 1000)
-# A cursor has so many changes at most, that it fits into an address. See Cursor.ahead.
+# A cursor has so many changes at most, that it fits into an address. See FeedCursor.ahead.
 MAX_SENT = 50
 # A client that polls and finds nothing keeps its cursor, and so its ETag, for so long.
 REFRESH_MS = 24 * 60 * 60 * 1000
@@ -28,7 +28,7 @@ _PLACE = struct.Struct(">Q12s")
 
 
 @dataclass(frozen=True)
-class Cursor:
+class FeedCursor:
     """All up to `since` has been sent for good, and what is in `sent` of what comes after it.
 
     Where more is sent in a minute than can be remembered, sending goes on after `ahead`, and when
@@ -56,7 +56,7 @@ class Cursor:
             return False
         return now_ms - OVERLAP_MS >= self.since[0] + OVERLAP_MS
 
-    def advanced(self, places: list[Place], *, now_ms: int, more: bool) -> "Cursor":
+    def advanced(self, places: list[Place], *, now_ms: int, more: bool) -> "FeedCursor":
         """Return the cursor behind a page: its places, and whether there are more.
 
         `now_ms` is of the primary's clock, from before the page was read.
@@ -72,39 +72,39 @@ class Cursor:
             since = max(since, min(last, settled) if more else settled)
         sent = frozenset(place for place in (*self.sent, *places) if place > since)
         if len(sent) > MAX_SENT:
-            return Cursor(since, ahead=last if more else max(sent))
-        return Cursor(since, sent)
+            return FeedCursor(since, ahead=last if more else max(sent))
+        return FeedCursor(since, sent)
 
 
-SNAPSHOT = Cursor(is_snapshot=True)
+SNAPSHOT = FeedCursor(is_snapshot=True)
 
 
-def since(user_id: str, moment: datetime) -> str:
+def cursor_since(user_id: str, moment: datetime) -> str:
     """Return the cursor of one who knows all that was visible at that moment."""
-    return seal(user_id, Cursor((pagination.milliseconds(moment - OVERLAP), "")))
+    return encode(user_id, FeedCursor((cursors.milliseconds(moment - OVERLAP), "")))
 
 
-def seal(user_id: str, cursor: Cursor) -> str:
-    return pagination.seal(_plain(cursor), binding=_binding(user_id))
+def encode(user_id: str, cursor: FeedCursor) -> str:
+    return cursors.seal(_plain(cursor), binding=_binding(user_id))
 
 
-def unseal(user_id: str, text: str) -> Cursor:
+def decode(user_id: str, text: str) -> FeedCursor:
     """Return the cursor, or raise InvalidCursor if it was not made by us for this user."""
-    values = pagination.unseal(text, binding=_binding(user_id))
+    values = cursors.unseal(text, binding=_binding(user_id))
     if not values:
         return SNAPSHOT
     ms, id_, *rest = values
     if not rest:
-        return Cursor((ms, id_))
+        return FeedCursor((ms, id_))
     sent, ahead, is_snapshot = rest
-    return Cursor((ms, id_), _unpacked(sent), tuple(ahead) if ahead else None, is_snapshot)
+    return FeedCursor((ms, id_), _unpacked(sent), tuple(ahead) if ahead else None, is_snapshot)
 
 
 def _binding(user_id: str) -> str:
     return f"changes {user_id}"
 
 
-def _plain(cursor: Cursor) -> list[Any]:
+def _plain(cursor: FeedCursor) -> list[Any]:
     if cursor.since is None:
         return []
     if not cursor.sent and not cursor.ahead:

@@ -8,6 +8,7 @@ from conversation_service.errors import DatabaseUnavailable
 from conversation_service.mongodb.connection import Document
 from conversations.collection import (
     ATTEMPTS,
+    CHARACTERS_INDEX,
     ID_INDEX,
     MAJORITY,
     NOT_PURGED,
@@ -20,7 +21,6 @@ from conversations.collection import (
 )
 from conversations.documents import PUBLIC, WITH_HISTORY, complete
 from conversations.exceptions import ConversationNotFound, ConversationStateConflict
-from conversations.queries.listing import BY_CHARACTER
 from conversations.states import ACTIVE, NOT_TRASHED
 
 LATEST = {"metadata.last_activity": -1, "_id": -1}
@@ -51,9 +51,10 @@ def latest_with(user_id: str, character_id: str) -> Document | None:
     """
     wanted = {"user_id": user_id, "character_id": character_id, "status": ACTIVE}
     for _attempt in range(ATTEMPTS):
-        if found := find_one(wanted, PUBLIC, sort=LATEST, hint=BY_CHARACTER, readConcern=MAJORITY):
+        found = find_one(wanted, PUBLIC, sort=LATEST, hint=CHARACTERS_INDEX, readConcern=MAJORITY)
+        if found:
             return complete(found)
-        if find_one(wanted, {"_id": 1}, hint=BY_CHARACTER) is None:
+        if find_one(wanted, {"_id": 1}, hint=CHARACTERS_INDEX) is None:
             return None
         await_majority(user_id)
     raise ConversationStateConflict

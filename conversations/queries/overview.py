@@ -5,8 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from conversations.documents import DEFAULTS, PUBLIC, resource
-from conversations.queries import feed_cursor as cursor
-from conversations.queries import tags
+from conversations.queries import feed_cursor, tags
 from conversations.queries.statement import Pipeline, TagCount, ask, count, counted, tag_count
 from conversations.states import ACTIVE, ANY_STATE, ARCHIVED, DELETED, PURGED
 
@@ -39,7 +38,7 @@ class Overview:
     generated_at: datetime
 
 
-def of(user_id: str, *, now: datetime) -> Overview:
+def user_overview(user_id: str, *, now: datetime) -> Overview:
     """Return what a client shows at first, and from where the change feed continues it.
 
     `now` must be from before this call. Pins and characters are of active conversations; tags
@@ -48,7 +47,7 @@ def of(user_id: str, *, now: datetime) -> Overview:
     """
     active = {"user_id": user_id, "status": ACTIVE}
     found = ask(
-        tags.every(user_id, TAGS),
+        tags.all_tags(user_id, TAGS),
         pinned=[
             {"$match": active | {"pinned_at": {"$type": "date"}}},
             {"$sort": {"pinned_at": -1, "_id": -1}},
@@ -74,7 +73,7 @@ def of(user_id: str, *, now: datetime) -> Overview:
         ],
         tags=[tag_count(row) for row in found["scan"]],
         counts=Counts(*(counted(found[status]) for status in ANY_STATE)),
-        sync_cursor=cursor.since(user_id, now),
+        sync_cursor=feed_cursor.cursor_since(user_id, now),
         generated_at=now,
     )
 

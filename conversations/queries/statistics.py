@@ -14,8 +14,8 @@ from bson import ObjectId
 from pymongo.errors import PyMongoError
 
 from conversation_service.mongodb.connection import collection
+from conversations.collection import NOT_HELD
 from conversations.states import ACTIVE, ANY_STATE
-from conversations.writes.changes import NOT_HELD
 
 T = TypeVar("T")
 

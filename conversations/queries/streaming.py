@@ -9,24 +9,23 @@ from pymongo.errors import PyMongoError
 
 from conversation_service import shutdown
 from conversation_service.http import event_stream
-from conversations.queries import feed
-from conversations.queries import feed_cursor as cursors
+from conversations.queries import feed, feed_cursor
 from conversations.queries.feed import Page
-from conversations.queries.feed_cursor import Cursor
-from conversations.queries.waiters import Waiter, watch
+from conversations.queries.feed_cursor import FeedCursor
+from conversations.queries.waiters import Waiter, waiters
 
 logger = logging.getLogger(__name__)
 
 RECONNECT_S = 2.0
 
 
-def page(user_id: str, cursor: Cursor, limit: int, *, wait_s: float) -> Page:
+def page(user_id: str, cursor: FeedCursor, limit: int, *, wait_s: float) -> Page:
     """Return a page, and wait for its first change so long. Raises StreamsExhausted."""
     found = feed.page(user_id, cursor, limit)
     if found.rows or not wait_s:
         return found
     ends = time.monotonic() + wait_s
-    with watch.waiter(user_id) as waiter:
+    with waiters.waiter(user_id) as waiter:
         while not (found.rows or shutdown.begun.is_set() or time.monotonic() >= ends):
             waiter.wait(found.next.newest_ms, ends - time.monotonic())
             found = feed.page(user_id, cursor, limit)
@@ -42,7 +41,8 @@ def events(waiter: Waiter, page: Page, limit: int, *, lasts_s: float) -> Generat
     yield event_stream.retry(RECONNECT_S)
     while True:
         for change, cursor in page.steps():
-            yield event_stream.event("change", change, id_=cursors.seal(waiter.user_id, cursor))
+            id_ = feed_cursor.encode(waiter.user_id, cursor)
+            yield event_stream.event("change", change, id_=id_)
         left_s = ends - time.monotonic()
         if shutdown.begun.is_set() or left_s <= 0:
             return

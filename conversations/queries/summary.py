@@ -16,7 +16,6 @@ from conversations.queries.statement import (
     tag_count,
 )
 from conversations.states import ACTIVE, ARCHIVED, DELETED, NOT_TRASHED
-from conversations.writes.activity import MAX_AHEAD
 
 TOP_TAGS = 10
 WEEK = timedelta(days=7)
@@ -57,7 +56,7 @@ class Summary:
     generated_at: datetime
 
 
-def of(user_id: str, *, now: datetime) -> Summary:
+def user_summary(user_id: str, *, now: datetime) -> Summary:
     """Return a user's numbers. Only `deleted_conversations` speaks of what is in the trash.
 
     "This week" is the seven days up to `now`. No conversation is read but one for the name of
@@ -65,7 +64,7 @@ def of(user_id: str, *, now: datetime) -> Summary:
     """
     kept = {"user_id": user_id, "status": {"$in": NOT_TRASHED}}
     # Pods' clocks differ; imported times may lie far in the future.
-    since = {"$gte": now - WEEK, "$lte": now + MAX_AHEAD}
+    since = {"$gte": now - WEEK, "$lte": now + limits.MAX_AHEAD}
     found = ask(
         _scan(user_id),
         active=count(kept | {"status": ACTIVE}),

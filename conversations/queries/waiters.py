@@ -14,7 +14,7 @@ from django.conf import settings
 from pymongo.errors import PyMongoError
 
 from conversation_service import clock, shutdown
-from conversation_service.http import pagination
+from conversation_service.http import cursors
 from conversations import collection
 from conversations.exceptions import StreamsExhausted
 from conversations.queries.feed import INDEX
@@ -44,7 +44,7 @@ class Waiter:
         self._woken.set()
 
 
-class Watch:
+class Waiters:
     def __init__(self) -> None:
         self._lock = Lock()
         self._waiters: dict[str, list[Waiter]] = {}
@@ -82,7 +82,7 @@ class Watch:
                     return
                 users = [*self._waiters]
             try:
-                latest = latest_of(users)
+                latest = latest_changes(users)
             except PyMongoError as error:
                 logger.warning("Cannot look for changes: %s", type(error).__name__)
                 continue
@@ -97,7 +97,7 @@ class Watch:
             return [waiter for waiters in self._waiters.values() for waiter in waiters]
 
 
-def latest_of(users: list[str]) -> dict[str, int]:
+def latest_changes(users: list[str]) -> dict[str, int]:
     """Return the time of the latest change, in milliseconds, of those who had one lately."""
     lately = {"$gte": clock.now() - OVERLAP}
     rows = collection.conversations().aggregate(
@@ -107,7 +107,7 @@ def latest_of(users: list[str]) -> dict[str, int]:
         ],
         hint=INDEX,
     )
-    return {row["_id"]: pagination.milliseconds(row["at"]) for row in rows}
+    return {row["_id"]: cursors.milliseconds(row["at"]) for row in rows}
 
 
-watch = Watch()
+waiters = Waiters()

@@ -7,8 +7,8 @@ from rest_framework import serializers
 
 from conversation_service.http.fields import Choice, Flag, List, StrictSerializer, Text
 from conversations import limits
-from conversations.queries.listing import ListParameters
 from conversations.serializers.conversations import Tags
+from conversations.serializers.listing import ListParameters
 
 MAX_IDS = 100
 ACTIONS = ["archive", "restore", "trash", "purge", "pin", "unpin", "tag", "untag"]

@@ -3,22 +3,22 @@ from typing import Any
 from rest_framework import serializers
 
 from conversation_service.http.fields import Parameters, Text
-from conversations import limits
-from conversations.queries.feed import MAX_PAGE_SIZE, PAGE_SIZE
+from conversations.limits import CHANGES_PAGE_SIZE, CURSOR_LENGTH
+from conversations.limits import MAX_CHANGES_PAGE_SIZE as MAX_PAGE_SIZE
 
 MAX_WAIT_S = 25
 
 
 class ChangesParameters(Parameters):
     cursor = Text(
-        max_length=limits.CURSOR_LENGTH,
+        max_length=CURSOR_LENGTH,
         required=False,
         help_text="`next_cursor` of an answer, or `sync_cursor` of the overview. Without one, all "
         "that there is comes first.",
     )
     limit = serializers.IntegerField(
         min_value=1,
-        default=PAGE_SIZE,
+        default=CHANGES_PAGE_SIZE,
         help_text=f"Changes a page; above {MAX_PAGE_SIZE} is {MAX_PAGE_SIZE}.",
     )
     wait = serializers.IntegerField(

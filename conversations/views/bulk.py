@@ -9,11 +9,11 @@ from bson import ObjectId
 from django.http import HttpResponse
 from rest_framework.views import APIView
 
-from conversation_service.http import idempotency, pagination
+from conversation_service.http import cursors, idempotency
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.origin import of_user
 from conversation_service.http.rendering import JSONResponse
-from conversations.queries import listing
+from conversations.queries.filters import build_filter
 from conversations.serializers.bulk import bulk_input
 from conversations.serializers.conversations import no_parameters
 from conversations.views.openapi import bulk as openapi
@@ -37,7 +37,7 @@ class BulkView(APIView):
         action = Action.of(wanted["action"], wanted.get("tags", ()))
         if "ids" in wanted:
             return self._by_ids(action, wanted["ids"], dry_run=wanted["dry_run"])
-        chosen = listing.chosen(request.user.id, wanted["filter"])
+        chosen = build_filter(request.user.id, wanted["filter"])
         if wanted["dry_run"]:
             ids = run.sample(chosen)
             results = _listed(ids, run.rehearse(request.user.id, ids, action))
@@ -71,12 +71,12 @@ class BulkView(APIView):
 
 
 def _sealed(within: Boundary, after: ObjectId, binding: str) -> str:
-    began = pagination.milliseconds(within.began)
-    return pagination.seal([str(after), str(within.last), began], binding=binding)
+    began = cursors.milliseconds(within.began)
+    return cursors.seal([str(after), str(within.last), began], binding=binding)
 
 
 def _unsealed(cursor: str, binding: str) -> Boundary:
-    after, last, began = pagination.unseal(cursor, binding=binding)
+    after, last, began = cursors.unseal(cursor, binding=binding)
     return Boundary(ObjectId(after), ObjectId(last), _EPOCH + timedelta(milliseconds=began))
 
 

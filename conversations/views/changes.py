@@ -7,12 +7,10 @@ from rest_framework.views import APIView
 from conversation_service.http import event_stream
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.event_stream import EventStreamNegotiation
-from conversation_service.http.preconditions import unless_known
-from conversations.queries import feed
-from conversations.queries import feed_cursor as cursors
-from conversations.queries import streaming as live
+from conversation_service.http.preconditions import json_or_304
+from conversations.queries import feed, feed_cursor, streaming
 from conversations.queries.feed_cursor import SNAPSHOT
-from conversations.queries.waiters import watch
+from conversations.queries.waiters import waiters
 from conversations.serializers.changes import changes_parameters
 from conversations.views.openapi import changes as openapi
 
@@ -27,22 +25,22 @@ class ChangesView(APIView):
             sent = request.headers.get("Last-Event-ID") or parameters.get("cursor")
             return self._stream(request, sent, parameters["limit"])
         user_id, sent = request.user.id, parameters.get("cursor")
-        cursor = cursors.unseal(user_id, sent) if sent else SNAPSHOT
-        page = live.page(user_id, cursor, parameters["limit"], wait_s=parameters["wait"])
+        cursor = feed_cursor.decode(user_id, sent) if sent else SNAPSHOT
+        page = streaming.page(user_id, cursor, parameters["limit"], wait_s=parameters["wait"])
         body = {
             "changes": page.changes,
-            "next_cursor": cursors.seal(user_id, page.next),
+            "next_cursor": feed_cursor.encode(user_id, page.next),
             "has_more": page.has_more,
         }
-        return unless_known(request, body)
+        return json_or_304(request, body)
 
     def _stream(self, request: CallerRequest, sent: str | None, limit: int) -> HttpResponseBase:
         """Answer with events. What fails before the first is answered like any failure."""
         user = request.user
-        cursor = cursors.unseal(user.id, sent) if sent else SNAPSHOT
+        cursor = feed_cursor.decode(user.id, sent) if sent else SNAPSHOT
         with ExitStack() as on_failure:
-            waiter = on_failure.enter_context(watch.waiter(user.id))
+            waiter = on_failure.enter_context(waiters.waiter(user.id))
             page = feed.page(user.id, cursor, limit)
             place = on_failure.pop_all()
-        events = live.events(waiter, page, limit, lasts_s=user.expires_at - time.time())
+        events = streaming.events(waiter, page, limit, lasts_s=user.expires_at - time.time())
         return event_stream.response(events, place.close)

@@ -1,10 +1,7 @@
 """What people ask over HTTP: parse, call one thing, answer. No statement, no rule of the domain."""
 
-from collections.abc import Sequence
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, QueryDict
 from rest_framework.exceptions import APIException
@@ -13,16 +10,18 @@ from rest_framework.viewsets import ViewSet
 
 from conversation_service import clock
 from conversation_service.errors import ServiceError
-from conversation_service.http import idempotency, pagination
+from conversation_service.http import cursors, idempotency
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.origin import of_user
-from conversation_service.http.preconditions import etag, if_match, required_if_match, unless_known
+from conversation_service.http.preconditions import etag, if_match, json_or_304, required_if_match
 from conversation_service.http.rendering import JSONResponse
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history, words
-from conversations.queries import lookup, overview, summary, tags
-from conversations.queries.listing import Listing, Page, count, list_parameters
-from conversations.queries.listing import page as read_page
+from conversations.queries import lookup
+from conversations.queries.listing import Page, list_page
+from conversations.queries.overview import user_overview
+from conversations.queries.summary import user_summary
+from conversations.queries.tags import tag_counts
 from conversations.serializers.conversations import (
     create_input,
     create_parameters,
@@ -35,6 +34,7 @@ from conversations.serializers.conversations import (
     revert_input,
     tags_parameters,
 )
+from conversations.serializers.listing import list_parameters
 from conversations.views.openapi import conversations as openapi
 from conversations.writes import changes, edits, services, store
 from conversations.writes.changes import Change
@@ -83,27 +83,26 @@ class ConversationViewSet(ViewSet):
 
     @openapi.list_
     def list(self, request: CallerRequest) -> HttpResponse:
-        listing = Listing.of(request.user.id, list_parameters.of(request))
-        page = Page.of(listing, read_page(listing))
-        total = count(listing) if listing.include_total else page.total(listing)
-        cursors = {
-            name: pagination.encode(position, binding=listing.binding) if position else None
-            for name, position in (("next", page.next), ("prev", page.previous))
-        }
+        parameters = list_parameters.of(request)
+        page = list_page(request.user.id, parameters)
+        rows = [documents.resource(row) for row in page.rows]
+        if "fields" in parameters:
+            names = {"id": None, **dict.fromkeys(parameters["fields"])}
+            rows = [{name: row[name] for name in names} for row in rows]
         body = {
-            "conversations": [_only(listing.fields, row) for row in page.rows],
+            "conversations": rows,
             "pagination": {
-                "total_count": total,
-                "has_next": page.next is not None,
-                "has_prev": page.previous is not None,
-                "next_cursor": cursors["next"],
-                "prev_cursor": cursors["prev"],
-                "limit": listing.limit,
+                "total_count": page.total,
+                "has_next": page.next_cursor is not None,
+                "has_prev": page.prev_cursor is not None,
+                "next_cursor": page.next_cursor,
+                "prev_cursor": page.prev_cursor,
+                "limit": page.limit,
             },
         }
-        response = unless_known(request, body)
-        if links := _links(request, cursors):
-            response.headers["Link"] = links
+        response = json_or_304(request, body)
+        if page.next_cursor or page.prev_cursor:
+            response.headers["Link"] = _links(request, page)
         return response
 
     @openapi.create
@@ -117,18 +116,19 @@ class ConversationViewSet(ViewSet):
     @openapi.summary
     def summary(self, request: CallerRequest) -> HttpResponse:
         no_parameters.of(request)
-        return JSONResponse(summary.of(request.user.id, now=clock.now()))
+        return JSONResponse(user_summary(request.user.id, now=clock.now()))
 
     @openapi.overview
     def overview(self, request: CallerRequest) -> HttpResponse:
         no_parameters.of(request)
-        return JSONResponse(overview.of(request.user.id, now=clock.now()))
+        return JSONResponse(user_overview(request.user.id, now=clock.now()))
 
     @openapi.tags
     def tags(self, request: CallerRequest) -> HttpResponse:
         wanted = tags_parameters.of(request)
         beginnings = words.sought(documents.fold(wanted["prefix"]))
-        return JSONResponse({"tags": tags.of(request.user.id, beginnings, limit=wanted["limit"])})
+        counts = tag_counts(request.user.id, beginnings, limit=wanted["limit"])
+        return JSONResponse({"tags": counts})
 
     @openapi.retrieve
     def retrieve(self, request: CallerRequest, id: str) -> HttpResponse:
@@ -195,10 +195,10 @@ class ConversationViewSet(ViewSet):
             parameters = history_parameters.of(request)
             binding = f"history {request.user.id} {id.lower()}"
             cursor = parameters.get("cursor")
-            [before] = pagination.unseal(cursor, binding=binding) if cursor else [None]
+            [before] = cursors.unseal(cursor, binding=binding) if cursor else [None]
         document = lookup.with_history(request.user.id, id)
         page = history.page(document, before=before, limit=parameters["limit"])
-        next_cursor = pagination.seal([page.next], binding=binding) if page.next else None
+        next_cursor = cursors.seal([page.next], binding=binding) if page.next else None
         return JSONResponse({"revisions": page.revisions, "next_cursor": next_cursor})
 
     @openapi.revert
@@ -260,28 +260,16 @@ def _created(answer: Answer) -> HttpResponse:
     return response
 
 
-def _only(names: Sequence[str] | None, row: Document) -> dict[str, Any]:
-    whole = documents.resource(row)
-    return whole if names is None else {"id": whole["id"]} | {name: whole[name] for name in names}
-
-
-def _links(request: Request, cursors: dict[str, str | None]) -> str:
-    """Return the Link header (RFC 8288) to the pages on either side."""
-    query = _without_place(request.META.get("QUERY_STRING", ""))
-    links = [
-        f'<{request.path}?{query}cursor={cursor}>; rel="{side}"'
+def _links(request: Request, page: Page) -> str:
+    """Return the Link header (RFC 8288) with the URLs of the next and the previous page."""
+    sent = QueryDict(request.META.get("QUERY_STRING", "").encode("latin-1"), mutable=True)
+    for name in ("cursor", "page", "per_page"):
+        sent.pop(name, None)
+    sent["limit"] = str(page.limit)
+    query = sent.urlencode()
+    cursors = {"next": page.next_cursor, "prev": page.prev_cursor}
+    return ", ".join(
+        f'<{request.path}?{query}&cursor={cursor}>; rel="{side}"'
         for side, cursor in cursors.items()
         if cursor
-    ]
-    return ", ".join(links)
-
-
-@lru_cache(maxsize=1_000)
-def _without_place(query_string: str) -> str:
-    """Return a query string without what says where in the list, ready to be added to."""
-    sent = QueryDict(query_string.encode("latin-1"))
-    kept = urlencode(
-        {name: values for name, values in sent.lists() if name not in {"cursor", "page"}},
-        doseq=True,
     )
-    return f"{kept}&" if kept else ""

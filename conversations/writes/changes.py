@@ -290,7 +290,6 @@ PURGE = Change(
         event=metrics.PURGED,
     )
 )
-NOT_HELD = {"hold": None}  # matches a document from before holds too
 
 
 def tombstone(mark: ObjectId | None = None) -> Pipeline:

@@ -149,7 +149,7 @@ def test_what_a_former_key_signed_is_accepted_while_it_is_kept():
 
 
 SEAL = f"""{SHOW.rpartition("print")[0]}
-from conversation_service.http.pagination import seal, unseal
+from conversation_service.http.cursors import seal, unseal
 print(eval(sys.argv[1]))
 """
 

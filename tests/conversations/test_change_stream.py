@@ -10,7 +10,7 @@ import requests
 from rest_framework.test import APIClient
 
 from conversation_service import clock
-from conversations.queries import feed_cursor as cursors
+from conversations.queries import feed_cursor
 from tests.config.test_gunicorn import serving
 from tests.factories import PATH, client_of, conversation, token
 
@@ -38,7 +38,7 @@ def server(tmp_path_factory):
 
 
 def now_of(user_id):
-    return cursors.since(user_id, clock.now())
+    return feed_cursor.cursor_since(user_id, clock.now())
 
 
 class Stream:
@@ -222,7 +222,7 @@ def test_a_stream_is_for_those_who_name_it(alice, accept, kind):
 
 def test_what_is_wrong_at_once_is_answered_in_json(alice):
     stream = {"Accept": "text/event-stream"}
-    old = cursors.since("alice", clock.now().replace(year=clock.now().year - 1))
+    old = feed_cursor.cursor_since("alice", clock.now().replace(year=clock.now().year - 1))
 
     forged = alice.get(CHANGES, headers=stream | {"Last-Event-ID": "x"})
     expired = alice.get(CHANGES, headers=stream | {"Last-Event-ID": old})

@@ -12,9 +12,9 @@ from time_machine import travel
 from conversation_service import clock
 from conversation_service.mongodb.connection import collection
 from conversations import documents
-from conversations.queries import feed_cursor as cursors
-from conversations.queries.feed_cursor import MAX_SENT, OVERLAP, Cursor
-from conversations.queries.waiters import latest_of
+from conversations.queries import feed_cursor
+from conversations.queries.feed_cursor import MAX_SENT, OVERLAP, FeedCursor
+from conversations.queries.waiters import latest_changes
 from tests.conversations.test_internal import report, service_with
 from tests.conversations.test_schema import filter_of, stages, user_of
 from tests.factories import PATH, client_of, conversation
@@ -253,7 +253,7 @@ def test_the_overview_says_where_to_begin(alice):
 @pytest.mark.parametrize("days", [89, 91])
 def test_a_cursor_is_good_as_long_as_tombstones_are_kept(alice, days):
     with travel(datetime.now(UTC) - timedelta(days=days)):
-        cursor = cursors.since("alice", clock.now())
+        cursor = feed_cursor.cursor_since("alice", clock.now())
     created = conversation(alice)
 
     response = alice.get(CHANGES, {"cursor": cursor})
@@ -268,11 +268,11 @@ def test_a_cursor_is_good_as_long_as_tombstones_are_kept(alice, days):
 
 
 def test_a_client_that_finds_nothing_for_long_keeps_a_good_cursor(alice):
-    cursor = cursors.since("alice", clock.now() - timedelta(days=80))
+    cursor = feed_cursor.cursor_since("alice", clock.now() - timedelta(days=80))
 
     fresh = asked(alice, cursor)["next_cursor"]
 
-    assert cursors.unseal("alice", fresh).since[0] / 1000 > clock.now().timestamp() - 90
+    assert feed_cursor.decode("alice", fresh).since[0] / 1000 > clock.now().timestamp() - 90
 
 
 def test_who_has_it_gets_304(alice):
@@ -293,7 +293,12 @@ def test_who_has_it_gets_304(alice):
 
 @pytest.mark.parametrize(
     "cursor",
-    ["x", "W10.x", cursors.seal("bob", cursors.SNAPSHOT), cursors.since("bob", clock.now())],
+    [
+        "x",
+        "W10.x",
+        feed_cursor.encode("bob", feed_cursor.SNAPSHOT),
+        feed_cursor.cursor_since("bob", clock.now()),
+    ],
     ids=["a word", "a wrong signature", "bob's snapshot", "bob's place"],
 )
 def test_a_cursor_of_others_is_refused(alice, cursor):
@@ -405,7 +410,7 @@ def test_what_was_sent_lately_costs_a_look_each(mongo, commands, alice):
 
 def test_looking_for_all_who_wait_reads_no_document(mongo, commands, plenty):
     commands.clear()
-    latest = latest_of(["alice", "bob", "carol"])
+    latest = latest_changes(["alice", "bob", "carol"])
 
     assert latest.keys() == {"alice", "bob"}
     [command] = commands
@@ -501,10 +506,10 @@ def test_whoever_follows_the_feed_knows_what_is_there(mongo, monkeypatch, steps,
 def test_a_cursor_survives_being_sealed():
     place = (1_790_000_000_123, "507f1f77bcf86cd799439014")
     for cursor in [
-        cursors.SNAPSHOT,
-        Cursor(place),
-        Cursor(place, frozenset({place, (1, "0" * 24)})),
-        Cursor(place, ahead=place),
-        Cursor((5, ""), ahead=place, is_snapshot=True),
+        feed_cursor.SNAPSHOT,
+        FeedCursor(place),
+        FeedCursor(place, frozenset({place, (1, "0" * 24)})),
+        FeedCursor(place, ahead=place),
+        FeedCursor((5, ""), ahead=place, is_snapshot=True),
     ]:
-        assert cursors.unseal("alice", cursors.seal("alice", cursor)) == cursor
+        assert feed_cursor.decode("alice", feed_cursor.encode("alice", cursor)) == cursor

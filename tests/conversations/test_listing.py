@@ -110,6 +110,16 @@ def test_links_lead_to_both_sides(alice, five):
     assert 'rel="prev"' in second.headers["Link"]
 
 
+def test_links_of_a_numbered_page_continue_by_cursor(alice, five):
+    first = alice.get(f"{PATH}?page=2&per_page=2&order=asc")
+    links = [link.split(">")[0].removeprefix("<") for link in first.headers["Link"].split(", ")]
+
+    after, before = (alice.get(link) for link in links)
+
+    assert (titles(after.json()), titles(before.json())) == (["e"], ["a", "b"])
+    assert before.json()["pagination"]["limit"] == 2
+
+
 def test_a_link_keeps_a_repeated_parameter(alice):
     for title in ("a", "b", "c"):
         conversation(alice, title=title, tags=["x", "y"])

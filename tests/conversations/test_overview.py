@@ -6,7 +6,7 @@ from time_machine import travel
 
 from conversation_service import clock
 from conversation_service.errors import InvalidCursor
-from conversation_service.http import pagination
+from conversation_service.http import cursors
 from conversations import documents
 from tests.conversations.crowd import crowd
 from tests.conversations.plans import documents_examined, only_aggregate, users_of
@@ -139,11 +139,11 @@ def test_the_change_feed_continues_from_a_minute_before(alice):
     with travel("2026-03-09T10:00:00Z", tick=False):
         overview = client_of("alice").get(OVERVIEW).json()
 
-    since, after = pagination.unseal(overview["sync_cursor"], binding="changes alice")
+    since, after = cursors.unseal(overview["sync_cursor"], binding="changes alice")
     assert datetime.fromtimestamp(since / 1000, UTC) == datetime(2026, 3, 9, 9, 59, tzinfo=UTC)
     assert not after
     with pytest.raises(InvalidCursor):
-        pagination.unseal(overview["sync_cursor"], binding="changes bob")
+        cursors.unseal(overview["sync_cursor"], binding="changes bob")
 
 
 @pytest.mark.parametrize("address", [OVERVIEW, f"{PATH}/summary"])

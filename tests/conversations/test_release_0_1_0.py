@@ -208,3 +208,56 @@ def test_the_console_shows_it(line):
 
     assert page.status_code == 200
     assert line["title"][:30] in text(page)
+
+
+# Cursors that clients of alice hold: what release 0.1.0, and builds between it and 0.2.0, returned
+# for the documents above, with the ids that the cursor leads to.
+CURSORS = [
+    json.loads(line)
+    for name in ("cursors.ndjson", "cursors-of-later-builds.ndjson")
+    for line in (DATA / name).read_text().splitlines()
+]
+
+
+def each_cursor(kind):
+    cursors = [cursor for cursor in CURSORS if cursor["kind"] == kind]
+    return pytest.mark.parametrize(
+        "old", cursors, ids=[f"{old['name']} {old.get('query', '')}" for old in cursors]
+    )
+
+
+@each_cursor("list")
+def test_a_list_continues_at_its_cursor(alice, old):
+    page = alice.get(PATH, old["query"] | {"cursor": old["cursor"]}).json()
+
+    assert [row["id"] for row in page["conversations"]] == old["ids"]
+    assert page["pagination"]["has_prev"] == old["has_prev"]
+    assert page["pagination"]["has_next"] == old["has_next"]
+
+
+def test_every_sort_has_a_cursor_of_each_kind_of_list():
+    sorts = {old["query"].get("sort", "last_activity") for old in CURSORS if old["kind"] == "list"}
+
+    assert sorts == {"last_activity", "created_at", "updated_at", "title"}
+
+
+@each_cursor("feed")
+def test_the_change_feed_continues_at_its_cursor(alice, settings, old):
+    settings.TOMBSTONE_DAYS = 36_500
+    page = alice.get("/api/v1/changes", old["query"] | {"cursor": old["cursor"]}).json()
+
+    assert [change["conversation"]["id"] for change in page["changes"]] == old["ids"]
+
+
+@each_cursor("history")
+def test_a_history_continues_at_its_cursor(alice, old):
+    page = alice.get(old["path"], old["query"] | {"cursor": old["cursor"]}).json()
+
+    assert [revision["version"] for revision in page["revisions"]] == old["versions"]
+
+
+@each_cursor("bulk")
+def test_a_bulk_action_continues_at_its_cursor(alice, old):
+    done = alice.post(f"{PATH}/bulk", old["body"]).json()
+
+    assert [result["id"] for result in done["results"]] == old["ids"]

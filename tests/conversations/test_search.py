@@ -14,7 +14,7 @@ from time_machine import travel
 from conversation_service import clock
 from conversations import documents
 from conversations.documents import SORT_KEYS, fold
-from conversations.queries import listing
+from conversations.queries import search as search_query
 from conversations.writes import store
 from tests.conversations.plans import explainable
 from tests.conversations.test_listing import listed, titles, walk
@@ -218,7 +218,7 @@ def test_search_is_no_operator_and_comes_once(alice):
 @pytest.fixture
 def many(mongo, monkeypatch):
     """Alice's and bob's: a word that few have, and one that all have, which is not few here."""
-    monkeypatch.setattr(listing, "FEW", 100)
+    monkeypatch.setattr(search_query, "IN_MEMORY_SORT_MAX", 100)
     now = clock.now()
     rows = []
     for n in range(600):
@@ -340,7 +340,7 @@ def test_what_many_have_is_met_in_the_order_of_the_list(mongo, commands, many, s
 
 
 def test_a_search_that_takes_too_long_is_given_up(alice, three, monkeypatch):
-    monkeypatch.setattr(listing, "SEARCH_BUDGET_S", 0.000_001)
+    monkeypatch.setattr(search_query, "SEARCH_BUDGET_S", 0.000_001)
 
     response = alice.get(PATH, {"search": "luna"})
 
@@ -451,7 +451,7 @@ def test_reindexing_continues_behind_an_id(alice, mongo, capsys):
 
 
 def test_reindexing_goes_batch_by_batch(alice, mongo, monkeypatch, capsys):
-    monkeypatch.setattr(listing, "REINDEXED_AT_ONCE", 2)
+    monkeypatch.setattr(store, "REINDEXED_AT_ONCE", 2)
     for title in "abcde":
         conversation(alice, title=title)
     outdate(mongo)

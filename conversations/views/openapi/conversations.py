@@ -41,7 +41,6 @@ from conversations.exceptions import (
     RevisionExpired,
     RevisionNotFound,
 )
-from conversations.queries.listing import ListParameters
 from conversations.serializers.conversations import (
     CreateParameters,
     CreateSerializer,
@@ -53,6 +52,7 @@ from conversations.serializers.conversations import (
     RevertSerializer,
     TagsParameters,
 )
+from conversations.serializers.listing import ListParameters
 from conversations.states import ACTIVE, ANY_STATE, ARCHIVED, DELETED
 
 OBJECT_ID = r"^[0-9a-f]{24}$"

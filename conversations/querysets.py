@@ -9,9 +9,7 @@ from django.db.models import F
 from conversations.documents import sort_key
 from conversations.limits import EPOCH
 from conversations.states import ANY_STATE
-
-# Sorts after every other character: the end of a range of titles with the same beginning.
-_LAST = "\U0010ffff"
+from conversations.words import PREFIX_RANGE_END
 
 
 class ConversationQuerySet(models.QuerySet):
@@ -31,7 +29,7 @@ class ConversationQuerySet(models.QuerySet):
         if of_user.exists():
             return of_user
         start = sort_key(term)
-        titled = self.filter(title_key__gte=start, title_key__lt=start + _LAST)
+        titled = self.filter(title_key__gte=start, title_key__lt=start + PREFIX_RANGE_END)
         return titled.order_by("title_key", "-pk")
 
     def held(self) -> Self:

@@ -1,0 +1,124 @@
+"""Signed cursors: the place where a list, the change feed, a history or a bulk run continues.
+
+A cursor is opaque to clients and grants no access. Its signature covers a binding, such as the
+user, the filters and the sort, so a cursor is valid only for the request that it continues.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import bson
+import orjson
+from bson import ObjectId
+from django.core.signing import BadSignature, Signer
+
+from conversation_service.errors import InvalidCursor
+
+Side = Literal["after", "from", "before", "upto"]
+
+# Pods of release 0.1.0 sign and accept only the first salt. Builds between 0.1.0 and 0.2.0 signed
+# with the second one.
+_SIGNER, *_OLD_SIGNERS = (
+    Signer(salt=salt, sep=".")
+    for salt in ("conversation_service.pagination", "conversation_service.http.pagination")
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_CURSOR_CHARACTERS = 2_048
+
+
+@dataclass(frozen=True)
+class ListCursor:
+    """A row of a sorted list, and the side of this row that a page shows.
+
+    `after` and `before` exclude the row, `from` and `upto` include it. `value` is the stored value
+    of the sort key, None if the row lacks the key.
+    """
+
+    side: Side
+    value: Any
+    id: ObjectId
+
+    @classmethod
+    def decode(cls, cursor: str, *, binding: str) -> "ListCursor":
+        """Return a cursor that encode() made with the same binding, or raise InvalidCursor."""
+        side, value, row_id = unseal(cursor, binding=binding)
+        # JSON has no times. A bare integer is a time in milliseconds, as in release 0.1.0; a value
+        # of a type that JSON does not have, or that would be confused with a time, is in BSON.
+        if isinstance(value, dict):
+            value = bson.decode(base64.b64decode(value["bson"]))["value"]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = from_milliseconds(value)
+        return cls(side, value, ObjectId(row_id))
+
+    def encode(self, *, binding: str) -> str:
+        value = self.value
+        if isinstance(value, datetime):
+            value = milliseconds(value)
+        elif not isinstance(value, str | bool | None):
+            value = {"bson": base64.b64encode(bson.encode({"value": value})).decode()}
+        return seal([self.side, value, str(self.id)], binding=binding)
+
+    @property
+    def backwards(self) -> bool:
+        return self.side in {"before", "upto"}
+
+    def reversed_cursor(self) -> "ListCursor":
+        """Return the cursor that an empty page has: it leads back, from this row on."""
+        return replace(self, side="from" if self.backwards else "upto")
+
+    def conditions(self, key: str, *, ascending: bool) -> list[dict[str, Any]]:
+        """Return conditions; each row on the side of this cursor matches exactly one of them.
+
+        Each is a range of an index that ends with `key` and `_id` in the same direction. That
+        index has rows without the key before all others, as if their value were null.
+        """
+        operator = "$lt" if ascending == self.backwards else "$gt"
+        id_operator = f"{operator}e" if self.side in {"from", "upto"} else operator
+        same_value = {key: self.value, "_id": {id_operator: self.id}}
+        if self.value is None:
+            return [same_value] if operator == "$lt" else [{key: {"$ne": None}}, same_value]
+        # Unlike $lt, "not $gte" matches rows without the key.
+        beyond = {"$not": {"$gte": self.value}} if operator == "$lt" else {"$gt": self.value}
+        return [{key: beyond}, same_value]
+
+
+def seal(values: list[Any], *, binding: str) -> str:
+    """Return a cursor of JSON values, which unseal() accepts only with the same binding."""
+    text = base64.urlsafe_b64encode(orjson.dumps(values)).rstrip(b"=").decode()
+    return f"{text}.{_SIGNER.signature(f'{text}.{binding}')}"
+
+
+def unseal(cursor: str, *, binding: str) -> list[Any]:
+    """Return the values that were sealed with this binding, or raise InvalidCursor."""
+    text, _, signature = cursor.partition(".")
+    signed = f"{text}.{binding}.{signature}"
+    try:
+        if len(cursor) > MAX_CURSOR_CHARACTERS or not _is_signed(signed):
+            raise InvalidCursor
+        values: list[Any] = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (UnicodeError, binascii.Error, orjson.JSONDecodeError):
+        raise InvalidCursor from None
+    return values
+
+
+def _is_signed(signed: str) -> bool:
+    for signer in (_SIGNER, *_OLD_SIGNERS):
+        try:
+            signer.unsign(signed)
+        except BadSignature:
+            continue
+        return True
+    return False
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return milliseconds since the epoch; a naive time, as PyMongo returns it, is in UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(milliseconds=1)
+
+
+def from_milliseconds(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)

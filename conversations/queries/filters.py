@@ -1,0 +1,108 @@
+"""The MongoDB filter of a list.
+
+No text of a client becomes an operator: each word is a range of the index user_words, and each
+other value is compared. The only regular expression, for tags, has them escaped.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from conversations.documents import fold, tag_key
+from conversations.serializers.search import NO_SEARCH
+from conversations.states import ARCHIVED, LISTS
+from conversations.words import PREFIX_RANGE_END
+from conversations.words import of as split_words
+
+Condition = dict[str, Any]
+
+WORDS = "search.words"
+_PINNED = {
+    "true": {"$ne": None},
+    # "Not a date" instead of null: an index stores null for missing values too, so null needs a
+    # document fetch.
+    "false": {"$not": {"$gte": datetime.min.replace(tzinfo=UTC)}},
+}
+_MATCHES_NO_TEXT = "(?!)"  # a regular expression
+
+
+def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the filter for the conversations of a user that validated ListParameters choose.
+
+    Bulk cursors are bound to its repr(): another form of a condition makes the bulk cursors invalid
+    that clients hold.
+    """
+    search = parameters.get("search", NO_SEARCH)
+    states = LISTS[ARCHIVED if search.archived else parameters["status"]]
+    matching: dict[str, Any] = {"user_id": user_id, "status": {"$in": [*states]}}
+    if "character_id" in parameters:
+        matching["character_id"] = parameters["character_id"]
+    if "pinned" in parameters:
+        matching["pinned_at"] = _PINNED[parameters["pinned"]]
+    for path, name in (("metadata.created_at", "created"), ("metadata.last_activity", "activity")):
+        bounds = {"$gt": parameters.get(f"{name}_after"), "$lt": parameters.get(f"{name}_before")}
+        if given := {operator: moment for operator, moment in bounds.items() if moment}:
+            matching[path] = given
+    tags = parameters.get("tags", [])
+    if tags and parameters["tags_match"] == "all":
+        conditions = [*map(has_tag, tags)]
+    else:
+        # A bulk action may send an empty list: that matches no conversation, not all of them.
+        conditions = [has_tag(*tags)] if "tags" in parameters else []
+    conditions += [*map(has_tag, search.tags), *search.others, *map(has_word, search.words)]
+    if conditions:
+        matching["$and"] = conditions
+    return matching
+
+
+def word_conditions(parameters: Mapping[str, Any]) -> list[Condition]:
+    """Return conditions for the index user_words: each listed conversation matches all of them.
+
+    The words of a tag are among them, as equal tags have equal words.
+    """
+    search = parameters.get("search", NO_SEARCH)
+    conditions = [*map(has_word, search.words)]
+    longest = [_longest_word(tag) for tag in parameters.get("tags", [])]
+    if parameters["tags_match"] == "all":
+        conditions += [{WORDS: word} for word in longest if word]
+    elif longest and all(longest):
+        conditions.append({WORDS: {"$in": longest}})
+    return conditions + [{WORDS: word} for tag in search.tags if (word := _longest_word(tag))]
+
+
+def page_filter(matching: Mapping[str, Any], sides: list[Condition]) -> dict[str, Any]:
+    """Return the filter for a page: the matching rows on the side of a cursor, if there is one.
+
+    It repeats the filter for each state and each condition of the cursor, with nothing around the
+    $or. So MongoDB plans each branch as a range of the sort's index, and merges the branches in
+    order without reading a row that the page does not have.
+    """
+    if not sides:
+        return {**matching}
+    return {
+        "$or": [
+            {"$and": [{**matching, "status": state}, side]}
+            for state in matching["status"]["$in"]
+            for side in sides
+        ]
+    }
+
+
+def has_word(prefix: str, path: str = WORDS) -> Condition:
+    """Return the condition that a word starts with a prefix: one range of an index over words."""
+    return {path: {"$elemMatch": {"$gte": prefix, "$lt": prefix + PREFIX_RANGE_END}}}
+
+
+def has_tag(*tags: str) -> Condition:
+    """Return a filter for conversations with at least one of these tags.
+
+    Without tags it matches nothing. An index that ends with `tag_line` covers it; in an index over
+    `tag_keys` each tag would be a key of its own.
+    """
+    keys = "|".join(re.escape(tag_key(tag)) for tag in tags) or _MATCHES_NO_TEXT
+    return {"tag_line": {"$regex": rf"(?:^|\n)(?:{keys})(?:\n|\z)"}}
+
+
+def _longest_word(tag: str) -> str:
+    return max(split_words(fold(tag)), key=len, default="")

@@ -1,0 +1,100 @@
+"""Pages of a list join in both directions, whatever the type of the values that it is sorted by."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from bson import Int64
+
+from conversation_service import clock
+from conversations import documents
+from conversations.documents import SORT_KEYS
+from conversations.serializers.listing import list_parameters
+from tests.factories import PATH
+
+MISSING = object()
+YEAR_2100 = datetime(2100, 1, 1)  # noqa: DTZ001  # as PyMongo reads it
+TYPES = {
+    "time": [datetime(1969, 7, 20), YEAR_2100, YEAR_2100, YEAR_2100 + timedelta(milliseconds=1)],  # noqa: DTZ001
+    "string": ["", "a", "a", "b", "1", "2100-01-01T00:00:00Z", "ñ" * 200],
+    "integer": [-5, 0, 1, 1, 1_700_000_000_000, 2**53 + 1, 2**53 + 2, Int64(2**63 - 1)],
+    "float": [-1.5, 0.1, 0.1, 0.30000000000000004, 1e300, float("inf"), float("-inf")],
+    "numbers": [1, 1.0, 1.5, 2, Int64(2), 2.0, 3],
+    "boolean": [False, False, True, True, True],
+    "nothing": [],
+}
+
+
+@pytest.fixture(params=["probe", "metadata.probe"])
+def sort_key(request, mongo, monkeypatch):
+    """Add a sort with its index, as a new field would have them."""
+    monkeypatch.setitem(SORT_KEYS, "probe", request.param)
+    field = list_parameters.fields["sort"]
+    monkeypatch.setattr(field, "choices", {**field.choices, "probe": "probe"})
+    keys = [("user_id", 1), ("status", 1), (request.param, -1), ("_id", -1)]
+    mongo["conversations"].create_index(keys, name="list_probe")
+    yield request.param
+    mongo["conversations"].drop_index("list_probe")
+
+
+def stored(mongo, path, values):
+    """Insert a conversation for each value, and return the ids in the order of their values."""
+    rows = []
+    for number, value in enumerate(values):
+        now = clock.now() + timedelta(seconds=number)
+        row = documents.new(user_id="alice", character_id="luna", title=f"{number}", now=now)
+        row["status"] = "archived" if number % 3 == 1 else "active"
+        *parents, name = path.split(".")
+        inner = row
+        for parent in parents:
+            inner = inner[parent]
+        inner.pop(name, None)
+        if value is not MISSING:
+            inner[name] = value
+        rows.append(row)
+    mongo["conversations"].insert_many(rows)
+    found = mongo["conversations"].find({"user_id": "alice"}, sort=[(path, 1), ("_id", 1)])
+    return [str(row["_id"]) for row in found]
+
+
+def followed(client, parameters, name):
+    """Return the ids of all pages in the order in which they were read, and the last page."""
+    page = client.get(PATH, parameters).json()
+    pages = [page]
+    while cursor := page["pagination"][name]:
+        page = client.get(PATH, parameters | {"cursor": cursor}).json()
+        pages.append(page)
+        assert len(pages) < 50
+    return [[row["id"] for row in page["conversations"]] for page in pages], page
+
+
+def check(client, sort, order, limit, expected):
+    parameters = {"sort": sort, "order": order, "limit": limit, "status": "all"}
+
+    forward, last = followed(client, parameters, "next_cursor")
+    cursor = last["pagination"]["prev_cursor"]
+    back, _ = followed(client, parameters | ({"cursor": cursor} if cursor else {}), "prev_cursor")
+
+    assert [id_ for page in forward for id_ in page] == (
+        expected if order == "asc" else expected[::-1]
+    )
+    assert (back[::-1] if cursor else []) == forward[:-1]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 3])
+@pytest.mark.parametrize("lacking", [MISSING, None], ids=["missing", "null"])
+@pytest.mark.parametrize("kind", TYPES)
+def test_pages_join_for_every_type_of_value(alice, mongo, sort_key, kind, lacking, order, limit):
+    expected = stored(mongo, sort_key, [lacking, *TYPES[kind], lacking])
+
+    check(alice, "probe", order, limit, expected)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("sort", SORT_KEYS)
+def test_pages_join_in_every_sort_with_equal_and_missing_values(alice, mongo, sort, order, limit):
+    kind = "string" if sort == "title" else "time"
+    expected = stored(mongo, SORT_KEYS[sort], [MISSING, *TYPES[kind], MISSING])
+
+    check(alice, sort, order, limit, expected)
