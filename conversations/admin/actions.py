@@ -13,7 +13,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from conversation_service.errors import Message, ServiceError
-from conversation_service.http.origin import of_staff
+from conversation_service.http.actor import Actor
 from conversations.admin import roles
 from conversations.models import Conversation
 from conversations.writes import changes, store
@@ -54,8 +54,8 @@ class Action:
 
 
 def change(row: Conversation, wanted: Change, staff: Staff) -> bool:
-    origin = of_staff(staff.name)
-    after = store.change(row.user_id, str(row.pk), wanted, origin=origin).document
+    actor = Actor.staff(staff.name)
+    after = store.change(row.user_id, str(row.pk), wanted, actor=actor).document
     return bool(after["version"] != row.version)
 
 

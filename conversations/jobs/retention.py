@@ -14,8 +14,8 @@ from bson import ObjectId
 from django.conf import settings
 
 from conversation_service import clock
+from conversation_service.http.actor import Actor
 from conversation_service.http.ndjson import batches
-from conversation_service.http.origin import of_service
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
 from conversations import collection
@@ -103,7 +103,7 @@ def idle() -> Due | None:
         clock.now() - timedelta(days=days),
         {"status": "active", "pinned_at": None, **NOT_HELD},
         changes.ARCHIVE.template.pipeline,
-        changes.ARCHIVE.variables(of_service("retention")),
+        changes.ARCHIVE.variables(Actor.service("retention")),
         "active_idle",
     )
 

@@ -10,8 +10,8 @@ from django.http import HttpResponse
 from rest_framework.views import APIView
 
 from conversation_service.http import idempotency, pagination
+from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
-from conversation_service.http.origin import of_user
 from conversation_service.http.rendering import JSONResponse
 from conversations.queries import listing
 from conversations.serializers.bulk import bulk_input
@@ -50,7 +50,7 @@ class BulkView(APIView):
         if dry_run:
             found = run.rehearse(user_id, valid, action)
         else:
-            found = run.apply(user_id, valid, action, origin=of_user(self.request))
+            found = run.apply(user_id, valid, action, actor=Actor.user(self.request))
         return _answer(_listed(ids, found))
 
     def _by_filter(
@@ -64,7 +64,7 @@ class BulkView(APIView):
             return _answer([])
         ids = run.step(chosen, within)
         only = {**chosen, **within.conditions()}
-        found = run.apply(user_id, ids, action, origin=of_user(self.request), only=only)
+        found = run.apply(user_id, ids, action, actor=Actor.user(self.request), only=only)
         is_last = len(ids) < run.STEP or ids[-1] == within.last
         next_cursor = None if is_last else _sealed(within, ids[-1], binding)
         return _answer(_listed(ids, found), next_cursor=next_cursor)

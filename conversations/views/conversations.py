@@ -14,8 +14,8 @@ from rest_framework.viewsets import ViewSet
 from conversation_service import clock
 from conversation_service.errors import ServiceError
 from conversation_service.http import idempotency, pagination
+from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
-from conversation_service.http.origin import of_user
 from conversation_service.http.preconditions import etag, if_match, required_if_match, unless_known
 from conversation_service.http.rendering import JSONResponse
 from conversation_service.mongodb.connection import Document
@@ -151,14 +151,12 @@ class ConversationViewSet(ViewSet):
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
             parameters = delete_parameters.of(request)
-            origin = of_user(request)
-            versions = required_if_match(request, origin.client)
+            actor = Actor.user(request)
+            versions = required_if_match(request, actor.client)
         if parameters["mode"] == "purge":
             store.purge(request.user.id, id, versions)
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
-        trashed = store.change(
-            request.user.id, id, changes.trash(), origin=origin, versions=versions
-        )
+        trashed = store.change(request.user.id, id, changes.trash(), actor=actor, versions=versions)
         if "return=minimal" in request.headers.get("Prefer", ""):
             return HttpResponse(
                 status=HTTPStatus.NO_CONTENT, headers={"Preference-Applied": "return=minimal"}
@@ -216,13 +214,13 @@ class ConversationViewSet(ViewSet):
         with _AbsenceFirst(request, conversation_id):
             no_parameters.of(request)
             key = idempotency.sent_with(request)
-            origin = of_user(request)
-            versions = required_if_match(request, origin.client) if is_edit else if_match(request)
+            actor = Actor.user(request)
+            versions = required_if_match(request, actor.client) if is_edit else if_match(request)
         answer = store.change(
             request.user.id,
             conversation_id,
             wanted,
-            origin=origin,
+            actor=actor,
             versions=versions,
             key=key if is_edit else None,
         )

@@ -14,7 +14,7 @@ from typing import Any
 from bson import ObjectId
 
 from conversation_service.errors import ServiceError
-from conversation_service.http.origin import Origin
+from conversation_service.http.actor import Actor
 from conversation_service.mongodb.connection import Document
 from conversations import collection, metrics
 from conversations.collection import ATTEMPTS
@@ -83,8 +83,8 @@ class Action:
 
 
 @dataclass(frozen=True)
-class _Marked(Origin):
-    """An origin that the revision keeps together with the mark of the call."""
+class _Marked(Actor):
+    """An actor that the revision keeps together with the mark of the call."""
 
     mark: ObjectId
 
@@ -150,7 +150,7 @@ def apply(
     ids: Iterable[ObjectId],
     action: Action,
     *,
-    origin: Origin,
+    actor: Actor,
     only: Mapping[str, Any] | None = None,
 ) -> dict[ObjectId, Result]:
     """Change all of these and return a result for each that is the user's.
@@ -158,7 +158,7 @@ def apply(
     What does not meet the conditions `only` any more is skipped.
     """
     mark = ObjectId()
-    variables = action.change.variables(_Marked(**vars(origin), mark=mark))
+    variables = action.change.variables(_Marked(**vars(actor), mark=mark))
     results: dict[ObjectId, Result] = {}
     pending = {*ids}
     for _attempt in range(ATTEMPTS):

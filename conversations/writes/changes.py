@@ -19,8 +19,8 @@ from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
 from django.conf import settings
 
+from conversation_service.http.actor import Actor
 from conversation_service.http.idempotency import LIFETIME, IdempotencyKey
-from conversation_service.http.origin import Origin
 from conversations import limits
 from conversations.documents import PUBLIC, searchable, sort_key, stored
 
@@ -165,7 +165,7 @@ class Template:
                     "at": later(),
                     "previous_at": stored("metadata.updated_at"),
                 },
-                "$$origin",
+                "$$actor",
                 {"changes": {"$filter": {"input": fields, "cond": differing}}},
             ]
         }
@@ -180,12 +180,12 @@ class Change:
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def variables(
-        self, origin: Origin | None = None, key: IdempotencyKey | None = None
+        self, actor: Actor | None = None, key: IdempotencyKey | None = None
     ) -> dict[str, Any]:
-        """Return the `let` of a statement; one that only judges needs no origin."""
+        """Return the `let` of a statement; one that only judges needs no actor."""
         variables = {"values": literal(self.values)}
-        if origin:
-            variables["origin"] = literal(vars(origin))
+        if actor:
+            variables["actor"] = literal(vars(actor))
         if key:
             variables["key"] = literal(vars(key))
         return variables

@@ -16,8 +16,8 @@ from pymongo import ReturnDocument, UpdateOne
 from pymongo.cursor import Cursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
+from conversation_service.http.actor import Actor
 from conversation_service.http.idempotency import LIFETIME, IdempotencyInProgress, IdempotencyKey
-from conversation_service.http.origin import Origin
 from conversation_service.http.preconditions import ANY_VERSION, Versions
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import (
@@ -167,7 +167,7 @@ def change(  # noqa: PLR0913
     conversation_id: str,
     wanted: Change,
     *,
-    origin: Origin,
+    actor: Actor,
     versions: Versions = ANY_VERSION,
     key: IdempotencyKey | None = None,
 ) -> Answer:
@@ -185,7 +185,7 @@ def change(  # noqa: PLR0913
         **versions.condition(),
         "$expr": template.has_new_key if key else template.would_differ,
     }
-    variables = wanted.variables(origin, key)
+    variables = wanted.variables(actor, key)
     for _attempt in range(ATTEMPTS):
         changed = conversations().find_one_and_update(
             where,
@@ -237,7 +237,7 @@ def change_all(  # noqa: PLR0913
 
 
 def change_all_with(
-    character_id: str, wanted: Change, *, origin: Origin, dry_run: bool = False
+    character_id: str, wanted: Change, *, actor: Actor, dry_run: bool = False
 ) -> int:
     """Apply a change, after which they are so no more, to a character's unverified ones.
 
@@ -251,7 +251,7 @@ def change_all_with(
     while rows := conversations().find(unverified, ["_id"]).limit(_BATCH).to_list():
         batch = {"_id": {"$in": [row["_id"] for row in rows]}, **unverified}
         update = conversations().update_many(
-            batch, wanted.template.pipeline, let=wanted.variables(origin)
+            batch, wanted.template.pipeline, let=wanted.variables(actor)
         )
         changed += update.modified_count
     return changed

@@ -3,7 +3,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
-from conversation_service.http.origin import of_service
+from conversation_service.http.actor import Actor
 from conversation_service.progress import stopped_by_signals, track
 from conversation_service.upstreams import characters
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
@@ -67,8 +67,8 @@ def _settle(character_id: str, *, dry_run: bool) -> tuple[str, int]:
     outcome, wanted = "missing", changes.CHARACTER_MISSING
     if character:
         outcome, wanted = "verified", changes.character_found(character.name)
-    origin = of_service("verify_characters")
-    return outcome, store.change_all_with(character_id, wanted, origin=origin, dry_run=dry_run)
+    actor = Actor.service("verify_characters")
+    return outcome, store.change_all_with(character_id, wanted, actor=actor, dry_run=dry_run)
 
 
 def _in_words(numbers: dict[str, Any]) -> str:
