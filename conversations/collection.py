@@ -18,7 +18,10 @@ from conversations.exceptions import ConversationNotFound
 
 ID_INDEX = "_id_"
 STAFF_USER = "staff_user"
+EDITABLE = ("active", "archived")
+ANY_STATE = ("active", "archived", "deleted")
 NOT_PURGED = {"status": {"$ne": "purged"}}
+NOT_HELD = {"hold": None}  # also matches a document without the field
 # Read only data that a majority of the replica set has: a failover cannot roll it back.
 MAJORITY = {"level": "majority"}
 # Retries when a document changes between a write and the read that explains its failure.

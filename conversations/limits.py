@@ -1,7 +1,7 @@
 """The numbers of the contract, for the serializers and for the database's validator."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 
@@ -18,6 +18,9 @@ CURSOR_LENGTH = 8_190  # characters, as of the longest request line
 SEARCH_WORDS = 8
 MAX_TAGS_LISTED = 200
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # before whatever has a time
+
+# How far the clock of another service may be ahead of the clock of the database.
+MAX_AHEAD = timedelta(minutes=5)
 
 # What a conversation remembers of itself: its newest revisions, and idempotency keys with the
 # answers to the newest of them.

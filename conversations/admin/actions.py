@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from conversation_service.errors import Message, ServiceError
 from conversation_service.http.actor import Actor
 from conversations.admin import roles
+from conversations.collection import ANY_STATE, EDITABLE
 from conversations.models import Conversation
 from conversations.writes import changes, store
 from conversations.writes.changes import Change
@@ -43,7 +44,7 @@ class Action:
     permission: str
     icon: str
     apply: Callable[[Conversation, Staff], bool]
-    states: tuple[str, ...] = changes.ANY_STATE
+    states: tuple[str, ...] = ANY_STATE
     held: bool | None = None
     needs_reason: bool = False
     variant: str = "default"
@@ -94,7 +95,7 @@ ACTIONS: Mapping[str, Action] = {
             roles.TRASH,
             "delete",
             lambda row, staff: change(row, changes.trash(), staff),
-            states=changes.EDITABLE,
+            states=EDITABLE,
             variant="danger",
         ),
         Action(

@@ -10,8 +10,8 @@ from typing import Any
 
 from django.conf import settings
 
+from conversations.limits import MAX_AHEAD
 from conversations.serializers.transfer import ORIGIN_LENGTH
-from conversations.writes.activity import MAX_AHEAD
 
 # Edits cannot raise it to the highest version that an import reads, so that every export can be
 # imported again.

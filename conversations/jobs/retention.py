@@ -19,8 +19,9 @@ from conversation_service.http.ndjson import batches
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
 from conversations import collection
+from conversations.collection import NOT_HELD
 from conversations.writes import changes
-from conversations.writes.changes import NOT_HELD, Pipeline
+from conversations.writes.changes import Pipeline
 
 _HELD = {"hold": {"$ne": None}}
 

@@ -14,7 +14,7 @@ from bson import ObjectId
 from pymongo.errors import PyMongoError
 
 from conversation_service.mongodb.connection import collection
-from conversations.writes.changes import ANY_STATE, NOT_HELD
+from conversations.collection import ANY_STATE, NOT_HELD
 
 T = TypeVar("T")
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from conversation_service.mongodb.connection import Document
 from conversations import limits
 from conversations.documents import DEFAULTS, complete
+from conversations.limits import MAX_AHEAD
 from conversations.queries.statement import (
     KEPT,
     Pipeline,
@@ -16,7 +17,6 @@ from conversations.queries.statement import (
     counted,
     tag_count,
 )
-from conversations.writes.activity import MAX_AHEAD
 
 TOP_TAGS = 10
 WEEK = timedelta(days=7)

@@ -12,7 +12,6 @@ from conversation_service.http.rendering import JSONParser, JSONResponse
 from conversation_service.mongodb.connection import Document
 from conversations.queries import lookup
 from conversations.serializers.internal import (
-    activity,
     activity_batch_input,
     activity_input,
     activity_parameters,
@@ -20,6 +19,7 @@ from conversations.serializers.internal import (
 )
 from conversations.views.openapi import internal as openapi
 from conversations.writes import store
+from conversations.writes.activity import Activity
 from conversations.writes.store import Outcome
 
 
@@ -46,7 +46,7 @@ class ActivityView(APIView):
     @openapi.activity
     def put(self, request: Request, id: str) -> HttpResponse:
         parameters = activity_parameters.of(request)
-        reported = activity(activity_input.run_validation(request.data))
+        reported = Activity(**activity_input.run_validation(request.data))
         unarchive = parameters["on_message"] == "unarchive"
         return JSONResponse(store.report(id, reported, unarchive=unarchive))
 
@@ -59,8 +59,11 @@ class ActivityBatchView(APIView):
     @openapi.activity_batch
     def post(self, request: Request) -> HttpResponse:
         items = activity_batch_input.run_validation(request.data)["items"]
-        outcomes = store.report_all([(item["id"], activity(item)) for item in items])
-        results = [_result(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+        reports = [(item.pop("id"), Activity(**item)) for item in items]
+        outcomes = store.report_all(reports)
+        results = [
+            _result(id_, outcome) for (id_, _), outcome in zip(reports, outcomes, strict=True)
+        ]
         return JSONResponse({"results": results})
 
 
@@ -83,8 +86,8 @@ def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
     }
 
 
-def _result(item: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
-    result = {"id": item["id"], "status": outcome.status, "applied": outcome.applied}
+def _result(id_: str, outcome: Outcome) -> dict[str, Any]:
+    result = {"id": id_, "status": outcome.status, "applied": outcome.applied}
     if rejected := outcome.rejected:
         result |= {"code": rejected.code, "errors": rejected.details["errors"]}
     return result

@@ -6,16 +6,15 @@ a report's own clock as the present.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
 
 from conversations.documents import stored
+from conversations.limits import MAX_AHEAD
 from conversations.writes.changes import NOW, Expression, Pipeline, differ, later, literal, unique
 
-# How far the clock of another service may be ahead of the database.
-MAX_AHEAD = timedelta(minutes=5)
 _MAX_AHEAD_MS = int(MAX_AHEAD.total_seconds() * 1000)
 _TIMES = ("first_message_at", "last_message_at")
 

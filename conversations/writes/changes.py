@@ -22,6 +22,7 @@ from django.conf import settings
 from conversation_service.http.actor import Actor
 from conversation_service.http.idempotency import LIFETIME, IdempotencyKey
 from conversations import limits
+from conversations.collection import ANY_STATE, EDITABLE
 from conversations.documents import PUBLIC, searchable, sort_key, stored
 
 Expression = Any
@@ -31,8 +32,6 @@ LIFETIME_MS = int(LIFETIME.total_seconds() * 1000)
 NOW = "$$NOW"  # the clock of the primary, the same for every pod
 # Of an element of `keys`: it has not expired.
 _LIVE = {"$gt": ["$$this.at", {"$subtract": [NOW, LIFETIME_MS]}]}
-EDITABLE = ("active", "archived")
-ANY_STATE = ("active", "archived", "deleted")
 
 
 def literal(value: Any) -> Expression:
@@ -285,7 +284,6 @@ def trash() -> Change:
 PURGE = Change(
     Template({"status": "purged"}, states=("deleted",), stopped_by_hold=True, event="purged")
 )
-NOT_HELD = {"hold": None}  # matches a document from before holds too
 
 
 def tombstone(mark: ObjectId | None = None) -> Pipeline:

@@ -30,6 +30,7 @@ from conversations.collection import (
     ATTEMPTS,
     ID_INDEX,
     MAJORITY,
+    NOT_HELD,
     NOT_PURGED,
     committed,
     conversations,
@@ -272,7 +273,7 @@ def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) 
     own = own_filter(user_id, conversation_id)
     for _attempt in range(ATTEMPTS):
         purged = conversations().update_one(
-            {**own, "status": "deleted", **changes.NOT_HELD, **versions.condition()},
+            {**own, "status": "deleted", **NOT_HELD, **versions.condition()},
             changes.tombstone(),
             hint=ID_INDEX,
         )
@@ -285,7 +286,7 @@ def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) 
 
 def hold(user_id: str, conversation_id: str, *, by: str, reason: str) -> bool:
     """Keep a conversation from being purged, and return whether it was not held already."""
-    where = {**own_filter(user_id, conversation_id), **changes.NOT_HELD}
+    where = {**own_filter(user_id, conversation_id), **NOT_HELD}
     held = conversations().update_one(where, changes.hold(by, reason), hint=ID_INDEX)
     return bool(held.matched_count) or _there(user_id, conversation_id)
 
