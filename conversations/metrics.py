@@ -1,13 +1,10 @@
-"""What Prometheus is told of conversations."""
-
-from functools import cache
+"""Metrics of conversations for Prometheus."""
 
 from prometheus_client import Counter
 
-# By the API and the console; what commands do in the background, their own output tells.
+# Prometheus does not scrape the processes of commands: they print their numbers.
 EVENTS = Counter(
     "conversation_events",
     "What happened to conversations: created, archived, restored, trashed, purged",
     ["event"],
 )
-event = cache(EVENTS.labels)  # faster than `labels`

@@ -18,9 +18,12 @@ from conversations.serializers.internal import (
     authorize_input,
 )
 from conversations.views.openapi import internal as openapi
-from conversations.writes import store
-from conversations.writes.activity import Activity
-from conversations.writes.store import Outcome
+from conversations.writes.activity import (
+    Activity,
+    ActivityBatchResult,
+    store_report,
+    store_reports,
+)
 
 
 class BatchParser(JSONParser):
@@ -46,9 +49,9 @@ class ActivityView(APIView):
     @openapi.activity
     def put(self, request: Request, id: str) -> HttpResponse:
         parameters = activity_parameters.of(request)
-        reported = Activity(**activity_input.run_validation(request.data))
+        report = Activity(**activity_input.run_validation(request.data))
         unarchive = parameters["on_message"] == "unarchive"
-        return JSONResponse(store.report(id, reported, unarchive=unarchive))
+        return JSONResponse(store_report(id, report, unarchive=unarchive))
 
 
 class ActivityBatchView(APIView):
@@ -60,9 +63,9 @@ class ActivityBatchView(APIView):
     def post(self, request: Request) -> HttpResponse:
         items = activity_batch_input.run_validation(request.data)["items"]
         reports = [(item.pop("id"), Activity(**item)) for item in items]
-        outcomes = store.report_all(reports)
         results = [
-            _result(id_, outcome) for (id_, _), outcome in zip(reports, outcomes, strict=True)
+            _result(id_, result)
+            for (id_, _), result in zip(reports, store_reports(reports), strict=True)
         ]
         return JSONResponse({"results": results})
 
@@ -86,8 +89,8 @@ def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
     }
 
 
-def _result(id_: str, outcome: Outcome) -> dict[str, Any]:
-    result = {"id": id_, "status": outcome.status, "applied": outcome.applied}
-    if rejected := outcome.rejected:
-        result |= {"code": rejected.code, "errors": rejected.details["errors"]}
-    return result
+def _result(id_: str, result: ActivityBatchResult) -> dict[str, Any]:
+    row = {"id": id_, "status": result.status, "applied": result.applied}
+    if rejected := result.rejected:
+        row |= {"code": rejected.code, "errors": rejected.details["errors"]}
+    return row
