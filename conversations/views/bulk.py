@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 from bson import ObjectId
@@ -111,7 +112,12 @@ def _answer(
         **{outcome: outcomes[outcome] for outcome in ("ok", "skipped", "failed")},
     }
     rows = [
-        {"id": id_, "status": result.status, "code": result.code, "version": result.version}
+        {
+            "id": id_,
+            "status": result.error.status if result.error else HTTPStatus.OK,
+            "code": result.error.code if result.error else None,
+            "version": result.version,
+        }
         for id_, result in results
     ]
     return JSONResponse({"summary": summary, "results": rows, "next_cursor": next_cursor})

@@ -39,7 +39,7 @@ def create_conversation(
     A replay and an existing conversation need neither quota nor character. Raises what
     `_new_document` and `_insert` raise.
     """
-    if key and (replayed := idempotency_records.find_response(user_id, key, clock.now())):
+    if key and (replayed := idempotency_records.find_response(user_id, key)):
         return WriteResult(replayed, replayed=True)
     if get_or_create and (active := lookup.latest_with(user_id, values["character_id"])):
         return WriteResult(active, existed=True)
@@ -57,7 +57,7 @@ def duplicate_conversation(
     Messages are not copied. Raises what create_conversation raises, ConversationNotFound, and
     ConversationStateConflict for a conversation in the trash.
     """
-    if key and (replayed := idempotency_records.find_response(user_id, key, clock.now())):
+    if key and (replayed := idempotency_records.find_response(user_id, key)):
         return WriteResult(replayed, replayed=True)
     original = lookup.get(user_id, conversation_id)
     if original["status"] == "deleted":
@@ -125,8 +125,7 @@ def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
             if "_id" in conflict:
                 document["_id"] = documents.random_id()
             elif key and "keys.key" in conflict:
-                now = document["changed_at"]
-                if replayed := idempotency_records.find_response(document["user_id"], key, now):
+                if replayed := idempotency_records.find_response(document["user_id"], key):
                     return WriteResult(replayed, replayed=True)
             elif "only" in conflict:
                 if active := lookup.latest_with(document["user_id"], document["character_id"]):

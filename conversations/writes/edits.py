@@ -26,7 +26,6 @@ from conversations.writes.updates import (
     Expression,
     Update,
     UpdateTemplate,
-    combined,
     title_values,
 )
 
@@ -48,7 +47,7 @@ def edit(patch: Mapping[str, Any]) -> Update:
         updates.append(PIN if patch["pinned"] else UNPIN)
     if "status" in patch:
         updates.append(ARCHIVE if patch["status"] == "archived" else UNARCHIVE)
-    return combined(updates)
+    return _combined(updates)
 
 
 def revert(earlier: Mapping[str, Any], names: Iterable[str]) -> Update:
@@ -70,7 +69,16 @@ def revert(earlier: Mapping[str, Any], names: Iterable[str]) -> Update:
                 updates.append(Update((_CUSTOM,), {"custom": earlier["custom"]}))
             case "pinned":
                 updates.append(Update((_PINNED_AT,), {"pinned_at": earlier["pinned_at"]}))
-    return combined(updates)
+    return _combined(updates)
+
+
+def _combined(updates: Iterable[Update]) -> Update:
+    templates: list[UpdateTemplate] = []
+    values: dict[str, Any] = {}
+    for update in updates:
+        templates += update.templates
+        values |= update.values
+    return Update(tuple(templates), values)
 
 
 # Contributes the states in which edits are possible, also to an edit without fields.

@@ -4,9 +4,9 @@ The statement that writes the conversation stores the record too, so a crash can
 """
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
+from conversation_service import clock
 from conversation_service.http.idempotency import LIFETIME, IdempotencyInProgress, IdempotencyKey
 from conversation_service.mongodb.connection import Document
 from conversations import limits
@@ -76,7 +76,7 @@ def add_record_stage() -> dict[str, Any]:
     }
 
 
-def find_response(user_id: str, key: IdempotencyKey, now: datetime) -> Document | None:
+def find_response(user_id: str, key: IdempotencyKey) -> Document | None:
     """Return the conversation of the response that was recorded for a key, by its index.
 
     Returns None without a live record, and deletes an expired one. Raises IdempotencyKeyReused, or
@@ -90,7 +90,7 @@ def find_response(user_id: str, key: IdempotencyKey, now: datetime) -> Document 
     [recorded] = found["keys"]
     entry = {"key": recorded["key"], "at": recorded["at"]}
     same = {"_id": found["_id"], "user_id": user_id, "keys": {"$elemMatch": entry}}
-    if recorded["at"] < (now - LIFETIME).replace(tzinfo=None):
+    if recorded["at"] < (clock.now() - LIFETIME).replace(tzinfo=None):
         conversations().update_one(same, {"$pull": {"keys": entry}}, hint=ID_INDEX)
         return None
     current = find_one(same, PUBLIC, hint=ID_INDEX, readConcern=MAJORITY)

@@ -8,7 +8,7 @@ Values from a request are never part of an expression: a title "$user_id" would 
 user's id. They travel in `let`, within `$literal`; expressions refer to them as `$$values`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,20 +50,13 @@ class UpdateTemplate:
 
 @dataclass(frozen=True)
 class Update:
-    """Templates that are written together, and the `$$values` for their expressions."""
+    """Templates that are written together, and the `$$values` for their expressions.
+
+    The templates must not share paths or values.
+    """
 
     templates: tuple[UpdateTemplate, ...]
     values: Mapping[str, Any] = field(default_factory=dict)
-
-
-def combined(updates: Iterable[Update]) -> Update:
-    """Return one update that writes all of these. They must not share paths or values."""
-    templates: list[UpdateTemplate] = []
-    values: dict[str, Any] = {}
-    for update in updates:
-        templates += update.templates
-        values |= update.values
-    return Update(tuple(templates), values)
 
 
 # A document from a release without search has no words until manage.py reindex_search has run.

@@ -8,7 +8,6 @@ did not match, so the order of the checks is the same everywhere.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Any, Literal
 
 import bson
@@ -75,14 +74,6 @@ class BulkResult:
     outcome: Literal["ok", "skipped", "failed"]
     version: int | None = None
     error: type[ServiceError] | None = None
-
-    @property
-    def status(self) -> int:
-        return self.error.status if self.error else HTTPStatus.OK
-
-    @property
-    def code(self) -> str | None:
-        return self.error.code if self.error else None
 
 
 ABSENT = BulkResult("failed", error=ConversationNotFound)
@@ -408,17 +399,14 @@ def _read_results(
             }
         }
     }
-    rows = committed().find(
-        {"_id": {"$in": [*ids]}, "user_id": user_id},
-        {
-            "version": 1,
-            "diagnosis": _statement(update.templates, with_key=False).diagnosis,
-            "marked": {"$ifNull": [marked, {"$eq": ["$mark", "$$mark"]}]},
-        },
-        hint=ID_INDEX,
-        let=_variables(update, mark=mark),
-    )
-    return rows.to_list()
+    projection = {
+        "version": 1,
+        "diagnosis": _statement(update.templates, with_key=False).diagnosis,
+        "marked": {"$ifNull": [marked, {"$eq": ["$mark", "$$mark"]}]},
+    }
+    variables = _variables(update, mark=mark)
+    own = {"_id": {"$in": [*ids]}, "user_id": user_id}
+    return committed().find(own, projection, hint=ID_INDEX, let=variables).to_list()
 
 
 _ERRORS: Mapping[str, type[ServiceError]] = {
