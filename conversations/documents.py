@@ -12,7 +12,6 @@ from typing import Any
 from bson import ObjectId
 from django.conf import settings
 
-from conversation_service.http.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
 from conversation_service.upstreams.characters import Character
 from conversations import limits, words
@@ -159,16 +158,6 @@ def derived(title: str, tags: Sequence[str]) -> dict[str, Any]:
         "tag_keys": keys,
         "tag_line": tag_line(keys),
         "search": [searchable(title), *map(searchable_tag, tags)],
-    }
-
-
-def remembered(key: IdempotencyKey, document: Document) -> dict[str, Any]:
-    """Return the record of a key that led to a new document; see changes.py for the others."""
-    return {
-        "key": key.scope,
-        "fingerprint": key.fingerprint,
-        "at": document["changed_at"],
-        "answer": {name: document[name] for name in ("_id", *PUBLIC)},
     }
 
 

@@ -19,6 +19,9 @@ SEARCH_WORDS = 8
 MAX_TAGS_LISTED = 200
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # before whatever has a time
 
+# How far the clock of another service may be ahead of the clock of the database.
+MAX_AHEAD = timedelta(minutes=5)
+
 # What a conversation remembers of itself: its newest revisions, and idempotency keys with the
 # answers to the newest of them.
 REVISIONS = 50

@@ -1,19 +1,10 @@
-"""Prometheus metrics of the domain."""
-
-from functools import cache
+"""Metrics of conversations for Prometheus."""
 
 from prometheus_client import Counter
 
-CREATED = "created"
-ARCHIVED = "archived"
-RESTORED = "restored"
-TRASHED = "trashed"
-PURGED = "purged"
-
-# Requests and the console only: background commands print their own counts.
+# Prometheus does not scrape the processes of commands: they print their numbers.
 EVENTS = Counter(
     "conversation_events",
     "What happened to conversations: created, archived, restored, trashed, purged",
     ["event"],
 )
-event = cache(EVENTS.labels)  # faster than `labels`

@@ -1,6 +1,7 @@
 """Conversations for the console: what staff may see, and Django's permissions.
 
-The API does not come here; it reads and writes through store.py, and so do the console's actions.
+The API does not come here; it reads through `queries` and writes through `writes`, as the console's
+actions do.
 """
 
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""What staff ask, through the ORM. The API asks through store.py."""
+"""What staff ask, through the ORM. The API uses PyMongo."""
 
 from typing import Self
 

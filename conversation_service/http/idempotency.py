@@ -1,8 +1,4 @@
-"""Idempotency-Key: a request that is sent again is not done again.
-
-A key is remembered by the statement that makes the change, beside what it changed, so there is
-nothing to fall between the two. Here is what a key is; where it is kept is the domain's business.
-"""
+"""The header Idempotency-Key. The domain stores the records of the keys."""
 
 import re
 from dataclasses import dataclass
@@ -29,7 +25,7 @@ class IdempotencyKeyReused(ServiceError):
 
 
 class IdempotencyInProgress(ServiceError):
-    """The first request with this key has not ended yet; `Retry-After` says when to ask again."""
+    """The first request with this key has not ended; `Retry-After` says when to repeat it."""
 
     status = HTTPStatus.CONFLICT
     code = "IDEMPOTENCY_IN_PROGRESS"
@@ -39,10 +35,11 @@ class IdempotencyInProgress(ServiceError):
 
 @dataclass(frozen=True)
 class IdempotencyKey:
-    """A key with its scope, method and path; the user is the scope of where it is kept.
+    """A key, which is valid for one user, method and path.
 
-    A request is the same if its key is stored under one of the `scopes`: `scope`, or the one of
-    release 0.1.0, which stored a path in the letter case of the request.
+    `scope` joins method, path and key; a new record stores it. `scopes` has also the form of
+    release 0.1.0, which stored the path in the letter case of the request. The fingerprint hashes
+    the body and the query.
     """
 
     scope: str
@@ -50,15 +47,15 @@ class IdempotencyKey:
     scopes: list[str]
 
     def check(self, fingerprint: str) -> None:
-        """Raise IdempotencyKeyReused unless the remembered request was this one."""
+        """Raise IdempotencyKeyReused if the recorded request had another body or query."""
         if fingerprint != self.fingerprint:
             raise IdempotencyKeyReused
 
 
-def sent_with(request: Request) -> IdempotencyKey | None:
-    """Read the header, or raise ServiceError for one that is no key.
+def read_key(request: Request) -> IdempotencyKey | None:
+    """Read the header; raise ServiceError if it is invalid.
 
-    The fingerprint is that of the parsed body: another spelling of the same JSON is the same.
+    The fingerprint covers the parsed body: another spelling of the same JSON is the same request.
     """
     header = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if header is None:
@@ -68,11 +65,11 @@ def sent_with(request: Request) -> IdempotencyKey | None:
         raise ServiceError(_("An Idempotency-Key has 1 to 255 visible ASCII characters."))
     try:
         body = orjson.dumps(request.data, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:  # it reads deeper nesting than it writes
+    except orjson.JSONEncodeError:  # orjson reads deeper nesting than it writes
         raise ServiceError(_("The body is nested too deeply.")) from None
     query = request.META.get("QUERY_STRING", "").encode()
     path = request.path.rstrip("/")
-    # Only the id in a path may have upper-case letters, and they mean the same.
+    # Only the id in a path can have upper-case letters, and their case has no meaning.
     scopes = [
         f"{request.method} {spelling} {match[1] or match[2]}"
         for spelling in dict.fromkeys((path.lower(), path))

@@ -24,19 +24,9 @@ def etag(version: int) -> str:
 
 @dataclass(frozen=True)
 class Versions:
-    """The versions that a caller is ready to change; None means whichever is there."""
+    """The versions that an update accepts, from If-Match; None accepts any."""
 
     accepted: frozenset[int] | None = None
-
-    def condition(self) -> dict[str, Any]:
-        if self.accepted is None:
-            return {}
-        # None matches a document without a version, which reads as version 1.
-        missing = [None] if 1 in self.accepted else []
-        return {"version": {"$in": [*sorted(self.accepted), *missing]}}
-
-    def exclude(self, version: int) -> bool:
-        return self.accepted is not None and version not in self.accepted
 
 
 ANY_VERSION = Versions()

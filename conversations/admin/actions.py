@@ -1,9 +1,9 @@
-"""What staff may do to a conversation: each is what the API does too, with their name to it."""
+"""The actions of staff on conversations. They use the same writes as the API, in their own name."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
@@ -12,23 +12,27 @@ from django.utils import translation
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from conversation_service.errors import Message, ServiceError
-from conversation_service.http.origin import of_staff
+from conversation_service.errors import Message
+from conversation_service.http.actor import Actor
 from conversations import states
 from conversations.admin import roles
+from conversations.exceptions import ConversationNotFound
 from conversations.models import Conversation
-from conversations.states import ANY_STATE
-from conversations.writes import changes, store
-from conversations.writes.changes import Change
+from conversations.states import ANY_STATE, EDITABLE
+from conversations.writes import holds, updates
+from conversations.writes.updates import Update
+from conversations.writes.writer import ABSENT, BulkResult, apply_to_many
 
-# What one action may change: each conversation is two writes, and the browser waits.
-LIMIT = 1_000
+LIMIT = 1_000  # conversations that one action may change, as the browser waits
 REASON_LENGTH = 500
+
+# By primary key. django-stubs take the primary keys of all models for integers.
+Results = Mapping[Any, BulkResult]
 
 
 @dataclass(frozen=True)
 class Staff:
-    """Who acts, and why, where a reason is asked for."""
+    """The account that acts, and its reason, which some actions require."""
 
     name: str
     reason: str = ""
@@ -36,7 +40,7 @@ class Staff:
 
 @dataclass(frozen=True)
 class Action:
-    """`apply` returns whether there was anything to do; `states` are where it is offered."""
+    """`apply` acts on conversations of one user. The console offers an action in `states` only."""
 
     name: str
     label: Message
@@ -44,7 +48,7 @@ class Action:
     question: Message
     permission: str
     icon: str
-    apply: Callable[[Conversation, Staff], bool]
+    apply: Callable[[str, Sequence[Any], Staff], Results]
     states: tuple[str, ...] = ANY_STATE
     held: bool | None = None
     needs_reason: bool = False
@@ -55,14 +59,28 @@ class Action:
         return held and conversation.status in self.states
 
 
-def change(row: Conversation, wanted: Change, staff: Staff) -> bool:
-    origin = of_staff(staff.name)
-    after = store.change(row.user_id, str(row.pk), wanted, origin=origin).document
-    return bool(after["version"] != row.version)
+def _update(user_id: str, ids: Sequence[Any], update: Update, staff: Staff) -> Results:
+    return apply_to_many(user_id, ids, update, actor=Actor.staff(staff.name))
 
 
-def _hold(row: Conversation, staff: Staff) -> bool:
-    return store.hold(row.user_id, str(row.pk), by=staff.name, reason=staff.reason)
+def _hold(user_id: str, ids: Sequence[Any], staff: Staff) -> Results:
+    return _one_by_one(
+        ids, lambda id_: holds.hold(user_id, id_, by=staff.name, reason=staff.reason)
+    )
+
+
+def _release(user_id: str, ids: Sequence[Any], staff: Staff) -> Results:
+    return _one_by_one(ids, lambda id_: holds.release(user_id, id_))
+
+
+def _one_by_one(ids: Sequence[Any], act: Callable[[str], bool]) -> Results:
+    results = {}
+    for id_ in ids:
+        try:
+            results[id_] = BulkResult("ok" if act(str(id_)) else "skipped")
+        except ConversationNotFound:
+            results[id_] = ABSENT
+    return results
 
 
 ACTIONS: Mapping[str, Action] = {
@@ -75,7 +93,7 @@ ACTIONS: Mapping[str, Action] = {
             _("Move to the archive, as its user could?"),
             roles.ARCHIVE,
             "archive",
-            lambda row, staff: change(row, changes.ARCHIVE, staff),
+            lambda user_id, ids, staff: _update(user_id, ids, updates.ARCHIVE, staff),
             states=states.ARCHIVE.starts,
         ),
         Action(
@@ -85,7 +103,7 @@ ACTIONS: Mapping[str, Action] = {
             _("Bring back from the trash to where it was, or from the archive?"),
             roles.ARCHIVE,
             "unarchive",
-            lambda row, staff: change(row, changes.RESTORE, staff),
+            lambda user_id, ids, staff: _update(user_id, ids, updates.RESTORE, staff),
             states=states.RESTORE.starts,
         ),
         Action(
@@ -95,8 +113,8 @@ ACTIONS: Mapping[str, Action] = {
             _("Move to the trash, which is emptied after a while?"),
             roles.TRASH,
             "delete",
-            lambda row, staff: change(row, changes.trash(), staff),
-            states=states.TRASH.starts,
+            lambda user_id, ids, staff: _update(user_id, ids, updates.trash(), staff),
+            states=EDITABLE,
             variant="danger",
         ),
         Action(
@@ -117,7 +135,7 @@ ACTIONS: Mapping[str, Action] = {
             _("End the hold? From then on it may be purged."),
             roles.HOLD,
             "lock_open",
-            lambda row, staff: store.release(row.user_id, str(row.pk)),
+            _release,
             held=True,
             needs_reason=True,
         ),
@@ -125,26 +143,26 @@ ACTIONS: Mapping[str, Action] = {
 }
 
 
-def record(request: HttpRequest, row: Conversation, message: str) -> None:
-    """Keep who did what. In English, whatever language the page was in: it is a record."""
+def record(request: HttpRequest, rows: list[Conversation], message: str) -> None:
+    """Record the action in the log of staff, in English whatever the language of the page."""
     staff = cast(User, request.user)
-    LogEntry.objects.log_actions(
-        staff.pk, [row], CHANGE, change_message=message, single_object=True
-    )
+    LogEntry.objects.log_actions(staff.pk, rows, CHANGE, change_message=message)
 
 
 def perform(request: HttpRequest, action: Action, row: Conversation, reason: str) -> bool:
-    """Do it and record it, and return whether there was anything to do."""
-    if not action.apply(row, Staff(request.user.get_username(), reason)):
-        return False
-    with translation.override("en"):
-        record(request, row, f"{action.done}: {reason}" if reason else f"{action.done}.")
-    return True
+    """Act on one conversation and record it; return False if there was nothing to change.
+
+    Raises the ServiceError that the API would respond with.
+    """
+    result = _perform(request, action, row.user_id, [row], reason).get(row.pk, ABSENT)
+    if result.error:
+        raise result.error
+    return result.outcome == "ok"
 
 
 @dataclass(frozen=True)
-class Report:
-    """What became of many: how many were changed, and how many left alone for which reason."""
+class ActionSummary:
+    """The number of changed conversations, and of those left alone by reason."""
 
     done: Message
     changed: int
@@ -163,21 +181,42 @@ class Report:
 
 
 def perform_all(
-    request: HttpRequest, action: Action, rows: Iterable[Conversation], reason: str, vanished: int
-) -> Report:
-    """Act on one after the other, each as the API would, and report on all of them.
+    request: HttpRequest,
+    action: Action,
+    rows: Sequence[Conversation],
+    reason: str,
+    vanished: int,
+) -> ActionSummary:
+    """Act on many conversations, user by user, and record it.
 
-    `vanished` are those that were selected and have left the list since.
+    `vanished` is the number of selected conversations that the list no longer has.
     """
+    rows_by_user: dict[str, list[Conversation]] = defaultdict(list)
+    for row in rows:
+        rows_by_user[row.user_id].append(row)
+    results: dict[Any, BulkResult] = {}
+    for user_id, own in rows_by_user.items():
+        results |= _perform(request, action, user_id, own, reason)
     changed = 0
     left_alone = Counter({gettext("no longer in this list"): vanished})
     for row in rows:
-        try:
-            acted = perform(request, action, row, reason)
-        except ServiceError as refused:
-            left_alone[str(refused.message)] += 1
-            continue
-        changed += acted
-        if not acted:
+        result = results.get(row.pk, ABSENT)
+        if result.error:
+            left_alone[str(result.error.title)] += 1
+        elif result.outcome == "skipped":
             left_alone[gettext("there was nothing to change")] += 1
-    return Report(action.done, changed, +left_alone)
+        else:
+            changed += 1
+    return ActionSummary(action.done, changed, +left_alone)
+
+
+def _perform(
+    request: HttpRequest, action: Action, user_id: str, rows: Sequence[Conversation], reason: str
+) -> Results:
+    staff = Staff(request.user.get_username(), reason)
+    results = action.apply(user_id, [row.pk for row in rows], staff)
+    changed = [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
+    if changed:
+        with translation.override("en"):
+            record(request, changed, f"{action.done}: {reason}" if reason else f"{action.done}.")
+    return results

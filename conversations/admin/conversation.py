@@ -22,10 +22,11 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 
 from conversation_service.errors import Message, ServiceError
+from conversation_service.http.actor import Actor
 from conversation_service.mongodb.connection import Document
 from conversations import history, states
 from conversations.admin import actions, export, roles, timeline
-from conversations.admin.actions import ACTIONS, Action, Staff
+from conversations.admin.actions import ACTIONS, Action
 from conversations.admin.changelist import UncountedChangeList
 from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
 from conversations.models import Conversation, Hold, Metadata
@@ -33,6 +34,7 @@ from conversations.queries import lookup
 from conversations.querysets import ConversationQuerySet
 from conversations.serializers.conversations import REVERTED
 from conversations.writes import edits
+from conversations.writes.writer import apply_to_one
 
 COUNTERS = ("message_count", "total_tokens", "total_input_tokens", "total_output_tokens")
 CLOCKS = ("created_at", "updated_at", "last_activity", "first_message_at", "last_message_at")
@@ -193,7 +195,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
                 request, self.opts, object_id
             )
             return answer
-        actions.record(request, conversation, "Viewed.")
+        actions.record(request, [conversation], "Viewed.")
         entries = timeline.of(document)
         may_revert = roles.allow(request, roles.REVERT) and conversation.status in states.EDITABLE
         return self._page(
@@ -269,11 +271,15 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             )
 
         def revert() -> bool:
-            wanted = edits.revert(then, REVERTED)
-            acted = actions.change(conversation, wanted, Staff(request.user.get_username()))
-            if acted:
-                actions.record(request, conversation, f"Reverted to version {version}.")
-            return acted
+            result = apply_to_one(
+                conversation.user_id,
+                str(conversation.pk),
+                edits.revert(then, REVERTED),
+                actor=Actor.staff(request.user.get_username()),
+            )
+            if result.written:
+                actions.record(request, [conversation], f"Reverted to version {version}.")
+            return result.written
 
         return self._done(request, conversation, _("Reverted"), revert)
 
@@ -391,7 +397,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         rows = list(chosen[: export.LIMIT])
         asked = request.META.get("QUERY_STRING") or "no filter"
         kind = name.removeprefix("export_").upper()
-        actions.record(request, Conversation(), f"Exported {len(rows)} as {kind} ({asked}).")
+        actions.record(request, [Conversation()], f"Exported {len(rows)} as {kind} ({asked}).")
         return write(rows)
 
 

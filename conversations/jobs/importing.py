@@ -32,7 +32,7 @@ from conversations.jobs.exporting import END
 from conversations.queries import lookup
 from conversations.serializers.transfer import transferred
 from conversations.states import ACTIVE, ARCHIVED, DELETED, NOT_TRASHED, PURGED
-from conversations.writes import store
+from conversations.writes.create import DUPLICATE_KEY, insert_all
 
 BATCH = 200  # lines
 BATCH_BYTES = 2 * 1024 * 1024  # the last line of a batch may exceed it
@@ -151,11 +151,11 @@ class _Batch:
         rows = [*self._pending.items()]
         for _number, row in rows:
             row.document["_id"] = row.ids.possible[attempt]
-        failed = store.insert_all([row.document for _number, row in rows])
+        failed = insert_all([row.document for _number, row in rows])
         for index, (number, row) in enumerate(rows):
             if index not in failed:
                 self._settle(number, row.document["_id"], HTTPStatus.CREATED)
-            elif failed[index] != store.DUPLICATE_KEY:
+            elif failed[index] != DUPLICATE_KEY:
                 self._refuse(number, ServiceError(_("The database does not accept this.")))
 
     def _settle(self, number: int, id_: ObjectId, status: int) -> None:

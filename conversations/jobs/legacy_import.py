@@ -13,7 +13,7 @@ from conversation_service.http.ndjson import batches
 from conversation_service.mongodb.connection import Document
 from conversations.jobs.legacy import Converted, Finding, convert
 from conversations.queries import lookup
-from conversations.writes import store
+from conversations.writes.create import DUPLICATE_KEY, insert_all
 
 BATCH = 500
 
@@ -67,8 +67,8 @@ def _find_those_there(converted: list[Converted]) -> None:
 
 def _insert(converted: list[Converted]) -> None:
     new = [one for one in converted if one.document]
-    failed = store.insert_all([one.document for one in new if one.document]) if new else {}
-    there = [new[index] for index, code in failed.items() if code == store.DUPLICATE_KEY]
+    failed = insert_all([one.document for one in new if one.document]) if new else {}
+    there = [new[index] for index, code in failed.items() if code == DUPLICATE_KEY]
     for index in failed:
         if new[index] not in there:
             new[index].refuse("", "not accepted by the database")

@@ -1,8 +1,8 @@
-"""What falls due by itself, over all users: idle conversations, and the end of the trash.
+"""The jobs of retention, over all users: archive idle conversations, and purge the trash.
 
-Each batch is read by an index in the order of what is due, and changed by one statement that
-checks the same conditions again: somebody may have written since. What was done is not found
-again, so a run that was broken off is simply begun anew.
+A job reads each batch by an index, the longest due first, and writes with the same conditions
+again, as a conversation may have changed since. Written conversations no longer match, so a job
+that was interrupted is simply started again.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,127 +10,116 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from bson import ObjectId
 from django.conf import settings
 
 from conversation_service import clock
+from conversation_service.http.actor import Actor
 from conversation_service.http.ndjson import batches
-from conversation_service.http.origin import of_service
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
-from conversations import collection
+from conversations.collection import NOT_HELD, conversations
 from conversations.states import ACTIVE, DELETED
-from conversations.writes import changes
-from conversations.writes.changes import Pipeline
-
-_HELD = {"hold": {"$ne": None}}
+from conversations.writes import updates, writer
+from conversations.writes.updates import Update
 
 
 @dataclass(frozen=True)
-class Due:
-    """Those whose `clock` lies up to `until`, and what is to be done with them."""
+class RetentionJob:
+    """An update of the conversations whose time at the path `clock` is not after `until`."""
 
     clock: str
     until: datetime
     conditions: Mapping[str, Any]
-    pipeline: Pipeline
-    variables: Mapping[str, Any]
+    update: Update
     index: str
 
+    @property
+    def due(self) -> dict[str, Any]:
+        return {**self.conditions, self.clock: {"$lte": self.until}}
+
     def count(self) -> int:
-        return self._count(self.conditions)
+        return conversations().count_documents(self.due, hint=self.index)
 
     def count_held(self) -> int:
-        """Count those that would be due but for a hold."""
-        return self._count({**self.conditions, **_HELD})
-
-    def _count(self, conditions: Mapping[str, Any]) -> int:
-        where = {**conditions, self.clock: {"$lte": self.until}}
-        return collection.conversations().count_documents(where, hint=self.index)
+        """Count the conversations that only a legal hold keeps from being due."""
+        held = {**self.due, "hold": {"$ne": None}}
+        return conversations().count_documents(held, hint=self.index)
 
     def each(self, batch_size: int) -> Iterator[Document]:
-        """Return id, user and clock of each, the longest due first.
+        """Yield id, user and clock of the due conversations, the longest due first.
 
         Each batch is a statement of its own, so that none outlives a primary or a time limit.
         """
-        where: dict[str, Any] = self._where()
+        where: dict[str, Any] = self.due
         while True:
-            rows = collection.conversations().find(
-                where,
-                ["user_id", self.clock],
-                sort=[(self.clock, 1), ("_id", 1)],
-                limit=batch_size,
-                hint=self.index,
+            rows = (
+                conversations()
+                .find(
+                    where,
+                    ["user_id", self.clock],
+                    sort=[(self.clock, 1), ("_id", 1)],
+                    limit=batch_size,
+                    hint=self.index,
+                )
+                .to_list()
             )
-            read = rows.to_list()
-            yield from read
-            if len(read) < batch_size:
+            yield from rows
+            if len(rows) < batch_size:
                 return
-            where = self._after(read[-1])
+            at = self.time_of(rows[-1])
+            after: list[dict[str, Any]] = [
+                {self.clock: {"$gt": at, "$lte": self.until}},
+                {self.clock: at, "_id": {"$gt": rows[-1]["_id"]}},
+            ]
+            where = {**self.conditions, "$or": after}
 
-    def act_on(self, ids: Iterable[ObjectId]) -> int:
-        """Do it where it is still due, and return to how many."""
-        due = {"_id": {"$in": [*ids]}, **self._where()}
-        done = collection.conversations().update_many(
-            due, self.pipeline, hint="_id_", let=self.variables
-        )
-        return done.modified_count
+    def apply_to(self, rows: Iterable[Document]) -> int:
+        """Write the conversations that are still due, and return how many."""
+        targets = [(row["user_id"], row["_id"]) for row in rows]
+        return writer.write(targets, self.update, actor=Actor.service("retention"), only=self.due)
 
-    def moment(self, row: Document) -> datetime:
+    def time_of(self, row: Document) -> datetime:
         value: Any = row
         for name in self.clock.split("."):
             value = value[name]
         return value  # type: ignore[no-any-return]
 
-    def _where(self) -> dict[str, Any]:
-        return {**self.conditions, self.clock: {"$lte": self.until}}
 
-    def _after(self, row: Document) -> dict[str, Any]:
-        at = self.moment(row)
-        sides: list[dict[str, Any]] = [
-            {self.clock: {"$gt": at, "$lte": self.until}},
-            {self.clock: at, "_id": {"$gt": row["_id"]}},
-        ]
-        return {**self.conditions, "$or": sides}
+def idle_job() -> RetentionJob | None:
+    """Archive conversations without activity that are neither pinned nor held.
 
-
-def idle() -> Due | None:
-    """Return what is to be archived, neither pinned nor held; None if that is not wanted."""
+    Returns None if RETENTION_ARCHIVE_IDLE_DAYS is 0.
+    """
     days = settings.RETENTION_ARCHIVE_IDLE_DAYS
     if not days:
         return None
-    return Due(
+    return RetentionJob(
         "metadata.last_activity",
         clock.now() - timedelta(days=days),
-        {"status": ACTIVE, "pinned_at": None, **collection.NOT_HELD},
-        changes.ARCHIVE.template.pipeline,
-        changes.ARCHIVE.variables(of_service("retention")),
+        {"status": ACTIVE, "pinned_at": None, **NOT_HELD},
+        updates.ARCHIVE,
         "active_idle",
     )
 
 
-def trash() -> Due:
-    """Return what is to be purged; its pins do not matter, as its user has put it there."""
-    return Due(
-        "purge_at",
-        clock.now(),
-        {"status": DELETED, **collection.NOT_HELD},
-        changes.tombstone(),
-        {},
-        "trash_due",
+def trash_job() -> RetentionJob:
+    """Purge conversations whose time in the trash has ended, also pinned ones."""
+    return RetentionJob(
+        "purge_at", clock.now(), {"status": DELETED, **NOT_HELD}, updates.purge(), "trash_due"
     )
 
 
-def carry_out(due: Due, batch_size: int, *, total: int, what: str, out: Any) -> tuple[int, bool]:
-    """Act on all that is due, a batch after the other.
+def run(job: RetentionJob, batch_size: int, *, total: int, what: str, out: Any) -> tuple[int, bool]:
+    """Run a job in batches, with progress on `out`.
 
-    Returns how many were acted on, and false if Ctrl-C or SIGTERM came before the last batch.
+    Returns how many conversations were written, and False if Ctrl-C or SIGTERM came before the
+    last batch.
     """
-    rows = track(due.each(batch_size), total=total, what=what, out=out)
-    done = 0
+    rows = track(job.each(batch_size), total=total, what=what, out=out)
+    written = 0
     with stopped_by_signals() as stopping:
         for batch in batches(rows, batch_size):
-            done += due.act_on(row["_id"] for row in batch)
+            written += job.apply_to(batch)
             if stopping:
-                return done, False
-    return done, True
+                return written, False
+    return written, True

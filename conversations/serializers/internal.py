@@ -16,7 +16,6 @@ from conversation_service.http.fields import (
 )
 from conversations.limits import MAX_COUNT
 from conversations.serializers.conversations import ExternalId
-from conversations.writes.activity import Activity
 
 MAX_IDS = 200
 MAX_REPORTS = 500
@@ -57,10 +56,6 @@ class ActivityBatchSerializer(StrictSerializer):
 
 class ActivityParameters(Parameters):
     on_message = Choice(["keep", "unarchive"], default="keep")
-
-
-def activity(values: dict[str, Any]) -> Activity:
-    return Activity(**{name: value for name, value in values.items() if name != "id"})
 
 
 authorize_input = AuthorizeSerializer()

@@ -1,8 +1,9 @@
-"""The same for many conversations at once."""
+"""Bulk actions on many conversations."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 from bson import ObjectId
@@ -10,22 +11,25 @@ from django.http import HttpResponse
 from rest_framework.views import APIView
 
 from conversation_service.http import cursors, idempotency
+from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
-from conversation_service.http.origin import of_user
 from conversation_service.http.rendering import JSONResponse
 from conversations.queries.filters import build_filter
 from conversations.serializers.bulk import bulk_input
 from conversations.serializers.conversations import no_parameters
 from conversations.views.openapi import bulk as openapi
 from conversations.writes import bulk as run
-from conversations.writes.bulk import ABSENT, Action, Boundary, Result
+from conversations.writes import writer
+from conversations.writes.bulk import BulkCursor
+from conversations.writes.updates import Update
+from conversations.writes.writer import ABSENT, BulkResult
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BulkView(APIView):
     request: CallerRequest
-    # One call, whatever it is about: that many conversations are bounded by the body.
+    # One request counts once: the body bounds the number of conversations.
     action = "bulk"
     rate_limits = {"bulk": "patch"}
 
@@ -33,70 +37,72 @@ class BulkView(APIView):
     def post(self, request: CallerRequest) -> HttpResponse:
         no_parameters.of(request)
         wanted = bulk_input.run_validation(request.data)
-        idempotency.sent_with(request)  # repeatable by nature: a key is accepted, not kept
-        action = Action.of(wanted["action"], wanted.get("tags", ()))
+        idempotency.read_key(request)  # validated, but not stored: a repeated run is harmless
+        update = run.update_for(wanted["action"], wanted.get("tags", ()))
         if "ids" in wanted:
-            return self._by_ids(action, wanted["ids"], dry_run=wanted["dry_run"])
+            return self._by_ids(update, wanted["ids"], dry_run=wanted["dry_run"])
         chosen = build_filter(request.user.id, wanted["filter"])
         if wanted["dry_run"]:
-            ids = run.sample(chosen)
-            results = _listed(ids, run.rehearse(request.user.id, ids, action))
-            return _answer(results, run.counts(chosen, action))
-        return self._by_filter(action, chosen, wanted)
+            ids = run.sample_ids(chosen)
+            results = _listed(ids, writer.dry_run(request.user.id, ids, update))
+            return _answer(results, writer.count_outcomes(chosen, update))
+        return self._by_filter(update, chosen, wanted)
 
-    def _by_ids(self, action: Action, ids: list[str], *, dry_run: bool) -> HttpResponse:
+    def _by_ids(self, update: Update, ids: list[str], *, dry_run: bool) -> HttpResponse:
         valid = [ObjectId(id_) for id_ in ids if ObjectId.is_valid(id_)]
         user_id = self.request.user.id
         if dry_run:
-            found = run.rehearse(user_id, valid, action)
+            found = writer.dry_run(user_id, valid, update)
         else:
-            found = run.apply(user_id, valid, action, origin=of_user(self.request))
+            found = writer.apply_to_many(user_id, valid, update, actor=Actor.user(self.request))
         return _answer(_listed(ids, found))
 
     def _by_filter(
-        self, action: Action, chosen: dict[str, Any], wanted: Mapping[str, Any]
+        self, update: Update, chosen: dict[str, Any], wanted: Mapping[str, Any]
     ) -> HttpResponse:
         user_id = self.request.user.id
-        binding = repr(("bulk", user_id, action.name, wanted.get("tags"), sorted(chosen.items())))
-        cursor = wanted.get("cursor")
-        within = _unsealed(cursor, binding) if cursor else run.boundary(chosen)
-        if within is None:
+        action, tags = wanted["action"], wanted.get("tags")
+        binding = repr(("bulk", user_id, action, tags, sorted(chosen.items())))
+        sent = wanted.get("cursor")
+        cursor = _unsealed(sent, binding) if sent else run.start(chosen)
+        if cursor is None:
             return _answer([])
-        ids = run.step(chosen, within)
-        only = {**chosen, **within.conditions()}
-        found = run.apply(user_id, ids, action, origin=of_user(self.request), only=only)
-        is_last = len(ids) < run.STEP or ids[-1] == within.last
-        next_cursor = None if is_last else _sealed(within, ids[-1], binding)
+        ids = run.next_ids(chosen, cursor)
+        only = {**chosen, **cursor.conditions()}
+        actor = Actor.user(self.request)
+        found = writer.apply_to_many(user_id, ids, update, actor=actor, only=only)
+        is_last = len(ids) < run.STEP or ids[-1] == cursor.last
+        next_cursor = None if is_last else _sealed(cursor, ids[-1], binding)
         return _answer(_listed(ids, found), next_cursor=next_cursor)
 
 
-def _sealed(within: Boundary, after: ObjectId, binding: str) -> str:
-    began = cursors.milliseconds(within.began)
-    return cursors.seal([str(after), str(within.last), began], binding=binding)
+def _sealed(cursor: BulkCursor, after: ObjectId, binding: str) -> str:
+    began = cursors.milliseconds(cursor.began)
+    return cursors.seal([str(after), str(cursor.last), began], binding=binding)
 
 
-def _unsealed(cursor: str, binding: str) -> Boundary:
-    after, last, began = cursors.unseal(cursor, binding=binding)
-    return Boundary(ObjectId(after), ObjectId(last), _EPOCH + timedelta(milliseconds=began))
+def _unsealed(sent: str, binding: str) -> BulkCursor:
+    after, last, began = cursors.unseal(sent, binding=binding)
+    return BulkCursor(ObjectId(after), ObjectId(last), _EPOCH + timedelta(milliseconds=began))
 
 
 def _listed(
-    ids: Iterable[str | ObjectId], found: Mapping[ObjectId, Result]
-) -> list[tuple[str | ObjectId, Result]]:
-    """Return a result for each id in its place; one that is named again is skipped there."""
+    ids: Iterable[str | ObjectId], found: Mapping[ObjectId, BulkResult]
+) -> list[tuple[str | ObjectId, BulkResult]]:
+    """Return a result for each id in the order of the request; a repeated id is skipped."""
     listed = []
     done: set[str] = set()
     for id_ in ids:
         result = found.get(ObjectId(id_), ABSENT) if ObjectId.is_valid(id_) else ABSENT
         if result.outcome == "ok" and str(id_).lower() in done:
-            result = Result(result.status, result.code, result.version, "skipped")
+            result = BulkResult("skipped", result.version)
         done.add(str(id_).lower())
         listed.append((id_, result))
     return listed
 
 
 def _answer(
-    results: list[tuple[str | ObjectId, Result]],
+    results: list[tuple[str | ObjectId, BulkResult]],
     counted: Mapping[str, int] | None = None,
     next_cursor: str | None = None,
 ) -> HttpResponse:
@@ -106,7 +112,12 @@ def _answer(
         **{outcome: outcomes[outcome] for outcome in ("ok", "skipped", "failed")},
     }
     rows = [
-        {"id": id_, "status": result.status, "code": result.code, "version": result.version}
+        {
+            "id": id_,
+            "status": result.error.status if result.error else HTTPStatus.OK,
+            "code": result.error.code if result.error else None,
+            "version": result.version,
+        }
         for id_, result in results
     ]
     return JSONResponse({"summary": summary, "results": rows, "next_cursor": next_cursor})

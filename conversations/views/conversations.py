@@ -11,8 +11,8 @@ from rest_framework.viewsets import ViewSet
 from conversation_service import clock
 from conversation_service.errors import ServiceError
 from conversation_service.http import cursors, idempotency
+from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
-from conversation_service.http.origin import of_user
 from conversation_service.http.preconditions import etag, if_match, json_or_304, required_if_match
 from conversation_service.http.rendering import JSONResponse
 from conversation_service.mongodb.connection import Document
@@ -36,9 +36,11 @@ from conversations.serializers.conversations import (
 )
 from conversations.serializers.listing import list_parameters
 from conversations.views.openapi import conversations as openapi
-from conversations.writes import changes, edits, services, store
-from conversations.writes.changes import Change
-from conversations.writes.store import Answer
+from conversations.writes import edits, updates
+from conversations.writes.characters import get_character_or_none
+from conversations.writes.create import create_conversation, duplicate_conversation
+from conversations.writes.updates import Update
+from conversations.writes.writer import WriteResult, apply_to_one
 
 
 class ConversationViewSet(ViewSet):
@@ -109,9 +111,11 @@ class ConversationViewSet(ViewSet):
     def create(self, request: CallerRequest) -> HttpResponse:
         parameters = create_parameters.of(request)
         values = create_input.run_validation(request.data)
-        key = idempotency.sent_with(request)
-        or_get = "get_or_create" in parameters
-        return _created(services.begin(request.user.id, values, key, or_get=or_get))
+        key = idempotency.read_key(request)
+        get_or_create = "get_or_create" in parameters
+        return _created(
+            create_conversation(request.user.id, values, key, get_or_create=get_or_create)
+        )
 
     @openapi.summary
     def summary(self, request: CallerRequest) -> HttpResponse:
@@ -138,56 +142,55 @@ class ConversationViewSet(ViewSet):
             return _answer(history.as_of(lookup.with_history(request.user.id, id), version))
         document = lookup.get(request.user.id, id)
         if "include" in parameters:
-            return _answer(document, character=services.shown(document["character_id"]))
+            return _answer(document, character=get_character_or_none(document["character_id"]))
         return _answer(document)
 
     @openapi.partial_update
     def partial_update(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
-            wanted = edits.edit(patch_input.run_validation(request.data))
-        return self._change(id, wanted, is_edit=True)
+            update = edits.edit(patch_input.run_validation(request.data))
+        return self._update(id, update, is_edit=True)
 
     @openapi.destroy
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
             parameters = delete_parameters.of(request)
-            origin = of_user(request)
-            versions = required_if_match(request, origin.client)
-        if parameters["mode"] == "purge":
-            store.purge(request.user.id, id, versions)
+            actor = Actor.user(request)
+            versions = required_if_match(request, actor.client)
+        is_purge = parameters["mode"] == "purge"
+        update = updates.purge() if is_purge else updates.trash()
+        result = apply_to_one(request.user.id, id, update, actor=actor, versions=versions)
+        if is_purge:
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
-        trashed = store.change(
-            request.user.id, id, changes.trash(), origin=origin, versions=versions
-        )
         if "return=minimal" in request.headers.get("Prefer", ""):
             return HttpResponse(
                 status=HTTPStatus.NO_CONTENT, headers={"Preference-Applied": "return=minimal"}
             )
-        return _answer(trashed.document)
+        return _answer(result.document)
 
     @openapi.archive
     def archive(self, request: CallerRequest, id: str) -> HttpResponse:
-        return self._change(id, changes.ARCHIVE)
+        return self._update(id, updates.ARCHIVE)
 
     @openapi.restore
     def restore(self, request: CallerRequest, id: str) -> HttpResponse:
-        return self._change(id, changes.RESTORE)
+        return self._update(id, updates.RESTORE)
 
     @openapi.pin
     def pin(self, request: CallerRequest, id: str) -> HttpResponse:
-        return self._change(id, changes.PIN)
+        return self._update(id, updates.PIN)
 
     @openapi.unpin
     def unpin(self, request: CallerRequest, id: str) -> HttpResponse:
-        return self._change(id, changes.UNPIN)
+        return self._update(id, updates.UNPIN)
 
     @openapi.duplicate
     def duplicate(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
             no_parameters.of(request)
             title = duplicate_input.run_validation(request.data).get("title")
-            key = idempotency.sent_with(request)
-        return _created(services.duplicate(request.user.id, id, title, key))
+            key = idempotency.read_key(request)
+        return _created(duplicate_conversation(request.user.id, id, title, key))
 
     @openapi.history
     def history(self, request: CallerRequest, id: str) -> HttpResponse:
@@ -206,27 +209,27 @@ class ConversationViewSet(ViewSet):
         with _AbsenceFirst(request, id):
             wanted = revert_input.run_validation(request.data)
         then = history.as_of(lookup.with_history(request.user.id, id), wanted["version"])
-        return self._change(id, edits.revert(then, wanted["fields"]), is_edit=True)
+        return self._update(id, edits.revert(then, wanted["fields"]), is_edit=True)
 
-    def _change(
-        self, conversation_id: str, wanted: Change, *, is_edit: bool = False
+    def _update(
+        self, conversation_id: str, update: Update, *, is_edit: bool = False
     ) -> HttpResponse:
-        """Change, where an edit may have to name a version; the others are safe to repeat."""
+        """Apply an update. Only an edit has an idempotency key, and may require If-Match."""
         request = self.request
         with _AbsenceFirst(request, conversation_id):
             no_parameters.of(request)
-            key = idempotency.sent_with(request)
-            origin = of_user(request)
-            versions = required_if_match(request, origin.client) if is_edit else if_match(request)
-        answer = store.change(
+            key = idempotency.read_key(request)
+            actor = Actor.user(request)
+            versions = required_if_match(request, actor.client) if is_edit else if_match(request)
+        result = apply_to_one(
             request.user.id,
             conversation_id,
-            wanted,
-            origin=origin,
+            update,
+            actor=actor,
             versions=versions,
             key=key if is_edit else None,
         )
-        return _answer(answer.document, replayed=answer.replayed)
+        return _answer(result.document, replayed=result.replayed)
 
 
 class _AbsenceFirst:
@@ -252,11 +255,11 @@ def _answer(
     return JSONResponse(documents.resource(document) | included, status=status, headers=headers)
 
 
-def _created(answer: Answer) -> HttpResponse:
-    if answer.existed:
-        return _answer(answer.document)
-    response = _answer(answer.document, HTTPStatus.CREATED, replayed=answer.replayed)
-    response.headers["Location"] = f"/api/v1/conversations/{answer.document['_id']}"
+def _created(result: WriteResult) -> HttpResponse:
+    if result.existed:
+        return _answer(result.document)
+    response = _answer(result.document, HTTPStatus.CREATED, replayed=result.replayed)
+    response.headers["Location"] = f"/api/v1/conversations/{result.document['_id']}"
     return response
 
 

@@ -12,7 +12,6 @@ from conversation_service.http.rendering import JSONParser, JSONResponse
 from conversation_service.mongodb.connection import Document
 from conversations.queries import lookup
 from conversations.serializers.internal import (
-    activity,
     activity_batch_input,
     activity_input,
     activity_parameters,
@@ -20,8 +19,12 @@ from conversations.serializers.internal import (
 )
 from conversations.states import WRITABLE
 from conversations.views.openapi import internal as openapi
-from conversations.writes import store
-from conversations.writes.store import Outcome
+from conversations.writes.activity import (
+    Activity,
+    ActivityBatchResult,
+    store_report,
+    store_reports,
+)
 
 
 class BatchParser(JSONParser):
@@ -47,9 +50,9 @@ class ActivityView(APIView):
     @openapi.activity
     def put(self, request: Request, id: str) -> HttpResponse:
         parameters = activity_parameters.of(request)
-        reported = activity(activity_input.run_validation(request.data))
+        report = Activity(**activity_input.run_validation(request.data))
         unarchive = parameters["on_message"] == "unarchive"
-        return JSONResponse(store.report(id, reported, unarchive=unarchive))
+        return JSONResponse(store_report(id, report, unarchive=unarchive))
 
 
 class ActivityBatchView(APIView):
@@ -60,8 +63,11 @@ class ActivityBatchView(APIView):
     @openapi.activity_batch
     def post(self, request: Request) -> HttpResponse:
         items = activity_batch_input.run_validation(request.data)["items"]
-        outcomes = store.report_all([(item["id"], activity(item)) for item in items])
-        results = [_result(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+        reports = [(item.pop("id"), Activity(**item)) for item in items]
+        results = [
+            _result(id_, result)
+            for (id_, _), result in zip(reports, store_reports(reports), strict=True)
+        ]
         return JSONResponse({"results": results})
 
 
@@ -84,8 +90,8 @@ def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
     }
 
 
-def _result(item: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
-    result = {"id": item["id"], "status": outcome.status, "applied": outcome.applied}
-    if rejected := outcome.rejected:
-        result |= {"code": rejected.code, "errors": rejected.details["errors"]}
-    return result
+def _result(id_: str, result: ActivityBatchResult) -> dict[str, Any]:
+    row = {"id": id_, "status": result.status, "applied": result.applied}
+    if rejected := result.rejected:
+        row |= {"code": rejected.code, "errors": rejected.details["errors"]}
+    return row

@@ -1,28 +1,46 @@
-"""What the Message service reports of a conversation, and the pipelines that store it.
+"""Activity reports of the Message service, and the repair of what they left.
 
-Times are compared with the clock of the database, which is the same for every pod. No query reads
-a report's own clock as the present.
+Totals are absolute, so a report may be lost, repeated or late. Times are compared with the clock of
+the database, which is the same for every pod.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 from bson import ObjectId
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.cursor import Cursor
 
-from conversations.documents import stored
+from conversation_service.mongodb.connection import Document
+from conversations.collection import (
+    ID_INDEX,
+    MAJORITY,
+    NOT_PURGED,
+    committed,
+    conversations,
+    existing_filter,
+    find_one,
+    is_id,
+)
+from conversations.documents import complete, stored
+from conversations.exceptions import ActivityAhead, ConversationNotFound
 from conversations.limits import MAX_AHEAD
 from conversations.states import ACTIVE, ARCHIVED
-from conversations.writes.changes import NOW, Expression, Pipeline, differ, later, literal, unique
+from conversations.writes.updates import CHANGED_AT, NOW, Expression
 
-_MAX_AHEAD_MS = int(MAX_AHEAD.total_seconds() * 1000)
 _TIMES = ("first_message_at", "last_message_at")
+_LATEST_TIME = {"$add": [NOW, int(MAX_AHEAD.total_seconds() * 1000)]}
+_SEQUENCE = stored("activity_sequence")
+_CREATED_AT = stored("metadata.created_at")
+_READ = {"activity_sequence": _SEQUENCE, "metadata": 1, "now": NOW}
 
 
 @dataclass(frozen=True)
 class Activity:
-    """What the Message service reports of a conversation: totals, and which report it is."""
+    """The totals of a conversation, and the number of the report: a later one has a higher."""
 
     sequence: int
     message_count: int
@@ -32,106 +50,211 @@ class Activity:
     first_message_at: datetime | None
     last_message_at: datetime | None
 
-    def totals(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "sequence"}
 
-    def condition(self) -> dict[str, Any]:
-        """Return the filter that a conversation matches if it accepts this report.
+@dataclass(frozen=True)
+class ActivityResult:
+    """Whether a report was stored, and what is stored afterwards."""
 
-        The report is later than the stored one, and its times are not ahead of the database.
-        """
-        # Unlike $lt, "not $gte" matches a document without the field.
-        later_than_stored = {"$not": {"$gte": self.sequence}}
-        return {"activity_sequence": later_than_stored, "$expr": in_time(self.totals())}
+    applied: bool
+    sequence: int
+    metadata: dict[str, Any]
 
 
-def in_time(totals: Mapping[str, Any]) -> Expression:
-    """Return whether no time of these totals is more than MAX_AHEAD ahead of the database."""
-    times = [totals[name] for name in _TIMES if totals[name]]
-    limit = {"$add": [NOW, _MAX_AHEAD_MS]}
-    return {"$lte": [literal(max(times)), limit]} if times else literal(True)
+@dataclass(frozen=True)
+class ActivityBatchResult:
+    """The result of one report of a batch."""
+
+    status: int
+    applied: bool
+    rejected: ActivityAhead | None = None
 
 
-def ahead(totals: Mapping[str, Any], now: datetime) -> Sequence[str]:
-    """Return the fields whose times are more than MAX_AHEAD ahead of a time, which may be naive."""
-    limit = now.replace(tzinfo=UTC) + MAX_AHEAD
-    return [name for name in _TIMES if totals[name] and totals[name] > limit]
+_ABSENT = ActivityBatchResult(HTTPStatus.NOT_FOUND, applied=False)
 
 
-def report(
-    activity: Activity, *, unarchive: bool = False, batch: ObjectId | None = None
-) -> Pipeline:
-    """Return the pipeline that stores a report; Activity.condition() is its filter.
+# Reports
 
-    Totals are absolute, so a report may be lost, repeated or late. It sets `last_activity` but
-    no version: only `unarchive`, which brings an archived conversation with new messages back,
-    is a change that counts as one.
+
+def store_report(conversation_id: str, report: Activity, *, unarchive: bool) -> ActivityResult:
+    """Store a report if it is later than the stored one.
+
+    A report changes `last_activity` and no version, except that `unarchive` restores an archived
+    conversation with new messages. Raises ConversationNotFound, or ActivityAhead if a time is more
+    than MAX_AHEAD ahead of the database's clock.
     """
-    update = {
-        **_repaired(activity.totals()),
-        "activity_sequence": literal(activity.sequence),
-        "activity_batch": literal(batch),
-    }
+    condition, update = _condition(report), _update(report)
     if unarchive:
-        update |= _unarchive_if_new(activity.message_count)
-    return [{"$set": update}]
+        update |= _unarchive_if_new(report.message_count)
+    existing = existing_filter(conversation_id)
+    written = conversations().find_one_and_update(
+        {**existing, **condition},
+        [{"$set": update}],
+        projection=_READ,
+        return_document=ReturnDocument.AFTER,
+        hint=ID_INDEX,
+    )
+    current = written or find_one(existing, _READ, hint=ID_INDEX, readConcern=MAJORITY)
+    if current is None:
+        raise ConversationNotFound
+    if written is None and (fields := _fields_ahead(current, report)):
+        raise ActivityAhead(fields)
+    metadata = complete(current)["metadata"]
+    return ActivityResult(written is not None, current["activity_sequence"], metadata)
 
 
-def repair(totals: Mapping[str, Any], sequence: int | None) -> Pipeline:
-    """Return the pipeline that sets the totals that Message counted, and a sensible sequence."""
-    return [{"$set": {**_repaired(totals), "activity_sequence": _sequence(sequence)}}]
+def store_reports(reports: Sequence[tuple[str, Activity]]) -> list[ActivityBatchResult]:
+    """Store many reports in two round trips; return a result for each.
 
-
-def needs_repair(totals: Mapping[str, Any], sequence: int | None) -> Expression:
-    values = {**_totals(totals), "metadata.last_activity": _last_activity(totals)}
-    return differ({**values, "activity_sequence": _sequence(sequence)})
-
-
-def _sequence(known: int | None) -> Expression:
-    """Return the stored sequence number, lowered if Message cannot have reached it.
-
-    Message's own number, if it is known, is the highest possible one. Otherwise it is the present
-    in microseconds: a number above it is neither a count of reports nor a time. After 0, every
-    report is a later one.
+    Several reports of one conversation are all sent, in the order of their sequence numbers, as the
+    later ones may be rejected. PyMongo returns only how many were stored, so each carries a mark of
+    this call.
     """
-    number = stored("activity_sequence")
-    if known is not None:
-        return {"$min": [number, literal(known)]}
-    highest = {"$multiply": [{"$toLong": NOW}, 1_000]}
-    return {"$cond": [{"$gt": [number, highest]}, 0, number]}
+    batch = ObjectId()
+    sent = {(ObjectId(id_), report.sequence): report for id_, report in reports if is_id(id_)}
+    statements = [
+        UpdateOne(
+            {"_id": id_, **NOT_PURGED, **_condition(report)},
+            [{"$set": _update(report) | {"activity_batch": {"$literal": batch}}}],
+            hint=ID_INDEX,
+        )
+        for (id_, _sequence), report in sorted(sent.items())
+    ]
+    if not statements:
+        return [_ABSENT for _report in reports]
+    conversations().bulk_write(statements, ordered=False)
+    ids = [*{id_ for id_, _sequence in sent}]
+    rows = committed().find({"_id": {"$in": ids}, **NOT_PURGED}, _READ | {"activity_batch": 1})
+    found = {str(row["_id"]): row for row in rows}
+    return [_batch_result(found.get(id_.lower()), report, batch) for id_, report in reports]
 
 
-def _repaired(totals: Mapping[str, Any]) -> dict[str, Expression]:
+def _batch_result(row: Document | None, report: Activity, batch: ObjectId) -> ActivityBatchResult:
+    if row is None:
+        return _ABSENT
+    if row["activity_sequence"] == report.sequence and row.get("activity_batch") == batch:
+        return ActivityBatchResult(HTTPStatus.OK, applied=True)
+    if fields := _fields_ahead(row, report):
+        error = ActivityAhead(fields)
+        return ActivityBatchResult(HTTPStatus.BAD_REQUEST, applied=False, rejected=error)
+    return ActivityBatchResult(HTTPStatus.OK, applied=False)
+
+
+def _condition(report: Activity) -> dict[str, Any]:
+    """Return the filter for a conversation that accepts a report: later, with no time ahead."""
+    # Unlike $lt, "not $gte" matches a document without the field.
+    is_later = {"$not": {"$gte": report.sequence}}
+    return {"activity_sequence": is_later, "$expr": _no_time_ahead(_totals(report))}
+
+
+def _update(report: Activity) -> dict[str, Expression]:
     return {
-        **_totals(totals),
-        "metadata.last_activity": _last_activity(totals),
-        "changed_at": unique(),
+        **_values(_totals(report)),
+        "changed_at": CHANGED_AT,
+        "activity_sequence": {"$literal": report.sequence},
+        "activity_batch": None,
     }
 
 
-def _last_activity(totals: Mapping[str, Any]) -> Expression:
-    """The last message, or the creation if there is no message after it.
-
-    The time before does not count, so that a correction can move it back.
-    """
-    return {"$max": [stored("metadata.created_at"), literal(totals["last_message_at"])]}
-
-
-def _totals(totals: Mapping[str, Any]) -> dict[str, Expression]:
-    return {f"metadata.{name}": literal(value) for name, value in totals.items()}
+def _totals(report: Activity) -> dict[str, Any]:
+    totals = vars(report).copy()
+    del totals["sequence"]
+    return totals
 
 
 def _unarchive_if_new(message_count: int) -> dict[str, Expression]:
     is_new = {
         "$and": [
             {"$eq": ["$status", ARCHIVED]},
-            {"$gt": [literal(message_count), stored("metadata.message_count")]},
+            {"$gt": [{"$literal": message_count}, stored("metadata.message_count")]},
         ]
     }
-    change = {
+    update = {
         "status": ACTIVE,
         "archived_at": None,
         "version": {"$add": [stored("version"), 1]},
-        "metadata.updated_at": later(),
+        "metadata.updated_at": {"$max": [NOW, "$changed_at"]},
     }
-    return {path: {"$cond": [is_new, new, f"${path}"]} for path, new in change.items()}
+    return {path: {"$cond": [is_new, value, f"${path}"]} for path, value in update.items()}
+
+
+def _no_time_ahead(totals: Mapping[str, Any]) -> Expression:
+    times = [totals[name] for name in _TIMES if totals[name]]
+    return {"$lte": [{"$literal": max(times)}, _LATEST_TIME]} if times else True
+
+
+def _values(totals: Mapping[str, Any]) -> dict[str, Expression]:
+    """Return the paths that follow from totals.
+
+    The last activity is the last message, or the creation without a later message. The stored value
+    does not count, so a repair can move it back.
+    """
+    values: dict[str, Expression] = {
+        f"metadata.{name}": {"$literal": value} for name, value in totals.items()
+    }
+    last_message_at = {"$literal": totals["last_message_at"]}
+    return values | {"metadata.last_activity": {"$max": [_CREATED_AT, last_message_at]}}
+
+
+def _fields_ahead(row: Document, report: Activity) -> Sequence[str]:
+    """Return the fields for which a report was rejected, if it was.
+
+    A later report that is not stored had a time ahead of the clock at the time of the statement,
+    even if that time is no longer ahead of the clock of this row.
+    """
+    if fields := ahead(_totals(report), row["now"]):
+        return fields
+    return ["last_message_at"] if row["activity_sequence"] < report.sequence else []
+
+
+def ahead(totals: Mapping[str, Any], now: datetime) -> Sequence[str]:
+    """Return the fields with times more than MAX_AHEAD after `now`, which may be naive UTC."""
+    latest = now.replace(tzinfo=UTC) + MAX_AHEAD
+    return [name for name in _TIMES if totals[name] and totals[name] > latest]
+
+
+# Repair
+
+
+def rows_to_reconcile(after: ObjectId, user_id: str | None) -> Cursor[Document]:
+    """Return ids and sequence numbers by `_id`, of one user or of all."""
+    where: dict[str, Any] = {"_id": {"$gt": after}, **NOT_PURGED}
+    if user_id:
+        where["user_id"] = user_id
+    rows = conversations().find(where, {"activity_sequence": _SEQUENCE}).sort("_id")
+    # Each row waits for Message. MongoDB would send 300,000 rows at once, and close a cursor that
+    # is not read for ten minutes.
+    return rows.batch_size(100)
+
+
+def repair(
+    row: Document, totals: Mapping[str, Any], sequence: int | None, *, dry_run: bool
+) -> bool:
+    """Store Message's totals and a possible sequence number; return whether they differed.
+
+    Nothing is stored if a report arrived since the row was read, as it is later than these totals,
+    or if a time is ahead of the database's clock.
+    """
+    values = {**_values(totals), "activity_sequence": _possible_sequence(sequence)}
+    conditions = [
+        {"$eq": [_SEQUENCE, row["activity_sequence"]]},
+        _no_time_ahead(totals),
+        {"$or": [{"$ne": [stored(path), value]} for path, value in values.items()]},
+    ]
+    where = {"_id": row["_id"], **NOT_PURGED, "$expr": {"$and": conditions}}
+    if dry_run:
+        return find_one(where, {"_id": 1}) is not None
+    update = [{"$set": {**values, "changed_at": CHANGED_AT}}]
+    return bool(conversations().update_one(where, update).matched_count)
+
+
+def _possible_sequence(latest: int | None) -> Expression:
+    """Return the stored sequence number, lowered if Message cannot have sent it.
+
+    `latest` is Message's own number. Without it the highest possible number is the present time in
+    microseconds: a number above is neither a count of reports nor a time, and becomes 0, so that
+    every report is later.
+    """
+    if latest is not None:
+        return {"$min": [_SEQUENCE, {"$literal": latest}]}
+    highest = {"$multiply": [{"$toLong": NOW}, 1_000]}
+    return {"$cond": [{"$gt": [_SEQUENCE, highest]}, 0, _SEQUENCE]}

@@ -1,13 +1,13 @@
-"""The changes that users compose: PATCH, and going back to a former version.
+"""The updates that users compose: PATCH, and the revert to an earlier version.
 
-Which fields a request has makes the template; what they hold makes the values.
+Each field has its template and the function that builds its update; `edit` and `revert` list the
+fields.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
-from conversations import limits, states
+from conversations import limits
 from conversations.documents import (
     DEFAULTS,
     default_settings,
@@ -17,233 +17,228 @@ from conversations.documents import (
     tag_key,
     tag_line,
 )
-from conversations.writes.changes import (
+from conversations.states import ARCHIVED
+from conversations.writes.updates import (
     ARCHIVE,
     PIN,
-    RESTORE,
+    STORED_TAG_WORDS,
+    UNARCHIVE,
     UNPIN,
-    WORDS_OF_TAGS,
-    Change,
     Expression,
-    Template,
-    literal,
-    search,
-    titled,
+    Update,
+    UpdateTemplate,
+    title_values,
 )
 
-# The name of a part, see _PARTS, and what the part finds in `$$values`.
-Part = tuple[str, dict[str, Any]]
+
+def edit(patch: Mapping[str, Any]) -> Update:
+    """Return the update for a validated PATCH body; see serializers.PatchSerializer."""
+    updates = [_EDIT]
+    if "title" in patch:
+        updates.append(_title(patch["title"], "user"))
+    if "settings" in patch:
+        updates += _settings(patch["settings"])
+    if "custom" in patch:
+        updates.append(_merged_custom(patch["custom"]))
+    if "tags" in patch:
+        updates.append(_tags(patch["tags"] or []))
+    if "tags_add" in patch or "tags_remove" in patch:
+        updates.append(_tag_changes(patch.get("tags_add", ()), patch.get("tags_remove", ())))
+    if "pinned" in patch:
+        updates.append(PIN if patch["pinned"] else UNPIN)
+    if "status" in patch:
+        updates.append(ARCHIVE if patch["status"] == ARCHIVED else UNARCHIVE)
+    return _combined(updates)
 
 
-def edit(patch: Mapping[str, Any]) -> Change:
-    """Return the change for a validated PATCH body; see serializers.PatchSerializer."""
-    return _composed(_patched(patch))
+def revert(earlier: Mapping[str, Any], names: Iterable[str]) -> Update:
+    """Return the update that restores the named fields from an earlier version."""
+    updates = [_EDIT]
+    for name in names:
+        match name:
+            case "title":
+                updates.append(_title(earlier["title"], earlier["title_source"]))
+            case "settings":
+                # A newer release may have stored more settings.
+                updates += [
+                    Update((_SETTINGS[setting],), {setting: earlier["settings"][setting]})
+                    for setting in _SETTINGS
+                ]
+            case "tags":
+                updates.append(_tags(earlier["tags"]))
+            case "custom":
+                updates.append(Update((_CUSTOM,), {"custom": earlier["custom"]}))
+            case "pinned":
+                updates.append(Update((_PINNED_AT,), {"pinned_at": earlier["pinned_at"]}))
+    return _combined(updates)
 
 
-def revert(then: Mapping[str, Any], names: Iterable[str]) -> Change:
-    """Return the change of the named fields to what they were in a former version."""
-    return _composed(part for name in names for part in _reverted(name, then))
-
-
-def _composed(parts: Iterable[Part]) -> Change:
-    names: list[str] = []
+def _combined(updates: Iterable[Update]) -> Update:
+    templates: list[UpdateTemplate] = []
     values: dict[str, Any] = {}
-    for name, brought in parts:
-        names.append(name)
-        values |= brought
-    return Change(_template(*names), values)
+    for update in updates:
+        templates += update.templates
+        values |= update.values
+    return Update(tuple(templates), values)
 
 
-@lru_cache(maxsize=256)
-def _template(*names: str) -> Template:
-    parts = [_PARTS[name] for name in names]
-    derived = _union(part.derived for part in parts)
-    if words := _WORDS.keys() & set(names):
-        derived["search"] = search(**_union(_WORDS[name] for name in words))
-    return Template(
-        _union(part.visible for part in parts),
-        derived,
-        limits=_union(part.limits for part in parts),
-        event=next((part.event for part in parts if part.event), None),
+# Contributes the states in which edits are possible, also to an edit without fields.
+_EDIT = Update((UpdateTemplate(),))
+
+_TITLE = UpdateTemplate(
+    {"title": "$$values.title", "title_source": "$$values.title_source"},
+    {"title_key": "$$values.title_key"},
+    title_words="$$values.title_words",
+)
+
+
+def _title(title: str, source: str) -> Update:
+    return Update((_TITLE,), title_values(title) | {"title_source": source})
+
+
+# A template for each setting: devices that change different settings do not conflict.
+_SETTINGS = {
+    name: UpdateTemplate({f"settings.{name}": f"$$values.{name}"}) for name in DEFAULTS["settings"]
+}
+# For a value above the ceiling of this deployment, which is valid only if it is stored already.
+_SETTINGS_UNCHANGED = {
+    name: UpdateTemplate(
+        limits={f"settings.{name}": {"$eq": [stored(f"settings.{name}"), f"$$values.{name}"]}}
+    )
+    for name, bounds in limits.LLM_SETTINGS.items()
+    if bounds.ceiling_variable
+}
+
+
+def _settings(patch: Mapping[str, Any] | None) -> Iterator[Update]:
+    """Yield an update for each setting; null sets the default of new conversations."""
+    if patch is None or None in patch.values():
+        defaults = default_settings()
+        patch = {
+            name: defaults[name] if value is None else value
+            for name, value in (patch or dict.fromkeys(defaults)).items()
+        }
+    for name, value in patch.items():
+        is_too_high = name in _SETTINGS_UNCHANGED and value > limits.LLM_SETTINGS[name].ceiling
+        template = _SETTINGS_UNCHANGED[name] if is_too_high else _SETTINGS[name]
+        yield Update((template,), {name: value})
+
+
+_CUSTOM = UpdateTemplate({"custom": "$$values.custom"})
+_CUSTOM_AFTER_MERGE = {
+    "$mergeObjects": [
+        {
+            "$arrayToObject": {
+                "$filter": {
+                    "input": {"$objectToArray": stored("custom")},
+                    "cond": {"$not": [{"$in": ["$$this.k", "$$values.custom_removed"]}]},
+                }
+            }
+        },
+        "$$values.custom_set",
+    ]
+}
+_CUSTOM_MERGED = UpdateTemplate(
+    {"custom": _CUSTOM_AFTER_MERGE},
+    limits={
+        "custom": {"$lte": [{"$size": {"$objectToArray": _CUSTOM_AFTER_MERGE}}, limits.CUSTOM_KEYS]}
+    },
+)
+
+
+def _merged_custom(patch: Mapping[str, str | None] | None) -> Update:
+    """Merge by key (RFC 7396): null removes a key, and null instead of an object all keys."""
+    if patch is None:
+        return Update((_CUSTOM,), {"custom": {}})
+    kept = {key: value for key, value in patch.items() if value is not None}
+    removed = [key for key in patch if key not in kept]
+    return Update((_CUSTOM_MERGED,), {"custom_set": kept, "custom_removed": removed})
+
+
+_TAGS = UpdateTemplate(
+    {"tags": "$$values.tags"},
+    {"tag_keys": "$$values.tag_keys", "tag_line": "$$values.tag_line"},
+    tag_words="$$values.tag_words",
+)
+
+
+def _tags(tags: Sequence[str]) -> Update:
+    keys = [tag_key(tag) for tag in tags]
+    return Update(
+        (_TAGS,),
+        {
+            "tags": tags,
+            "tag_keys": keys,
+            "tag_line": tag_line(keys),
+            "tag_words": [searchable_tag(tag) for tag in tags],
+        },
     )
 
 
-def _union(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    return {key: value for mapping in mappings for key, value in mapping.items()}
+def _tag_changes(add: Sequence[str], remove: Sequence[str]) -> Update:
+    """Add and remove tags. A tag that is both added and removed gets the added spelling.
 
-
-def _patched(patch: Mapping[str, Any]) -> Iterator[Part]:
-    if "title" in patch:
-        yield "title", titled(patch["title"]) | {"title_source": "user"}
-    if "settings" in patch:
-        yield from _patched_settings(patch["settings"])
-    if "custom" in patch:
-        yield _custom(patch["custom"])
-    if "tags" in patch:
-        yield "tags", _tags(patch["tags"] or [])
-    if "tags_add" in patch or "tags_remove" in patch:
-        yield "some_tags", _some_tags(patch.get("tags_add", []), patch.get("tags_remove", []))
-    if "pinned" in patch:
-        yield ("pinned" if patch["pinned"] else "unpinned"), {}
-    if "status" in patch:
-        yield patch["status"], {}
-
-
-def _reverted(name: str, then: Mapping[str, Any]) -> Iterator[Part]:
-    match name:
-        case "title":
-            yield "title", titled(then["title"]) | {"title_source": then["title_source"]}
-        case "settings":
-            for setting in DEFAULTS["settings"]:  # a newer release may have stored more
-                yield f"settings.{setting}", {setting: then["settings"][setting]}
-        case "tags":
-            yield "tags", _tags(then["tags"])
-        case "custom":
-            yield "custom", {"custom": then["custom"]}
-        case "pinned":
-            yield "pinned_at", {"pinned_at": then["pinned_at"]}
-
-
-def _patched_settings(patch: Mapping[str, Any] | None) -> Iterator[Part]:
-    """Yield a part for each setting, so that devices that change different ones do not conflict.
-
-    A value above this deployment's ceiling is accepted only if it is the stored one.
-    """
-    defaults = default_settings()
-    for name, value in (defaults if patch is None else patch).items():
-        new = defaults[name] if value is None else value
-        bounds = limits.LLM_SETTINGS.get(name)
-        is_too_high = bounds is not None and new > bounds.ceiling
-        part = "unchanged" if is_too_high else "settings"
-        yield f"{part}.{name}", {name: new}
-
-
-def _custom(patch: Mapping[str, str | None] | None) -> Part:
-    """Merge key by key, as RFC 7396 says: null takes a key away."""
-    if patch is None:
-        return "custom", {"custom": {}}
-    given = {key: value for key, value in patch.items() if value is not None}
-    return "some_custom", {"given": given, "removed": [key for key in patch if key not in given]}
-
-
-def _tags(tags: Sequence[str]) -> dict[str, Any]:
-    keys = [tag_key(tag) for tag in tags]
-    return {
-        "tags": tags,
-        "tag_keys": keys,
-        "tag_line": tag_line(keys),
-        "words_of_tags": [searchable_tag(tag) for tag in tags],
-    }
-
-
-def _some_tags(add: Sequence[str], remove: Sequence[str]) -> dict[str, Any]:
-    """Return the tags to add, those that replace a removed spelling last, and the keys to remove.
-
-    The database appends them in this order. With any other order, the same request sent again
-    would move a tag, and so make a new version.
+    The database appends the added tags in order, and those that replace a removed spelling come
+    last. In any other order, a repeated request would move a tag and make a new version.
     """
     removed = [tag_key(tag) for tag in remove]
     added = sorted(add, key=lambda tag: tag_key(tag) in removed)
+    return Update(
+        (_TAGS_CHANGED,),
+        {
+            "tags_added": [[tag, tag_key(tag), searchable_tag(tag)] for tag in added],
+            "tags_removed": removed,
+        },
+    )
+
+
+def _rows_after_tag_changes() -> Expression:
+    """Return rows [tag, key, words]: the stored tags that are not removed, then the new ones."""
+    tags = stored("tags")
+    # Without stored keys, the lower case is right for ASCII tags; manage.py reindex_search derives
+    # the keys of the others.
+    keys = {"$ifNull": ["$tag_keys", {"$map": {"input": tags, "in": {"$toLower": "$$this"}}}]}
+    empty_words = {"$literal": [searchable("")] * limits.TAGS}
+    words = {"$concatArrays": [STORED_TAG_WORDS, empty_words]}
+    stored_rows = {"$zip": {"inputs": [tags, keys, words]}}  # as long as the shortest
+    key = {"$arrayElemAt": ["$$this", 1]}
+    is_kept = {"$not": [{"$in": [key, "$$values.tags_removed"]}]}
+    is_new = {"$not": [{"$in": [key, _column("$$kept", 1)]}]}
     return {
-        "added": [[tag, tag_key(tag), searchable_tag(tag)] for tag in added],
-        "removed_tags": removed,
+        "$let": {
+            "vars": {"kept": {"$filter": {"input": stored_rows, "cond": is_kept}}},
+            "in": {
+                "$concatArrays": [
+                    "$$kept",
+                    {"$filter": {"input": "$$values.tags_added", "cond": is_new}},
+                ]
+            },
+        }
     }
 
 
-def _key_not_in(keys: Expression) -> Expression:
-    """Return whether the key of `$$this`, a row [tag, key, words], is none of these keys."""
-    return {"$not": [{"$in": [{"$arrayElemAt": ["$$this", 1]}, keys]}]}
-
-
-def _tags_after_edit() -> Expression:
-    """Return rows [tag, key, words]: remove first, then append the added tags not among the rest.
-
-    So a tag that is both removed and added gets its new spelling.
-    """
-    tags = stored("tags")
-    # Without keys, those of ASCII tags; manage.py reindex_search makes the others.
-    keys = {"$ifNull": ["$tag_keys", {"$map": {"input": tags, "in": {"$toLower": "$$this"}}}]}
-    words = {"$concatArrays": [WORDS_OF_TAGS, literal([searchable("")] * limits.TAGS)]}
-    rows = {"$zip": {"inputs": [tags, keys, words]}}  # as long as the shortest
-    kept = {"$filter": {"input": rows, "cond": _key_not_in("$$values.removed_tags")}}
-    new = {"$filter": {"input": "$$values.added", "cond": _key_not_in(_each("$$kept", 1))}}
-    return {"$let": {"vars": {"kept": kept}, "in": {"$concatArrays": ["$$kept", new]}}}
-
-
-def _each(rows: Expression, index: int) -> Expression:
+def _column(rows: Expression, index: int) -> Expression:
     return {"$map": {"input": rows, "in": {"$arrayElemAt": ["$$this", index]}}}
 
 
-def _line(keys: Expression) -> Expression:
-    """As documents.tag_line, of keys that are known to the database only."""
-    separated = {
-        "$cond": [{"$eq": ["$$value", ""]}, "$$this", {"$concat": ["$$value", "\n", "$$this"]}]
-    }
+def _sorted_lines(keys: Expression) -> Expression:
+    """Return the expression that computes documents.tag_line in the database."""
+    line_break = {"$cond": [{"$eq": ["$$value", ""]}, "", "\n"]}
     return {
         "$reduce": {
             "input": {"$sortArray": {"input": keys, "sortBy": 1}},
             "initialValue": "",
-            "in": separated,
+            "in": {"$concat": ["$$value", line_break, "$$this"]},
         }
     }
 
 
-def _custom_then() -> Expression:
-    kept = {
-        "$filter": {
-            "input": {"$objectToArray": stored("custom")},
-            "cond": {"$not": [{"$in": ["$$this.k", "$$values.removed"]}]},
-        }
-    }
-    return {"$mergeObjects": [{"$arrayToObject": kept}, "$$values.given"]}
+_TAG_ROWS = _rows_after_tag_changes()
+_TAGS_CHANGED = UpdateTemplate(
+    {"tags": _column(_TAG_ROWS, 0)},
+    {"tag_keys": _column(_TAG_ROWS, 1), "tag_line": _sorted_lines(_column(_TAG_ROWS, 1))},
+    tag_words=_column(_TAG_ROWS, 2),
+    limits={"tags_add": {"$lte": [{"$size": _TAG_ROWS}, limits.TAGS]}},
+)
 
-
-_SOME_TAGS = _tags_after_edit()
-_SOME_CUSTOM = _custom_then()
-
-_PARTS = {
-    "title": Template(
-        {"title": "$$values.title", "title_source": "$$values.title_source"},
-        {"title_key": "$$values.title_key"},
-    ),
-    **{
-        f"settings.{name}": Template({f"settings.{name}": f"$$values.{name}"})
-        for name in default_settings()
-    },
-    **{
-        f"unchanged.{name}": Template(
-            {},
-            limits={f"settings.{name}": {"$eq": [stored(f"settings.{name}"), f"$$values.{name}"]}},
-        )
-        for name in limits.LLM_SETTINGS
-    },
-    "custom": Template({"custom": "$$values.custom"}),
-    "some_custom": Template(
-        {"custom": _SOME_CUSTOM},
-        limits={
-            "custom": {"$lte": [{"$size": {"$objectToArray": _SOME_CUSTOM}}, limits.CUSTOM_KEYS]}
-        },
-    ),
-    "tags": Template(
-        {"tags": "$$values.tags"},
-        {"tag_keys": "$$values.tag_keys", "tag_line": "$$values.tag_line"},
-    ),
-    "some_tags": Template(
-        {"tags": _each(_SOME_TAGS, 0)},
-        {"tag_keys": _each(_SOME_TAGS, 1), "tag_line": _line(_each(_SOME_TAGS, 1))},
-        limits={"tags_add": {"$lte": [{"$size": _SOME_TAGS}, limits.TAGS]}},
-    ),
-    "pinned": PIN.template,
-    "unpinned": UNPIN.template,
-    "pinned_at": Template({"pinned_at": "$$values.pinned_at"}),
-    states.ARCHIVED: ARCHIVE.template,
-    states.ACTIVE: Template(
-        {"status": states.ACTIVE, "archived_at": None}, event=RESTORE.template.event
-    ),
-}
-# What a part says of `search`.
-_WORDS: dict[str, dict[str, Expression]] = {
-    "title": {"of_title": "$$values.words_of_title"},
-    "tags": {"of_tags": "$$values.words_of_tags"},
-    "some_tags": {"of_tags": _each(_SOME_TAGS, 2)},
-}
+_PINNED_AT = UpdateTemplate({"pinned_at": "$$values.pinned_at"})

@@ -12,7 +12,7 @@ from conversation_service.observability.context import user_id
 from conversation_service.observability.logs import AddRequest
 from conversations import documents
 from conversations.schema import INDEXES
-from conversations.writes import store
+from conversations.writes import holds
 from tests.factories import PATH, conversation
 
 
@@ -102,7 +102,7 @@ def test_an_index_that_was_not_built_is_told(alice, inspect, mongo):
 
 def test_a_hold_is_told_without_its_reason(alice, inspect):
     created = conversation(alice)
-    store.hold("alice", created["id"], by="ops", reason="court")
+    holds.hold("alice", created["id"], by="ops", reason="court")
 
     assert inspect(created["id"])["hold"].keys() == {"by", "at"}
     assert inspect(created["id"], "--words")["words"]["hold_reason"] == "court"

@@ -8,7 +8,7 @@ from django.core.management import call_command
 
 from conversations import collection
 from conversations.exceptions import ConversationNotFound
-from conversations.writes import store
+from conversations.writes import holds
 from tests.conversations.console.browser import LIST, report, staff, text
 from tests.factories import PATH, client_of, conversation
 
@@ -173,16 +173,16 @@ def test_of_a_hold_and_a_purge_at_once_one_wins(alice, mongo):
 
     def hold(id_):
         try:
-            return store.hold("alice", id_, by="ops", reason="x")
+            return holds.hold("alice", id_, by="ops", reason="x")
         except ConversationNotFound:
             return False
 
     with ThreadPoolExecutor(8) as threads:
         purges = [threads.submit(purge, client_of("alice"), {"id": id_}) for id_ in ids]
-        holds = [threads.submit(hold, id_) for id_ in ids]
+        held_ids = [threads.submit(hold, id_) for id_ in ids]
 
     purged = [future.result().status_code == 204 for future in purges]
-    assert [not future.result() for future in holds] == purged
+    assert [not future.result() for future in held_ids] == purged
 
 
 def test_commands_leave_it_alone(ops, alice, mongo, capsys):

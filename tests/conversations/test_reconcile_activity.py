@@ -9,7 +9,7 @@ from bson import ObjectId
 from django.core.management import CommandError, call_command
 
 from conversation_service.commands import Unfinished
-from conversations.writes import store
+from conversations.writes.activity import rows_to_reconcile
 from tests.conversation_service import loopback
 from tests.factories import PATH, conversation
 from tests.running import started
@@ -62,7 +62,7 @@ def metadata(client, created):
 def test_rows_come_in_batches_that_are_asked_about_before_their_cursor_is_too_old(mongo):
     """MongoDB closes one that is idle for ten minutes: at one question a second, 600 rows."""
     call_command("seed_demo", conversations=350, verbosity=0)
-    rows = store.to_reconcile(ObjectId(bytes(12)), "")
+    rows = rows_to_reconcile(ObjectId(bytes(12)), "")
 
     for _ in range(201):
         next(rows)

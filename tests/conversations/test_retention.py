@@ -194,14 +194,14 @@ def test_a_dry_run_tells_exactly_what_would_be_done(mongo, capsys, thirty_days):
 
 def test_a_message_that_arrives_after_the_batch_was_read_saves_it(mongo, thirty_days):
     store(mongo, 40, 40)
-    due = retention.idle()
-    read_ids = [row["_id"] for row in due.each(10)]
-    one = mongo["conversations"].find_one({"_id": read_ids[0]})
+    job = retention.idle_job()
+    rows = list(job.each(10))
+    one = mongo["conversations"].find_one({"_id": rows[0]["_id"]})
     mongo["conversations"].update_one(
         {"_id": one["_id"]}, {"$set": {"metadata.last_activity": clock.now()}}
     )
 
-    assert due.act_on(read_ids) == 1
+    assert job.apply_to(rows) == 1
     assert mongo["conversations"].find_one({"_id": one["_id"]})["status"] == "active"
     assert statuses(mongo) == ["active", "archived"]
 
@@ -308,6 +308,6 @@ def test_each_run_reads_what_is_due_by_its_index(mongo, commands, capsys, thirty
 def test_the_planner_finds_these_indexes_without_a_hint(mongo, thirty_days):
     store(mongo, *range(60))
     trashed(mongo, *range(-30, 30))
-    for due in (retention.idle(), retention.trash()):
-        plan = mongo["conversations"].find(due._where()).sort(due.clock).explain()
-        assert due.index in json.dumps(plan["queryPlanner"]["winningPlan"], default=str)
+    for job in (retention.idle_job(), retention.trash_job()):
+        plan = mongo["conversations"].find(job.due).sort(job.clock).explain()
+        assert job.index in json.dumps(plan["queryPlanner"]["winningPlan"], default=str)

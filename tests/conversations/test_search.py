@@ -15,7 +15,7 @@ from conversation_service import clock
 from conversations import documents
 from conversations.documents import SORT_KEYS, fold
 from conversations.queries import search as search_query
-from conversations.writes import store
+from conversations.writes import search_index
 from tests.conversations.plans import explainable
 from tests.conversations.test_listing import listed, titles, walk
 from tests.factories import PATH, client_of, conversation
@@ -451,7 +451,7 @@ def test_reindexing_continues_behind_an_id(alice, mongo, capsys):
 
 
 def test_reindexing_goes_batch_by_batch(alice, mongo, monkeypatch, capsys):
-    monkeypatch.setattr(store, "REINDEXED_AT_ONCE", 2)
+    monkeypatch.setattr(search_index, "BATCH", 2)
     for title in "abcde":
         conversation(alice, title=title)
     outdate(mongo)
@@ -465,10 +465,10 @@ def test_reindexing_goes_batch_by_batch(alice, mongo, monkeypatch, capsys):
 def test_an_edit_while_reindexing_is_not_undone(alice, mongo):
     path = f"{PATH}/{conversation(alice, title='Old', tags=['one'])['id']}"
     outdate(mongo)
-    [batch] = store.to_reindex(documents.ObjectId("0" * 24))
+    [batch] = search_index.batches(documents.ObjectId("0" * 24))
     alice.patch(path, {"title": "New"})
 
-    store.reindex(batch, dry_run=False)
+    search_index.reindex(batch, dry_run=False)
 
     assert found(alice, "new one") == ["New"]
     assert_current(mongo)

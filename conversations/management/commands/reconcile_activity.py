@@ -20,18 +20,18 @@ from conversation_service.progress import stopped_by_signals, track
 from conversation_service.upstreams import messages
 from conversation_service.upstreams.http import NoAnswer
 from conversations import collection
-from conversations.writes import activity, store
+from conversations.writes import activity
 
 OUTCOMES = ("right", "repaired", "to_repair", "in_the_future", "unknown_to_message")
 
 HELP = """
-Compare every conversation with what the Message service counts, and repair what differs: totals,
-the time of the last activity, and the number of the latest activity report if Message cannot have
-reached it, as such a number blocks every later report. Statistics with times ahead of the clock of
-the database are not stored.
+Compare every conversation with the statistics of the Message service and repair differences: the
+totals, the time of the last activity, and the sequence number of the latest activity report if
+Message cannot have sent it, as such a number blocks every later report. Statistics with times ahead
+of the clock of the database are not stored.
 
-It goes in the order of the ids. Ctrl-C and SIGTERM end it after the conversation at hand; then, and
-when Message does not answer, it says where to go on.
+It goes in the order of the ids. Ctrl-C and SIGTERM end it after the current conversation; then, and
+when Message is unavailable, it prints the option to resume.
 """
 
 
@@ -42,15 +42,19 @@ class Command(BaseCommand):
         end_help(
             parser,
             {
-                0: "all were compared",
+                0: "all conversations are compared",
                 1: "it could not run",
-                4: "stopped before that, or Message does not answer",
+                4: "interrupted before the end, or Message is unavailable",
             },
             "manage.py reconcile_activity --rate 20 --after 507f1f77bcf86cd799439014",
         )
         add_after(parser)
-        parser.add_argument("--rate", type=float, default=50, help="questions a second (50)")
-        parser.add_argument("--user", type=external_id, help="the conversations of this user only")
+        parser.add_argument(
+            "--rate", type=float, default=50, help="requests per second (default 50)"
+        )
+        parser.add_argument(
+            "--user", type=external_id, help="compare only the conversations of this user"
+        )
         add_dry_run(parser)
         add_json(parser)
 
@@ -68,14 +72,15 @@ class Command(BaseCommand):
             raise CommandError("--rate must be above 0.")
         numbers: dict[str, Any] = dict.fromkeys(OUTCOMES, 0)
         numbers |= {"after": after, "dry_run": dry_run, "finished": True}
-        trouble = self._compare(_paced(store.to_reconcile(after, user), rate), numbers)
-        numbers["finished"] = not trouble
-        self.stdout.write(as_json(numbers) if json else _in_words(numbers))
-        if trouble:
-            raise Unfinished(f"{trouble} Go on with --after {numbers['after']}.")
+        rows = activity.rows_to_reconcile(after, user)
+        reason = self._compare(_rate_limited(rows, rate), numbers)
+        numbers["finished"] = not reason
+        self.stdout.write(as_json(numbers) if json else _text(numbers))
+        if reason:
+            raise Unfinished(f"{reason} Go on with --after {numbers['after']}.")
 
     def _compare(self, rows: Iterator[Document], numbers: dict[str, Any]) -> str:
-        """Return why it ended before all were compared."""
+        """Return the reason if it ended before the last conversation."""
         total = collection.conversations().estimated_document_count()
         with stopped_by_signals() as stopping:
             for row in track(rows, total=total, what="Compared", out=self.stderr):
@@ -89,14 +94,14 @@ class Command(BaseCommand):
         return ""
 
 
-def _in_words(numbers: dict[str, Any]) -> str:
-    told = [f"{numbers[name]:,} {name.replace('_', ' ')}" for name in OUTCOMES if numbers[name]]
-    words = ", ".join(told).replace("unknown to message", "unknown to Message")
+def _text(numbers: dict[str, Any]) -> str:
+    counts = [f"{numbers[name]:,} {name.replace('_', ' ')}" for name in OUTCOMES if numbers[name]]
+    words = ", ".join(counts).replace("unknown to message", "unknown to Message")
     return f"Conversations: {words or 'none'}."
 
 
-def _paced(rows: Iterable[Document], rate: float) -> Iterator[Document]:
-    """Let no more than `rate` rows a second pass."""
+def _rate_limited(rows: Iterable[Document], rate: float) -> Iterator[Document]:
+    """Yield at most `rate` rows per second."""
     due = time.monotonic()
     for row in rows:
         time.sleep(max(0.0, due - time.monotonic()))
@@ -110,6 +115,6 @@ def _reconcile(row: Document, *, dry_run: bool) -> str:
         return "unknown_to_message"
     totals = vars(stats).copy()
     sequence = totals.pop("sequence")
-    if store.repair(row, totals, sequence, dry_run=dry_run):
+    if activity.repair(row, totals, sequence, dry_run=dry_run):
         return "to_repair" if dry_run else "repaired"
     return "in_the_future" if activity.ahead(totals, clock.now()) else "right"

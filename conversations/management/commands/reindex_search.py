@@ -15,15 +15,15 @@ from conversation_service.commands import (
 from conversation_service.mongodb import failures
 from conversation_service.progress import stopped_by_signals, track
 from conversations import collection
-from conversations.writes import store
+from conversations.writes import search_index
 
 HELP = """
-Compute anew what titles and tags are searched, sorted and compared by, after the rules for it have
-changed, or where somebody has written past the service. Versions and times stay as they are.
+Derive the values by which titles and tags are searched, sorted and compared, after their rules have
+changed or another program has written to the database. Versions and times stay as they are.
 
-It goes in the order of the ids. Ctrl-C and SIGTERM end it after the batch at hand; then, and when
-MongoDB breaks down, it says where to go on. Until it is through, search and tags may miss
-conversations that were written by the former rules.
+It goes in the order of the ids. Ctrl-C and SIGTERM end it after the current batch; then, and when
+MongoDB is unavailable, it prints the option to resume. Until it has finished, search and tags can
+miss conversations that were written by the former rules.
 """
 
 
@@ -34,9 +34,9 @@ class Command(BaseCommand):
         end_help(
             parser,
             {
-                0: "all is current",
+                0: "all conversations are up to date",
                 1: "it could not run",
-                4: "stopped before that, or MongoDB broke down",
+                4: "interrupted before the end, or MongoDB is unavailable",
             },
             "manage.py reindex_search --after 507f1f77bcf86cd799439014",
         )
@@ -47,31 +47,29 @@ class Command(BaseCommand):
     def handle(self, *, after: ObjectId, dry_run: bool, json: bool, **options: Any) -> None:
         numbers: dict[str, Any] = {"read": 0, "outdated": 0, "after": after}
         numbers |= {"dry_run": dry_run, "finished": True}
-        trouble = self._reindex(numbers)
-        numbers["finished"] = not trouble
-        self.stdout.write(as_json(numbers) if json else _in_words(numbers))
-        if trouble:
-            raise Unfinished(f"{trouble} Go on with --after {numbers['after']}.")
+        reason = self._reindex(numbers)
+        numbers["finished"] = not reason
+        done = "to compute anew" if dry_run else "computed anew"
+        text = f"Conversations: {numbers['read']:,} read, {numbers['outdated']:,} {done}."
+        self.stdout.write(as_json(numbers) if json else text)
+        if reason:
+            raise Unfinished(f"{reason} Go on with --after {numbers['after']}.")
 
     def _reindex(self, numbers: dict[str, Any]) -> str:
-        """Return why it ended before all were read."""
-        total = -(-collection.conversations().estimated_document_count() // store.REINDEXED_AT_ONCE)
+        """Return the reason if it ended before the last batch."""
+        total = -(-collection.conversations().estimated_document_count() // search_index.BATCH)
         batches = track(
-            store.to_reindex(numbers["after"]), total=total, what="Batches", out=self.stderr
+            search_index.batches(numbers["after"]), total=total, what="Batches", out=self.stderr
         )
         with stopped_by_signals() as stopping:
             try:
                 for batch in batches:
                     if stopping:
                         return "Stopped."
-                    numbers["outdated"] += store.reindex(batch, dry_run=numbers["dry_run"])
+                    outdated = search_index.reindex(batch, dry_run=numbers["dry_run"])
+                    numbers["outdated"] += outdated
                     numbers["read"] += len(batch)
                     numbers["after"] = batch[-1]["_id"]
             except PyMongoError as error:
                 return f"MongoDB broke down ({failures.name(error)})."
         return ""
-
-
-def _in_words(numbers: dict[str, Any]) -> str:
-    done = "to compute anew" if numbers["dry_run"] else "computed anew"
-    return f"Conversations: {numbers['read']:,} read, {numbers['outdated']:,} {done}."

@@ -3,17 +3,17 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
-from conversation_service.http.origin import of_service
+from conversation_service.http.actor import Actor
 from conversation_service.progress import stopped_by_signals, track
 from conversation_service.upstreams import characters
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
-from conversations.writes import changes, store
+from conversations.writes import characters as writes
 
 HELP = """
-Look up the characters of conversations that began while Characters did not answer.
+Verify the characters of conversations that were created while Characters was unavailable.
 
-If it does not answer now, run it again later: what is verified stays so. Ctrl-C and SIGTERM end it
-after the character at hand.
+If Characters is unavailable again, run it later: verified conversations stay verified. Ctrl-C and
+SIGTERM end it after the current character.
 """
 
 
@@ -24,9 +24,9 @@ class Command(BaseCommand):
         end_help(
             parser,
             {
-                0: "all were looked up",
+                0: "all characters are verified or missing",
                 1: "it could not run",
-                4: "stopped before that, or Characters does not answer",
+                4: "interrupted before the end, or Characters is unavailable",
             },
             "manage.py verify_characters --dry-run",
         )
@@ -36,41 +36,34 @@ class Command(BaseCommand):
     def handle(self, *, dry_run: bool, json: bool, **options: Any) -> None:
         numbers: dict[str, Any] = {"verified": 0, "missing": 0}
         numbers |= {"dry_run": dry_run, "finished": True}
-        trouble = self._look_up(numbers, json=json)
-        numbers["finished"] = not trouble
-        self.stdout.write(as_json(numbers) if json else _in_words(numbers))
-        if trouble:
-            raise Unfinished(trouble)
+        reason = self._verify(numbers, json=json)
+        numbers["finished"] = not reason
+        text = f"Conversations: verified {numbers['verified']:,}, missing {numbers['missing']:,}"
+        text += "; a dry run, nothing changed." if dry_run else "."
+        self.stdout.write(as_json(numbers) if json else text)
+        if reason:
+            raise Unfinished(reason)
 
-    def _look_up(self, numbers: dict[str, Any], *, json: bool) -> str:
-        """Return why it ended before all were looked up."""
-        unverified = list(store.unverified_characters())
+    def _verify(self, numbers: dict[str, Any], *, json: bool) -> str:
+        """Return the reason if it ended before the last character."""
+        unverified = list(writes.unverified_characters())
         with stopped_by_signals() as stopping:
             for id_ in track(unverified, total=len(unverified), what="Looked up", out=self.stderr):
                 if stopping:
                     return "Stopped; run it again to go on."
                 try:
-                    outcome, number = _settle(id_, dry_run=numbers["dry_run"])
+                    character = characters.get(id_)
                 except CharacterServiceUnavailable:
                     return "Characters does not answer; run it again later."
-                numbers[outcome] += number
+                outcome = "verified" if character else "missing"
                 if numbers["dry_run"]:
-                    one = {"character_id": id_, "outcome": outcome, "conversations": number}
-                    text = f"{id_}: {outcome}, {number:,} of them"
-                    self.stdout.write(as_json(one) if json else text)
+                    count = writes.count_unverified(id_)
+                    line = {"character_id": id_, "outcome": outcome, "conversations": count}
+                    text = f"{id_}: {outcome}, {count:,} of them"
+                    self.stdout.write(as_json(line) if json else text)
+                else:
+                    name = character.name if character else None
+                    actor = Actor.service("verify_characters")
+                    count = writes.mark_verified(id_, name, actor=actor)
+                numbers[outcome] += count
         return ""
-
-
-def _settle(character_id: str, *, dry_run: bool) -> tuple[str, int]:
-    """Look a character up; return what it is, and of how many conversations."""
-    character = characters.get(character_id)
-    outcome, wanted = "missing", changes.CHARACTER_MISSING
-    if character:
-        outcome, wanted = "verified", changes.character_found(character.name)
-    origin = of_service("verify_characters")
-    return outcome, store.change_all_with(character_id, wanted, origin=origin, dry_run=dry_run)
-
-
-def _in_words(numbers: dict[str, Any]) -> str:
-    told = f"Conversations: verified {numbers['verified']:,}, missing {numbers['missing']:,}"
-    return f"{told}; a dry run, nothing changed." if numbers["dry_run"] else f"{told}."

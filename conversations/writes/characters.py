@@ -1,0 +1,57 @@
+"""The characters of conversations that were created without a verified character."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from conversation_service.http.actor import Actor
+from conversation_service.mongodb.connection import Document
+from conversation_service.upstreams import characters
+from conversation_service.upstreams.characters import CharacterServiceUnavailable
+from conversations.collection import NOT_PURGED, conversations
+from conversations.writes import writer
+from conversations.writes.updates import CHARACTER_MISSING, character_found
+
+_BATCH = 200
+
+
+def get_character_or_none(character_id: str) -> dict[str, str] | None:
+    """Return the character for `include=character`, or None if Characters is unavailable."""
+    try:
+        character = characters.get(character_id)
+    except CharacterServiceUnavailable:
+        return None
+    return vars(character) if character else None
+
+
+def unverified_characters() -> Iterator[str]:
+    """Return the ids of unverified characters, by the index unverified_characters."""
+    unverified = {"$match": {"character_status": "unverified", "character_id": {"$gt": ""}}}
+    rows = conversations().aggregate([unverified, {"$group": {"_id": "$character_id"}}])
+    return (row["_id"] for row in rows)
+
+
+def count_unverified(character_id: str) -> int:
+    return conversations().count_documents(_unverified(character_id))
+
+
+def mark_verified(character_id: str, name: str | None, *, actor: Actor) -> int:
+    """Mark a character's unverified conversations as verified, or as missing without a name.
+
+    Returns how many were written; those that the validator rejects stay unverified. In batches, as
+    every statement has the time of its start, and the change feed waits a minute for late writes.
+    """
+    update = CHARACTER_MISSING if name is None else character_found(name)
+    unverified = _unverified(character_id)
+    written = 0
+    previous: list[Document] = []
+    while rows := conversations().find(unverified, ["user_id"]).limit(_BATCH).to_list():
+        if rows == previous:
+            break  # all of them were rejected
+        targets = [(row["user_id"], row["_id"]) for row in rows]
+        written += writer.write(targets, update, actor=actor, only=unverified)
+        previous = rows
+    return written
+
+
+def _unverified(character_id: str) -> dict[str, Any]:
+    return {"character_id": character_id, "character_status": "unverified", **NOT_PURGED}

@@ -1,0 +1,153 @@
+"""Creates conversations: new ones, copies, and the documents of an import."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from bson import ObjectId
+from django.conf import settings
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from conversation_service import clock
+from conversation_service.http.idempotency import IdempotencyKey
+from conversation_service.mongodb import failures
+from conversation_service.mongodb.connection import Document, ensure_responsive
+from conversation_service.mongodb.monitor import unavailable
+from conversation_service.upstreams import characters
+from conversation_service.upstreams.characters import Character, CharacterServiceUnavailable
+from conversations import documents, metrics
+from conversations.collection import ATTEMPTS, conversations
+from conversations.exceptions import (
+    CharacterNotExists,
+    ConversationStateConflict,
+    QuotaExceeded,
+)
+from conversations.queries import lookup
+from conversations.states import DELETED
+from conversations.writes import idempotency_records
+from conversations.writes.writer import WriteResult
+
+DUPLICATE_KEY = 11_000  # MongoDB's error code
+
+logger = logging.getLogger(__name__)
+
+
+def create_conversation(
+    user_id: str, values: dict[str, Any], key: IdempotencyKey | None, *, get_or_create: bool
+) -> WriteResult:
+    """Create a conversation, or with `get_or_create` return the latest active one of the character.
+
+    A replay and an existing conversation need neither quota nor character. Raises what
+    `_new_document` and `_insert` raise.
+    """
+    if key and (replayed := idempotency_records.find_response(user_id, key)):
+        return WriteResult(replayed, replayed=True)
+    if get_or_create and (active := lookup.latest_with(user_id, values["character_id"])):
+        return WriteResult(active, existed=True)
+    document = _new_document(user_id, values)
+    if get_or_create:
+        document["only"] = values["character_id"]  # unique: one active conversation per character
+    return _insert(document, key)
+
+
+def duplicate_conversation(
+    user_id: str, conversation_id: str, title: str | None, key: IdempotencyKey | None
+) -> WriteResult:
+    """Create a conversation with the character, title, settings, tags and custom of another.
+
+    Messages are not copied. Raises what create_conversation raises, ConversationNotFound, and
+    ConversationStateConflict for a conversation in the trash.
+    """
+    if key and (replayed := idempotency_records.find_response(user_id, key)):
+        return WriteResult(replayed, replayed=True)
+    original = lookup.get(user_id, conversation_id)
+    if original["status"] == DELETED:
+        raise ConversationStateConflict(status=DELETED)
+    copied = ("character_id", "title", "settings", "tags", "custom")
+    values = {name: original[name] for name in copied} | ({"title": title} if title else {})
+    document = _new_document(user_id, values) | {"forked_from": ObjectId(conversation_id)}
+    if not title:
+        document["title_source"] = original["title_source"]
+    return _insert(document, key)
+
+
+def _new_document(user_id: str, values: dict[str, Any]) -> Document:
+    """Check quota and character; return the document to insert.
+
+    Two requests at once may exceed the quota by one. Raises QuotaExceeded, and what
+    `verify_character` raises.
+    """
+    limit = settings.MAX_CONVERSATIONS_PER_USER
+    if limit and lookup.count_up_to(user_id, limit) >= limit:
+        raise QuotaExceeded(limit=limit)
+    character = verify_character(values["character_id"])
+    return documents.new(user_id=user_id, now=clock.now(), character=character, **values)
+
+
+def verify_character(character_id: str) -> Character | None:
+    """Return the character, or None if it is not verified: by CHARACTER_CHECK, or at present.
+
+    Raises CharacterNotExists and, with CHARACTER_CHECK=strict, CharacterServiceUnavailable.
+    """
+    if settings.CHARACTER_CHECK == "off":
+        return None
+    try:
+        character = characters.get(character_id)
+    except CharacterServiceUnavailable:
+        if settings.CHARACTER_CHECK == "strict":
+            raise
+        logger.warning("A conversation is created without verifying its character")
+        return None
+    if character is None:
+        raise CharacterNotExists(character_id=character_id)
+    return character
+
+
+def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
+    """Insert a conversation, or return the existing one with the same idempotency key or `only`.
+
+    The unique indexes idempotency_keys and only_of_character accept one of concurrent inserts. A
+    taken `_id` is replaced by a random one. Raises IdempotencyKeyReused, IdempotencyInProgress or,
+    after ATTEMPTS conflicts, ConversationStateConflict.
+    """
+    for _attempt in range(ATTEMPTS):
+        if key:
+            document["keys"] = [
+                idempotency_records.record(
+                    key.scope, key.fingerprint, document["changed_at"], document.__getitem__
+                )
+            ]
+        collection = conversations()
+        ensure_responsive()
+        try:
+            collection.insert_one(document)
+        except DuplicateKeyError as error:
+            conflict = (error.details or {}).get("keyPattern", {})
+            if "_id" in conflict:
+                document["_id"] = documents.random_id()
+            elif key and "keys.key" in conflict:
+                if replayed := idempotency_records.find_response(document["user_id"], key):
+                    return WriteResult(replayed, replayed=True)
+            elif "only" in conflict:
+                if active := lookup.latest_with(document["user_id"], document["character_id"]):
+                    return WriteResult(active, existed=True)
+            else:
+                raise
+        else:
+            metrics.EVENTS.labels("created").inc()
+            return WriteResult(document, written=True)
+    raise ConversationStateConflict
+
+
+def insert_all(rows: Sequence[Document]) -> dict[int, int]:
+    """Insert documents; return the index of each that was rejected, with MongoDB's error code."""
+    rejected: dict[int, int] = {}
+    try:
+        conversations().insert_many(rows, ordered=False)
+    except BulkWriteError as error:
+        # The error contains the documents, which must not reach a log.
+        if failures.is_unavailability(error):
+            raise unavailable(error) from None
+        rejected = {each["index"]: each["code"] for each in error.details["writeErrors"]}
+    metrics.EVENTS.labels("created").inc(len(rows) - len(rejected))
+    return rejected

@@ -1,0 +1,45 @@
+"""Legal holds: staff prevent the purge of a conversation.
+
+A hold is not an update: it has no version, and neither history nor change feed show it, because
+users must not see it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from conversations.collection import (
+    ID_INDEX,
+    MAJORITY,
+    NOT_HELD,
+    conversations,
+    find_one,
+    own_filter,
+)
+from conversations.exceptions import ConversationNotFound
+from conversations.writes.updates import NOW
+
+
+def hold(user_id: str, conversation_id: str, *, by: str, reason: str) -> bool:
+    """Hold a conversation; return False if it was held already. Raises ConversationNotFound."""
+    held = {"by": {"$literal": by}, "reason": {"$literal": reason}, "at": NOW}
+    return _write(user_id, conversation_id, NOT_HELD, [{"$set": {"hold": held}}])
+
+
+def release(user_id: str, conversation_id: str) -> bool:
+    """End a hold; return False if there was none. Raises ConversationNotFound."""
+    return _write(user_id, conversation_id, {"hold": {"$ne": None}}, [{"$set": {"hold": None}}])
+
+
+def _write(
+    user_id: str,
+    conversation_id: str,
+    condition: Mapping[str, Any],
+    pipeline: Sequence[Mapping[str, Any]],
+) -> bool:
+    own = own_filter(user_id, conversation_id)
+    written = conversations().update_one({**own, **condition}, pipeline, hint=ID_INDEX)
+    if written.matched_count:
+        return True
+    if find_one(own, {"_id": 1}, hint=ID_INDEX, readConcern=MAJORITY) is None:
+        raise ConversationNotFound
+    return False

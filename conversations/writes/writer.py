@@ -1,0 +1,430 @@
+"""Applies updates: to one conversation, and to many.
+
+Every update is one statement for each conversation, and `_diagnosis` is its guard: the statement
+matches only if nothing prevents the update. The same expression explains afterwards why a statement
+did not match, so the order of the checks is the same everywhere.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import bson
+from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.errors import BulkWriteError
+
+from conversation_service.errors import ServiceError
+from conversation_service.http.actor import Actor
+from conversation_service.http.idempotency import IdempotencyKey
+from conversation_service.http.preconditions import ANY_VERSION, Versions
+from conversation_service.mongodb import failures
+from conversation_service.mongodb.connection import Document
+from conversation_service.mongodb.monitor import unavailable
+from conversations import history, limits, metrics
+from conversations.collection import (
+    ATTEMPTS,
+    ID_INDEX,
+    MAJORITY,
+    STAFF_USER,
+    committed,
+    conversations,
+    find_one,
+    own_filter,
+)
+from conversations.documents import DEFAULTS, PUBLIC, WITH_HISTORY, complete, resource, stored
+from conversations.exceptions import (
+    ConversationNotFound,
+    ConversationStateConflict,
+    ConversationVersionConflict,
+    LegalHold,
+    LimitExceeded,
+)
+from conversations.states import PURGED
+from conversations.writes import idempotency_records
+from conversations.writes.updates import (
+    CHANGED_AT,
+    NOW,
+    Expression,
+    Update,
+    UpdateTemplate,
+    merged,
+)
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """The conversation after a request.
+
+    `written` is True if this request wrote it, `replayed` if a request with the same idempotency
+    key did, and `existed` if get_or_create found it.
+    """
+
+    document: Document
+    written: bool = False
+    replayed: bool = False
+    existed: bool = False
+
+
+@dataclass(frozen=True)
+class BulkResult:
+    """The result for one of many conversations; `version` is None for an absent or purged one."""
+
+    outcome: Literal["ok", "skipped", "failed"]
+    version: int | None = None
+    error: type[ServiceError] | None = None
+
+
+ABSENT = BulkResult("failed", error=ConversationNotFound)
+
+
+# What a statement consists of
+
+
+@dataclass(frozen=True)
+class _Statement:
+    """The parts of a statement that all updates with the same templates share, encoded once."""
+
+    guard: RawBSONDocument
+    pipeline: list[RawBSONDocument]
+    diagnosis: RawBSONDocument
+    exceeded_limits: RawBSONDocument
+    event: str | None
+
+
+@lru_cache(maxsize=512)
+def _statement(templates: tuple[UpdateTemplate, ...], *, with_key: bool) -> _Statement:
+    template = merged(templates)
+    diagnosis = _diagnosis(template, with_key=with_key)
+    exceeded = [{"$cond": [is_within, [], [path]]} for path, is_within in template.limits.items()]
+    return _Statement(
+        guard=_encoded({"$eq": [diagnosis, "applicable"]}),
+        pipeline=[_encoded(stage) for stage in _pipeline(template, with_key=with_key)],
+        diagnosis=_encoded(diagnosis),
+        exceeded_limits=_encoded({"$concatArrays": exceeded}),
+        event=template.event,
+    )
+
+
+def _encoded(part: Mapping[str, Any]) -> RawBSONDocument:
+    return RawBSONDocument(bson.encode(part))
+
+
+def _diagnosis(template: UpdateTemplate, *, with_key: bool) -> Expression:
+    """Return an expression for the first check that prevents the update, or "applicable".
+
+    `$$versions` are the accepted versions, or null for any. An update with an idempotency key is
+    written even if it has no effect, as the record of the key is part of it.
+    """
+    version = stored("version")
+    # First, as a tombstone has no other field that a check could read.
+    checks: list[tuple[str, Expression]] = [("absent", {"$eq": ["$status", PURGED]})]
+    if with_key:
+        checks.append(("replayed", {"$ne": [idempotency_records.FOUND, None]}))
+    accepted = {"$ifNull": ["$$versions", [version]]}
+    checks.append(("version", {"$not": [{"$in": [version, accepted]}]}))
+    checks.append(("state", {"$not": [{"$in": ["$status", [*template.states]]}]}))
+    if template.blocked_by_hold:
+        checks.append(("held", {"$ne": [{"$ifNull": ["$hold", None]}, None]}))
+    if template.limits:
+        checks.append(("too_large", {"$not": [{"$and": [*template.limits.values()]}]}))
+    if not with_key:
+        checks.append(("no_effect", {"$not": [_has_effect(template)]}))
+    branches = [{"case": check, "then": name} for name, check in checks]
+    return {"$switch": {"branches": branches, "default": "applicable"}}
+
+
+def _has_effect(template: UpdateTemplate) -> Expression:
+    return {"$or": [{"$ne": [stored(path), value]} for path, value in template.public.items()]}
+
+
+def _pipeline(template: UpdateTemplate, *, with_key: bool) -> list[dict[str, Any]]:
+    """Return the update pipeline: the update, its revision, and the record of its key."""
+    if template.replacement:
+        return [{"$replaceWith": template.replacement}]
+    # Never before the last update, even if the clock of a new primary is behind.
+    updated_at = {"$max": [NOW, "$changed_at"]}
+    version = {"$add": [stored("version"), 1]}
+    fields = [
+        {"path": path, "before": stored(path), "after": value}
+        for path, value in template.public.items()
+    ]
+    is_different = {"$ne": ["$$this.before", "$$this.after"]}
+    revision = {
+        "$mergeObjects": [
+            {
+                "version": version,
+                "at": updated_at,
+                "previous_at": stored("metadata.updated_at"),
+            },
+            "$$actor",
+            {"mark": {"$ifNull": ["$$mark", "$$REMOVE"]}},
+            {"changes": {"$filter": {"input": fields, "cond": is_different}}},
+        ]
+    }
+    revisions = {"$concatArrays": [stored("revisions"), [revision]]}
+    new_version = {
+        "version": version,
+        "metadata.updated_at": updated_at,
+        "changed_at": CHANGED_AT,
+        "revisions": {"$slice": [revisions, -limits.REVISIONS]},
+    }
+    if not with_key:
+        return [{"$set": {**template.public, **template.derived, **new_version}}]
+    if_effective = {
+        path: {"$cond": [_has_effect(template), value, f"${path}"]}
+        for path, value in new_version.items()
+    }
+    return [
+        {"$set": {**template.public, **template.derived, **if_effective}},
+        idempotency_records.add_record_stage(),
+    ]
+
+
+def _variables(
+    update: Update,
+    actor: Actor | None = None,
+    *,
+    versions: Versions = ANY_VERSION,
+    key: IdempotencyKey | None = None,
+    mark: ObjectId | None = None,
+) -> dict[str, Any]:
+    """Return the `let` of a statement."""
+    variables = {
+        "values": {"$literal": update.values},
+        "versions": None if versions.accepted is None else [*versions.accepted],
+        "mark": mark,
+    }
+    if actor:
+        variables["actor"] = {"$literal": vars(actor)}
+    if key:
+        variables["key"] = {"$literal": vars(key)}
+    return variables
+
+
+# One conversation
+
+
+def apply_to_one(  # noqa: PLR0913
+    user_id: str,
+    conversation_id: str,
+    update: Update,
+    *,
+    actor: Actor,
+    versions: Versions = ANY_VERSION,
+    key: IdempotencyKey | None = None,
+) -> WriteResult:
+    """Apply an update in one statement by `_id`, and return the conversation afterwards.
+
+    An update without effect writes nothing: same version, same times. For a key that is recorded,
+    returns the recorded response. Raises ConversationNotFound, IdempotencyKeyReused,
+    ConversationVersionConflict, ConversationStateConflict, LegalHold or LimitExceeded.
+    """
+    statement = _statement(update.templates, with_key=key is not None)
+    variables = _variables(update, actor, versions=versions, key=key)
+    own = own_filter(user_id, conversation_id)
+    for _attempt in range(ATTEMPTS):
+        written = conversations().find_one_and_update(
+            {**own, "$expr": statement.guard},
+            statement.pipeline,
+            projection=PUBLIC,
+            return_document=ReturnDocument.AFTER,
+            hint=ID_INDEX,
+            let=variables,
+        )
+        if written is not None:
+            if statement.event:
+                metrics.EVENTS.labels(statement.event).inc()
+            return WriteResult(complete(written), written=True)
+        if result := _diagnose(own, statement, variables, versions, key):
+            return result
+    raise ConversationStateConflict
+
+
+def _diagnose(
+    own: Mapping[str, Any],
+    statement: _Statement,
+    variables: Mapping[str, Any],
+    versions: Versions,
+    key: IdempotencyKey | None,
+) -> WriteResult | None:
+    """Raise the error that explains why a statement matched nothing, or return the result.
+
+    Returns None if another write came between the statement and this read: try again. MongoDB
+    acknowledges an update that matches nothing when a majority of the replica set has the data that
+    did not match, so this read of the majority's data sees at least that.
+    """
+    found = find_one(
+        own,
+        {
+            **(PUBLIC if versions.accepted is None else WITH_HISTORY),
+            "diagnosis": statement.diagnosis,
+            "exceeded_limits": statement.exceeded_limits,
+            **({"record": idempotency_records.FOUND} if key else {}),
+        },
+        hint=ID_INDEX,
+        let=variables,
+        readConcern=MAJORITY,
+    )
+    if found is None:
+        raise ConversationNotFound
+    current = complete(found)
+    match current["diagnosis"]:
+        case "replayed" if key:
+            key.check(current["record"]["fingerprint"])
+            return WriteResult(complete(current["record"].get("answer", current)), replayed=True)
+        case "version":
+            raise ConversationVersionConflict(
+                current=resource(current), changes=history.since(current, versions)
+            )
+        case "state":
+            raise ConversationStateConflict(status=current["status"])
+        case "held":
+            raise LegalHold
+        case "too_large":
+            raise LimitExceeded(current["exceeded_limits"])
+        case "no_effect":
+            return WriteResult(current)
+    return None
+
+
+# Many conversations
+
+
+def apply_to_many(
+    user_id: str,
+    ids: Iterable[ObjectId],
+    update: Update,
+    *,
+    actor: Actor,
+    only: Mapping[str, Any] | None = None,
+) -> dict[ObjectId, BulkResult]:
+    """Apply an update to conversations of one user; return a result for each that is the user's.
+
+    Two round trips: the statements, and a read of the results. A mark in the new revision or
+    tombstone shows which conversations this call wrote, also if others write at the same time. A
+    conversation that does not match the filter `only` is skipped.
+    """
+    mark = ObjectId()
+    results: dict[ObjectId, BulkResult] = {}
+    pending = {*ids}
+    for _attempt in range(ATTEMPTS):
+        write(((user_id, id_) for id_ in pending), update, actor=actor, only=only, mark=mark)
+        rows = _read_results(user_id, pending, update, mark=mark)
+        results |= {row["_id"]: _bulk_result(row, applicable="skipped") for row in rows}
+        # Another write came between the statement and the read: try again.
+        pending = {r["_id"] for r in rows if not r["marked"] and r["diagnosis"] == "applicable"}
+        if only is not None or not pending:
+            return results
+    conflict = BulkResult("failed", error=ConversationStateConflict)
+    return results | dict.fromkeys(pending, conflict)
+
+
+def write(
+    targets: Iterable[tuple[str, ObjectId]],
+    update: Update,
+    *,
+    actor: Actor,
+    only: Mapping[str, Any] | None = None,
+    mark: ObjectId | None = None,
+) -> int:
+    """Apply an update to each target, a user id and a conversation id; return how many it wrote.
+
+    Conversations that the update does not apply to, that do not match the filter `only` or that
+    the validator rejects stay as they are. One statement for each: unlike an update of many,
+    PyMongo repeats them when the primary changes.
+    """
+    statement = _statement(update.templates, with_key=False)
+    conditions: dict[str, Any] = {"$expr": statement.guard}
+    if only:
+        conditions["$and"] = [only]
+    statements = [
+        UpdateOne({"_id": id_, "user_id": user_id, **conditions}, statement.pipeline, hint=ID_INDEX)
+        for user_id, id_ in targets
+    ]
+    if not statements:
+        return 0
+    variables = _variables(update, actor, mark=mark)
+    try:
+        written = (
+            conversations().bulk_write(statements, ordered=False, let=variables).modified_count
+        )
+    except BulkWriteError as error:
+        # The error contains the statements, which must not reach a log.
+        if failures.is_unavailability(error):
+            raise unavailable(error) from None
+        written = error.details["nModified"]
+    if statement.event:
+        metrics.EVENTS.labels(statement.event).inc(written)
+    return written
+
+
+def dry_run(user_id: str, ids: Iterable[ObjectId], update: Update) -> dict[ObjectId, BulkResult]:
+    """Return the results that apply_to_many would return, and write nothing."""
+    rows = _read_results(user_id, ids, update)
+    return {row["_id"]: _bulk_result(row, applicable="ok") for row in rows}
+
+
+def count_outcomes(chosen: Mapping[str, Any], update: Update) -> dict[str, int]:
+    """Count the outcomes of an update of all that match a filter, by the index staff_user."""
+    diagnosis = _statement(update.templates, with_key=False).diagnosis
+    groups = conversations().aggregate(
+        [{"$match": chosen}, {"$group": {"_id": diagnosis, "count": {"$sum": 1}}}],
+        hint=STAFF_USER,
+        let=_variables(update),
+    )
+    counts = {"matched": 0, "ok": 0, "skipped": 0, "failed": 0}
+    for group in groups:
+        outcome = _bulk_result({"diagnosis": group["_id"], "marked": None}, applicable="ok").outcome
+        counts["matched"] += group["count"]
+        counts[outcome] += group["count"]
+    return counts
+
+
+def _read_results(
+    user_id: str, ids: Iterable[ObjectId], update: Update, *, mark: ObjectId | None = None
+) -> list[Document]:
+    """Read the diagnoses, and what bears the mark: the version, or True for a tombstone."""
+    marked = {
+        "$first": {
+            "$map": {
+                "input": {
+                    "$filter": {
+                        "input": "$revisions",
+                        "cond": {"$eq": ["$$this.mark", "$$mark"]},
+                    }
+                },
+                "in": "$$this.version",
+            }
+        }
+    }
+    projection = {
+        "version": 1,
+        "diagnosis": _statement(update.templates, with_key=False).diagnosis,
+        "marked": {"$ifNull": [marked, {"$eq": ["$mark", "$$mark"]}]},
+    }
+    variables = _variables(update, mark=mark)
+    own = {"_id": {"$in": [*ids]}, "user_id": user_id}
+    return committed().find(own, projection, hint=ID_INDEX, let=variables).to_list()
+
+
+_ERRORS: Mapping[str, type[ServiceError]] = {
+    "absent": ConversationNotFound,
+    "state": ConversationStateConflict,
+    "held": LegalHold,
+    "too_large": LimitExceeded,
+}
+
+
+def _bulk_result(row: Document, *, applicable: Literal["ok", "skipped"]) -> BulkResult:
+    if row["marked"]:
+        is_version = row["marked"] is not True
+        return BulkResult("ok", row["marked"] if is_version else None)
+    if row["diagnosis"] == "absent":
+        return ABSENT
+    version = row.get("version", DEFAULTS["version"])
+    if row["diagnosis"] in _ERRORS:
+        return BulkResult("failed", version, _ERRORS[row["diagnosis"]])
+    return BulkResult(applicable if row["diagnosis"] == "applicable" else "skipped", version)
