@@ -1,4 +1,4 @@
-"""Reads of single conversations, and of the owners and states of several."""
+"""Reads of single conversations by id, and of the owners and states of several."""
 
 from collections.abc import Iterable
 
@@ -21,12 +21,13 @@ from conversations.collection import (
 )
 from conversations.documents import PUBLIC, WITH_HISTORY, complete
 from conversations.exceptions import ConversationNotFound, ConversationStateConflict
+from conversations.states import ACTIVE, NOT_TRASHED
 
 LATEST = {"metadata.last_activity": -1, "_id": -1}
 
 
 def get(user_id: str, conversation_id: str) -> Document:
-    """Read one by `_id`, or raise ConversationNotFound."""
+    """Return a conversation of the user, or raise ConversationNotFound."""
     document = find_one(own_filter(user_id, conversation_id), PUBLIC, hint=ID_INDEX)
     if document is None:
         raise ConversationNotFound
@@ -34,7 +35,7 @@ def get(user_id: str, conversation_id: str) -> Document:
 
 
 def with_history(user_id: str, conversation_id: str) -> Document:
-    """Read one with its log, which no other read loads."""
+    """Return a conversation of the user with its revisions, or raise ConversationNotFound."""
     document = find_one(own_filter(user_id, conversation_id), WITH_HISTORY, hint=ID_INDEX)
     if document is None:
         raise ConversationNotFound
@@ -48,7 +49,7 @@ def latest_with(user_id: str, character_id: str) -> Document | None:
     pymongo.errors.PyMongoError with `timeout` set, or ConversationStateConflict if the
     conversations change in each of ATTEMPTS waits.
     """
-    wanted = {"user_id": user_id, "character_id": character_id, "status": "active"}
+    wanted = {"user_id": user_id, "character_id": character_id, "status": ACTIVE}
     for _attempt in range(ATTEMPTS):
         found = find_one(wanted, PUBLIC, sort=LATEST, hint=CHARACTERS_INDEX, readConcern=MAJORITY)
         if found:
@@ -61,12 +62,12 @@ def latest_with(user_id: str, character_id: str) -> Document | None:
 
 def count_up_to(user_id: str, limit: int) -> int:
     """Count a user's conversations that are not in the trash, up to a limit."""
-    kept = {"user_id": user_id, "status": {"$in": ["active", "archived"]}}
+    kept = {"user_id": user_id, "status": {"$in": NOT_TRASHED}}
     return conversations().count_documents(kept, limit=limit)
 
 
 def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    """Return the status of those ids that are a user's; also that of tombstones, "purged".
+    """Return the status of each id that the user owns, including tombstones.
 
     Waits until a majority of the replica set has these conversations. Raises DatabaseUnavailable
     if the primary changes meanwhile, or pymongo.errors.PyMongoError with `timeout` set.
@@ -82,13 +83,13 @@ def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
 
 
 def owners_of(ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    """Return whose those ids are that exist, tombstones included. Never for a person's request."""
+    """Return the owner of each existing id, including tombstones. Not for requests of users."""
     rows = committed().find({"_id": {"$in": [*ids]}}, ["user_id"], hint=ID_INDEX)
     return {row["_id"]: row["user_id"] for row in rows}
 
 
 def ownership(ids: Iterable[str]) -> dict[str, Document]:
-    """Return owner and status of those that exist, by id."""
+    """Return owner and status of each existing conversation, by id."""
     wanted = [ObjectId(id_) for id_ in ids if is_id(id_)]
     rows = conversations().find(
         {"_id": {"$in": wanted}, **NOT_PURGED}, ["user_id", "status"], hint=ID_INDEX
