@@ -55,7 +55,7 @@ class Statistics:
     characters: Counts | None
 
 
-def statistics(now: datetime) -> Statistics:
+def collect(now: datetime) -> Statistics:
     """Run all statements."""
     # From the metadata of the collection; it includes tombstones.
     total = _in_time(conversations().estimated_document_count)
