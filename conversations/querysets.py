@@ -1,4 +1,4 @@
-"""What staff ask, through the ORM. The API uses PyMongo."""
+"""The console's queries of conversations through the ORM."""
 
 from typing import Self
 
@@ -13,13 +13,13 @@ from conversations.words import PREFIX_RANGE_END
 
 
 class ConversationQuerySet(models.QuerySet):
-    """Questions that staff ask, over all users. Each has its index; nothing is counted."""
+    """Queries over all users. Each uses an index, and none counts."""
 
     def found_by(self, term: str) -> Self:
-        """Find by conversation id, or else by user id, or else by how the title begins.
+        """Filter by conversation id, or else by user id, or else by a prefix of the title.
 
-        By title regardless of case and accents, and in the order of titles. The indexes are
-        `_id`, staff_user and staff_title.
+        Titles match without case and accents, in the order of titles. The indexes are `_id`,
+        staff_user and staff_title.
         """
         if ObjectId.is_valid(term):
             with_id = self.filter(pk=ObjectId(term))
@@ -33,13 +33,13 @@ class ConversationQuerySet(models.QuerySet):
         return titled.order_by("title_key", "-pk")
 
     def held(self) -> Self:
-        """Keep those under a legal hold, by the index staff_held."""
+        """Filter conversations under a legal hold, by the index staff_held."""
         return self.filter(hold__at__gt=EPOCH)
 
     def for_list(self) -> Self:
-        """Load only what a list shows and an action needs, and of the metadata only three.
+        """Load only the fields that a list shows and an action needs.
 
-        `only()` alone would load whole documents: the backend projects for annotations.
+        The backend has a projection only with annotations: `only()` alone loads whole documents.
         """
         return self.only("user_id", "character_id", "title", "status", "version", "hold").annotate(
             message_count=F("metadata__message_count"),
@@ -49,10 +49,10 @@ class ConversationQuerySet(models.QuerySet):
 
 
 class ConversationManager(models.Manager.from_queryset(ConversationQuerySet)):  # type: ignore[misc]
-    """Leaves out the tombstones that purged conversations left for the change feed.
+    """Excludes the tombstones of purged conversations.
 
-    It names the other states, as the indexes of the console begin with them (staff_user with the
-    user): the server merges one ordered scan for each and never meets a tombstone.
+    It lists the other states, as the indexes of the console start with the state (staff_user with
+    the user): MongoDB merges one ordered scan for each state and reads no tombstone.
     """
 
     def get_queryset(self) -> ConversationQuerySet:

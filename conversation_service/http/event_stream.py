@@ -1,4 +1,4 @@
-"""Server-sent events, as the HTML standard has them: an answer that does not end by itself."""
+"""Server-sent events (HTML standard, section 9.2): a response that stays open."""
 
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ HEARTBEAT = b": heartbeat\n\n"
 
 
 class EventStreamNegotiation(JSONNegotiation):
-    """JSON, or a stream for those who name it: `*/*` is nobody who expects one."""
+    """JSON, or an event stream if Accept names it; `*/*` is not enough."""
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
@@ -25,29 +25,29 @@ class EventStreamNegotiation(JSONNegotiation):
 
 
 def event(name: str, data: Any, *, id_: str) -> bytes:
-    """Return an event. JSON has no line breaks, so it is one line of data."""
+    """Return an event. The JSON has no line breaks, so the event has one line of data."""
     return b"event: %b\ndata: %b\nid: %b\n\n" % (name.encode(), dumps(data), id_.encode())
 
 
 def retry(seconds: float) -> bytes:
-    """Return what tells a client how long to wait before it connects again."""
+    """Return the delay of a client before it connects again."""
     return b"retry: %d\n\n" % (seconds * 1000)
 
 
 def response(
     events: Generator[bytes], on_close: Callable[[], None], **headers: str
 ) -> StreamingHttpResponse:
-    """Return an answer that is sent event by event; `on_close` is called however it ends."""
+    """Return a response that sends each event at once; `on_close` is always called at its end."""
     return StreamingHttpResponse(
         _Closing(events, on_close),
         content_type=MEDIA_TYPE,
-        # nginx would collect events before it passes them on.
+        # Without X-Accel-Buffering, nginx collects events before it sends them.
         headers={"Cache-Control": "private, no-store", "X-Accel-Buffering": "no", **headers},
     )
 
 
 class _Closing(Iterator[bytes]):
-    """A generator that was never begun does nothing when it is closed; this does."""
+    """Calls `on_close` even if the generator never started; its own `finally` would not run."""
 
     def __init__(self, events: Generator[bytes], on_close: Callable[[], None]) -> None:
         self._events = events

@@ -1,4 +1,4 @@
-"""ETags, and what clients ask by them (RFC 9110 section 13.1)."""
+"""ETags, and the preconditions that use them (RFC 9110, section 13.1)."""
 
 import re
 from dataclasses import dataclass
@@ -24,18 +24,28 @@ def etag(version: int) -> str:
 
 @dataclass(frozen=True)
 class Versions:
-    """The versions that an update accepts, from If-Match; None accepts any."""
+    """The versions that a request may update; None accepts every version."""
 
     accepted: frozenset[int] | None = None
+
+    def condition(self) -> dict[str, Any]:
+        if self.accepted is None:
+            return {}
+        # A document without a version reads as version 1; None matches it.
+        missing = [None] if 1 in self.accepted else []
+        return {"version": {"$in": [*sorted(self.accepted), *missing]}}
+
+    def exclude(self, version: int) -> bool:
+        return self.accepted is not None and version not in self.accepted
 
 
 ANY_VERSION = Versions()
 
 
 def json_or_304(request: Request, body: Any) -> HttpResponse:
-    """Return JSON with a weak ETag of its content, or 304 if the caller has just that.
+    """Return JSON with a weak ETag of its content, or 304 if If-None-Match matches.
 
-    Nobody may keep it for others, and everybody has to ask again.
+    Sends `Cache-Control: private, no-cache`.
     """
     response: HttpResponse = JSONResponse(body)
     tag = f'W/"{sha256(response.content).hexdigest()[:24]}"'
@@ -48,9 +58,9 @@ def json_or_304(request: Request, body: Any) -> HttpResponse:
 
 
 def required_if_match(request: Request, client: str | None) -> Versions:
-    """Read If-Match, which some clients must send: see IF_MATCH_REQUIRED_FOR.
+    """Read If-Match, or raise PreconditionRequired if it is missing.
 
-    Raises PreconditionRequired where such a one did not.
+    IF_MATCH_REQUIRED_FOR names the clients that must send it.
     """
     name = (client or "").partition("/")[0].lower()
     strict = {"*", name} & set(settings.IF_MATCH_REQUIRED_FOR)
@@ -60,7 +70,7 @@ def required_if_match(request: Request, client: str | None) -> Versions:
 
 
 def if_match(request: Request) -> Versions:
-    """Read If-Match. A weak tag never matches; what is not an entity tag raises ServiceError."""
+    """Read If-Match, or raise ServiceError if it is malformed. A weak tag never matches."""
     header = request.META.get("HTTP_IF_MATCH")
     if header is None or header.strip() == "*":
         return ANY_VERSION

@@ -1,4 +1,4 @@
-"""Lists that count nothing: what has ten million rows cannot say how many match."""
+"""Lists without counts: counting ten million rows takes too long."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from django.db.models.expressions import Combinable
 from django.http import HttpRequest
 from unfold.views import ChangeList
 
-# A page costs the rows before it, so a search is the way to what is further down.
+# Each page also reads the rows before it. Later rows are found by a search.
 PAGES = 100
 
 
 class PlainChangeList(ChangeList):  # type: ignore[misc]  # unfold has no types
-    """Leaves its filters to console/filters.html, which needs no script and shows all."""
+    """Shows its filters with console/filters.html, which needs no script and shows all of them."""
 
     def get_filters(self, request: HttpRequest) -> Any:
         specs, _has_filters, *rest = super().get_filters(request)
@@ -26,13 +26,13 @@ class PlainChangeList(ChangeList):  # type: ignore[misc]  # unfold has no types
 
 
 class UncountedChangeList(PlainChangeList):
-    """Tells by one row more than it shows whether others follow, and counts nothing."""
+    """Reads one row more than it shows: if there is one, another page follows."""
 
     page_num: int
     result_list: list[Any]
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet) -> list[str | Combinable]:
-        """Keep to the order of the indexes: `?o=` in an address would sort a million rows."""
+        """Use only the order of the indexes: `?o=` in the URL would sort all rows in memory."""
         return ["-pk"]
 
     def get_results(self, request: HttpRequest) -> None:
@@ -40,7 +40,7 @@ class UncountedChangeList(PlainChangeList):
             raise IncorrectLookupParameters
         start = (self.page_num - 1) * self.list_per_page
         rows = list(self.queryset[start : start + self.list_per_page + 1])
-        if start and not rows:  # an action has emptied the last page
+        if start and not rows:  # an action removed all rows of the last page
             self.page_num = 1
             self.get_results(request)
             return

@@ -1,4 +1,4 @@
-"""What the first page shows. The numbers are asked once in a while, whoever looks."""
+"""The data of the console's first page. The statistics are cached for all processes."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,11 +13,11 @@ from conversation_service.errors import Message
 from conversation_service.upstreams import http
 from conversations import states
 from conversations.admin.timeline import shown
-from conversations.queries import statistics as console
+from conversations.queries import statistics
 from conversations.queries.statistics import Count, Statistics
 
-FRESH_S = 300
-_KEY = "console.statistics"
+CACHED_S = 300
+_CACHE_KEY = "console.statistics"
 
 _DEPENDENCIES: dict[str, tuple[Message, str]] = {
     "mongodb": (_("MongoDB"), ""),
@@ -32,18 +32,18 @@ _STATUSES: dict[str, Message] = {
     "not_configured": _("not configured"),
 }
 _BREAKERS: dict[str, Message] = {
-    "closed": _("closed: it is asked"),
-    "half-open": _("half-open: one try"),
-    "open": _("open: it is spared"),
+    "closed": _("closed: requests pass"),
+    "half-open": _("half-open: one trial request"),
+    "open": _("open: no requests"),
 }
 
-# The chart's own units, which the browser scales.
+# In units of the SVG chart, which the browser scales.
 _WIDTH, _HEIGHT, _GAP = 700, 160, 4
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a chart in SVG; `share` is its part of the longest, in percent."""
+    """A bar of an SVG chart; `share` is the percentage of the longest bar."""
 
     label: str
     number: str
@@ -79,25 +79,22 @@ def context() -> dict[str, Any]:
         "dependencies": _dependencies(),
         "counted_at": found.at,
         "age_minutes": int((clock.now() - found.at).total_seconds() // 60),
-        "fresh_minutes": FRESH_S // 60,
-        "sample": shown(console.SAMPLE),
-        "counted": shown(console.COUNTED),
-        "newest": shown(console.NEWEST),
+        "fresh_minutes": CACHED_S // 60,
+        "sample": shown(statistics.SAMPLE),
+        "counted": shown(statistics.COUNTED),
+        "newest": shown(statistics.NEWEST),
         "chart_width": _WIDTH,
         "chart_height": _HEIGHT,
     }
 
 
 def _statistics() -> Statistics:
-    """Return what was found in the last FRESH_S, by whichever process."""
-    if (stored := cache.get(_KEY)) is not None:
-        return _restored(stored)
-    found = console.statistics(clock.now())
-    cache.set(_KEY, asdict(found), FRESH_S)
-    return found
+    """Return statistics that some process computed in the last CACHED_S, or compute them."""
+    if (stored := cache.get(_CACHE_KEY)) is None:
+        found = statistics.collect(clock.now())
+        cache.set(_CACHE_KEY, asdict(found), CACHED_S)
+        return found
 
-
-def _restored(stored: dict[str, Any]) -> Statistics:
     def counts(name: str) -> list[Count] | None:
         rows = stored[name]
         return None if rows is None else [Count(**row) for row in rows]
@@ -115,31 +112,31 @@ def _restored(stored: dict[str, Any]) -> Statistics:
 
 
 def number(count: Count) -> str:
-    """Return a number with what is to be known of it: about so many, or so many and more."""
+    """Return the number as text: "≈" marks an estimate, "+" a bound where counting stopped."""
     return f"{'≈ ' if count.estimated else ''}{shown(count.number)}{'+' if count.more else ''}"
 
 
 def bars(counts: Sequence[Count] | None) -> list[Bar] | None:
     if counts is None:
         return None
-    most = max((count.number for count in counts), default=0) or 1
+    longest = max((count.number for count in counts), default=0) or 1
     step = _WIDTH / max(1, len(counts))
     return [
         Bar(
             count.label,
             number(count),
             x=round(n * step, 1),
-            y=round(_HEIGHT - (height := count.number / most * _HEIGHT), 1),
+            y=round(_HEIGHT - (height := count.number / longest * _HEIGHT), 1),
             width=round(step - _GAP, 1),
             height=round(height, 1),
-            share=round(count.number / most * 100, 1),
+            share=round(count.number / longest * 100, 1),
         )
         for n, count in enumerate(counts)
     ]
 
 
 def _dependencies() -> list[Dependency]:
-    """Return how neighbours are, and what the breakers of this very process say of them."""
+    """Return each dependency's health, and the state of its circuit breaker in this process."""
     report = health.latest()["dependencies"]
     rows = []
     for key, (name, neighbour) in _DEPENDENCIES.items():

@@ -1,4 +1,4 @@
-"""A selection as a file, sent row by row and never more than LIMIT."""
+"""Selected conversations as a CSV or NDJSON file, sent row by row, LIMIT rows at most."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ _BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def as_csv(rows: Iterable[Conversation]) -> StreamingHttpResponse:
-    # The mark at the beginning makes spreadsheets read UTF-8.
+    # The byte order mark at the start makes spreadsheets read UTF-8.
     return _file(_csv_lines(rows), "text/csv; charset=utf-8", "csv")
 
 

@@ -1,4 +1,4 @@
-"""What staff did and looked at: nobody adds to it, edits it or removes from it."""
+"""The log of the actions and views of staff. The console only shows it."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ from conversations.admin.timeline import EMPTY
 
 class LogChangeList(UncountedChangeList):
     def get_queryset(self, request: HttpRequest, *excluded: Any) -> QuerySet:
-        # Not select_related: a join before the limit would be one of the whole log.
+        # Not select_related(): the join would precede the limit and read the whole log.
         found: QuerySet = super().get_queryset(request, *excluded)
         return found.prefetch_related("user", "content_type")
 
 
 @admin.register(LogEntry)
 class LogAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
-    list_display = ["at", "who", "what", "of"]
+    list_display = ["at", "staff", "action", "target"]
     list_display_links = None
     list_per_page = 50
     list_select_related = False
@@ -54,7 +54,7 @@ class LogAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet, search_term: str
     ) -> tuple[QuerySet, bool]:
-        """Find what one did, or what was done to one, each by its index."""
+        """Filter by the staff user, or else by the id of the target; both have an index."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -65,8 +65,8 @@ class LogAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         titled = {"title": _("Action log")} | (extra_context or {})
-        answer: HttpResponse = super().changelist_view(request, titled)
-        return answer
+        response: HttpResponse = super().changelist_view(request, titled)
+        return response
 
     @admin.display(description=_("time (UTC)"))
     def at(self, entry: LogEntry) -> SafeString:
@@ -75,15 +75,15 @@ class LogAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
         )
 
     @admin.display(description=_("who"))
-    def who(self, entry: LogEntry) -> str:
+    def staff(self, entry: LogEntry) -> str:
         return entry.user.get_username()
 
     @admin.display(description=_("what"))
-    def what(self, entry: LogEntry) -> str:
+    def action(self, entry: LogEntry) -> str:
         return entry.get_change_message()
 
     @admin.display(description=_("of what"))
-    def of(self, entry: LogEntry) -> SafeString | str:
+    def target(self, entry: LogEntry) -> SafeString | str:
         kind = entry.content_type and entry.content_type.model_class()
         if not kind or not entry.object_id:
             return EMPTY

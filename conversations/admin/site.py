@@ -1,4 +1,4 @@
-"""The site around the pages: what it is called, where its menu leads, which addresses it has."""
+"""The console's site: its title, its URLs and its menu."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from unfold.sites import UnfoldAdminSite
 
 from conversations.admin import dashboard, roles
 
-# Unfold's search goes through models that have no index for it, and Django's view_on_site leads
-# to pages that do not exist.
+# Unfold's search needs indexes that the models do not have, and Django's view_on_site leads to
+# pages that do not exist.
 _NOT_SERVED = {"search", "view_on_site"}
 
 
@@ -30,7 +30,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold has no types
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """Return the menu, of what this one may see."""
+    """Return the menu entries that the user has the permission for."""
     items = [
         (_("Overview"), "dashboard", "admin:index", None),
         (_("Conversations"), "forum", "admin:conversations_conversation_changelist", roles.LOOK),

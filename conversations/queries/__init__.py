@@ -1,4 +1,4 @@
-"""Questions about many conversations that only an aggregation answers.
+"""How conversations are found: each list, search, count and feed has its statement in one module.
 
-Each module is one question: one round trip, and plain values of it.
+A query gets plain values, sends its statement and returns plain values. It changes nothing.
 """

@@ -1,4 +1,4 @@
-"""What changed for a user since they last asked: one statement a page."""
+"""The change feed of a user: one statement for each page."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import Any
 from bson import ObjectId
 from django.conf import settings
 
-from conversation_service.http import cursors
+from conversation_service.http.cursors import from_milliseconds, milliseconds
 from conversation_service.mongodb.connection import Document
-from conversations import collection
+from conversations.collection import committed
 from conversations.documents import PUBLIC, resource
 from conversations.exceptions import ChangesCursorExpired
 from conversations.queries import feed_cursor
-from conversations.queries.feed_cursor import OVERLAP, SNAPSHOT, FeedCursor, Place
+from conversations.queries.feed_cursor import OVERLAP, SNAPSHOT, ChangeKey, FeedCursor
 from conversations.states import PURGED
 
 UPSERT, GONE = "upsert", "deleted"  # the types of a change
@@ -22,8 +22,8 @@ INDEX = "user_changes"
 
 
 @dataclass(frozen=True)
-class Page:
-    """Changes after a cursor, each conversation at most once and as it is now."""
+class FeedPage:
+    """Changes after a cursor: each conversation at most once, and in its present state."""
 
     rows: list[Document]
     start: FeedCursor
@@ -36,44 +36,39 @@ class Page:
         return [_change(row) for row in self.rows]
 
     def steps(self) -> Iterator[tuple[dict[str, Any], FeedCursor]]:
-        """Return each change with the cursor behind it."""
+        """Yield each change with the cursor that continues after it."""
         cursor = self.start
         for number, row in enumerate(self.rows, 1):
-            cursor = cursor.advanced([_place(row)], now_ms=self.now_ms, more=True)
+            cursor = cursor.advanced([_key(row)], now_ms=self.now_ms, more=True)
             yield _change(row), self.next if number == len(self.rows) else cursor
 
 
-def page(user_id: str, cursor: FeedCursor, limit: int) -> Page:
-    """Read what was not sent yet, by the index user_changes.
+def read_page(user_id: str, cursor: FeedCursor, limit: int) -> FeedPage:
+    """Read changes that were not sent, by the index user_changes.
 
-    Reads as many documents as it returns, one more, and those that `cursor` remembers. Raises
-    ChangesCursorExpired if a tombstone could be gone that the reader does not know of.
+    Reads the documents of the page, one more, and those that `cursor` lists as sent. Raises
+    ChangesCursorExpired if a tombstone that the reader has not received may be gone.
     """
-    found, now_ms = _read(user_id, cursor, limit)
-    # If the clock of the primary was behind, a tombstone lasts a little less than TOMBSTONE_DAYS.
-    tombstones_last = timedelta(days=settings.TOMBSTONE_DAYS) - OVERLAP
-    if cursor.since and timedelta(milliseconds=now_ms - cursor.since[0]) > tombstones_last:
-        raise ChangesCursorExpired(snapshot_cursor=feed_cursor.encode(user_id, SNAPSHOT))
-    if cursor.is_to_return(now_ms):
-        return page(user_id, FeedCursor(cursor.since), limit)
-    rows, has_more = found[:limit], len(found) > limit
-    places = [_place(row) for row in rows]
-    behind = cursor.advanced(places, now_ms=now_ms, more=has_more)
-    return Page(rows, cursor, behind, has_more, now_ms)
-
-
-def _read(user_id: str, cursor: FeedCursor, limit: int) -> tuple[list[Document], int]:
-    """Return up to limit + 1 rows, and the primary's time from before they were read."""
     pipeline: list[dict[str, Any]] = [
         {"$match": _unsent(user_id, cursor)},
         {"$sort": {"changed_at": 1, "_id": 1}},
         {"$limit": limit + 1},
         {"$project": PUBLIC | {"changed_at": 1}},
-        {"$unionWith": {"pipeline": [{"$documents": [{"now": "$$NOW"}]}]}},
+        # The time of the primary before it read the rows.
+        {"$unionWith": {"pipeline": [{"$documents": [{"now_ms": {"$toLong": "$$NOW"}}]}]}},
     ]
     # A secondary may be behind by more than OVERLAP; a failover may roll back the primary's data.
-    *rows, clock = collection.committed().aggregate(pipeline, hint=INDEX, batchSize=limit + 3)
-    return rows, cursors.milliseconds(clock["now"])
+    *found, clock = committed().aggregate(pipeline, hint=INDEX, batchSize=limit + 3)
+    now_ms = clock["now_ms"]
+    # If the clock of a primary was behind, a tombstone lasts a little less than TOMBSTONE_DAYS.
+    tombstones_last = timedelta(days=settings.TOMBSTONE_DAYS) - OVERLAP
+    if cursor.since and timedelta(milliseconds=now_ms - cursor.since[0]) > tombstones_last:
+        raise ChangesCursorExpired(snapshot_cursor=feed_cursor.encode(user_id, SNAPSHOT))
+    if cursor.returns_to_since(now_ms):
+        return read_page(user_id, FeedCursor(cursor.since), limit)
+    rows, more = found[:limit], len(found) > limit
+    end = cursor.advanced([_key(row) for row in rows], now_ms=now_ms, more=more)
+    return FeedPage(rows, cursor, end, more, now_ms)
 
 
 def _unsent(user_id: str, cursor: FeedCursor) -> dict[str, Any]:
@@ -82,30 +77,29 @@ def _unsent(user_id: str, cursor: FeedCursor) -> dict[str, Any]:
         mine["status"] = {"$ne": PURGED}
     if cursor.sent:
         mine["$nor"] = [
-            {"changed_at": feed_cursor.moment(place), "_id": ObjectId(place[1])}
-            for place in cursor.sent
+            {"changed_at": from_milliseconds(ms), "_id": ObjectId(id_)} for ms, id_ in cursor.sent
         ]
-    moment, id_ = feed_cursor.moment(cursor.after), cursor.after[1]
+    ms, id_ = cursor.after
+    moment = from_milliseconds(ms)
     if not id_:
-        # A snapshot begins with documents that have no `changed_at`: the index has them first.
-        later = {"$gte": moment} if cursor.after[0] else {"$not": {"$lt": moment}}
-        return {**mine, "changed_at": later}
-    same = moment if cursor.after[0] else {"$in": [None, moment]}
+        # A snapshot starts with documents that lack `changed_at`: they are first in the index.
+        return {**mine, "changed_at": {"$gte": moment} if ms else {"$not": {"$lt": moment}}}
+    same_time = moment if ms else {"$in": [None, moment]}
     return {
         "$or": [
             {**mine, "changed_at": {"$gt": moment}},
-            {**mine, "changed_at": same, "_id": {"$gt": ObjectId(id_)}},
+            {**mine, "changed_at": same_time, "_id": {"$gt": ObjectId(id_)}},
         ]
     }
 
 
-def _place(row: Document) -> Place:
-    """Return where a row is in the feed; one without `changed_at` is at its beginning."""
+def _key(row: Document) -> ChangeKey:
+    """Return the key of a row in the feed; a row without `changed_at` is at the start."""
     changed_at = row.get("changed_at")
-    return cursors.milliseconds(changed_at) if changed_at else 0, str(row["_id"])
+    return milliseconds(changed_at) if changed_at else 0, str(row["_id"])
 
 
 def _change(row: Document) -> dict[str, Any]:
     if row["status"] == PURGED:
         return {"type": GONE, "id": row["_id"], "deleted_at": row["changed_at"]}
-    return {"type": UPSERT, "conversation": resource(row)}
+    return {"type": "upsert", "conversation": resource(row)}

@@ -1,4 +1,4 @@
-"""Reads of single conversations, and of the owners and states of several."""
+"""Reads of single conversations by id, and of the owners and states of several."""
 
 from collections.abc import Iterable
 
@@ -27,7 +27,7 @@ LATEST = {"metadata.last_activity": -1, "_id": -1}
 
 
 def get(user_id: str, conversation_id: str) -> Document:
-    """Read one by `_id`, or raise ConversationNotFound."""
+    """Return a conversation of the user, or raise ConversationNotFound."""
     document = find_one(own_filter(user_id, conversation_id), PUBLIC, hint=ID_INDEX)
     if document is None:
         raise ConversationNotFound
@@ -35,7 +35,7 @@ def get(user_id: str, conversation_id: str) -> Document:
 
 
 def with_history(user_id: str, conversation_id: str) -> Document:
-    """Read one with its log, which no other read loads."""
+    """Return a conversation of the user with its revisions, or raise ConversationNotFound."""
     document = find_one(own_filter(user_id, conversation_id), WITH_HISTORY, hint=ID_INDEX)
     if document is None:
         raise ConversationNotFound
@@ -67,7 +67,7 @@ def count_up_to(user_id: str, limit: int) -> int:
 
 
 def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    """Return the status of those ids that are a user's; also that of tombstones.
+    """Return the status of each id that the user owns, including tombstones.
 
     Waits until a majority of the replica set has these conversations. Raises DatabaseUnavailable
     if the primary changes meanwhile, or pymongo.errors.PyMongoError with `timeout` set.
@@ -83,13 +83,13 @@ def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
 
 
 def owners_of(ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    """Return whose those ids are that exist, tombstones included. Never for a person's request."""
+    """Return the owner of each existing id, including tombstones. Not for requests of users."""
     rows = committed().find({"_id": {"$in": [*ids]}}, ["user_id"], hint=ID_INDEX)
     return {row["_id"]: row["user_id"] for row in rows}
 
 
 def ownership(ids: Iterable[str]) -> dict[str, Document]:
-    """Return owner and status of those that exist, by id."""
+    """Return owner and status of each existing conversation, by id."""
     wanted = [ObjectId(id_) for id_ in ids if is_id(id_)]
     rows = conversations().find(
         {"_id": {"$in": wanted}, **NOT_PURGED}, ["user_id", "status"], hint=ID_INDEX

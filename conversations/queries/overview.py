@@ -1,13 +1,22 @@
-"""A whole sidebar in one answer."""
+"""The data of a client's sidebar in one statement."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from conversations.collection import conversations
 from conversations.documents import DEFAULTS, PUBLIC, resource
-from conversations.queries import feed_cursor, tags
-from conversations.queries.statement import Pipeline, TagCount, ask, count, counted, tag_count
-from conversations.states import ACTIVE, ANY_STATE, ARCHIVED, DELETED, PURGED
+from conversations.queries import feed_cursor
+from conversations.queries.aggregation import (
+    Pipeline,
+    TagCount,
+    count_of,
+    count_stages,
+    run_parts,
+    tag_count,
+)
+from conversations.queries.tags import all_tags
+from conversations.states import ACTIVE, ARCHIVED, DELETED, PURGED
 
 PINNED = 20
 CHARACTERS = 50
@@ -39,28 +48,26 @@ class Overview:
 
 
 def user_overview(user_id: str, *, now: datetime) -> Overview:
-    """Return what a client shows at first, and from where the change feed continues it.
+    """Return the data of a sidebar, and the feed cursor that continues from it.
 
-    `now` must be from before this call. Pins and characters are of active conversations; tags
-    count the archived ones too. No conversation is read but those that are shown and one for
-    the spelling of each tag. Raises what ask() raises.
+    `now` must be a time before this call. Pins and characters are those of active conversations;
+    tags include archived ones. Reads the documents that it returns and one for the spelling of each
+    tag; all counts come from indexes. Raises what run_parts() raises.
     """
     active = {"user_id": user_id, "status": ACTIVE}
-    found = ask(
-        tags.all_tags(user_id, TAGS),
+    found = run_parts(
+        all_tags(user_id, TAGS),
         pinned=[
             {"$match": active | {"pinned_at": {"$type": "date"}}},
             {"$sort": {"pinned_at": -1, "_id": -1}},
             {"$limit": PINNED},
             {"$project": PUBLIC},
         ],
-        characters=_characters(user_id),
-        active=count(active),
-        archived=count(active | {"status": ARCHIVED}),
-        deleted=count(active | {"status": DELETED}),
+        characters=_latest_by_character(active),
+        active=count_stages(active),
+        archived=count_stages(active | {"status": ARCHIVED}),
+        deleted=count_stages(active | {"status": DELETED}),
     )
-    # A conversation that is purged at this very moment is a tombstone.
-    latest = [row for row in found["characters"] if row["latest"]["status"] != PURGED]
     return Overview(
         pinned=[resource(row) for row in found["pinned"]],
         characters=[
@@ -69,23 +76,29 @@ def user_overview(user_id: str, *, now: datetime) -> Overview:
                 row["counted"]["count"],
                 resource(row["latest"]),
             )
-            for row in latest
+            for row in found["characters"]
+            # A conversation that was purged during the statement is a tombstone.
+            if row["latest"]["status"] != PURGED
         ],
         tags=[tag_count(row) for row in found["scan"]],
-        counts=Counts(*(counted(found[status]) for status in ANY_STATE)),
+        counts=Counts(
+            active=count_of(found[ACTIVE]),
+            archived=count_of(found[ARCHIVED]),
+            deleted=count_of(found[DELETED]),
+        ),
         sync_cursor=feed_cursor.cursor_since(user_id, now),
         generated_at=now,
     )
 
 
-def _characters(user_id: str) -> Pipeline:
-    """Return each character's latest conversation and how many there are, the latest first.
+def _latest_by_character(active: dict[str, Any]) -> Pipeline:
+    """Return stages for each character's latest conversation and count, the latest first.
 
-    In the order of the index user_characters, $group with $first reads one key a character.
+    In the order of the index user_characters, $group with $first reads one key for each character.
     """
-    mine = {"user_id": user_id, "status": ACTIVE}
+    name = conversations().name
     return [
-        {"$match": mine},
+        {"$match": active},
         {"$sort": {"character_id": 1, "metadata.last_activity": -1, "_id": -1}},
         {
             "$group": {
@@ -98,7 +111,7 @@ def _characters(user_id: str) -> Pipeline:
         {"$limit": CHARACTERS},
         {
             "$lookup": {
-                "from": "conversations",
+                "from": name,
                 "localField": "latest",
                 "foreignField": "_id",
                 "pipeline": [{"$project": PUBLIC}],
@@ -107,10 +120,10 @@ def _characters(user_id: str) -> Pipeline:
         },
         {
             "$lookup": {
-                "from": "conversations",
+                "from": name,
                 "localField": "_id",
                 "foreignField": "character_id",
-                "pipeline": count(mine),
+                "pipeline": count_stages(active),
                 "as": "counted",
             }
         },

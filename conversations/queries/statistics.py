@@ -1,7 +1,7 @@
-"""What the console's dashboard shows: numbers over all users, at a cost that does not grow.
+"""The statistics of the console's dashboard, over all users, at a bounded cost.
 
-Counts go along an index and end at a bound; beyond it they are estimated, by what the server knows
-of the collection's size and by a sample of it. Nothing reads ten million of anything.
+Counts read an index up to a bound. Larger numbers are estimates from the size of the collection and
+a random sample.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,17 +13,17 @@ import pymongo
 from bson import ObjectId
 from pymongo.errors import PyMongoError
 
-from conversation_service.mongodb.connection import collection
-from conversations.collection import NOT_HELD
+from conversations.collection import ID_INDEX, NOT_HELD, conversations
+from conversations.limits import EPOCH
 from conversations.states import ACTIVE, ANY_STATE
 
 T = TypeVar("T")
 
-# Of each question; they are asked one after the other, once for all staff in a few minutes.
+# Of each statement. They run one after the other, and the dashboard caches their results.
 BUDGET_S = 1.0
-COUNTED = 100_000
-SAMPLE = 2_000
-NEWEST = 20_000
+COUNTED = 100_000  # the highest exact count
+SAMPLE = 2_000  # documents
+NEWEST = 20_000  # conversations that the activity by hour includes
 DAYS = 14
 HOURS = 24
 CHARACTERS = 10
@@ -31,7 +31,7 @@ CHARACTERS = 10
 
 @dataclass(frozen=True)
 class Count:
-    """A number, and whether it is a guess or, if `more`, where counting ended."""
+    """A number: exact, `estimated`, or, with `more`, the bound where counting stopped."""
 
     label: str
     number: int
@@ -55,9 +55,10 @@ class Statistics:
     characters: Counts | None
 
 
-def statistics(now: datetime) -> Statistics:
-    """Ask all of it."""
-    total = _in_time(_total)
+def collect(now: datetime) -> Statistics:
+    """Run all statements."""
+    # From the metadata of the collection; it includes tombstones.
+    total = _in_time(conversations().estimated_document_count)
     sample = _in_time(_sample)
     return Statistics(
         now,
@@ -70,43 +71,39 @@ def statistics(now: datetime) -> Statistics:
     )
 
 
-def _in_time(question: Callable[[], T]) -> T | None:
+def _in_time(statement: Callable[[], T]) -> T | None:
+    """Return the result of a statement, or None if it takes longer than BUDGET_S."""
     try:
         with pymongo.timeout(BUDGET_S):
-            return question()
+            return statement()
     except PyMongoError as error:
         if error.timeout:
             return None
         raise
 
 
-def _total() -> int:
-    """Return how many documents there are, tombstones included, from the collection's metadata."""
-    return collection("conversations").estimated_document_count()
-
-
 def _sample() -> list[Mapping[str, Any]]:
-    """Return states and characters of some at random: of many, MongoDB reads no more than these."""
+    """Return status and character of random documents. In a large collection it reads no others."""
     pipeline: list[Mapping[str, Any]] = [
         {"$sample": {"size": SAMPLE}},
         {"$project": {"_id": 0, "status": 1, "character_id": 1}},
     ]
-    return list(collection("conversations").aggregate(pipeline, batchSize=SAMPLE))
+    return list(conversations().aggregate(pipeline, batchSize=SAMPLE))
 
 
 def _count(where: Mapping[str, Any], index: str) -> int:
-    return collection("conversations").count_documents(where, hint=index, limit=COUNTED)
+    return conversations().count_documents(where, hint=index, limit=COUNTED)
 
 
 def _held() -> Count:
-    """Count holds, of which there are few, by an index that has nothing else."""
-    where = {"status": {"$in": ANY_STATE}, "hold.at": {"$gt": datetime(1970, 1, 1)}}  # noqa: DTZ001
+    """Count legal holds by the index staff_held."""
+    where = {"status": {"$in": ANY_STATE}, "hold.at": {"$gt": EPOCH}}
     found = _count(where, "staff_held")
     return Count("held", found, more=found == COUNTED)
 
 
 def _by_state(total: int, sample: Sequence[Mapping[str, Any]]) -> Counts:
-    """Count each state by the index staff_status, and estimate what is more than that."""
+    """Count each state by the index staff_status, or estimate it from COUNTED on."""
     counts = []
     for status in ANY_STATE:
         found = _count({"status": status}, "staff_status")
@@ -119,26 +116,26 @@ def _by_state(total: int, sample: Sequence[Mapping[str, Any]]) -> Counts:
 
 
 def _by_day(now: datetime) -> Counts:
-    """Count by the day on which an id was made, along the index of ids, today last.
+    """Count ids by the day of their time, by the index of `_id`; today is the last day.
 
-    Imported ids may lie in the future; today ends now.
+    Today ends at `now`, as imported ids may be in the future.
     """
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     days = [today - timedelta(days=ago) for ago in reversed(range(DAYS))]
     counts = []
     for day in days:
         end = min(day + timedelta(days=1), now + timedelta(seconds=1))  # ids have whole seconds
-        begun = {"$gte": ObjectId.from_datetime(day), "$lt": ObjectId.from_datetime(end)}
-        found = _count({"_id": begun}, "_id_")
+        created = {"$gte": ObjectId.from_datetime(day), "$lt": ObjectId.from_datetime(end)}
+        found = _count({"_id": created}, ID_INDEX)
         counts.append(Count(f"{day:%Y-%m-%d}", found, more=found == COUNTED))
     return counts
 
 
 def _by_hour(now: datetime) -> Counts:
-    """Count those last active in each hour, by the index active_idle, of NEWEST at most.
+    """Count conversations by the hour of their last activity, by the index active_idle.
 
-    It holds active ones that are neither pinned nor held. An hour that the newest do not reach
-    back to is left out; the one in which they end has more.
+    That index has active conversations that are neither pinned nor under a legal hold. It reads the
+    NEWEST of them: hours before these are left out, and the oldest hour is incomplete.
     """
     this_hour = now.replace(minute=0, second=0, microsecond=0)
     since = this_hour - timedelta(hours=HOURS - 1)
@@ -155,19 +152,19 @@ def _by_hour(now: datetime) -> Counts:
         {"$limit": NEWEST},
         {"$group": {"_id": hour, "count": {"$sum": 1}}},
     ]
-    rows = collection("conversations").aggregate(pipeline, hint="active_idle")
+    rows = conversations().aggregate(pipeline, hint="active_idle")
     found = {row["_id"]: row["count"] for row in rows}
-    cut_off = min(found) if sum(found.values()) == NEWEST else None
+    oldest = min(found) if sum(found.values()) == NEWEST else None
     hours = [(since + timedelta(hours=n)).replace(tzinfo=None) for n in range(HOURS)]
     return [
-        Count(f"{hour:%H}:00", found.get(hour, 0), more=hour == cut_off)
+        Count(f"{hour:%H}:00", found.get(hour, 0), more=hour == oldest)
         for hour in hours
-        if cut_off is None or hour >= cut_off
+        if oldest is None or hour >= oldest
     ]
 
 
 def _characters(sample: Sequence[Mapping[str, Any]], total: int) -> Counts:
-    """Rank characters by their share in the sample; exact if that is everything there is."""
+    """Rank characters by their share of the sample; exact if it has all conversations."""
     numbers: dict[str, int] = {}
     for row in sample:
         if name := row.get("character_id"):

@@ -1,4 +1,4 @@
-"""The change feed for those who wait for what comes."""
+"""The change feed for clients that wait for changes: long polls and event streams."""
 
 import logging
 import time
@@ -9,8 +9,8 @@ from pymongo.errors import PyMongoError
 
 from conversation_service import shutdown
 from conversation_service.http import event_stream
-from conversations.queries import feed, feed_cursor
-from conversations.queries.feed import Page
+from conversations.queries import feed_cursor
+from conversations.queries.feed import FeedPage, read_page
 from conversations.queries.feed_cursor import FeedCursor
 from conversations.queries.waiters import Waiter, waiters
 
@@ -19,23 +19,27 @@ logger = logging.getLogger(__name__)
 RECONNECT_S = 2.0
 
 
-def page(user_id: str, cursor: FeedCursor, limit: int, *, wait_s: float) -> Page:
-    """Return a page, and wait for its first change so long. Raises StreamsExhausted."""
-    found = feed.page(user_id, cursor, limit)
-    if found.rows or not wait_s:
-        return found
+def wait_for_page(
+    user_id: str, cursor: FeedCursor, empty_page: FeedPage, limit: int, *, wait_s: float
+) -> FeedPage:
+    """Wait up to `wait_s` for a change after an empty page, and return the page that has it.
+
+    Raises StreamsExhausted.
+    """
     ends = time.monotonic() + wait_s
-    with waiters.waiter(user_id) as waiter:
-        while not (found.rows or shutdown.begun.is_set() or time.monotonic() >= ends):
-            waiter.wait(found.next.newest_ms, ends - time.monotonic())
-            found = feed.page(user_id, cursor, limit)
-    return found
+    page = empty_page
+    with waiters.register(user_id) as waiter:
+        while not (page.rows or shutdown.begun.is_set() or time.monotonic() >= ends):
+            waiter.wait(page.next.newest_ms, ends - time.monotonic())
+            page = read_page(user_id, cursor, limit)
+    return page
 
 
-def events(waiter: Waiter, page: Page, limit: int, *, lasts_s: float) -> Generator[bytes]:
-    """Yield a page and all that comes, until the time is over or the process is to stop.
+def events(waiter: Waiter, page: FeedPage, limit: int, *, lasts_s: float) -> Generator[bytes]:
+    """Yield the changes of a page and all later ones, for up to `lasts_s` or CHANGES_STREAM_S.
 
-    After a failure of MongoDB it ends: the client connects again and goes on where it was.
+    It ends earlier if the process stops or MongoDB fails; the client then connects again with the
+    cursor of the last event.
     """
     ends = time.monotonic() + min(lasts_s, settings.CHANGES_STREAM_S)
     yield event_stream.retry(RECONNECT_S)
@@ -51,7 +55,7 @@ def events(waiter: Waiter, page: Page, limit: int, *, lasts_s: float) -> Generat
             if not waiter.wait(page.next.newest_ms, quiet_s):
                 yield event_stream.HEARTBEAT
         try:
-            page = feed.page(waiter.user_id, page.next, limit)
+            page = read_page(waiter.user_id, page.next, limit)
         except PyMongoError as error:
             logger.warning("A stream of changes ends: %s", type(error).__name__)
             return

@@ -1,19 +1,21 @@
-"""The numbers of a user."""
+"""The statistics of a user in one statement."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from conversation_service.mongodb.connection import Document
 from conversations import limits
+from conversations.collection import conversations
 from conversations.documents import DEFAULTS, complete
-from conversations.queries.statement import (
+from conversations.queries.aggregation import (
     Pipeline,
     TagCount,
-    ask,
-    by_tag,
-    count,
-    counted,
+    count_of,
+    count_stages,
+    run_parts,
     tag_count,
+    tag_count_stages,
 )
 from conversations.states import ACTIVE, ARCHIVED, DELETED, NOT_TRASHED
 
@@ -57,21 +59,22 @@ class Summary:
 
 
 def user_summary(user_id: str, *, now: datetime) -> Summary:
-    """Return a user's numbers. Only `deleted_conversations` speaks of what is in the trash.
+    """Return statistics of a user; only `deleted_conversations` includes the trash.
 
-    "This week" is the seven days up to `now`. No conversation is read but one for the name of
-    the character and one for the spelling of each tag. Raises what ask() raises.
+    "This week" is the seven days up to `now`. All numbers come from indexes; it reads one document
+    for the name of the character and one for the spelling of each tag. Raises what run_parts()
+    raises.
     """
     kept = {"user_id": user_id, "status": {"$in": NOT_TRASHED}}
-    # Pods' clocks differ; imported times may lie far in the future.
+    # The clocks of pods differ, and imported times may be far in the future.
     since = {"$gte": now - WEEK, "$lte": now + limits.MAX_AHEAD}
-    found = ask(
-        _scan(user_id),
-        active=count(kept | {"status": ACTIVE}),
-        archived=count(kept | {"status": ARCHIVED}),
-        deleted=count(kept | {"status": DELETED}),
-        created_since=count(kept | {"metadata.created_at": since}),
-        active_since=count(kept | {"metadata.last_activity": since}),
+    found = run_parts(
+        _scan(kept),
+        active=count_stages(kept | {"status": ACTIVE}),
+        archived=count_stages(kept | {"status": ARCHIVED}),
+        deleted=count_stages(kept | {"status": DELETED}),
+        created_since=count_stages(kept | {"metadata.created_at": since}),
+        active_since=count_stages(kept | {"metadata.last_activity": since}),
         newest=[
             {"$match": kept},
             {"$sort": {"metadata.created_at": -1}},
@@ -79,7 +82,7 @@ def user_summary(user_id: str, *, now: datetime) -> Summary:
             {"$project": {"metadata.created_at": 1}},
         ],
     )
-    active, archived = counted(found[ACTIVE]), counted(found[ARCHIVED])
+    active, archived = count_of(found[ACTIVE]), count_of(found[ARCHIVED])
     [scanned] = found["scan"]
     [totals] = scanned["totals"] or [{"messages": 0, "tokens": 0, "sent": None}]
     return Summary(
@@ -88,7 +91,7 @@ def user_summary(user_id: str, *, now: datetime) -> Summary:
             total_conversations=active + archived,
             active_conversations=active,
             archived_conversations=archived,
-            deleted_conversations=counted(found[DELETED]),
+            deleted_conversations=count_of(found[DELETED]),
             total_messages=_sum(totals["messages"]),
             total_tokens=_sum(totals["tokens"]),
             most_used_character=next(map(_character, scanned["characters"]), None),
@@ -96,18 +99,18 @@ def user_summary(user_id: str, *, now: datetime) -> Summary:
             recent_activity=RecentActivity(
                 next((complete(row)["metadata"]["created_at"] for row in found["newest"]), None),
                 totals["sent"],
-                counted(found["created_since"]),
-                counted(found["active_since"]),
+                count_of(found["created_since"]),
+                count_of(found["active_since"]),
             ),
         ),
         generated_at=now,
     )
 
 
-def _scan(user_id: str) -> Pipeline:
-    """Read the index once; what has the same character and tags is a single row from then on."""
+def _scan(kept: dict[str, Any]) -> Pipeline:
+    """Return stages that read the index once, and group it by character and tags first."""
     return [
-        {"$match": {"user_id": user_id, "status": {"$in": NOT_TRASHED}}},
+        {"$match": kept},
         {
             "$group": {
                 "_id": {"character": "$character_id", "tags": "$tag_line"},
@@ -143,7 +146,7 @@ def _scan(user_id: str) -> Pipeline:
                     {"$limit": 1},
                     {
                         "$lookup": {
-                            "from": "conversations",
+                            "from": conversations().name,
                             "localField": "newest",
                             "foreignField": "_id",
                             "pipeline": [{"$project": {"character_name": 1}}],
@@ -151,18 +154,18 @@ def _scan(user_id: str) -> Pipeline:
                         }
                     },
                 ],
-                "tags": by_tag("$_id.tags", TOP_TAGS),
+                "tags": tag_count_stages("$_id.tags", TOP_TAGS),
             }
         },
     ]
 
 
 def _character(row: Document) -> MostUsedCharacter:
-    """Return the character by the name that its newest conversation has for it."""
+    """Return the character with the name that its newest conversation stores."""
     name = next((document.get("character_name") for document in row["newest"]), None)
     return MostUsedCharacter(row["_id"] or DEFAULTS["character_id"], name, row["count"])
 
 
 def _sum(total: float) -> int:
-    """Return a sum of counters, which MongoDB returns as a double if it exceeds 64 bits."""
+    """Return a sum of counters. MongoDB returns a double if it exceeds 64 bits."""
     return min(int(total), limits.MAX_COUNT)

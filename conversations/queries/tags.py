@@ -1,50 +1,47 @@
-"""The tags of a user, for a sidebar or for a field that completes them."""
+"""The tags of a user with their counts, for a sidebar or for autocompletion."""
 
-from collections.abc import Sequence
-
-from conversations.queries.filters import has_word
-from conversations.queries.statement import (
+from conversations import words
+from conversations.documents import fold
+from conversations.queries.aggregation import (
     Pipeline,
     TagCount,
-    ask,
-    by_tag,
-    most_frequent,
+    most_frequent_stages,
+    run_parts,
     tag_count,
+    tag_count_stages,
 )
+from conversations.queries.filters import has_word
 from conversations.states import NOT_TRASHED
 
 
-def tag_counts(user_id: str, beginnings: Sequence[str] = (), *, limit: int) -> list[TagCount]:
-    """Return how many conversations have each tag, the most frequent first.
+def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[TagCount]:
+    """Count the conversations of each tag, the most frequent tag first, without the trash.
 
-    With `beginnings`, those tags of which some word begins with each of them. The trash does not
-    count. Raises what ask() raises.
+    With `prefix`, only tags that contain, for each of its words, a word starting with it. Raises
+    what run_parts() raises.
     """
-    if not beginnings:
-        return [tag_count(row) for row in ask(all_tags(user_id, limit))["scan"]]
-    rows = ask(_beginning(user_id, beginnings, limit), hint="user_words")["scan"]
-    return [tag_count(row) for row in rows]
+    prefixes = words.sought(fold(prefix))
+    if not prefixes:
+        return [tag_count(row) for row in run_parts(all_tags(user_id, limit))["scan"]]
+    any_word = [has_word(word) for word in prefixes]
+    word_of_tag = [has_word(word, "words") for word in prefixes]
+    tags = {"$zip": {"inputs": ["$tag_keys", {"$slice": ["$search", 1, {"$size": "$search"}]}]}}
+    scan: Pipeline = [
+        # The index finds conversations with such words in the title or in a tag.
+        {"$match": {"user_id": user_id, "status": {"$in": NOT_TRASHED}, "$and": any_word}},
+        {"$project": {"tag": tags}},
+        {"$unwind": "$tag"},
+        {"$project": {"key": {"$first": "$tag"}, "words": {"$last": "$tag.words"}}},
+        {"$match": {"$and": word_of_tag}},
+        {"$group": {"_id": "$key", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
+        *most_frequent_stages(limit),
+    ]
+    return [tag_count(row) for row in run_parts(scan, hint="user_words")["scan"]]
 
 
 def all_tags(user_id: str, limit: int) -> Pipeline:
     return [
         {"$match": {"user_id": user_id, "status": {"$in": NOT_TRASHED}}},
         {"$group": {"_id": "$tag_line", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
-        *by_tag("$_id", limit),
-    ]
-
-
-def _beginning(user_id: str, beginnings: Sequence[str], limit: int) -> Pipeline:
-    """Read only conversations that have such words, in the title or in a tag."""
-    somewhere = [has_word(word) for word in beginnings]
-    in_the_tag = [has_word(word, "words") for word in beginnings]
-    tags = {"$zip": {"inputs": ["$tag_keys", {"$slice": ["$search", 1, {"$size": "$search"}]}]}}
-    return [
-        {"$match": {"user_id": user_id, "status": {"$in": NOT_TRASHED}, "$and": somewhere}},
-        {"$project": {"tag": tags}},
-        {"$unwind": "$tag"},
-        {"$project": {"key": {"$first": "$tag"}, "words": {"$last": "$tag.words"}}},
-        {"$match": {"$and": in_the_tag}},
-        {"$group": {"_id": "$key", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
-        *most_frequent(limit),
+        *tag_count_stages("$_id", limit),
     ]

@@ -1,7 +1,7 @@
-"""Those in this process who wait for changes, and the one statement a second for all of them.
+"""The requests of this process that wait for changes, and one statement a second for all of them.
 
-A change stream would bring every process every write of everybody, and look up for each whose it
-is. This reads, from the index alone, what changed lately of those who wait.
+A change stream would send every write of every user to each process. This statement reads, from the
+index alone, the latest change of each waiting user.
 """
 
 import logging
@@ -14,8 +14,8 @@ from django.conf import settings
 from pymongo.errors import PyMongoError
 
 from conversation_service import clock, shutdown
-from conversation_service.http import cursors
-from conversations import collection
+from conversation_service.http.cursors import milliseconds
+from conversations.collection import conversations
 from conversations.exceptions import StreamsExhausted
 from conversations.queries.feed import INDEX
 from conversations.queries.feed_cursor import OVERLAP
@@ -25,14 +25,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Waiter:
+    """A request that waits for changes of a user."""
+
     user_id: str
     newest_ms: int = 0
     _woken: Event = field(default_factory=Event)
 
     def wait(self, newest_ms: int, timeout_s: float) -> bool:
-        """Wait for a change that is later than `newest_ms`; return whether there may be one.
+        """Wait for a change later than `newest_ms`; return False if `timeout_s` passes without one.
 
-        What becomes visible late does not wake: whoever waits looks for that now and then.
+        A change that becomes visible late does not wake the request: read again after a timeout.
         """
         self.newest_ms = newest_ms
         self._woken.clear()
@@ -45,42 +47,41 @@ class Waiter:
 
 
 class Waiters:
+    """All waiters of this process, by user. A thread wakes them; it ends when none are left."""
+
     def __init__(self) -> None:
         self._lock = Lock()
-        self._waiters: dict[str, list[Waiter]] = {}
+        self._by_user: dict[str, list[Waiter]] = {}
         self._thread: Thread | None = None
 
     @contextmanager
-    def waiter(self, user_id: str) -> Iterator[Waiter]:
-        """Have a place among those who wait, or raise StreamsExhausted."""
+    def register(self, user_id: str) -> Iterator[Waiter]:
+        """Register a waiter, or raise StreamsExhausted if the user or the process has too many."""
         waiter = Waiter(user_id)
         with self._lock:
-            self._admit(waiter)
+            total = sum(map(len, self._by_user.values()))
+            own = self._by_user.get(user_id, [])
+            if len(own) >= settings.CHANGES_WAITING_PER_USER or total >= settings.CHANGES_WAITING:
+                raise StreamsExhausted
+            self._by_user[user_id] = [*own, waiter]
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = Thread(target=self._poll, name="changes", daemon=True)
+                self._thread.start()
         try:
             yield waiter
         finally:
             with self._lock:
-                self._waiters[user_id].remove(waiter)
-                if not self._waiters[user_id]:
-                    del self._waiters[user_id]
+                self._by_user[user_id].remove(waiter)
+                if not self._by_user[user_id]:
+                    del self._by_user[user_id]
 
-    def _admit(self, waiter: Waiter) -> None:
-        mine = self._waiters.get(waiter.user_id, [])
-        everybody = sum(map(len, self._waiters.values()))
-        if len(mine) >= settings.CHANGES_WAITING_PER_USER or everybody >= settings.CHANGES_WAITING:
-            raise StreamsExhausted
-        self._waiters[waiter.user_id] = [*mine, waiter]
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = Thread(target=self._look_on, name="changes", daemon=True)
-            self._thread.start()
-
-    def _look_on(self) -> None:
+    def _poll(self) -> None:
         while not shutdown.begun.wait(settings.CHANGES_LOOK_S):
             with self._lock:
-                if not self._waiters:
+                if not self._by_user:
                     self._thread = None
                     return
-                users = [*self._waiters]
+                users = [*self._by_user]
             try:
                 latest = latest_changes(users)
             except PyMongoError as error:
@@ -94,20 +95,20 @@ class Waiters:
 
     def _all(self) -> list[Waiter]:
         with self._lock:
-            return [waiter for waiters in self._waiters.values() for waiter in waiters]
+            return [waiter for own in self._by_user.values() for waiter in own]
 
 
 def latest_changes(users: list[str]) -> dict[str, int]:
-    """Return the time of the latest change, in milliseconds, of those who had one lately."""
-    lately = {"$gte": clock.now() - OVERLAP}
-    rows = collection.conversations().aggregate(
+    """Return the time of each user's latest change in milliseconds, if it is newer than OVERLAP."""
+    recent = {"$gte": clock.now() - OVERLAP}
+    rows = conversations().aggregate(
         [
-            {"$match": {"user_id": {"$in": users}, "changed_at": lately}},
+            {"$match": {"user_id": {"$in": users}, "changed_at": recent}},
             {"$group": {"_id": "$user_id", "at": {"$max": "$changed_at"}}},
         ],
         hint=INDEX,
     )
-    return {row["_id"]: cursors.milliseconds(row["at"]) for row in rows}
+    return {row["_id"]: milliseconds(row["at"]) for row in rows}
 
 
 waiters = Waiters()

@@ -5,11 +5,12 @@ from django.http import HttpResponseBase
 from rest_framework.views import APIView
 
 from conversation_service.http import event_stream
-from conversation_service.http.authentication import CallerRequest
+from conversation_service.http.authentication import Caller, CallerRequest
 from conversation_service.http.event_stream import EventStreamNegotiation
 from conversation_service.http.preconditions import json_or_304
-from conversations.queries import feed, feed_cursor, streaming
-from conversations.queries.feed_cursor import SNAPSHOT
+from conversations.queries import feed_cursor, streaming
+from conversations.queries.feed import read_page
+from conversations.queries.feed_cursor import SNAPSHOT, FeedCursor
 from conversations.queries.waiters import waiters
 from conversations.serializers.changes import changes_parameters
 from conversations.views.openapi import changes as openapi
@@ -21,26 +22,28 @@ class ChangesView(APIView):
     @openapi.changes
     def get(self, request: CallerRequest) -> HttpResponseBase:
         parameters = changes_parameters.of(request)
-        if request.accepted_media_type == event_stream.MEDIA_TYPE:
-            sent = request.headers.get("Last-Event-ID") or parameters.get("cursor")
-            return self._stream(request, sent, parameters["limit"])
-        user_id, sent = request.user.id, parameters.get("cursor")
-        cursor = feed_cursor.decode(user_id, sent) if sent else SNAPSHOT
-        page = streaming.page(user_id, cursor, parameters["limit"], wait_s=parameters["wait"])
+        user, limit, sent = request.user, parameters["limit"], parameters.get("cursor")
+        is_stream = request.accepted_media_type == event_stream.MEDIA_TYPE
+        if is_stream:
+            sent = request.headers.get("Last-Event-ID") or sent
+        cursor = feed_cursor.decode(user.id, sent) if sent else SNAPSHOT
+        if is_stream:
+            return self._stream(user, cursor, limit)
+        page = read_page(user.id, cursor, limit)
+        if not page.rows and (wait_s := parameters["wait"]):
+            page = streaming.wait_for_page(user.id, cursor, page, limit, wait_s=wait_s)
         body = {
             "changes": page.changes,
-            "next_cursor": feed_cursor.encode(user_id, page.next),
+            "next_cursor": feed_cursor.encode(user.id, page.next),
             "has_more": page.has_more,
         }
         return json_or_304(request, body)
 
-    def _stream(self, request: CallerRequest, sent: str | None, limit: int) -> HttpResponseBase:
-        """Answer with events. What fails before the first is answered like any failure."""
-        user = request.user
-        cursor = feed_cursor.decode(user.id, sent) if sent else SNAPSHOT
+    def _stream(self, user: Caller, cursor: FeedCursor, limit: int) -> HttpResponseBase:
+        """Respond with events. A failure before the first event has an ordinary error response."""
         with ExitStack() as on_failure:
-            waiter = on_failure.enter_context(waiters.waiter(user.id))
-            page = feed.page(user.id, cursor, limit)
-            place = on_failure.pop_all()
+            waiter = on_failure.enter_context(waiters.register(user.id))
+            page = read_page(user.id, cursor, limit)
+            registration = on_failure.pop_all()
         events = streaming.events(waiter, page, limit, lasts_s=user.expires_at - time.time())
-        return event_stream.response(events, place.close)
+        return event_stream.response(events, registration.close)

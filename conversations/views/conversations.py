@@ -16,7 +16,7 @@ from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.preconditions import etag, if_match, json_or_304, required_if_match
 from conversation_service.http.rendering import JSONResponse
 from conversation_service.mongodb.connection import Document
-from conversations import documents, history, words
+from conversations import documents, history
 from conversations.queries import lookup
 from conversations.queries.listing import Page, list_page
 from conversations.queries.overview import user_overview
@@ -130,8 +130,7 @@ class ConversationViewSet(ViewSet):
     @openapi.tags
     def tags(self, request: CallerRequest) -> HttpResponse:
         wanted = tags_parameters.of(request)
-        beginnings = words.sought(documents.fold(wanted["prefix"]))
-        counts = tag_counts(request.user.id, beginnings, limit=wanted["limit"])
+        counts = tag_counts(request.user.id, wanted["prefix"], limit=wanted["limit"])
         return JSONResponse({"tags": counts})
 
     @openapi.retrieve

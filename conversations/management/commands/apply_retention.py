@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
 from conversations.jobs import retention
 from conversations.jobs.retention import RetentionJob
+from conversations.states import ARCHIVED
 
 HELP = """
 Archive active conversations without a message for RETENTION_ARCHIVE_IDLE_DAYS, except pinned ones
@@ -40,13 +41,13 @@ class Command(BaseCommand):
         if batch_size < 1:
             raise CommandError("--batch-size must be at least 1.")
         job = retention.idle_job()
-        numbers = {"due": 0, "archived": 0, "dry_run": dry_run, "finished": True}
+        numbers = {"due": 0, ARCHIVED: 0, "dry_run": dry_run, "finished": True}
         if job:
             numbers["due"] = job.count()
             if dry_run:
                 numbers["due"] = self._list(job, batch_size, json=json)
             else:
-                numbers["archived"], numbers["finished"] = retention.run(
+                numbers[ARCHIVED], numbers["finished"] = retention.run(
                     job, batch_size, total=numbers["due"], what="Archived", out=self.stderr
                 )
         elif not json:

@@ -4,6 +4,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
 from conversations.jobs import retention
+from conversations.states import PURGED
 
 HELP = """
 Purge the conversations in the trash whose purge_at has passed. A tombstone stays for the change
@@ -40,17 +41,17 @@ class Command(BaseCommand):
         total = job.count()
         numbers = {
             "due": total,
-            "purged": 0,
+            PURGED: 0,
             "held": job.count_held(),
             "dry_run": dry_run,
             "finished": True,
         }
         if not dry_run:
-            numbers["purged"], numbers["finished"] = retention.run(
+            numbers[PURGED], numbers["finished"] = retention.run(
                 job, batch_size, total=total, what="Purged", out=self.stderr
             )
-        done = "to purge" if dry_run else "purged"
-        count = numbers["due" if dry_run else "purged"]
+        done = "to purge" if dry_run else PURGED
+        count = numbers["due" if dry_run else PURGED]
         text = f"Trash: {count:,} {done}, {numbers['held']:,} kept by a legal hold."
         self.stdout.write(as_json(numbers) if json else text)
         if not numbers["finished"]:

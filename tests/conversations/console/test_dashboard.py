@@ -36,7 +36,7 @@ def test_it_counts_states_days_hours_holds_and_characters(mongo):
     put(mongo, 2, NOW - timedelta(hours=2), status="archived", character_id="ada")
     put(mongo, 1, NOW - timedelta(days=3), hold={"by": "ops", "reason": "x", "at": NOW})
 
-    statistics = console.statistics(NOW)
+    statistics = console.collect(NOW)
 
     assert statistics.total == 6
     assert found([statistics.held]) == {"held": 1}
@@ -53,7 +53,7 @@ def test_beyond_the_bound_a_state_is_estimated_and_a_day_has_more(mongo, monkeyp
     put(mongo, 40, NOW)
     put(mongo, 3, NOW, status="archived")
 
-    statistics = console.statistics(NOW)
+    statistics = console.collect(NOW)
 
     states = {count.label: number(count) for count in statistics.by_state}
     assert states["active"].startswith("≈ ")
@@ -68,7 +68,7 @@ def test_of_too_many_in_an_hour_only_the_newest_are_counted(mongo, monkeypatch):
     put(mongo, 4, NOW - timedelta(hours=1))
     put(mongo, 4, NOW - timedelta(hours=2))
 
-    hours = console.statistics(NOW).by_hour
+    hours = console.collect(NOW).by_hour
 
     assert [(count.label, number(count)) for count in hours] == [("11:00", "2+"), ("12:00", "3")]
 
@@ -85,7 +85,7 @@ def test_the_future_is_not_counted(mongo, monkeypatch):
     ]
     mongo["conversations"].insert_many(rows)
 
-    statistics = console.statistics(NOW)
+    statistics = console.collect(NOW)
 
     assert found(statistics.by_day) == {"2026-11-24": 2}
     assert found(statistics.by_hour) == {"12:00": 2}
@@ -95,7 +95,7 @@ def test_every_question_but_the_sample_goes_along_an_index(mongo):
     put(mongo, 30, NOW)
     mongo.command("profile", 2)
 
-    console.statistics(NOW)
+    console.collect(NOW)
 
     mongo.command("profile", 0)
     reads = list(mongo["system.profile"].find({"ns": f"{mongo.name}.conversations"}))
@@ -140,7 +140,7 @@ def test_it_shows_neighbours_and_their_breakers(viewer, settings, monkeypatch):
 
     assert "MongoDB healthy" in page
     assert "Auth service unhealthy" in page
-    assert "closed: it is asked" in page
+    assert "closed: requests pass" in page
 
 
 def test_charts_are_drawn_here_and_can_be_read_as_tables(viewer, alice):

@@ -1,0 +1,104 @@
+"""Several pipelines in one statement, and the stages that tag counts share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pymongo
+
+from conversation_service.mongodb.connection import Document
+from conversations.collection import CHARACTERS_INDEX, conversations
+from conversations.documents import tag_key
+
+Pipeline = list[dict[str, Any]]
+
+# A statement that takes longer is aborted; the API then responds with 503.
+BUDGET_S = 2.0
+# More rows than all parts return, so that the first batch is the only one.
+_ALL_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class TagCount:
+    tag: str
+    count: int
+
+
+def run_parts(
+    scan: Pipeline, *, hint: str = CHARACTERS_INDEX, **parts: Pipeline
+) -> dict[str, list[Document]]:
+    """Run several pipelines in one statement and return the rows of each; `scan` has the hint.
+
+    $facet would use one plan for all parts. With $unionWith each part has its own plan, but a hint
+    applies only to the first. `scan` needs it: it reads all conversations of the user, and must
+    find all values in the index.
+
+    Raises pymongo.errors.PyMongoError with `timeout` set after BUDGET_S.
+    """
+    pipeline = [*scan, {"$replaceWith": {"part": "scan", "row": "$$ROOT"}}]
+    for name, part in parts.items():
+        branch = [*part, {"$replaceWith": {"part": name, "row": "$$ROOT"}}]
+        pipeline.append({"$unionWith": {"coll": conversations().name, "pipeline": branch}})
+    rows: dict[str, list[Document]] = {name: [] for name in ("scan", *parts)}
+    with pymongo.timeout(BUDGET_S):
+        for labelled in conversations().aggregate(pipeline, hint=hint, batchSize=_ALL_ROWS):
+            rows[labelled["part"]].append(labelled["row"])
+    return rows
+
+
+def count_stages(where: Mapping[str, Any]) -> Pipeline:
+    return [{"$match": where}, {"$count": "count"}]
+
+
+def count_of(rows: list[Document]) -> int:
+    """Return the number that count_stages() counted: without matches they return no row."""
+    return rows[0]["count"] if rows else 0
+
+
+def tag_count_stages(tag_line: str, limit: int) -> Pipeline:
+    """Return stages that count tags, the most frequent first, in rows grouped by `tag_line`.
+
+    `tag_line` is the path of the line in a row; the row also has `count` and `oldest`. Many
+    conversations have equal tags, so there are fewer lines to split than conversations.
+    """
+    return [
+        {"$project": {"tag": {"$split": [tag_line, "\n"]}, "count": 1, "oldest": 1}},
+        {"$unwind": "$tag"},
+        {"$match": {"tag": {"$ne": ""}}},
+        {
+            "$group": {
+                "_id": "$tag",
+                "count": {"$sum": "$count"},
+                "oldest": {"$min": "$oldest"},
+            }
+        },
+        *most_frequent_stages(limit),
+    ]
+
+
+def most_frequent_stages(limit: int) -> Pipeline:
+    """Return stages that keep the most frequent tags, each with the tags of its oldest document."""
+    return [
+        {"$sort": {"count": -1, "_id": 1}},
+        {"$limit": limit},
+        {
+            "$lookup": {
+                "from": conversations().name,
+                "localField": "oldest",
+                "foreignField": "_id",
+                "pipeline": [{"$project": {"tags": 1}}],
+                "as": "spelt",
+            }
+        },
+    ]
+
+
+def tag_count(row: Document) -> TagCount:
+    """Return a tag as its oldest conversation spells it.
+
+    Without a spelling, it is the key of the tag: the conversation lost the tag at this moment, or
+    its tags were written past the service, which `manage.py reindex_search` repairs.
+    """
+    key: str = row["_id"]
+    spelt = (tag for document in row["spelt"] for tag in document.get("tags", []))
+    return TagCount(next((tag for tag in spelt if tag_key(tag) == key), key), row["count"])
