@@ -102,4 +102,4 @@ def _key(row: Document) -> ChangeKey:
 def _change(row: Document) -> dict[str, Any]:
     if row["status"] == PURGED:
         return {"type": GONE, "id": row["_id"], "deleted_at": row["changed_at"]}
-    return {"type": "upsert", "conversation": resource(row)}
+    return {"type": UPSERT, "conversation": resource(row)}

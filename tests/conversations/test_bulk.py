@@ -100,6 +100,42 @@ def test_each_fares_as_in_a_call_for_it_alone(alice, bob, action):
                 assert read(alice, one)[name] == read(bob, other)[name]
 
 
+TEN = [str(number) for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("action", "states", "tags", "held", "code"),
+    [
+        ("tag", ["deleted"], TEN, True, "CONVERSATION_STATE_CONFLICT"),
+        ("tag", [], TEN, True, "VALIDATION_ERROR"),
+        ("tag", [], [*TEN[1:], "x"], True, None),
+        ("untag", ["deleted"], [], False, "CONVERSATION_STATE_CONFLICT"),
+        ("purge", ["archived"], [], True, "CONVERSATION_STATE_CONFLICT"),
+        ("purge", ["deleted"], [], True, "LEGAL_HOLD"),
+        ("archive", ["archived", "deleted"], [], True, "CONVERSATION_STATE_CONFLICT"),
+        ("trash", ["deleted"], [], True, None),
+    ],
+)
+def test_one_many_and_a_dry_run_fail_at_the_same_check(
+    alice, mongo, action, states, tags, held, code
+):
+    created = conversation(alice, *states, tags=tags)
+    if held:
+        hold = {"by": "ops", "reason": "a case", "at": clock.now()}
+        mongo["conversations"].update_one({}, {"$set": {"hold": hold}})
+    body = {"ids": [created["id"]]} | ({"tags": ["x"]} if "tag" in action else {})
+    path = f"{PATH}/{created['id']}"
+    single = SINGLE.get(action, lambda client, at: client.post(f"{at}/{action}"))
+
+    [rehearsed] = bulk(alice, action, dry_run=True, **body)["results"]
+    [of_many] = bulk(alice, action, **body)["results"]
+    alone = single(alice, path).json()
+
+    assert (rehearsed["code"], of_many["code"]) == (code, code)
+    assert alone.get("error", {}).get("code") == code
+    assert read(alice, created) == created
+
+
 def test_pins_come_and_go(alice):
     created = conversation(alice)
 

@@ -13,6 +13,7 @@ from conversation_service.commands import Unfinished
 from tests.conversation_service import loopback
 from tests.factories import PATH, NewConversation, conversation
 from tests.running import started
+from tests.validators import rejecting_updates
 
 LUNA = {"id": "luna", "name": "Luna", "description": "A night owl."}
 
@@ -247,6 +248,21 @@ def test_verifying_can_be_rehearsed(alice, bob, settings, capsys):
     assert {"luna: verified, 2 of them", "nobody: missing, 1 of them"} <= {*rehearsed.splitlines()}
     assert "verified 2, missing 1; a dry run, nothing changed." in rehearsed
     assert "verified 2, missing 1." in capsys.readouterr().out
+
+
+def test_a_conversation_that_the_validator_rejects_does_not_stop_verifying(
+    alice, mongo, settings, capsys
+):
+    stuck, free = (conversation(alice, character_id="luna", title=title) for title in "ab")
+
+    with rejecting_updates(mongo, title="a"), served(settings, characters(LUNA)):
+        call_command("verify_characters")
+
+    assert "verified 1, missing 0." in capsys.readouterr().out
+    statuses = [
+        alice.get(f"{PATH}/{created['id']}").json()["character_status"] for created in (stuck, free)
+    ]
+    assert statuses == ["unverified", "verified"]
 
 
 def test_verifying_gives_up_while_characters_is_down(alice, settings, down, capsys):

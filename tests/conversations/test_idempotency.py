@@ -127,6 +127,21 @@ def test_a_revert_sent_twice_is_done_once(alice):
     assert alice.get(path).json()["title"] == "C"
 
 
+def test_a_replay_is_recognized_before_any_other_check(alice):
+    path = f"{PATH}/{conversation(alice)['id']}"
+    headers = with_key("k") | {"If-Match": '"v1"'}
+    first = alice.patch(path, {"tags_add": ["new"]}, headers=headers)
+    alice.delete(path)
+
+    again = alice.patch(path, {"tags_add": ["new"]}, headers=headers)
+    without_key = alice.patch(path, {"tags_add": ["new"]}, headers={"If-Match": '"v1"'})
+    in_trash = alice.patch(path, {"tags_add": ["new"]}, headers={"If-Match": '"v3"'})
+
+    assert again.content == first.content
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert (without_key.status_code, in_trash.status_code) == (412, 409)
+
+
 def test_failures_are_not_remembered(alice):
     path = f"{PATH}/{conversation(alice, 'deleted')['id']}"
     assert alice.patch(path, {"title": "New"}, headers=with_key("k")).status_code == 409

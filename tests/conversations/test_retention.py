@@ -14,6 +14,7 @@ from conversations.jobs import retention
 from tests.conversations.console.browser import staff, url_of
 from tests.factories import PATH, conversation
 from tests.running import started
+from tests.validators import rejecting_updates
 
 DAY = timedelta(days=1)
 
@@ -204,6 +205,17 @@ def test_a_message_that_arrives_after_the_batch_was_read_saves_it(mongo, thirty_
     assert job.apply_to(rows) == 1
     assert mongo["conversations"].find_one({"_id": one["_id"]})["status"] == "active"
     assert statuses(mongo) == ["active", "archived"]
+
+
+def test_a_conversation_that_the_validator_rejects_does_not_stop_a_run(mongo, capsys, thirty_days):
+    store(mongo, 40, 40, 40)
+    [rejected] = store(mongo, 41, title="stuck")
+
+    with rejecting_updates(mongo, title="stuck"):
+        told = run(capsys, "apply_retention")
+
+    assert told == "Idle: 3 archived.\n"
+    assert str(mongo["conversations"].find_one({"status": "active"})["_id"]) == rejected
 
 
 # Emptying the trash
