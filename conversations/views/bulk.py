@@ -31,7 +31,7 @@ class BulkView(APIView):
 
     @openapi.bulk
     def post(self, request: CallerRequest) -> HttpResponse:
-        no_parameters.of(request)
+        no_parameters.parse(request)
         wanted = bulk_input.run_validation(request.data)
         idempotency.sent_with(request)  # repeatable by nature: a key is accepted, not kept
         action = Action.of(wanted["action"], wanted.get("tags", ()))

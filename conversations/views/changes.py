@@ -22,7 +22,7 @@ class ChangesView(APIView):
 
     @openapi.changes
     def get(self, request: CallerRequest) -> HttpResponseBase:
-        parameters = changes_parameters.of(request)
+        parameters = changes_parameters.parse(request)
         if request.accepted_media_type == event_stream.MEDIA_TYPE:
             sent = request.headers.get("Last-Event-ID") or parameters.get("cursor")
             return self._stream(request, sent, parameters["limit"])

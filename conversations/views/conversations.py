@@ -83,7 +83,7 @@ class ConversationViewSet(ViewSet):
 
     @openapi.list_
     def list(self, request: CallerRequest) -> HttpResponse:
-        listing = Listing.of(request.user.id, list_parameters.of(request))
+        listing = Listing.of(request.user.id, list_parameters.parse(request))
         page = Page.of(listing, read_page(listing))
         total = count(listing) if listing.include_total else page.total(listing)
         cursors = {
@@ -108,7 +108,7 @@ class ConversationViewSet(ViewSet):
 
     @openapi.create
     def create(self, request: CallerRequest) -> HttpResponse:
-        parameters = create_parameters.of(request)
+        parameters = create_parameters.parse(request)
         values = create_input.run_validation(request.data)
         key = idempotency.sent_with(request)
         or_get = "get_or_create" in parameters
@@ -116,24 +116,24 @@ class ConversationViewSet(ViewSet):
 
     @openapi.summary
     def summary(self, request: CallerRequest) -> HttpResponse:
-        no_parameters.of(request)
+        no_parameters.parse(request)
         return JSONResponse(summary.of(request.user.id, now=clock.now()))
 
     @openapi.overview
     def overview(self, request: CallerRequest) -> HttpResponse:
-        no_parameters.of(request)
+        no_parameters.parse(request)
         return JSONResponse(overview.of(request.user.id, now=clock.now()))
 
     @openapi.tags
     def tags(self, request: CallerRequest) -> HttpResponse:
-        wanted = tags_parameters.of(request)
+        wanted = tags_parameters.parse(request)
         beginnings = words.sought(documents.fold(wanted["prefix"]))
         return JSONResponse({"tags": tags.of(request.user.id, beginnings, limit=wanted["limit"])})
 
     @openapi.retrieve
     def retrieve(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
-            parameters = retrieve_parameters.of(request)
+            parameters = retrieve_parameters.parse(request)
         if version := parameters.get("as_of"):
             return _answer(history.as_of(lookup.with_history(request.user.id, id), version))
         document = lookup.get(request.user.id, id)
@@ -150,7 +150,7 @@ class ConversationViewSet(ViewSet):
     @openapi.destroy
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
-            parameters = delete_parameters.of(request)
+            parameters = delete_parameters.parse(request)
             origin = of_user(request)
             versions = required_if_match(request, origin.client)
         if parameters["mode"] == "purge":
@@ -184,7 +184,7 @@ class ConversationViewSet(ViewSet):
     @openapi.duplicate
     def duplicate(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
-            no_parameters.of(request)
+            no_parameters.parse(request)
             title = duplicate_input.run_validation(request.data).get("title")
             key = idempotency.sent_with(request)
         return _created(services.duplicate(request.user.id, id, title, key))
@@ -192,7 +192,7 @@ class ConversationViewSet(ViewSet):
     @openapi.history
     def history(self, request: CallerRequest, id: str) -> HttpResponse:
         with _AbsenceFirst(request, id):
-            parameters = history_parameters.of(request)
+            parameters = history_parameters.parse(request)
             binding = f"history {request.user.id} {id.lower()}"
             cursor = parameters.get("cursor")
             [before] = pagination.unseal(cursor, binding=binding) if cursor else [None]
@@ -214,7 +214,7 @@ class ConversationViewSet(ViewSet):
         """Change, where an edit may have to name a version; the others are safe to repeat."""
         request = self.request
         with _AbsenceFirst(request, conversation_id):
-            no_parameters.of(request)
+            no_parameters.parse(request)
             key = idempotency.sent_with(request)
             origin = of_user(request)
             versions = required_if_match(request, origin.client) if is_edit else if_match(request)

@@ -45,7 +45,7 @@ class ActivityView(APIView):
 
     @openapi.activity
     def put(self, request: Request, id: str) -> HttpResponse:
-        parameters = activity_parameters.of(request)
+        parameters = activity_parameters.parse(request)
         reported = activity(activity_input.run_validation(request.data))
         unarchive = parameters["on_message"] == "unarchive"
         return JSONResponse(store.report(id, reported, unarchive=unarchive))

@@ -20,7 +20,7 @@ class ExportView(APIView):
 
     @openapi.export
     def get(self, request: CallerRequest) -> StreamingHttpResponse:
-        parameters = export_parameters.of(request)
+        parameters = export_parameters.parse(request)
         return ndjson.response(
             exporting.rows(request.user.id, parameters.get("after")),
             **{
@@ -39,7 +39,7 @@ class ImportView(APIView):
 
     @openapi.import_
     def post(self, request: CallerRequest) -> StreamingHttpResponse:
-        no_parameters.of(request)
+        no_parameters.parse(request)
 
         def body() -> IO[bytes]:
             # DRF does not call the parser for an empty body.
