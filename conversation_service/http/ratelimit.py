@@ -105,8 +105,8 @@ class UserRateThrottle(BaseThrottle):
 
 
 def _policies(view: Any) -> list[Policy]:
-    action = getattr(view, "action", None)
-    own = getattr(view, "rate_limits", {}).get(action)
+    handler = getattr(view, "action", None) or view.request.method.lower()
+    own = getattr(view, "rate_limits", {}).get(handler)
     limits = ((name, settings.RATE_LIMITS[name]) for name in (own, EVERYTHING) if name)
     return [Policy(name, limit) for name, limit in limits if limit > 0]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from bson import ObjectId
 from django.http import HttpResponse
-from rest_framework.views import APIView
 
 from conversation_service.http import idempotency, pagination
 from conversation_service.http.authentication import CallerRequest
+from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.origin import of_user
 from conversation_service.http.rendering import JSONResponse
 from conversations.queries import listing
@@ -23,11 +23,9 @@ from conversations.writes.bulk import ABSENT, Action, Boundary, Result
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class BulkView(APIView):
-    request: CallerRequest
-    # One call, whatever it is about: that many conversations are bounded by the body.
-    action = "bulk"
-    rate_limits = {"bulk": "patch"}
+class BulkView(Endpoint):
+    # A bulk run counts as one update: the body bounds the number of its conversations.
+    rate_limits = {"post": "patch"}
 
     @openapi.bulk
     def post(self, request: CallerRequest) -> HttpResponse:

@@ -2,10 +2,10 @@ import time
 from contextlib import ExitStack
 
 from django.http import HttpResponseBase
-from rest_framework.views import APIView
 
 from conversation_service.http import event_stream
 from conversation_service.http.authentication import CallerRequest
+from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.event_stream import EventStreamNegotiation
 from conversation_service.http.preconditions import unless_known
 from conversations.queries import feed
@@ -17,7 +17,7 @@ from conversations.serializers.changes import changes_parameters
 from conversations.views.openapi import changes as openapi
 
 
-class ChangesView(APIView):
+class ChangesView(Endpoint):
     content_negotiation_class = EventStreamNegotiation
 
     @openapi.changes

@@ -1,20 +1,21 @@
 """What people ask over HTTP: parse, call one thing, answer. No statement, no rule of the domain."""
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import wraps
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, QueryDict
+from django.http import HttpResponse, QueryDict
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
-from rest_framework.viewsets import ViewSet
+from rest_framework.viewsets import ViewSetMixin
 
 from conversation_service import clock
 from conversation_service.errors import ServiceError
 from conversation_service.http import idempotency, pagination
 from conversation_service.http.authentication import CallerRequest
+from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.origin import of_user
 from conversation_service.http.preconditions import etag, if_match, required_if_match, unless_known
 from conversation_service.http.rendering import JSONResponse
@@ -40,12 +41,30 @@ from conversations.writes import changes, edits, services, store
 from conversations.writes.changes import Change
 from conversations.writes.store import Answer
 
+Handler = Callable[["ConversationViewSet", CallerRequest, str], HttpResponse]
 
-class ConversationViewSet(ViewSet):
+
+def not_found_first(handle: Handler) -> Handler:
+    """Respond 404 to a faulty request for a conversation that the user does not have.
+
+    Other responses would reveal whether the conversation of another user exists.
+    """
+
+    @wraps(handle)
+    def handler(view: "ConversationViewSet", request: CallerRequest, id: str) -> HttpResponse:
+        try:
+            return handle(view, request, id)
+        except (APIException, ServiceError):
+            lookup.get(request.user.id, id)  # raises ConversationNotFound
+            raise
+
+    return handler
+
+
+class ConversationViewSet(ViewSetMixin, Endpoint):
     """The caller's own conversations; those of others do not exist as far as they can tell."""
 
-    request: CallerRequest
-    # Every change of one conversation counts as what it could be written as: a PATCH.
+    # Each update of one conversation counts as a PATCH.
     rate_limits = {
         "list": "list",
         "create": "create",
@@ -58,28 +77,6 @@ class ConversationViewSet(ViewSet):
         "revert": "patch",
         "destroy": "delete",
     }
-
-    @property
-    def default_response_headers(self) -> dict[str, str]:
-        """Leave out Allow, which DRF finds out anew for each answer, but where it is asked for."""
-        return super().default_response_headers if self.request.method == "OPTIONS" else {}
-
-    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        """Give DRF's request its headers: it would find them by not finding them, each time."""
-        prepared = super().initialize_request(request, *args, **kwargs)
-        prepared.META = request.META
-        return prepared
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Untie the knots of DRF: what a request leaves behind is freed at once, and used again.
-
-        Else it stays until the garbage collector comes, and memory is never warm.
-        """
-        response = super().dispatch(request, *args, **kwargs)
-        self.request.parser_context.clear()
-        for method in self.action_map:
-            delattr(self, method)
-        return response
 
     @openapi.list_
     def list(self, request: CallerRequest) -> HttpResponse:
@@ -131,9 +128,9 @@ class ConversationViewSet(ViewSet):
         return JSONResponse({"tags": tags.of(request.user.id, beginnings, limit=wanted["limit"])})
 
     @openapi.retrieve
+    @not_found_first
     def retrieve(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            parameters = retrieve_parameters.parse(request)
+        parameters = retrieve_parameters.parse(request)
         if version := parameters.get("as_of"):
             return _answer(history.as_of(lookup.with_history(request.user.id, id), version))
         document = lookup.get(request.user.id, id)
@@ -142,17 +139,17 @@ class ConversationViewSet(ViewSet):
         return _answer(document)
 
     @openapi.partial_update
+    @not_found_first
     def partial_update(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            wanted = edits.edit(patch_input.run_validation(request.data))
+        wanted = edits.edit(patch_input.run_validation(request.data))
         return self._change(id, wanted, is_edit=True)
 
     @openapi.destroy
+    @not_found_first
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            parameters = delete_parameters.parse(request)
-            origin = of_user(request)
-            versions = required_if_match(request, origin.client)
+        parameters = delete_parameters.parse(request)
+        origin = of_user(request)
+        versions = required_if_match(request, origin.client)
         if parameters["mode"] == "purge":
             store.purge(request.user.id, id, versions)
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
@@ -166,45 +163,49 @@ class ConversationViewSet(ViewSet):
         return _answer(trashed.document)
 
     @openapi.archive
+    @not_found_first
     def archive(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._change(id, changes.ARCHIVE)
 
     @openapi.restore
+    @not_found_first
     def restore(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._change(id, changes.RESTORE)
 
     @openapi.pin
+    @not_found_first
     def pin(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._change(id, changes.PIN)
 
     @openapi.unpin
+    @not_found_first
     def unpin(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._change(id, changes.UNPIN)
 
     @openapi.duplicate
+    @not_found_first
     def duplicate(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            no_parameters.parse(request)
-            title = duplicate_input.run_validation(request.data).get("title")
-            key = idempotency.sent_with(request)
+        no_parameters.parse(request)
+        title = duplicate_input.run_validation(request.data).get("title")
+        key = idempotency.sent_with(request)
         return _created(services.duplicate(request.user.id, id, title, key))
 
     @openapi.history
+    @not_found_first
     def history(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            parameters = history_parameters.parse(request)
-            binding = f"history {request.user.id} {id.lower()}"
-            cursor = parameters.get("cursor")
-            [before] = pagination.unseal(cursor, binding=binding) if cursor else [None]
+        parameters = history_parameters.parse(request)
+        binding = f"history {request.user.id} {id.lower()}"
+        cursor = parameters.get("cursor")
+        [before] = pagination.unseal(cursor, binding=binding) if cursor else [None]
         document = lookup.with_history(request.user.id, id)
         page = history.page(document, before=before, limit=parameters["limit"])
         next_cursor = pagination.seal([page.next], binding=binding) if page.next else None
         return JSONResponse({"revisions": page.revisions, "next_cursor": next_cursor})
 
     @openapi.revert
+    @not_found_first
     def revert(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            wanted = revert_input.run_validation(request.data)
+        wanted = revert_input.run_validation(request.data)
         then = history.as_of(lookup.with_history(request.user.id, id), wanted["version"])
         return self._change(id, edits.revert(then, wanted["fields"]), is_edit=True)
 
@@ -213,11 +214,10 @@ class ConversationViewSet(ViewSet):
     ) -> HttpResponse:
         """Change, where an edit may have to name a version; the others are safe to repeat."""
         request = self.request
-        with _AbsenceFirst(request, conversation_id):
-            no_parameters.parse(request)
-            key = idempotency.sent_with(request)
-            origin = of_user(request)
-            versions = required_if_match(request, origin.client) if is_edit else if_match(request)
+        no_parameters.parse(request)
+        key = idempotency.sent_with(request)
+        origin = of_user(request)
+        versions = required_if_match(request, origin.client) if is_edit else if_match(request)
         answer = store.change(
             request.user.id,
             conversation_id,
@@ -227,20 +227,6 @@ class ConversationViewSet(ViewSet):
             key=key if is_edit else None,
         )
         return _answer(answer.document, replayed=answer.replayed)
-
-
-class _AbsenceFirst:
-    """Answers 404 before any fault in the request, so that a fault tells nothing."""
-
-    def __init__(self, request: CallerRequest, conversation_id: str) -> None:
-        self._request = request
-        self._id = conversation_id
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, failure: BaseException | None, traceback: object) -> None:
-        if isinstance(failure, APIException | ServiceError):
-            lookup.get(self._request.user.id, self._id)
 
 
 def _answer(
@@ -266,22 +252,12 @@ def _only(names: Sequence[str] | None, row: Document) -> dict[str, Any]:
 
 
 def _links(request: Request, cursors: dict[str, str | None]) -> str:
-    """Return the Link header (RFC 8288) to the pages on either side."""
-    query = _without_place(request.META.get("QUERY_STRING", ""))
-    links = [
-        f'<{request.path}?{query}cursor={cursor}>; rel="{side}"'
-        for side, cursor in cursors.items()
-        if cursor
-    ]
-    return ", ".join(links)
-
-
-@lru_cache(maxsize=1_000)
-def _without_place(query_string: str) -> str:
-    """Return a query string without what says where in the list, ready to be added to."""
-    sent = QueryDict(query_string.encode("latin-1"))
-    kept = urlencode(
-        {name: values for name, values in sent.lists() if name not in {"cursor", "page"}},
-        doseq=True,
-    )
-    return f"{kept}&" if kept else ""
+    """Return the Link header (RFC 8288) to the previous and the next page."""
+    sides = {side: cursor for side, cursor in cursors.items() if cursor}
+    if not sides:
+        return ""
+    sent = QueryDict(request.META.get("QUERY_STRING", "").encode("latin-1"))  # PEP 3333
+    kept = [(name, values) for name, values in sent.lists() if name not in {"cursor", "page"}]
+    query = urlencode(kept, doseq=True)
+    first = f"{request.path}?{query}&" if query else f"{request.path}?"
+    return ", ".join(f'<{first}cursor={cursor}>; rel="{side}"' for side, cursor in sides.items())

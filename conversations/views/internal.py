@@ -4,9 +4,9 @@ from typing import Any
 
 from django.http import HttpResponse
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from conversation_service.http.authentication import ServiceAuthentication
+from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.permissions import HasScope
 from conversation_service.http.rendering import JSONParser, JSONResponse
 from conversation_service.mongodb.connection import Document
@@ -27,7 +27,7 @@ class BatchParser(JSONParser):
     max_bytes = 256 * 1024  # 500 reports of the longest kind
 
 
-class AuthorizeView(APIView):
+class AuthorizeView(Endpoint):
     authentication_classes = [ServiceAuthentication]
     permission_classes = [HasScope("conversations:authorize")]
 
@@ -39,7 +39,7 @@ class AuthorizeView(APIView):
         return JSONResponse({"results": verdicts})
 
 
-class ActivityView(APIView):
+class ActivityView(Endpoint):
     authentication_classes = [ServiceAuthentication]
     permission_classes = [HasScope("conversations:activity")]
 
@@ -51,7 +51,7 @@ class ActivityView(APIView):
         return JSONResponse(store.report(id, reported, unarchive=unarchive))
 
 
-class ActivityBatchView(APIView):
+class ActivityBatchView(Endpoint):
     authentication_classes = [ServiceAuthentication]
     permission_classes = [HasScope("conversations:activity")]
     parser_classes = [BatchParser]
