@@ -37,13 +37,11 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "conversation_service.http.middleware.RequestId",
-    "conversation_service.observability.tracing.TraceRequests",
     "conversation_service.observability.requests.ObserveRequests",
-    "conversation_service.http.middleware.Api",
-    "conversation_service.http.middleware.Pages",
+    "conversation_service.observability.tracing.TraceRequests",
+    "conversation_service.http.middleware.ApiOrPages",
 ]
-# Around the console and its static files only; see conversation_service.http.middleware.Pages.
+# For the console and its static files only; see conversation_service.http.middleware.ApiOrPages.
 PAGES_MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

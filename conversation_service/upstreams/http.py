@@ -32,7 +32,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
-from conversation_service.observability.context import request_id, traceparent
+from conversation_service.observability import context
 from conversation_service.observability.metrics import (
     UPSTREAM_REQUEST_DURATION,
     UPSTREAM_REQUESTS,
@@ -201,39 +201,30 @@ def _build(name: str, url: str, **options: Any) -> Neighbour:
     return Neighbour(name, url, **options)
 
 
-class Budget:
-    """Lets all questions within share NEIGHBOUR_BUDGET_S, from the first one on.
-
-    Elsewhere each question has that for itself.
-    """
-
-    deadline: float | None = None
-
-    def __enter__(self) -> None:
-        self._outer = _budget.set(self)
-
-    def __exit__(self, *failure: object) -> None:
-        _budget.reset(self._outer)
-
-
-_budget: ContextVar[Budget | None] = ContextVar("neighbour_budget", default=None)
-
-
 def time_left_s() -> float:
     return _deadline() - monotonic()
 
 
 def _deadline() -> float:
-    shared = _budget.get()
-    if shared is None:
-        shared = Budget()
-    if shared.deadline is None:
-        shared.deadline = monotonic() + settings.NEIGHBOUR_BUDGET_S
-    return shared.deadline
+    """Return time.monotonic() at which the time for upstreams ends, NEIGHBOUR_BUDGET_S at most.
+
+    All requests to upstreams that are made for one incoming request share it, from the first one
+    on. Outside of a request, each has the whole time.
+    """
+    shared = context.upstream_deadline.get()
+    if shared:
+        return shared
+    deadline: float = monotonic() + settings.NEIGHBOUR_BUDGET_S
+    if shared is not None:
+        context.upstream_deadline.set(deadline)
+    return deadline
 
 
 def _passed_on() -> dict[str, str]:
-    headers = {"X-Request-ID": request_id.get(), "traceparent": traceparent.get()}
+    headers = {
+        "X-Request-ID": context.request_id.get(),
+        "traceparent": context.traceparent.get(),
+    }
     return {name: value for name, value in headers.items() if value not in {"", "-"}}
 
 
@@ -270,8 +261,8 @@ class _Exchange:
         self._lines: list[socket.socket] = []
 
     def answer(self, *, within_s: float) -> Answer:
-        context = copy_context()
-        Thread(target=context.run, args=(self._run,), name="exchange", daemon=True).start()
+        run = copy_context().run
+        Thread(target=run, args=(self._run,), name="exchange", daemon=True).start()
         try:
             return self._outcome.result(max(0.0, within_s))
         except FAILURES as error:  # TimeoutError is one

@@ -11,7 +11,8 @@ from redis import Redis
 
 from conversation_service import redis
 from conversation_service.development.valkey import valkey
-from conversation_service.upstreams import characters, http, memory
+from conversation_service.observability import context
+from conversation_service.upstreams import characters, memory
 from conversation_service.upstreams.characters import Character, CharacterServiceUnavailable
 from tests.conversation_service import loopback
 from tests.conversation_service.clients.conftest import BUDGET_S, RECOVERY_S, THRESHOLD
@@ -203,8 +204,8 @@ def test_many_who_miss_at_once_wait_for_one_failure(neighbour):
 def test_whoever_waits_for_another_s_question_keeps_its_own_time(neighbour):
     neighbour.talk = WAYS["trickles headers"]
 
-    with http.Budget(), ThreadPoolExecutor(1) as pool:
-        http.time_left_s()  # ours begins here
+    context.upstream_deadline.set(time.monotonic() + BUDGET_S)
+    with ThreadPoolExecutor(1) as pool:
         time.sleep(BUDGET_S / 2)
         asking = pool.submit(characters.get, "luna")
         while not neighbour.asked:
@@ -215,6 +216,7 @@ def test_whoever_waits_for_another_s_question_keeps_its_own_time(neighbour):
 
         assert time.monotonic() - started < BUDGET_S * 0.8
         assert not asking.done()
+    context.upstream_deadline.set(None)
     assert len(neighbour.asked) == 1
 
 
