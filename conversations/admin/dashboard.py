@@ -6,8 +6,10 @@ from datetime import UTC
 from typing import Any
 
 from django.core.cache import cache
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from config.upstreams import UPSTREAMS
 from conversation_service import clock, health
 from conversation_service.errors import Message
 from conversation_service.upstreams import http
@@ -19,22 +21,16 @@ from conversations.queries.statistics import Count, Statistics
 FRESH_S = 300
 _KEY = "console.statistics"
 
-_DEPENDENCIES: dict[str, tuple[Message, str]] = {
-    "mongodb": (_("MongoDB"), ""),
-    "redis": (_("Redis"), ""),
-    "auth_service": (_("Auth service"), "AUTH"),
-    "characters_service": (_("Characters service"), "CHARACTERS"),
-    "message_service": (_("Message service"), "MESSAGE"),
-}
+_DATABASES: dict[str, Message] = {"mongodb": _("MongoDB"), "redis": _("Redis")}
 _STATUSES: dict[str, Message] = {
     "healthy": _("healthy"),
     "unhealthy": _("unhealthy"),
     "not_configured": _("not configured"),
 }
 _BREAKERS: dict[str, Message] = {
-    "closed": _("closed: it is asked"),
-    "half-open": _("half-open: one try"),
-    "open": _("open: it is spared"),
+    "closed": _("closed: requests are sent"),
+    "half-open": _("half-open: one request is tried"),
+    "open": _("open: no request is sent"),
 }
 
 # The chart's own units, which the browser scales.
@@ -139,20 +135,17 @@ def bars(counts: Sequence[Count] | None) -> list[Bar] | None:
 
 
 def _dependencies() -> list[Dependency]:
-    """Return how neighbours are, and what the breakers of this very process say of them."""
+    """Return the health of each dependency. Circuit breakers are those of this process."""
     report = health.latest()["dependencies"]
-    rows = []
-    for key, (name, neighbour) in _DEPENDENCIES.items():
-        status = report[key]["status"]
-        breaker = http.neighbour(neighbour).breaker.state if neighbour else ""
-        rows.append(
-            Dependency(
-                name,
-                status,
-                _STATUSES[status],
-                report[key]["response_time_ms"],
-                breaker,
-                _BREAKERS.get(breaker, ""),
-            )
-        )
+    rows = [_dependency(report[key], title) for key, title in _DATABASES.items()]
+    for upstream in UPSTREAMS.values():
+        title = gettext("%(upstream)s service") % {"upstream": upstream.title}
+        breaker = http.client(upstream.name).breaker.state
+        rows.append(_dependency(report[f"{upstream.name}_service"], title, breaker))
     return rows
+
+
+def _dependency(found: dict[str, Any], name: Message, breaker: str = "") -> Dependency:
+    status, says = found["status"], _STATUSES[found["status"]]
+    breaker_says = _BREAKERS.get(breaker, "")
+    return Dependency(name, status, says, found["response_time_ms"], breaker, breaker_says)
