@@ -23,6 +23,7 @@ from typing import Any
 import environ
 from environ.fileaware_mapping import FileAwareMapping
 
+from config.upstreams import UPSTREAMS
 from config.variables import (
     HIGHEST_PORT,
     Variable,
@@ -32,7 +33,6 @@ from config.variables import (
     http_url,
     integer,
     number,
-    path,
     redis_url,
     text,
     url,
@@ -59,23 +59,6 @@ DAY_S = 86_400
 MAX_COUNT = 2_147_483_647  # a signed 32-bit integer
 
 NOT_BLANK = r"(?s).*\S.*"
-
-
-def upstream(name: str, read_timeout_s: float) -> dict[str, Variable]:
-    """Return the time limits and the circuit breaker of one upstream."""
-    return {
-        f"{name}_CONNECT_TIMEOUT_S": number(0.5, 0.01, 60, "Seconds to connect"),
-        f"{name}_READ_TIMEOUT_S": number(
-            read_timeout_s, 0.01, 60, "Seconds between two bytes of a response"
-        ),
-        f"{name}_RETRIES": integer(1, 0, 10, "Retries after a failed attempt"),
-        f"{name}_BREAKER_THRESHOLD": integer(
-            5, 1, 10_000, "Failures in a row that open the circuit breaker: no more requests"
-        ),
-        f"{name}_BREAKER_RECOVERY_S": number(
-            10.0, 0.01, 3_600, "Seconds until an open circuit breaker lets one request through"
-        ),
-    }
 
 
 # The headings and the order of docs/configuration.md and .env.example.
@@ -207,39 +190,14 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
     },
     "Upstreams": {
-        "AUTH_SERVICE_URL": http_url("http://127.0.0.1:8001", "Base URL of Auth"),
-        "CHARACTERS_SERVICE_URL": http_url("http://127.0.0.1:8002", "Base URL of Characters"),
-        "MESSAGE_SERVICE_URL": http_url("http://127.0.0.1:8004", "Base URL of Message"),
         "NEIGHBOUR_BUDGET_S": number(
             3.0, 0.01, 60, "Seconds that one request may spend on all upstreams together"
         ),
-        **upstream("AUTH", 1.0),
-        **upstream("CHARACTERS", 1.5),
-        **upstream("MESSAGE", 2.0),
-        "AUTH_REMOTE_VALIDATION": boolean(
-            False, "Let Auth confirm each token, as only Auth knows which ones are revoked"
-        ),
-        "AUTH_VALIDATE_PATH": path("/api/v1/auth/validate", "Where Auth confirms a token"),
-        "AUTH_CACHE_TTL": integer(
-            60, 0, DAY_S, "Seconds that a confirmation is cached: a revoked token works that long"
-        ),
-        "AUTH_FAIL_MODE": choice(
-            "closed",
-            ("closed", "open"),
-            "While Auth does not respond: `closed` rejects every request (503), `open` accepts "
-            "tokens with a valid signature",
-        ),
-        "CHARACTER_PATH": path(
-            "/api/v1/characters/{id}",
-            "Where Characters returns one character: by {id}, or by {name} as in "
-            "/api/v1/characters?name={name}",
-            fields=("id", "name"),
-        ),
-        "MESSAGE_STATS_PATH": path(
-            "/api/v1/conversations/{id}/stats",
-            "Where Message returns the totals of a conversation: `manage.py reconcile_activity`",
-            fields=("id",),
-        ),
+        **{
+            name: variable
+            for upstream in UPSTREAMS.values()
+            for name, variable in upstream.variables().items()
+        },
     },
     "Authentication": {
         "JWT_SECRET_KEY": text(

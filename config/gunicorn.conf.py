@@ -178,11 +178,13 @@ def post_worker_init(worker: Any) -> None:
     from django.conf import settings
     from pymongo.errors import PyMongoError
 
+    from conversation_service.http.gunicorn_errors import error_response
     from conversation_service.mongodb.connection import database
     from conversation_service.mongodb.failures import reason
     from conversation_service.observability.metrics import BUILD_INFO
     from conversations.admin import login
 
+    worker.error_response = error_response
     import_module(settings.ROOT_URLCONF)
     try:
         login.render_once()

@@ -1,6 +1,6 @@
-"""What probes and people ask of this process.
+"""The health of this process and of its dependencies.
 
-Plain Django views that never look at the Host header: the kubelet calls by the pod's address.
+Plain Django views, which ignore the Host header: the kubelet requests them by the pod's address.
 """
 
 import logging
@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from config.upstreams import UPSTREAMS, Upstream
 from conversation_service import clock
 from conversation_service.errors import MethodNotAllowed
 from conversation_service.http.exception_handler import failure_response
@@ -31,15 +32,14 @@ from conversation_service.upstreams import http
 logger = logging.getLogger(__name__)
 
 READY_S = 0.5
-# While there is no primary, PyMongo looks at the clock every 0.5 s only: it keeps this limit
-# loosely, and what waits for it has a limit of its own.
+# Without a primary, PyMongo checks this limit every 0.5 s only, so the callers have limits too.
 MONGODB_S = 0.4
 REDIS_S = 0.5
-NEIGHBOUR_S = 1.0
-REPORT_S = 1.5  # for all of them together, as they are asked at once
+UPSTREAM_S = 1.0
+REPORT_S = 1.5  # for all probes, which run concurrently
 FRESH_S = 1.5
-# How old a report may be that is handed out while the next one is being made: a neighbour whose
-# own report asks for ours would otherwise wait for itself.
+# The age of a report that is returned while the next one is made. Without it, an upstream whose
+# health check requests ours would wait for itself.
 STALE_S = 60.0
 
 Probe = Callable[[], None]
@@ -47,14 +47,14 @@ View = Callable[[HttpRequest], HttpResponseBase]
 
 
 class ProbeFailed(Exception):
-    """The other side answered, and the answer is not good."""
+    """The dependency responded, and is not healthy."""
 
 
-ANSWERED_BADLY = (ProbeFailed, PyMongoError, DatabaseError, RedisError, http.NoAnswer)
+FAILURES = (ProbeFailed, PyMongoError, DatabaseError, RedisError, http.UpstreamError)
 
 
 def safe_only(view: View) -> View:
-    """Allow GET and HEAD, and keep answers out of every cache."""
+    """Allow GET and HEAD only, and let no cache store a response."""
 
     @wraps(view)
     def wrapped(request: HttpRequest) -> HttpResponseBase:
@@ -70,14 +70,14 @@ def safe_only(view: View) -> View:
 
 @safe_only
 def live(request: HttpRequest) -> HttpResponse:
-    """Tell that this process answers; a dependency that is down must not restart it."""
+    """Respond 200: the process works. A failed dependency must not restart it."""
     return JsonResponse({"status": "ok"})
 
 
 @safe_only
 def ready(request: HttpRequest) -> HttpResponse:
-    """Tell whether requests can be served: MongoDB has a primary that takes writes."""
-    mongodb = _ask_all({"mongodb": _ask_mongodb}, within_s=READY_S)["mongodb"]
+    """Respond 200 if MongoDB has a primary that accepts writes, and 503 if not."""
+    mongodb = _run_all({"mongodb": _probe_mongodb}, within_s=READY_S)["mongodb"]
     if mongodb["status"] == "healthy":
         return JsonResponse({"status": "ready"})
     return JsonResponse(
@@ -87,14 +87,14 @@ def ready(request: HttpRequest) -> HttpResponse:
 
 @safe_only
 def report(request: HttpRequest) -> HttpResponse:
-    """Tell how this service and everything it depends on are."""
+    """Respond with the health of this service and of each dependency."""
     body = latest()
     down = body["status"] == "unhealthy"
     return JsonResponse(body, status=HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK)
 
 
 class _Reports:
-    """The latest report, made by one request at a time, so that nobody can hammer neighbours."""
+    """The latest report. One request at a time makes a new one, to protect the upstreams."""
 
     def __init__(self) -> None:
         self._making = Lock()
@@ -122,18 +122,16 @@ _reports = _Reports()
 
 
 def latest() -> dict[str, Any]:
-    """Return the report, made now unless there is a fresh one."""
+    """Return the cached report if it is fresh, or else a new one."""
     return _reports.latest()
 
 
 def _report() -> dict[str, Any]:
-    dependencies = _ask_all(
+    dependencies = _run_all(
         {
-            "mongodb": _ask_mongodb,
-            "redis": partial(_ask_redis, settings.REDIS_URL) if settings.REDIS_URL else None,
-            "auth_service": _neighbour(settings.AUTH_SERVICE_URL),
-            "characters_service": _neighbour(settings.CHARACTERS_SERVICE_URL),
-            "message_service": _neighbour(settings.MESSAGE_SERVICE_URL),
+            "mongodb": _probe_mongodb,
+            "redis": partial(_probe_redis, settings.REDIS_URL) if settings.REDIS_URL else None,
+            **{f"{upstream.name}_service": _probe(upstream) for upstream in UPSTREAMS.values()},
         },
         within_s=REPORT_S,
     )
@@ -155,14 +153,14 @@ def _overall(dependencies: dict[str, dict[str, Any]]) -> str:
     return "healthy"
 
 
-def _ask_all(probes: dict[str, Probe | None], *, within_s: float) -> dict[str, dict[str, Any]]:
-    asked = {name: probe for name, probe in probes.items() if probe}
-    executor = ThreadPoolExecutor(len(asked), thread_name_prefix="health")
-    answers = {name: executor.submit(_timed, name, probe) for name, probe in asked.items()}
-    wait(answers.values(), timeout=within_s)
+def _run_all(probes: dict[str, Probe | None], *, within_s: float) -> dict[str, dict[str, Any]]:
+    configured = {name: probe for name, probe in probes.items() if probe}
+    executor = ThreadPoolExecutor(len(configured), thread_name_prefix="health")
+    results = {name: executor.submit(_timed, name, probe) for name, probe in configured.items()}
+    wait(results.values(), timeout=within_s)
     executor.shutdown(wait=False)
     return {
-        name: _outcome(answers[name]) if name in answers else _described("not_configured")
+        name: _outcome(results[name]) if name in results else _described("not_configured")
         for name in probes
     }
 
@@ -172,34 +170,34 @@ def _timed(name: str, probe: Probe) -> dict[str, Any]:
     status = "healthy"
     try:
         probe()
-    except ANSWERED_BADLY as error:
+    except FAILURES as error:
         logger.warning("%s is unhealthy: %s", name, type(error).__name__)
         status = "unhealthy"
     return _described(status, round((perf_counter() - started) * 1000, 1))
 
 
-def _outcome(answer: Future[dict[str, Any]]) -> dict[str, Any]:
-    """Return what a probe found; one that has not ended, or has a bug, found nothing good."""
-    if not answer.done():
+def _outcome(result: Future[dict[str, Any]]) -> dict[str, Any]:
+    """Return the result of a probe; unhealthy if it has not ended, or raised an exception."""
+    if not result.done():
         return _described("unhealthy")
-    if error := answer.exception():
+    if error := result.exception():
         logger.error("A health probe failed", exc_info=error)
         return _described("unhealthy")
-    return answer.result()
+    return result.result()
 
 
 def _described(status: str, response_time_ms: float | None = None) -> dict[str, Any]:
     return {"status": status, "response_time_ms": response_time_ms}
 
 
-def _ask_mongodb() -> None:
+def _probe_mongodb() -> None:
     with pymongo.timeout(MONGODB_S):
-        answer = database().client.admin.command("hello")
-    if not answer.get("isWritablePrimary"):
+        reply = database().client.admin.command("hello")
+    if not reply.get("isWritablePrimary"):
         raise ProbeFailed
 
 
-def _ask_redis(url: str) -> None:
+def _probe_redis(url: str) -> None:
     try:
         with redis.Redis.from_url(
             url,
@@ -208,15 +206,16 @@ def _ask_redis(url: str) -> None:
             retry=Retry(NoBackoff(), retries=0),
         ) as client:
             client.ping()
-    except (ValueError, TypeError):  # the address cannot be read, and the error shows parts of it
+    except (ValueError, TypeError):  # an invalid address, whose error contains parts of it
         raise ProbeFailed from None
 
 
-def _neighbour(url: str) -> Probe | None:
-    return partial(_ask_neighbour, url) if url else None
+def _probe(upstream: Upstream) -> Probe | None:
+    url: str = getattr(settings, f"{upstream.name.upper()}_SERVICE_URL")
+    return partial(_probe_http, url.rstrip("/") + upstream.health_path) if url else None
 
 
-def _ask_neighbour(url: str) -> None:
-    answer = http.get(f"{url.rstrip('/')}/health", timeout_s=NEIGHBOUR_S, limit=0)
-    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+def _probe_http(url: str) -> None:
+    response = http.get(url, timeout_s=UPSTREAM_S, limit=0)
+    if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise ProbeFailed

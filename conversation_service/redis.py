@@ -1,12 +1,10 @@
-"""The process's one client of Redis or Valkey, which holds only what may vanish.
+"""The client of Redis or Valkey of this process. Redis holds only data that may be lost.
 
-Whoever asks must have an answer of its own for Unavailable: Redis may be missing or down, and
-the service goes on.
+Every caller must handle Unavailable: Redis may be missing or down, and the service continues.
 """
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
 from threading import Lock
 from time import monotonic
 from typing import TypeVar
@@ -22,85 +20,86 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TIMEOUT_S = 0.1  # to connect, and to answer
-RETRY_S = 1.0  # of an outage, one question in so long pays TIMEOUT_S to see if it is over
-MAX_CONNECTIONS = 1_000  # as many as a worker has requests: running out would look like an outage
+TIMEOUT_S = 0.1  # to connect, and for a reply
+RETRY_S = 1.0  # while Redis is down, one command per RETRY_S waits TIMEOUT_S for a reply
+MAX_CONNECTIONS = 1_000  # the requests of a worker: an exhausted pool looks like a failure
 
 # The start rejects a REDIS_URL that cannot be read. For a fault that appears only when redis-py
 # connects, such as a host name that cannot be encoded, it raises ValueError or TypeError.
-NO_ANSWER = (RedisError, OSError, ValueError, TypeError)
-
-_connecting = Lock()
+FAILURES = (RedisError, OSError, ValueError, TypeError)
 
 
 class Unavailable(Exception):
-    """There is no Redis, or it does not answer."""
+    """Redis is not configured, or does not reply."""
 
 
-def ask(question: Callable[[Redis], T]) -> T:
-    """Put a question, such as `lambda redis: redis.get(key)`, and return the answer in bytes.
+class Server:
+    """One Redis. While it is down, calls fail at once, but for one per RETRY_S."""
 
-    Raises Unavailable: at once where REDIS_URL is empty and, mostly, while Redis is down.
-    """
-    if not settings.REDIS_URL:
-        raise Unavailable
-    with _connecting:  # or two first requests would have a server each
-        server = _server(settings.REDIS_URL)
-    return server.ask(question)
-
-
-class _Server:
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
         self._redis: Redis | None = None
-        self._state = Lock()
-        self._down = False
-        self._ask_again_at = 0.0
+        self._lock = Lock()
+        self._is_down = False
+        self._next_attempt = 0.0
 
-    def ask(self, question: Callable[[Redis], T]) -> T:
-        if self._down and not self._is_my_turn():
+    def call(self, command: Callable[[Redis], T]) -> T:
+        if self._is_down and not self._may_retry():
             REDIS_UNANSWERED.inc()
             raise Unavailable
         try:
-            answer = question(self._client())
-        except NO_ANSWER as error:
-            self._failed(error)
+            reply = command(self._client())
+        except FAILURES as error:
+            self._fail(error)
             raise Unavailable from error
-        if self._down:
-            self._recovered()
-        return answer
+        if self._is_down:
+            with self._lock:
+                self._is_down = False
+            logger.warning("Redis replies again")
+        return reply
 
     def _client(self) -> Redis:
-        with self._state:  # two first requests at once must share one pool
+        with self._lock:  # concurrent first calls must share one pool
             if self._redis is None:
-                self._redis = Redis(connection_pool=_pool(self._url))
+                self._redis = Redis(connection_pool=_pool(self.url))
             return self._redis
 
-    def _is_my_turn(self) -> bool:
-        with self._state:
-            if monotonic() < self._ask_again_at:
+    def _may_retry(self) -> bool:
+        with self._lock:
+            if monotonic() < self._next_attempt:
                 return False
-            self._ask_again_at = monotonic() + RETRY_S
+            self._next_attempt = monotonic() + RETRY_S
             return True
 
-    def _failed(self, error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
         REDIS_UNANSWERED.inc()
-        with self._state:
-            self._ask_again_at = monotonic() + RETRY_S
-            if self._down:
-                return
-            self._down = True
-        logger.warning("Redis does not answer, going on without it: %s", type(error).__name__)
-
-    def _recovered(self) -> None:
-        with self._state:
-            if not self._down:
-                return
-            self._down = False
-        logger.warning("Redis answers again")
+        with self._lock:
+            self._next_attempt = monotonic() + RETRY_S
+            was_down, self._is_down = self._is_down, True
+        if not was_down:
+            logger.warning(
+                "Redis does not reply, the service continues without it: %s", type(error).__name__
+            )
 
 
-_server = lru_cache(maxsize=8)(_Server)
+_choosing = Lock()
+_server = Server("")
+
+
+def call(command: Callable[[Redis], T]) -> T:
+    """Run a command such as `lambda redis: redis.get(key)`, and return its reply in bytes.
+
+    Raises Unavailable: at once if REDIS_URL is empty, and nearly always at once while Redis is
+    down.
+    """
+    global _server  # noqa: PLW0603
+    if not settings.REDIS_URL:
+        raise Unavailable
+    with _choosing:
+        if _server.url != settings.REDIS_URL:
+            _server = Server(settings.REDIS_URL)
+        server = _server
+    return server.call(command)
 
 
 def _pool(url: str) -> ConnectionPool:
@@ -110,6 +109,6 @@ def _pool(url: str) -> ConnectionPool:
         socket_connect_timeout=TIMEOUT_S,
         socket_timeout=TIMEOUT_S,
         retry=Retry(NoBackoff(), retries=0),
-        protocol=2,  # with 3, each connection begins with a handshake for cloud failovers
+        protocol=2,  # protocol 3 adds a handshake for cloud failovers to each connection
         driver_info=None,
     )

@@ -37,13 +37,11 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "conversation_service.http.middleware.RequestId",
-    "conversation_service.observability.tracing.TraceRequests",
     "conversation_service.observability.requests.ObserveRequests",
-    "conversation_service.http.middleware.Api",
-    "conversation_service.http.middleware.Pages",
+    "conversation_service.observability.tracing.TraceRequests",
+    "conversation_service.http.middleware.ApiOrPages",
 ]
-# Around the console and its static files only; see conversation_service.http.middleware.Pages.
+# For the console and its static files only; see conversation_service.http.middleware.ApiOrPages.
 PAGES_MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -125,22 +123,8 @@ CACHES = {
     "default": {"BACKEND": "conversation_service.mongodb.cache.MongoCache", "LOCATION": "cache"}
 }
 
-NEIGHBOURS = {
-    name: {
-        "connect_timeout_s": env(f"{name}_CONNECT_TIMEOUT_S"),
-        "read_timeout_s": env(f"{name}_READ_TIMEOUT_S"),
-        "retries": env(f"{name}_RETRIES"),
-        "breaker_threshold": env(f"{name}_BREAKER_THRESHOLD"),
-        "breaker_recovery_s": env(f"{name}_BREAKER_RECOVERY_S"),
-    }
-    for name in ("AUTH", "CHARACTERS", "MESSAGE")
-}
 RATE_LIMITS = {
-    "list": env("RATE_LIMIT_LIST"),
-    "create": env("RATE_LIMIT_CREATE"),
-    "patch": env("RATE_LIMIT_PATCH"),
-    "delete": env("RATE_LIMIT_DELETE"),
-    "all": env("RATE_LIMIT_ALL"),
+    kind: env(f"RATE_LIMIT_{kind.upper()}") for kind in ("list", "create", "patch", "delete", "all")
 }
 
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "strict"

@@ -12,7 +12,7 @@ STORAGES = {
 
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_SSL_REDIRECT = True
-# Only the console redirects: the neighbours and the kubelet speak plain HTTP inside the cluster.
+# Only the console redirects: other services and the kubelet use plain HTTP inside the cluster.
 SECURE_REDIRECT_EXEMPT = [rf"^(?!{CONSOLE_PATH.lstrip('/')})"]
 SECURE_HSTS_SECONDS = 31_536_000  # one year
 SECURE_HSTS_INCLUDE_SUBDOMAINS = True

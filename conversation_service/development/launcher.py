@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from config.env import env, own_address, settings_module, with_port
+from config.upstreams import UPSTREAMS
 from config.validation import FaultyConfiguration, require_valid
 from conversation_service.development import process
 from conversation_service.development.mongod import mongod
@@ -31,7 +32,6 @@ URL = f"http://{with_port(ADDRESS)}"
 START_S = 30.0
 STOP_S = 30.0  # gunicorn lets running requests finish for 25
 ANSWER_S = 5.0
-NEIGHBOURS = ("AUTH", "CHARACTERS", "MESSAGE")
 
 BANNER = """
 The Conversation Service is running; Ctrl-C stops it.
@@ -41,7 +41,7 @@ The Conversation Service is running; Ctrl-C stops it.
   Console  {url}/admin/  (admin / admin)
   MongoDB  {mongodb}
   Valkey   {redis}
-  Auth, Characters, Message stand-ins: {neighbours}
+  Auth, Characters, Message stand-ins: {upstreams}
 
 For manage.py: export MONGODB_URL='{mongodb}' REDIS_URL='{redis}'
 
@@ -89,7 +89,7 @@ def run(started: ExitStack) -> int:
     started.enter_context(only_one())
     require_port()
     start_databases(started)
-    neighbours = start_neighbours(started)
+    upstreams = start_stand_ins(started)
     token = prepare_database()
     web = started.enter_context(gunicorn())
     print(
@@ -97,7 +97,7 @@ def run(started: ExitStack) -> int:
             url=URL,
             mongodb=env("MONGODB_URL"),
             redis=env("REDIS_URL"),
-            neighbours=neighbours,
+            upstreams=upstreams,
             token=token,
             no_proxy=no_proxy(),
         ),
@@ -155,20 +155,20 @@ def start_databases(started: ExitStack) -> None:
         os.environ["REDIS_URL"] = started.enter_context(valkey(VAR / "valkey"))
 
 
-def start_neighbours(started: ExitStack) -> str:
-    """Stand in for Auth, Characters and Message, unless one of them is here or elsewhere.
+def start_stand_ins(started: ExitStack) -> str:
+    """Start a stand-in for each upstream, if all their ports on this machine are free.
 
-    Returns where they are, in words.
+    Returns their URLs for the banner.
     """
-    urls = [urlsplit(env(f"{name}_SERVICE_URL")) for name in NEIGHBOURS]
+    urls = [urlsplit(env(f"{name.upper()}_SERVICE_URL")) for name in UPSTREAMS]
     for url in urls:
         if url.hostname not in {"localhost", "127.0.0.1"} or process.port_trouble(url.port or 80):
-            print(f"Not standing in for the neighbours: {url.netloc} is not free.", flush=True)
+            print(f"No stand-ins for the upstreams: {url.netloc} is not free.", flush=True)
             return "none (*_SERVICE_URL choose other ports)"
-    print("Starting stand-ins for the neighbours ...", flush=True)
+    print("Starting stand-ins for the upstreams ...", flush=True)
     stand_ins = process.start(
         [sys.executable, "manage.py", "run_neighbours", f"--service-url={URL}"],
-        output=VAR / "neighbours.log",
+        output=VAR / "upstreams.log",
     )
     started.callback(process.stop, stand_ins, timeout_s=ANSWER_S)
     return " ".join(url.geturl() for url in urls)

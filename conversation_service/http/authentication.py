@@ -1,23 +1,19 @@
-"""Who is calling: a bearer JWT (RFC 6750, RFC 7519) becomes a Caller. Never uses the database."""
+"""Authentication by bearer JWT (RFC 6750, RFC 7519), without the database."""
 
 import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import inf
 from threading import Lock
 from time import time
 from typing import Any, cast
-from uuid import uuid4
 
 import jwt
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.core.signals import setting_changed
-from django.dispatch import receiver
 from jwt import (
     DecodeError,
     ExpiredSignatureError,
@@ -39,21 +35,18 @@ from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.exceptions import TokenBackendError
 from rest_framework_simplejwt.tokens import Token
 
-from conversation_service import clock
 from conversation_service.external_ids import is_external_id
 from conversation_service.http import rejections
 from conversation_service.http.jwks import KeySet
 from conversation_service.http.rejections import Rejection, rejected
 from conversation_service.observability import context
+from conversation_service.tokens import SERVICE, USER
 from conversation_service.upstreams import auth
 
 ALGORITHMS = {"HS256", "HS384", "HS512", "RS256", "ES256"}
 MAX_TOKEN_BYTES = 8 * 1024
-SERVICE_TOKEN_LIFE = timedelta(minutes=1)
-# A key that its issuer withdraws is not trusted for longer than this, for those it has signed.
-REMEMBERED_S = 60
-USER = "access"
-SERVICE = "service"
+# The signature of a token is verified again after this time, as its issuer may remove the key.
+VERIFIED_S = 60
 
 _ACCESS_TOKEN_TYPES = {"at+jwt", "application/at+jwt"}
 _ID_TOKEN_TYPES = {"id", "id_token", "id+jwt"}
@@ -67,7 +60,7 @@ _building = Lock()
 
 @dataclass(frozen=True)
 class Caller:
-    """A person or a service that a token speaks for, as DRF's request.user."""
+    """The user or the service of a token: DRF's request.user."""
 
     id: str
     token_type: str = USER
@@ -80,17 +73,17 @@ class Caller:
 
 
 class CallerRequest(Request):
-    """What a view behind one of the authentications below gets."""
+    """The request that an endpoint receives."""
 
-    user: Caller  # type: ignore[assignment]  # the stubs know users of Django's only
+    user: Caller  # type: ignore[assignment]  # the stubs know only Django's users
     auth: str
 
 
 class UserAuthentication(BaseAuthentication):
-    """Accept access tokens of people; those without a token_type count as such."""
+    """Accepts access tokens of users, also without a token_type."""
 
     def authenticate(self, request: Request) -> tuple[Caller, str]:
-        caller, token = _sender_of(request, _person)
+        caller, token = _authenticate(request, _user)
         if settings.AUTH_REMOTE_VALIDATION:
             owner = auth.owner_of(token, user_id=caller.id, expires_at=caller.expires_at)
             if owner is None:
@@ -102,41 +95,15 @@ class UserAuthentication(BaseAuthentication):
 
 
 class ServiceAuthentication(BaseAuthentication):
-    """Accept tokens of other services, each with the scopes it was given."""
+    """Accepts tokens of other services, with the scopes that they contain."""
 
     def authenticate(self, request: Request) -> tuple[Caller, str]:
-        return _sender_of(request, _service)
+        return _authenticate(request, _service)
 
 
-def user_token(user_id: str, *, life: timedelta) -> str:
-    """Return a token by which its bearer speaks for this user. Raises what service_token does."""
-    return _signed(user_id, {"token_type": USER, settings.JWT_USER_ID_CLAIM: user_id}, life)
-
-
-def service_token(name: str, *scopes: str, life: timedelta = SERVICE_TOKEN_LIFE) -> str:
-    """Return a token that proves for SERVICE_TOKEN_LIFE that the caller is this service.
-
-    Signed with JWT_SECRET_KEY: where JWT_ALGORITHM leaves us only public keys, it raises
-    ImproperlyConfigured.
-    """
-    return _signed(name, {"token_type": SERVICE, "scope": " ".join(scopes)}, life)
-
-
-def _signed(subject: str, claims: dict[str, str], life: timedelta) -> str:
-    if not settings.JWT_ALGORITHM.startswith("HS"):
-        raise ImproperlyConfigured(
-            f"Only the issuer holds the private key for {settings.JWT_ALGORITHM};"
-            " a shared secret (HS256, HS384, HS512) is needed to sign here."
-        )
-    now = clock.now()
-    stamps = {"sub": subject, "iat": now, "exp": now + life, "jti": uuid4().hex}
-    return token_backend().encode(stamps | claims)
-
-
-@cache
 def token_backend() -> TokenBackend:
-    """Return what signs and verifies tokens under the current settings."""
-    with _building:  # or two first requests would fetch the keys twice
+    """Return what verifies and signs tokens under the current settings."""
+    with _building:  # concurrent first calls must share one set of keys
         return _build(
             settings.JWT_ALGORITHM,
             (settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS),
@@ -147,19 +114,16 @@ def token_backend() -> TokenBackend:
         )
 
 
-@receiver(setting_changed)  # as in tests
-def _forget_backend(**change: Any) -> None:
-    token_backend.cache_clear()
-
-
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # a backend caches the keys of the issuer
 def _build(algorithm: str, secrets: tuple[str, ...], jwks_url: str, *claims: Any) -> TokenBackend:
     checks = dict(zip(("audience", "issuer", "leeway"), claims, strict=True))
     if algorithm not in ALGORITHMS:
-        raise ImproperlyConfigured(f"JWT_ALGORITHM {algorithm} is none of {sorted(ALGORITHMS)}.")
+        raise ImproperlyConfigured(
+            f"JWT_ALGORITHM is {algorithm} and must be one of {', '.join(sorted(ALGORITHMS))}."
+        )
     if algorithm.startswith("HS"):
         if not all(secrets):
-            raise ImproperlyConfigured("JWT_SECRET_KEY is empty: anybody could sign tokens.")
+            raise ImproperlyConfigured("JWT_SECRET_KEY is empty.")
         return _SharedSecretBackend(algorithm, *secrets, **checks)
     if not jwks_url:
         raise ImproperlyConfigured(f"JWT_ALGORITHM {algorithm} needs JWT_JWKS_URL.")
@@ -167,9 +131,9 @@ def _build(algorithm: str, secrets: tuple[str, ...], jwks_url: str, *claims: Any
 
 
 class _SharedSecretBackend(TokenBackend):
-    """Signs with the first secret and accepts what any has signed.
+    """Signs with the first secret, and accepts the signatures of all.
 
-    So that the issuer and we can go over to a new one without doing it at the same moment.
+    So the issuer and this service can change the secret at different times.
     """
 
     def __init__(self, algorithm: str, secret: str, *others: str, **checks: Any) -> None:
@@ -186,7 +150,7 @@ class _SharedSecretBackend(TokenBackend):
 
 
 class _PublicKeyBackend(TokenBackend):
-    """Verifies with the issuer's published keys, where simplejwt's own may wait 30 s for them."""
+    """Verifies with the published keys of the issuer. simplejwt may wait 30 s for them."""
 
     def __init__(self, algorithm: str, keys: KeySet, **checks: Any) -> None:
         super().__init__(algorithm, **checks)
@@ -224,22 +188,22 @@ _REJECTIONS: dict[type[InvalidTokenError], Rejection] = {
 _REJECTIONS_WITHOUT_CLAIM = {"aud": rejections.AUDIENCE, "iss": rejections.ISSUER}
 
 
-def _sender_of(request: Request, kind: Callable[[Claims], Caller]) -> tuple[Caller, str]:
+def _authenticate(request: Request, read: Callable[[Claims], Caller]) -> tuple[Caller, str]:
     now = time()
     header = request.META.get("HTTP_AUTHORIZATION", "")
-    caller, token = _remembered(header, kind, token_backend(), int(now // REMEMBERED_S))
-    if now >= caller.expires_at + settings.JWT_LEEWAY_S:  # remembered, and expired since
+    caller, token = _verify_once(header, read, token_backend(), int(now // VERIFIED_S))
+    if now >= caller.expires_at + settings.JWT_LEEWAY_S:  # it has expired since it was verified
         raise rejected(rejections.EXPIRED)
     return caller, token
 
 
-@lru_cache(maxsize=4_096)  # of two kilobytes each
-def _remembered(
-    header: str, kind: Callable[[Claims], Caller], backend: TokenBackend, period: int
+@lru_cache(maxsize=4_096)  # of two kilobytes each; a verification takes 30 to 200 µs
+def _verify_once(
+    header: str, read: Callable[[Claims], Caller], backend: TokenBackend, period: int
 ) -> tuple[Caller, str]:
-    """Check a token once in each period; one that is refused is checked every time."""
+    """Verify a token once in each period. A rejected token is verified with each request."""
     token = _bearer_token(header)
-    return kind(_verified(token, backend)), token
+    return read(_verified(token, backend)), token
 
 
 def _bearer_token(header: str) -> str:
@@ -253,7 +217,7 @@ def _bearer_token(header: str) -> str:
 
 
 def _verified(token: str, backend: TokenBackend) -> Claims:
-    """Return the claims of a token that is signed, valid now and neither ID nor refresh token."""
+    """Return the claims of an access token with a valid signature and valid times."""
     try:
         claims: Claims = backend.decode(cast(Token, token))
     except TokenBackendError as error:
@@ -264,10 +228,10 @@ def _verified(token: str, backend: TokenBackend) -> Claims:
 
 
 def _rejection_for(token: str, error: BaseException | None) -> Rejection:
-    """Return why verification raised this.
+    """Return the rejection for an error of the verification.
 
-    PyJWT raises DecodeError for a malformed token and for an exp or nbf that is no number. So the
-    token is parsed once more.
+    PyJWT raises DecodeError for a malformed token, and for an exp or nbf that is not a number. So
+    the token is parsed once more.
     """
     try:
         header = jwt.decode_complete(token, options={"verify_signature": False})["header"]
@@ -295,7 +259,7 @@ def _check_kind(header: Claims, claims: Claims) -> None:
         raise rejected(rejections.NO_ACCESS_TOKEN)
 
 
-def _person(claims: Claims) -> Caller:
+def _user(claims: Claims) -> Caller:
     token_type = claims.get("token_type", USER)
     if token_type == SERVICE:
         raise rejected(rejections.SERVICE_TOKEN)

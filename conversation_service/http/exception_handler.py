@@ -18,7 +18,6 @@ from django.core.signals import got_request_exception
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.views import defaults
 from rest_framework import exceptions as drf
-from rest_framework.response import Response
 
 from conversation_service import errors
 from conversation_service.errors import ServiceError
@@ -63,8 +62,8 @@ _MEANINGS: dict[type[Exception], type[ServiceError]] = {
 }
 
 
-def handle(exc: Exception, context: dict[str, Any]) -> Response:
-    """Render any exception that left a view of the API (DRF's EXCEPTION_HANDLER)."""
+def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse:
+    """Return the response to an exception of a view (DRF's EXCEPTION_HANDLER)."""
     request = context["request"]
     failure = _understand(exc)
     if isinstance(failure, errors.MethodNotAllowed):
@@ -72,22 +71,11 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response:
     if failure is None:
         failure = errors.InternalError()
         got_request_exception.send(sender=handle, request=request)
-        logger.error("Unhandled in %s %s", request.method, request.path, exc_info=exc)
-    return Response(
-        _body(failure, request.path),
-        status=failure.status,
-        headers=failure.headers,
-        content_type=_content_type(request),
-    )
-
-
-def handle_outside(exc: Exception, context: dict[str, Any]) -> HttpResponse:
-    """Render what left a view of DRF's that has no JSON renderer."""
-    return failure_response(context["request"], _understand(exc) or errors.InternalError())
+        logger.error("Unhandled exception in %s %s", request.method, request.path, exc_info=exc)
+    return failure_response(request, failure)
 
 
 def failure_response(request: HttpRequest, failure: ServiceError) -> HttpResponse:
-    """Render a failure outside of DRF's views."""
     return HttpResponse(
         rendering.dumps(_body(failure, request.path)),
         status=failure.status,

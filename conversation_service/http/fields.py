@@ -103,7 +103,7 @@ class StrictSerializer(serializers.Serializer):
 class Parameters(StrictSerializer):
     """The query string of a call; a call without any takes Parameters itself."""
 
-    def of(self, request: Request) -> Mapping[str, Any]:
+    def parse(self, request: Request) -> Mapping[str, Any]:
         """Return what was sent. A parameter that is repeated is a list, for fields that take one.
 
         Raises ValidationError.

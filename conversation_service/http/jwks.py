@@ -1,4 +1,4 @@
-"""The public keys with which the issuer of tokens signs, kept at hand (RFC 7517)."""
+"""The public keys of the issuer of tokens (RFC 7517), cached."""
 
 import logging
 from contextlib import suppress
@@ -16,11 +16,11 @@ from conversation_service.upstreams import http
 logger = logging.getLogger(__name__)
 
 FETCH_S = 2.0
-FRESH_S = 300.0  # how long a key that the issuer withdrew may still be accepted
-AHEAD_S = 60.0  # before they expire, keys are fetched while the old ones serve
-STALE_S = 3_600.0  # how long keys serve while the issuer cannot be reached
-PAUSE_S = 1.0  # between two fetches: what a flood of unknown key ids can cause
-RETRY_S = 2.0  # after a fetch that failed
+FRESH_S = 300.0  # a key that the issuer has removed is accepted for this time at most
+AHEAD_S = 60.0  # keys are fetched this time before they expire, and used meanwhile
+STALE_S = 3_600.0  # keys are used for this time while the issuer does not respond
+PAUSE_S = 1.0  # between two fetches, however many unknown key ids are received
+RETRY_S = 2.0  # after a failed fetch
 MAX_BYTES = 256 * 1024
 
 Keys = dict[str, Any]
@@ -29,8 +29,8 @@ Keys = dict[str, Any]
 class KeySet:
     """The issuer's keys by their id; safe to share between threads and greenlets.
 
-    One fetch runs at a time, in a thread of its own, so that a request waits FETCH_S at most,
-    and only for keys that are not at hand.
+    One fetch runs at a time, in a thread of its own. A request waits FETCH_S at most, and only for
+    a key that is not cached.
     """
 
     def __init__(self, url: str, algorithm: str) -> None:
@@ -46,7 +46,7 @@ class KeySet:
     def key(self, kid: str) -> Any:
         """Return the key of that id, or None if the issuer has no such key.
 
-        Raises AuthUnavailable if the issuer could not be asked.
+        Raises AuthUnavailable if the issuer does not respond.
         """
         expired = self._age() > FRESH_S and not self._failing
         key = None if expired else self._find(kid)
@@ -67,7 +67,7 @@ class KeySet:
         return keys.get(kid) if monotonic() - fetched_at <= STALE_S else None
 
     def _refresh(self) -> Event:
-        """Start a fetch, unless one is under way or it is too soon; return the event of its end."""
+        """Start a fetch, unless one is running or it is too soon. Return the event of its end."""
         with self._lock:
             if self._fetched.is_set() and monotonic() >= self._not_before:
                 ended = Event()
@@ -81,22 +81,22 @@ class KeySet:
         try:
             self._latest = (_fetch(self._url, self._algorithm), started)
             failing = False
-        except (http.NoAnswer, ValueError) as error:
-            logger.warning("The keys that sign tokens could not be fetched: %r", error)
+        except (http.UpstreamError, ValueError) as error:
+            logger.warning("The keys of the issuer of tokens cannot be fetched: %r", error)
         finally:
             self._failing = failing
-            # From the start: a key published since then must not wait longer than PAUSE_S.
+            # From the start: a key that is published meanwhile must not wait longer than PAUSE_S.
             self._not_before = monotonic() + RETRY_S if failing else started + PAUSE_S
             ended.set()
 
 
 def _fetch(url: str, algorithm: str) -> Keys:
-    answer = http.get(url, timeout_s=FETCH_S, limit=MAX_BYTES)
-    if answer.status != HTTPStatus.OK:
-        raise ValueError(f"The answer was {answer.status}")
-    keys = _usable(answer.json(), algorithm)
+    response = http.get(url, timeout_s=FETCH_S, limit=MAX_BYTES)
+    if response.status != HTTPStatus.OK:
+        raise ValueError(f"The status is {response.status}")
+    keys = _usable(response.json(), algorithm)
     if not keys:
-        raise ValueError(f"There is no key for {algorithm}")
+        raise ValueError(f"No key is for {algorithm}")
     return keys
 
 
@@ -105,17 +105,17 @@ def _usable(document: Any, algorithm: str) -> Keys:
         case {"keys": list(entries)}:
             candidates = [entry for entry in entries if _fits(entry, algorithm)]
         case _:
-            raise ValueError("This is not a set of keys")
+            raise ValueError("The response is not a set of keys")
     keys = {}
     for entry in candidates:
-        with suppress(PyJWTError):  # of another type or curve, or malformed
+        with suppress(PyJWTError):  # a key of another type or curve, or malformed
             keys[entry["kid"]] = PyJWK(entry, algorithm).key
     return keys
 
 
 def _fits(entry: Any, algorithm: str) -> bool:
     match entry:
-        case {"kid": str()} if "d" not in entry:  # a private key is no longer a secret
+        case {"kid": str()} if "d" not in entry:  # a published private key is not secret
             use, signs = entry.get("use", "sig"), entry.get("alg", algorithm)
             return (use, signs) == ("sig", algorithm)
     return False

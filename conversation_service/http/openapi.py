@@ -27,7 +27,7 @@ from conversation_service.errors import (
     TokenMissing,
     UnknownField,
 )
-from conversation_service.http.exception_handler import family, handle_outside
+from conversation_service.http.exception_handler import family
 from conversation_service.http.fields import StrictSerializer
 
 
@@ -58,9 +58,6 @@ class Page(APIView):
 
     content_negotiation_class = AnyNegotiation
     http_method_names = ["get", "head"]
-
-    def get_exception_handler(self) -> Any:
-        return handle_outside
 
     @property
     def default_response_headers(self) -> dict[str, str]:

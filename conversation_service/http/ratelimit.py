@@ -26,8 +26,9 @@ from rest_framework.throttling import BaseThrottle
 
 from conversation_service import redis
 from conversation_service.errors import RateLimitExceeded
-from conversation_service.http.authentication import USER, Caller
+from conversation_service.http.authentication import Caller
 from conversation_service.observability.metrics import RATE_LIMITED
+from conversation_service.tokens import USER
 
 EVERYTHING = "all"
 MAX_KEYS = 10_000  # of a process that counts for itself, some 6 KB each at a limit of 100
@@ -105,8 +106,8 @@ class UserRateThrottle(BaseThrottle):
 
 
 def _policies(view: Any) -> list[Policy]:
-    action = getattr(view, "action", None)
-    own = getattr(view, "rate_limits", {}).get(action)
+    handler = getattr(view, "action", None) or view.request.method.lower()
+    own = getattr(view, "rate_limits", {}).get(handler)
     limits = ((name, settings.RATE_LIMITS[name]) for name in (own, EVERYTHING) if name)
     return [Policy(name, limit) for name, limit in limits if limit > 0]
 
@@ -130,7 +131,7 @@ def count(caller: str, policies: Sequence[Policy], window_s: int) -> Verdict:
     limits = [policy.limit for policy in policies]
     window = window_s * _SECOND
     try:
-        accepted, at, *numbers = redis.ask(lambda r: _take_from_redis(r, keys, limits, window))
+        accepted, at, *numbers = redis.call(lambda r: _take_from_redis(r, keys, limits, window))
     except redis.Unavailable:
         accepted, at, *numbers = _own_counts.take(keys, limits, window)
     usages = map(Usage, policies, numbers[::2], numbers[1::2])

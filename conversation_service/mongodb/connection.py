@@ -1,4 +1,4 @@
-"""The door from Django to PyMongo: the same client and pool that the ORM uses."""
+"""Access to PyMongo, with the client and the pool of the ORM."""
 
 import time
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from conversation_service.mongodb.monitor import Commands
+from conversation_service.server import private
 
 Document = dict[str, Any]
 
@@ -20,8 +21,8 @@ RESPONSIVE_S = 1.0
 def database() -> Database[Document]:
     """Return the service's database.
 
-    Errors from it are pymongo.errors.PyMongoError: unlike the ORM's, nobody has wrapped them in
-    django.db.DatabaseError. Times read through it are naive UTC.
+    Its operations raise pymongo.errors.PyMongoError; only the ORM raises django.db.DatabaseError.
+    Times that it reads are naive UTC.
     """
     wrapper = cast(DatabaseWrapper, connections[DEFAULT_DB_ALIAS])
     return cast(Database[Document], wrapper.database)
@@ -29,7 +30,7 @@ def database() -> Database[Document]:
 
 def collection(name: str) -> Collection[Document]:
     current = database()
-    # The client is kept with its collections, so that no other one can get its id.
+    # A collection refers to its client, so no other client can get the same id.
     key = (id(current.client), current.name, name)
     if key not in _collections:
         _collections[key] = current[name]
@@ -37,15 +38,10 @@ def collection(name: str) -> Collection[Document]:
 
 
 def first_batch(name: str, where: Mapping[str, Any], *, limit: int, **find: Any) -> list[Document]:
-    """Return the result of MongoDB's command find, in one batch of at most 16 MB.
-
-    A cursor, which PyMongo would keep for further batches, costs a sixth more. Database.command()
-    does not retry; this method of PyMongo 4.20 retries as its find() does, within one
-    MONGODB_TIMEOUT_MS for all attempts.
-    """
+    """Return the result of MongoDB's command find, in one batch of at most 16 MB."""
     one_batch = {"limit": limit, "batchSize": limit, "singleBatch": True}
     command = {"find": name, "filter": where, **find, **one_batch}
-    reply = database()._retryable_read_command(command, "find")
+    reply = private.read_command(database(), command, "find")
     found: list[Document] = reply["cursor"]["firstBatch"]
     return found
 
@@ -59,7 +55,7 @@ def ensure_responsive() -> None:
     a failover or a firewall has cut. Raises pymongo.errors.PyMongoError.
     """
     if time.monotonic() - Commands.last_reply > RESPONSIVE_S:
-        database()._retryable_read_command({"ping": 1}, "ping")
+        private.read_command(database(), {"ping": 1}, "ping")
 
 
 _collections: dict[tuple[int, str, str], Collection[Document]] = {}

@@ -1,13 +1,12 @@
 """Metrics and log lines about MongoDB, from the driver's own events."""
 
 import logging
-from functools import cache
 from math import inf
+from threading import Lock
 from time import monotonic
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
-from prometheus_client import Histogram
 from pymongo import MongoClient, monitoring
 from pymongo.errors import PyMongoError
 from pymongo.topology_description import TOPOLOGY_TYPE
@@ -41,12 +40,8 @@ class Commands(monitoring.CommandListener):
 def _ended(
     event: monitoring.CommandSucceededEvent | monitoring.CommandFailedEvent, outcome: str
 ) -> None:
-    _duration_of(event.command_name, outcome).observe(event.duration_micros / 1_000_000)
-
-
-@cache  # faster than `labels`
-def _duration_of(command: str, outcome: str) -> Histogram:
-    return metrics.MONGODB_COMMAND_DURATION.labels(command, outcome)
+    duration = metrics.MONGODB_COMMAND_DURATION.labels(event.command_name, outcome)
+    duration.observe(event.duration_micros / 1_000_000)
 
 
 class Topology(monitoring.TopologyListener):
@@ -90,8 +85,59 @@ class Heartbeats(monitoring.ServerHeartbeatListener):
         metrics.MONGODB_HEARTBEAT_FAILURES.inc()
 
 
+class Connections(monitoring.ConnectionPoolListener):
+    """Counts the connections to all members: open ones, and those in use.
+
+    One limit is published for them, as nearly all commands go to the primary.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._open = self._in_use = 0
+
+    def _add(self, opened: int, taken: int) -> None:
+        with self._lock:
+            self._open += opened
+            self._in_use += taken
+
+    def publish(self) -> None:
+        metrics.MONGODB_POOL_CONNECTIONS.labels("in_use").set(self._in_use)
+        metrics.MONGODB_POOL_CONNECTIONS.labels("open").set(self._open)
+
+    def connection_created(self, event: monitoring.ConnectionCreatedEvent) -> None:
+        self._add(1, 0)
+
+    def connection_closed(self, event: monitoring.ConnectionClosedEvent) -> None:
+        self._add(-1, 0)
+
+    def connection_checked_out(self, event: monitoring.ConnectionCheckedOutEvent) -> None:
+        self._add(0, 1)
+
+    def connection_checked_in(self, event: monitoring.ConnectionCheckedInEvent) -> None:
+        self._add(0, -1)
+
+    def connection_ready(self, event: monitoring.ConnectionReadyEvent) -> None: ...
+
+    def connection_check_out_started(
+        self, event: monitoring.ConnectionCheckOutStartedEvent
+    ) -> None: ...
+
+    def connection_check_out_failed(
+        self, event: monitoring.ConnectionCheckOutFailedEvent
+    ) -> None: ...
+
+    def pool_created(self, event: monitoring.PoolCreatedEvent) -> None: ...
+
+    def pool_ready(self, event: monitoring.PoolReadyEvent) -> None: ...
+
+    def pool_cleared(self, event: monitoring.PoolClearedEvent) -> None: ...
+
+    def pool_closed(self, event: monitoring.PoolClosedEvent) -> None: ...
+
+
 topology = Topology()
-LISTENERS = [Commands(), topology, Heartbeats()]
+connections_in_pool = Connections()
+LISTENERS = [Commands(), topology, Heartbeats(), connections_in_pool]
 
 
 def unavailable(error: PyMongoError) -> DatabaseUnavailable:
@@ -116,19 +162,7 @@ def _named(address: tuple[str, int | None]) -> str:
 
 
 def watch(client: MongoClient[Any]) -> None:
-    """Tell of a client's connections every second.
-
-    PyMongo would tell of each event, and each command has three. There is a pool for each member,
-    but nearly all goes to the primary: one limit counts.
-    """
+    """Publish the number of connections each second, and their limit now."""
     limit = client.options.pool_options.max_pool_size
     metrics.MONGODB_POOL_CONNECTIONS.labels("limit").set(limit or inf)
-
-    def tell() -> None:
-        pools = [server.pool for server in [*client._topology._servers.values()]]
-        in_use = sum(pool.active_sockets for pool in pools)
-        resting = sum(len(pool.conns) for pool in pools)
-        metrics.MONGODB_POOL_CONNECTIONS.labels("in_use").set(in_use)
-        metrics.MONGODB_POOL_CONNECTIONS.labels("open").set(in_use + resting)
-
-    metrics.every_second["mongodb"] = tell
+    metrics.every_second["mongodb"] = connections_in_pool.publish

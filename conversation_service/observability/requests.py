@@ -1,6 +1,8 @@
-"""What is counted, timed and logged of every request."""
+"""The first middleware: it identifies, counts, times and logs each request."""
 
 import logging
+import re
+import secrets
 from collections.abc import Callable
 from functools import cache
 from time import perf_counter
@@ -9,30 +11,54 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from prometheus_client import Counter, Histogram
 
-from conversation_service.observability import metrics
-from conversation_service.observability.context import rejection_reason
-from conversation_service.observability.routes import NOT_OBSERVED, method_of, route_of
+from conversation_service.observability import context, metrics
 
 logger = logging.getLogger(__name__)
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER_METHOD = "OTHER"
+UNMATCHED = "<unmatched>"
+# Probes and Prometheus request these every few seconds: they are neither counted nor logged.
+NOT_OBSERVED = ("/health", "/metrics")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
+
 
 class ObserveRequests:
-    """Count, time and (with ACCESS_LOG) log each request.
+    """Set the context of each request, count and time it, and log it if ACCESS_LOG is on.
 
-    The time ends where the answer's head is ready: of a streamed body it says nothing.
+    The response has the request's id in `X-Request-ID`. The duration ends when the head of the
+    response is ready: it does not include the sending of a streamed body.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
         self.in_progress = 0
-        metrics.every_second["requests"] = self.tell_progress
+        metrics.every_second["requests"] = self.publish_progress
 
-    def tell_progress(self) -> None:
+    def publish_progress(self) -> None:
         metrics.HTTP_REQUESTS_IN_PROGRESS.set(self.in_progress)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        sent_id = request.META.get("HTTP_X_REQUEST_ID", "")
+        request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else secrets.token_hex(16)
+        sent_trace = request.META.get("HTTP_TRACEPARENT", "")
+        context.request_id.set(request_id)
+        context.traceparent.set(sent_trace if _TRACEPARENT.fullmatch(sent_trace) else "")
+        context.user_id.set("")
+        context.rejection_reason.set("")
+        context.upstream_deadline.set(context.NOT_STARTED)
         if request.path_info.startswith(NOT_OBSERVED):
-            return self.get_response(request)
+            response = self.get_response(request)
+        else:
+            response = self._observe(request)
+        context.upstream_deadline.set(None)
+        response.headers["X-Request-ID"] = request_id
+        return response
+
+    def _observe(self, request: HttpRequest) -> HttpResponseBase:
         started = perf_counter()
         self.in_progress += 1
         try:
@@ -40,8 +66,8 @@ class ObserveRequests:
         finally:
             self.in_progress -= 1
         duration_s = perf_counter() - started
-        method, route = method_of(request), route_of(request)
-        count, duration = _told_of(method, route, response.status_code)
+        method, route = method_and_route(request)
+        count, duration = _series(method, route, response.status_code)
         count.inc()
         duration.observe(duration_s)
         if settings.ACCESS_LOG:
@@ -49,8 +75,22 @@ class ObserveRequests:
         return response
 
 
-@cache  # as many as there are series, and faster than `labels`
-def _told_of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+def method_and_route(request: HttpRequest) -> tuple[str, str]:
+    """Return the labels of a request: a known method, and the template of its path.
+
+    For example `GET` and `/api/v1/conversations/{id}`. Clients cannot create new labels.
+    """
+    method = request.method if request.method in METHODS else OTHER_METHOD
+    if request.path_info.startswith(settings.STATIC_URL):
+        return method, f"{settings.STATIC_URL}{{path}}"
+    match = request.resolver_match
+    if match and match.route:
+        return method, "/" + _PARAMETER.sub(r"{\1}", match.route)
+    return method, UNMATCHED
+
+
+@cache  # one entry per series; `labels` takes 3 µs
+def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     return (
         metrics.HTTP_REQUESTS.labels(method, route, status),
         metrics.HTTP_REQUEST_DURATION.labels(method, route),
@@ -58,7 +98,7 @@ def _told_of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 
 def _log(request: HttpRequest, route: str, status: int, duration_s: float) -> None:
-    """Write a line without the query string: people's words are in it."""
+    """Log a line without the query string, which contains the words of a search."""
     fields = {
         "http.request.method": request.method,
         "http.response.status_code": status,
@@ -66,7 +106,7 @@ def _log(request: HttpRequest, route: str, status: int, duration_s: float) -> No
         "labels.route": route,
         "event.duration": int(duration_s * 1_000_000_000),
     }
-    reason = rejection_reason.get()
+    reason = context.rejection_reason.get()
     if reason:
         fields["event.reason"] = reason
     logger.info(

@@ -1,12 +1,11 @@
-# ruff: noqa: PLC0415 - what exports is not imported unless it is used
-"""The trace that a request belongs to (W3C Trace Context), passed on to neighbours and logs.
+# ruff: noqa: PLC0415 - OpenTelemetry is imported only if it is used
+"""Traces of requests (W3C Trace Context).
 
-With OTEL_EXPORTER_OTLP_ENDPOINT set, spans are recorded of requests, of the commands to MongoDB
-and Redis, and of what neighbours are asked. OpenTelemetry's own middleware for Django is not used:
-it judges the Host header of every call, and records query strings, with people's words in them.
+With OTEL_EXPORTER_OTLP_ENDPOINT set, the service records spans of requests, of commands to MongoDB
+and Redis, and of requests to upstreams. It does not use OpenTelemetry's middleware for Django,
+which rejects requests by their Host header, and records query strings with the words of searches.
 """
 
-import re
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -15,20 +14,13 @@ from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, HttpResponseBase
 
 from conversation_service.observability.context import traceparent
-from conversation_service.observability.routes import NOT_OBSERVED, method_of, route_of
-
-_VALID = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-def accepted(sent: str) -> str:
-    """Return a traceparent as it was sent, or nothing if it is not one."""
-    return sent if _VALID.fullmatch(sent) else ""
+from conversation_service.observability.requests import NOT_OBSERVED, method_and_route
 
 
 def start(*, service: str, version: str) -> None:
-    """Record and send spans from here on.
+    """Start to record and send spans.
 
-    For each worker, before it has a MongoClient. OpenTelemetry reads its other settings
+    Each worker calls this before it creates its MongoClient. OpenTelemetry reads its other settings
     (OTEL_TRACES_SAMPLER …) from the environment.
     """
     from opentelemetry import trace
@@ -50,7 +42,7 @@ def start(*, service: str, version: str) -> None:
 
 
 class TraceRequests:
-    """Record a span of each request, by its template and without its query string."""
+    """Record a span of each request, named by its route, without the query string."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         if not settings.OTEL_EXPORTER_OTLP_ENDPOINT:
@@ -68,12 +60,12 @@ class TraceRequests:
             return self.get_response(request)
         parent = self.propagate.extract({"traceparent": traceparent.get()})
         with self.tracer.start_as_current_span("request", parent, self.kind) as span:
-            # As it came, where OTEL_SDK_DISABLED or OTEL_PROPAGATORS leave nothing to pass on.
+            # With OTEL_SDK_DISABLED or other OTEL_PROPAGATORS, the sent value is passed on.
             carrier = {"traceparent": traceparent.get()}
             self.propagate.inject(carrier)
             traceparent.set(carrier["traceparent"])
             response = self.get_response(request)
-            method, route = method_of(request), route_of(request)
+            method, route = method_and_route(request)
             span.update_name(f"{method} {route}")
             if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 span.set_status(self.failed)

@@ -1,7 +1,7 @@
-"""A client's connection, with a deadline for whatever is still to arrive.
+"""A client's connection, with time limits for the client.
 
-gunicorn has no limit on how long a request may take to arrive: one byte a second holds a
-connection for ever. TLS ends in front of this service, so connections are plain TCP.
+gunicorn has none: a client that sends one byte per second would keep its connection forever. TLS
+ends in front of this service, so connections are plain TCP.
 
 Nothing here may import Django or PyMongo at the top: the master loads this module, and sockets
 are patched after the fork.
@@ -13,33 +13,28 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import gevent.socket
-from gevent.socket import (  # type: ignore[attr-defined]
-    cancel_wait,
-    cancel_wait_ex,
-    wait_write,
-)
+from gevent.socket import cancel_wait_ex, wait_write  # type: ignore[attr-defined]
 
 from config.env import env
+from conversation_service.server import private
 
 HEAD_S = env("CLIENT_HEAD_TIMEOUT_S")
 # A client must take SEND_BYTES of a response within SEND_S, which is 2.2 kB a second. Only the time
 # that the service waits for the client counts.
 SEND_BYTES = 64 * 1024
 SEND_S = 30.0
-# What all responses of one worker that wait for slow readers may hold in memory. The longest list
-# has 3 MiB.
+# Memory of all responses of one worker that wait for slow readers. The longest list has 3 MiB.
 UNREAD_BYTES = 32 * 1024 * 1024
 LINGER_S = 2.0
-LINGER_BYTES = 1024 * 1024  # what may be left unread of a body on closing a connection
+LINGER_BYTES = 1024 * 1024  # of a body, read and dropped before a connection is closed
 
 
 class TooSlow(BaseException):
     """A request did not arrive in time.
 
-    A BaseException, as gevent's own Timeout is: Django would take an Exception for a bug of the
+    A BaseException, like gevent's own Timeout: Django would handle an Exception as a bug of the
     view that reads the body.
     """
 
@@ -47,16 +42,13 @@ class TooSlow(BaseException):
         return "the request did not arrive in time"
 
 
-class Connection(gevent.socket.socket):
-    """A client's connection, with a deadline for all that is still to arrive.
+class Connection(private.Socket):
+    """A client's connection with a deadline.
 
     The worker checks every second whether the deadline has passed, and then ends the wait. If
     there are too many connections, it closes the one that has waited longest for a request, or
     else the one that has waited longest for its client to send a body or to read a response.
     """
-
-    _sock: socket.socket  # never waits
-    _read_event: Any  # of the loop
 
     def __init__(self, accepted: gevent.socket.socket) -> None:
         super().__init__(accepted.family, accepted.type, fileno=accepted.detach())
@@ -71,18 +63,18 @@ class Connection(gevent.socket.socket):
         self.rest(HEAD_S)
 
     def rest(self, limit_s: float) -> None:
-        """Between requests: wait so long for the next one to begin."""
+        """Wait up to `limit_s` for the next request to begin."""
         self.resting = True
         self.idle_since: float | None = time.monotonic()
         self.deadline = self.idle_since + limit_s
 
     def expect(self, limit_s: float) -> None:
-        """Within a request: everything asked for must have arrived after so many seconds."""
+        """Require that the rest of the request arrives within `limit_s`."""
         self.resting = False
         self.deadline = time.monotonic() + limit_s
 
     def begin_request(self) -> None:
-        """Keep the connection for this request: until rest(), it does not give way to another."""
+        """Keep the connection until rest(): it does not give way to another client."""
         self.idle_since = None
 
     def give_way(self) -> None:
@@ -102,7 +94,7 @@ class Connection(gevent.socket.socket):
             if self.is_late():
                 raise TimeoutError
             if self.idle_since is None:
-                with waiting.of(self):
+                with waiting.counted(self):
                     received: bytes = super().recv(size, flags)
             else:
                 received = super().recv(size, flags)
@@ -117,12 +109,8 @@ class Connection(gevent.socket.socket):
     def is_late(self) -> bool:
         return time.monotonic() > self.deadline
 
-    def stop_waiting(self) -> None:
-        """End a recv() that waits. A timer for each would cost more than all that it does."""
-        cancel_wait(self._read_event, TimeoutError)
-
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
-        """Send at once what the kernel takes, which nearly always is all, and wait for the rest.
+        """Send the data at once if the kernel takes all of it, and wait for the reader if not.
 
         Raises ConnectionResetError if the client reads more slowly than SEND_BYTES in SEND_S, or
         has waited longest when responses that wait hold UNREAD_BYTES.
@@ -130,7 +118,7 @@ class Connection(gevent.socket.socket):
         unsent: bytes | memoryview = data
         while True:
             try:
-                sent = self._sock.send(unsent, flags)
+                sent = self.send_now(unsent, flags)
             except BlockingIOError:
                 sent = 0
             self.sent += sent
@@ -145,7 +133,7 @@ class Connection(gevent.socket.socket):
     def _wait_for_reader(self, held_bytes: int) -> None:
         began = time.monotonic()
         try:
-            with waiting.of(self, held_bytes):
+            with waiting.counted(self, held_bytes):
                 wait_write(self.fileno(), self.patience_s, TimeoutError)
         except TimeoutError:
             self._reset_on_close()
@@ -153,25 +141,27 @@ class Connection(gevent.socket.socket):
         self.patience_s = max(0.0, self.patience_s - (time.monotonic() - began))
 
     def cut_off(self) -> None:
-        """End a request that waits for its client: whoever sends or receives gets an OSError."""
+        """End a request that waits for its client: its send or receive raises OSError."""
         self.giving_way = True
         self._reset_on_close()
         with suppress(OSError):  # the client has left
-            self._sock.shutdown(socket.SHUT_RDWR)
+            self.shut_down_now()
 
     def _reset_on_close(self) -> None:
-        """Let the kernel keep nothing for a client that does not read it."""
+        """Let the kernel drop unsent data when the connection is closed."""
         self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
-        """Take in what is still on its way: with bytes unread, the kernel would answer the client
-        with a reset that may destroy our last words to it.
+        """Read the rest of the request first.
+
+        With bytes unread, the kernel would send a reset, after which the client may lose the end
+        of its response.
         """
         if not self.resting and not self.giving_way:
-            self._take_in_the_rest()
+            self._read_rest()
         super().close()
 
-    def _take_in_the_rest(self) -> None:
+    def _read_rest(self) -> None:
         self.idle_since = 0.0  # the first to give way
         with suppress(OSError, TooSlow):
             self.shutdown(socket.SHUT_WR)
@@ -185,15 +175,15 @@ class Connection(gevent.socket.socket):
 class WaitingForClients:
     """The connections of this worker that wait within a request for their clients.
 
-    The first one has waited longest since its client last sent or read something.
+    They are in the order in which their waiting began.
     """
 
     def __init__(self) -> None:
         self._held_bytes: dict[Connection, int] = {}
 
     @contextmanager
-    def of(self, connection: Connection, held_bytes: int = 0) -> Iterator[None]:
-        """Count a connection while it waits, and what its response holds in memory meanwhile."""
+    def counted(self, connection: Connection, held_bytes: int = 0) -> Iterator[None]:
+        """Count a connection, and the memory of its response, while it waits."""
         self._held_bytes[connection] = held_bytes
         while sum(self._held_bytes.values()) > UNREAD_BYTES and len(self._held_bytes) > 1:
             self.cut_off_first()
@@ -203,7 +193,7 @@ class WaitingForClients:
             self._held_bytes.pop(connection, None)
 
     def cut_off_first(self) -> Connection | None:
-        """Cut off the connection that has waited longest, and return it, if there is one."""
+        """Cut off the connection that has waited longest. Return it, or None if none waits."""
         connection = next(iter(self._held_bytes), None)
         if connection:
             del self._held_bytes[connection]

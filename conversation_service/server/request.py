@@ -1,4 +1,4 @@
-"""Checks of a request that HTTP requires and gunicorn does not do.
+"""Checks of a request that HTTP requires and gunicorn omits.
 
 Nothing here may import Django or PyMongo at the top: the master loads this module, and sockets
 are patched after the fork.
@@ -8,10 +8,11 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from typing import Any
 
-from gunicorn.http import body, message
+from gunicorn.http import body
 from gunicorn.http.errors import ParseException
 
 from config.variables import HIGHEST_PORT
+from conversation_service.server import private
 from conversation_service.server.connection import Connection
 
 READ_AHEAD_BYTES = 64 * 1024  # of each connection; the longest JSON body of a user
@@ -36,8 +37,8 @@ class EncodedPath(ParseException):  # type: ignore[misc]
 class BodyIncomplete(BaseException):
     """The body ended before its Content-Length.
 
-    A BaseException, as TooSlow is: Django would turn an OSError into an empty form, and an
-    Exception into a bug of the view that reads the body.
+    A BaseException, like TooSlow: Django would handle an OSError as an empty form, and an
+    Exception as a bug of the view that reads the body.
     """
 
     def __str__(self) -> str:
@@ -45,7 +46,7 @@ class BodyIncomplete(BaseException):
 
 
 class WholeBodyReader(body.LengthReader):  # type: ignore[misc]
-    """gunicorn's reader of a body with a Content-Length, which accepts a body that is cut off."""
+    """gunicorn's reader of a body with a Content-Length; rejects a body that is too short."""
 
     length: int
 
@@ -55,9 +56,6 @@ class WholeBodyReader(body.LengthReader):  # type: ignore[misc]
         if len(received) < expected:
             raise BodyIncomplete
         return received
-
-
-message.LengthReader = WholeBodyReader
 
 
 def check_head(request: Any) -> None:
@@ -91,14 +89,13 @@ def is_host(value: str) -> bool:
 
 
 def read_ahead(request: Any, connection: Connection) -> None:
-    """Read a body of up to READ_AHEAD_BYTES, or raise BodyIncomplete.
+    """Read a body of up to READ_AHEAD_BYTES before its view runs. Raises BodyIncomplete.
 
-    So no view acts on a request that was cut off, even a view that does not read the body.
+    No view then acts on a request that was cut off, not even a view that does not read the body.
     """
     length = getattr(request.body.reader, "length", 0)
     if not 0 < length <= READ_AHEAD_BYTES:
         return
-    if request._expected_100_continue:  # gunicorn would send it after this
-        request._expected_100_continue = False
+    if private.take_expectation(request):
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     request.body.buf.write(request.body.reader.read(length))

@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker, patient with clients up to a point.
+"""gunicorn's gevent worker, with time limits for clients.
 
 Nothing here may import Django or PyMongo at the top: the master loads this module, and sockets
 are patched after the fork.
@@ -7,56 +7,56 @@ are patched after the fork.
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import cache
 from http import HTTPStatus
 from typing import Any
 
-from gevent.thread import LockType  # type: ignore[import-not-found]
 from gunicorn import glogging
-from gunicorn.http import wsgi
 from gunicorn.http.errors import ParseException
 from gunicorn.util import write_nonblock
 from gunicorn.workers.ggevent import GeventWorker
 
 from config.env import env
+from conversation_service.server import private
 from conversation_service.server.connection import LINGER_S, Connection, TooSlow, waiting
-from conversation_service.server.request import BodyIncomplete, check_head, read_ahead
-from conversation_service.server.response import Response
+from conversation_service.server.request import (
+    BodyIncomplete,
+    WholeBodyReader,
+    check_head,
+    read_ahead,
+)
 
 BODY_S = env("CLIENT_BODY_TIMEOUT_S")
 DRAIN_BYTES = 128 * 1024  # what may be left unread of a body without losing the connection
 
-wsgi.SERVER = env("SERVICE_NAME")  # the Server header
-wsgi.WSGIErrorsWrapper = cache(wsgi.WSGIErrorsWrapper)  # gunicorn makes one for each request
-wsgi.Response = Response
-
-# A threading.Condition finds out whether its lock is held by trying to take it, whereupon gevent's
-# lets all other greenlets run first. PyMongo does that twice for each command.
-LockType._is_owned = LockType.locked
+private.change_gunicorn(server=env("SERVICE_NAME"), body_reader=WholeBodyReader)
+private.change_gevent()
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
     def access(self, *request: Any) -> None:
-        """Leave it to the application, which knows more of its requests."""
+        """Log nothing: ObserveRequests logs each request with its route and user."""
 
 
 class PatientWorker(GeventWorker):  # type: ignore[misc]
+    # Returns the status and the whole response to a request that gunicorn or a check rejects.
+    # config/gunicorn.conf.py sets it before the worker accepts connections.
+    error_response: Callable[[Any, BaseException], tuple[int, bytes]]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connections: set[Connection] = set()
 
     def init_process(self) -> None:
-        # gunicorn itself listens only later, after patching: a signal in between would be lost,
-        # and the master would wait for this worker until the graceful timeout.
+        # gunicorn sets its handlers later, after patching. It would lose a signal before that, and
+        # the master would wait for this worker until the graceful timeout.
         signal.signal(signal.SIGTERM, self.handle_exit)
-        # A setting is looked up by two functions, twenty times a request; now it is there.
-        settings = {name: setting.get() for name, setting in self.cfg.settings.items()}
-        self.cfg.__dict__.update(settings)
+        private.read_settings_once(self.cfg)
         super().init_process()
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
-        return nullcontext()  # connections keep their own time
+        return nullcontext()  # each connection has its own deadline
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         connection = Connection(client)
@@ -75,7 +75,7 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         sock.begin_request()
         super().handle_request(listener_name, req, sock, addr)
         if not self.alive or not drained(req, sock):
-            raise StopIteration  # gunicorn's word for closing the connection
+            raise StopIteration  # gunicorn then closes the connection
         sock.rest(self.cfg.keepalive)
         if len(self.connections) >= self.worker_connections:
             self.make_room()
@@ -98,16 +98,17 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
             self.connections.discard(stalled)
 
     def notify(self) -> None:
-        """Every second: hang up on clients that are late, and when stopping on resting ones.
+        """Each second: publish gauges, and close the connections of clients that are late.
 
-        Those would hold it up as requests do. Tell it to those who wait, too.
+        While the worker stops, it also closes connections without a request, and ends the requests
+        that wait for changes: both would delay the stop.
         """
         from conversation_service import shutdown  # noqa: PLC0415 - after patching
         from conversation_service.observability import metrics  # noqa: PLC0415
 
         super().notify()
-        for tell in metrics.every_second.values():
-            tell()
+        for publish in metrics.every_second.values():
+            publish()
         if not self.alive:
             shutdown.begun.set()
         for connection in self.connections:
@@ -118,23 +119,21 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
                 connection.stop_waiting()
 
     def handle_error(self, req: Any, client: Connection, addr: Any, exc: BaseException) -> None:
-        from conversation_service.server.gunicorn_errors import refusal  # noqa: PLC0415 - brings Django along
-
-        failure, answer = refusal(req, exc)
-        if failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        status, response = self.error_response(req, exc)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.log.error("Error handling a request", exc_info=exc)
         else:
-            self.log.warning("Refused a request from %s: %.100s", (addr or ("",))[0], exc)
+            self.log.warning("Rejected a request from %s: %.100s", (addr or ("",))[0], exc)
         with suppress(OSError):
-            write_nonblock(client, answer)
+            write_nonblock(client, response)
 
 
 def drained(req: Any, connection: Connection) -> bool:
-    """Read what the application left of a body; false if it is too long or too slow for that."""
-    if getattr(req.body.reader, "length", None) == 0:  # of one that was announced, all is here
+    """Read the rest of a body. Return False if it is too long, or takes longer than LINGER_S."""
+    if getattr(req.body.reader, "length", None) == 0:  # a body with a length, read to its end
         return True
     connection.expect(LINGER_S)
-    connection.idle_since = time.monotonic()  # it has its response, so it may give way
+    connection.idle_since = time.monotonic()  # its response is sent, so it may give way
     try:
         return len(req.body.read(DRAIN_BYTES)) < DRAIN_BYTES
     except (TooSlow, BodyIncomplete, ParseException):

@@ -1,4 +1,4 @@
-"""Sparing a neighbour that fails, and us the wait for it."""
+"""A circuit breaker: after repeated failures of an upstream, requests to it fail at once."""
 
 import logging
 from collections.abc import Iterator
@@ -25,10 +25,10 @@ STATES = {STATE_CLOSED: 0, STATE_HALF_OPEN: 1, STATE_OPEN: 2}
 
 
 class Breaker:
-    """Opens after `threshold` failures in a row; after `recovery_s` one call may try.
+    """Opens after `threshold` failures in a row. After `recovery_s`, one request is let through.
 
-    pybreaker keeps the states. It is told the outcome of each call rather than given the call:
-    it holds its lock for as long as what it calls, so that only one call would run at a time.
+    pybreaker keeps the states. It gets the outcome of each request afterwards: it holds its lock
+    while it runs a function, so that requests would run one after another.
     """
 
     def __init__(self, name: str, *, threshold: int, recovery_s: float) -> None:
@@ -49,7 +49,7 @@ class Breaker:
         return self._states.current_state
 
     def admits(self) -> bool:
-        """Return whether a call may be made. It must then be made under watching()."""
+        """Return True if a request may be sent. It must then be sent within watching()."""
         with self._lock:
             if self.state == STATE_OPEN and not self.remaining_s():
                 self._states.half_open()
@@ -57,18 +57,18 @@ class Breaker:
             return self.state == STATE_CLOSED
 
     def remaining_s(self) -> float:
-        """Return how long no call will be admitted for sure."""
+        """Return the seconds for which no request will be let through."""
         if self.state != STATE_OPEN or self._storage.opened_at is None:
             return 0.0
         open_s = (datetime.now(UTC) - self._storage.opened_at).total_seconds()
         return max(0.0, self._states.reset_timeout - open_s)
 
     @contextmanager
-    def watching(self, *, answered: type[Exception]) -> Iterator[None]:
-        """Count how the call in here ends; an exception of type `answered` is no failure."""
+    def watching(self, *, success: type[Exception]) -> Iterator[None]:
+        """Record the outcome of the request within. An exception of type `success` is a success."""
         try:
             yield
-        except answered:
+        except success:
             self._record(None)
             raise
         except BaseException as error:
@@ -77,7 +77,7 @@ class Breaker:
         self._record(None)
 
     def _record(self, failure: BaseException | None) -> None:
-        # It repeats the failure, or says that it opened, or that it has been open all along.
+        # pybreaker raises the failure again, or CircuitBreakerError if it opens or is open.
         with suppress(CircuitBreakerError, *([type(failure)] if failure else [])):
             self._states.call(_repeat, failure)
 

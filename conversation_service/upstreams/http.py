@@ -1,10 +1,9 @@
-"""A GET that ends in time, and the neighbours that are asked with it.
+"""GET requests to upstreams, with one limit for the whole exchange.
 
-The timeouts of requests, like those of sockets, bound each single read: a server that sends a
-byte every second is never late for them, not even with its headers; and nothing bounds the
-look-up of a name. So each exchange runs in a thread of its own (a greenlet, in the worker) while
-its caller waits for it with one limit, and cuts its connection on leaving, so that no exchange
-outlives its caller for long.
+The timeouts of requests and of sockets bound each single read: a server that sends one byte per
+second is never too late for them, and nothing bounds the resolution of a host name. So each
+exchange runs in a thread of its own (a greenlet, in the worker). Its caller waits for it up to one
+limit, and cuts its connection afterwards, so that no exchange outlives its caller for long.
 """
 
 import logging
@@ -16,7 +15,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from http import HTTPStatus
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
@@ -32,7 +31,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
-from conversation_service.observability.context import request_id, traceparent
+from config.upstreams import UPSTREAMS
+from conversation_service.observability import context
 from conversation_service.observability.metrics import (
     UPSTREAM_REQUEST_DURATION,
     UPSTREAM_REQUESTS,
@@ -44,179 +44,176 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_BYTES = 1024 * 1024
-# At once to one neighbour, from this process; also the connections that are kept.
-MOST_EXCHANGES = 64
-# With less time than this nobody is asked: it would fail, and be held against the neighbour.
-LEAST_S = 0.02
-# Before the first retry at most, and half of that at least; doubled for each further one.
+# Concurrent exchanges with one upstream, from this process; also the connections that are kept.
+MAX_EXCHANGES = 64
+# With less time, no request is sent: it would count as a failure of the upstream.
+MIN_TIME_S = 0.02
+# The longest pause before the first retry, and twice the shortest. It doubles with each retry.
 PAUSE_S = 0.05
 
 FAILURES = (requests.RequestException, HTTPError, HTTPException, OSError, ValueError)
 BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
-class NoAnswer(Exception):
-    """The other side gave no answer that can be used, in the time there was."""
+class UpstreamError(Exception):
+    """The upstream did not return a usable response in time."""
 
     def __init__(self, reason: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
 
 
-class Refused(NoAnswer):
-    """The other side is well, and does not want to tell us."""
+class UpstreamRejection(UpstreamError):
+    """The upstream works, and rejects this request."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class UpstreamResponse:
     status: int
     body: bytes
 
     def json(self) -> Any:
-        """Return what the body says, or raise NoAnswer."""
+        """Return the parsed body. Raises UpstreamError."""
         try:
-            return orjson.loads(self.body)  # it refuses lone surrogates and deep nesting
+            return orjson.loads(self.body)  # rejects lone surrogates and deep nesting
         except orjson.JSONDecodeError:
-            raise NoAnswer("The body is not JSON") from None
+            raise UpstreamError("The body is not JSON") from None
 
 
-def get(url: str, *, timeout_s: float, limit: int) -> Answer:
-    """Return what an http or https URL answers, following no redirect.
+def get(url: str, *, timeout_s: float, limit: int) -> UpstreamResponse:
+    """Return the response of an http or https URL, without following a redirect.
 
-    Raises NoAnswer if that takes longer than `timeout_s`, or if the body has more than `limit`
-    bytes; with a limit of 0 the body is not read at all.
+    Raises UpstreamError if that takes longer than `timeout_s`, or if the body has more than `limit`
+    bytes; with a limit of 0 the body is not read.
     """
-    each_s = (timeout_s, timeout_s)
+    timeouts_s = (timeout_s, timeout_s)
     headers = {"Connection": "close"}
-    return _Exchange(_session(), url, headers, each_s, limit).answer(within_s=timeout_s)
+    return _Exchange(url, headers, timeouts_s, limit).wait(timeout_s)
 
 
-class Neighbour:
-    """A service around us, with connections and a circuit breaker of its own in each process.
+class Client:
+    """The client of one upstream, with a circuit breaker of its own in each process.
 
-    Safe to share between threads and greenlets.
+    Safe to share between threads and greenlets. Its settings are the variables of the upstream's
+    row in config/upstreams.py.
     """
 
-    def __init__(  # noqa: PLR0913
-        self,
-        name: str,
-        url: str,
-        *,
-        connect_timeout_s: float,
-        read_timeout_s: float,
-        retries: int,
-        breaker_threshold: int,
-        breaker_recovery_s: float,
-    ) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.breaker = Breaker(name, threshold=breaker_threshold, recovery_s=breaker_recovery_s)
-        self._url = url.rstrip("/")
-        self._timeouts_s = (connect_timeout_s, read_timeout_s)
-        self._retries = retries
-        self._session = _new_session()
-        self._places = BoundedSemaphore(MOST_EXCHANGES)
+        self._url = _setting(name, "SERVICE_URL").rstrip("/")
+        self._timeouts_s = (
+            _setting(name, "CONNECT_TIMEOUT_S"),
+            _setting(name, "READ_TIMEOUT_S"),
+        )
+        self._retries = _setting(name, "RETRIES")
+        self.breaker = Breaker(
+            name,
+            threshold=_setting(name, "BREAKER_THRESHOLD"),
+            recovery_s=_setting(name, "BREAKER_RECOVERY_S"),
+        )
+        self._slots = BoundedSemaphore(MAX_EXCHANGES)
 
-    def ask(
-        self, path: str, read: Callable[[Answer], T], *, headers: dict[str, str] | None = None
+    def get(
+        self,
+        path: str,
+        read: Callable[[UpstreamResponse], T],
+        *,
+        headers: dict[str, str] | None = None,
     ) -> T:
-        """Return what `read` makes of the answer to a GET.
+        """Send a GET, and return what `read` returns for its response.
 
-        `read` is given every answer but redirects and those of a server in trouble; it raises
-        NoAnswer for nonsense, which counts against the neighbour, and Refused otherwise. This
-        raises the same, within what is left of the incoming request's budget.
+        `read` does not receive redirects and responses of a failing or busy server. It raises
+        UpstreamError for an invalid response, which counts as a failure of the upstream, and
+        UpstreamRejection for one that does not. This raises the same, within the time for upstreams
+        that the incoming request has left.
         """
         deadline = _deadline()
-        if deadline - monotonic() < LEAST_S:
+        if deadline - monotonic() < MIN_TIME_S:
             self._count("out_of_time")
-            raise NoAnswer(f"No time was left to ask {self.name}")
+            raise UpstreamError(f"No time is left for a request to {self.name}")
         if not self.breaker.admits():
             self._count("rejected")
-            raise NoAnswer(f"{self.name} is being spared", retry_after_s=self.breaker.remaining_s())
-        with self.breaker.watching(answered=Refused):
-            return self._ask(path, read, _passed_on() | (headers or {}), deadline)
+            raise UpstreamError(
+                f"The circuit breaker of {self.name} is open",
+                retry_after_s=self.breaker.remaining_s(),
+            )
+        with self.breaker.watching(success=UpstreamRejection):
+            return self._get(path, read, _context_headers() | (headers or {}), deadline)
 
-    def _ask(
-        self, path: str, read: Callable[[Answer], T], headers: dict[str, str], deadline: float
+    def _get(
+        self,
+        path: str,
+        read: Callable[[UpstreamResponse], T],
+        headers: dict[str, str],
+        deadline: float,
     ) -> T:
         pause_s = PAUSE_S * random.uniform(0.5, 1)  # noqa: S311
         for _ in range(self._retries):
             try:
                 return self._attempt(path, read, headers, deadline)
-            except Refused:
+            except UpstreamRejection:
                 raise
-            except NoAnswer:
-                if deadline - monotonic() < pause_s + LEAST_S:
+            except UpstreamError:
+                if deadline - monotonic() < pause_s + MIN_TIME_S:
                     raise
             sleep(pause_s)
             pause_s *= 2
         return self._attempt(path, read, headers, deadline)
 
     def _attempt(
-        self, path: str, read: Callable[[Answer], T], headers: dict[str, str], deadline: float
+        self,
+        path: str,
+        read: Callable[[UpstreamResponse], T],
+        headers: dict[str, str],
+        deadline: float,
     ) -> T:
         started = monotonic()
         outcome = "failed"
         try:
-            answer = self._exchange(path, headers, deadline)
-            if _in_trouble(answer.status):
-                raise NoAnswer(f"The status is {answer.status}")
-            result = read(answer)
+            response = self._exchange(path, headers, deadline)
+            if _is_failure(response.status):
+                raise UpstreamError(f"The status is {response.status}")
+            result = read(response)
             outcome = "answered"
-        except Refused:
+        except UpstreamRejection:
             outcome = "refused"
             raise
-        except NoAnswer as error:
-            logger.warning("%s gave no answer: %s", self.name, error)
+        except UpstreamError as error:
+            logger.warning("The request to %s failed: %s", self.name, error)
             raise
         finally:
             self._count(outcome)
             UPSTREAM_REQUEST_DURATION.labels(self.name).observe(monotonic() - started)
         return result
 
-    def _exchange(self, path: str, headers: dict[str, str], deadline: float) -> Answer:
+    def _exchange(self, path: str, headers: dict[str, str], deadline: float) -> UpstreamResponse:
+        if not self._slots.acquire(timeout=max(0.0, deadline - monotonic())):
+            raise UpstreamError(f"{MAX_EXCHANGES} other requests are running")
         url = self._url + path
-        if not self._places.acquire(timeout=max(0.0, deadline - monotonic())):
-            raise NoAnswer("Too many questions are under way")
-        exchange = _Exchange(
-            self._session, url, headers, self._timeouts_s, MAX_BYTES, at_end=self._places.release
-        )
-        return exchange.answer(within_s=deadline - monotonic())
+        exchange = _Exchange(url, headers, self._timeouts_s, MAX_BYTES, at_end=self._slots.release)
+        return exchange.wait(deadline - monotonic())
 
     def _count(self, outcome: str) -> None:
         UPSTREAM_REQUESTS.labels(self.name, outcome).inc()
 
 
-def neighbour(name: str) -> Neighbour:
-    """Return this process's AUTH, CHARACTERS or MESSAGE, under the current settings."""
-    with _building:  # or two first requests would have a circuit breaker each
-        url = getattr(settings, f"{name}_SERVICE_URL")
-        return _build(name.lower(), url, **settings.NEIGHBOURS[name])
+_creating = Lock()
+_clients: dict[str, tuple[list[Any], Client]] = {}
 
 
-_building = Lock()
+def client(name: str) -> Client:
+    """Return this process's client of an upstream. It is a new one if its settings have changed."""
+    variables = UPSTREAMS[name].variables()
+    values = [getattr(settings, variable) for variable in variables]
+    with _creating:  # concurrent first calls must share one circuit breaker
+        known = _clients.get(name)
+        if known is None or known[0] != values:
+            known = _clients[name] = (values, Client(name))
+        return known[1]
 
 
-@lru_cache(maxsize=8)
-def _build(name: str, url: str, **options: Any) -> Neighbour:
-    return Neighbour(name, url, **options)
-
-
-class Budget:
-    """Lets all questions within share NEIGHBOUR_BUDGET_S, from the first one on.
-
-    Elsewhere each question has that for itself.
-    """
-
-    deadline: float | None = None
-
-    def __enter__(self) -> None:
-        self._outer = _budget.set(self)
-
-    def __exit__(self, *failure: object) -> None:
-        _budget.reset(self._outer)
-
-
-_budget: ContextVar[Budget | None] = ContextVar("neighbour_budget", default=None)
+def _setting(name: str, option: str) -> Any:
+    return getattr(settings, f"{name.upper()}_{option}")
 
 
 def time_left_s() -> float:
@@ -224,33 +221,41 @@ def time_left_s() -> float:
 
 
 def _deadline() -> float:
-    shared = _budget.get()
-    if shared is None:
-        shared = Budget()
-    if shared.deadline is None:
-        shared.deadline = monotonic() + settings.NEIGHBOUR_BUDGET_S
-    return shared.deadline
+    """Return time.monotonic() at which the time for upstreams ends, NEIGHBOUR_BUDGET_S at most.
+
+    All requests to upstreams that are made for one incoming request share it, from the first one
+    on. Outside of a request, each has the whole time.
+    """
+    shared = context.upstream_deadline.get()
+    if shared:
+        return shared
+    deadline: float = monotonic() + settings.NEIGHBOUR_BUDGET_S
+    if shared is not None:
+        context.upstream_deadline.set(deadline)
+    return deadline
 
 
-def _passed_on() -> dict[str, str]:
-    headers = {"X-Request-ID": request_id.get(), "traceparent": traceparent.get()}
+def _context_headers() -> dict[str, str]:
+    headers = {
+        "X-Request-ID": context.request_id.get(),
+        "traceparent": context.traceparent.get(),
+    }
     return {name: value for name, value in headers.items() if value not in {"", "-"}}
 
 
-def _in_trouble(status: int) -> bool:
-    redirected = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
-    return redirected or status in BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+def _is_failure(status: int) -> bool:
+    is_redirect = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
+    return is_redirect or status in BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 _current: ContextVar["_Exchange"] = ContextVar("exchange")
 
 
 class _Exchange:
-    """One GET in a thread of its own, which its caller can leave at any time."""
+    """One GET in a thread of its own, which its caller can end at any time."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
-        session: requests.Session,
         url: str,
         headers: dict[str, str],
         timeouts_s: tuple[float, float],
@@ -258,55 +263,55 @@ class _Exchange:
         *,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
-        self._session = session
         self._url = url
         self._headers = headers
         self._timeouts_s = timeouts_s
         self._limit = limit
         self._at_end = at_end
-        self._outcome: Future[Answer] = Future()
+        self._outcome: Future[UpstreamResponse] = Future()
         self._lock = Lock()
-        self._left = False
-        self._lines: list[socket.socket] = []
+        self._is_abandoned = False
+        self._sockets: list[socket.socket] = []
 
-    def answer(self, *, within_s: float) -> Answer:
-        context = copy_context()
-        Thread(target=context.run, args=(self._run,), name="exchange", daemon=True).start()
+    def wait(self, limit_s: float) -> UpstreamResponse:
+        run = copy_context().run
+        Thread(target=run, args=(self._run,), name="exchange", daemon=True).start()
         try:
-            return self._outcome.result(max(0.0, within_s))
-        except FAILURES as error:  # TimeoutError is one
-            raise NoAnswer(_reason(error)) from None
+            return self._outcome.result(max(0.0, limit_s))
+        except FAILURES as error:  # TimeoutError is an OSError
+            raise UpstreamError(_reason(error)) from None
         finally:
-            self._leave()
+            self._abandon()
 
-    def hold(self, channel: socket.socket) -> None:
-        """Remember a connection, to cut it should the caller leave. Called by the connection."""
+    def register_socket(self, connected: socket.socket) -> None:
+        """Register the socket of a connection, to be cut when the caller stops to wait."""
         with self._lock:
-            if self._left:
-                raise TimeoutError("Nobody waits for this answer any more")
-            # A copy, as TLS takes over the original.
-            self._lines.append(socket.fromfd(channel.fileno(), channel.family, channel.type))
+            if self._is_abandoned:
+                raise TimeoutError("The caller no longer waits for this response")
+            # A duplicate, as TLS detaches the original.
+            copy = socket.fromfd(connected.fileno(), connected.family, connected.type)
+            self._sockets.append(copy)
 
-    def _leave(self) -> None:
+    def _abandon(self) -> None:
         with self._lock:
-            self._left = True
-            for line in self._lines:
+            self._is_abandoned = True
+            for connected in self._sockets:
                 if not self._outcome.done():
-                    with suppress(OSError):  # it has ended by itself
-                        line.shutdown(socket.SHUT_RDWR)
-                line.close()
+                    with suppress(OSError):  # the connection has ended
+                        connected.shutdown(socket.SHUT_RDWR)
+                connected.close()
 
     def _run(self) -> None:
         _current.set(self)
         try:
             self._outcome.set_result(self._get())
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised in wait()
             self._outcome.set_exception(error)
         finally:
             self._at_end()
 
-    def _get(self) -> Answer:
-        with self._session.get(
+    def _get(self) -> UpstreamResponse:
+        with _session().get(
             self._url,
             headers=self._headers,
             timeout=self._timeouts_s,
@@ -314,70 +319,60 @@ class _Exchange:
             allow_redirects=False,
         ) as response:
             if self._limit == 0:
-                return Answer(response.status_code, b"")
+                return UpstreamResponse(response.status_code, b"")
             body = response.raw.read(self._limit + 1, decode_content=True)
         if len(body) > self._limit:
-            raise NoAnswer(f"The body has more than {self._limit} bytes")
-        return Answer(response.status_code, body)
+            raise UpstreamError(f"The body has more than {self._limit} bytes")
+        return UpstreamResponse(response.status_code, body)
 
 
-class _Line(HTTPConnection):
-    """A connection that tells the exchange that uses it which socket it has."""
+class TrackedConnection(HTTPConnection):
+    """A connection of urllib3 that registers its socket with the exchange that uses it."""
 
     def _new_conn(self) -> socket.socket:
-        channel = super()._new_conn()
+        connected = super()._new_conn()
         try:
-            _current.get().hold(channel)
+            _current.get().register_socket(connected)
         except OSError:
-            channel.close()
+            connected.close()
             raise
-        return channel
+        return connected
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
-            _current.get().hold(self.sock)
+            _current.get().register_socket(self.sock)
         super().request(*args, **kwargs)
 
 
-class _SecureLine(_Line, HTTPSConnection):
+class TrackedTLSConnection(TrackedConnection, HTTPSConnection):
     pass
 
 
-class _Lines(HTTPConnectionPool):
-    ConnectionCls = _Line
+class TrackedPool(HTTPConnectionPool):
+    ConnectionCls = TrackedConnection
 
 
-class _SecureLines(HTTPSConnectionPool):
-    ConnectionCls = _SecureLine
+class TrackedTLSPool(HTTPSConnectionPool):
+    ConnectionCls = TrackedTLSConnection
 
 
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=_tls(), **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Lines, "https": _SecureLines}
+        super().init_poolmanager(*args, ssl_context=ssl.create_default_context(), **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": TrackedPool, "https": TrackedTLSPool}
 
     def cert_verify(self, *args: Any) -> None:
-        """Add nothing to the context, which knows whom this machine trusts."""
+        """Do not replace the certificates of the system, which the context has loaded."""
 
 
 class _Session(requests.Session):
     def get_redirect_target(self, response: requests.Response) -> None:
-        """See no redirect in anything: to offer the next address, requests would first read a
-        body of any length.
-        """
+        """Return no redirect: requests would read the body of one, of any length."""
 
 
 @cache
 def _session() -> requests.Session:
-    return _new_session()
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
-
-
-def _new_session() -> requests.Session:
+    """Return the session of this process. It keeps connections per host."""
     session = _Session()
     session.trust_env = False  # no proxies, and no netrc that replaces our tokens
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -388,16 +383,16 @@ def _new_session() -> requests.Session:
             "Accept-Encoding": "identity",
         }
     )
-    adapter = _Adapter(pool_maxsize=MOST_EXCHANGES)
+    adapter = _Adapter(pool_maxsize=MAX_EXCHANGES)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
 
 
 def _reason(error: BaseException) -> str:
-    """Return the kind of an error and its reason in the operating system.
+    """Return the type of an error, and its reason if the operating system gives one.
 
-    Its own text is left out: it repeats the URL, and the ids in it.
+    Its text is omitted: it contains the URL, and the ids in it.
     """
     root = error
     while cause := root.__cause__ or root.__context__:

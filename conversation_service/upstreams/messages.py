@@ -1,4 +1,4 @@
-"""The Message service: what was said in a conversation, in numbers."""
+"""The client of Message, which counts the messages and tokens of each conversation."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,10 +8,13 @@ from urllib.parse import quote
 
 from django.conf import settings
 
-from conversation_service.http.authentication import service_token
+from config.upstreams import UPSTREAMS
+from conversation_service.tokens import service_token
 from conversation_service.upstreams import http
 
 SCOPE = "conversations:stats"
+
+_UPSTREAM = UPSTREAMS["message"]
 
 
 @dataclass(frozen=True)
@@ -22,32 +25,33 @@ class Stats:
     total_output_tokens: int
     first_message_at: datetime | None
     last_message_at: datetime | None
-    # The number of the latest activity report, if Message tells it.
+    # The number of the latest activity report, if the response has it.
     sequence: int | None = None
 
 
 def stats(conversation_id: str) -> Stats | None:
-    """Return the numbers of a conversation, or None if Message does not know it.
+    """Return the totals of a conversation, or None if Message does not know it.
 
-    Raises http.NoAnswer; Refused, a kind of it, if Message does not let us ask.
+    Raises http.UpstreamError; UpstreamRejection, a subclass, if Message rejects our token.
     """
     path = settings.MESSAGE_STATS_PATH.format(id=quote(conversation_id, safe=""))
     token = service_token(settings.SERVICE_NAME, SCOPE)
-    return http.neighbour("MESSAGE").ask(path, _read, headers={"Authorization": f"Bearer {token}"})
+    headers = {"Authorization": f"Bearer {token}"}
+    return http.client(_UPSTREAM.name).get(path, _read, headers=headers)
 
 
-def _read(answer: http.Answer) -> Stats | None:
-    match answer.status:
+def _read(response: http.UpstreamResponse) -> Stats | None:
+    match response.status:
         case HTTPStatus.OK:
-            return _checked(answer.json())
+            return _checked(response.json())
         case HTTPStatus.NOT_FOUND:
             return None
-    raise http.Refused(f"The status is {answer.status}")
+    raise http.UpstreamRejection(f"The status is {response.status}")
 
 
 def _checked(body: Any) -> Stats:
     if not isinstance(body, dict):
-        raise http.NoAnswer("This is not the statistics of a conversation")
+        raise http.UpstreamError("The response is not the totals of a conversation")
     return Stats(
         message_count=_number(body.get("message_count")),
         total_tokens=_number(body.get("total_tokens")),
@@ -60,9 +64,9 @@ def _checked(body: Any) -> Stats:
 
 
 def _number(value: Any) -> int:
-    if type(value) is int and 0 <= value < 2**53:  # as an export can be imported; no bool
+    if type(value) is int and 0 <= value < 2**53:  # the range of an import; a bool is no int here
         return value
-    raise http.NoAnswer("A number is missing or wrong")
+    raise http.UpstreamError("A number is missing or invalid")
 
 
 def _moment(value: Any) -> datetime | None:
@@ -71,7 +75,7 @@ def _moment(value: Any) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
-        raise http.NoAnswer("A time is wrong") from None
+        raise http.UpstreamError("A time is invalid") from None
     if moment.tzinfo is None:
-        raise http.NoAnswer("A time has no offset")
+        raise http.UpstreamError("A time has no offset")
     return moment

@@ -6,8 +6,10 @@ from datetime import UTC
 from typing import Any
 
 from django.core.cache import cache
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from config.upstreams import UPSTREAMS
 from conversation_service import clock, health
 from conversation_service.errors import Message
 from conversation_service.upstreams import http
@@ -19,22 +21,16 @@ from conversations.queries.statistics import Count, Statistics
 CACHED_S = 300
 _CACHE_KEY = "console.statistics"
 
-_DEPENDENCIES: dict[str, tuple[Message, str]] = {
-    "mongodb": (_("MongoDB"), ""),
-    "redis": (_("Redis"), ""),
-    "auth_service": (_("Auth service"), "AUTH"),
-    "characters_service": (_("Characters service"), "CHARACTERS"),
-    "message_service": (_("Message service"), "MESSAGE"),
-}
+_DATABASES: dict[str, Message] = {"mongodb": _("MongoDB"), "redis": _("Redis")}
 _STATUSES: dict[str, Message] = {
     "healthy": _("healthy"),
     "unhealthy": _("unhealthy"),
     "not_configured": _("not configured"),
 }
 _BREAKERS: dict[str, Message] = {
-    "closed": _("closed: requests pass"),
-    "half-open": _("half-open: one trial request"),
-    "open": _("open: no requests"),
+    "closed": _("closed: requests are sent"),
+    "half-open": _("half-open: one request is tried"),
+    "open": _("open: no request is sent"),
 }
 
 # In units of the SVG chart, which the browser scales.
@@ -136,20 +132,17 @@ def bars(counts: Sequence[Count] | None) -> list[Bar] | None:
 
 
 def _dependencies() -> list[Dependency]:
-    """Return each dependency's health, and the state of its circuit breaker in this process."""
+    """Return the health of each dependency. Circuit breakers are those of this process."""
     report = health.latest()["dependencies"]
-    rows = []
-    for key, (name, neighbour) in _DEPENDENCIES.items():
-        status = report[key]["status"]
-        breaker = http.neighbour(neighbour).breaker.state if neighbour else ""
-        rows.append(
-            Dependency(
-                name,
-                status,
-                _STATUSES[status],
-                report[key]["response_time_ms"],
-                breaker,
-                _BREAKERS.get(breaker, ""),
-            )
-        )
+    rows = [_dependency(report[key], title) for key, title in _DATABASES.items()]
+    for upstream in UPSTREAMS.values():
+        title = gettext("%(upstream)s service") % {"upstream": upstream.title}
+        breaker = http.client(upstream.name).breaker.state
+        rows.append(_dependency(report[f"{upstream.name}_service"], title, breaker))
     return rows
+
+
+def _dependency(found: dict[str, Any], name: Message, breaker: str = "") -> Dependency:
+    status, says = found["status"], _STATUSES[found["status"]]
+    breaker_says = _BREAKERS.get(breaker, "")
+    return Dependency(name, status, says, found["response_time_ms"], breaker, breaker_says)

@@ -8,11 +8,11 @@ from typing import Any
 
 from bson import ObjectId
 from django.http import HttpResponse
-from rest_framework.views import APIView
 
 from conversation_service.http import cursors, idempotency
 from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
+from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.rendering import JSONResponse
 from conversations.queries.filters import build_filter
 from conversations.serializers.bulk import bulk_input
@@ -27,15 +27,13 @@ from conversations.writes.writer import ABSENT, BulkResult
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class BulkView(APIView):
-    request: CallerRequest
-    # One request counts once: the body bounds the number of conversations.
-    action = "bulk"
-    rate_limits = {"bulk": "patch"}
+class BulkView(Endpoint):
+    # A bulk run counts as one update: the body bounds the number of its conversations.
+    rate_limits = {"post": "patch"}
 
     @openapi.bulk
     def post(self, request: CallerRequest) -> HttpResponse:
-        no_parameters.of(request)
+        no_parameters.parse(request)
         wanted = bulk_input.run_validation(request.data)
         idempotency.read_key(request)  # validated, but not stored: a repeated run is harmless
         update = run.update_for(wanted["action"], wanted.get("tags", ()))

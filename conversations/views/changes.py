@@ -2,10 +2,10 @@ import time
 from contextlib import ExitStack
 
 from django.http import HttpResponseBase
-from rest_framework.views import APIView
 
 from conversation_service.http import event_stream
 from conversation_service.http.authentication import Caller, CallerRequest
+from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.event_stream import EventStreamNegotiation
 from conversation_service.http.preconditions import json_or_304
 from conversations.queries import feed_cursor, streaming
@@ -16,12 +16,12 @@ from conversations.serializers.changes import changes_parameters
 from conversations.views.openapi import changes as openapi
 
 
-class ChangesView(APIView):
+class ChangesView(Endpoint):
     content_negotiation_class = EventStreamNegotiation
 
     @openapi.changes
     def get(self, request: CallerRequest) -> HttpResponseBase:
-        parameters = changes_parameters.of(request)
+        parameters = changes_parameters.parse(request)
         user, limit, sent = request.user, parameters["limit"], parameters.get("cursor")
         is_stream = request.accepted_media_type == event_stream.MEDIA_TYPE
         if is_stream:

@@ -1,18 +1,21 @@
 """What people ask over HTTP: parse, call one thing, answer. No statement, no rule of the domain."""
 
+from collections.abc import Callable
+from functools import wraps
 from http import HTTPStatus
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, QueryDict
+from django.http import HttpResponse, QueryDict
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
-from rest_framework.viewsets import ViewSet
+from rest_framework.viewsets import ViewSetMixin
 
 from conversation_service import clock
 from conversation_service.errors import ServiceError
 from conversation_service.http import cursors, idempotency
 from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
+from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.preconditions import etag, if_match, json_or_304, required_if_match
 from conversation_service.http.rendering import JSONResponse
 from conversation_service.mongodb.connection import Document
@@ -42,12 +45,30 @@ from conversations.writes.create import create_conversation, duplicate_conversat
 from conversations.writes.updates import Update
 from conversations.writes.writer import WriteResult, apply_to_one
 
+Handler = Callable[["ConversationViewSet", CallerRequest, str], HttpResponse]
 
-class ConversationViewSet(ViewSet):
+
+def not_found_first(handle: Handler) -> Handler:
+    """Respond 404 to a faulty request for a conversation that the user does not have.
+
+    Other responses would reveal whether the conversation of another user exists.
+    """
+
+    @wraps(handle)
+    def handler(view: "ConversationViewSet", request: CallerRequest, id: str) -> HttpResponse:
+        try:
+            return handle(view, request, id)
+        except (APIException, ServiceError):
+            lookup.get(request.user.id, id)  # raises ConversationNotFound
+            raise
+
+    return handler
+
+
+class ConversationViewSet(ViewSetMixin, Endpoint):
     """The caller's own conversations; those of others do not exist as far as they can tell."""
 
-    request: CallerRequest
-    # Every change of one conversation counts as what it could be written as: a PATCH.
+    # Each update of one conversation counts as a PATCH.
     rate_limits = {
         "list": "list",
         "create": "create",
@@ -61,31 +82,9 @@ class ConversationViewSet(ViewSet):
         "destroy": "delete",
     }
 
-    @property
-    def default_response_headers(self) -> dict[str, str]:
-        """Leave out Allow, which DRF finds out anew for each answer, but where it is asked for."""
-        return super().default_response_headers if self.request.method == "OPTIONS" else {}
-
-    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        """Give DRF's request its headers: it would find them by not finding them, each time."""
-        prepared = super().initialize_request(request, *args, **kwargs)
-        prepared.META = request.META
-        return prepared
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Untie the knots of DRF: what a request leaves behind is freed at once, and used again.
-
-        Else it stays until the garbage collector comes, and memory is never warm.
-        """
-        response = super().dispatch(request, *args, **kwargs)
-        self.request.parser_context.clear()
-        for method in self.action_map:
-            delattr(self, method)
-        return response
-
     @openapi.list_
     def list(self, request: CallerRequest) -> HttpResponse:
-        parameters = list_parameters.of(request)
+        parameters = list_parameters.parse(request)
         page = list_page(request.user.id, parameters)
         rows = [documents.resource(row) for row in page.rows]
         if "fields" in parameters:
@@ -109,7 +108,7 @@ class ConversationViewSet(ViewSet):
 
     @openapi.create
     def create(self, request: CallerRequest) -> HttpResponse:
-        parameters = create_parameters.of(request)
+        parameters = create_parameters.parse(request)
         values = create_input.run_validation(request.data)
         key = idempotency.read_key(request)
         get_or_create = "get_or_create" in parameters
@@ -119,24 +118,24 @@ class ConversationViewSet(ViewSet):
 
     @openapi.summary
     def summary(self, request: CallerRequest) -> HttpResponse:
-        no_parameters.of(request)
+        no_parameters.parse(request)
         return JSONResponse(user_summary(request.user.id, now=clock.now()))
 
     @openapi.overview
     def overview(self, request: CallerRequest) -> HttpResponse:
-        no_parameters.of(request)
+        no_parameters.parse(request)
         return JSONResponse(user_overview(request.user.id, now=clock.now()))
 
     @openapi.tags
     def tags(self, request: CallerRequest) -> HttpResponse:
-        wanted = tags_parameters.of(request)
+        wanted = tags_parameters.parse(request)
         counts = tag_counts(request.user.id, wanted["prefix"], limit=wanted["limit"])
         return JSONResponse({"tags": counts})
 
     @openapi.retrieve
+    @not_found_first
     def retrieve(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            parameters = retrieve_parameters.of(request)
+        parameters = retrieve_parameters.parse(request)
         if version := parameters.get("as_of"):
             return _answer(history.as_of(lookup.with_history(request.user.id, id), version))
         document = lookup.get(request.user.id, id)
@@ -145,17 +144,17 @@ class ConversationViewSet(ViewSet):
         return _answer(document)
 
     @openapi.partial_update
+    @not_found_first
     def partial_update(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            update = edits.edit(patch_input.run_validation(request.data))
+        update = edits.edit(patch_input.run_validation(request.data))
         return self._update(id, update, is_edit=True)
 
     @openapi.destroy
+    @not_found_first
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            parameters = delete_parameters.of(request)
-            actor = Actor.user(request)
-            versions = required_if_match(request, actor.client)
+        parameters = delete_parameters.parse(request)
+        actor = Actor.user(request)
+        versions = required_if_match(request, actor.client)
         is_purge = parameters["mode"] == "purge"
         update = updates.purge() if is_purge else updates.trash()
         result = apply_to_one(request.user.id, id, update, actor=actor, versions=versions)
@@ -168,45 +167,49 @@ class ConversationViewSet(ViewSet):
         return _answer(result.document)
 
     @openapi.archive
+    @not_found_first
     def archive(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._update(id, updates.ARCHIVE)
 
     @openapi.restore
+    @not_found_first
     def restore(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._update(id, updates.RESTORE)
 
     @openapi.pin
+    @not_found_first
     def pin(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._update(id, updates.PIN)
 
     @openapi.unpin
+    @not_found_first
     def unpin(self, request: CallerRequest, id: str) -> HttpResponse:
         return self._update(id, updates.UNPIN)
 
     @openapi.duplicate
+    @not_found_first
     def duplicate(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            no_parameters.of(request)
-            title = duplicate_input.run_validation(request.data).get("title")
-            key = idempotency.read_key(request)
+        no_parameters.parse(request)
+        title = duplicate_input.run_validation(request.data).get("title")
+        key = idempotency.read_key(request)
         return _created(duplicate_conversation(request.user.id, id, title, key))
 
     @openapi.history
+    @not_found_first
     def history(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            parameters = history_parameters.of(request)
-            binding = f"history {request.user.id} {id.lower()}"
-            cursor = parameters.get("cursor")
-            [before] = cursors.unseal(cursor, binding=binding) if cursor else [None]
+        parameters = history_parameters.parse(request)
+        binding = f"history {request.user.id} {id.lower()}"
+        cursor = parameters.get("cursor")
+        [before] = cursors.unseal(cursor, binding=binding) if cursor else [None]
         document = lookup.with_history(request.user.id, id)
         page = history.page(document, before=before, limit=parameters["limit"])
         next_cursor = cursors.seal([page.next], binding=binding) if page.next else None
         return JSONResponse({"revisions": page.revisions, "next_cursor": next_cursor})
 
     @openapi.revert
+    @not_found_first
     def revert(self, request: CallerRequest, id: str) -> HttpResponse:
-        with _AbsenceFirst(request, id):
-            wanted = revert_input.run_validation(request.data)
+        wanted = revert_input.run_validation(request.data)
         then = history.as_of(lookup.with_history(request.user.id, id), wanted["version"])
         return self._update(id, edits.revert(then, wanted["fields"]), is_edit=True)
 
@@ -215,11 +218,10 @@ class ConversationViewSet(ViewSet):
     ) -> HttpResponse:
         """Apply an update. Only an edit has an idempotency key, and may require If-Match."""
         request = self.request
-        with _AbsenceFirst(request, conversation_id):
-            no_parameters.of(request)
-            key = idempotency.read_key(request)
-            actor = Actor.user(request)
-            versions = required_if_match(request, actor.client) if is_edit else if_match(request)
+        no_parameters.parse(request)
+        key = idempotency.read_key(request)
+        actor = Actor.user(request)
+        versions = required_if_match(request, actor.client) if is_edit else if_match(request)
         result = apply_to_one(
             request.user.id,
             conversation_id,
@@ -229,20 +231,6 @@ class ConversationViewSet(ViewSet):
             key=key if is_edit else None,
         )
         return _answer(result.document, replayed=result.replayed)
-
-
-class _AbsenceFirst:
-    """Answers 404 before any fault in the request, so that a fault tells nothing."""
-
-    def __init__(self, request: CallerRequest, conversation_id: str) -> None:
-        self._request = request
-        self._id = conversation_id
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, failure: BaseException | None, traceback: object) -> None:
-        if isinstance(failure, APIException | ServiceError):
-            lookup.get(self._request.user.id, self._id)
 
 
 def _answer(

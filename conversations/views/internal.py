@@ -4,9 +4,9 @@ from typing import Any
 
 from django.http import HttpResponse
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from conversation_service.http.authentication import ServiceAuthentication
+from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.permissions import HasScope
 from conversation_service.http.rendering import JSONParser, JSONResponse
 from conversation_service.mongodb.connection import Document
@@ -31,7 +31,7 @@ class BatchParser(JSONParser):
     max_bytes = 256 * 1024  # 500 reports of the longest kind
 
 
-class AuthorizeView(APIView):
+class AuthorizeView(Endpoint):
     authentication_classes = [ServiceAuthentication]
     permission_classes = [HasScope("conversations:authorize")]
 
@@ -43,19 +43,19 @@ class AuthorizeView(APIView):
         return JSONResponse({"results": verdicts})
 
 
-class ActivityView(APIView):
+class ActivityView(Endpoint):
     authentication_classes = [ServiceAuthentication]
     permission_classes = [HasScope("conversations:activity")]
 
     @openapi.activity
     def put(self, request: Request, id: str) -> HttpResponse:
-        parameters = activity_parameters.of(request)
+        parameters = activity_parameters.parse(request)
         report = Activity(**activity_input.run_validation(request.data))
         unarchive = parameters["on_message"] == "unarchive"
         return JSONResponse(store_report(id, report, unarchive=unarchive))
 
 
-class ActivityBatchView(APIView):
+class ActivityBatchView(Endpoint):
     authentication_classes = [ServiceAuthentication]
     permission_classes = [HasScope("conversations:activity")]
     parser_classes = [BatchParser]

@@ -4,10 +4,10 @@ from io import BytesIO
 from typing import IO, cast
 
 from django.http import StreamingHttpResponse
-from rest_framework.views import APIView
 
 from conversation_service.http import ndjson
 from conversation_service.http.authentication import CallerRequest
+from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.ndjson import NDJSONNegotiation, NDJSONParser
 from conversations.jobs import exporting, importing
 from conversations.serializers.conversations import no_parameters
@@ -15,12 +15,12 @@ from conversations.serializers.transfer import export_parameters
 from conversations.views.openapi import transfer as openapi
 
 
-class ExportView(APIView):
+class ExportView(Endpoint):
     content_negotiation_class = NDJSONNegotiation
 
     @openapi.export
     def get(self, request: CallerRequest) -> StreamingHttpResponse:
-        parameters = export_parameters.of(request)
+        parameters = export_parameters.parse(request)
         return ndjson.response(
             exporting.rows(request.user.id, parameters.get("after")),
             **{
@@ -30,16 +30,15 @@ class ExportView(APIView):
         )
 
 
-class ImportView(APIView):
+class ImportView(Endpoint):
     content_negotiation_class = NDJSONNegotiation
     parser_classes = [NDJSONParser]
-    # It creates, so it counts as that; what comes with it is bounded by the parser.
-    action = "import"
-    rate_limits = {"import": "create"}
+    # An import counts as one creation: the parser bounds the number of its lines.
+    rate_limits = {"post": "create"}
 
     @openapi.import_
     def post(self, request: CallerRequest) -> StreamingHttpResponse:
-        no_parameters.of(request)
+        no_parameters.parse(request)
 
         def body() -> IO[bytes]:
             # DRF does not call the parser for an empty body.

@@ -21,7 +21,7 @@ class Launcher:
     def __init__(self, var: Path) -> None:
         self.var = var
         self.port = free_port()
-        self.neighbours = {
+        self.upstreams = {
             f"{name}_SERVICE_URL": f"http://127.0.0.1:{free_port()}"
             for name in ("AUTH", "CHARACTERS", "MESSAGE")
         }
@@ -38,7 +38,7 @@ class Launcher:
             "WEB_CONCURRENCY": "1",
             "MONGODB_URL": "",
             "REDIS_URL": "",
-            **self.neighbours,
+            **self.upstreams,
         }
         return environment(**own | changes)
 
@@ -110,7 +110,7 @@ def test_it_serves_until_it_is_told_to_stop_and_leaves_nothing_behind(launcher):
     eventually(launcher.runs)
 
     assert [launcher.curl(number) for number in range(3)] == [200, 200, 201]
-    for url in launcher.neighbours.values():
+    for url in launcher.upstreams.values():
         assert "healthy" in launcher.get(f"{url}/health")
     assert f"as process {running.pid}" in launcher.fail()
 
@@ -161,13 +161,13 @@ def test_a_mongodb_that_does_not_answer_is_reported(launcher):
     assert "MONGODB_URL" in message
 
 
-def test_it_stands_in_for_no_neighbour_while_one_is_there(launcher):
+def test_no_stand_in_starts_while_a_port_of_an_upstream_is_taken(launcher):
     with listening() as real:
         port = real.getsockname()[1]
         launcher.start(AUTH_SERVICE_URL=f"http://127.0.0.1:{port}")
         eventually(launcher.runs)
 
-    assert launcher.says(f"Not standing in for the neighbours: 127.0.0.1:{port} is not free.")
+    assert launcher.says(f"No stand-ins for the upstreams: 127.0.0.1:{port} is not free.")
 
 
 def test_it_is_for_development_only(launcher):
@@ -187,7 +187,7 @@ def test_it_starts_behind_a_proxy_and_its_commands_work_there(launcher, proxies)
     eventually(launcher.runs)
 
     assert [launcher.curl(number, **proxies) for number in range(3)] == [200, 200, 201]
-    message = launcher.neighbours["MESSAGE_SERVICE_URL"]
+    message = launcher.upstreams["MESSAGE_SERVICE_URL"]
     assert "healthy" in launcher.get(f"{message}/health")
 
 

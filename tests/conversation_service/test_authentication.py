@@ -14,8 +14,9 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
-from conversation_service.http.authentication import USER, ServiceAuthentication
+from conversation_service.http.authentication import ServiceAuthentication
 from conversation_service.http.permissions import HasScope
+from conversation_service.tokens import USER
 from tests.external_ids import IDS, NO_IDS
 
 SECRET = "of-the-suite-and-long-enough-for-every-hmac-that-there-is-" + "0123456789" * 2

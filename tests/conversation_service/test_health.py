@@ -21,7 +21,7 @@ from conversation_service.development.mongod import mongod
 from tests.conversation_service import loopback
 from tests.factories import PATH, token
 
-NEIGHBOURS = {
+UPSTREAMS = {
     "auth_service": "AUTH_SERVICE_URL",
     "characters_service": "CHARACTERS_SERVICE_URL",
     "message_service": "MESSAGE_SERVICE_URL",
@@ -29,8 +29,8 @@ NEIGHBOURS = {
 ADDRESSES = ["/health", "/health/live", "/health/ready"]
 
 
-class Neighbour:
-    """One server that stands for all three neighbours."""
+class Upstream:
+    """One server that stands for all three upstreams."""
 
     def __init__(self) -> None:
         self.talk: loopback.Talk = loopback.answer()
@@ -42,12 +42,12 @@ class Neighbour:
 
 
 @pytest.fixture
-def neighbour(settings):
-    neighbour = Neighbour()
-    with loopback.serving(neighbour) as address:
-        for name in NEIGHBOURS.values():
+def upstream(settings):
+    upstream = Upstream()
+    with loopback.serving(upstream) as address:
+        for name in UPSTREAMS.values():
             setattr(settings, name, f"http://{address}")
-        yield neighbour
+        yield upstream
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def report():
     return Client().get("/health").json()
 
 
-def test_all_is_well(neighbour):
+def test_all_is_well(upstream):
     response = Client().get("/health")
 
     assert response.status_code == 200
@@ -83,12 +83,12 @@ def test_all_is_well(neighbour):
     assert body["status"] == "healthy"
     assert (body["service"], body["environment"]) == ("conversation-service", "test")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body["timestamp"])
-    assert statuses(body) == dict.fromkeys(["mongodb", "redis", *NEIGHBOURS], "healthy")
+    assert statuses(body) == dict.fromkeys(["mongodb", "redis", *UPSTREAMS], "healthy")
     assert all(0 < found["response_time_ms"] < 1_500 for found in body["dependencies"].values())
 
 
 @pytest.mark.parametrize("address", [*ADDRESSES, *(f"{address}/" for address in ADDRESSES)])
-def test_probes_may_call_by_any_host_without_a_token(neighbour, address):
+def test_probes_may_call_by_any_host_without_a_token(upstream, address):
     response = Client().get(address, headers={"Host": "10.1.2.3:8003"})
 
     assert response.status_code == 200
@@ -98,12 +98,12 @@ def test_probes_may_call_by_any_host_without_a_token(neighbour, address):
 
 @pytest.mark.parametrize("host", ["", "evil.example", "a b", "[::1", "x" * 300])
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_no_host_header_can_break_a_probe(neighbour, address, host):
+def test_no_host_header_can_break_a_probe(upstream, address, host):
     assert Client().get(address, headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_head_is_answered_without_a_body(neighbour, address):
+def test_head_is_answered_without_a_body(upstream, address):
     response = Client().head(address)
 
     assert (response.status_code, response.content) == (200, b"")
@@ -124,19 +124,19 @@ def test_live_and_ready_say_so():
     assert Client().get("/health/ready").json() == {"status": "ready"}
 
 
-def test_live_touches_nothing(neighbour, django_assert_num_queries):
+def test_live_touches_nothing(upstream, django_assert_num_queries):
     with django_assert_num_queries(0):
         Client().get("/health/live")
 
-    assert neighbour.asked == 0
+    assert upstream.asked == 0
 
 
 @pytest.mark.parametrize(
     "status",
     ["200 OK", "204 No Content", "302 Found", "401 Unauthorized", "404 Not Found", "429 Slow"],
 )
-def test_a_neighbour_that_answers_is_healthy(neighbour, status):
-    neighbour.talk = loopback.answer(status=status, headers="Location: http://127.0.0.1:1/\r\n")
+def test_a_upstream_that_answers_is_healthy(upstream, status):
+    upstream.talk = loopback.answer(status=status, headers="Location: http://127.0.0.1:1/\r\n")
 
     assert report()["status"] == "healthy"
 
@@ -148,8 +148,8 @@ def endless_body(channel) -> None:
         time.sleep(0.01)
 
 
-def test_the_body_of_a_neighbour_is_not_read(neighbour):
-    neighbour.talk = endless_body
+def test_the_body_of_a_upstream_is_not_read(upstream):
+    upstream.talk = endless_body
 
     assert report()["status"] == "healthy"
 
@@ -173,22 +173,22 @@ def talk_nonsense(channel) -> None:
         pytest.param(talk_nonsense, id="no HTTP"),
     ],
 )
-def test_sick_neighbours_degrade_the_service(neighbour, talk):
-    neighbour.talk = talk
+def test_sick_neighbours_degrade_the_service(upstream, talk):
+    upstream.talk = talk
 
     response = Client().get("/health")
 
     assert response.status_code == 200
     assert response.json()["status"] == "degraded"
     assert statuses(response.json()) == {"mongodb": "healthy", "redis": "healthy"} | dict.fromkeys(
-        NEIGHBOURS, "unhealthy"
+        UPSTREAMS, "unhealthy"
     )
 
 
 @pytest.mark.parametrize("url", ["http://{closed}", "nonsense", "http://", "ftp://127.0.0.1"])
-@pytest.mark.parametrize("name", NEIGHBOURS)
-def test_one_neighbour_out_of_reach_is_named(neighbour, settings, name, url):
-    setattr(settings, NEIGHBOURS[name], url.format(closed=loopback.closed_port()))
+@pytest.mark.parametrize("name", UPSTREAMS)
+def test_one_upstream_out_of_reach_is_named(upstream, settings, name, url):
+    setattr(settings, UPSTREAMS[name], url.format(closed=loopback.closed_port()))
 
     body = report()
 
@@ -196,7 +196,7 @@ def test_one_neighbour_out_of_reach_is_named(neighbour, settings, name, url):
     assert [key for key, status in statuses(body).items() if status == "unhealthy"] == [name]
 
 
-def test_what_is_not_configured_is_not_missed(neighbour, settings):
+def test_what_is_not_configured_is_not_missed(upstream, settings):
     settings.REDIS_URL = settings.MESSAGE_SERVICE_URL = ""
 
     body = report()
@@ -208,7 +208,7 @@ def test_what_is_not_configured_is_not_missed(neighbour, settings):
 
 
 @pytest.mark.parametrize("url", ["redis://{closed}", "redis://{silent}", "nonsense", "redis://:x@"])
-def test_a_redis_that_does_not_answer_degrades_the_service(neighbour, settings, url):
+def test_a_redis_that_does_not_answer_degrades_the_service(upstream, settings, url):
     with loopback.serving(loopback.silence) as silent:
         settings.REDIS_URL = url.format(closed=loopback.closed_port(), silent=silent)
 
@@ -218,17 +218,17 @@ def test_a_redis_that_does_not_answer_degrades_the_service(neighbour, settings, 
     assert statuses(body)["redis"] == "unhealthy"
 
 
-def test_neighbours_are_asked_once_for_a_crowd(neighbour):
+def test_neighbours_are_asked_once_for_a_crowd(upstream):
     with ThreadPoolExecutor(16) as pool:
         bodies = list(pool.map(lambda _: report(), range(64)))
 
-    assert neighbour.asked == 3
+    assert upstream.asked == 3
     assert len({body["timestamp"] for body in bodies}) == 1
 
 
-def test_a_report_is_made_anew_after_two_seconds(neighbour, clock):
+def test_a_report_is_made_anew_after_two_seconds(upstream, clock):
     assert report()["status"] == "healthy"
-    neighbour.talk = hang_up
+    upstream.talk = hang_up
 
     clock.ahead_s += 1
     assert report()["status"] == "healthy"
@@ -237,7 +237,7 @@ def test_a_report_is_made_anew_after_two_seconds(neighbour, clock):
     assert report()["status"] == "degraded"
 
 
-def test_neighbours_that_ask_for_our_report_in_turn_are_healthy(neighbour, clock):
+def test_neighbours_that_ask_for_our_report_in_turn_are_healthy(upstream, clock):
     report()
     clock.ahead_s += 5
 
@@ -245,12 +245,12 @@ def test_neighbours_that_ask_for_our_report_in_turn_are_healthy(neighbour, clock
         Client().get("/health")
         loopback.reply(channel, b"{}")
 
-    neighbour.talk = ask_back
+    upstream.talk = ask_back
 
     assert report()["status"] == "healthy"
 
 
-def test_a_probe_with_a_bug_is_unhealthy_and_logged(neighbour, settings, caplog):
+def test_a_probe_with_a_bug_is_unhealthy_and_logged(upstream, settings, caplog):
     settings.AUTH_SERVICE_URL = 8001  # not a text
 
     body = report()

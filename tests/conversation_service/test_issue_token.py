@@ -127,5 +127,5 @@ def test_no_token_is_issued_for_an_id_that_is_rejected(name):
 def test_the_key_of_an_issuer_is_not_ours(settings):
     settings.JWT_ALGORITHM = "RS256"
 
-    with pytest.raises(CommandError, match="Only the issuer holds the private key for RS256"):
+    with pytest.raises(CommandError, match="Only the issuer has the private key for RS256"):
         issue("demo")

@@ -396,7 +396,7 @@ def test_the_api_goes_on_when_redis_dies_and_counts_there_when_it_is_back(
     assert time.monotonic() - started < 1
     assert metric("redis_unanswered_total") == before + 3
     assert [r.message for r in caplog.records if r.name == "conversation_service.redis"] == [
-        "Redis does not answer, going on without it: ConnectionError"
+        "Redis does not reply, the service continues without it: ConnectionError"
     ]
 
     caplog.clear()
@@ -405,7 +405,7 @@ def test_the_api_goes_on_when_redis_dies_and_counts_there_when_it_is_back(
         assert statuses(anybody, PATH, 4) == [200] * 3 + [429]
         assert metric("redis_unanswered_total") == before + 3
     assert [r.message for r in caplog.records if r.name == "conversation_service.redis"] == [
-        "Redis answers again"
+        "Redis replies again"
     ]
 
 

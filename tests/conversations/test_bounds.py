@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
 from conversation_service.http import fields
-from conversation_service.http.authentication import service_token
+from conversation_service.tokens import service_token
 from conversations.serializers.conversations import ExternalId
 from tests.conversations.test_bad_input import refused
 from tests.documented import DocumentedClient

@@ -18,7 +18,7 @@ import requests
 from bson import ObjectId
 from pymongo import MongoClient
 
-from conversation_service.http.authentication import service_token
+from conversation_service.tokens import service_token
 from conversations.schema import COLLECTIONS
 from tests.config.processes import eventually
 from tests.config.test_gunicorn import serving

@@ -17,7 +17,7 @@ from django.conf import settings
 from config.env import BASE_DIR
 from conversation_service.development.process import free_port
 from conversation_service.development.stand_ins.characters import characters
-from conversation_service.http.authentication import service_token
+from conversation_service.tokens import service_token
 from tests.config.processes import environment
 from tests.config.test_gunicorn import serving
 from tests.docs.guide import GUIDE, LANGUAGES, PAGES, Step, is_as_shown, prelude, steps

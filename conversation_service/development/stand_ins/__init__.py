@@ -1,1 +1,1 @@
-"""Small stand-ins for our neighbours, for one developer on one machine. Nothing is kept."""
+"""Stand-ins for the upstreams, for development on one machine. They store nothing."""

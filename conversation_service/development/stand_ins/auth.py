@@ -12,7 +12,8 @@ from rest_framework_simplejwt.tokens import Token
 from conversation_service import clock
 from conversation_service.development.stand_ins.server import LOOPBACK, Call, Reply, StandIn
 from conversation_service.external_ids import is_external_id
-from conversation_service.http.authentication import USER, token_backend
+from conversation_service.http.authentication import token_backend
+from conversation_service.tokens import USER
 
 PASSWORD = "demo"  # noqa: S105 - for everybody, on this machine only
 LIFE = timedelta(hours=24)

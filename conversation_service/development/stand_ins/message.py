@@ -9,7 +9,7 @@ import requests
 
 from conversation_service import clock
 from conversation_service.development.stand_ins.server import LOOPBACK, Call, Reply, StandIn
-from conversation_service.http.authentication import service_token
+from conversation_service.tokens import service_token
 
 PUSH_S = 5.0
 USER, CHARACTER = "user", "character"

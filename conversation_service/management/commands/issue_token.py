@@ -7,7 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.commands import end_help, external_id
-from conversation_service.http.authentication import service_token, user_token
+from conversation_service.tokens import service_token, user_token
 
 _LIFETIME = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

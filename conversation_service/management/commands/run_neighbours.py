@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from config.upstreams import UPSTREAMS
 from conversation_service.commands import end_help
 from conversation_service.development.stand_ins.auth import auth
 from conversation_service.development.stand_ins.characters import characters
@@ -23,8 +24,8 @@ HIGHEST_PORT = 65_535
 
 def ports(text: str) -> list[int]:
     numbers = text.split(",")
-    if len(numbers) != 3 or not all(_is_port(number) for number in numbers):  # noqa: PLR2004
-        raise ArgumentTypeError("three ports are needed, as in 8001,8002,8004")
+    if len(numbers) != len(UPSTREAMS) or not all(_is_port(number) for number in numbers):
+        raise ArgumentTypeError(f"use {len(UPSTREAMS)} ports, such as 8001,8002,8004")
     return [int(number) for number in numbers]
 
 
@@ -34,9 +35,8 @@ def _is_port(text: str) -> bool:
 
 class Command(BaseCommand):
     help = (
-        "Run stand-ins for the Auth, Characters and Message services, until Ctrl-C. "
-        'For development. PUT /switch {"mode": "hang"} makes one of them misbehave: '
-        + ", ".join(MODES)
+        "Run stand-ins for Auth, Characters and Message until Ctrl-C, for development. "
+        'PUT /switch {"mode": "hang"} sets the mode of one of them: ' + ", ".join(MODES)
     )
     requires_system_checks = []  # it uses no database
 
@@ -44,33 +44,41 @@ class Command(BaseCommand):
         end_help(
             parser,
             {
-                0: "it was told to end",
-                1: "it could not start",
+                0: "stopped by a signal",
+                1: "it cannot start",
             },
             "manage.py run_neighbours --ports 8001,8002,8004",
             database=False,
         )
         parser.add_argument(
-            "--ports", type=ports, help="of Auth, Characters, Message (those of *_SERVICE_URL)"
+            "--ports",
+            type=ports,
+            help="ports of Auth, Characters and Message (default: those of *_SERVICE_URL)",
         )
         parser.add_argument(
             "--host",
             default=LOOPBACK,
-            help="the address to listen at; 0.0.0.0 in a container (%(default)s)",
+            help="address to listen on; 0.0.0.0 in a container (default %(default)s)",
         )
         parser.add_argument(
             "--service-url",
             default="http://127.0.0.1:8003",
-            help="the Conversation Service that Message pushes activity to (%(default)s)",
+            help="Conversation Service that receives activity from Message (default %(default)s)",
         )
 
     def handle(
         self, *, ports: list[int] | None, host: str, service_url: str, **options: Any
     ) -> None:
         if settings.ENVIRONMENT not in {"development", "test"}:
-            raise CommandError("Whoever knows the password of everybody may log in: not here.")
+            raise CommandError(
+                "The stand-in for Auth gives a token of any user to anyone. Use it only with "
+                "ENVIRONMENT=development."
+            )
         if not settings.JWT_ALGORITHM.startswith("HS"):
-            raise CommandError(f"With {settings.JWT_ALGORITHM} only the issuer can sign tokens.")
+            raise CommandError(
+                f"With JWT_ALGORITHM={settings.JWT_ALGORITHM} only the issuer can sign tokens: "
+                "use HS256."
+            )
         makers: list[Callable[[int], StandIn]] = [
             partial(auth, host=host),
             partial(characters, host=host),
@@ -95,24 +103,21 @@ def _start(make: Callable[[int], StandIn], port: int) -> StandIn:
         return make(port)
     except OSError as error:
         raise CommandError(
-            f"Port {port} cannot be used: {error.strerror}. Choose others with --ports and the "
-            "variables AUTH_SERVICE_URL, CHARACTERS_SERVICE_URL and MESSAGE_SERVICE_URL."
+            f"Port {port} cannot be used: {error.strerror}. Choose others with --ports and "
+            f"{' and '.join(_url_variables())}."
         ) from None
 
 
 def _configured_ports() -> list[int]:
-    return [
-        _port_of(url)
-        for url in (
-            settings.AUTH_SERVICE_URL,
-            settings.CHARACTERS_SERVICE_URL,
-            settings.MESSAGE_SERVICE_URL,
-        )
-    ]
+    return [_port_of(getattr(settings, variable)) for variable in _url_variables()]
+
+
+def _url_variables() -> list[str]:
+    return [f"{name.upper()}_SERVICE_URL" for name in UPSTREAMS]
 
 
 def _port_of(url: str) -> int:
     parts = urlsplit(url)
     if parts.hostname not in THIS_MACHINE or not parts.port:
-        raise CommandError(f"{url} is not on this machine, or names no port: use --ports.")
+        raise CommandError(f"{url} is not on this machine, or has no port. Use --ports.")
     return parts.port

@@ -3,7 +3,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from django_mongodb_backend import base
-from pymongo import MongoClient, _csot
+from pymongo import MongoClient
 from pymongo.errors import InvalidURI, PyMongoError, ServerSelectionTimeoutError
 
 from conversation_service.mongodb import failures
@@ -11,6 +11,7 @@ from conversation_service.mongodb.engine.introspection import DatabaseIntrospect
 from conversation_service.mongodb.engine.operations import DatabaseOperations
 from conversation_service.mongodb.engine.schema import DatabaseSchemaEditor
 from conversation_service.mongodb.monitor import LISTENERS, topology, watch
+from conversation_service.server import private
 
 CONNECTING = "connecting to MongoDB"  # the name of the thread
 
@@ -48,7 +49,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 Thread(target=self._connect, args=arguments, name=CONNECTING, daemon=True).start()
         limit_ms = conn_params["timeoutMS"] or conn_params["serverSelectionTimeoutMS"]
         try:
-            return attempt.result(_csot.clamp_remaining(limit_ms / 1000))
+            return attempt.result(private.remaining_timeout(limit_ms / 1000))
         except TimeoutError:
             reason = "its hosts are not resolved yet"
         except (InvalidURI, ValueError):  # their text may repeat a password

@@ -18,7 +18,7 @@ from conversation_service.commands import (
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
 from conversation_service.upstreams import messages
-from conversation_service.upstreams.http import NoAnswer
+from conversation_service.upstreams.http import UpstreamError
 from conversations import collection
 from conversations.writes import activity
 
@@ -88,7 +88,7 @@ class Command(BaseCommand):
                     return "Stopped."
                 try:
                     numbers[_reconcile(row, dry_run=numbers["dry_run"])] += 1
-                except NoAnswer:
+                except UpstreamError:
                     return "Message does not answer."
                 numbers["after"] = row["_id"]
         return ""

@@ -10,9 +10,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.commands import Unfinished, add_json, as_json, end_help
-from conversation_service.http.authentication import service_token, user_token
 from conversation_service.progress import stopped_by_signals
 from conversation_service.smoke import NotTried, Outcome, Site, Step, walk
+from conversation_service.tokens import service_token, user_token
 from conversations.jobs import smoke
 from conversations.jobs.smoke import Tokens, Visit
 

@@ -1,4 +1,4 @@
-"""A neighbour on loopback that a test can make misbehave."""
+"""A upstream on loopback that a test can make misbehave."""
 
 import socket
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from uuid import uuid4
 
 import pytest
 
+from config.upstreams import UPSTREAMS
 from tests.conversation_service import loopback
 
-NAMES = ("AUTH", "CHARACTERS", "MESSAGE")
 BUDGET_S = 0.3
 RECOVERY_S = 0.2
 THRESHOLD = 2
 
 
 class Scripted:
-    """A server that does as `talk` does, and keeps what it was asked."""
+    """A server that runs `talk` for each request, and records the requests."""
 
     def __init__(self) -> None:
         self.talk: loopback.Talk = loopback.answer()
@@ -30,24 +30,28 @@ class Scripted:
 
 
 @pytest.fixture
-def neighbour(settings) -> Iterator[Scripted]:
-    """One server that stands for all three neighbours."""
+def upstream(settings) -> Iterator[Scripted]:
+    """One server that stands for all three upstreams."""
     scripted = Scripted()
     settings.NEIGHBOUR_BUDGET_S = BUDGET_S
-    settings.NEIGHBOURS = {name: options() for name in NAMES}
+    for name in UPSTREAMS:
+        configure(settings, name)
     with loopback.serving(scripted) as address:
-        # Unique, as circuit breakers and memories are kept by address.
+        # Unique, as clients and caches are kept by address.
         base = f"http://{address}/{uuid4()}"
-        for name in NAMES:
-            setattr(settings, f"{name}_SERVICE_URL", base)
+        for name in UPSTREAMS:
+            setattr(settings, f"{name.upper()}_SERVICE_URL", base)
         yield scripted
 
 
-def options(**changed) -> dict[str, object]:
-    return {
+def configure(settings, name: str, **changed) -> None:
+    """Set the variables of an upstream, with time limits that suit a test."""
+    options = {
         "connect_timeout_s": 0.25,
         "read_timeout_s": 0.25,
         "retries": 0,
         "breaker_threshold": THRESHOLD,
         "breaker_recovery_s": RECOVERY_S,
-    } | changed
+    }
+    for option, value in (options | changed).items():
+        setattr(settings, f"{name.upper()}_{option.upper()}", value)

@@ -16,9 +16,10 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 
+from config.upstreams import UPSTREAMS  # noqa: E402
 from conversation_service.upstreams import characters, http  # noqa: E402
 from tests.conversation_service import loopback  # noqa: E402
-from tests.conversation_service.clients.conftest import BUDGET_S, NAMES, options  # noqa: E402
+from tests.conversation_service.clients.conftest import BUDGET_S, configure  # noqa: E402
 from tests.conversation_service.clients.misbehaviour import WAYS  # noqa: E402
 
 QUESTIONS = 30
@@ -26,16 +27,16 @@ QUESTIONS = 30
 
 def ask(name: str) -> str:
     try:
-        return str(http.neighbour(name).ask("/x", http.Answer.json))
-    except http.NoAnswer:
+        return str(http.client(name).get("/x", http.UpstreamResponse.json))
+    except http.UpstreamError:
         return "no answer"
 
 
 def ask_at_once(address: str, *, threshold: int = QUESTIONS) -> tuple[set[str], float]:
     settings.AUTH_SERVICE_URL = f"http://{address}"
-    settings.NEIGHBOURS["AUTH"] = options(breaker_threshold=threshold)
+    configure(settings, "auth", breaker_threshold=threshold)
     started = time.monotonic()
-    asking = [gevent.spawn(ask, "AUTH") for _ in range(QUESTIONS)]
+    asking = [gevent.spawn(ask, "auth") for _ in range(QUESTIONS)]
     gevent.joinall(asking, raise_error=True)
     return {str(greenlet.value) for greenlet in asking}, time.monotonic() - started
 
@@ -51,7 +52,8 @@ def others_go_on() -> None:
 
 def main() -> None:
     settings.NEIGHBOUR_BUDGET_S = BUDGET_S
-    settings.NEIGHBOURS = {name: options() for name in NAMES}
+    for name in UPSTREAMS:
+        configure(settings, name)
     settings.REDIS_URL = ""
     watching = gevent.spawn(others_go_on)
     for way in ("hangs", "trickles headers", "trickles its body", "resets", "is no JSON"):

@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
-from conversation_service.upstreams import memory
+from conversation_service.upstreams import response_cache
 from tests.conversation_service import loopback
 from tests.conversation_service.clients.misbehaviour import WAYS
 
@@ -43,9 +43,9 @@ def _remote(settings):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of the memory, which can be put forward."""
+    """The clock of the cache, which can be put forward."""
     clock = SimpleNamespace(ahead_s=0.0)
-    monkeypatch.setattr(memory, "time", lambda: time.time() + clock.ahead_s)
+    monkeypatch.setattr(response_cache, "time", lambda: time.time() + clock.ahead_s)
     return clock
 
 
@@ -67,18 +67,18 @@ def says(**body) -> loopback.Talk:
 
 
 @pytest.mark.parametrize("body", [{"user_id": "u-1"}, {"id": "u-1"}, {"sub": "u-1", "x": 1}])
-def test_a_confirmed_token_is_good(neighbour, body):
-    neighbour.talk = says(**body)
+def test_a_confirmed_token_is_good(upstream, body):
+    upstream.talk = says(**body)
     value = token()
 
     assert outcome(send(value)) == WELCOME
-    assert "/api/v1/auth/validate HTTP" in neighbour.asked[0]
-    assert f"\r\nAuthorization: Bearer {value}\r\n" in neighbour.asked[0]
+    assert "/api/v1/auth/validate HTTP" in upstream.asked[0]
+    assert f"\r\nAuthorization: Bearer {value}\r\n" in upstream.asked[0]
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
-def test_a_revoked_token_is_refused(neighbour, status):
-    neighbour.talk = loopback.answer(status=status)
+def test_a_revoked_token_is_refused(upstream, status):
+    upstream.talk = loopback.answer(status=status)
 
     response = send(token())
 
@@ -86,30 +86,30 @@ def test_a_revoked_token_is_refused(neighbour, status):
     assert 'error="invalid_token"' in response.headers["WWW-Authenticate"]
 
 
-def test_a_token_of_somebody_else_is_refused(neighbour):
-    neighbour.talk = says(user_id="u-2")
+def test_a_token_of_somebody_else_is_refused(upstream):
+    upstream.talk = says(user_id="u-2")
 
     assert outcome(send(token())) == INVALID
 
 
-def test_auth_is_not_asked_about_tokens_that_are_bad_anyway(neighbour):
+def test_auth_is_not_asked_about_tokens_that_are_bad_anyway(upstream):
     assert outcome(send(token(exp=1))) == (401, "AUTH_TOKEN_EXPIRED")
-    assert neighbour.asked == []
+    assert upstream.asked == []
 
 
-def test_auth_is_not_asked_by_default(neighbour, settings):
+def test_auth_is_not_asked_by_default(upstream, settings):
     settings.AUTH_REMOTE_VALIDATION = False
 
     assert outcome(send(token())) == WELCOME
-    assert neighbour.asked == []
+    assert upstream.asked == []
 
 
-def test_a_yes_is_believed_for_a_while(neighbour, clock, settings):
+def test_a_yes_is_believed_for_a_while(upstream, clock, settings):
     settings.AUTH_CACHE_TTL = 60
-    neighbour.talk = says(user_id="u-1")
+    upstream.talk = says(user_id="u-1")
     value = token()
     send(value)
-    neighbour.talk = NO
+    upstream.talk = NO
 
     clock.ahead_s = 58
     assert outcome(send(value)) == WELCOME
@@ -117,13 +117,13 @@ def test_a_yes_is_believed_for_a_while(neighbour, clock, settings):
     assert outcome(send(value)) == INVALID
 
 
-def test_a_yes_is_not_believed_past_the_token_s_end(neighbour, clock, settings):
+def test_a_yes_is_not_believed_past_the_token_s_end(upstream, clock, settings):
     settings.AUTH_CACHE_TTL = 3_600
     settings.JWT_LEEWAY_S = 600
-    neighbour.talk = says(user_id="u-1")
+    upstream.talk = says(user_id="u-1")
     value = token(exp=int(time.time()) + 20)
     send(value)
-    neighbour.talk = NO
+    upstream.talk = NO
 
     clock.ahead_s = 18
     assert outcome(send(value)) == WELCOME
@@ -131,11 +131,11 @@ def test_a_yes_is_not_believed_past_the_token_s_end(neighbour, clock, settings):
     assert outcome(send(value)) == INVALID
 
 
-def test_a_no_is_believed_for_ten_seconds(neighbour, clock):
-    neighbour.talk = NO
+def test_a_no_is_believed_for_ten_seconds(upstream, clock):
+    upstream.talk = NO
     value = token()
     send(value)
-    neighbour.talk = says(user_id="u-1")
+    upstream.talk = says(user_id="u-1")
 
     clock.ahead_s = 8
     assert outcome(send(value)) == INVALID
@@ -153,8 +153,8 @@ def test_a_no_is_believed_for_ten_seconds(neighbour, clock):
         loopback.answer(status="404 Not Found"),
     ],
 )
-def test_without_auth_nobody_gets_in(neighbour, talk):
-    neighbour.talk = talk
+def test_without_auth_nobody_gets_in(upstream, talk):
+    upstream.talk = talk
 
     response = send(token())
 
@@ -162,36 +162,36 @@ def test_without_auth_nobody_gets_in(neighbour, talk):
     assert response.headers["Retry-After"] == "1"
 
 
-def test_without_auth_the_signature_may_do(neighbour, settings, caplog):
+def test_without_auth_the_signature_may_do(upstream, settings, caplog):
     settings.AUTH_FAIL_MODE = "open"
-    neighbour.talk = WAYS["has a bug"]
+    upstream.talk = WAYS["has a bug"]
 
     assert outcome(send(token())) == WELCOME
     assert "accepted by its signature alone" in caplog.text
 
 
-def test_a_known_yes_will_do_while_auth_is_down(neighbour):
-    neighbour.talk = says(user_id="u-1")
+def test_a_known_yes_will_do_while_auth_is_down(upstream):
+    upstream.talk = says(user_id="u-1")
     value = token()
     send(value)
-    neighbour.talk = WAYS["hangs"]
+    upstream.talk = WAYS["hangs"]
 
     assert outcome(send(value)) == WELCOME
 
 
-def test_an_expired_yes_will_not_do_while_auth_is_down(neighbour, clock):
-    neighbour.talk = says(user_id="u-1")
+def test_an_expired_yes_will_not_do_while_auth_is_down(upstream, clock):
+    upstream.talk = says(user_id="u-1")
     value = token()
     send(value)
-    neighbour.talk = WAYS["has a bug"]
+    upstream.talk = WAYS["has a bug"]
 
     clock.ahead_s = 61
     assert outcome(send(value)) == UNAVAILABLE
 
 
-def test_a_fail_mode_of_a_no_leaves_it_a_no(neighbour, settings):
+def test_a_fail_mode_of_a_no_leaves_it_a_no(upstream, settings):
     settings.AUTH_FAIL_MODE = "open"
-    neighbour.talk = NO
+    upstream.talk = NO
 
     assert outcome(send(token())) == INVALID
 

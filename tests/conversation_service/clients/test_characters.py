@@ -11,8 +11,10 @@ from redis import Redis
 
 from conversation_service import redis
 from conversation_service.development.valkey import valkey
-from conversation_service.upstreams import characters, http, memory
+from conversation_service.observability import context
+from conversation_service.upstreams import characters, response_cache
 from conversation_service.upstreams.characters import Character, CharacterServiceUnavailable
+from conversation_service.upstreams.response_cache import ResponseCache
 from tests.conversation_service import loopback
 from tests.conversation_service.clients.conftest import BUDGET_S, RECOVERY_S, THRESHOLD
 from tests.conversation_service.clients.misbehaviour import WAYS
@@ -22,20 +24,20 @@ LUNA = {"id": "luna", "name": "Luna", "description": "Dreams aloud."}
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of the memory, which can be put forward."""
+    """The clock of the cache, which can be put forward."""
     clock = SimpleNamespace(ahead_s=0.0)
-    monkeypatch.setattr(memory, "time", lambda: time.time() + clock.ahead_s)
+    monkeypatch.setattr(response_cache, "time", lambda: time.time() + clock.ahead_s)
     return clock
 
 
 @pytest.fixture(autouse=True)
-def _own_memory(monkeypatch):
-    """Let no test leave Redis alone because another one's was down."""
-    redis._server.cache_clear()
+def _own_redis(monkeypatch):
+    """Forget that the Redis of another test was down."""
+    monkeypatch.setattr(redis, "_server", redis.Server(""))
 
 
 def as_another_process(monkeypatch) -> None:
-    monkeypatch.setattr(characters, "_memory", memory.Memory("characters"))
+    monkeypatch.setattr(characters, "_cache", ResponseCache("characters"))
 
 
 def knows(*entries, status: str = "200 OK") -> loopback.Talk:
@@ -43,40 +45,40 @@ def knows(*entries, status: str = "200 OK") -> loopback.Talk:
     return loopback.answer(json.dumps(body).encode(), status=status)
 
 
-def test_a_character_is_found(neighbour):
-    neighbour.talk = knows(LUNA)
+def test_a_character_is_found(upstream):
+    upstream.talk = knows(LUNA)
 
     assert characters.get("luna") == Character("luna", "Luna", "Dreams aloud.")
-    assert "/api/v1/characters/luna HTTP" in neighbour.asked[0]
+    assert "/api/v1/characters/luna HTTP" in upstream.asked[0]
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "422 Unprocessable Entity"])
-def test_nobody_is_found(neighbour, status):
-    neighbour.talk = loopback.answer(status=status)
+def test_nobody_is_found(upstream, status):
+    upstream.talk = loopback.answer(status=status)
 
     assert characters.get("nobody") is None
 
 
-def test_an_id_stays_one_segment_of_the_path(neighbour):
-    neighbour.talk = knows(LUNA | {"id": "a:b@c.d-e_f"})
+def test_an_id_stays_one_segment_of_the_path(upstream):
+    upstream.talk = knows(LUNA | {"id": "a:b@c.d-e_f"})
 
     assert characters.get("a:b@c.d-e_f").name == "Luna"
-    assert "/api/v1/characters/a%3Ab%40c.d-e_f HTTP" in neighbour.asked[0]
+    assert "/api/v1/characters/a%3Ab%40c.d-e_f HTTP" in upstream.asked[0]
 
 
 @pytest.mark.parametrize("character_id", [".", ".."])
-def test_dots_do_not_lead_to_another_address(neighbour, character_id):
+def test_dots_do_not_lead_to_another_address(upstream, character_id):
     assert characters.get(character_id) is None
-    assert neighbour.asked == []
+    assert upstream.asked == []
 
 
 @pytest.mark.parametrize("name", [".", "..", "a&b=c", "50%+1#x"])
-def test_in_a_query_string_every_name_is_looked_up(neighbour, settings, name):
+def test_in_a_query_string_every_name_is_looked_up(upstream, settings, name):
     settings.CHARACTER_PATH = BY_NAME
-    neighbour.talk = knows([RECORD | {"name": name}])
+    upstream.talk = knows([RECORD | {"name": name}])
 
     assert characters.get(name).name == name
-    assert f"/v2/characters?name={quote(name, safe='')} HTTP" in neighbour.asked[0]
+    assert f"/v2/characters?name={quote(name, safe='')} HTTP" in upstream.asked[0]
 
 
 @pytest.mark.parametrize(
@@ -95,24 +97,24 @@ def test_in_a_query_string_every_name_is_looked_up(neighbour, settings, name):
         True,
     ],
 )
-def test_nonsense_is_no_character(neighbour, body):
-    neighbour.talk = knows(body)
+def test_nonsense_is_no_character(upstream, body):
+    upstream.talk = knows(body)
 
     with pytest.raises(CharacterServiceUnavailable):
         characters.get("luna")
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "410 Gone"])
-def test_a_refusal_is_neither_yes_nor_no(neighbour, status):
-    neighbour.talk = loopback.answer(status=status)
+def test_a_refusal_is_neither_yes_nor_no(upstream, status):
+    upstream.talk = loopback.answer(status=status)
 
     with pytest.raises(CharacterServiceUnavailable):
         characters.get("luna")
 
 
-def test_a_failure_tells_when_to_come_back(neighbour, settings):
-    settings.NEIGHBOURS["CHARACTERS"]["breaker_recovery_s"] = 7.5
-    neighbour.talk = WAYS["has a bug"]
+def test_a_failure_tells_when_to_come_back(upstream, settings):
+    settings.CHARACTERS_BREAKER_RECOVERY_S = 7.5
+    upstream.talk = WAYS["has a bug"]
 
     for _ in range(THRESHOLD + 1):
         with pytest.raises(CharacterServiceUnavailable) as caught:
@@ -127,18 +129,18 @@ RECORD = {"id": "507f1f77bcf86cd799439014", "name": "Luna", "description": ""}
 
 
 @pytest.mark.parametrize("body", [RECORD, [RECORD], [RECORD | {"name": "Sol"}, RECORD]])
-def test_a_character_can_be_kept_by_name(neighbour, settings, body):
+def test_a_character_can_be_kept_by_name(upstream, settings, body):
     settings.CHARACTER_PATH = BY_NAME
-    neighbour.talk = knows(body)
+    upstream.talk = knows(body)
 
     assert characters.get("Luna") == Character("Luna", "Luna", "")
-    assert "/v2/characters?name=Luna HTTP" in neighbour.asked[0]
+    assert "/v2/characters?name=Luna HTTP" in upstream.asked[0]
 
 
 @pytest.mark.parametrize("body", [[], [RECORD | {"name": "luna"}]])
-def test_a_list_without_the_name_means_nobody(neighbour, settings, body):
+def test_a_list_without_the_name_means_nobody(upstream, settings, body):
     settings.CHARACTER_PATH = BY_NAME
-    neighbour.talk = knows(body)
+    upstream.talk = knows(body)
 
     assert characters.get("Luna") is None
 
@@ -146,45 +148,45 @@ def test_a_list_without_the_name_means_nobody(neighbour, settings, body):
 @pytest.mark.parametrize(
     ("talk", "fresh_s"), [(knows(LUNA), 300), (knows(None, status="404 Not Found"), 30)]
 )
-def test_answers_are_remembered_for_a_while(neighbour, clock, talk, fresh_s):
-    neighbour.talk = talk
+def test_answers_are_remembered_for_a_while(upstream, clock, talk, fresh_s):
+    upstream.talk = talk
     first = characters.get("luna")
 
     clock.ahead_s = fresh_s - 2
     assert characters.get("luna") == first
-    assert len(neighbour.asked) == 1
+    assert len(upstream.asked) == 1
 
     clock.ahead_s = fresh_s + 1
     assert characters.get("luna") == first
-    assert len(neighbour.asked) == 2
+    assert len(upstream.asked) == 2
 
 
-def test_all_processes_share_what_they_learn(neighbour, monkeypatch):
-    neighbour.talk = knows(LUNA)
+def test_all_processes_share_what_they_learn(upstream, monkeypatch):
+    upstream.talk = knows(LUNA)
     characters.get("luna")
 
     as_another_process(monkeypatch)
 
     assert characters.get("luna").name == "Luna"
-    assert len(neighbour.asked) == 1
+    assert len(upstream.asked) == 1
 
 
-def test_many_who_miss_at_once_ask_once(neighbour):
+def test_many_who_miss_at_once_ask_once(upstream):
     def slowly(channel) -> None:
         time.sleep(0.1)
         knows(LUNA)(channel)
 
-    neighbour.talk = slowly
+    upstream.talk = slowly
 
     with ThreadPoolExecutor(64) as pool:
         found = list(pool.map(lambda _: characters.get("luna"), range(64)))
 
     assert {character.name for character in found} == {"Luna"}
-    assert len(neighbour.asked) == 1
+    assert len(upstream.asked) == 1
 
 
-def test_many_who_miss_at_once_wait_for_one_failure(neighbour):
-    neighbour.talk = WAYS["hangs"]
+def test_many_who_miss_at_once_wait_for_one_failure(upstream):
+    upstream.talk = WAYS["hangs"]
 
     def outcome(_) -> str:
         with pytest.raises(CharacterServiceUnavailable) as caught:
@@ -196,18 +198,18 @@ def test_many_who_miss_at_once_wait_for_one_failure(neighbour):
         outcomes = set(pool.map(outcome, range(64)))
 
     assert outcomes == {"CHARACTER_SERVICE_UNAVAILABLE"}
-    assert len(neighbour.asked) == 1
+    assert len(upstream.asked) == 1
     assert time.monotonic() - started < 1
 
 
-def test_whoever_waits_for_another_s_question_keeps_its_own_time(neighbour):
-    neighbour.talk = WAYS["trickles headers"]
+def test_whoever_waits_for_another_s_question_keeps_its_own_time(upstream):
+    upstream.talk = WAYS["trickles headers"]
 
-    with http.Budget(), ThreadPoolExecutor(1) as pool:
-        http.time_left_s()  # ours begins here
+    context.upstream_deadline.set(time.monotonic() + BUDGET_S)
+    with ThreadPoolExecutor(1) as pool:
         time.sleep(BUDGET_S / 2)
         asking = pool.submit(characters.get, "luna")
-        while not neighbour.asked:
+        while not upstream.asked:
             time.sleep(0.001)
         started = time.monotonic()
         with pytest.raises(CharacterServiceUnavailable):
@@ -215,27 +217,28 @@ def test_whoever_waits_for_another_s_question_keeps_its_own_time(neighbour):
 
         assert time.monotonic() - started < BUDGET_S * 0.8
         assert not asking.done()
-    assert len(neighbour.asked) == 1
+    context.upstream_deadline.set(None)
+    assert len(upstream.asked) == 1
 
 
 @pytest.mark.parametrize("way", ["has a bug", "hangs", "is no JSON"])
-def test_an_old_answer_will_do_while_there_is_no_new_one(neighbour, clock, way):
-    neighbour.talk = knows(LUNA)
+def test_an_old_answer_will_do_while_there_is_no_new_one(upstream, clock, way):
+    upstream.talk = knows(LUNA)
     characters.get("luna")
     clock.ahead_s = 3_500
-    neighbour.talk = WAYS[way]
+    upstream.talk = WAYS[way]
 
     for _ in range(THRESHOLD + 1):  # the last time with an open circuit breaker
         assert characters.get("luna").name == "Luna"
 
-    assert len(neighbour.asked) == 1 + THRESHOLD
-    neighbour.talk = knows(LUNA | {"name": "Luna II"})
+    assert len(upstream.asked) == 1 + THRESHOLD
+    upstream.talk = knows(LUNA | {"name": "Luna II"})
     time.sleep(RECOVERY_S)
     assert characters.get("luna").name == "Luna II"
 
 
-def test_the_time_of_an_answer_ends_in_redis_too(neighbour, settings):
-    neighbour.talk = knows(LUNA)
+def test_the_time_of_an_answer_ends_in_redis_too(upstream, settings):
+    upstream.talk = knows(LUNA)
     characters.get("luna")
 
     with Redis.from_url(settings.REDIS_URL) as server:
@@ -243,50 +246,50 @@ def test_the_time_of_an_answer_ends_in_redis_too(neighbour, settings):
         assert 3_590 < server.ttl(key) <= 3_600
 
 
-def test_without_redis_each_process_remembers_for_itself(neighbour, settings, monkeypatch):
+def test_without_redis_each_process_remembers_for_itself(upstream, settings, monkeypatch):
     settings.REDIS_URL = ""
-    neighbour.talk = knows(LUNA)
+    upstream.talk = knows(LUNA)
 
     characters.get("luna")
     characters.get("luna")
-    assert len(neighbour.asked) == 1
+    assert len(upstream.asked) == 1
 
     as_another_process(monkeypatch)
     characters.get("luna")
-    assert len(neighbour.asked) == 2
+    assert len(upstream.asked) == 2
 
 
-def test_what_a_process_remembers_is_bounded(neighbour, settings, monkeypatch):
-    monkeypatch.setattr(memory, "MOST_ENTRIES", 3)
+def test_what_a_process_remembers_is_bounded(upstream, settings, monkeypatch):
+    monkeypatch.setattr(response_cache, "MAX_ENTRIES", 3)
     as_another_process(monkeypatch)
     settings.REDIS_URL = ""
-    neighbour.talk = loopback.answer(status="404 Not Found")
+    upstream.talk = loopback.answer(status="404 Not Found")
 
     for number in range(4):
         characters.get(f"nobody-{number}")
-    assert len(neighbour.asked) == 4
+    assert len(upstream.asked) == 4
     characters.get("nobody-3")
-    assert len(neighbour.asked) == 4
+    assert len(upstream.asked) == 4
     characters.get("nobody-0")
-    assert len(neighbour.asked) == 5
+    assert len(upstream.asked) == 5
 
 
-def test_redis_may_stop_at_any_time(neighbour, settings, tmp_path):
-    neighbour.talk = knows(LUNA)
+def test_redis_may_stop_at_any_time(upstream, settings, tmp_path):
+    upstream.talk = knows(LUNA)
     with valkey(tmp_path / "valkey") as settings.REDIS_URL:
         assert characters.get("luna").name == "Luna"
 
     started = time.monotonic()
     assert characters.get("luna").name == "Luna"
-    neighbour.talk = knows(LUNA | {"id": "sol", "name": "Sol"})
+    upstream.talk = knows(LUNA | {"id": "sol", "name": "Sol"})
     assert characters.get("sol").name == "Sol"
 
     assert time.monotonic() - started < redis.TIMEOUT_S * 2
-    assert len(neighbour.asked) == 2
+    assert len(upstream.asked) == 2
 
 
-def test_a_redis_that_hangs_is_left_alone(neighbour, settings):
-    neighbour.talk = knows(LUNA)
+def test_a_redis_that_hangs_is_left_alone(upstream, settings):
+    upstream.talk = knows(LUNA)
     with loopback.serving(loopback.silence) as address:
         settings.REDIS_URL = f"redis://{address}/0"
 
@@ -294,4 +297,4 @@ def test_a_redis_that_hangs_is_left_alone(neighbour, settings):
         assert [characters.get("luna").name for _ in range(20)] == ["Luna"] * 20
 
         assert time.monotonic() - started < redis.TIMEOUT_S * 3
-    assert len(neighbour.asked) == 1
+    assert len(upstream.asked) == 1

@@ -1,4 +1,4 @@
-"""Nothing on the other side can prolong a question, and a neighbour that fails is spared."""
+"""Nothing on the other side can prolong a question, and a upstream that fails is spared."""
 
 import json
 import socket
@@ -26,7 +26,7 @@ from tests.conversation_service.clients.conftest import (
     BUDGET_S,
     RECOVERY_S,
     THRESHOLD,
-    options,
+    configure,
 )
 from tests.conversation_service.clients.misbehaviour import WAYS
 
@@ -48,17 +48,17 @@ urlpatterns = [path("api/v1/ask", Ask.as_view())]
 
 
 def ask():
-    return http.neighbour("AUTH").ask("/x", http.Answer.json)
+    return http.client("auth").get("/x", http.UpstreamResponse.json)
 
 
 def breaker():
-    return http.neighbour("AUTH").breaker
+    return http.client("auth").breaker
 
 
 def outcome() -> str:
     try:
         ask()
-    except http.NoAnswer as error:
+    except http.UpstreamError as error:
         return type(error).__name__
     return "answered"
 
@@ -81,21 +81,21 @@ def exchanges() -> list[str]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_no_answer_comes_within_the_budget_and_opens_the_breaker(neighbour, way):
-    neighbour.talk = WAYS[way]
+def test_no_answer_comes_within_the_budget_and_opens_the_breaker(upstream, way):
+    upstream.talk = WAYS[way]
 
     for number in range(1, THRESHOLD + 1):
         assert breaker().state == "closed"
         started = time.monotonic()
-        with pytest.raises(http.NoAnswer):
+        with pytest.raises(http.UpstreamError):
             ask()
         assert time.monotonic() - started < AT_MOST_S
-        assert len(neighbour.asked) == number
+        assert len(upstream.asked) == number
     assert breaker().state == "open"
     wait_until(lambda: not exchanges())
 
 
-def test_a_refused_connection_opens_the_breaker(neighbour, settings):
+def test_a_refused_connection_opens_the_breaker(upstream, settings):
     settings.AUTH_SERVICE_URL = f"http://{loopback.closed_port()}"
 
     for _ in range(THRESHOLD):
@@ -103,48 +103,48 @@ def test_a_refused_connection_opens_the_breaker(neighbour, settings):
     assert breaker().state == "open"
 
 
-def test_an_open_breaker_spares_the_neighbour_until_it_has_recovered(neighbour):
-    neighbour.talk = WAYS["has a bug"]
+def test_an_open_breaker_spares_the_upstream_until_it_has_recovered(upstream):
+    upstream.talk = WAYS["has a bug"]
     for _ in range(THRESHOLD):
         outcome()
 
-    with pytest.raises(http.NoAnswer) as spared:
+    with pytest.raises(http.UpstreamError) as spared:
         ask()
     assert 0 < spared.value.retry_after_s <= RECOVERY_S
-    assert len(neighbour.asked) == THRESHOLD
+    assert len(upstream.asked) == THRESHOLD
 
-    neighbour.talk = loopback.answer(b"[1]")
+    upstream.talk = loopback.answer(b"[1]")
     time.sleep(RECOVERY_S)
     assert ask() == [1]
     assert breaker().state == "closed"
 
 
-def test_one_question_tries_whether_the_neighbour_has_recovered(neighbour):
-    neighbour.talk = WAYS["has a bug"]
+def test_one_question_tries_whether_the_upstream_has_recovered(upstream):
+    upstream.talk = WAYS["has a bug"]
     for _ in range(THRESHOLD):
         outcome()
-    asked = len(neighbour.asked)
-    neighbour.talk = WAYS["hangs"]
+    asked = len(upstream.asked)
+    upstream.talk = WAYS["hangs"]
     time.sleep(RECOVERY_S)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: outcome(), range(8)))
 
-    assert len(neighbour.asked) == asked + 1
+    assert len(upstream.asked) == asked + 1
     assert breaker().state == "open"
 
 
-def test_questions_are_asked_at_the_same_time(neighbour, settings):
+def test_questions_are_asked_at_the_same_time(upstream, settings):
     """The lock of pybreaker would have them queue."""
     settings.NEIGHBOUR_BUDGET_S = 5
-    settings.NEIGHBOURS = {"AUTH": options(read_timeout_s=5)}
+    configure(settings, "auth", read_timeout_s=5)
     all_are_here = Barrier(20)
 
     def together(channel) -> None:
         all_are_here.wait(4)
         loopback.reply(channel, b"[1]", headers="Connection: close\r\n")
 
-    neighbour.talk = together
+    upstream.talk = together
 
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: ask(), range(20)))
@@ -155,102 +155,102 @@ def test_questions_are_asked_at_the_same_time(neighbour, settings):
 @pytest.mark.parametrize(
     "status", ["401 Unauthorized", "403 Forbidden", "404 Not Found", "422 Unprocessable Entity"]
 )
-def test_a_no_is_an_answer(neighbour, status):
-    neighbour.talk = loopback.answer(b"[0]", status=status)
+def test_a_no_is_an_answer(upstream, status):
+    upstream.talk = loopback.answer(b"[0]", status=status)
 
     for _ in range(THRESHOLD + 1):
         assert ask() == [0]
     assert breaker().state == "closed"
 
 
-def test_a_refusal_is_no_failure(neighbour, settings):
-    settings.NEIGHBOURS = {"AUTH": options(retries=2)}
+def test_a_refusal_is_no_failure(upstream, settings):
+    configure(settings, "auth", retries=2)
 
     def refuse(answer):
-        raise http.Refused("no")
+        raise http.UpstreamRejection("no")
 
     for _ in range(THRESHOLD + 1):
-        with pytest.raises(http.Refused):
-            http.neighbour("AUTH").ask("/x", refuse)
+        with pytest.raises(http.UpstreamRejection):
+            http.client("auth").get("/x", refuse)
 
-    assert len(neighbour.asked) == THRESHOLD + 1  # none of them twice
+    assert len(upstream.asked) == THRESHOLD + 1  # none of them twice
     assert breaker().state == "closed"
 
 
-def test_a_failure_is_tried_again(neighbour, settings):
-    settings.NEIGHBOURS = {"AUTH": options(retries=2)}
+def test_a_failure_is_tried_again(upstream, settings):
+    configure(settings, "auth", retries=2)
     talks = iter([WAYS["has a bug"], WAYS["resets"], loopback.answer(b"[1]")])
 
     def each_in_turn(channel) -> None:
         next(talks)(channel)
 
-    neighbour.talk = each_in_turn
+    upstream.talk = each_in_turn
 
     assert ask() == [1]
-    assert len(neighbour.asked) == 3
+    assert len(upstream.asked) == 3
 
 
 @pytest.mark.parametrize("way", ["has a bug", "hangs", "trickles headers"])
-def test_retries_share_the_budget(neighbour, settings, way):
-    settings.NEIGHBOURS = {"AUTH": options(retries=50, read_timeout_s=0.1)}
-    neighbour.talk = WAYS[way]
+def test_retries_share_the_budget(upstream, settings, way):
+    configure(settings, "auth", retries=50, read_timeout_s=0.1)
+    upstream.talk = WAYS[way]
 
     assert timed(outcome) < AT_MOST_S
     assert breaker().state == "closed"  # one question, one failure
 
 
-def test_one_request_has_one_budget(neighbour):
-    neighbour.talk = WAYS["trickles headers"]
+def test_one_request_has_one_budget(upstream):
+    upstream.talk = WAYS["trickles headers"]
 
     started = time.monotonic()
     response = APIClient().get("/api/v1/ask")
 
     assert time.monotonic() - started < AT_MOST_S
-    assert response.json() == {"times": ["NoAnswer", "NoAnswer"]}
-    assert len(neighbour.asked) == 1
+    assert response.json() == {"times": ["UpstreamError", "UpstreamError"]}
+    assert len(upstream.asked) == 1
     assert timed(outcome) > BUDGET_S * 0.9  # outside of a request each question has its own
 
 
-def test_ids_of_the_request_are_passed_on(neighbour):
+def test_ids_of_the_request_are_passed_on(upstream):
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
     APIClient().get("/api/v1/ask", headers={"X-Request-ID": "r-1", "traceparent": trace})
 
-    assert "\r\nX-Request-ID: r-1\r\n" in neighbour.asked[0]
-    assert f"\r\ntraceparent: {trace}\r\n" in neighbour.asked[0]
+    assert "\r\nX-Request-ID: r-1\r\n" in upstream.asked[0]
+    assert f"\r\ntraceparent: {trace}\r\n" in upstream.asked[0]
 
 
-def test_what_is_no_trace_is_not_passed_on(neighbour):
+def test_what_is_no_trace_is_not_passed_on(upstream):
     APIClient().get("/api/v1/ask", headers={"traceparent": "00-x"})
 
-    assert "traceparent" not in neighbour.asked[0]
+    assert "traceparent" not in upstream.asked[0]
 
 
-def test_connections_are_kept(neighbour):
+def test_connections_are_kept(upstream):
     def twice(channel) -> None:
         loopback.reply(channel, b"[1]")
         loopback.reply(channel, b"[2]")
 
-    neighbour.talk = twice
+    upstream.talk = twice
 
     assert [ask(), ask()] == [[1], [2]]
-    assert len(neighbour.asked) == 1  # connections, that is
+    assert len(upstream.asked) == 1  # connections, that is
 
 
-def test_a_kept_connection_is_cut_as_well(neighbour):
+def test_a_kept_connection_is_cut_as_well(upstream):
     def once_then_trickle(channel) -> None:
         loopback.reply(channel, b"[1]")
         channel.recv(65_536)
         loopback.trickle(channel)
 
-    neighbour.talk = once_then_trickle
+    upstream.talk = once_then_trickle
     ask()
 
     assert timed(outcome) < AT_MOST_S
     wait_until(lambda: not exchanges())
 
 
-def test_a_name_that_is_looked_up_for_long_costs_no_more(neighbour, monkeypatch):
+def test_a_name_that_is_looked_up_for_long_costs_no_more(upstream, monkeypatch):
     look_up = socket.getaddrinfo
 
     def slowly(*arguments):
@@ -261,11 +261,11 @@ def test_a_name_that_is_looked_up_for_long_costs_no_more(neighbour, monkeypatch)
 
     assert timed(outcome) < AT_MOST_S
     wait_until(lambda: not exchanges())
-    assert neighbour.asked == []  # nobody was waiting any more
+    assert upstream.asked == []  # nobody was waiting any more
 
 
-def test_the_number_of_questions_under_way_is_bounded(neighbour, settings, monkeypatch):
-    monkeypatch.setattr(http, "MOST_EXCHANGES", 2)
+def test_the_number_of_questions_under_way_is_bounded(upstream, settings, monkeypatch):
+    monkeypatch.setattr(http, "MAX_EXCHANGES", 2)
     settings.NEIGHBOUR_BUDGET_S = 5
     under_way, seen = [], []
 
@@ -276,7 +276,7 @@ def test_the_number_of_questions_under_way_is_bounded(neighbour, settings, monke
         under_way.remove(channel)
         loopback.reply(channel, b"[1]", headers="Connection: close\r\n")
 
-    neighbour.talk = slowly
+    upstream.talk = slowly
 
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _: ask(), range(6)))
@@ -285,29 +285,29 @@ def test_the_number_of_questions_under_way_is_bounded(neighbour, settings, monke
     assert max(seen) == 2
 
 
-def test_whoever_finds_no_place_in_time_gets_no_answer(neighbour, monkeypatch):
-    monkeypatch.setattr(http, "MOST_EXCHANGES", 0)
+def test_whoever_finds_no_place_in_time_gets_no_answer(upstream, monkeypatch):
+    monkeypatch.setattr(http, "MAX_EXCHANGES", 0)
 
     assert timed(outcome) < AT_MOST_S
-    assert neighbour.asked == []
+    assert upstream.asked == []
 
 
-def test_cookies_are_not_kept(neighbour):
-    neighbour.talk = loopback.answer(headers="Set-Cookie: a=b; Path=/\r\n")
+def test_cookies_are_not_kept(upstream):
+    upstream.talk = loopback.answer(headers="Set-Cookie: a=b; Path=/\r\n")
 
     ask()
     ask()
 
-    assert "Cookie" not in neighbour.asked[1]
+    assert "Cookie" not in upstream.asked[1]
 
 
-def get(address: str, *, scheme: str = "http", limit: int = 100) -> http.Answer:
+def get(address: str, *, scheme: str = "http", limit: int = 100) -> http.UpstreamResponse:
     return http.get(f"{scheme}://{address}/x?y=1", timeout_s=0.3, limit=limit)
 
 
 def test_status_and_body_come_back():
     with loopback.serving(loopback.answer(b"gone", status="410 Gone")) as address:
-        assert get(address) == http.Answer(410, b"gone")
+        assert get(address) == http.UpstreamResponse(410, b"gone")
 
 
 def test_path_and_query_are_sent():
@@ -322,14 +322,14 @@ def test_path_and_query_are_sent():
 def test_a_body_above_the_limit_is_refused():
     with (
         loopback.serving(loopback.answer(b"x" * 101)) as address,
-        pytest.raises(http.NoAnswer, match="more than 100 bytes"),
+        pytest.raises(http.UpstreamError, match="more than 100 bytes"),
     ):
         get(address)
 
 
 def test_without_a_limit_the_body_is_not_waited_for():
     with loopback.serving(WAYS["trickles its body"]) as address:
-        assert get(address, limit=0) == http.Answer(200, b"")
+        assert get(address, limit=0) == http.UpstreamResponse(200, b"")
 
 
 @pytest.fixture
@@ -359,7 +359,6 @@ def certificate(tmp_path, monkeypatch):
 
 
 def forget_whom_we_trust() -> None:
-    http._tls.cache_clear()
     http._session.cache_clear()
 
 
@@ -378,7 +377,7 @@ def secured(certificate, talk: loopback.Talk) -> loopback.Talk:
 def test_the_time_is_kept_under_tls(certificate, way):
     with loopback.serving(secured(certificate, WAYS[way])) as address:
         started = time.monotonic()
-        with pytest.raises(http.NoAnswer):
+        with pytest.raises(http.UpstreamError):
             get(address, scheme="https", limit=1_000_000)
 
         assert time.monotonic() - started < 0.6
@@ -388,7 +387,7 @@ def test_the_time_is_kept_under_tls(certificate, way):
 def test_the_time_is_kept_while_shaking_hands(certificate):
     with loopback.serving(loopback.silence) as address:
         started = time.monotonic()
-        with pytest.raises(http.NoAnswer):
+        with pytest.raises(http.UpstreamError):
             get(address, scheme="https")
 
         assert time.monotonic() - started < 0.6
@@ -397,13 +396,13 @@ def test_the_time_is_kept_while_shaking_hands(certificate):
 
 def test_a_trusted_certificate_is_accepted(certificate):
     with loopback.serving(secured(certificate, loopback.answer(b"ok"))) as address:
-        assert get(address, scheme="https") == http.Answer(200, b"ok")
+        assert get(address, scheme="https") == http.UpstreamResponse(200, b"ok")
 
 
 def test_a_certificate_for_another_name_is_refused(certificate):
     with (
         loopback.serving(secured(certificate, loopback.answer(b"ok"))) as address,
-        pytest.raises(http.NoAnswer, match="SSLError"),
+        pytest.raises(http.UpstreamError, match="SSLError"),
     ):
         get(address.replace("127.0.0.1", "localhost"), scheme="https")
 
@@ -414,18 +413,18 @@ def test_an_untrusted_certificate_is_refused(certificate, monkeypatch):
 
     with (
         loopback.serving(secured(certificate, loopback.answer(b"ok"))) as address,
-        pytest.raises(http.NoAnswer, match="SSLError"),
+        pytest.raises(http.UpstreamError, match="SSLError"),
     ):
         get(address, scheme="https")
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1", "http://", "http://a..b/", ""])
 def test_what_is_no_address_gives_no_answer(url):
-    with pytest.raises(http.NoAnswer):
+    with pytest.raises(http.UpstreamError):
         http.get(url, timeout_s=0.3, limit=0)
 
 
 def test_json_is_checked():
-    with pytest.raises(http.NoAnswer):
-        http.Answer(200, b"\xff").json()
-    assert http.Answer(200, json.dumps({"a": [1]}).encode()).json() == {"a": [1]}
+    with pytest.raises(http.UpstreamError):
+        http.UpstreamResponse(200, b"\xff").json()
+    assert http.UpstreamResponse(200, json.dumps({"a": [1]}).encode()).json() == {"a": [1]}

@@ -26,8 +26,8 @@ def says(body) -> loopback.Talk:
     return loopback.answer(json.dumps(body).encode())
 
 
-def test_the_numbers_of_a_conversation(neighbour):
-    neighbour.talk = says(STATS)
+def test_the_numbers_of_a_conversation(upstream):
+    upstream.talk = says(STATS)
 
     assert messages.stats(CONVERSATION) == Stats(
         message_count=15,
@@ -37,21 +37,21 @@ def test_the_numbers_of_a_conversation(neighbour):
         first_message_at=datetime(2026, 1, 15, 15, tzinfo=UTC),
         last_message_at=None,
     )
-    assert f"/api/v1/conversations/{CONVERSATION}/stats HTTP" in neighbour.asked[0]
+    assert f"/api/v1/conversations/{CONVERSATION}/stats HTTP" in upstream.asked[0]
 
 
-def test_message_is_told_which_service_asks(neighbour):
-    neighbour.talk = says(STATS)
+def test_message_is_told_which_service_asks(upstream):
+    upstream.talk = says(STATS)
 
     messages.stats(CONVERSATION)
 
-    _, _, token = neighbour.asked[0].partition("Authorization: Bearer ")
+    _, _, token = upstream.asked[0].partition("Authorization: Bearer ")
     claims = token_backend().decode(token.split("\r\n")[0])
     assert (claims["sub"], claims["token_type"]) == ("conversation-service", "service")
 
 
-def test_message_may_not_know_a_conversation(neighbour):
-    neighbour.talk = loopback.answer(status="404 Not Found")
+def test_message_may_not_know_a_conversation(upstream):
+    upstream.talk = loopback.answer(status="404 Not Found")
 
     assert messages.stats(CONVERSATION) is None
 
@@ -72,29 +72,29 @@ def test_message_may_not_know_a_conversation(neighbour):
         {"last_message_at": 1768489200},
     ],
 )
-def test_nonsense_gives_no_numbers(neighbour, changed):
-    neighbour.talk = says(STATS | changed)
+def test_nonsense_gives_no_numbers(upstream, changed):
+    upstream.talk = says(STATS | changed)
 
-    with pytest.raises(http.NoAnswer):
+    with pytest.raises(http.UpstreamError):
         messages.stats(CONVERSATION)
 
 
-def test_a_list_gives_no_numbers(neighbour):
-    neighbour.talk = says([STATS])
+def test_a_list_gives_no_numbers(upstream):
+    upstream.talk = says([STATS])
 
-    with pytest.raises(http.NoAnswer):
+    with pytest.raises(http.UpstreamError):
         messages.stats(CONVERSATION)
 
 
-def test_message_may_refuse(neighbour):
-    neighbour.talk = loopback.answer(status="403 Forbidden")
+def test_message_may_refuse(upstream):
+    upstream.talk = loopback.answer(status="403 Forbidden")
 
-    with pytest.raises(http.Refused):
+    with pytest.raises(http.UpstreamRejection):
         messages.stats(CONVERSATION)
 
 
-def test_without_a_secret_there_is_no_token_to_ask_with(neighbour, settings):
+def test_without_a_secret_there_is_no_token_to_ask_with(upstream, settings):
     settings.JWT_ALGORITHM = "RS256"
 
-    with pytest.raises(ImproperlyConfigured, match="Only the issuer holds the private key"):
+    with pytest.raises(ImproperlyConfigured, match="Only the issuer has the private key"):
         messages.stats(CONVERSATION)

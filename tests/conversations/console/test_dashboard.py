@@ -132,7 +132,7 @@ def test_it_is_counted_once_in_five_minutes_and_says_how_old_it_is(viewer, alice
     assert "Active 2 " in anew
 
 
-def test_it_shows_neighbours_and_their_breakers(viewer, settings, monkeypatch):
+def test_it_shows_upstreams_and_their_circuit_breakers(viewer, settings, monkeypatch):
     # Not the default address: `make run` may be running on this machine.
     settings.AUTH_SERVICE_URL = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setattr(health, "_reports", health._Reports())  # none of another test
@@ -140,7 +140,7 @@ def test_it_shows_neighbours_and_their_breakers(viewer, settings, monkeypatch):
 
     assert "MongoDB healthy" in page
     assert "Auth service unhealthy" in page
-    assert "closed: requests pass" in page
+    assert "closed: requests are sent" in page
 
 
 def test_charts_are_drawn_here_and_can_be_read_as_tables(viewer, alice):

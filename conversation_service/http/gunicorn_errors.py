@@ -1,4 +1,4 @@
-"""What gunicorn refuses before Django sees it, in the one shape that every failure has."""
+"""Responses to requests that gunicorn rejects before Django handles them."""
 
 import secrets
 from typing import Any
@@ -13,7 +13,7 @@ from conversation_service.observability.context import request_id
 from conversation_service.server.connection import TooSlow
 from conversation_service.server.request import BodyIncomplete, EncodedPath, InvalidHost
 
-# The first that fits; whatever does not is a bug of ours.
+# The first class that the exception is an instance of counts. Every other exception is a bug.
 FAILURES: list[tuple[type[BaseException], type[ServiceError]]] = [
     (TooSlow, errors.RequestTimeout),
     (BodyIncomplete, errors.BodyIncomplete),
@@ -23,30 +23,30 @@ FAILURES: list[tuple[type[BaseException], type[ServiceError]]] = [
     (gunicorn.LimitRequestHeaders, errors.HeadersTooLarge),
     (gunicorn.ExpectationFailed, errors.ExpectationFailed),
     (gunicorn.UnsupportedTransferCoding, errors.TransferCodingUnsupported),
-    # The application's own headers, by inheritance a kind of the next.
+    # Headers of our own response. These are subclasses of ParseException.
     (gunicorn.InvalidResponseHeader, errors.InternalError),
     (gunicorn.InvalidResponseHeaderName, errors.InternalError),
     (gunicorn.ParseException, errors.RequestMalformed),
 ]
 
 
-def refusal(req: Any, exc: BaseException) -> tuple[ServiceError, bytes]:
-    """Return the failure and the whole HTTP answer that tells the client of it.
+def error_response(req: Any, exc: BaseException) -> tuple[int, bytes]:
+    """Return the status and the whole HTTP response, in the shape of every failure.
 
-    `req` is gunicorn's request, or None where not even the head could be read.
+    `req` is gunicorn's request, or None if its head could not be read.
     """
     kinds = (kind for error, kind in FAILURES if isinstance(exc, error))
     failure = next(kinds, errors.InternalError)()
     request = HttpRequest()
     if req is None:
-        request_id.set(secrets.token_hex(16))  # not that of the connection's last request
+        request_id.set(secrets.token_hex(16))  # the former request of the connection had another
     else:
         request.path = req.path
     response = failure_response(request, failure)
     response.headers["Content-Length"] = str(len(response.content))
     response.headers["Connection"] = "close"
     response.headers["X-Request-ID"] = request_id.get()
-    return failure, (
+    return response.status_code, (
         f"HTTP/1.1 {response.status_code} {response.reason_phrase}\r\n".encode()
         + response.serialize()
     )

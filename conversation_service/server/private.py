@@ -1,0 +1,154 @@
+"""Every use of a private part of a library, with its reason and the test that guards it.
+
+Private parts can change in any release. After an update of gunicorn, gevent or PyMongo, the tests
+named here must pass; tests/conversation_service/test_private.py finds uses in other files.
+
+Nothing here may import Django or PyMongo: gunicorn's master loads this module, and sockets are
+patched after the fork.
+"""
+
+import socket
+from email.utils import formatdate
+from typing import Any
+
+import gevent.socket
+from gevent.socket import cancel_wait
+from gevent.thread import LockType  # type: ignore[import-not-found]
+from gunicorn.http import message, wsgi
+
+ONE_SEGMENT = 64 * 1024  # bytes
+
+
+# gunicorn 27.0: gunicorn.http.wsgi
+
+
+class Response(wsgi.Response):  # type: ignore[misc]
+    """gunicorn's response, in one TCP segment and without checks that Django has already done.
+
+    Saves 4 % of a GET (docs/performance.md). Guards: tests/config/test_gunicorn.py, for example
+    test_it_starts_without_a_warning, and tests/config/test_connections.py.
+    """
+
+    headers_sent: bool
+
+    def write(self, part: bytes) -> None:
+        """Send the head and a short body that comes in one part as one segment, not as two.
+
+        A long body would be in memory twice while its client reads it.
+        """
+        in_parts = self.headers_sent or len(part) != self.response_length
+        if in_parts or self._omits_body or len(part) > ONE_SEGMENT:
+            super().write(part)
+            return
+        head = [*self.default_headers(), *(f"{name}: {value}\r\n" for name, value in self.headers)]
+        self.headers_sent = True
+        self.sent = len(part)
+        self.sock.sendall(b"%s\r\n%s" % ("".join(head).encode("latin-1"), part))
+
+    def process_headers(self, headers: list[tuple[str, str]]) -> None:
+        """Accept the headers unchecked: Django rejects line breaks and sends no hop-by-hop ones."""
+        self.headers = headers
+        for name, value in headers:
+            if name == "Content-Length":
+                self.response_length = int(value)
+
+    def default_headers(self) -> list[str]:
+        lines = [
+            f"HTTP/1.1 {self.status}\r\n",
+            f"Server: {self.version}\r\n",
+            f"Date: {formatdate(usegmt=True)}\r\n",
+            f"Connection: {'close' if self.should_close() else 'keep-alive'}\r\n",
+        ]
+        return [*lines, "Transfer-Encoding: chunked\r\n"] if self.chunked else lines
+
+
+def change_gunicorn(*, server: str, body_reader: type) -> None:
+    """Use the response above, this Server header, and this reader of bodies with a length.
+
+    gunicorn has no setting for them. Its own reader accepts a body that ends before its
+    Content-Length. Guards: tests/config/test_gunicorn.py, and the tests of bodies that end early in
+    tests/config/test_request.py.
+    """
+    wsgi.SERVER = server
+    wsgi.Response = Response
+    message.LengthReader = body_reader
+
+
+def read_settings_once(cfg: Any) -> None:
+    """Store the value of each setting of gunicorn in its configuration object.
+
+    gunicorn calls two functions for each of some 20 settings per request. Saves 3 % of a GET.
+    Guard: test_it_starts_without_a_warning of tests/config/test_gunicorn.py.
+    """
+    cfg.__dict__.update({name: setting.get() for name, setting in cfg.settings.items()})
+
+
+def take_expectation(request: Any) -> bool:
+    """Return True if a client of gunicorn waits for `100 Continue`, which the caller then sends.
+
+    gunicorn sends it with the first read, but the body is read before the view runs. Guard:
+    test_a_client_that_waits_for_100_continue_gets_it_once of tests/config/test_request.py.
+    """
+    expected: bool = request._expected_100_continue
+    request._expected_100_continue = False
+    return expected
+
+
+# gevent 26.9
+
+
+class Socket(gevent.socket.socket):
+    """gevent's socket with the three operations that it does not offer.
+
+    Guards: tests/config/test_connections.py, and the tests of slow clients in
+    tests/config/test_gunicorn.py.
+    """
+
+    _sock: socket.socket
+    _read_event: Any  # of the event loop
+
+    def send_now(self, data: bytes | memoryview, flags: int = 0) -> int:
+        """Return the number of bytes that the kernel takes at once. Raises BlockingIOError."""
+        return self._sock.send(data, flags)
+
+    def shut_down_now(self) -> None:
+        """End both directions, also while a greenlet waits. Raises OSError."""
+        self._sock.shutdown(socket.SHUT_RDWR)
+
+    def stop_waiting(self) -> None:
+        """Raise TimeoutError in a recv() that waits. A timer for each recv() is much slower."""
+        cancel_wait(self._read_event, TimeoutError)
+
+
+def change_gevent() -> None:
+    """Let a threading.Condition check its lock without a switch to other greenlets.
+
+    Without `_is_owned`, Condition tries to acquire the lock, and gevent's lock then runs all other
+    greenlets first. PyMongo does that twice per command. Guard: tests/conversation_service/
+    test_private.py.
+    """
+    LockType._is_owned = LockType.locked
+
+
+# PyMongo 4.20
+
+
+def read_command(database: Any, command: dict[str, Any], name: str) -> Any:
+    """Return the reply to a command, which is retried once as PyMongo's own reads are.
+
+    Database.command() does not retry, and a cursor costs a sixth more than one batch. All attempts
+    share one timeoutMS. Guards: tests/conversations/test_unavailable_database.py and
+    tests/conversations/test_failover.py.
+    """
+    return database._retryable_read_command(command, name)
+
+
+def remaining_timeout(limit_s: float) -> float:
+    """Return the seconds that pymongo.timeout() leaves, `limit_s` at most.
+
+    Guard: test_a_host_whose_resolution_hangs_is_unavailable of
+    tests/conversation_service/mongodb/test_connecting.py.
+    """
+    from pymongo import _csot  # noqa: PLC0415 - after sockets are patched
+
+    return _csot.clamp_remaining(limit_s)
