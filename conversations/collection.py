@@ -15,10 +15,11 @@ from pymongo.read_concern import ReadConcern
 
 from conversation_service.mongodb.connection import Document, collection, first_batch
 from conversations.exceptions import ConversationNotFound
+from conversations.states import PURGED
 
 ID_INDEX = "_id_"
 STAFF_USER = "staff_user"
-NOT_PURGED = {"status": {"$ne": "purged"}}
+NOT_PURGED = {"status": {"$ne": PURGED}}
 # Read only data that a majority of the replica set has: a failover cannot roll it back.
 MAJORITY = {"level": "majority"}
 # Retries when a document changes between a write and the read that explains its failure.

@@ -16,6 +16,7 @@ from conversation_service.http.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
 from conversation_service.upstreams.characters import Character
 from conversations import limits, words
+from conversations.states import ACTIVE, ARCHIVED
 
 # What a client may see, as a projection. History, keys and what only indexes need are read by name.
 PUBLIC = dict.fromkeys(
@@ -118,7 +119,7 @@ def new(  # noqa: PLR0913
         "character_status": "verified" if character else "unverified",
         "title": title or automatic,
         "title_source": "user" if title else "auto",
-        "status": "active",
+        "status": ACTIVE,
         "previous_status": None,
         "pinned_at": None,
         "settings": default_settings() | (settings or {}),
@@ -223,7 +224,7 @@ def resource(document: Document) -> dict[str, Any]:
         "id": document["_id"],
         "object": "conversation",
         **dict(zip(PUBLIC, _public(document), strict=True)),
-        "is_archived": document["status"] == "archived",
+        "is_archived": document["status"] == ARCHIVED,
         "retention": retention(document),
     }
 
@@ -237,7 +238,7 @@ def retention(document: Document) -> dict[str, Any] | None:
     if purge_at := document["purge_at"]:
         return {"policy": "purge", "acts_at": purge_at}
     days = settings.RETENTION_ARCHIVE_IDLE_DAYS
-    if days and document["status"] == "active" and document["pinned_at"] is None:
+    if days and document["status"] == ACTIVE and document["pinned_at"] is None:
         try:
             idle_at = document["metadata"]["last_activity"] + timedelta(days=days)
         except OverflowError:

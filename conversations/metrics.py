@@ -1,10 +1,16 @@
-"""What Prometheus is told of conversations."""
+"""Prometheus metrics of the domain."""
 
 from functools import cache
 
 from prometheus_client import Counter
 
-# By the API and the console; what commands do in the background, their own output tells.
+CREATED = "created"
+ARCHIVED = "archived"
+RESTORED = "restored"
+TRASHED = "trashed"
+PURGED = "purged"
+
+# Requests and the console only: background commands print their own counts.
 EVENTS = Counter(
     "conversation_events",
     "What happened to conversations: created, archived, restored, trashed, purged",

@@ -12,6 +12,7 @@ from django_mongodb_backend.fields import ArrayField, EmbeddedModelField
 from django_mongodb_backend.models import EmbeddedModel
 
 from conversation_service import external_ids
+from conversations import states
 from conversations.documents import DEFAULTS
 from conversations.queries.querysets import ConversationManager
 
@@ -53,17 +54,12 @@ class Hold(EmbeddedModel):
 class Conversation(models.Model):
     """One user talking with one character. Its messages live in the Message service."""
 
-    class Status(models.TextChoices):
-        ACTIVE = "active", _("Active")
-        ARCHIVED = "archived", _("In the archive")
-        DELETED = "deleted", _("In the trash")
-
     user_id = models.CharField(_("user id"), max_length=external_ids.MAX_LENGTH)
     character_id = models.CharField(_("character id"), max_length=external_ids.MAX_LENGTH)
     character_status = models.CharField(_("character status"), max_length=16)
     title = models.CharField(_("title"), max_length=200)
     title_key = models.TextField(editable=False)
-    status = models.CharField(_("state"), max_length=8, choices=Status.choices)
+    status = models.CharField(_("state"), max_length=8, choices=states.LABELS)
     settings = models.JSONField(_("LLM settings"))
     tags = ArrayField(models.CharField(max_length=50), verbose_name=_("tags"))
     custom = models.JSONField(_("custom"))

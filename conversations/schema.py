@@ -18,6 +18,7 @@ from conversation_service import external_ids
 from conversation_service.mongodb.collections import CollectionSchema
 from conversations import limits
 from conversations.documents import FILTER_KEYS, SORT_KEYS
+from conversations.states import ACTIVE, ANY_STATE, DELETED, EDITABLE, PURGED
 
 INDEXES = [
     # The list: one for each sort; read backwards, it serves the ascending order too. With what
@@ -113,20 +114,20 @@ INDEXES = [
     IndexModel(
         [("purge_at", ASCENDING), ("_id", ASCENDING)],
         name="trash_due",
-        partialFilterExpression={"status": "deleted"},
+        partialFilterExpression={"status": DELETED},
     ),
     IndexModel(
         [("metadata.last_activity", ASCENDING), ("_id", ASCENDING)],
         name="active_idle",
         # No list of a user's names a hold, so the planner never weighs this against theirs.
-        partialFilterExpression={"status": "active", "pinned_at": None, "hold": None},
+        partialFilterExpression={"status": ACTIVE, "pinned_at": None, "hold": None},
     ),
     # Tombstones have served the change feed by then. What is not purged has no key in it.
     IndexModel(
         [("expires_at", ASCENDING)],
         name="purged_expiry",
         expireAfterSeconds=0,
-        partialFilterExpression={"status": "purged"},
+        partialFilterExpression={"status": PURGED},
     ),
 ]
 
@@ -173,8 +174,8 @@ CONVERSATION = _object(
         "title": _string(limits.TITLE_LENGTH, pattern=_whole(r"[^\p{Cc}\p{Zl}\p{Zp}]+")),
         "title_key": {"bsonType": "string"},
         "title_source": {"enum": ["user", "auto"]},
-        "status": {"enum": ["active", "archived", "deleted"]},
-        "previous_status": {"enum": ["active", "archived", None]},
+        "status": {"enum": [*ANY_STATE]},
+        "previous_status": {"enum": [*EDITABLE, None]},
         "pinned_at": _nullable("date"),
         "settings": _object(
             _LLM_SETTINGS
@@ -237,7 +238,7 @@ TOMBSTONE = {
         {
             "_id": {"bsonType": "objectId"},
             "user_id": _EXTERNAL_ID,
-            "status": {"enum": ["purged"]},
+            "status": {"enum": [PURGED]},
             "changed_at": {"bsonType": "date"},
             "expires_at": {"bsonType": "date"},
             "mark": {"bsonType": "objectId"},

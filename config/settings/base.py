@@ -181,8 +181,8 @@ SPECTACULAR_SETTINGS = {
     "GET_LIB_DOC_EXCLUDES": "conversation_service.http.openapi.documented_for_us",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
-        "ConversationStatus": ["active", "archived", "deleted"],
-        "EditableStatus": ["active", "archived"],
+        "ConversationStatus": "conversations.states.ANY_STATE",
+        "EditableStatus": "conversations.states.EDITABLE",
     },
 }
 

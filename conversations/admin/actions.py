@@ -14,8 +14,10 @@ from django.utils.translation import gettext_lazy as _
 
 from conversation_service.errors import Message, ServiceError
 from conversation_service.http.origin import of_staff
+from conversations import states
 from conversations.admin import roles
 from conversations.models import Conversation
+from conversations.states import ANY_STATE
 from conversations.writes import changes, store
 from conversations.writes.changes import Change
 
@@ -43,7 +45,7 @@ class Action:
     permission: str
     icon: str
     apply: Callable[[Conversation, Staff], bool]
-    states: tuple[str, ...] = changes.ANY_STATE
+    states: tuple[str, ...] = ANY_STATE
     held: bool | None = None
     needs_reason: bool = False
     variant: str = "default"
@@ -74,7 +76,7 @@ ACTIONS: Mapping[str, Action] = {
             roles.ARCHIVE,
             "archive",
             lambda row, staff: change(row, changes.ARCHIVE, staff),
-            states=("active",),
+            states=states.ARCHIVE.starts,
         ),
         Action(
             "restore",
@@ -84,7 +86,7 @@ ACTIONS: Mapping[str, Action] = {
             roles.ARCHIVE,
             "unarchive",
             lambda row, staff: change(row, changes.RESTORE, staff),
-            states=("archived", "deleted"),
+            states=states.RESTORE.starts,
         ),
         Action(
             "trash",
@@ -94,7 +96,7 @@ ACTIONS: Mapping[str, Action] = {
             roles.TRASH,
             "delete",
             lambda row, staff: change(row, changes.trash(), staff),
-            states=changes.EDITABLE,
+            states=states.TRASH.starts,
             variant="danger",
         ),
         Action(

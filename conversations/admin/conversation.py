@@ -23,7 +23,7 @@ from unfold.admin import ModelAdmin
 
 from conversation_service.errors import Message, ServiceError
 from conversation_service.mongodb.connection import Document
-from conversations import history
+from conversations import history, states
 from conversations.admin import actions, export, roles, timeline
 from conversations.admin.actions import ACTIONS, Action, Staff
 from conversations.admin.changelist import UncountedChangeList
@@ -195,7 +195,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             return answer
         actions.record(request, conversation, "Viewed.")
         entries = timeline.of(document)
-        may_revert = roles.allow(request, roles.REVERT) and conversation.status != "deleted"
+        may_revert = roles.allow(request, roles.REVERT) and conversation.status in states.EDITABLE
         return self._page(
             request,
             "console/conversation.html",

@@ -11,8 +11,8 @@ from django.utils.translation import gettext_lazy as _
 from conversation_service import clock, health
 from conversation_service.errors import Message
 from conversation_service.upstreams import http
+from conversations import states
 from conversations.admin.timeline import shown
-from conversations.models import Conversation
 from conversations.queries import statistics as console
 from conversations.queries.statistics import Count, Statistics
 
@@ -66,12 +66,12 @@ class Dependency:
 
 def context() -> dict[str, Any]:
     found = _statistics()
-    states = dict(Conversation.Status.choices)
     return {
         "counts_total": None if found.total is None else shown(found.total),
         "counts_held": None if found.held is None else number(found.held),
         "counts_by_state": [
-            (count.label, states[count.label], number(count)) for count in found.by_state or []
+            (count.label, states.LABELS[count.label], number(count))
+            for count in found.by_state or []
         ],
         "chart_days": bars(found.by_day),
         "chart_hours": bars(found.by_hour),

@@ -12,7 +12,7 @@ from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
 
 from conversation_service import clock
-from conversations import documents
+from conversations import documents, states
 
 USER = "demo"
 BATCH = 1_000
@@ -100,7 +100,7 @@ class Demo:
             "_id": self.id_of(number),
             "user_id": self._owner(number),
             "character_id": CHARACTERS[int(chance() * len(CHARACTERS))],
-            "status": "archived" if archived else "active",
+            "status": states.ARCHIVED if archived else states.ACTIVE,
             "archived_at": active if archived else None,
             "pinned_at": active if chance() < PINNED else None,
             "metadata": _talk(chance, begun, active),

@@ -31,6 +31,7 @@ from conversations.jobs.concurrency import imports
 from conversations.jobs.exporting import END
 from conversations.queries import lookup
 from conversations.serializers.transfer import transferred
+from conversations.states import ACTIVE, ARCHIVED, DELETED, NOT_TRASHED, PURGED
 from conversations.writes import store
 
 BATCH = 200  # lines
@@ -130,13 +131,13 @@ class _Batch:
         wanted = [id_ for row in self._pending.values() for id_ in row.ids.known]
         states = lookup.states_of(self._user_id, wanted)
         for number, row in [*self._pending.items()]:
-            there = [id_ for id_ in row.ids.known if states.get(id_, "purged") != "purged"]
+            there = [id_ for id_ in row.ids.known if states.get(id_, PURGED) != PURGED]
             if there:
                 self._settle(number, there[0], HTTPStatus.OK)
 
     def _refuse_those_beyond_quota(self) -> None:
         limit = settings.MAX_CONVERSATIONS_PER_USER
-        counted = [n for n, row in self._pending.items() if row.document["status"] != "deleted"]
+        counted = [n for n, row in self._pending.items() if row.document["status"] in NOT_TRASHED]
         if limit and counted:
             room = limit - lookup.count_up_to(self._user_id, limit)
             for number in counted[room:]:
@@ -193,9 +194,9 @@ def _document(user_id: str, values: dict[str, Any], now: datetime) -> Document:
 
 
 def _status_before_the_trash(values: dict[str, Any]) -> str | None:
-    if values["status"] != "deleted":
+    if values["status"] != DELETED:
         return None
-    return "archived" if values["archived_at"] else "active"
+    return ARCHIVED if values["archived_at"] else ACTIVE
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from conversation_service.mongodb.connection import Document
 from conversations import documents, limits
 from conversations.documents import tag_key
 from conversations.serializers.conversations import ExternalId, Tag, Title
+from conversations.states import ARCHIVED
 
 _KNOWN = {
     "_id", "user_id", "character_id", "title", "is_archived", "message_count", "total_tokens",
@@ -107,7 +108,7 @@ class _Reading:
         }
         for name in sorted(self._old.keys() - _KNOWN):
             self._repaired(name, "unknown, left out", self._old[name])
-        state = {"status": "archived", "archived_at": updated_at} if archived else {}
+        state = {"status": ARCHIVED, "archived_at": updated_at} if archived else {}
         return document | state | {"_id": id_}
 
     def _repaired(self, path: str, kind: str, was: Any = None) -> None:

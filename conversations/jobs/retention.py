@@ -19,6 +19,7 @@ from conversation_service.http.origin import of_service
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
 from conversations import collection
+from conversations.states import ACTIVE, DELETED
 from conversations.writes import changes
 from conversations.writes.changes import NOT_HELD, Pipeline
 
@@ -101,7 +102,7 @@ def idle() -> Due | None:
     return Due(
         "metadata.last_activity",
         clock.now() - timedelta(days=days),
-        {"status": "active", "pinned_at": None, **NOT_HELD},
+        {"status": ACTIVE, "pinned_at": None, **NOT_HELD},
         changes.ARCHIVE.template.pipeline,
         changes.ARCHIVE.variables(of_service("retention")),
         "active_idle",
@@ -113,7 +114,7 @@ def trash() -> Due:
     return Due(
         "purge_at",
         clock.now(),
-        {"status": "deleted", **NOT_HELD},
+        {"status": DELETED, **NOT_HELD},
         changes.tombstone(),
         {},
         "trash_due",

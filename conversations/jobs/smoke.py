@@ -11,6 +11,8 @@ import orjson
 from requests import Response
 
 from conversation_service.smoke import Fault, NoAnswer, NotTried, Site, same, step
+from conversations.queries.feed import GONE
+from conversations.states import ACTIVE, ARCHIVED, DELETED
 
 API = "/api/v1/conversations"
 TITLE, NEW_TITLE = "Smoke test", "Smoke test, changed"
@@ -239,12 +241,12 @@ def it_is_reverted(visit: Visit) -> None:
 
 @step("200 archived")
 def it_is_archived(visit: Visit) -> None:
-    same("status", visit.act("archive")["status"], "archived")
+    same("status", visit.act("archive")["status"], ARCHIVED)
 
 
 @step("200 active")
 def it_is_brought_back_from_the_archive(visit: Visit) -> None:
-    same("status", visit.act("restore")["status"], "active")
+    same("status", visit.act("restore")["status"], ACTIVE)
 
 
 @step("200, pinned_at")
@@ -268,7 +270,7 @@ def the_overview_shows_it(visit: Visit) -> None:
     overview = visit.call("GET", f"{API}/overview").json()
     if visit.conversation["id"] not in [one["id"] for one in overview["pinned"]]:
         raise Fault("it is not among the pinned ones")
-    _at_least_one("active", overview["counts"]["active"])
+    _at_least_one(ACTIVE, overview["counts"][ACTIVE])
 
 
 @step("200, one at least")
@@ -317,12 +319,12 @@ def a_service_may_ask_who_may_write(visit: Visit) -> None:
 
 @step("200 deleted")
 def it_is_put_into_the_trash(visit: Visit) -> None:
-    same("status", visit.act("trash")["status"], "deleted")
+    same("status", visit.act("trash")["status"], DELETED)
 
 
 @step("200 active")
 def it_is_taken_out_of_the_trash(visit: Visit) -> None:
-    same("status", visit.act("restore")["status"], "active")
+    same("status", visit.act("restore")["status"], ACTIVE)
 
 
 @step("200, 204, and 404 from then on")
@@ -334,7 +336,7 @@ def it_is_purged(visit: Visit) -> None:
 
 @step("200, deleted")
 def the_change_feed_tells_that_it_is_gone(visit: Visit) -> None:
-    told = [change["id"] for change in visit.changes() if change["type"] == "deleted"]
+    told = [change["id"] for change in visit.changes() if change["type"] == GONE]
     if visit.conversation["id"] not in told:
         raise Fault("it does not say so")
 
@@ -385,7 +387,7 @@ def clean(visit: Visit) -> list[str]:
     if not visit.began:
         return []
     try:
-        ids = visit.made | {id_ for status in ("all", "deleted") for id_ in _marked(visit, status)}
+        ids = visit.made | {id_ for status in ("all", DELETED) for id_ in _marked(visit, status)}
     except (Fault, ValueError, LookupError, TypeError):
         return [*sorted(visit.made), f"whatever has the tag {visit.mark}"]
     return [id_ for id_ in sorted(ids) if not _is_purged(visit, id_)]

@@ -8,7 +8,7 @@ from bson import ObjectId
 from conversation_service.mongodb.connection import Document
 from conversations.collection import STAFF_USER, conversations
 from conversations.documents import WITH_HISTORY, complete
-from conversations.writes import changes
+from conversations.states import ANY_STATE
 
 EXPORTED_BYTES = 1024 * 1024  # one batch of an export
 _SIZES_AT_ONCE = 50  # conversations whose sizes one statement reads
@@ -21,7 +21,7 @@ def each_of(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
     the primary. A conversation has up to 3.4 MiB, so their sizes are read first, and a batch has
     EXPORTED_BYTES at most, or one conversation.
     """
-    own: dict[str, Any] = {"user_id": user_id, "status": {"$in": changes.ANY_STATE}}
+    own: dict[str, Any] = {"user_id": user_id, "status": {"$in": ANY_STATE}}
     position: dict[str, Any] = {"_id": {"$gt": after}} if after else {}
     while sizes := _sizes(own | position):
         for first, last in _spans(sizes):

@@ -15,10 +15,13 @@ from conversations.documents import PUBLIC, resource
 from conversations.exceptions import ChangesCursorExpired
 from conversations.queries import feed_cursor as cursors
 from conversations.queries.feed_cursor import OVERLAP, SNAPSHOT, Cursor, Place
+from conversations.states import PURGED
 
 PAGE_SIZE = 100
 MAX_PAGE_SIZE = 500
 INDEX = "user_changes"
+# The types of a change. A purged conversation is gone; a trashed one is an upsert.
+UPSERT, GONE = "upsert", "deleted"
 # Tombstones of a primary whose clock was behind last a little less than they should.
 _REMEMBERED_MS = (timedelta(days=settings.TOMBSTONE_DAYS) - OVERLAP) / timedelta(milliseconds=1)
 
@@ -79,7 +82,7 @@ def _read(user_id: str, cursor: Cursor, limit: int) -> tuple[list[Document], int
 def _unsent(user_id: str, cursor: Cursor) -> dict[str, Any]:
     mine: dict[str, Any] = {"user_id": user_id}
     if cursor.is_snapshot:
-        mine["status"] = {"$ne": "purged"}
+        mine["status"] = {"$ne": PURGED}
     if cursor.sent:
         mine["$nor"] = [
             {"changed_at": cursors.moment(place), "_id": ObjectId(place[1])}
@@ -106,6 +109,6 @@ def _place(row: Document) -> Place:
 
 
 def _change(row: Document) -> dict[str, Any]:
-    if row["status"] == "purged":
-        return {"type": "deleted", "id": row["_id"], "deleted_at": row["changed_at"]}
-    return {"type": "upsert", "conversation": resource(row)}
+    if row["status"] == PURGED:
+        return {"type": GONE, "id": row["_id"], "deleted_at": row["changed_at"]}
+    return {"type": UPSERT, "conversation": resource(row)}

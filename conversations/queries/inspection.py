@@ -10,6 +10,7 @@ from django.conf import settings
 from conversation_service.mongodb.connection import Document
 from conversation_service.observability.logs import user_hash
 from conversations import collection, documents, schema
+from conversations.states import PURGED
 
 REVISIONS = 5
 COUNTERS = ("message_count", "total_tokens", "total_input_tokens", "total_output_tokens")
@@ -30,7 +31,7 @@ def of(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
     hold, log = document.get("hold") or {}, document.get("revisions") or []
     found: dict[str, Any] = {
         "id": id_,
-        "tombstone": document.get("status") == "purged",
+        "tombstone": document.get("status") == PURGED,
         **{name: document.get(name) for name in ("status", "version", "user_id")},
         "user_hash": user_hash(str(owner), settings.SECRET_KEY),
         **{name: document.get(name) for name in ("character_id", "character_status")},
@@ -104,7 +105,7 @@ def _drift(document: Document) -> list[str]:
     """
     fields = schema.TOMBSTONE
     drift = set()
-    if document.get("status") != "purged":
+    if document.get("status") != PURGED:
         fields = schema.CONVERSATION
         derived = documents.derived(str(document.get("title")), document.get("tags") or [])
         drift = {name for name, value in derived.items() if document.get(name) != value}

@@ -13,7 +13,7 @@ from conversation_service.errors import PageTooDeep
 from conversation_service.http import fields, pagination
 from conversation_service.http.pagination import Position
 from conversation_service.mongodb.connection import Document, first_batch
-from conversations import limits
+from conversations import limits, states
 from conversations.collection import conversations
 from conversations.documents import FILTER_KEYS, PUBLIC, RESOURCE_FIELDS, SORT_KEYS
 from conversations.queries.search import (
@@ -29,12 +29,6 @@ from conversations.queries.search import (
 )
 from conversations.serializers.conversations import ExternalId, Tag
 
-STATUSES = {
-    "active": ["active"],
-    "archived": ["archived"],
-    "deleted": ["deleted"],
-    "all": ["active", "archived"],
-}
 # No date, rather than null: that an index has for other values too, so MongoDB looks at each.
 _PINNED = {"true": {"$ne": None}, "false": {"$not": {"$gte": datetime.min.replace(tzinfo=UTC)}}}
 BY_CHARACTER = "user_characters"
@@ -72,7 +66,7 @@ class ListParameters(fields.Parameters):
         help_text="By number instead of by cursor, to a depth of 10,000 rows.",
     )
     status = fields.Choice(
-        list(STATUSES), default="active", help_text="`all` leaves out the trash."
+        [*states.LISTS], default=states.ACTIVE, help_text="`all` leaves out the trash."
     )
     character_id = ExternalId(required=False)
     tags = _CommaSeparated(
@@ -304,7 +298,7 @@ def _matching(
 
 
 def _statuses(wanted: Mapping[str, Any], search: Search) -> Sequence[str]:
-    return STATUSES["archived" if search.archived else wanted["status"]]
+    return states.LISTS[states.ARCHIVED if search.archived else wanted["status"]]
 
 
 def _filters(wanted: Mapping[str, Any], search: Search) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from conversations.collection import (
 from conversations.documents import PUBLIC, WITH_HISTORY, complete
 from conversations.exceptions import ConversationNotFound, ConversationStateConflict
 from conversations.queries.listing import BY_CHARACTER
+from conversations.states import ACTIVE, NOT_TRASHED
 
 LATEST = {"metadata.last_activity": -1, "_id": -1}
 
@@ -48,7 +49,7 @@ def latest_with(user_id: str, character_id: str) -> Document | None:
     pymongo.errors.PyMongoError with `timeout` set, or ConversationStateConflict if the
     conversations change in each of ATTEMPTS waits.
     """
-    wanted = {"user_id": user_id, "character_id": character_id, "status": "active"}
+    wanted = {"user_id": user_id, "character_id": character_id, "status": ACTIVE}
     for _attempt in range(ATTEMPTS):
         if found := find_one(wanted, PUBLIC, sort=LATEST, hint=BY_CHARACTER, readConcern=MAJORITY):
             return complete(found)
@@ -60,12 +61,12 @@ def latest_with(user_id: str, character_id: str) -> Document | None:
 
 def count_up_to(user_id: str, limit: int) -> int:
     """Count a user's conversations that are not in the trash, up to a limit."""
-    kept = {"user_id": user_id, "status": {"$in": ["active", "archived"]}}
+    kept = {"user_id": user_id, "status": {"$in": NOT_TRASHED}}
     return conversations().count_documents(kept, limit=limit)
 
 
 def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    """Return the status of those ids that are a user's; also that of tombstones, "purged".
+    """Return the status of those ids that are a user's; also that of tombstones.
 
     Waits until a majority of the replica set has these conversations. Raises DatabaseUnavailable
     if the primary changes meanwhile, or pymongo.errors.PyMongoError with `timeout` set.

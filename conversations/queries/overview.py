@@ -8,6 +8,7 @@ from conversations.documents import DEFAULTS, PUBLIC, resource
 from conversations.queries import feed_cursor as cursor
 from conversations.queries import tags
 from conversations.queries.statement import Pipeline, TagCount, ask, count, counted, tag_count
+from conversations.states import ACTIVE, ANY_STATE, ARCHIVED, DELETED, PURGED
 
 PINNED = 20
 CHARACTERS = 50
@@ -45,7 +46,7 @@ def of(user_id: str, *, now: datetime) -> Overview:
     count the archived ones too. No conversation is read but those that are shown and one for
     the spelling of each tag. Raises what ask() raises.
     """
-    active = {"user_id": user_id, "status": "active"}
+    active = {"user_id": user_id, "status": ACTIVE}
     found = ask(
         tags.every(user_id, TAGS),
         pinned=[
@@ -56,11 +57,11 @@ def of(user_id: str, *, now: datetime) -> Overview:
         ],
         characters=_characters(user_id),
         active=count(active),
-        archived=count(active | {"status": "archived"}),
-        deleted=count(active | {"status": "deleted"}),
+        archived=count(active | {"status": ARCHIVED}),
+        deleted=count(active | {"status": DELETED}),
     )
     # A conversation that is purged at this very moment is a tombstone.
-    latest = [row for row in found["characters"] if row["latest"]["status"] != "purged"]
+    latest = [row for row in found["characters"] if row["latest"]["status"] != PURGED]
     return Overview(
         pinned=[resource(row) for row in found["pinned"]],
         characters=[
@@ -72,7 +73,7 @@ def of(user_id: str, *, now: datetime) -> Overview:
             for row in latest
         ],
         tags=[tag_count(row) for row in found["scan"]],
-        counts=Counts(*(counted(found[status]) for status in ("active", "archived", "deleted"))),
+        counts=Counts(*(counted(found[status]) for status in ANY_STATE)),
         sync_cursor=cursor.since(user_id, now),
         generated_at=now,
     )
@@ -83,7 +84,7 @@ def _characters(user_id: str) -> Pipeline:
 
     In the order of the index user_characters, $group with $first reads one key a character.
     """
-    mine = {"user_id": user_id, "status": "active"}
+    mine = {"user_id": user_id, "status": ACTIVE}
     return [
         {"$match": mine},
         {"$sort": {"character_id": 1, "metadata.last_activity": -1, "_id": -1}},

@@ -8,7 +8,7 @@ from django.db.models import F
 
 from conversations.documents import sort_key
 from conversations.limits import EPOCH
-from conversations.writes.changes import ANY_STATE
+from conversations.states import ANY_STATE
 
 # Sorts after every other character: the end of a range of titles with the same beginning.
 _LAST = "\U0010ffff"

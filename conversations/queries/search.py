@@ -18,6 +18,7 @@ from conversation_service.http import fields
 from conversations import limits, words
 from conversations.documents import fold, tag_key
 from conversations.serializers.conversations import ExternalId, Tag
+from conversations.states import ARCHIVED
 
 WORDS = "search.words"
 _ACTIVITY = "metadata.last_activity"
@@ -106,7 +107,7 @@ class SearchField(fields.Line):
         if len(beginnings) > limits.SEARCH_WORDS:
             self.fail("words", most=limits.SEARCH_WORDS)
         states = {value.casefold() for value in given["is"]}
-        if states - {"pinned", "archived"}:
+        if states - {"pinned", ARCHIVED}:
             self.fail("is")
         characters = map(_CHARACTER.run_validation, given["character"])
         others: list[Condition] = [{"character_id": character} for character in characters]
@@ -114,7 +115,7 @@ class SearchField(fields.Line):
         others += [{_ACTIVITY: {"$lt": self._moment(value)}} for value in given["before"]]
         others += [{_ACTIVITY: {"$gt": self._moment(value)}} for value in given["after"]]
         tags = [_TAG.run_validation(value) for value in given["tag"]]
-        return Search(beginnings, tags, others, "archived" in states)
+        return Search(beginnings, tags, others, ARCHIVED in states)
 
     def _moment(self, value: str) -> datetime:
         try:

@@ -13,7 +13,6 @@ Pipeline = list[dict[str, Any]]
 
 # A question that takes longer is given up; the API then answers 503.
 BUDGET_S = 2.0
-KEPT = ["active", "archived"]
 # So that the first batch is the last one.
 _ALL_ROWS = 1_000
 

@@ -14,7 +14,8 @@ from bson import ObjectId
 from pymongo.errors import PyMongoError
 
 from conversation_service.mongodb.connection import collection
-from conversations.writes.changes import ANY_STATE, NOT_HELD
+from conversations.states import ACTIVE, ANY_STATE
+from conversations.writes.changes import NOT_HELD
 
 T = TypeVar("T")
 
@@ -143,7 +144,7 @@ def _by_hour(now: datetime) -> Counts:
     since = this_hour - timedelta(hours=HOURS - 1)
     recent = {
         "metadata.last_activity": {"$gte": since, "$lte": now},
-        "status": "active",
+        "status": ACTIVE,
         "pinned_at": None,
         **NOT_HELD,
     }

@@ -7,7 +7,6 @@ from conversation_service.mongodb.connection import Document
 from conversations import limits
 from conversations.documents import DEFAULTS, complete
 from conversations.queries.statement import (
-    KEPT,
     Pipeline,
     TagCount,
     ask,
@@ -16,6 +15,7 @@ from conversations.queries.statement import (
     counted,
     tag_count,
 )
+from conversations.states import ACTIVE, ARCHIVED, DELETED, NOT_TRASHED
 from conversations.writes.activity import MAX_AHEAD
 
 TOP_TAGS = 10
@@ -63,14 +63,14 @@ def of(user_id: str, *, now: datetime) -> Summary:
     "This week" is the seven days up to `now`. No conversation is read but one for the name of
     the character and one for the spelling of each tag. Raises what ask() raises.
     """
-    kept = {"user_id": user_id, "status": {"$in": KEPT}}
+    kept = {"user_id": user_id, "status": {"$in": NOT_TRASHED}}
     # Pods' clocks differ; imported times may lie far in the future.
     since = {"$gte": now - WEEK, "$lte": now + MAX_AHEAD}
     found = ask(
         _scan(user_id),
-        active=count(kept | {"status": "active"}),
-        archived=count(kept | {"status": "archived"}),
-        deleted=count(kept | {"status": "deleted"}),
+        active=count(kept | {"status": ACTIVE}),
+        archived=count(kept | {"status": ARCHIVED}),
+        deleted=count(kept | {"status": DELETED}),
         created_since=count(kept | {"metadata.created_at": since}),
         active_since=count(kept | {"metadata.last_activity": since}),
         newest=[
@@ -80,7 +80,7 @@ def of(user_id: str, *, now: datetime) -> Summary:
             {"$project": {"metadata.created_at": 1}},
         ],
     )
-    active, archived = counted(found["active"]), counted(found["archived"])
+    active, archived = counted(found[ACTIVE]), counted(found[ARCHIVED])
     [scanned] = found["scan"]
     [totals] = scanned["totals"] or [{"messages": 0, "tokens": 0, "sent": None}]
     return Summary(
@@ -89,7 +89,7 @@ def of(user_id: str, *, now: datetime) -> Summary:
             total_conversations=active + archived,
             active_conversations=active,
             archived_conversations=archived,
-            deleted_conversations=counted(found["deleted"]),
+            deleted_conversations=counted(found[DELETED]),
             total_messages=_sum(totals["messages"]),
             total_tokens=_sum(totals["tokens"]),
             most_used_character=next(map(_character, scanned["characters"]), None),
@@ -108,7 +108,7 @@ def of(user_id: str, *, now: datetime) -> Summary:
 def _scan(user_id: str) -> Pipeline:
     """Read the index once; what has the same character and tags is a single row from then on."""
     return [
-        {"$match": {"user_id": user_id, "status": {"$in": KEPT}}},
+        {"$match": {"user_id": user_id, "status": {"$in": NOT_TRASHED}}},
         {
             "$group": {
                 "_id": {"character": "$character_id", "tags": "$tag_line"},

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from conversations.queries.search import begins
 from conversations.queries.statement import (
-    KEPT,
     Pipeline,
     TagCount,
     ask,
@@ -12,6 +11,7 @@ from conversations.queries.statement import (
     most_frequent,
     tag_count,
 )
+from conversations.states import NOT_TRASHED
 
 
 def of(user_id: str, beginnings: Sequence[str] = (), *, limit: int) -> list[TagCount]:
@@ -28,7 +28,7 @@ def of(user_id: str, beginnings: Sequence[str] = (), *, limit: int) -> list[TagC
 
 def every(user_id: str, limit: int) -> Pipeline:
     return [
-        {"$match": {"user_id": user_id, "status": {"$in": KEPT}}},
+        {"$match": {"user_id": user_id, "status": {"$in": NOT_TRASHED}}},
         {"$group": {"_id": "$tag_line", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
         *by_tag("$_id", limit),
     ]
@@ -40,7 +40,7 @@ def _beginning(user_id: str, beginnings: Sequence[str], limit: int) -> Pipeline:
     in_the_tag = [begins(word, "words") for word in beginnings]
     tags = {"$zip": {"inputs": ["$tag_keys", {"$slice": ["$search", 1, {"$size": "$search"}]}]}}
     return [
-        {"$match": {"user_id": user_id, "status": {"$in": KEPT}, "$and": somewhere}},
+        {"$match": {"user_id": user_id, "status": {"$in": NOT_TRASHED}, "$and": somewhere}},
         {"$project": {"tag": tags}},
         {"$unwind": "$tag"},
         {"$project": {"key": {"$first": "$tag"}, "words": {"$last": "$tag.words"}}},

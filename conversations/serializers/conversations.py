@@ -30,6 +30,7 @@ from conversation_service.http.fields import (
 from conversations import limits
 from conversations.documents import tag_key
 from conversations.exceptions import too_high
+from conversations.states import EDITABLE
 
 REVERTED = ["title", "settings", "tags", "custom", "pinned"]
 _ASCII_TAG = re.compile(r"[\w .-]*", re.ASCII)
@@ -185,7 +186,7 @@ class PatchSerializer(StrictSerializer):
     tags_remove = Tags(required=False)
     custom = Custom(required=False, allow_null=True)
     pinned = Flag(required=False)
-    status = Choice(["active", "archived"], required=False)
+    status = Choice(EDITABLE, required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "tags" in attrs and attrs.keys() & {"tags_add", "tags_remove"}:

@@ -30,13 +30,13 @@ from conversations.serializers.conversations import (
     Title,
     without_nulls,
 )
+from conversations.states import ANY_STATE, ARCHIVED, DELETED
 
 # "imported:staff:" and the longest name of a Django user, or the longest X-Request-ID.
 ORIGIN_LENGTH = 170
 # The highest integer that MongoDB stores. adjusting.py lowers versions above HIGHEST_VERSION.
 MAX_VERSION = 2**63 - 1
 CHARACTER_STATUSES = ["verified", "unverified", "missing"]
-STATUSES = ["active", "archived", "deleted"]
 
 
 class Id(Text):
@@ -86,7 +86,7 @@ _CHANGEABLE: dict[str, Any] = {
     "title": Title(),
     "title_source": Choice(["user", "auto"]),
     "character_status": Choice(CHARACTER_STATUSES),
-    "status": Choice(STATUSES),
+    "status": Choice(ANY_STATE),
     "pinned_at": Moment(allow_null=True),
     "archived_at": Moment(allow_null=True),
     "deleted_at": Moment(allow_null=True),
@@ -148,7 +148,7 @@ class TransferredSerializer(StrictSerializer):
     character_status = Choice(CHARACTER_STATUSES)
     title = Title()
     title_source = Choice(["user", "auto"])
-    status = Choice(STATUSES)
+    status = Choice(ANY_STATE)
     is_archived = Flag(required=False)
     retention = Ignored(required=False, allow_null=True)  # follows from the rest
     pinned_at = Moment(allow_null=True)
@@ -166,10 +166,10 @@ class TransferredSerializer(StrictSerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse what no conversation can be, such as one in the trash without an end."""
         status = attrs["status"]
-        trashed = status == "deleted"
+        trashed = status == DELETED
         expected = {
-            "is_archived": attrs.get("is_archived") in {None, status == "archived"},
-            "archived_at": trashed or (attrs["archived_at"] is not None) == (status == "archived"),
+            "is_archived": attrs.get("is_archived") in {None, status == ARCHIVED},
+            "archived_at": trashed or (attrs["archived_at"] is not None) == (status == ARCHIVED),
             "deleted_at": (attrs["deleted_at"] is not None) == trashed,
             "purge_at": (attrs["purge_at"] is not None) == trashed,
             "history": _descends([attrs["version"] + 1, *(r["version"] for r in attrs["history"])]),

@@ -18,6 +18,7 @@ from conversations.serializers.internal import (
     activity_parameters,
     authorize_input,
 )
+from conversations.states import WRITABLE
 from conversations.views.openapi import internal as openapi
 from conversations.writes import store
 from conversations.writes.store import Outcome
@@ -68,7 +69,7 @@ def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
     """Say what the user may do; of somebody else's only that it is not theirs."""
     owner = found is not None and found["user_id"] == user_id
     status = found["status"] if found and owner else None
-    reason = None if status == "active" else status
+    reason = None if status in WRITABLE else status
     if found is None:
         reason = "not_found"
     elif not owner:

@@ -12,6 +12,7 @@ from typing import Any
 from bson import ObjectId
 
 from conversations.documents import stored
+from conversations.states import ACTIVE, ARCHIVED
 from conversations.writes.changes import NOW, Expression, Pipeline, differ, later, literal, unique
 
 # How far the clock of another service may be ahead of the database.
@@ -124,12 +125,12 @@ def _totals(totals: Mapping[str, Any]) -> dict[str, Expression]:
 def _unarchive_if_new(message_count: int) -> dict[str, Expression]:
     is_new = {
         "$and": [
-            {"$eq": ["$status", "archived"]},
+            {"$eq": ["$status", ARCHIVED]},
             {"$gt": [literal(message_count), stored("metadata.message_count")]},
         ]
     }
     change = {
-        "status": "active",
+        "status": ACTIVE,
         "archived_at": None,
         "version": {"$add": [stored("version"), 1]},
         "metadata.updated_at": later(),

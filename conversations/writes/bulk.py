@@ -25,6 +25,7 @@ from conversations.exceptions import (
     LegalHold,
     LimitExceeded,
 )
+from conversations.states import PURGED
 from conversations.writes import changes, edits, store
 from conversations.writes.changes import Change, Pipeline, Template, literal
 
@@ -72,7 +73,7 @@ class Action:
         """Return an expression for what a conversation, as it is, would meet."""
         wanted = self.template
         cases = [
-            ({"$eq": ["$status", "purged"]}, "absent"),
+            ({"$eq": ["$status", PURGED]}, "absent"),
             ({"$not": [{"$in": ["$status", [*wanted.states]]}]}, "state"),
             (wanted.is_held(), "held"),
             ({"$not": [wanted.fits()]}, "oversized"),

@@ -21,8 +21,9 @@ from django.conf import settings
 
 from conversation_service.http.idempotency import LIFETIME, IdempotencyKey
 from conversation_service.http.origin import Origin
-from conversations import limits
+from conversations import limits, metrics, states
 from conversations.documents import PUBLIC, searchable, sort_key, stored
+from conversations.states import ANY_STATE, EDITABLE
 
 Expression = Any
 Pipeline = Sequence[Mapping[str, Any]]
@@ -31,8 +32,6 @@ LIFETIME_MS = int(LIFETIME.total_seconds() * 1000)
 NOW = "$$NOW"  # the clock of the primary, the same for every pod
 # Of an element of `keys`: it has not expired.
 _LIVE = {"$gt": ["$$this.at", {"$subtract": [NOW, LIFETIME_MS]}]}
-EDITABLE = ("active", "archived")
-ANY_STATE = ("active", "archived", "deleted")
 
 
 def literal(value: Any) -> Expression:
@@ -226,7 +225,7 @@ def _once(path: str) -> Expression:
 
 
 def _in_trash(then: Expression, otherwise: Expression) -> Expression:
-    return {"$cond": [{"$eq": ["$status", "deleted"]}, then, otherwise]}
+    return {"$cond": [{"$eq": ["$status", states.DELETED]}, then, otherwise]}
 
 
 # Whatever leaves the active ones is no longer the only one of its character: see documents.new.
@@ -234,16 +233,17 @@ _LEFT = {"only": None}
 
 ARCHIVE = Change(
     Template(
-        {"status": "archived", "archived_at": _once("archived_at")},
+        {"status": states.ARCHIVED, "archived_at": _once("archived_at")},
         derived=_LEFT,
-        event="archived",
+        states=states.ARCHIVE.accepts,
+        event=metrics.ARCHIVED,
     )
 )
 
 _BEFORE_TRASH = {
     "$ifNull": [
         "$previous_status",
-        {"$cond": [{"$eq": [stored("archived_at"), None]}, "active", "archived"]},
+        {"$cond": [{"$eq": [stored("archived_at"), None]}, states.ACTIVE, states.ARCHIVED]},
     ]
 }
 
@@ -251,14 +251,14 @@ _BEFORE_TRASH = {
 RESTORE = Change(
     Template(
         {
-            "status": _in_trash(_BEFORE_TRASH, "active"),
+            "status": _in_trash(_BEFORE_TRASH, states.ACTIVE),
             "archived_at": _in_trash(stored("archived_at"), None),
             "deleted_at": None,
             "purge_at": None,
         },
         derived={"previous_status": None},
-        states=ANY_STATE,
-        event="restored",
+        states=states.RESTORE.accepts,
+        event=metrics.RESTORED,
     )
 )
 PIN = Change(Template({"pinned_at": _once("pinned_at")}))
@@ -267,13 +267,13 @@ UNPIN = Change(Template({"pinned_at": None}))
 _PURGE_AT = {"$dateAdd": {"startDate": NOW, "unit": "day", "amount": "$$values.days"}}
 _TRASH = Template(
     {
-        "status": "deleted",
+        "status": states.DELETED,
         "deleted_at": _once("deleted_at"),
         "purge_at": {"$ifNull": ["$purge_at", _PURGE_AT]},
     },
     derived={"previous_status": _in_trash("$previous_status", "$status"), **_LEFT},
-    states=ANY_STATE,
-    event="trashed",
+    states=states.TRASH.accepts,
+    event=metrics.TRASHED,
 )
 
 
@@ -283,7 +283,12 @@ def trash() -> Change:
 
 # What it leaves is tombstone(), no change of this or that field.
 PURGE = Change(
-    Template({"status": "purged"}, states=("deleted",), stopped_by_hold=True, event="purged")
+    Template(
+        {"status": states.PURGED},
+        states=states.PURGE.accepts,
+        stopped_by_hold=True,
+        event=metrics.PURGED,
+    )
 )
 NOT_HELD = {"hold": None}  # matches a document from before holds too
 
@@ -300,7 +305,7 @@ def tombstone(mark: ObjectId | None = None) -> Pipeline:
             "$replaceWith": {
                 "_id": "$_id",
                 "user_id": "$user_id",
-                "status": "purged",
+                "status": states.PURGED,
                 "changed_at": unique(),
                 "expires_at": gone,
                 **({"mark": literal(mark)} if mark else {}),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from conversations import limits
+from conversations import limits, states
 from conversations.documents import (
     DEFAULTS,
     default_settings,
@@ -236,8 +236,10 @@ _PARTS = {
     "pinned": PIN.template,
     "unpinned": UNPIN.template,
     "pinned_at": Template({"pinned_at": "$$values.pinned_at"}),
-    "archived": ARCHIVE.template,
-    "active": Template({"status": "active", "archived_at": None}, event=RESTORE.template.event),
+    states.ARCHIVED: ARCHIVE.template,
+    states.ACTIVE: Template(
+        {"status": states.ACTIVE, "archived_at": None}, event=RESTORE.template.event
+    ),
 }
 # What a part says of `search`.
 _WORDS: dict[str, dict[str, Expression]] = {

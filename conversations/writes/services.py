@@ -18,6 +18,7 @@ from conversations.exceptions import (
     QuotaExceeded,
 )
 from conversations.queries import lookup
+from conversations.states import DELETED
 from conversations.writes import store
 from conversations.writes.store import Answer
 
@@ -52,8 +53,8 @@ def duplicate(
     if key and (answer := store.remembered(user_id, key, clock.now())):
         return answer
     original = lookup.get(user_id, conversation_id)
-    if original["status"] == "deleted":
-        raise ConversationStateConflict(status="deleted")
+    if original["status"] == DELETED:
+        raise ConversationStateConflict(status=DELETED)
     copied = ("character_id", "title", "settings", "tags", "custom")
     values = {name: original[name] for name in copied} | ({"title": title} if title else {})
     copy = _new(user_id, values) | {"forked_from": ObjectId(conversation_id)}

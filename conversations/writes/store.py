@@ -48,6 +48,7 @@ from conversations.exceptions import (
     LimitExceeded,
 )
 from conversations.queries.lookup import latest_with
+from conversations.states import DELETED
 from conversations.writes import activity, changes
 from conversations.writes.activity import Activity
 from conversations.writes.changes import Change, Pipeline, Template
@@ -119,7 +120,7 @@ def insert(document: Document, key: IdempotencyKey | None = None) -> Answer:
             else:
                 raise
         else:
-            metrics.event("created").inc()
+            metrics.event(metrics.CREATED).inc()
             return Answer(document)
     raise ConversationStateConflict
 
@@ -158,7 +159,7 @@ def insert_all(rows: Sequence[Document]) -> dict[int, int]:
         if failures.is_unavailability(error):
             raise unavailable(error) from None
         failed = {one["index"]: one["code"] for one in error.details["writeErrors"]}
-    metrics.event("created").inc(len(rows) - len(failed))
+    metrics.event(metrics.CREATED).inc(len(rows) - len(failed))
     return failed
 
 
@@ -272,12 +273,12 @@ def purge(user_id: str, conversation_id: str, versions: Versions = ANY_VERSION) 
     own = own_filter(user_id, conversation_id)
     for _attempt in range(ATTEMPTS):
         purged = conversations().update_one(
-            {**own, "status": "deleted", **changes.NOT_HELD, **versions.condition()},
+            {**own, "status": DELETED, **changes.NOT_HELD, **versions.condition()},
             changes.tombstone(),
             hint=ID_INDEX,
         )
         if purged.matched_count:
-            metrics.event("purged").inc()
+            metrics.event(metrics.PURGED).inc()
             return
         _diagnose(own, changes.PURGE.template, {}, versions)
     raise ConversationStateConflict

@@ -8,9 +8,8 @@ from django.core.management import call_command
 from pymongo.errors import WriteError
 
 from conversation_service import clock
-from conversations import documents
+from conversations import documents, states
 from conversations.documents import SORT_KEYS
-from conversations.queries.listing import STATUSES
 from tests.conversations.plans import documents_examined, explainable
 from tests.factories import PATH, client_of, conversation
 
@@ -52,8 +51,8 @@ def test_what_the_api_accepts_the_database_accepts(alice, fields):
     created = conversation(alice, **fields)
 
     path = f"{PATH}/{created['id']}"
-    for states in (["archive"], ["pin"], ["restore"]):
-        assert alice.post(f"{path}/{states[0]}").status_code == 200
+    for actions in (["archive"], ["pin"], ["restore"]):
+        assert alice.post(f"{path}/{actions[0]}").status_code == 200
     assert alice.delete(path).status_code == 200
     assert alice.delete(f"{path}?mode=purge").status_code == 204
 
@@ -175,7 +174,7 @@ FILTERS = [
     {"search": 'tag:"odd one" tag:"at sea" character:sol'},
     {"character_id": "sol", "pinned": "false", "tags": "odd one,at sea"},
 ]
-LISTS = [{"status": status} for status in STATUSES]
+LISTS = [{"status": status} for status in states.LISTS]
 LISTS += [{"status": status} | filters for status in ("active", "all") for filters in FILTERS]
 
 

@@ -16,6 +16,7 @@ from conversation_service.errors import InvalidCursor, ServiceError
 from conversation_service.http.event_stream import MEDIA_TYPE
 from conversation_service.http.openapi import failures, response_header
 from conversations.exceptions import ChangesCursorExpired, StreamsExhausted
+from conversations.queries.feed import GONE, UPSERT
 from conversations.serializers.changes import ChangesParameters
 from conversations.views.openapi.conversations import (
     EXAMPLE,
@@ -28,14 +29,14 @@ from conversations.views.openapi.conversations import (
 class UpsertSerializer(serializers.Serializer):
     """A conversation that is new or has changed, as it is now."""
 
-    type = serializers.ChoiceField(["upsert"])
+    type = serializers.ChoiceField([UPSERT])
     conversation = ConversationSerializer()
 
 
 class DeletedSerializer(serializers.Serializer):
     """A conversation that is gone for good; what is in the trash is an upsert."""
 
-    type = serializers.ChoiceField(["deleted"])
+    type = serializers.ChoiceField([GONE])
     id = serializers.RegexField(OBJECT_ID)
     deleted_at = serializers.DateTimeField()
 
@@ -62,9 +63,9 @@ _EXAMPLE = OpenApiExample(
     "One renamed, one purged",
     {
         "changes": [
-            {"type": "upsert", "conversation": EXAMPLE},
+            {"type": UPSERT, "conversation": EXAMPLE},
             {
-                "type": "deleted",
+                "type": GONE,
                 "id": "507f1f77bcf86cd799439015",
                 "deleted_at": "2026-01-15T15:01:00.000Z",
             },

@@ -53,6 +53,7 @@ from conversations.serializers.conversations import (
     RevertSerializer,
     TagsParameters,
 )
+from conversations.states import ACTIVE, ANY_STATE, ARCHIVED, DELETED
 
 OBJECT_ID = r"^[0-9a-f]{24}$"
 
@@ -125,7 +126,7 @@ class ConversationSerializer(serializers.Serializer):
     )
     title = serializers.CharField()
     title_source = serializers.ChoiceField(["user", "auto"])
-    status = serializers.ChoiceField(["active", "archived", "deleted"])
+    status = serializers.ChoiceField(ANY_STATE)
     is_archived = serializers.BooleanField()
     pinned_at = serializers.DateTimeField(allow_null=True)
     settings = SettingsSerializer()
@@ -556,7 +557,7 @@ overview = operation(
                             {"character_id": "luna", "conversation_count": 1, "latest": _PINNED}
                         ],
                         "tags": [{"tag": "casual", "count": 1}],
-                        "counts": {"active": 1, "archived": 0, "deleted": 2},
+                        "counts": {ACTIVE: 1, ARCHIVED: 0, DELETED: 2},
                         "sync_cursor": "WzE3Njg0OTA5NDAwMDAsIiJd.c2lnbmF0dXJl",
                         "generated_at": "2026-01-15T15:30:00.000Z",
                     },

@@ -21,19 +21,20 @@ from conversations.serializers.internal import (
     ActivitySerializer,
     AuthorizeSerializer,
 )
+from conversations.states import ANY_STATE, WRITABLE
 from conversations.views.openapi.conversations import (
     FaultSerializer,
     MetadataSerializer,
 )
 
-REASONS = ["not_found", "not_owner", "archived", "deleted"]
+REASONS = ["not_found", "not_owner", *(state for state in ANY_STATE if state not in WRITABLE)]
 
 
 class VerdictSerializer(serializers.Serializer):
     id = serializers.CharField()
     exists = serializers.BooleanField()
     owner = serializers.BooleanField()
-    status = serializers.ChoiceField(["active", "archived", "deleted"], allow_null=True)
+    status = serializers.ChoiceField(ANY_STATE, allow_null=True)
     writable = serializers.BooleanField(help_text="Whether a message may be added.")
     reason = serializers.ChoiceField(REASONS, allow_null=True, help_text="Why not.")
 
