@@ -2,10 +2,8 @@
 
 import os
 import time
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -15,8 +13,9 @@ from django.conf import settings
 from conversation_service.http.idempotency import IdempotencyKey
 from conversation_service.mongodb.connection import Document
 from conversation_service.upstreams.characters import Character
-from conversations import limits, words
+from conversations import limits
 from conversations.states import ACTIVE, ARCHIVED
+from conversations.words import fold, sort_key, split_words, tag_key
 
 # What a client may see, as a projection. History, keys and what only indexes need are read by name.
 PUBLIC = dict.fromkeys(
@@ -158,7 +157,7 @@ def derived(title: str, tags: Sequence[str]) -> dict[str, Any]:
         "title_key": sort_key(title),
         "tag_keys": keys,
         "tag_line": tag_line(keys),
-        "search": [searchable(title), *map(searchable_tag, tags)],
+        "search": [searchable(title), *map(searchable, tags)],
     }
 
 
@@ -250,14 +249,6 @@ def retention(document: Document) -> dict[str, Any] | None:
 _LAST_MOMENT = datetime.max.replace(microsecond=999_000, tzinfo=UTC)
 
 
-@lru_cache(maxsize=4_096)  # people have few tags, and use them again and again
-def tag_key(tag: str) -> str:
-    """Return what decides whether two tags are the same."""
-    if tag.isascii():
-        return tag.lower()
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())
-
-
 def tag_line(keys: Iterable[str]) -> str:
     """Return the keys of tags in one string: of an array, an index covers and judges nothing.
 
@@ -266,35 +257,10 @@ def tag_line(keys: Iterable[str]) -> str:
     return "\n".join(sorted(keys))
 
 
-def sort_key(title: str) -> str:
-    """Return what titles are ordered and looked up by: no case, no accents, no width.
-
-    Only marks above and below a letter are dropped (combining class 200 and up); those that make
-    another letter, as in Japanese or Hindi, stay.
-    """
-    return _plain(title)[: limits.TITLE_LENGTH]  # one letter may become eighteen
-
-
-def fold(text: str) -> str:
-    """Return what is searched: as titles are ordered, and the same for tags that are the same."""
-    return text.lower() if text.isascii() else _plain(tag_key(text))
-
-
-def _plain(text: str) -> str:
-    if text.isascii():
-        return text.lower()
-    decomposed = unicodedata.normalize("NFKD", text).casefold()
-    plain = (mark for mark in decomposed if unicodedata.combining(mark) < 200)  # noqa: PLR2004
-    return unicodedata.normalize("NFKC", "".join(plain))
-
-
 def searchable(text: str) -> dict[str, list[str]]:
     """Return the words of a text, as an element of `search` holds them.
 
     There is one for the title, then one for each tag: a pipeline can take a tag away together
     with its words.
     """
-    return {"words": words.of(fold(text))}
-
-
-searchable_tag = lru_cache(maxsize=4_096)(searchable)
+    return {"words": split_words(fold(text))}

@@ -194,7 +194,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             )
             return answer
         actions.record(request, conversation, "Viewed.")
-        entries = timeline.of(document)
+        entries = timeline.history_entries(document)
         may_revert = roles.allow(request, roles.REVERT) and conversation.status in states.EDITABLE
         return self._page(
             request,

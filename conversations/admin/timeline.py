@@ -49,7 +49,7 @@ class Entry:
     previous: int
 
 
-def of(document: Document) -> list[Entry]:
+def history_entries(document: Document) -> list[Entry]:
     """Return the revisions of a document that was read with them, newest first."""
     return [
         Entry(

@@ -108,7 +108,7 @@ class _Batch:
             return
         self._bytes += len(line)
         adjusted = adjust(values, self._now)
-        ids = _Ids.of(self._user_id, values["id"], self._now)
+        ids = _Ids.derive(self._user_id, values["id"], self._now)
         document = _document(self._user_id, values, self._now)
         self._pending[number] = _Row(document, ids, adjusted)
 
@@ -220,7 +220,7 @@ class _Ids:
     possible: Sequence[ObjectId]
 
     @classmethod
-    def of(cls, user_id: str, id_: ObjectId, now: datetime) -> "_Ids":
+    def derive(cls, user_id: str, id_: ObjectId, now: datetime) -> "_Ids":
         """Derive ids for this user from the id in the line; equal arguments give equal ids.
 
         The time in a derived id is before 2004, so no new conversation gets such an id. Release

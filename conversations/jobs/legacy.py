@@ -18,9 +18,9 @@ from conversation_service import clock
 from conversation_service.http.fields import NOT_IN_A_LINE, Text
 from conversation_service.mongodb.connection import Document
 from conversations import documents, limits
-from conversations.documents import tag_key
 from conversations.serializers.conversations import ExternalId, Tag, Title
 from conversations.states import ARCHIVED
+from conversations.words import tag_key
 
 _KNOWN = {
     "_id", "user_id", "character_id", "title", "is_archived", "message_count", "total_tokens",

@@ -19,7 +19,7 @@ STATES = ("changed_at", "archived_at", "deleted_at", "purge_at", "pinned_at", "e
 WORDS = ("title", "tags", "custom", "character_name", "settings")
 
 
-def of(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
+def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
     """Return what is known of a conversation or a tombstone; None if there is neither.
 
     A document written past the service may lack anything: what is not there is None.

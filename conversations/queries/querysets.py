@@ -6,9 +6,9 @@ from bson import ObjectId
 from django.db import models
 from django.db.models import F
 
-from conversations.documents import sort_key
 from conversations.limits import EPOCH
 from conversations.states import ANY_STATE
+from conversations.words import sort_key
 
 # Sorts after every other character: the end of a range of titles with the same beginning.
 _LAST = "\U0010ffff"

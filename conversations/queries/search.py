@@ -15,10 +15,10 @@ from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
 from conversation_service.http import fields
-from conversations import limits, words
-from conversations.documents import fold, tag_key
+from conversations import limits
 from conversations.serializers.conversations import ExternalId, Tag
 from conversations.states import ARCHIVED
+from conversations.words import fold, search_prefixes, split_words, tag_key
 
 WORDS = "search.words"
 _ACTIVITY = "metadata.last_activity"
@@ -84,7 +84,7 @@ def any_of(tags: Iterable[str]) -> list[Condition]:
 
 
 def _longest_word(tag: str) -> str:
-    return max(words.of(fold(tag)), key=len, default="")
+    return max(split_words(fold(tag)), key=len, default="")
 
 
 class SearchField(fields.Line):
@@ -103,7 +103,7 @@ class SearchField(fields.Line):
         given: dict[str, list[str]] = {name: [] for name in ("", *_OPERATORS)}
         for name, value in _parts(super().run_validation(data)):
             given[name].append(value)
-        beginnings = [*dict.fromkeys(b for text in given[""] for b in words.sought(fold(text)))]
+        beginnings = [*dict.fromkeys(b for text in given[""] for b in search_prefixes(fold(text)))]
         if len(beginnings) > limits.SEARCH_WORDS:
             self.fail("words", most=limits.SEARCH_WORDS)
         states = {value.casefold() for value in given["is"]}

@@ -7,7 +7,7 @@ from typing import Any
 import pymongo
 
 from conversation_service.mongodb.connection import Document, collection
-from conversations.documents import tag_key
+from conversations.words import tag_key
 
 Pipeline = list[dict[str, Any]]
 

@@ -6,7 +6,6 @@ Input is judged by form only; what needs the database or a neighbour is decided 
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from django.core.validators import RegexValidator
@@ -28,9 +27,9 @@ from conversation_service.http.fields import (
     Text,
 )
 from conversations import limits
-from conversations.documents import tag_key
 from conversations.exceptions import too_high
 from conversations.states import EDITABLE
+from conversations.words import tag_key
 
 REVERTED = ["title", "settings", "tags", "custom", "pinned"]
 _ASCII_TAG = re.compile(r"[\w .-]*", re.ASCII)
@@ -72,11 +71,6 @@ class Tag(Line):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=limits.TAG_LENGTH, **kwargs)
-        # People have few tags, and use them again and again.
-        self._judged = lru_cache(maxsize=1_000)(super().run_validation)
-
-    def run_validation(self, data: Any = serializers.empty) -> Any:
-        return self._judged(data) if isinstance(data, str) else super().run_validation(data)
 
     def to_internal_value(self, data: Any) -> str:
         tag = super().to_internal_value(data)

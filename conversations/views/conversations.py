@@ -127,7 +127,7 @@ class ConversationViewSet(ViewSet):
     @openapi.tags
     def tags(self, request: CallerRequest) -> HttpResponse:
         wanted = tags_parameters.of(request)
-        beginnings = words.sought(documents.fold(wanted["prefix"]))
+        beginnings = words.search_prefixes(words.fold(wanted["prefix"]))
         return JSONResponse({"tags": tags.of(request.user.id, beginnings, limit=wanted["limit"])})
 
     @openapi.retrieve

@@ -22,8 +22,9 @@ from django.conf import settings
 from conversation_service.http.idempotency import LIFETIME, IdempotencyKey
 from conversation_service.http.origin import Origin
 from conversations import limits, metrics, states
-from conversations.documents import PUBLIC, searchable, sort_key, stored
+from conversations.documents import PUBLIC, searchable, stored
 from conversations.states import ANY_STATE, EDITABLE
+from conversations.words import sort_key
 
 Expression = Any
 Pipeline = Sequence[Mapping[str, Any]]

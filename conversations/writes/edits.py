@@ -12,11 +12,10 @@ from conversations.documents import (
     DEFAULTS,
     default_settings,
     searchable,
-    searchable_tag,
     stored,
-    tag_key,
     tag_line,
 )
+from conversations.words import tag_key
 from conversations.writes.changes import (
     ARCHIVE,
     PIN,
@@ -132,7 +131,7 @@ def _tags(tags: Sequence[str]) -> dict[str, Any]:
         "tags": tags,
         "tag_keys": keys,
         "tag_line": tag_line(keys),
-        "words_of_tags": [searchable_tag(tag) for tag in tags],
+        "words_of_tags": [searchable(tag) for tag in tags],
     }
 
 
@@ -145,7 +144,7 @@ def _some_tags(add: Sequence[str], remove: Sequence[str]) -> dict[str, Any]:
     removed = [tag_key(tag) for tag in remove]
     added = sorted(add, key=lambda tag: tag_key(tag) in removed)
     return {
-        "added": [[tag, tag_key(tag), searchable_tag(tag)] for tag in added],
+        "added": [[tag, tag_key(tag), searchable(tag)] for tag in added],
         "removed_tags": removed,
     }
 
