@@ -24,7 +24,7 @@ from conversation_service.http import ndjson
 from conversation_service.http.exception_handler import invalid_input
 from conversation_service.mongodb.connection import Document
 from conversations import documents
-from conversations.documents import PUBLIC
+from conversations.documents import EDITABLE_FIELDS, PUBLIC
 from conversations.exceptions import ConversationIdTaken, QuotaExceeded
 from conversations.jobs.adjusting import adjust
 from conversations.jobs.concurrency import imports
@@ -181,7 +181,7 @@ def _validated(value: Any) -> dict[str, Any]:
 
 def _document(user_id: str, values: dict[str, Any], now: datetime) -> Document:
     """Return what the line's conversation was, but for whose it is and when it last changed."""
-    given = {name: values[name] for name in ("character_id", "title", "settings", "tags", "custom")}
+    given = {name: values[name] for name in ("character_id", *EDITABLE_FIELDS)}
     return (
         documents.new(user_id=user_id, now=now, **given)
         | {name: values[name] for name in PUBLIC if name != "user_id"}

@@ -10,6 +10,8 @@ from typing import Any
 from conversations import limits, states
 from conversations.documents import (
     DEFAULTS,
+    PLAIN_FIELDS,
+    SETTINGS,
     default_settings,
     searchable,
     stored,
@@ -86,6 +88,9 @@ def _patched(patch: Mapping[str, Any]) -> Iterator[Part]:
         yield ("pinned" if patch["pinned"] else "unpinned"), {}
     if "status" in patch:
         yield patch["status"], {}
+    for name in PLAIN_FIELDS:
+        if name in patch:
+            yield name, {name: DEFAULTS[name] if patch[name] is None else patch[name]}
 
 
 def _reverted(name: str, then: Mapping[str, Any]) -> Iterator[Part]:
@@ -93,7 +98,7 @@ def _reverted(name: str, then: Mapping[str, Any]) -> Iterator[Part]:
         case "title":
             yield "title", titled(then["title"]) | {"title_source": then["title_source"]}
         case "settings":
-            for setting in DEFAULTS["settings"]:  # a newer release may have stored more
+            for setting in SETTINGS:  # a newer release may have stored more
                 yield f"settings.{setting}", {setting: then["settings"][setting]}
         case "tags":
             yield "tags", _tags(then["tags"])
@@ -101,6 +106,8 @@ def _reverted(name: str, then: Mapping[str, Any]) -> Iterator[Part]:
             yield "custom", {"custom": then["custom"]}
         case "pinned":
             yield "pinned_at", {"pinned_at": then["pinned_at"]}
+        case _:
+            yield name, {name: then[name]}
 
 
 def _patched_settings(patch: Mapping[str, Any] | None) -> Iterator[Part]:
@@ -108,12 +115,9 @@ def _patched_settings(patch: Mapping[str, Any] | None) -> Iterator[Part]:
 
     A value above this deployment's ceiling is accepted only if it is the stored one.
     """
-    defaults = default_settings()
-    for name, value in (defaults if patch is None else patch).items():
-        new = defaults[name] if value is None else value
-        bounds = limits.LLM_SETTINGS.get(name)
-        is_too_high = bounds is not None and new > bounds.ceiling
-        part = "unchanged" if is_too_high else "settings"
+    for name, value in (default_settings() if patch is None else patch).items():
+        new = SETTINGS[name].default_for_new if value is None else value
+        part = "unchanged" if SETTINGS[name].exceeds_ceiling(new) else "settings"
         yield f"{part}.{name}", {name: new}
 
 
@@ -205,17 +209,15 @@ _PARTS = {
         {"title": "$$values.title", "title_source": "$$values.title_source"},
         {"title_key": "$$values.title_key"},
     ),
-    **{
-        f"settings.{name}": Template({f"settings.{name}": f"$$values.{name}"})
-        for name in default_settings()
-    },
+    **{f"settings.{name}": Template({f"settings.{name}": f"$$values.{name}"}) for name in SETTINGS},
     **{
         f"unchanged.{name}": Template(
             {},
             limits={f"settings.{name}": {"$eq": [stored(f"settings.{name}"), f"$$values.{name}"]}},
         )
-        for name in limits.LLM_SETTINGS
+        for name in SETTINGS
     },
+    **{name: Template({name: f"$$values.{name}"}) for name in PLAIN_FIELDS},
     "custom": Template({"custom": "$$values.custom"}),
     "some_custom": Template(
         {"custom": _SOME_CUSTOM},

@@ -55,7 +55,7 @@ def duplicate(
     original = lookup.get(user_id, conversation_id)
     if original["status"] == DELETED:
         raise ConversationStateConflict(status=DELETED)
-    copied = ("character_id", "title", "settings", "tags", "custom")
+    copied = ("character_id", *documents.EDITABLE_FIELDS)
     values = {name: original[name] for name in copied} | ({"title": title} if title else {})
     copy = _new(user_id, values) | {"forked_from": ObjectId(conversation_id)}
     if not title:
