@@ -7,7 +7,8 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework.serializers import IntegerField
 
 from conversation_service.errors import Message, ServiceError
-from conversations import limits
+from conversations.declaration import declarations
+from conversations.models import LLMSettings
 
 
 class ConversationNotFound(ServiceError):
@@ -51,13 +52,13 @@ class LimitExceeded(ServiceError):
 
 def _exceeded(path: str) -> dict[str, Message]:
     pointer = f"/{path.replace('.', '/')}"
-    if bounds := limits.LLM_SETTINGS.get(path.removeprefix("settings.")):
-        return {"pointer": pointer, "code": "max_value", "message": too_high(bounds.ceiling)}
+    if setting := declarations(LLMSettings).get(path.removeprefix("settings.")):
+        return {"pointer": pointer, "code": "max_value", "message": too_high(setting.ceiling)}
     text = _("That would be too many tags or custom keys")
     return {"pointer": pointer, "code": "max_length", "message": text}
 
 
-def too_high(ceiling: float) -> str:
+def too_high(ceiling: float | None) -> str:
     return str(IntegerField.default_error_messages["max_value"]).format(max_value=ceiling)
 
 

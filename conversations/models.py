@@ -1,7 +1,11 @@
-"""Conversations for the console: what staff may see, and Django's permissions.
+"""What a conversation is: the only declaration of its fields.
 
-The API does not come here; it reads through `queries` and writes through `writes`, as the console's
-actions do.
+The projection, defaults for older documents, the database's validator, serializers, the API
+documentation, export, import, duplicate, revert and the console derive from these classes; see
+declaration.py for the options. A public field is in API responses in the order of this file.
+
+The console reads conversations through the ORM, for Django's admin and permissions. The API uses
+queries/ and writes/.
 """
 
 from collections.abc import Collection
@@ -9,27 +13,66 @@ from typing import Any, ClassVar, Self
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
-from django_mongodb_backend.fields import ArrayField, EmbeddedModelField
+from django_mongodb_backend.fields import ArrayField, EmbeddedModelField, ObjectIdField
 from django_mongodb_backend.models import EmbeddedModel
 
 from conversation_service import external_ids
-from conversations import states
-from conversations.documents import DEFAULTS
+from conversations import limits, states
+from conversations.declaration import CREATION_TIME, defaults, internal, public
 from conversations.querysets import ConversationManager
 
 
-class Metadata(EmbeddedModel):
-    """Counters that the Message service reports, and the three clocks."""
+class LLMSettings(EmbeddedModel):
+    """How the character's language model runs. Stored as JSON, so a setting needs no migration."""
 
-    message_count = models.BigIntegerField(_("messages"))
-    total_tokens = models.BigIntegerField(_("tokens"))
-    total_input_tokens = models.BigIntegerField(_("input tokens"))
-    total_output_tokens = models.BigIntegerField(_("output tokens"))
-    first_message_at = models.DateTimeField(_("first message"), null=True)
-    last_message_at = models.DateTimeField(_("last message"), null=True)
-    last_activity = models.DateTimeField(_("last activity"))
-    created_at = models.DateTimeField(_("created"))
-    updated_at = models.DateTimeField(_("updated"))
+    temperature = public(models.FloatField(), default=0.7, minimum=0, maximum=2)
+    max_tokens = public(
+        models.BigIntegerField(),
+        default=2048,
+        minimum=1,
+        maximum=limits.MAX_WHOLE_SETTING,
+        ceiling_variable="MAX_TOKENS_CEILING",
+    )
+    context_window = public(
+        models.BigIntegerField(),
+        default=4000,
+        minimum=1,
+        maximum=limits.MAX_WHOLE_SETTING,
+        ceiling_variable="CONTEXT_WINDOW_CEILING",
+    )
+    top_p = public(models.FloatField(), default=0.9, minimum=0, maximum=1)
+    frequency_penalty = public(models.FloatField(), default=0.0, minimum=-2, maximum=2)
+    presence_penalty = public(models.FloatField(), default=0.0, minimum=-2, maximum=2)
+    stop_sequences = public(
+        ArrayField(models.TextField(max_length=limits.STOP_SEQUENCE_LENGTH)),
+        default=[],
+        max_items=limits.STOP_SEQUENCES,
+    )
+
+    class Meta:
+        abstract = True
+
+
+class Metadata(EmbeddedModel):
+    """Totals that the Message service reports, and the times of a conversation."""
+
+    message_count = public(models.BigIntegerField(_("messages")), default=0, minimum=0)
+    total_tokens = public(models.BigIntegerField(_("tokens")), default=0, minimum=0)
+    total_input_tokens = public(models.BigIntegerField(_("input tokens")), default=0, minimum=0)
+    total_output_tokens = public(models.BigIntegerField(_("output tokens")), default=0, minimum=0)
+    first_message_at = public(models.DateTimeField(_("first message"), null=True))
+    last_message_at = public(models.DateTimeField(_("last message"), null=True))
+    last_activity = public(
+        models.DateTimeField(_("last activity")),
+        default=CREATION_TIME,
+        help="Only messages change it.",
+    )
+    created_at = public(models.DateTimeField(_("created")), default=CREATION_TIME)
+    updated_at = public(
+        models.DateTimeField(_("updated")),
+        default=CREATION_TIME,
+        help="Every new version changes it.",
+    )
 
     class Meta:
         default_permissions = ()
@@ -39,7 +82,7 @@ class Metadata(EmbeddedModel):
 
 
 class Hold(EmbeddedModel):
-    """An order of staff that a conversation be kept; its user is not shown it."""
+    """A legal hold: staff keep a conversation from being purged. Users never see it."""
 
     by = models.CharField(_("by"), max_length=150)
     reason = models.CharField(_("reason"), max_length=500)
@@ -55,30 +98,91 @@ class Hold(EmbeddedModel):
 class Conversation(models.Model):
     """One user talking with one character. Its messages live in the Message service."""
 
-    user_id = models.CharField(_("user id"), max_length=external_ids.MAX_LENGTH)
-    character_id = models.CharField(_("character id"), max_length=external_ids.MAX_LENGTH)
-    character_status = models.CharField(_("character status"), max_length=16)
-    title = models.CharField(_("title"), max_length=200)
-    title_key = models.TextField(editable=False)
-    status = models.CharField(_("state"), max_length=8, choices=states.LABELS)
-    settings = models.JSONField(_("LLM settings"))
-    tags = ArrayField(models.CharField(max_length=50), verbose_name=_("tags"))
-    custom = models.JSONField(_("custom"))
-    metadata = EmbeddedModelField(Metadata, verbose_name=_("metadata"))
-    pinned_at = models.DateTimeField(_("pinned"), null=True)
-    archived_at = models.DateTimeField(_("archived"), null=True)
-    deleted_at = models.DateTimeField(_("trashed"), null=True)
-    purge_at = models.DateTimeField(_("purged after"), null=True)
-    version = models.BigIntegerField(_("version"))
-    hold = EmbeddedModelField(Hold, verbose_name=_("legal hold"), null=True)
+    user_id = public(
+        models.CharField(_("user id"), max_length=external_ids.MAX_LENGTH),
+        pattern=external_ids.PATTERN,
+    )
+    character_id = public(
+        models.CharField(_("character id"), max_length=external_ids.MAX_LENGTH),
+        default="unknown",
+        pattern=external_ids.PATTERN,
+    )
+    character_status = public(
+        models.CharField(_("character status"), max_length=16),
+        default="unverified",
+        choices=("verified", "unverified", "missing"),
+        help="The result of the last look-up in Characters.",
+    )
+    # A new conversation without a title gets the character's name or id.
+    title = public(
+        models.CharField(_("title"), max_length=limits.TITLE_LENGTH),
+        editable=True,
+        default="Untitled",
+    )
+    # "auto": the title follows the character's name.
+    title_source = public(
+        models.CharField(_("origin of the title"), max_length=4),
+        orm=False,
+        default="user",
+        choices=("user", "auto"),
+    )
+    status = public(
+        models.CharField(_("state"), max_length=8, choices=states.LABELS), choices=states.ANY_STATE
+    )
+    pinned_at = public(models.DateTimeField(_("pinned"), null=True))
+    settings = public(models.JSONField(_("LLM settings")), editable=True, embedded=LLMSettings)
+    tags = public(
+        ArrayField(models.CharField(max_length=limits.TAG_LENGTH), verbose_name=_("tags")),
+        editable=True,
+        default=[],
+        max_items=limits.TAGS,
+        pattern=limits.TAG,
+    )
+    custom = public(models.JSONField(_("custom")), editable=True, default={})
+    metadata = public(EmbeddedModelField(Metadata, verbose_name=_("metadata")))
+    archived_at = public(models.DateTimeField(_("archived"), null=True))
+    deleted_at = public(models.DateTimeField(_("trashed"), null=True))
+    purge_at = public(
+        models.DateTimeField(_("purged after"), null=True),
+        help="The earliest time at which a conversation in the trash is purged.",
+    )
+    forked_from = public(ObjectIdField(null=True), orm=False)
+    version = public(
+        models.BigIntegerField(_("version")),
+        default=1,
+        minimum=1,
+        help="Increases by 1 with each change; see ETag.",
+    )
+
+    # The character's name at the last look-up.
+    character_name = internal(models.TextField(null=True))
+    # The state before the trash.
+    previous_status = internal(models.CharField(null=True, max_length=8), choices=states.EDITABLE)
+    # Forms of the title and the tags that indexes compare; see documents.derived.
+    title_key = internal(models.TextField(editable=False), orm=True)
+    tag_keys = internal(ArrayField(models.TextField()), max_items=limits.TAGS)
+    tag_line = internal(models.TextField())
+    search = internal(ArrayField(models.JSONField()), max_items=1 + limits.TAGS)
+    # The time of the last write that the change feed shows.
+    changed_at = internal(models.DateTimeField())
+    # The number of the newest activity report, and a mark of the batch that stored it.
+    activity_sequence = internal(models.BigIntegerField(), default=0, minimum=0)
+    activity_batch = internal(ObjectIdField(null=True))
+    # The history, the oldest revision first.
+    revisions = internal(ArrayField(models.JSONField()), default=[], max_items=limits.REVISIONS)
+    # Records of idempotency keys.
+    keys = internal(ArrayField(models.JSONField()), default=[], max_items=limits.KEYS)
+    # The character, if get_or_create made this conversation and it is still active.
+    only = internal(models.TextField(null=True))
+    hold = internal(EmbeddedModelField(Hold, verbose_name=_("legal hold"), null=True), orm=True)
 
     objects: ClassVar[ConversationManager] = ConversationManager()
 
     class Meta:
-        # Indexes and validator are in schema.py: they need more than migrations can say.
+        # schema.py has the indexes and the validator: migrations cannot express them.
         db_table = "conversations"
         default_permissions = ("view",)
-        # What staff may do; console/roles.py says who.
+        # admin/roles.py grants them.
         permissions = [
             ("archive_conversation", "Can archive and restore conversations"),
             ("revert_conversation", "Can revert conversations to a former version"),
@@ -91,7 +195,7 @@ class Conversation(models.Model):
         verbose_name_plural = _("conversations")
 
     def __str__(self) -> str:
-        # Not the title: the log of the console's actions keeps this, and outlives a purge.
+        # Without the title: the console's log keeps this text after a purge.
         return str(self.pk)
 
     @classmethod
@@ -100,7 +204,10 @@ class Conversation(models.Model):
     ) -> Self:
         """Load a document, with the default of each field that it lacks."""
         loaded = [
-            DEFAULTS.get(name) if value is None and name != "metadata" else value
+            _DEFAULTS.get(name) if value is None and name != "metadata" else value
             for name, value in zip(field_names, values, strict=True)
         ]
         return super().from_db(db, field_names, loaded, **options)
+
+
+_DEFAULTS = defaults(Conversation)

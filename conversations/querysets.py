@@ -6,10 +6,9 @@ from bson import ObjectId
 from django.db import models
 from django.db.models import F
 
-from conversations.documents import sort_key
 from conversations.limits import EPOCH
 from conversations.states import ANY_STATE
-from conversations.words import PREFIX_RANGE_END
+from conversations.words import PREFIX_RANGE_END, sort_key
 
 
 class ConversationQuerySet(models.QuerySet):

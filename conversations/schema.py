@@ -1,28 +1,29 @@
-"""What the collection of conversations must look like in MongoDB: its indexes and its validator.
+"""The indexes and the validator of the collection of conversations, for `manage.py setup_indexes`.
 
-`manage.py setup_indexes` applies it. The validator repeats the bounds of the serializers, so that
-what reaches the database by another way than the API cannot be worse. It does not check a
-deployment's ceilings, as they may be lowered below stored values.
+The validator derives from the models and has the bounds of the serializers, for writes that bypass
+the API. It ignores a deployment's ceilings, which can be lowered below stored values.
 
-Only the fields that identify a conversation are required. A document that lacks another field,
-because another release wrote it, reads with the default of that field (documents.DEFAULTS) and can
-be edited. Fields that are not declared are allowed: a newer release may have written them.
+Only the fields that identify a conversation are required: another release may not write the
+others, and a reader sees their defaults. Undeclared fields are allowed: a newer release may write
+them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.db.models import CharField, DateTimeField, Field, FloatField, IntegerField, TextField
+from django_mongodb_backend.fields import ArrayField, ObjectIdField
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from conversation_service import external_ids
 from conversation_service.mongodb.collections import CollectionSchema
 from conversations import limits
-from conversations.documents import FILTER_KEYS, SORT_KEYS
-from conversations.states import ACTIVE, ANY_STATE, DELETED, EDITABLE, PURGED
+from conversations.declaration import Declaration, declarations
+from conversations.documents import FIELDS, FILTER_KEYS, SORT_KEYS
+from conversations.states import ACTIVE, DELETED, PURGED
 
 INDEXES = [
-    # The list: one for each sort; read backwards, it serves the ascending order too. With what
-    # follows `_id` it judges filters, so that no conversation is read but those that are shown.
+    # The list: an index for each sort, for both directions. The fields after `_id` cover the
+    # filters, so that only returned documents are read.
     *(
         IndexModel(
             [
@@ -36,8 +37,8 @@ INDEXES = [
         )
         for sort, path in SORT_KEYS.items()
     ),
-    # The list of a character by its last activity, the latest of each character, and, with what
-    # follows `_id`, all that summary and overview count without reading a conversation.
+    # The list of a character by its last activity, and the latest conversation of each character.
+    # The fields after `_id` cover the counts of summary and overview.
     IndexModel(
         [
             ("user_id", ASCENDING),
@@ -52,7 +53,7 @@ INDEXES = [
         ],
         name="user_characters",
     ),
-    # The change feed, tombstones included; a snapshot leaves those out by the index alone.
+    # The change feed with tombstones. A snapshot excludes them in the index.
     IndexModel(
         [
             ("user_id", ASCENDING),
@@ -62,8 +63,8 @@ INDEXES = [
         ],
         name="user_changes",
     ),
-    # The list with ?search=, or with ?tags= and a time, and the tags that begin with something. No
-    # sort key follows: each report of activity would move as many keys as there are words.
+    # The list with ?search=, or with ?tags= and a time, and tags by prefix. Without a sort key:
+    # each activity report would move a key for every word.
     IndexModel([("user_id", ASCENDING), ("search.words", ASCENDING)], name="user_words"),
     # The pins of the overview.
     IndexModel(
@@ -76,27 +77,27 @@ INDEXES = [
         name="user_status_pinned",
         partialFilterExpression={"pinned_at": {"$type": "date"}},
     ),
-    # A request that is sent again finds what it led to, and cannot lead to it twice.
+    # A repeated request finds its idempotency key, and cannot store the key twice.
     IndexModel(
         [("user_id", ASCENDING), ("keys.key", ASCENDING)],
         name="idempotency_keys",
         unique=True,
         partialFilterExpression={"keys.key": {"$exists": True}},
     ),
-    # Of those made by get_or_create, one active one per character.
+    # get_or_create: at most one active conversation per character.
     IndexModel(
         [("user_id", ASCENDING), ("only", ASCENDING)],
         name="only_of_character",
         unique=True,
         partialFilterExpression={"only": {"$type": "string"}},
     ),
-    # manage.py verify_characters: whom to look up.
+    # manage.py verify_characters: the characters to look up.
     IndexModel(
         [("character_id", ASCENDING)],
         name="unverified_characters",
         partialFilterExpression={"character_status": "unverified"},
     ),
-    # The console: the newest in a state, of one user or of all, and titles by their beginning.
+    # The console: the newest in a state, of a user or of all, and titles by prefix.
     IndexModel([("status", ASCENDING), ("_id", DESCENDING)], name="staff_status"),
     IndexModel(
         [("user_id", ASCENDING), ("status", ASCENDING), ("_id", DESCENDING)], name="staff_user"
@@ -104,13 +105,13 @@ INDEXES = [
     IndexModel(
         [("status", ASCENDING), ("title_key", ASCENDING), ("_id", DESCENDING)], name="staff_title"
     ),
-    # The console: legal holds. ConversationQuerySet.held() has the same condition.
+    # The console: legal holds. The ORM can express this condition; see querysets.held.
     IndexModel(
         [("status", ASCENDING), ("_id", DESCENDING)],
         name="staff_held",
         partialFilterExpression={"hold.at": {"$gt": limits.EPOCH}},
     ),
-    # manage.py purge_trash and apply_retention: what falls due, over all users.
+    # manage.py purge_trash and apply_retention: due conversations of all users.
     IndexModel(
         [("purge_at", ASCENDING), ("_id", ASCENDING)],
         name="trash_due",
@@ -119,10 +120,10 @@ INDEXES = [
     IndexModel(
         [("metadata.last_activity", ASCENDING), ("_id", ASCENDING)],
         name="active_idle",
-        # No list of a user's names a hold, so the planner never weighs this against theirs.
+        # The planner never considers this index for a user's list, which has no hold in its filter.
         partialFilterExpression={"status": ACTIVE, "pinned_at": None, "hold": None},
     ),
-    # Tombstones have served the change feed by then. What is not purged has no key in it.
+    # MongoDB removes tombstones when the change feed no longer needs them.
     IndexModel(
         [("expires_at", ASCENDING)],
         name="purged_expiry",
@@ -132,20 +133,12 @@ INDEXES = [
 ]
 
 
-def _nullable(kind: str) -> dict[str, Any]:
-    return {"bsonType": [kind, "null"]}
-
-
-def _string(length: int, **also: Any) -> dict[str, Any]:
-    return {"bsonType": "string", "minLength": 1, "maxLength": length, **also}
-
-
 def _whole(pattern: str) -> str:
-    return rf"^{pattern}\z"  # $ would let a last line break pass
+    return rf"^{pattern}\z"  # $ would accept a line break at the end
 
 
-def _array(items: dict[str, Any], most: int) -> dict[str, Any]:
-    return {"bsonType": "array", "maxItems": most, "items": items}
+def _array(items: dict[str, Any], max_items: int | None) -> dict[str, Any]:
+    return {"bsonType": "array", "maxItems": max_items, "items": items}
 
 
 def _object(properties: dict[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:
@@ -153,82 +146,75 @@ def _object(properties: dict[str, Any], required: Sequence[str] = ()) -> dict[st
     return rule | ({"required": [*required]} if required else {})
 
 
-_COUNT = {"bsonType": ["int", "long"], "minimum": 0}
-_EXTERNAL_ID = {"bsonType": "string", "pattern": _whole(external_ids.PATTERN)}
-_LLM_SETTINGS = {
-    name: {
-        "bsonType": ["int", "long"] if bounds.is_whole else ["double", "int", "long"],
-        "minimum": bounds.minimum,
-        "maximum": bounds.maximum,
-    }
-    for name, bounds in limits.LLM_SETTINGS.items()
+def _rules(fields: Mapping[str, Declaration]) -> dict[str, Any]:
+    return {name: _rule(field) for name, field in fields.items()}
+
+
+def _rule(declared: Declaration) -> dict[str, Any]:
+    """Return the rule of a field: its type and its bounds."""
+    if declared.choices:
+        return {"enum": [*declared.choices, *([None] if declared.field.null else [])]}
+    if declared.embedded:
+        return _object(_rules(declarations(declared.embedded)))
+    rule = _typed(declared.field, declared)
+    if declared.field.null:
+        types = rule["bsonType"]
+        rule["bsonType"] = [*(types if isinstance(types, list) else [types]), "null"]
+    return rule
+
+
+def _typed(field: Field, declared: Declaration) -> dict[str, Any]:
+    if isinstance(field, ArrayField):
+        return _array(_typed(field.base_field, declared), declared.max_items)
+    bson_type = next((name for kind, name in _BSON_TYPES if isinstance(field, kind)), "object")
+    return {"bsonType": bson_type, **_bounds(declared), **_text(field, declared)}
+
+
+def _bounds(declared: Declaration) -> dict[str, Any]:
+    bounds = {"minimum": declared.minimum, "maximum": declared.maximum}
+    return {name: bound for name, bound in bounds.items() if bound is not None}
+
+
+def _text(field: Field, declared: Declaration) -> dict[str, Any]:
+    """Return the bounds of a text. As in the API, a CharField is a single line."""
+    if declared.pattern and field is declared.field:
+        return {"pattern": _whole(declared.pattern)}  # the pattern has the length
+    rule: dict[str, Any] = {}
+    if field.max_length:
+        rule |= {"minLength": 1, "maxLength": field.max_length}
+    if isinstance(field, CharField):
+        rule["pattern"] = _whole(declared.pattern or _ONE_LINE)
+    return rule
+
+
+_BSON_TYPES: Sequence[tuple[Any, str | list[str]]] = [
+    (FloatField, ["double", "int", "long"]),
+    (IntegerField, ["int", "long"]),
+    (DateTimeField, "date"),
+    (ObjectIdField, "objectId"),
+    ((CharField, TextField), "string"),
+]
+_ONE_LINE = r"[^\p{Cc}\p{Zl}\p{Zp}]+"
+_SPECIAL = {
+    "search": _array(
+        _object({"words": {"bsonType": "array", "items": {"bsonType": "string"}}}, ["words"]),
+        1 + limits.TAGS,
+    ),
+    "custom": {
+        "bsonType": "object",
+        "maxProperties": limits.CUSTOM_KEYS,
+        "additionalProperties": False,
+        "patternProperties": {
+            _whole(limits.CUSTOM_KEY): {
+                "bsonType": "string",
+                "maxLength": limits.CUSTOM_VALUE_LENGTH,
+            }
+        },
+    },
 }
 
 CONVERSATION = _object(
-    {
-        "_id": {"bsonType": "objectId"},
-        "user_id": _EXTERNAL_ID,
-        "character_id": _EXTERNAL_ID,
-        "character_name": _nullable("string"),
-        "character_status": {"enum": ["verified", "unverified", "missing"]},
-        "title": _string(limits.TITLE_LENGTH, pattern=_whole(r"[^\p{Cc}\p{Zl}\p{Zp}]+")),
-        "title_key": {"bsonType": "string"},
-        "title_source": {"enum": ["user", "auto"]},
-        "status": {"enum": [*ANY_STATE]},
-        "previous_status": {"enum": [*EDITABLE, None]},
-        "pinned_at": _nullable("date"),
-        "settings": _object(
-            _LLM_SETTINGS
-            | {
-                "stop_sequences": _array(
-                    _string(limits.STOP_SEQUENCE_LENGTH), limits.STOP_SEQUENCES
-                )
-            }
-        ),
-        "tags": _array(_string(limits.TAG_LENGTH, pattern=_whole(limits.TAG)), limits.TAGS),
-        "tag_keys": _array({"bsonType": "string"}, limits.TAGS),
-        "tag_line": {"bsonType": "string"},
-        "search": _array(
-            _object({"words": {"bsonType": "array", "items": {"bsonType": "string"}}}, ["words"]),
-            1 + limits.TAGS,
-        ),
-        "custom": {
-            "bsonType": "object",
-            "maxProperties": limits.CUSTOM_KEYS,
-            "additionalProperties": False,
-            "patternProperties": {
-                _whole(limits.CUSTOM_KEY): {
-                    "bsonType": "string",
-                    "maxLength": limits.CUSTOM_VALUE_LENGTH,
-                }
-            },
-        },
-        "metadata": _object(
-            {
-                "message_count": _COUNT,
-                "total_tokens": _COUNT,
-                "total_input_tokens": _COUNT,
-                "total_output_tokens": _COUNT,
-                "first_message_at": _nullable("date"),
-                "last_message_at": _nullable("date"),
-                "last_activity": {"bsonType": "date"},
-                "created_at": {"bsonType": "date"},
-                "updated_at": {"bsonType": "date"},
-            }
-        ),
-        "archived_at": _nullable("date"),
-        "deleted_at": _nullable("date"),
-        "purge_at": _nullable("date"),
-        "forked_from": _nullable("objectId"),
-        "version": {"bsonType": ["int", "long"], "minimum": 1},
-        "changed_at": {"bsonType": "date"},
-        "activity_sequence": _COUNT,
-        "activity_batch": _nullable("objectId"),
-        "revisions": _array({"bsonType": "object"}, limits.REVISIONS),
-        "keys": _array({"bsonType": "object"}, limits.KEYS),
-        "only": _nullable("string"),
-        "hold": _nullable("object"),
-    },
+    {"_id": {"bsonType": "objectId"}, **_rules(FIELDS), **_SPECIAL},
     required=["_id", "user_id", "status"],
 )
 
@@ -237,7 +223,7 @@ TOMBSTONE = {
     **_object(
         {
             "_id": {"bsonType": "objectId"},
-            "user_id": _EXTERNAL_ID,
+            "user_id": _rule(FIELDS["user_id"]),
             "status": {"enum": [PURGED]},
             "changed_at": {"bsonType": "date"},
             "expires_at": {"bsonType": "date"},

@@ -1,72 +1,103 @@
-"""The words by which a conversation is found, taken from text that documents.fold() has folded."""
+"""Normal forms of titles and tags, and the words that search compares."""
 
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import groupby
+
+from conversations.limits import TITLE_LENGTH
 
 # Sorts after each text with the same prefix: the end of a range of texts with this prefix.
 PREFIX_RANGE_END = "\U0010ffff"
-# Characters of a script without spaces that are stored together, from each one on.
+
+# Characters in a stored piece of a script without spaces. A piece starts at every character.
 PIECE = 4
 
 _ASCII_WORD = re.compile("[0-9A-Za-z]+")
-# Such scripts, by the beginning of Unicode's names for their characters.
+# Scripts without spaces, by the first word of the Unicode names of their characters.
 _UNSPACED = ("CJK", "HIRAGANA", "IDEOGRAPHIC", "KATAKANA", "KHMER", "LAO", "MYANMAR", "THAI")
+_LETTERS_APART = 200  # combining class; lower ones make another letter, as in Japanese or Hindi
 
 
-def of(folded: str) -> list[str]:
-    """Return the words of a text: what lies between characters that are no letters or digits.
+def tag_key(tag: str) -> str:
+    """Return the form in which two equal tags are the same: without case and width."""
+    if tag.isascii():
+        return tag.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())
 
-    Where a script has no spaces, and among emoji, a word begins at each character.
+
+def sort_key(title: str) -> str:
+    """Return the form that orders titles: without case, accents and width."""
+    return _without_accents(title)[:TITLE_LENGTH]  # a letter may expand to 18
+
+
+def fold(text: str) -> str:
+    """Return the form that search compares: without case, accents and width.
+
+    Tags with the same tag_key() have the same form.
+    """
+    return text.lower() if text.isascii() else _without_accents(tag_key(text))
+
+
+def _without_accents(text: str) -> str:
+    """Remove case, width and the marks above and below a letter."""
+    if text.isascii():
+        return text.lower()
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    plain = (mark for mark in decomposed if unicodedata.combining(mark) < _LETTERS_APART)
+    return unicodedata.normalize("NFKC", "".join(plain))
+
+
+def split_words(folded: str) -> list[str]:
+    """Return the different words of a folded text: its runs of letters and digits.
+
+    In scripts without spaces and among emoji, a word of up to PIECE characters starts at every
+    character.
     """
     if folded.isascii():
         return list(dict.fromkeys(_ASCII_WORD.findall(folded)))
-    return list(dict.fromkeys(word for run, kind in _runs(folded) for word in _words(run, kind)))
+    found: list[str] = []
+    for run, is_spaced in _runs(folded):
+        if is_spaced:
+            found.append(run)
+        else:
+            found += (run[start : start + PIECE] for start in range(len(run)))
+    return list(dict.fromkeys(found))
 
 
-def sought(folded: str) -> list[str]:
-    """Return with what some word of a text must begin, each, for the text to be found.
+def search_prefixes(folded: str) -> list[str]:
+    """Return the prefixes to look up.
 
-    What is written without spaces is sought in pieces: up to PIECE characters are found exactly
-    as they stand there, longer runs where all their pieces are.
+    A text matches if, for every prefix, one of its words starts with the prefix. A run without
+    spaces is cut into pieces of PIECE characters: a text that has all pieces matches, even if they
+    are not next to each other.
     """
-    return list(dict.fromkeys(word for run, kind in _runs(folded) for word in _asked(run, kind)))
+    found: list[str] = []
+    for run, is_spaced in _runs(folded):
+        if is_spaced:
+            found.append(run)
+        else:
+            last = max(0, len(run) - PIECE)
+            found += (run[start : start + PIECE] for start in [*range(0, last, PIECE), last])
+    return list(dict.fromkeys(found))
 
 
-def _words(run: str, kind: str) -> Iterator[str]:
-    if kind == "spaced":
-        yield run
-    else:
-        yield from (run[start : start + PIECE] for start in range(len(run)))
-
-
-def _asked(run: str, kind: str) -> Iterator[str]:
-    if kind == "spaced":
-        yield run
-        return
-    last = max(0, len(run) - PIECE)
-    yield from (run[start : start + PIECE] for start in [*range(0, last, PIECE), last])
-
-
-def _runs(folded: str) -> Iterator[tuple[str, str]]:
+def _runs(folded: str) -> Iterator[tuple[str, bool]]:
+    """Yield each run of letters and digits, and whether its script has spaces."""
     kind = ""
     kinds = []
     for character in folded:
-        # A mark belongs to what it stands on.
-        if unicodedata.category(character)[0] != "M":
+        if unicodedata.category(character)[0] != "M":  # a mark belongs to the character before it
             kind = _kind(character)
         kinds.append(kind)
     pairs = zip(folded, kinds, strict=True)
     for kind, run in groupby(pairs, key=lambda pair: pair[1]):
         if kind:
-            yield "".join(character for character, _ in run), kind
+            yield "".join(character for character, _ in run), kind == "spaced"
 
 
-@lru_cache(maxsize=4_096)
 def _kind(character: str) -> str:
-    """Return "spaced", "unspaced", or nothing for what separates words."""
+    """Return "spaced", "unspaced", or "" for a character that separates words."""
     category = unicodedata.category(character)
     if category == "So":  # emoji and other symbols
         return "unspaced"

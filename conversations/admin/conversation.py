@@ -1,6 +1,6 @@
 """The list of conversations, and one of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import BadRequest, PermissionDenied
-from django.db.models import Field, Model, QuerySet
+from django.db.models import Field, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.http.response import HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -24,21 +24,18 @@ from unfold.admin import ModelAdmin
 from conversation_service.errors import Message, ServiceError
 from conversation_service.http.actor import Actor
 from conversation_service.mongodb.connection import Document
-from conversations import history, states
+from conversations import documents, history, states
 from conversations.admin import actions, export, roles, timeline
 from conversations.admin.actions import ACTIONS, Action
 from conversations.admin.changelist import UncountedChangeList
+from conversations.declaration import Declaration
 from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
-from conversations.models import Conversation, Hold, Metadata
+from conversations.models import Conversation, Hold
 from conversations.queries import lookup
 from conversations.querysets import ConversationQuerySet
-from conversations.serializers.conversations import REVERTED
 from conversations.writes import edits
 from conversations.writes.writer import apply_to_one
 
-COUNTERS = ("message_count", "total_tokens", "total_input_tokens", "total_output_tokens")
-CLOCKS = ("created_at", "updated_at", "last_activity", "first_message_at", "last_message_at")
-STATE_CLOCKS = ("pinned_at", "archived_at", "deleted_at", "purge_at")
 EXPORTS: dict[str, tuple[Message, Callable[[Iterable[Conversation]], HttpResponseBase]]] = {
     "export_csv": (_("Export as CSV"), export.as_csv),
     "export_ndjson": (_("Export as NDJSON"), export.as_ndjson),
@@ -196,7 +193,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             )
             return answer
         actions.record(request, [conversation], "Viewed.")
-        entries = timeline.of(document)
+        entries = timeline.history_entries(document)
         may_revert = roles.allow(request, roles.REVERT) and conversation.status in states.EDITABLE
         return self._page(
             request,
@@ -207,10 +204,11 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             settings=_lines(document["settings"]),
             custom=_lines(document["custom"]),
             hold=_hold_lines(conversation.hold),
-            counters=_fields(Metadata, document["metadata"], COUNTERS),
-            clocks=[
-                *_fields(Metadata, document["metadata"], CLOCKS),
-                *_fields(Conversation, document, STATE_CLOCKS),
+            plain=_rows(documents.FIELDS, document, documents.PLAIN_FIELDS),
+            counters=_rows(documents.METADATA, document["metadata"], documents.COUNTERS),
+            times=[
+                *_rows(documents.METADATA, document["metadata"], documents.METADATA_TIMES),
+                *_rows(documents.FIELDS, document, documents.PUBLIC_TIMES),
             ],
             entries=entries,
             oldest=history.oldest_version(document),
@@ -274,7 +272,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             result = apply_to_one(
                 conversation.user_id,
                 str(conversation.pk),
-                edits.revert(then, REVERTED),
+                edits.revert(then, documents.REVERTIBLE_FIELDS),
                 actor=Actor.staff(request.user.get_username()),
             )
             if result.written:
@@ -429,28 +427,26 @@ def _url_of(conversation: Conversation) -> str:
     return reverse("admin:conversations_conversation_change", args=[conversation.pk])
 
 
-def _fields(
-    model: type[Model], values: dict[str, Any], names: Iterable[str]
+def _rows(
+    fields: Mapping[str, Declaration], values: dict[str, Any], names: Iterable[str]
 ) -> list[tuple[str, str]]:
-    return [(_label(model, name), timeline.shown(values[name])) for name in names]
+    return [(str(fields[n].field.verbose_name), timeline.shown(values[n])) for n in names]
 
 
 def _hold_lines(hold: Hold | None) -> list[tuple[str, str]]:
     if hold is None:
         return []
-    return [(_label(Hold, name), timeline.shown(getattr(hold, name))) for name in _HOLD_FIELDS]
-
-
-_HOLD_FIELDS = ("by", "reason", "at")
+    return [
+        (
+            str(cast(Field, Hold._meta.get_field(name)).verbose_name),
+            timeline.shown(getattr(hold, name)),
+        )
+        for name in ("by", "reason", "at")
+    ]
 
 
 def _lines(values: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, timeline.shown(value)) for name, value in values.items()]
-
-
-def _label(model: type[Model], name: str) -> str:
-    field = cast(Field, model._meta.get_field(name))
-    return str(field.verbose_name)
 
 
 def _cut(external_id: str) -> SafeString:

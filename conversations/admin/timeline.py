@@ -1,4 +1,4 @@
-"""The history of a conversation for people: what each version changed, before and after."""
+"""The history of a conversation for staff: the changes of each version, before and after."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,28 +7,12 @@ from typing import Any
 
 from django.utils import formats
 from django.utils.translation import gettext
-from django.utils.translation import gettext_lazy as _
 
-from conversation_service.errors import Message
 from conversation_service.mongodb.connection import Document
 from conversations import history
-from conversations.serializers.conversations import REVERTED
+from conversations.documents import FIELDS, REVERTIBLE_FIELDS
 
 EMPTY = "-"
-
-_LABELS: dict[str, Message] = {
-    "title": _("title"),
-    "title_source": _("origin of the title"),
-    "status": _("state"),
-    "character_status": _("character status"),
-    "tags": _("tags"),
-    "custom": _("custom"),
-    "settings": _("LLM settings"),
-    "pinned_at": _("pinned"),
-    "archived_at": _("archived"),
-    "deleted_at": _("trashed"),
-    "purge_at": _("purged after"),
-}
 
 
 @dataclass(frozen=True)
@@ -45,12 +29,11 @@ class Entry:
     by: str
     client: str | None
     differences: list[Difference]
-    # The version before it, if the log still reaches that far back.
     previous: int
 
 
-def of(document: Document) -> list[Entry]:
-    """Return the revisions of a document that was read with them, newest first."""
+def history_entries(document: Document) -> list[Entry]:
+    """Return the revisions of a document with its history, the newest first."""
     return [
         Entry(
             revision["version"],
@@ -71,8 +54,8 @@ def of(document: Document) -> list[Entry]:
 
 
 def reverting(document: Document, then: Document) -> list[Difference]:
-    """Return what a revert to a former version would change."""
-    paths = ["pinned_at" if name == "pinned" else name for name in REVERTED]
+    """Return the changes that a revert to a former version would make."""
+    paths = ["pinned_at" if name == "pinned" else name for name in REVERTIBLE_FIELDS]
     return [
         difference
         for path in paths
@@ -81,7 +64,7 @@ def reverting(document: Document, then: Document) -> list[Difference]:
 
 
 def _differences(path: str, before: Any, after: Any) -> Iterator[Difference]:
-    """Tell the difference of two values, of maps key by key and of tags one by one."""
+    """Compare two values: objects by key, and tags without their order."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in dict.fromkeys([*before, *after]):
             yield from _differences(f"{path}.{key}", before.get(key), after.get(key))
@@ -95,13 +78,14 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[Difference]:
 
 
 def label(path: str) -> str:
+    """Return the name of a field for staff. A newer release can have stored an unknown field."""
     name, _dot, rest = path.partition(".")
-    words = str(_LABELS.get(name, name))
+    words = str(FIELDS[name].field.verbose_name if name in FIELDS else name)
     return f"{words}: {rest}" if rest else words
 
 
 def shown(value: Any) -> str:
-    """Return a stored value as a person would write it."""
+    """Format a stored value."""
     match value:
         case None | "" | [] | {}:
             return EMPTY

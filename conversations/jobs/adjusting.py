@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 
+from conversations.documents import PUBLIC_TIMES
 from conversations.limits import MAX_AHEAD
 from conversations.serializers.transfer import ORIGIN_LENGTH
 
@@ -17,7 +18,7 @@ from conversations.serializers.transfer import ORIGIN_LENGTH
 # imported again.
 HIGHEST_VERSION = 2**52
 IMPORTED = "imported:"
-_TIMES = ("pinned_at", "archived_at", "deleted_at")
+_TIMES = [name for name in PUBLIC_TIMES if name != "purge_at"]
 
 
 def adjust(values: dict[str, Any], now: datetime) -> list[str]:

@@ -24,7 +24,7 @@ from conversation_service.http import ndjson
 from conversation_service.http.exception_handler import invalid_input
 from conversation_service.mongodb.connection import Document
 from conversations import documents
-from conversations.documents import PUBLIC
+from conversations.documents import EDITABLE_FIELDS, PUBLIC
 from conversations.exceptions import ConversationIdTaken, QuotaExceeded
 from conversations.jobs.adjusting import adjust
 from conversations.jobs.concurrency import imports
@@ -108,7 +108,7 @@ class _Batch:
             return
         self._bytes += len(line)
         adjusted = adjust(values, self._now)
-        ids = _Ids.of(self._user_id, values["id"], self._now)
+        ids = _Ids.derive(self._user_id, values["id"], self._now)
         document = _document(self._user_id, values, self._now)
         self._pending[number] = _Row(document, ids, adjusted)
 
@@ -181,7 +181,7 @@ def _validated(value: Any) -> dict[str, Any]:
 
 def _document(user_id: str, values: dict[str, Any], now: datetime) -> Document:
     """Return what the line's conversation was, but for whose it is and when it last changed."""
-    given = {name: values[name] for name in ("character_id", "title", "settings", "tags", "custom")}
+    given = {name: values[name] for name in ("character_id", *EDITABLE_FIELDS)}
     return (
         documents.new(user_id=user_id, now=now, **given)
         | {name: values[name] for name in PUBLIC if name != "user_id"}
@@ -220,7 +220,7 @@ class _Ids:
     possible: Sequence[ObjectId]
 
     @classmethod
-    def of(cls, user_id: str, id_: ObjectId, now: datetime) -> "_Ids":
+    def derive(cls, user_id: str, id_: ObjectId, now: datetime) -> "_Ids":
         """Derive ids for this user from the id in the line; equal arguments give equal ids.
 
         The time in a derived id is before 2004, so no new conversation gets such an id. Release

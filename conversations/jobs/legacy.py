@@ -12,15 +12,16 @@ from typing import Any
 from uuid import UUID
 
 from bson import Decimal128, Int64, ObjectId
+from django.db.models import FloatField
 from rest_framework.exceptions import ValidationError
 
 from conversation_service import clock
 from conversation_service.http.fields import NOT_IN_A_LINE, Text
 from conversation_service.mongodb.connection import Document
 from conversations import documents, limits
-from conversations.documents import tag_key
 from conversations.serializers.conversations import ExternalId, Tag, Title
 from conversations.states import ARCHIVED
+from conversations.words import tag_key
 
 _KNOWN = {
     "_id", "user_id", "character_id", "title", "is_archived", "message_count", "total_tokens",
@@ -28,6 +29,10 @@ _KNOWN = {
 }  # fmt: skip
 _NOTHING: Any = object()
 _SECONDS_UNTIL_MILLISECONDS = 100_000_000_000
+
+_NUMBERS: dict[str, Any] = {
+    name: setting for name, setting in documents.SETTINGS.items() if setting.maximum is not None
+}
 
 _external_id = ExternalId()
 _title = Title()
@@ -221,27 +226,29 @@ class _Reading:
         settings: dict[str, Any] = {}
         for name, old in value.items():
             path = f"settings.{name}"
-            if name in limits.LLM_SETTINGS:
-                settings[name] = self._setting(path, old, limits.LLM_SETTINGS[name])
+            if name in _NUMBERS:
+                settings[name] = self._setting(path, old, _NUMBERS[name])
             elif name == "stop_sequences":
                 settings[name] = self._stop_sequences(old)
             else:
                 self._repaired(path, "unknown, left out", old)
-        for name in limits.LLM_SETTINGS.keys() - value.keys():
+        for name in _NUMBERS.keys() - value.keys():
             self._repaired(f"settings.{name}", "missing, taken as today's default")
         return settings
 
-    def _setting(self, path: str, value: Any, bounds: limits.Bounds) -> float:
+    def _setting(self, path: str, value: Any, bounds: Any) -> float:
         number = _number(value)
         if number is None:
             self._repaired(path, "no number, taken as today's default", value)
-            return bounds.default_for_new
+            default: float = bounds.default_for_new
+            return default
         if isinstance(value, str):
             self._repaired(path, "made a number", value)
-        if not bounds.minimum <= number <= bounds.maximum:
+        within: float = min(max(number, bounds.minimum), bounds.maximum)
+        if within != number:
             self._repaired(path, "brought within the bounds", value)
-            number = min(max(number, bounds.minimum), bounds.maximum)
-        if not bounds.is_whole:
+            number = within
+        if isinstance(bounds.field, FloatField):
             return float(number)
         if number != int(number):
             self._repaired(path, "made a whole number", value)

@@ -8,7 +8,7 @@ import pymongo
 
 from conversation_service.mongodb.connection import Document
 from conversations.collection import CHARACTERS_INDEX, conversations
-from conversations.documents import tag_key
+from conversations.words import tag_key
 
 Pipeline = list[dict[str, Any]]
 

@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from conversations.documents import fold, tag_key
 from conversations.serializers.search import NO_SEARCH
 from conversations.states import ARCHIVED, LISTS
-from conversations.words import PREFIX_RANGE_END
-from conversations.words import of as split_words
+from conversations.words import PREFIX_RANGE_END, fold, split_words, tag_key
 
 Condition = dict[str, Any]
 

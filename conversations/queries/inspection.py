@@ -13,13 +13,12 @@ from conversations import collection, documents, schema
 from conversations.states import PURGED
 
 REVISIONS = 5
-COUNTERS = ("message_count", "total_tokens", "total_input_tokens", "total_output_tokens")
-CLOCKS = ("first_message_at", "last_message_at", "last_activity", "created_at", "updated_at")
-STATES = ("changed_at", "archived_at", "deleted_at", "purge_at", "pinned_at", "expires_at")
-WORDS = ("title", "tags", "custom", "character_name", "settings")
+# The times of a document, a tombstone's included, and the fields that users and characters wrote.
+TIMES = [*(name for name, field in documents.FIELDS.items() if field.is_time), "expires_at"]
+WORDS = [*documents.EDITABLE_FIELDS, "character_name"]
 
 
-def of(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
+def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
     """Return what is known of a conversation or a tombstone; None if there is neither.
 
     A document written past the service may lack anything: what is not there is None.
@@ -35,10 +34,10 @@ def of(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
         **{name: document.get(name) for name in ("status", "version", "user_id")},
         "user_hash": user_hash(str(owner), settings.SECRET_KEY),
         **{name: document.get(name) for name in ("character_id", "character_status")},
-        "counters": {name: metadata.get(name) for name in COUNTERS}
+        "counters": {name: metadata.get(name) for name in documents.COUNTERS}
         | {"activity_sequence": document.get("activity_sequence")},
-        "clocks": {name: metadata.get(name) for name in CLOCKS}
-        | {name: document.get(name) for name in STATES},
+        "clocks": {name: metadata.get(name) for name in documents.METADATA_TIMES}
+        | {name: document.get(name) for name in TIMES},
         "hold": {name: hold.get(name) for name in ("by", "at")} if hold else None,
         "keys": len(document.get("keys") or []),
         "sizes": {

@@ -1,7 +1,5 @@
 """The tags of a user with their counts, for a sidebar or for autocompletion."""
 
-from conversations import words
-from conversations.documents import fold
 from conversations.queries.aggregation import (
     Pipeline,
     TagCount,
@@ -12,6 +10,7 @@ from conversations.queries.aggregation import (
 )
 from conversations.queries.filters import has_word
 from conversations.states import NOT_TRASHED
+from conversations.words import fold, search_prefixes
 
 
 def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[TagCount]:
@@ -20,7 +19,7 @@ def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[TagCount]:
     With `prefix`, only tags that contain, for each of its words, a word starting with it. Raises
     what run_parts() raises.
     """
-    prefixes = words.sought(fold(prefix))
+    prefixes = search_prefixes(fold(prefix))
     if not prefixes:
         return [tag_count(row) for row in run_parts(all_tags(user_id, limit))["scan"]]
     any_word = [has_word(word) for word in prefixes]

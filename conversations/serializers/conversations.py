@@ -6,7 +6,6 @@ Input is judged by form only; what needs the database or a neighbour is decided 
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from django.core.validators import RegexValidator
@@ -22,17 +21,17 @@ from conversation_service.http.fields import (
     Integer,
     Line,
     List,
-    Number,
     Parameters,
     StrictSerializer,
     Text,
 )
 from conversations import limits
-from conversations.documents import tag_key
+from conversations.documents import FIELDS, PLAIN_FIELDS, REVERTIBLE_FIELDS, SETTINGS
 from conversations.exceptions import too_high
+from conversations.serializers.fields import input_field
 from conversations.states import EDITABLE
+from conversations.words import tag_key
 
-REVERTED = ["title", "settings", "tags", "custom", "pinned"]
 _ASCII_TAG = re.compile(r"[\w .-]*", re.ASCII)
 _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
@@ -72,11 +71,6 @@ class Tag(Line):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=limits.TAG_LENGTH, **kwargs)
-        # People have few tags, and use them again and again.
-        self._judged = lru_cache(maxsize=1_000)(super().run_validation)
-
-    def run_validation(self, data: Any = serializers.empty) -> Any:
-        return self._judged(data) if isinstance(data, str) else super().run_validation(data)
 
     def to_internal_value(self, data: Any) -> str:
         tag = super().to_internal_value(data)
@@ -118,47 +112,40 @@ class Custom(Dict):
         return custom
 
 
-def _setting(name: str) -> Any:
-    bounds = limits.LLM_SETTINGS[name]
-    kind: Any = Integer if bounds.is_whole else Number
-    return kind(min_value=bounds.minimum, max_value=bounds.maximum, required=False, allow_null=True)
-
-
 class LLMSettingsSerializer(StrictSerializer):
-    """How the character's model is run. A null puts the default back."""
-
-    temperature = _setting("temperature")
-    max_tokens = _setting("max_tokens")
-    context_window = _setting("context_window")
-    top_p = _setting("top_p")
-    frequency_penalty = _setting("frequency_penalty")
-    presence_penalty = _setting("presence_penalty")
-    stop_sequences = List(
-        max_length=limits.STOP_SEQUENCES,
-        child=Text(max_length=limits.STOP_SEQUENCE_LENGTH),
-        required=False,
-        allow_null=True,
-    )
+    """How the character's language model runs. A null restores the default."""
 
     def __init__(self, *, has_ceilings: bool = False, **kwargs: Any) -> None:
-        """Accept every value that may be stored or, with `has_ceilings`, that a user may set."""
+        """Accept every value that can be stored or, with `has_ceilings`, that a user can set."""
         super().__init__(**kwargs)
         self._has_ceilings = has_ceilings
+
+    def get_fields(self) -> dict[str, Any]:
+        return {
+            name: input_field(setting, required=False, allow_null=True)
+            for name, setting in SETTINGS.items()
+        }
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if self._has_ceilings:
             errors = {
-                name: ErrorDetail(too_high(bounds.ceiling), code="max_value")
-                for name, bounds in limits.LLM_SETTINGS.items()
-                if (attrs.get(name) or 0) > bounds.ceiling
+                name: ErrorDetail(too_high(SETTINGS[name].ceiling), code="max_value")
+                for name, value in attrs.items()
+                if SETTINGS[name].exceeds_ceiling(value)
             }
             if errors:
                 raise serializers.ValidationError(errors)
         return attrs
 
 
+def _plain_fields() -> dict[str, Any]:
+    return {
+        name: input_field(FIELDS[name], required=False, allow_null=True) for name in PLAIN_FIELDS
+    }
+
+
 class CreateSerializer(StrictSerializer):
-    """A new conversation; what is left out gets its default, which is then stored."""
+    """A new conversation. The defaults of absent fields are stored."""
 
     character_id = ExternalId()
     title = Title(required=False, allow_null=True)
@@ -166,8 +153,11 @@ class CreateSerializer(StrictSerializer):
     tags = Tags(required=False, allow_null=True)
     custom = Custom(required=False, allow_null=True)
 
+    def get_fields(self) -> dict[str, Any]:
+        return super().get_fields() | _plain_fields()
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Leave out every null: at creation it says the same as nothing."""
+        """Remove every null, which means the same as an absent field."""
         return without_nulls(
             {
                 name: without_nulls(value) if isinstance(value, dict) else value
@@ -187,6 +177,9 @@ class PatchSerializer(StrictSerializer):
     custom = Custom(required=False, allow_null=True)
     pinned = Flag(required=False)
     status = Choice(EDITABLE, required=False)
+
+    def get_fields(self) -> dict[str, Any]:
+        return super().get_fields() | _plain_fields()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "tags" in attrs and attrs.keys() & {"tags_add", "tags_remove"}:
@@ -226,7 +219,7 @@ class HistoryParameters(Parameters):
 
 class RevertSerializer(StrictSerializer):
     version = Integer(min_value=1, help_text="What the fields shall be as in.")
-    fields_ = List(max_length=len(REVERTED), min_length=1, child=Choice(REVERTED))
+    fields_ = List(max_length=len(REVERTIBLE_FIELDS), min_length=1, child=Choice(REVERTIBLE_FIELDS))
 
 
 class TagsParameters(Parameters):

@@ -9,13 +9,14 @@ from conversation_service.http.fields import (
     Choice,
     Integer,
     List,
-    Moment,
     Parameters,
     StrictSerializer,
     Text,
 )
+from conversations.documents import DEFAULTS, METADATA
 from conversations.limits import MAX_COUNT
 from conversations.serializers.conversations import ExternalId
+from conversations.serializers.fields import imported_field
 
 MAX_IDS = 200
 MAX_REPORTS = 500
@@ -27,15 +28,14 @@ class AuthorizeSerializer(StrictSerializer):
 
 
 class ActivitySerializer(StrictSerializer):
-    """Totals since the beginning, and the number of this report: a later one has a higher."""
+    """Totals since the creation. `sequence` is the number of the report: a later one is higher."""
 
     sequence = Integer(min_value=1, max_value=MAX_COUNT)
-    message_count = Integer(min_value=0, max_value=MAX_COUNT)
-    total_tokens = Integer(min_value=0, max_value=MAX_COUNT)
-    total_input_tokens = Integer(min_value=0, max_value=MAX_COUNT)
-    total_output_tokens = Integer(min_value=0, max_value=MAX_COUNT)
-    first_message_at = Moment(allow_null=True)
-    last_message_at = Moment(allow_null=True)
+
+    def get_fields(self) -> dict[str, Any]:
+        """Add the fields of the metadata that the Message service reports."""
+        reported = {name: imported_field(METADATA[name]) for name in DEFAULTS["metadata"]}
+        return super().get_fields() | reported
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         first, last = attrs["first_message_at"], attrs["last_message_at"]

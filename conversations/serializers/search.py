@@ -11,10 +11,10 @@ from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
 from conversation_service.http import fields
-from conversations import limits, words
-from conversations.documents import fold
+from conversations import limits
 from conversations.serializers.conversations import ExternalId, Tag
 from conversations.states import ARCHIVED
+from conversations.words import fold, search_prefixes
 
 _ACTIVITY = "metadata.last_activity"
 _PINNED = "pinned"
@@ -61,7 +61,7 @@ class SearchField(fields.Line):
         given: dict[str, list[str]] = {name: [] for name in ("", *_OPERATORS)}
         for name, value in _parts(super().run_validation(data)):
             given[name].append(value)
-        prefixes = [*dict.fromkeys(p for text in given[""] for p in words.sought(fold(text)))]
+        prefixes = [*dict.fromkeys(p for text in given[""] for p in search_prefixes(fold(text)))]
         if len(prefixes) > limits.SEARCH_WORDS:
             self.fail("words", most=limits.SEARCH_WORDS)
         flags = {value.casefold() for value in given["is"]}

@@ -1,6 +1,7 @@
 """What may be imported: what an export wrote, judged as strictly as anything else."""
 
 import time
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -22,21 +23,21 @@ from conversation_service.http.fields import (
     Text,
 )
 from conversations import limits
+from conversations.documents import FIELDS, METADATA, PUBLIC, SETTINGS
 from conversations.serializers.conversations import (
     Custom,
     ExternalId,
-    LLMSettingsSerializer,
     Tags,
     Title,
     without_nulls,
 )
-from conversations.states import ANY_STATE, ARCHIVED, DELETED
+from conversations.serializers.fields import imported_field
+from conversations.states import ARCHIVED, DELETED
 
 # "imported:staff:" and the longest name of a Django user, or the longest X-Request-ID.
 ORIGIN_LENGTH = 170
 # The highest integer that MongoDB stores. adjusting.py lowers versions above HIGHEST_VERSION.
 MAX_VERSION = 2**63 - 1
-CHARACTER_STATUSES = ["verified", "unverified", "missing"]
 
 
 class Id(Text):
@@ -59,42 +60,44 @@ class WholeCustom(Custom):
         return without_nulls(super().to_internal_value(data))
 
 
-class WholeSettingsSerializer(LLMSettingsSerializer):
-    """Every setting: a default of today must not slip into a conversation of then."""
+class WholeSettingsSerializer(StrictSerializer):
+    """Every setting is required: a later default must not change an old conversation."""
 
     def get_fields(self) -> dict[str, Any]:
-        fields = super().get_fields()
-        for field in fields.values():
-            field.required, field.allow_null = True, False
-        return fields
+        return {name: imported_field(setting) for name, setting in SETTINGS.items()}
 
 
 class TransferredMetadataSerializer(StrictSerializer):
-    message_count = Integer(min_value=0, max_value=limits.MAX_COUNT)
-    total_tokens = Integer(min_value=0, max_value=limits.MAX_COUNT)
-    total_input_tokens = Integer(min_value=0, max_value=limits.MAX_COUNT)
-    total_output_tokens = Integer(min_value=0, max_value=limits.MAX_COUNT)
-    first_message_at = Moment(allow_null=True)
-    last_message_at = Moment(allow_null=True)
-    last_activity = Moment()
-    created_at = Moment()
-    updated_at = Moment()
+    def get_fields(self) -> dict[str, Any]:
+        return {name: imported_field(field) for name, field in METADATA.items()}
 
 
-# What a revision may have changed, by path.
-_CHANGEABLE: dict[str, Any] = {
-    "title": Title(),
-    "title_source": Choice(["user", "auto"]),
-    "character_status": Choice(CHARACTER_STATUSES),
-    "status": Choice(ANY_STATE),
-    "pinned_at": Moment(allow_null=True),
-    "archived_at": Moment(allow_null=True),
-    "deleted_at": Moment(allow_null=True),
-    "purge_at": Moment(allow_null=True),
-    "tags": Tags(),
-    "custom": WholeCustom(),
-    **{f"settings.{name}": field for name, field in WholeSettingsSerializer().fields.items()},
+# The fields of a line that are not validated by their declaration alone.
+_OWN_FIELDS: Mapping[str, Callable[[], Any]] = {
+    "user_id": lambda: Ignored(required=False),
+    "character_id": ExternalId,
+    "title": Title,
+    "settings": WholeSettingsSerializer,
+    "tags": Tags,
+    "custom": WholeCustom,
+    "metadata": TransferredMetadataSerializer,
+    "forked_from": lambda: Id(allow_null=True),
+    "version": lambda: Integer(min_value=1, max_value=MAX_VERSION),
 }
+
+
+def _imported_fields() -> dict[str, Any]:
+    return {
+        name: _OWN_FIELDS[name]() if name in _OWN_FIELDS else imported_field(FIELDS[name])
+        for name in PUBLIC
+    }
+
+
+# The fields that a revision can change, by path.
+_UNCHANGEABLE = {"user_id", "character_id", "settings", "metadata", "forked_from", "version"}
+_CHANGEABLE: dict[str, Any] = {
+    name: field for name, field in _imported_fields().items() if name not in _UNCHANGEABLE
+} | {f"settings.{name}": field for name, field in WholeSettingsSerializer().fields.items()}
 
 
 class Changes(Dict):
@@ -143,25 +146,12 @@ class TransferredSerializer(StrictSerializer):
 
     id = Id()
     object = Choice(["conversation"], required=False)
-    user_id = Ignored(required=False)
-    character_id = ExternalId()
-    character_status = Choice(CHARACTER_STATUSES)
-    title = Title()
-    title_source = Choice(["user", "auto"])
-    status = Choice(ANY_STATE)
     is_archived = Flag(required=False)
-    retention = Ignored(required=False, allow_null=True)  # follows from the rest
-    pinned_at = Moment(allow_null=True)
-    settings = WholeSettingsSerializer()
-    tags = Tags()
-    custom = WholeCustom()
-    metadata = TransferredMetadataSerializer()
-    archived_at = Moment(allow_null=True)
-    deleted_at = Moment(allow_null=True)
-    purge_at = Moment(allow_null=True)
-    forked_from = Id(allow_null=True)
-    version = Integer(min_value=1, max_value=MAX_VERSION)
+    retention = Ignored(required=False, allow_null=True)  # derived from other fields
     history = List(max_length=limits.REVISIONS, child=TransferredRevisionSerializer(), default=list)
+
+    def get_fields(self) -> dict[str, Any]:
+        return super().get_fields() | _imported_fields()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse what no conversation can be, such as one in the trash without an end."""

@@ -8,16 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from conversations import limits
-from conversations.documents import (
-    DEFAULTS,
-    default_settings,
-    searchable,
-    searchable_tag,
-    stored,
-    tag_key,
-    tag_line,
-)
+from conversations.documents import DEFAULTS, PLAIN_FIELDS, SETTINGS, searchable, stored, tag_line
 from conversations.states import ARCHIVED
+from conversations.words import tag_key
 from conversations.writes.updates import (
     ARCHIVE,
     PIN,
@@ -48,6 +41,9 @@ def edit(patch: Mapping[str, Any]) -> Update:
         updates.append(PIN if patch["pinned"] else UNPIN)
     if "status" in patch:
         updates.append(ARCHIVE if patch["status"] == ARCHIVED else UNARCHIVE)
+    for name in _PLAIN.keys() & patch.keys():
+        value = DEFAULTS[name] if patch[name] is None else patch[name]
+        updates.append(Update((_PLAIN[name],), {name: value}))
     return _combined(updates)
 
 
@@ -70,6 +66,8 @@ def revert(earlier: Mapping[str, Any], names: Iterable[str]) -> Update:
                 updates.append(Update((_CUSTOM,), {"custom": earlier["custom"]}))
             case "pinned":
                 updates.append(Update((_PINNED_AT,), {"pinned_at": earlier["pinned_at"]}))
+            case _:
+                updates.append(Update((_PLAIN[name],), {name: earlier[name]}))
     return _combined(updates)
 
 
@@ -96,30 +94,26 @@ def _title(title: str, source: str) -> Update:
     return Update((_TITLE,), title_values(title) | {"title_source": source})
 
 
+# An edit of these fields replaces the value.
+_PLAIN = {name: UpdateTemplate({name: f"$$values.{name}"}) for name in PLAIN_FIELDS}
+
 # A template for each setting: devices that change different settings do not conflict.
-_SETTINGS = {
-    name: UpdateTemplate({f"settings.{name}": f"$$values.{name}"}) for name in DEFAULTS["settings"]
-}
+_SETTINGS = {name: UpdateTemplate({f"settings.{name}": f"$$values.{name}"}) for name in SETTINGS}
 # For a value above the ceiling of this deployment, which is valid only if it is stored already.
 _SETTINGS_UNCHANGED = {
     name: UpdateTemplate(
         limits={f"settings.{name}": {"$eq": [stored(f"settings.{name}"), f"$$values.{name}"]}}
     )
-    for name, bounds in limits.LLM_SETTINGS.items()
-    if bounds.ceiling_variable
+    for name, setting in SETTINGS.items()
+    if setting.ceiling_variable
 }
 
 
 def _settings(patch: Mapping[str, Any] | None) -> Iterator[Update]:
     """Yield an update for each setting; null sets the default of new conversations."""
-    if patch is None or None in patch.values():
-        defaults = default_settings()
-        patch = {
-            name: defaults[name] if value is None else value
-            for name, value in (patch or dict.fromkeys(defaults)).items()
-        }
-    for name, value in patch.items():
-        is_too_high = name in _SETTINGS_UNCHANGED and value > limits.LLM_SETTINGS[name].ceiling
+    for name, sent in (dict.fromkeys(SETTINGS) if patch is None else patch).items():
+        value = SETTINGS[name].default_for_new if sent is None else sent
+        is_too_high = name in _SETTINGS_UNCHANGED and SETTINGS[name].exceeds_ceiling(value)
         template = _SETTINGS_UNCHANGED[name] if is_too_high else _SETTINGS[name]
         yield Update((template,), {name: value})
 
@@ -170,7 +164,7 @@ def _tags(tags: Sequence[str]) -> Update:
             "tags": tags,
             "tag_keys": keys,
             "tag_line": tag_line(keys),
-            "tag_words": [searchable_tag(tag) for tag in tags],
+            "tag_words": [searchable(tag) for tag in tags],
         },
     )
 
@@ -186,7 +180,7 @@ def _tag_changes(add: Sequence[str], remove: Sequence[str]) -> Update:
     return Update(
         (_TAGS_CHANGED,),
         {
-            "tags_added": [[tag, tag_key(tag), searchable_tag(tag)] for tag in added],
+            "tags_added": [[tag, tag_key(tag), searchable(tag)] for tag in added],
             "tags_removed": removed,
         },
     )

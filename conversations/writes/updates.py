@@ -15,8 +15,9 @@ from typing import Any
 from django.conf import settings
 
 from conversations import limits
-from conversations.documents import searchable, sort_key, stored
+from conversations.documents import searchable, stored
 from conversations.states import ACTIVE, ANY_STATE, ARCHIVED, DELETED, EDITABLE, PURGED
+from conversations.words import sort_key
 
 Expression = Any
 

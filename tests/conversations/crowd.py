@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from conversations import documents
+from conversations import documents, words
 
 SPELLINGS = ["Río", "RÍO", "río", "sea", "Sea", "ﬁn", "fin", "日本", "night owl", "x-y_z.1"]
 STATUSES = ["active", "active", "archived", "deleted", "purged"]
@@ -48,5 +48,5 @@ def _moment(chance: Random, now: datetime) -> datetime:
 
 
 def _tags(chance: Random) -> list[str]:
-    by_key = {documents.tag_key(tag): tag for tag in chance.sample(SPELLINGS, chance.randrange(5))}
+    by_key = {words.tag_key(tag): tag for tag in chance.sample(SPELLINGS, chance.randrange(5))}
     return list(by_key.values())

@@ -502,7 +502,7 @@ ANYTHING = st.recursive(
     | st.binary(max_size=9),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["a", *limits.LLM_SETTINGS, "stop_sequences"]), inner)
+        | st.dictionaries(st.sampled_from(["a", *documents.SETTINGS]), inner)
     ),
     max_leaves=12,
 )

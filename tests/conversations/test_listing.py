@@ -7,7 +7,7 @@ from time_machine import travel
 
 from conversation_service import clock
 from conversations import documents
-from conversations.documents import tag_key
+from conversations.words import tag_key
 from tests.factories import PATH, client_of, conversation
 
 

@@ -13,8 +13,9 @@ from time_machine import travel
 
 from conversation_service import clock
 from conversations import documents
-from conversations.documents import SORT_KEYS, fold
+from conversations.documents import SORT_KEYS
 from conversations.queries import search as search_query
+from conversations.words import fold
 from conversations.writes import search_index
 from tests.conversations.plans import explainable
 from tests.conversations.test_listing import listed, titles, walk

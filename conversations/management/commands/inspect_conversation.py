@@ -30,7 +30,7 @@ class Command(BaseCommand):
         add_json(parser)
 
     def handle(self, *, id: ObjectId, words: bool, json: bool, **options: Any) -> None:  # noqa: A002
-        found = inspection.of(id, words=words)
+        found = inspection.inspect(id, words=words)
         if json:
             self.stdout.write(as_json({"exists": found is not None, "id": id, **(found or {})}))
         elif found:

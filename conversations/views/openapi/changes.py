@@ -18,9 +18,9 @@ from conversation_service.http.openapi import failures, response_header
 from conversations.exceptions import ChangesCursorExpired, StreamsExhausted
 from conversations.queries.feed import GONE, UPSERT
 from conversations.serializers.changes import ChangesParameters
+from conversations.serializers.fields import OBJECT_ID
 from conversations.views.openapi.conversations import (
     EXAMPLE,
-    OBJECT_ID,
     ConversationSerializer,
     operation,
 )

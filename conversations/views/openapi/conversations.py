@@ -30,7 +30,8 @@ from conversation_service.http import rendering
 from conversation_service.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from conversation_service.http.openapi import COMMON, RATE_LIMITED, RATES, failures, response_header
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
-from conversations import documents, limits
+from conversations import documents
+from conversations.documents import RESOURCE_FIELDS
 from conversations.exceptions import (
     CharacterNotExists,
     ConversationNotFound,
@@ -52,10 +53,9 @@ from conversations.serializers.conversations import (
     RevertSerializer,
     TagsParameters,
 )
+from conversations.serializers.fields import OBJECT_ID, output_field
 from conversations.serializers.listing import ListParameters
-from conversations.states import ACTIVE, ANY_STATE, ARCHIVED, DELETED
-
-OBJECT_ID = r"^[0-9a-f]{24}$"
+from conversations.states import ACTIVE, ARCHIVED, DELETED
 
 
 def schema(request: HttpRequest) -> HttpResponse:
@@ -67,10 +67,10 @@ def schema(request: HttpRequest) -> HttpResponse:
 def show_ceilings(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
     """Set the maximum of each setting in requests; also a hook of drf-spectacular."""
     properties = result["components"]["schemas"]["LLMSettings"]["properties"]
-    for name, bounds in limits.LLM_SETTINGS.items():
-        if bounds.ceiling_variable:
+    for name, setting in documents.SETTINGS.items():
+        if setting.ceiling_variable:
             properties[name] |= {
-                "maximum": bounds.ceiling,
+                "maximum": setting.ceiling,
                 "description": "A PATCH may repeat a stored value that is above the maximum.",
             }
     return result
@@ -83,29 +83,17 @@ class FaultSerializer(serializers.Serializer):
 
 
 class SettingsSerializer(serializers.Serializer):
-    """How the character's model is run."""
+    """How the character's language model runs."""
 
-    temperature = serializers.FloatField()
-    max_tokens = serializers.IntegerField()
-    context_window = serializers.IntegerField()
-    top_p = serializers.FloatField()
-    frequency_penalty = serializers.FloatField()
-    presence_penalty = serializers.FloatField()
-    stop_sequences = serializers.ListField(child=serializers.CharField())
+    def get_fields(self) -> dict[str, Any]:
+        return {name: output_field(setting) for name, setting in documents.SETTINGS.items()}
 
 
 class MetadataSerializer(serializers.Serializer):
-    """Counters that the Message service reports, and the three clocks."""
+    """Totals that the Message service reports, and the times of a conversation."""
 
-    message_count = serializers.IntegerField()
-    total_tokens = serializers.IntegerField()
-    total_input_tokens = serializers.IntegerField()
-    total_output_tokens = serializers.IntegerField()
-    first_message_at = serializers.DateTimeField(allow_null=True)
-    last_message_at = serializers.DateTimeField(allow_null=True)
-    last_activity = serializers.DateTimeField(help_text="Moved by messages only.")
-    created_at = serializers.DateTimeField()
-    updated_at = serializers.DateTimeField(help_text="Moved by every change of the version.")
+    def get_fields(self) -> dict[str, Any]:
+        return {name: output_field(field) for name, field in documents.METADATA.items()}
 
 
 class RetentionSerializer(serializers.Serializer):
@@ -118,33 +106,22 @@ class ConversationSerializer(serializers.Serializer):
 
     id = serializers.RegexField(OBJECT_ID)
     object = serializers.ChoiceField(["conversation"])
-    user_id = serializers.CharField()
-    character_id = serializers.CharField()
-    character_status = serializers.ChoiceField(
-        ["verified", "unverified", "missing"],
-        help_text="Whether Characters knew it when it was last asked.",
-    )
-    title = serializers.CharField()
-    title_source = serializers.ChoiceField(["user", "auto"])
-    status = serializers.ChoiceField(ANY_STATE)
-    is_archived = serializers.BooleanField()
-    pinned_at = serializers.DateTimeField(allow_null=True)
     settings = SettingsSerializer()
-    tags = serializers.ListField(child=serializers.CharField())
     custom = serializers.DictField(child=serializers.CharField())
     metadata = MetadataSerializer()
-    archived_at = serializers.DateTimeField(allow_null=True)
-    deleted_at = serializers.DateTimeField(allow_null=True)
-    purge_at = serializers.DateTimeField(
-        allow_null=True, help_text="When a conversation in the trash goes for good."
-    )
-    forked_from = serializers.RegexField(OBJECT_ID, allow_null=True)
-    version = serializers.IntegerField(help_text="Rises by one with each change; see ETag.")
+    is_archived = serializers.BooleanField()
     retention = RetentionSerializer(
         allow_null=True,
         help_text="What becomes of it by itself, as things stand: archived when idle for long "
         "(pinned ones are not), or purged from the trash.",
     )
+
+    def get_fields(self) -> dict[str, Any]:
+        own = super().get_fields()
+        public = {
+            name: own.get(name) or output_field(documents.FIELDS[name]) for name in documents.PUBLIC
+        }
+        return {name: (own | public)[name] for name in dict.fromkeys([*RESOURCE_FIELDS, *own])}
 
 
 class RevisionSerializer(serializers.Serializer):

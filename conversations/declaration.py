@@ -1,0 +1,119 @@
+"""What a model field declares beyond Django's own options, and how other modules read it."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db.models import DateTimeField, Field, Model
+from django_mongodb_backend.fields import EmbeddedModelField
+
+# As a default: the time at which the conversation was created.
+CREATION_TIME: Any = object()
+NO_DEFAULT: Any = object()
+
+F = TypeVar("F", bound=Field)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """What the API, the database's validator and the console derive from a field.
+
+    `is_public`: the API and an export show the field, and an import accepts it.
+    `is_editable`: users set it. Create and PATCH accept it, a revert restores it, a duplicate
+    copies it, and the console shows it.
+    `default`: the value that a reader sees if a stored document lacks the field, and that a new
+    conversation gets.
+    `minimum`, `maximum`: bounds of a number, both inclusive, for every stored value.
+    `ceiling_variable`: the variable with the maximum that users of this deployment can set. It
+    may change at any restart; stored values above it stay valid.
+    `max_items`: the maximum length of a list. `pattern`: a regular expression for the whole
+    string, or for each item of a list. `choices`: the possible values.
+    `embedded`: the model that declares the parts of an object in a JSONField.
+    `since`: the release that added the field, if later than 0.1.0. Older exports lack the field.
+    `help`: the description in the API documentation.
+    """
+
+    field: Field
+    is_public: bool
+    is_editable: bool = False
+    default: Any = NO_DEFAULT
+    minimum: float | None = None
+    maximum: float | None = None
+    ceiling_variable: str = ""
+    max_items: int | None = None
+    pattern: str = ""
+    choices: tuple[str, ...] = ()
+    embedded: type[Model] | None = None
+    since: str = ""
+    help: str = ""
+
+    @property
+    def is_time(self) -> bool:
+        return isinstance(self.field, DateTimeField)
+
+    @property
+    def ceiling(self) -> float | None:
+        """The maximum that users of this deployment can set; None without `ceiling_variable`."""
+        if not self.ceiling_variable or self.maximum is None:
+            return None
+        allowed: int = getattr(settings, self.ceiling_variable)
+        return min(self.maximum, allowed)
+
+    @property
+    def default_for_new(self) -> Any:
+        """The default that a new conversation stores and that null restores, up to the ceiling."""
+        if self.ceiling_variable:
+            return min(self.default, self.ceiling)
+        return [*self.default] if isinstance(self.default, list) else self.default
+
+    def exceeds_ceiling(self, value: Any) -> bool:
+        return value is not None and (ceiling := self.ceiling) is not None and value > ceiling
+
+
+def public(field: F, *, orm: bool = True, editable: bool = False, **options: Any) -> F:
+    """Declare a field that clients see. A nullable field has the default None.
+
+    The ORM neither loads nor migrates a field with `orm=False`: a stored field needs no migration.
+    """
+    if field.null:
+        options.setdefault("default", None)
+    if isinstance(field, EmbeddedModelField):
+        options["embedded"] = field.embedded_model
+    return _declared(field, orm, is_public=True, is_editable=editable, **options)
+
+
+def internal(field: F, *, orm: bool = False, **options: Any) -> F:
+    """Declare a field that only this service reads."""
+    return _declared(field, orm, is_public=False, **options)
+
+
+def _declared(field: F, orm: bool, **options: Any) -> F:
+    field.declaration = Declaration(field=field, **options)  # type: ignore[attr-defined]
+    if not orm:
+        field.contribute_to_class = partial(_add_without_column, field)  # type: ignore[method-assign]
+    return field
+
+
+def _add_without_column(field: Field, model: type[Model], name: str) -> None:
+    """Add a private field without a column, which Django neither loads nor migrates."""
+    field.set_attributes_from_name(name)
+    field.model, field.column, field.concrete = model, None, False
+    model._meta.add_field(field, private=True)
+
+
+def declarations(model: type[Model]) -> dict[str, Declaration]:
+    """Return the declared fields of a model by name, in the order of the class body."""
+    fields = sorted([*model._meta.local_fields, *model._meta.private_fields])
+    return {field.name: field.declaration for field in fields if hasattr(field, "declaration")}
+
+
+def defaults(model: type[Model]) -> dict[str, Any]:
+    """Return the defaults of a model and of its embedded models, without CREATION_TIME."""
+    found: dict[str, Any] = {}
+    for name, field in declarations(model).items():
+        if field.embedded:
+            found[name] = defaults(field.embedded)
+        elif field.default is not NO_DEFAULT and field.default is not CREATION_TIME:
+            found[name] = field.default
+    return found
