@@ -77,7 +77,7 @@ class Bounds:
     @property
     def default_for_new(self) -> float:
         """The default that a new conversation stores, and that null puts back."""
-        return min(self.default, self.ceiling)
+        return min(self.default, self.ceiling) if self.ceiling_variable else self.default
 
 
 LLM_SETTINGS = {
