@@ -240,12 +240,12 @@ def apply_to_one(  # noqa: PLR0913
             if statement.event:
                 metrics.EVENTS.labels(statement.event).inc()
             return WriteResult(complete(written), written=True)
-        if result := _diagnose(own, statement, variables, versions, key):
+        if result := _explain_no_match(own, statement, variables, versions, key):
             return result
     raise ConversationStateConflict
 
 
-def _diagnose(
+def _explain_no_match(
     own: Mapping[str, Any],
     statement: _Statement,
     variables: Mapping[str, Any],
