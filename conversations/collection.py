@@ -1,8 +1,8 @@
-"""The collection of conversations: how a statement addresses it.
+"""The collection `conversations`: its handles, and filters that statements share.
 
-Every statement that serves a user carries `user_id`: the database decides whether a conversation
-is theirs, and a sharded cluster sends the statement to one shard. Tombstones of purged
-conversations serve the change feed only.
+Every statement that serves a user carries `user_id`: the database decides about ownership, and a
+sharded cluster sends the statement to a single shard. Purged conversations leave tombstones, which
+only the change feed reads.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ STAFF_USER = "staff_user"
 CHARACTERS_INDEX = "user_characters"
 NOT_PURGED = {"status": {"$ne": PURGED}}
 NOT_HELD = {"hold": None}  # also matches a document without the field
-# Read only data that a majority of the replica set has: a failover cannot roll it back.
+# Read only data that a majority in the replica set has: a failover cannot roll back that data.
 MAJORITY = {"level": "majority"}
 # Retries when a document changes between a write and the read that explains its failure.
 ATTEMPTS = 5
@@ -33,11 +33,11 @@ def conversations() -> Collection[Document]:
 
 
 def committed() -> Collection[Document]:
-    """Return the collection for reads of data that a majority of the replica set has.
+    """Return the collection with read concern "majority".
 
-    A response that confirms an earlier write must come from here: a failover rolls back data
-    that only the primary has. The service's own acknowledged writes are visible, as each of them
-    waits for the same majority.
+    A response that confirms an earlier write must come from here: a failover rolls back data that
+    only the primary has. The service's own acknowledged writes are visible, as each waits for the
+    same majority.
     """
     return conversations().with_options(
         read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
@@ -45,13 +45,13 @@ def committed() -> Collection[Document]:
 
 
 def await_majority(user_id: str) -> None:
-    """Wait until a majority of the replica set has all data that the primary has now.
+    """Wait until a majority in the replica set has all data that the primary has now.
 
-    MongoDB does this after an update that matches nothing. On a sharded cluster it does it on
-    the shard of this user. Raises pymongo.errors.PyMongoError with `timeout` set.
+    MongoDB does this after an update without a match; on a sharded cluster, on this user's shard.
+    Raises pymongo.errors.PyMongoError with `timeout` set.
     """
-    nothing = {"_id": None, "user_id": user_id}
-    conversations().update_one(nothing, {"$set": {"only": None}}, hint=ID_INDEX)
+    no_match = {"_id": None, "user_id": user_id}
+    conversations().update_one(no_match, {"$set": {"only": None}}, hint=ID_INDEX)
 
 
 def find_one(

@@ -1,4 +1,4 @@
-"""The actor of an update, as the history of a conversation shows it."""
+"""The actor that makes a revision, as the history shows it."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Actor:
 
     @classmethod
     def user(cls, request: Request) -> Self:
-        """Read the client from X-Client, or from the first product of User-Agent."""
+        """Read the client from X-Client, or from the first product in User-Agent."""
         sent = request.META.get("HTTP_X_CLIENT") or request.META.get("HTTP_USER_AGENT", "")
         match = _CLIENT.match(sent)
         return cls("user", match[0] if match else None, request_id.get())

@@ -1,4 +1,4 @@
-"""The header Idempotency-Key. The domain stores the records of the keys."""
+"""The header Idempotency-Key. The domain stores the records."""
 
 import re
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class IdempotencyKeyReused(ServiceError):
 
 
 class IdempotencyInProgress(ServiceError):
-    """The first request with this key has not ended; `Retry-After` says when to repeat it."""
+    """The first request with this key has not ended; `Retry-After` says when to retry."""
 
     status = HTTPStatus.CONFLICT
     code = "IDEMPOTENCY_IN_PROGRESS"
@@ -35,11 +35,11 @@ class IdempotencyInProgress(ServiceError):
 
 @dataclass(frozen=True)
 class IdempotencyKey:
-    """A key, which is valid for one user, method and path.
+    """A key, which is valid for a user, a method and a path.
 
-    `scope` joins method, path and key; a new record stores it. `scopes` has also the form of
-    release 0.1.0, which stored the path in the letter case of the request. The fingerprint hashes
-    the body and the query.
+    `scope` joins method, path and key; a new record stores it. `scopes` has also the form from
+    release 0.1.0, which stored the path in the letter case as sent. The fingerprint hashes the body
+    and the query.
     """
 
     scope: str

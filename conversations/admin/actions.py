@@ -1,4 +1,4 @@
-"""The actions of staff on conversations. They use the same writes as the API, in their own name."""
+"""Staff actions on conversations, by the same writes as in the API."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ from conversations.writes.writer import ABSENT, BulkResult, apply_to_many
 LIMIT = 1_000  # conversations that one action may change, as the browser waits
 REASON_LENGTH = 500
 
-# By primary key. django-stubs take the primary keys of all models for integers.
+# By primary key, which django-stubs takes for an integer in every model.
 Results = Mapping[Any, BulkResult]
 
 
@@ -40,7 +40,7 @@ class Staff:
 
 @dataclass(frozen=True)
 class Action:
-    """`apply` acts on conversations of one user. The console offers an action in `states` only."""
+    """`apply` acts on a single user's conversations. `states` are where the console offers it."""
 
     name: str
     label: Message
@@ -144,13 +144,13 @@ ACTIONS: Mapping[str, Action] = {
 
 
 def record(request: HttpRequest, rows: list[Conversation], message: str) -> None:
-    """Record the action in the log of staff, in English whatever the language of the page."""
+    """Record the action in the staff log, always in English."""
     staff = cast(User, request.user)
     LogEntry.objects.log_actions(staff.pk, rows, CHANGE, change_message=message)
 
 
 def perform(request: HttpRequest, action: Action, row: Conversation, reason: str) -> bool:
-    """Act on one conversation and record it; return False if there was nothing to change.
+    """Act on a conversation and record the action; return False if it had no effect.
 
     Raises the ServiceError that the API would respond with.
     """
@@ -162,7 +162,7 @@ def perform(request: HttpRequest, action: Action, row: Conversation, reason: str
 
 @dataclass(frozen=True)
 class ActionSummary:
-    """The number of changed conversations, and of those left alone by reason."""
+    """The number of changed conversations, and the numbers left alone by reason."""
 
     done: Message
     changed: int
@@ -187,9 +187,9 @@ def perform_all(
     reason: str,
     vanished: int,
 ) -> ActionSummary:
-    """Act on many conversations, user by user, and record it.
+    """Act on many conversations, user by user, and record the action.
 
-    `vanished` is the number of selected conversations that the list no longer has.
+    `vanished` counts selected conversations that the list no longer has.
     """
     rows_by_user: dict[str, list[Conversation]] = defaultdict(list)
     for row in rows:

@@ -1,4 +1,4 @@
-"""The jobs of retention, over all users: archive idle conversations, and purge the trash.
+"""Retention jobs over all users: archive idle conversations, and purge the trash.
 
 A job reads each batch by an index, the longest due first, and writes with the same conditions
 again, as a conversation may have changed since. Written conversations no longer match, so a job
@@ -25,7 +25,7 @@ from conversations.writes.updates import Update
 
 @dataclass(frozen=True)
 class RetentionJob:
-    """An update of the conversations whose time at the path `clock` is not after `until`."""
+    """An update for conversations with a time at the path `clock` that is not after `until`."""
 
     clock: str
     until: datetime
@@ -46,9 +46,9 @@ class RetentionJob:
         return conversations().count_documents(held, hint=self.index)
 
     def each(self, batch_size: int) -> Iterator[Document]:
-        """Yield id, user and clock of the due conversations, the longest due first.
+        """Yield id, user and clock for due conversations, the longest due first.
 
-        Each batch is a statement of its own, so that none outlives a primary or a time limit.
+        Each batch has its own statement, so that no cursor outlives a primary or a time limit.
         """
         where: dict[str, Any] = self.due
         while True:
@@ -103,7 +103,7 @@ def idle_job() -> RetentionJob | None:
 
 
 def trash_job() -> RetentionJob:
-    """Purge conversations whose time in the trash has ended, also pinned ones."""
+    """Purge conversations with a `purge_at` in the past, also pinned conversations."""
     return RetentionJob(
         "purge_at", clock.now(), {"status": DELETED, **NOT_HELD}, updates.purge(), "trash_due"
     )

@@ -1,7 +1,7 @@
-"""Activity reports of the Message service, and the repair of what they left.
+"""Activity reports from the Message service, and their repair.
 
-Totals are absolute, so a report may be lost, repeated or late. Times are compared with the clock of
-the database, which is the same for every pod.
+Totals are absolute, so a report can be lost, repeated or late. Times are compared with the
+database's clock, which is the same for every pod.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ _READ = {"activity_sequence": _SEQUENCE, "metadata": 1, "now": NOW}
 
 @dataclass(frozen=True)
 class Activity:
-    """The totals of a conversation, and the number of the report: a later one has a higher."""
+    """Totals, and the number of the activity report: later reports have higher numbers."""
 
     sequence: int
     message_count: int
@@ -62,7 +62,7 @@ class ActivityResult:
 
 @dataclass(frozen=True)
 class ActivityBatchResult:
-    """The result of one report of a batch."""
+    """The result for a report in a batch."""
 
     status: int
     applied: bool
@@ -105,9 +105,9 @@ def store_report(conversation_id: str, report: Activity, *, unarchive: bool) -> 
 def store_reports(reports: Sequence[tuple[str, Activity]]) -> list[ActivityBatchResult]:
     """Store many reports in two round trips; return a result for each.
 
-    Several reports of one conversation are all sent, in the order of their sequence numbers, as the
-    later ones may be rejected. PyMongo returns only how many were stored, so each carries a mark of
-    this call.
+    Several reports on the same conversation are all sent, ordered by sequence number, as later
+    reports can be rejected. PyMongo returns only how many were stored, so each carries the mark
+    `batch`.
     """
     batch = ObjectId()
     sent = {(ObjectId(id_), report.sequence): report for id_, report in reports if is_id(id_)}
@@ -198,8 +198,8 @@ def _values(totals: Mapping[str, Any]) -> dict[str, Expression]:
 def _fields_ahead(row: Document, report: Activity) -> Sequence[str]:
     """Return the fields for which a report was rejected, if it was.
 
-    A later report that is not stored had a time ahead of the clock at the time of the statement,
-    even if that time is no longer ahead of the clock of this row.
+    A later report that is not stored had a time ahead of the clock when the statement ran, even if
+    that time is no longer ahead of `now` in this row.
     """
     if fields := ahead(_totals(report), row["now"]):
         return fields
@@ -216,7 +216,7 @@ def ahead(totals: Mapping[str, Any], now: datetime) -> Sequence[str]:
 
 
 def rows_to_reconcile(after: ObjectId, user_id: str | None) -> Cursor[Document]:
-    """Return ids and sequence numbers by `_id`, of one user or of all."""
+    """Return ids and sequence numbers ordered by `_id`, for a user or for all users."""
     where: dict[str, Any] = {"_id": {"$gt": after}, **NOT_PURGED}
     if user_id:
         where["user_id"] = user_id
@@ -231,8 +231,8 @@ def repair(
 ) -> bool:
     """Store Message's totals and a possible sequence number; return whether they differed.
 
-    Nothing is stored if a report arrived since the row was read, as it is later than these totals,
-    or if a time is ahead of the database's clock.
+    Writes no totals that are older than a report which arrived since the row was read, and no times
+    ahead of the database's clock.
     """
     values = {**_values(totals), "activity_sequence": _possible_sequence(sequence)}
     conditions = [
@@ -250,9 +250,9 @@ def repair(
 def _possible_sequence(latest: int | None) -> Expression:
     """Return the stored sequence number, lowered if Message cannot have sent it.
 
-    `latest` is Message's own number. Without it the highest possible number is the present time in
-    microseconds: a number above is neither a count of reports nor a time, and becomes 0, so that
-    every report is later.
+    `latest` is Message's own number. If Message has none, the maximum is the present time in
+    microseconds: a higher number is neither a count nor a time, and becomes 0, so that every report
+    is later.
     """
     if latest is not None:
         return {"$min": [_SEQUENCE, {"$literal": latest}]}

@@ -1,4 +1,4 @@
-"""Bulk actions: their updates, and the steps of a run by a filter."""
+"""Bulk actions: their updates, and the steps of a run by filter."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SAMPLE = 20
 
 
 def update_for(action: str, tags: Sequence[str] = ()) -> Update:
-    """Return the update of a bulk action; see serializers.bulk.ACTIONS."""
+    """Return the update for a bulk action; see serializers.bulk.ACTIONS."""
     if action == "tag":
         return edits.edit({"tags_add": tags})
     if action == "untag":
@@ -35,8 +35,8 @@ def update_for(action: str, tags: Sequence[str] = ()) -> Update:
 class BulkCursor:
     """The state of a run by filter.
 
-    It ends at `last` and skips conversations that changed after `began`. `after` is the last id of
-    the previous step.
+    The run ends at `last` and skips conversations that changed after `began`. `after` is the id
+    where the previous step ended.
     """
 
     after: ObjectId | None
@@ -51,7 +51,7 @@ class BulkCursor:
 
 
 def start(chosen: Mapping[str, Any]) -> BulkCursor | None:
-    """Return the cursor of a run that begins now, by the primary's clock; None if it is empty."""
+    """Return the cursor for a new run, by the primary's clock, or None if the filter is empty."""
     last = committed().find_one(
         chosen, {"_id": 1, "now": "$$NOW"}, sort=[("_id", -1)], hint=STAFF_USER
     )
@@ -59,7 +59,7 @@ def start(chosen: Mapping[str, Any]) -> BulkCursor | None:
 
 
 def next_ids(chosen: Mapping[str, Any], cursor: BulkCursor) -> list[ObjectId]:
-    """Return the ids of the next step in their order, by the index staff_user."""
+    """Return the next STEP ids in order, by the index staff_user."""
     where = {**chosen, **cursor.conditions()}
     rows = committed().find(where, ["_id"], sort=[("_id", 1)], limit=STEP, hint=STAFF_USER)
     return [row["_id"] for row in rows]

@@ -1,4 +1,4 @@
-"""The characters of conversations that were created without a verified character."""
+"""Verifies characters after the creation, if Characters was unavailable then."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +24,7 @@ def get_character_or_none(character_id: str) -> dict[str, str] | None:
 
 
 def unverified_characters() -> Iterator[str]:
-    """Return the ids of unverified characters, by the index unverified_characters."""
+    """Return unverified character ids, by the index unverified_characters."""
     unverified = {"$match": {"character_status": "unverified", "character_id": {"$gt": ""}}}
     rows = conversations().aggregate([unverified, {"$group": {"_id": "$character_id"}}])
     return (row["_id"] for row in rows)
@@ -37,8 +37,9 @@ def count_unverified(character_id: str) -> int:
 def mark_verified(character_id: str, name: str | None, *, actor: Actor) -> int:
     """Mark a character's unverified conversations as verified, or as missing without a name.
 
-    Returns how many were written; those that the validator rejects stay unverified. In batches, as
-    every statement has the time of its start, and the change feed waits a minute for late writes.
+    Returns how many were written; conversations that the validator rejects stay unverified. Works
+    in batches: a statement's `$$NOW` is its start, and the change feed waits a minute for late
+    writes.
     """
     update = CHARACTER_MISSING if name is None else character_found(name)
     unverified = _unverified(character_id)
@@ -46,7 +47,7 @@ def mark_verified(character_id: str, name: str | None, *, actor: Actor) -> int:
     previous: list[Document] = []
     while rows := conversations().find(unverified, ["user_id"]).limit(_BATCH).to_list():
         if rows == previous:
-            break  # all of them were rejected
+            break  # the validator rejected all
         targets = [(row["user_id"], row["_id"]) for row in rows]
         written += writer.write(targets, update, actor=actor, only=unverified)
         previous = rows

@@ -35,10 +35,10 @@ logger = logging.getLogger(__name__)
 def create_conversation(
     user_id: str, values: dict[str, Any], key: IdempotencyKey | None, *, get_or_create: bool
 ) -> WriteResult:
-    """Create a conversation, or with `get_or_create` return the latest active one of the character.
+    """Create a conversation, or with `get_or_create` return the character's latest active one.
 
-    A replay and an existing conversation need neither quota nor character. Raises what
-    `_new_document` and `_insert` raise.
+    A replay and an existing conversation need neither quota nor character. Raises the errors from
+    `_new_document` and `_insert`.
     """
     if key and (replayed := idempotency_records.find_response(user_id, key)):
         return WriteResult(replayed, replayed=True)
@@ -53,9 +53,9 @@ def create_conversation(
 def duplicate_conversation(
     user_id: str, conversation_id: str, title: str | None, key: IdempotencyKey | None
 ) -> WriteResult:
-    """Create a conversation with the character, title, settings, tags and custom of another.
+    """Create a conversation with another's character, title, settings, tags and custom.
 
-    Messages are not copied. Raises what create_conversation raises, ConversationNotFound, and
+    Messages are not copied. Raises the errors from create_conversation, ConversationNotFound, and
     ConversationStateConflict for a conversation in the trash.
     """
     if key and (replayed := idempotency_records.find_response(user_id, key)):
@@ -74,8 +74,8 @@ def duplicate_conversation(
 def _new_document(user_id: str, values: dict[str, Any]) -> Document:
     """Check quota and character; return the document to insert.
 
-    Two requests at once may exceed the quota by one. Raises QuotaExceeded, and what
-    `verify_character` raises.
+    Concurrent requests can exceed the quota. Raises QuotaExceeded, CharacterNotExists or
+    CharacterServiceUnavailable.
     """
     limit = settings.MAX_CONVERSATIONS_PER_USER
     if limit and lookup.count_up_to(user_id, limit) >= limit:
@@ -85,7 +85,7 @@ def _new_document(user_id: str, values: dict[str, Any]) -> Document:
 
 
 def verify_character(character_id: str) -> Character | None:
-    """Return the character, or None if it is not verified: by CHARACTER_CHECK, or at present.
+    """Return the character, or None with CHARACTER_CHECK=off or if Characters is unavailable.
 
     Raises CharacterNotExists and, with CHARACTER_CHECK=strict, CharacterServiceUnavailable.
     """
@@ -106,9 +106,9 @@ def verify_character(character_id: str) -> Character | None:
 def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
     """Insert a conversation, or return the existing one with the same idempotency key or `only`.
 
-    The unique indexes idempotency_keys and only_of_character accept one of concurrent inserts. A
-    taken `_id` is replaced by a random one. Raises IdempotencyKeyReused, IdempotencyInProgress or,
-    after ATTEMPTS conflicts, ConversationStateConflict.
+    The unique indexes idempotency_keys and only_of_character accept a single insert under
+    concurrency. A random id replaces a taken `_id`. Raises IdempotencyKeyReused,
+    IdempotencyInProgress or, after ATTEMPTS conflicts, ConversationStateConflict.
     """
     for _attempt in range(ATTEMPTS):
         if key:
@@ -140,7 +140,7 @@ def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
 
 
 def insert_all(rows: Sequence[Document]) -> dict[int, int]:
-    """Insert documents; return the index of each that was rejected, with MongoDB's error code."""
+    """Insert documents; return MongoDB's error code by index for each rejected document."""
     rejected: dict[int, int] = {}
     try:
         conversations().insert_many(rows, ordered=False)

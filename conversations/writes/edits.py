@@ -97,9 +97,9 @@ def _title(title: str, source: str) -> Update:
 # An edit of these fields replaces the value.
 _PLAIN = {name: UpdateTemplate({name: f"$$values.{name}"}) for name in PLAIN_FIELDS}
 
-# A template for each setting: devices that change different settings do not conflict.
+# A template for each setting, so that devices that change different settings do not conflict.
 _SETTINGS = {name: UpdateTemplate({f"settings.{name}": f"$$values.{name}"}) for name in SETTINGS}
-# For a value above the ceiling of this deployment, which is valid only if it is stored already.
+# For a value above this deployment's ceiling, which is valid only if already stored.
 _SETTINGS_UNCHANGED = {
     name: UpdateTemplate(
         limits={f"settings.{name}": {"$eq": [stored(f"settings.{name}"), f"$$values.{name}"]}}
@@ -110,7 +110,7 @@ _SETTINGS_UNCHANGED = {
 
 
 def _settings(patch: Mapping[str, Any] | None) -> Iterator[Update]:
-    """Yield an update for each setting; null sets the default of new conversations."""
+    """Yield an update for each setting; null sets the default for new conversations."""
     for name, sent in (dict.fromkeys(SETTINGS) if patch is None else patch).items():
         value = SETTINGS[name].default_for_new if sent is None else sent
         is_too_high = name in _SETTINGS_UNCHANGED and SETTINGS[name].exceeds_ceiling(value)
@@ -141,7 +141,7 @@ _CUSTOM_MERGED = UpdateTemplate(
 
 
 def _merged_custom(patch: Mapping[str, str | None] | None) -> Update:
-    """Merge by key (RFC 7396): null removes a key, and null instead of an object all keys."""
+    """Merge by key (RFC 7396): null removes a key, and null as the whole value all keys."""
     if patch is None:
         return Update((_CUSTOM,), {"custom": {}})
     kept = {key: value for key, value in patch.items() if value is not None}
@@ -172,8 +172,8 @@ def _tags(tags: Sequence[str]) -> Update:
 def _tag_changes(add: Sequence[str], remove: Sequence[str]) -> Update:
     """Add and remove tags. A tag that is both added and removed gets the added spelling.
 
-    The database appends the added tags in order, and those that replace a removed spelling come
-    last. In any other order, a repeated request would move a tag and make a new version.
+    The database appends the added tags in order; tags that replace a removed spelling come last. In
+    any other order, a repeated request would move a tag and make a new version.
     """
     removed = [tag_key(tag) for tag in remove]
     added = sorted(add, key=lambda tag: tag_key(tag) in removed)
@@ -189,8 +189,8 @@ def _tag_changes(add: Sequence[str], remove: Sequence[str]) -> Update:
 def _rows_after_tag_changes() -> Expression:
     """Return rows [tag, key, words]: the stored tags that are not removed, then the new ones."""
     tags = stored("tags")
-    # Without stored keys, the lower case is right for ASCII tags; manage.py reindex_search derives
-    # the keys of the others.
+    # Without stored keys, lower case is right for ASCII tags; manage.py reindex_search derives the
+    # other keys.
     keys = {"$ifNull": ["$tag_keys", {"$map": {"input": tags, "in": {"$toLower": "$$this"}}}]}
     empty_words = {"$literal": [searchable("")] * limits.TAGS}
     words = {"$concatArrays": [STORED_TAG_WORDS, empty_words]}

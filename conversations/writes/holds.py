@@ -1,7 +1,7 @@
-"""Legal holds: staff prevent the purge of a conversation.
+"""Legal holds: staff prevent that a conversation is purged.
 
-A hold is not an update: it has no version, and neither history nor change feed show it, because
-users must not see it.
+Users must not see a hold. So unlike an update it has no version, and neither the history nor the
+change feed shows it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from conversations.writes.updates import NOW
 
 
 def hold(user_id: str, conversation_id: str, *, by: str, reason: str) -> bool:
-    """Hold a conversation; return False if it was held already. Raises ConversationNotFound."""
+    """Hold a conversation; return False if already held. Raises ConversationNotFound."""
     held = {"by": {"$literal": by}, "reason": {"$literal": reason}, "at": NOW}
     return _write(user_id, conversation_id, NOT_HELD, [{"$set": {"hold": held}}])
 

@@ -1,4 +1,4 @@
-"""Records of idempotency keys, in the array `keys` of the conversation that a request wrote.
+"""Idempotency records, in the array `keys` in the conversation that a request wrote.
 
 The statement that writes the conversation stores the record too, so a crash cannot separate them.
 """
@@ -17,7 +17,7 @@ from conversations.writes.updates import NOW, Expression
 _LIFETIME_MS = int(LIFETIME.total_seconds() * 1000)
 _IS_LIVE = {"$gt": ["$$this.at", {"$subtract": [NOW, _LIFETIME_MS]}]}
 
-# The live record of `$$key`, or null.
+# The live record for `$$key`, or null.
 FOUND: Expression = {
     "$ifNull": [
         {
@@ -36,8 +36,8 @@ FOUND: Expression = {
 def record(scope: Any, fingerprint: Any, at: Any, field: Callable[[str], Any]) -> dict[str, Any]:
     """Return a record; its response is the conversation as the request leaves it.
 
-    The arguments are values for an insert, and expressions for an update. `field` returns the
-    value of a field of the conversation.
+    The arguments are values for an insert, and expressions for an update. `field` maps the name of
+    a field to its value.
     """
     return {
         "key": scope,
@@ -48,10 +48,10 @@ def record(scope: Any, fingerprint: Any, at: Any, field: Callable[[str], Any]) -
 
 
 def add_record_stage() -> dict[str, Any]:
-    """Return the pipeline stage that stores the record of `$$key`, after the update.
+    """Return the pipeline stage that stores the record for `$$key`, after the update.
 
     Expired records are dropped. The newest limits.KEYS records stay, and the newest limits.ANSWERS
-    of them keep their responses; a replay of an older one responds with the conversation as it is.
+    keep their responses; a replay without a response returns the present conversation.
     """
     live = {"$filter": {"input": stored("keys"), "cond": _IS_LIVE}}
     older_count = {"$subtract": [{"$size": "$$kept"}, limits.ANSWERS - 1]}
@@ -77,11 +77,11 @@ def add_record_stage() -> dict[str, Any]:
 
 
 def find_response(user_id: str, key: IdempotencyKey) -> Document | None:
-    """Return the conversation of the response that was recorded for a key, by its index.
+    """Return the conversation in the recorded response, by the index idempotency_keys.
 
-    Returns None without a live record, and deletes an expired one. Raises IdempotencyKeyReused, or
-    IdempotencyInProgress until a majority of the replica set has the record: before, a failover
-    would roll back the write of the request.
+    Returns None without a live record, and deletes an expired record. Raises IdempotencyKeyReused,
+    or IdempotencyInProgress until a majority in the replica set has the record: before, a failover
+    would roll back the write.
     """
     own = {"user_id": user_id, "keys.key": {"$in": key.scopes}}
     found = find_one(own, {"keys.$": 1}, hint="idempotency_keys")

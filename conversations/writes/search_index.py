@@ -21,10 +21,10 @@ def batches(after: ObjectId) -> Iterator[list[Document]]:
 
 
 def reindex(rows: Iterable[Document], *, dry_run: bool) -> int:
-    """Write the derived values that differ; return the number of outdated conversations.
+    """Write the derived values that differ; return how many conversations were outdated.
 
-    A conversation whose title or tags have changed since it was read is read again. Versions and
-    times stay as they are.
+    A conversation with a title or tags that changed meanwhile is read again. Versions and times
+    stay as they are.
     """
     outdated = {row["_id"]: row for row in rows if not row.items() >= _derived(row).items()}
     if dry_run or not outdated:

@@ -1,11 +1,10 @@
-"""Updates of an existing conversation: the paths that an update sets, and its conditions.
+"""Updates: the paths that each sets in a stored conversation, and its conditions.
 
 An update maps paths to aggregation expressions over the stored document. `writer.py` puts the same
-expressions into the filter and into the update pipeline of one statement, so that the database
-checks and writes at once.
+expressions into the filter and into the update pipeline, so that one statement checks and writes.
 
-Values from a request are never part of an expression: a title "$user_id" would be replaced by the
-user's id. They travel in `let`, within `$literal`; expressions refer to them as `$$values`.
+Values from a request are never inside an expression: MongoDB would replace a title "$user_id" by
+the user's id. They travel in `let`, within `$literal`; expressions refer to them as `$$values`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +21,8 @@ from conversations.words import sort_key
 Expression = Any
 
 NOW = "$$NOW"  # the clock of the primary, the same for every pod
-# Later than the stored time by at least 1 ms, even if the clock of a new primary is behind: the
-# change feed distinguishes two states of a conversation by this time.
+# Later than the stored time by at least 1 ms, even if a new primary's clock is behind: the change
+# feed orders by this time.
 CHANGED_AT = {"$max": [NOW, {"$add": ["$changed_at", 1]}]}
 
 
@@ -31,11 +30,11 @@ CHANGED_AT = {"$max": [NOW, {"$add": ["$changed_at", 1]}]}
 class UpdateTemplate:
     """The constant part of an update.
 
-    `public` paths appear in the history, and an update that changes none of them is not written.
-    `derived` paths follow from the public ones; so do `title_words` and `tag_words`, the two parts
-    of `search`. `limits` maps the path of a field to the condition for its new value, if that
-    depends on the stored document. `replacement` takes the place of the whole document. `event`
-    is a label of the metric conversation_events.
+    `public` paths appear in the history; an update is written only if it changes a public path.
+    `derived` paths follow from the public ones; so do `title_words` and `tag_words`, the parts that
+    make `search`. `limits` maps a field's path to the condition for its new value, if that depends
+    on the stored document. `replacement` replaces the whole document. `event` is a label for the
+    metric conversation_events.
     """
 
     public: Mapping[str, Expression] = field(default_factory=dict)
@@ -67,7 +66,7 @@ STORED_TAG_WORDS = {"$slice": [_SEARCH, 1, limits.TAGS]}
 
 
 def merged(templates: Sequence[UpdateTemplate]) -> UpdateTemplate:
-    """Return the template that has the paths and conditions of all of these."""
+    """Return a template with the paths and conditions from all of these."""
     public: dict[str, Expression] = {}
     derived: dict[str, Expression] = {}
     conditions: dict[str, Expression] = {}
@@ -92,7 +91,7 @@ def merged(templates: Sequence[UpdateTemplate]) -> UpdateTemplate:
 
 
 def _time_once(path: str) -> Expression:
-    """Return the stored time, or else now: a repeated request changes nothing."""
+    """Return the stored time, or else now, so that a repeated request has no effect."""
     return {"$ifNull": [f"${path}", NOW]}
 
 
@@ -100,7 +99,7 @@ def _if_in_trash(then: Expression, otherwise: Expression) -> Expression:
     return {"$cond": [{"$eq": ["$status", DELETED]}, then, otherwise]}
 
 
-# Only an active conversation is the one that get_or_create returns for its character.
+# get_or_create returns only active conversations.
 _NOT_THE_ACTIVE_ONE = {"only": None}
 
 ARCHIVE = Update(
@@ -121,7 +120,7 @@ _STATUS_BEFORE_TRASH = {
     ]
 }
 
-# From the trash to the status before it; from the archive to ACTIVE.
+# From the trash to the previous state; from the archive to the active ones.
 RESTORE = Update(
     (
         UpdateTemplate(
@@ -181,7 +180,7 @@ def purge() -> Update:
 
 
 def title_values(title: str) -> dict[str, Any]:
-    """Return the `$$values` of a title with its sort key and its words."""
+    """Return the `$$values` for a title: the text, its sort key and its words."""
     return {"title": title, "title_key": sort_key(title), "title_words": [searchable(title)]}
 
 
@@ -207,7 +206,7 @@ _CHARACTER_FOUND = UpdateTemplate(
 
 
 def character_found(name: str) -> Update:
-    """Mark the character as verified. An automatic title becomes the name of the character."""
+    """Mark the character as verified. An automatic title becomes the character's name."""
     return Update((_CHARACTER_FOUND,), title_values(name))
 
 

@@ -1,10 +1,11 @@
-"""Applies updates: to one conversation, and to many.
+"""Applies updates, to a single conversation and to many.
 
-Every update is one statement for each conversation, and `_diagnosis` is its guard: the statement
-matches only if nothing prevents the update. The same expression explains afterwards why a statement
-did not match, so the order of the checks is the same everywhere.
+An update is a single statement for each conversation, and `_diagnosis` is its guard: the statement
+matches only if every check passes. The same expression explains afterwards why a statement did not
+match, so the checks have the same order everywhere.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,13 +54,15 @@ from conversations.writes.updates import (
     merged,
 )
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class WriteResult:
     """The conversation after a request.
 
-    `written` is True if this request wrote it, `replayed` if a request with the same idempotency
-    key did, and `existed` if get_or_create found it.
+    `written` is True if this request wrote the conversation, `replayed` if an earlier request with
+    the same idempotency key did, and `existed` if get_or_create found it.
     """
 
     document: Document
@@ -70,7 +73,7 @@ class WriteResult:
 
 @dataclass(frozen=True)
 class BulkResult:
-    """The result for one of many conversations; `version` is None for an absent or purged one."""
+    """The result for each of many conversations; `version` is None if absent or purged."""
 
     outcome: Literal["ok", "skipped", "failed"]
     version: int | None = None
@@ -80,12 +83,12 @@ class BulkResult:
 ABSENT = BulkResult("failed", error=ConversationNotFound)
 
 
-# What a statement consists of
+# The parts of a statement
 
 
 @dataclass(frozen=True)
 class _Statement:
-    """The parts of a statement that all updates with the same templates share, encoded once."""
+    """The encoded parts that all updates with the same templates share."""
 
     guard: RawBSONDocument
     pipeline: list[RawBSONDocument]
@@ -116,7 +119,7 @@ def _diagnosis(template: UpdateTemplate, *, with_key: bool) -> Expression:
     """Return an expression for the first check that prevents the update, or "applicable".
 
     `$$versions` are the accepted versions, or null for any. An update with an idempotency key is
-    written even if it has no effect, as the record of the key is part of it.
+    written even without effect, as it stores the record.
     """
     version = stored("version")
     # First, as a tombstone has no other field that a check could read.
@@ -141,10 +144,10 @@ def _has_effect(template: UpdateTemplate) -> Expression:
 
 
 def _pipeline(template: UpdateTemplate, *, with_key: bool) -> list[dict[str, Any]]:
-    """Return the update pipeline: the update, its revision, and the record of its key."""
+    """Return the update pipeline: the update, its revision, and the idempotency record."""
     if template.replacement:
         return [{"$replaceWith": template.replacement}]
-    # Never before the last update, even if the clock of a new primary is behind.
+    # Never before the last update, even if a new primary's clock is behind.
     updated_at = {"$max": [NOW, "$changed_at"]}
     version = {"$add": [stored("version"), 1]}
     fields = [
@@ -191,7 +194,7 @@ def _variables(
     key: IdempotencyKey | None = None,
     mark: ObjectId | None = None,
 ) -> dict[str, Any]:
-    """Return the `let` of a statement."""
+    """Return the `let` for a statement."""
     variables = {
         "values": {"$literal": update.values},
         "versions": None if versions.accepted is None else [*versions.accepted],
@@ -218,8 +221,8 @@ def apply_to_one(  # noqa: PLR0913
 ) -> WriteResult:
     """Apply an update in one statement by `_id`, and return the conversation afterwards.
 
-    An update without effect writes nothing: same version, same times. For a key that is recorded,
-    returns the recorded response. Raises ConversationNotFound, IdempotencyKeyReused,
+    An update without effect is not written: same version, same times. For a recorded key, returns
+    the recorded response. Raises ConversationNotFound, IdempotencyKeyReused,
     ConversationVersionConflict, ConversationStateConflict, LegalHold or LimitExceeded.
     """
     statement = _statement(update.templates, with_key=key is not None)
@@ -238,23 +241,23 @@ def apply_to_one(  # noqa: PLR0913
             if statement.event:
                 metrics.EVENTS.labels(statement.event).inc()
             return WriteResult(complete(written), written=True)
-        if result := _diagnose(own, statement, variables, versions, key):
+        if result := _explain_no_match(own, statement, variables, versions, key):
             return result
     raise ConversationStateConflict
 
 
-def _diagnose(
+def _explain_no_match(
     own: Mapping[str, Any],
     statement: _Statement,
     variables: Mapping[str, Any],
     versions: Versions,
     key: IdempotencyKey | None,
 ) -> WriteResult | None:
-    """Raise the error that explains why a statement matched nothing, or return the result.
+    """Raise the error that explains why a statement did not match, or return the result.
 
     Returns None if another write came between the statement and this read: try again. MongoDB
-    acknowledges an update that matches nothing when a majority of the replica set has the data that
-    did not match, so this read of the majority's data sees at least that.
+    acknowledges an update without a match when a majority in the replica set has the data that did
+    not match, so this read with read concern "majority" sees at least that data.
     """
     found = find_one(
         own,
@@ -301,11 +304,11 @@ def apply_to_many(
     actor: Actor,
     only: Mapping[str, Any] | None = None,
 ) -> dict[ObjectId, BulkResult]:
-    """Apply an update to conversations of one user; return a result for each that is the user's.
+    """Apply an update to a user's conversations; return a result for each that exists.
 
-    Two round trips: the statements, and a read of the results. A mark in the new revision or
-    tombstone shows which conversations this call wrote, also if others write at the same time. A
-    conversation that does not match the filter `only` is skipped.
+    Two round trips: the statements, then the results. A mark in the new revision or tombstone shows
+    which conversations this call wrote, also under concurrency. A conversation that does not match
+    the filter `only` is skipped.
     """
     mark = ObjectId()
     results: dict[ObjectId, BulkResult] = {}
@@ -332,9 +335,9 @@ def write(
 ) -> int:
     """Apply an update to each target, a user id and a conversation id; return how many it wrote.
 
-    Conversations that the update does not apply to, that do not match the filter `only` or that
-    the validator rejects stay as they are. One statement for each: unlike an update of many,
-    PyMongo repeats them when the primary changes.
+    A conversation stays as it is if a check fails, if it does not match the filter `only`, or if
+    the validator rejects the update. PyMongo repeats these statements when the primary changes,
+    unlike update_many.
     """
     statement = _statement(update.templates, with_key=False)
     conditions: dict[str, Any] = {"$expr": statement.guard}
@@ -355,6 +358,7 @@ def write(
         # The error contains the statements, which must not reach a log.
         if failures.is_unavailability(error):
             raise unavailable(error) from None
+        logger.warning("MongoDB rejected updates: %s", failures.name(error))
         written = error.details["nModified"]
     if statement.event:
         metrics.EVENTS.labels(statement.event).inc(written)
@@ -368,7 +372,7 @@ def dry_run(user_id: str, ids: Iterable[ObjectId], update: Update) -> dict[Objec
 
 
 def count_outcomes(chosen: Mapping[str, Any], update: Update) -> dict[str, int]:
-    """Count the outcomes of an update of all that match a filter, by the index staff_user."""
+    """Count the outcomes that an update of all matches would have, by the index staff_user."""
     diagnosis = _statement(update.templates, with_key=False).diagnosis
     groups = conversations().aggregate(
         [{"$match": chosen}, {"$group": {"_id": diagnosis, "count": {"$sum": 1}}}],
@@ -386,7 +390,7 @@ def count_outcomes(chosen: Mapping[str, Any], update: Update) -> dict[str, int]:
 def _read_results(
     user_id: str, ids: Iterable[ObjectId], update: Update, *, mark: ObjectId | None = None
 ) -> list[Document]:
-    """Read the diagnoses, and what bears the mark: the version, or True for a tombstone."""
+    """Read diagnoses, and in `marked` the version with the mark, or True for a tombstone."""
     marked = {
         "$first": {
             "$map": {
