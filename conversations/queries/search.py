@@ -23,7 +23,7 @@ _INDEX = "user_words"
 def find(
     matching: Mapping[str, Any],
     words: Sequence[Condition],
-    sides: list[Condition],
+    sides: Sequence[Condition],
     *,
     list_index: str,
     **options: Any,
@@ -39,7 +39,7 @@ def find(
         if not found:
             return []
         if found == IN_MEMORY_SORT_MAX:
-            where = page_filter(matching, sides)
+            where = page_filter(matching, sides) if sides else dict(matching)
             return first_batch("conversations", where, hint=list_index, **options)
         if sides:
             where["$and"].append({"$or": sides})
