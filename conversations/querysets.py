@@ -1,4 +1,4 @@
-"""The console's queries of conversations through the ORM."""
+"""The console's queries through the ORM."""
 
 from typing import Self
 
@@ -15,9 +15,9 @@ class ConversationQuerySet(models.QuerySet):
     """Queries over all users. Each uses an index, and none counts."""
 
     def found_by(self, term: str) -> Self:
-        """Filter by conversation id, or else by user id, or else by a prefix of the title.
+        """Filter by conversation id, or else by user id, or else by a title prefix.
 
-        Titles match without case and accents, in the order of titles. The indexes are `_id`,
+        Titles match without case and accents, in title order. The indexes are `_id`,
         staff_user and staff_title.
         """
         if ObjectId.is_valid(term):
@@ -48,10 +48,10 @@ class ConversationQuerySet(models.QuerySet):
 
 
 class ConversationManager(models.Manager.from_queryset(ConversationQuerySet)):  # type: ignore[misc]
-    """Excludes the tombstones of purged conversations.
+    """Excludes the tombstones that purged conversations leave.
 
-    It lists the other states, as the indexes of the console start with the state (staff_user with
-    the user): MongoDB merges one ordered scan for each state and reads no tombstone.
+    The filter names all other states, as the console's indexes start with the state (staff_user
+    with the user): MongoDB merges an ordered scan for each state and reads no tombstone.
     """
 
     def get_queryset(self) -> ConversationQuerySet:

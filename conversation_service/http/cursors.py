@@ -6,6 +6,7 @@ user, the filters and the sort, so a cursor is valid only for the request that i
 
 import base64
 import binascii
+import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -19,22 +20,29 @@ from conversation_service.errors import InvalidCursor
 
 Side = Literal["after", "from", "before", "upto"]
 
-# Pods of release 0.1.0 sign and accept only the first salt. Builds between 0.1.0 and 0.2.0 signed
-# with the second one.
+# Release 0.1.0 signs with the first salt, and accepts no other. Builds between 0.1.0 and 0.2.0
+# signed with the second.
 _SIGNER, *_OLD_SIGNERS = (
     Signer(salt=salt, sep=".")
     for salt in ("conversation_service.pagination", "conversation_service.http.pagination")
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_CURSOR_CHARACTERS = 2_048
+# A row that matches all these conditions has no value: its key is missing or null. Unlike null,
+# they need no document fetch. When MongoDB merges fetched rows from several states, a missing key
+# is before null, although both are null in the index, and a page would lose rows.
+_NO_VALUE = [
+    {"$not": {"$gte": lowest}}
+    for lowest in (-math.inf, "", False, datetime.min.replace(tzinfo=UTC))
+]
 
 
 @dataclass(frozen=True)
 class ListCursor:
-    """A row of a sorted list, and the side of this row that a page shows.
+    """A row in a sorted list, and which side a page shows: the rows after or before.
 
-    `after` and `before` exclude the row, `from` and `upto` include it. `value` is the stored value
-    of the sort key, None if the row lacks the key.
+    `after` and `before` exclude the row, `from` and `upto` include the row. `value` is the stored
+    sort value, None if the row lacks the key.
     """
 
     side: Side
@@ -45,12 +53,12 @@ class ListCursor:
     def decode(cls, cursor: str, *, binding: str) -> "ListCursor":
         """Return a cursor that encode() made with the same binding, or raise InvalidCursor."""
         side, value, row_id = unseal(cursor, binding=binding)
-        # JSON has no times. A bare integer is a time in milliseconds, as in release 0.1.0; a value
-        # of a type that JSON does not have, or that would be confused with a time, is in BSON.
+        # JSON has no times: a bare integer is a time in milliseconds, as in release 0.1.0. Other
+        # numbers, and types that JSON lacks, are in BSON.
         if isinstance(value, dict):
             value = bson.decode(base64.b64decode(value["bson"]))["value"]
         elif isinstance(value, int) and not isinstance(value, bool):
-            value = from_milliseconds(value)
+            value = _EPOCH + timedelta(milliseconds=value)
         return cls(side, value, ObjectId(row_id))
 
     def encode(self, *, binding: str) -> str:
@@ -66,27 +74,30 @@ class ListCursor:
         return self.side in {"before", "upto"}
 
     def reversed_cursor(self) -> "ListCursor":
-        """Return the cursor that an empty page has: it leads back, from this row on."""
+        """Return an empty page's cursor, which leads back, from this row on."""
         return replace(self, side="from" if self.backwards else "upto")
 
     def conditions(self, key: str, *, ascending: bool) -> list[dict[str, Any]]:
-        """Return conditions; each row on the side of this cursor matches exactly one of them.
+        """Return conditions; each row on this cursor's side matches exactly one.
 
-        Each is a range of an index that ends with `key` and `_id` in the same direction. That
-        index has rows without the key before all others, as if their value were null.
+        Each is a range in an index that ends with `key` and `_id` in the same direction. That index
+        has rows without the key before all others, as null.
         """
         operator = "$lt" if ascending == self.backwards else "$gt"
-        id_operator = f"{operator}e" if self.side in {"from", "upto"} else operator
-        same_value = {key: self.value, "_id": {id_operator: self.id}}
+        id_range: dict[str, Any] = {
+            "_id": {f"{operator}e" if self.side in {"from", "upto"} else operator: self.id}
+        }
         if self.value is None:
+            same_value = {"$and": [id_range, *({key: value} for value in _NO_VALUE)]}
             return [same_value] if operator == "$lt" else [{key: {"$ne": None}}, same_value]
+        same_value = {key: self.value, **id_range}
         # Unlike $lt, "not $gte" matches rows without the key.
         beyond = {"$not": {"$gte": self.value}} if operator == "$lt" else {"$gt": self.value}
         return [{key: beyond}, same_value]
 
 
 def seal(values: list[Any], *, binding: str) -> str:
-    """Return a cursor of JSON values, which unseal() accepts only with the same binding."""
+    """Return a cursor with JSON values, which unseal() accepts only with the same binding."""
     text = base64.urlsafe_b64encode(orjson.dumps(values)).rstrip(b"=").decode()
     return f"{text}.{_SIGNER.signature(f'{text}.{binding}')}"
 
@@ -115,10 +126,6 @@ def _is_signed(signed: str) -> bool:
 
 
 def milliseconds(moment: datetime) -> int:
-    """Return milliseconds since the epoch; a naive time, as PyMongo returns it, is in UTC."""
+    """Return milliseconds since the epoch; a naive time, as from PyMongo, is in UTC."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - _EPOCH) // timedelta(milliseconds=1)
-
-
-def from_milliseconds(ms: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=ms)

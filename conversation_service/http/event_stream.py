@@ -14,7 +14,7 @@ HEARTBEAT = b": heartbeat\n\n"
 
 
 class EventStreamNegotiation(JSONNegotiation):
-    """JSON, or an event stream if Accept names it; `*/*` is not enough."""
+    """JSON, or an event stream if Accept names its media type; `*/*` is not enough."""
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
@@ -25,12 +25,12 @@ class EventStreamNegotiation(JSONNegotiation):
 
 
 def event(name: str, data: Any, *, id_: str) -> bytes:
-    """Return an event. The JSON has no line breaks, so the event has one line of data."""
+    """Return an event. The JSON has no line breaks, so the data are a single line."""
     return b"event: %b\ndata: %b\nid: %b\n\n" % (name.encode(), dumps(data), id_.encode())
 
 
 def retry(seconds: float) -> bytes:
-    """Return the delay of a client before it connects again."""
+    """Return the event that sets a client's delay before reconnecting."""
     return b"retry: %d\n\n" % (seconds * 1000)
 
 
@@ -41,7 +41,7 @@ def response(
     return StreamingHttpResponse(
         _Closing(events, on_close),
         content_type=MEDIA_TYPE,
-        # Without X-Accel-Buffering, nginx collects events before it sends them.
+        # Without X-Accel-Buffering, nginx collects events before sending them.
         headers={"Cache-Control": "private, no-store", "X-Accel-Buffering": "no", **headers},
     )
 

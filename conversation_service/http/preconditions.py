@@ -43,7 +43,7 @@ ANY_VERSION = Versions()
 
 
 def json_or_304(request: Request, body: Any) -> HttpResponse:
-    """Return JSON with a weak ETag of its content, or 304 if If-None-Match matches.
+    """Return JSON with a weak ETag from its content, or 304 if If-None-Match matches.
 
     Sends `Cache-Control: private, no-cache`.
     """
@@ -58,10 +58,7 @@ def json_or_304(request: Request, body: Any) -> HttpResponse:
 
 
 def required_if_match(request: Request, client: str | None) -> Versions:
-    """Read If-Match, or raise PreconditionRequired if it is missing.
-
-    IF_MATCH_REQUIRED_FOR names the clients that must send it.
-    """
+    """Read If-Match; raise PreconditionRequired if a client in IF_MATCH_REQUIRED_FOR omits it."""
     name = (client or "").partition("/")[0].lower()
     strict = {"*", name} & set(settings.IF_MATCH_REQUIRED_FOR)
     if strict and "HTTP_IF_MATCH" not in request.META:
@@ -70,7 +67,7 @@ def required_if_match(request: Request, client: str | None) -> Versions:
 
 
 def if_match(request: Request) -> Versions:
-    """Read If-Match, or raise ServiceError if it is malformed. A weak tag never matches."""
+    """Read If-Match, or raise ServiceError if malformed. A weak tag never matches."""
     header = request.META.get("HTTP_IF_MATCH")
     if header is None or header.strip() == "*":
         return ANY_VERSION

@@ -14,7 +14,7 @@ PAGES = 100
 
 
 class PlainChangeList(ChangeList):  # type: ignore[misc]  # unfold has no types
-    """Shows its filters with console/filters.html, which needs no script and shows all of them."""
+    """Shows its filters with console/filters.html, which needs no script and shows them all."""
 
     def get_filters(self, request: HttpRequest) -> Any:
         specs, _has_filters, *rest = super().get_filters(request)
@@ -26,13 +26,13 @@ class PlainChangeList(ChangeList):  # type: ignore[misc]  # unfold has no types
 
 
 class UncountedChangeList(PlainChangeList):
-    """Reads one row more than it shows: if there is one, another page follows."""
+    """Reads a row more than the page shows, to know whether another page follows."""
 
     page_num: int
     result_list: list[Any]
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet) -> list[str | Combinable]:
-        """Use only the order of the indexes: `?o=` in the URL would sort all rows in memory."""
+        """Use only the index order: `?o=` in the URL would sort all rows in memory."""
         return ["-pk"]
 
     def get_results(self, request: HttpRequest) -> None:
@@ -40,7 +40,7 @@ class UncountedChangeList(PlainChangeList):
             raise IncorrectLookupParameters
         start = (self.page_num - 1) * self.list_per_page
         rows = list(self.queryset[start : start + self.list_per_page + 1])
-        if start and not rows:  # an action removed all rows of the last page
+        if start and not rows:  # an action removed all rows from the last page
             self.page_num = 1
             self.get_results(request)
             return

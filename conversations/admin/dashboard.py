@@ -1,4 +1,4 @@
-"""The data of the console's first page. The statistics are cached for all processes."""
+"""The data on the console's first page. The statistics are cached for all processes."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -33,13 +33,13 @@ _BREAKERS: dict[str, Message] = {
     "open": _("open: no request is sent"),
 }
 
-# In units of the SVG chart, which the browser scales.
+# In SVG units, which the browser scales.
 _WIDTH, _HEIGHT, _GAP = 700, 160, 4
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of an SVG chart; `share` is the percentage of the longest bar."""
+    """A bar in an SVG chart; `share` is its percentage relative to the longest bar."""
 
     label: str
     number: str
@@ -132,7 +132,7 @@ def bars(counts: Sequence[Count] | None) -> list[Bar] | None:
 
 
 def _dependencies() -> list[Dependency]:
-    """Return the health of each dependency. Circuit breakers are those of this process."""
+    """Return each dependency's health, and its circuit breaker's state in this process."""
     report = health.latest()["dependencies"]
     rows = [_dependency(report[key], title) for key, title in _DATABASES.items()]
     for upstream in UPSTREAMS.values():

@@ -18,7 +18,7 @@ COLUMNS = [
     *("id", "user_id", "character_id", "title", "status", "held", "version"),
     *("message_count", "last_activity", "created_at"),
 ]
-# A spreadsheet may split a line at any of these, according to its locale and its user.
+# A spreadsheet may split a line at any of these, according to locale and user.
 _SEPARATORS = frozenset(",;\t\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 _FORMULA_SIGNS = frozenset("=+-@\N{MINUS SIGN}")
 # Blank, although Unicode calls them letters or symbols.
@@ -58,9 +58,9 @@ def _csv_line(values: Iterable[Any]) -> str:
 def _inert(value: Any) -> Any:
     """Write an apostrophe before each sign that could begin a formula in a spreadsheet.
 
-    A text can hold the beginning of a cell after any separator, not only at its own beginning.
-    Quotes, blanks and invisible characters between the separator and the sign are ignored, as
-    spreadsheets remove some of them. Nothing is removed from the text.
+    A cell can begin after any separator in a text, not only at the text's beginning. Quotes, blanks
+    and invisible characters between the separator and the sign are ignored, as spreadsheets remove
+    some of them. The text keeps all its characters.
     """
     if not isinstance(value, str):
         return value

@@ -1,4 +1,4 @@
-"""The log of the actions and views of staff. The console only shows it."""
+"""The staff's action log, read-only."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ class LogAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet, search_term: str
     ) -> tuple[QuerySet, bool]:
-        """Filter by the staff user, or else by the id of the target; both have an index."""
+        """Filter by the staff user, or else by the target's id; both have an index."""
         term = search_term.strip()
         if not term:
             return queryset, False

@@ -14,7 +14,7 @@ Pipeline = list[dict[str, Any]]
 
 # A statement that takes longer is aborted; the API then responds with 503.
 BUDGET_S = 2.0
-# More rows than all parts return, so that the first batch is the only one.
+# More rows than all parts return: the first batch holds them all.
 _ALL_ROWS = 1_000
 
 
@@ -27,11 +27,11 @@ class TagCount:
 def run_parts(
     scan: Pipeline, *, hint: str = CHARACTERS_INDEX, **parts: Pipeline
 ) -> dict[str, list[Document]]:
-    """Run several pipelines in one statement and return the rows of each; `scan` has the hint.
+    """Run several pipelines in one statement and return the rows by part; `scan` gets the hint.
 
     $facet would use one plan for all parts. With $unionWith each part has its own plan, but a hint
-    applies only to the first. `scan` needs it: it reads all conversations of the user, and must
-    find all values in the index.
+    applies only to the first. `scan` reads all the user's conversations: with the hint, the index
+    has all values that it needs.
 
     Raises pymongo.errors.PyMongoError with `timeout` set after BUDGET_S.
     """
@@ -58,8 +58,8 @@ def count_of(rows: list[Document]) -> int:
 def tag_count_stages(tag_line: str, limit: int) -> Pipeline:
     """Return stages that count tags, the most frequent first, in rows grouped by `tag_line`.
 
-    `tag_line` is the path of the line in a row; the row also has `count` and `oldest`. Many
-    conversations have equal tags, so there are fewer lines to split than conversations.
+    `tag_line` is the path to the line; a row also has `count` and `oldest`. Many conversations have
+    equal tags, so there are fewer lines to split than conversations.
     """
     return [
         {"$project": {"tag": {"$split": [tag_line, "\n"]}, "count": 1, "oldest": 1}},
@@ -77,7 +77,7 @@ def tag_count_stages(tag_line: str, limit: int) -> Pipeline:
 
 
 def most_frequent_stages(limit: int) -> Pipeline:
-    """Return stages that keep the most frequent tags, each with the tags of its oldest document."""
+    """Return stages that keep the most frequent tags and look up their oldest documents."""
     return [
         {"$sort": {"count": -1, "_id": 1}},
         {"$limit": limit},
@@ -96,8 +96,8 @@ def most_frequent_stages(limit: int) -> Pipeline:
 def tag_count(row: Document) -> TagCount:
     """Return a tag as its oldest conversation spells it.
 
-    Without a spelling, it is the key of the tag: the conversation lost the tag at this moment, or
-    its tags were written past the service, which `manage.py reindex_search` repairs.
+    Without a spelling, return its key: the conversation lost the tag during the statement, or
+    something else wrote the tags, which `manage.py reindex_search` repairs.
     """
     key: str = row["_id"]
     spelt = (tag for document in row["spelt"] for tag in document.get("tags", []))

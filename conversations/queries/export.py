@@ -1,4 +1,4 @@
-"""All conversations of a user, with their histories."""
+"""The export: all conversations that a user has, with their histories."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from conversations.collection import STAFF_USER, conversations
 from conversations.documents import WITH_HISTORY, complete
 from conversations.states import ANY_STATE
 
-EXPORTED_BYTES = 1024 * 1024  # the largest batch, unless one conversation is larger
+EXPORTED_BYTES = 1024 * 1024  # the largest batch, unless a single conversation is larger
 _SIZES_AT_ONCE = 50  # conversations
 
 
 def iter_conversations(user_id: str, after: ObjectId | None = None) -> Iterator[Document]:
-    """Yield the conversations of a user with their revisions by `_id`, from the index staff_user.
+    """Yield a user's conversations with their revisions by `_id`, from the index staff_user.
 
-    Each batch is a statement of its own, so a long export survives MONGODB_TIMEOUT_MS and a new
+    Each batch is a separate statement, so a long export survives MONGODB_TIMEOUT_MS and a new
     primary. A conversation has up to 3.4 MiB: the sizes are read first, and a batch has up to
     EXPORTED_BYTES or a single conversation.
     """
@@ -34,7 +34,7 @@ def iter_conversations(user_id: str, after: ObjectId | None = None) -> Iterator[
 
 
 def _spans(sizes: Sequence[Document]) -> Iterator[tuple[ObjectId, ObjectId]]:
-    """Yield the first and last id of each batch."""
+    """Yield each batch's first and last id."""
     first = last = sizes[0]["_id"]
     total = 0
     for row in sizes:

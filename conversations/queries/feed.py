@@ -1,14 +1,14 @@
-"""The change feed of a user: one statement for each page."""
+"""The change feed: a single statement for each page."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from bson import ObjectId
+from bson import DatetimeMS, ObjectId
 from django.conf import settings
 
-from conversation_service.http.cursors import from_milliseconds, milliseconds
+from conversation_service.http.cursors import milliseconds
 from conversation_service.mongodb.connection import Document
 from conversations.collection import committed
 from conversations.documents import PUBLIC, resource
@@ -46,7 +46,7 @@ class FeedPage:
 def read_page(user_id: str, cursor: FeedCursor, limit: int) -> FeedPage:
     """Read changes that were not sent, by the index user_changes.
 
-    Reads the documents of the page, one more, and those that `cursor` lists as sent. Raises
+    Reads the page's documents, one more, and the documents that `cursor` lists as sent. Raises
     ChangesCursorExpired if a tombstone that the reader has not received may be gone.
     """
     pipeline: list[dict[str, Any]] = [
@@ -54,13 +54,13 @@ def read_page(user_id: str, cursor: FeedCursor, limit: int) -> FeedPage:
         {"$sort": {"changed_at": 1, "_id": 1}},
         {"$limit": limit + 1},
         {"$project": PUBLIC | {"changed_at": 1}},
-        # The time of the primary before it read the rows.
+        # The primary's time before the rows were read.
         {"$unionWith": {"pipeline": [{"$documents": [{"now_ms": {"$toLong": "$$NOW"}}]}]}},
     ]
     # A secondary may be behind by more than OVERLAP; a failover may roll back the primary's data.
     *found, clock = committed().aggregate(pipeline, hint=INDEX, batchSize=limit + 3)
     now_ms = clock["now_ms"]
-    # If the clock of a primary was behind, a tombstone lasts a little less than TOMBSTONE_DAYS.
+    # If a primary's clock was behind, a tombstone lasts a little less than TOMBSTONE_DAYS.
     tombstones_last = timedelta(days=settings.TOMBSTONE_DAYS) - OVERLAP
     if cursor.since and timedelta(milliseconds=now_ms - cursor.since[0]) > tombstones_last:
         raise ChangesCursorExpired(snapshot_cursor=feed_cursor.encode(user_id, SNAPSHOT))
@@ -77,10 +77,10 @@ def _unsent(user_id: str, cursor: FeedCursor) -> dict[str, Any]:
         mine["status"] = {"$ne": PURGED}
     if cursor.sent:
         mine["$nor"] = [
-            {"changed_at": from_milliseconds(ms), "_id": ObjectId(id_)} for ms, id_ in cursor.sent
+            {"changed_at": DatetimeMS(ms), "_id": ObjectId(id_)} for ms, id_ in cursor.sent
         ]
     ms, id_ = cursor.after
-    moment = from_milliseconds(ms)
+    moment = DatetimeMS(ms)
     if not id_:
         # A snapshot starts with documents that lack `changed_at`: they are first in the index.
         return {**mine, "changed_at": {"$gte": moment} if ms else {"$not": {"$lt": moment}}}
@@ -94,7 +94,7 @@ def _unsent(user_id: str, cursor: FeedCursor) -> dict[str, Any]:
 
 
 def _key(row: Document) -> ChangeKey:
-    """Return the key of a row in the feed; a row without `changed_at` is at the start."""
+    """Return a row's key in the feed; a row without `changed_at` is at the start."""
     changed_at = row.get("changed_at")
     return milliseconds(changed_at) if changed_at else 0, str(row["_id"])
 

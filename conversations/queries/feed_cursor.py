@@ -1,7 +1,7 @@
-"""The cursor of the change feed: which changes its reader has.
+"""The feed cursor: which changes its reader has.
 
 Changes are ordered by `changed_at` and `_id`, but they do not become visible in that order: a write
-has its time before a majority has it, and the clock of a pod, which stamps creations, may be
+has its time before a majority has the write, and a pod's clock, which stamps creations, may be
 behind. Changes older than OVERLAP by the primary's clock are settled. The cursor lists each newer
 change that was sent, so that late changes are found and no change is sent twice.
 """
@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 from conversation_service.http import cursors
 
 # The longest delay until a change is visible: the time until its write is on a majority, plus the
-# difference between the clocks of pods and primaries. The feed may miss a change that is later.
+# difference between the pods' and the primaries' clocks. The feed may miss a later change.
 OVERLAP = timedelta(minutes=1)
 OVERLAP_MS = int(OVERLAP.total_seconds() * 1000)
-# The largest number of changes that a cursor lists, so that it fits into a URL.
+# Changes that a cursor lists at most, so that a URL can hold the cursor.
 MAX_SENT = 50
-# The cursor of a client that polls without changes, and so the ETag, stays equal for this time.
+# While a client polls without changes, its cursor, and so the ETag, stays equal for this time.
 REFRESH_MS = 24 * 60 * 60 * 1000
 
 # `changed_at` in milliseconds, and the id in hexadecimal; an empty id is before each other id.
@@ -29,12 +29,12 @@ _KEY = struct.Struct(">Q12s")
 
 @dataclass(frozen=True)
 class FeedCursor:
-    """The reader has all changes up to `since`, and those in `sent`.
+    """The reader has all changes up to `since`, and the changes in `sent`.
 
     If one minute has more than MAX_SENT changes, the feed continues after `ahead` without a list.
-    Once `ahead` is settled, it returns to `since` and sends the changes in between again. A
-    snapshot reads `ahead` from the start of the feed, and then continues after `since`, which is
-    the time of its first page.
+    Once `ahead` is settled, the feed returns to `since` and sends the changes in between again. A
+    snapshot reads `ahead` from the start, and then continues after `since`, the time when its
+    first page was read.
     """
 
     since: ChangeKey | None = None
@@ -48,7 +48,7 @@ class FeedCursor:
 
     @property
     def newest_ms(self) -> int:
-        """The time of the newest change that was sent, or an earlier time if it is settled."""
+        """The newest sent change's time, or an earlier time if that change is settled."""
         return max(key[0] for key in (self.after, *self.sent))
 
     def returns_to_since(self, now_ms: int) -> bool:
@@ -60,7 +60,7 @@ class FeedCursor:
     def advanced(self, keys: list[ChangeKey], *, now_ms: int, more: bool) -> "FeedCursor":
         """Return the cursor after a page with these changes; `more` if others follow the page.
 
-        `now_ms` is the time of the primary before it read the page.
+        `now_ms` is the primary's time before the page was read.
         """
         settled = (now_ms - OVERLAP_MS, "")
         since = self.since or settled
@@ -81,7 +81,7 @@ SNAPSHOT = FeedCursor(is_snapshot=True)
 
 
 def cursor_since(user_id: str, moment: datetime) -> str:
-    """Return the cursor of a client that has all changes visible at that time."""
+    """Return a cursor for a client that has all changes visible at that time."""
     return encode(user_id, FeedCursor((cursors.milliseconds(moment - OVERLAP), "")))
 
 

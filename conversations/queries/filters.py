@@ -1,11 +1,11 @@
-"""The MongoDB filter of a list.
+"""The MongoDB filter for a list.
 
-No text of a client becomes an operator: each word is a range of the index user_words, and each
-other value is compared. The only regular expression, for tags, has them escaped.
+No client text becomes an operator: each word is a range in the index user_words, and each other
+value is compared. The only regular expression, for tags, has them escaped.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,10 +26,10 @@ _MATCHES_NO_TEXT = "(?!)"  # a regular expression
 
 
 def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the filter for the conversations of a user that validated ListParameters choose.
+    """Return the filter for a user's conversations that validated ListParameters select.
 
-    Bulk cursors are bound to its repr(): another form of a condition makes the bulk cursors invalid
-    that clients hold.
+    Bulk cursors are bound to its repr(): if a condition gets another form, the bulk cursors that
+    clients hold become invalid.
     """
     search = parameters.get("search", NO_SEARCH)
     states = LISTS[ARCHIVED if search.archived else parameters["status"]]
@@ -55,9 +55,9 @@ def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def word_conditions(parameters: Mapping[str, Any]) -> list[Condition]:
-    """Return conditions for the index user_words: each listed conversation matches all of them.
+    """Return conditions for the index user_words; each listed conversation matches them all.
 
-    The words of a tag are among them, as equal tags have equal words.
+    They include words from tags, as equal tags have equal words.
     """
     search = parameters.get("search", NO_SEARCH)
     conditions = [*map(has_word, search.words)]
@@ -69,15 +69,13 @@ def word_conditions(parameters: Mapping[str, Any]) -> list[Condition]:
     return conditions + [{WORDS: word} for tag in search.tags if (word := _longest_word(tag))]
 
 
-def page_filter(matching: Mapping[str, Any], sides: list[Condition]) -> dict[str, Any]:
-    """Return the filter for a page: the matching rows on the side of a cursor, if there is one.
+def page_filter(matching: Mapping[str, Any], sides: Sequence[Condition]) -> dict[str, Any]:
+    """Return the filter for the matching rows on a cursor's side.
 
-    It repeats the filter for each state and each condition of the cursor, with nothing around the
-    $or. So MongoDB plans each branch as a range of the sort's index, and merges the branches in
-    order without reading a row that the page does not have.
+    The $or is at the top and repeats the filter for each state and each condition. So MongoDB
+    plans each branch as a range in the sort's index, and merges the branches in order without
+    reading a row that the page does not have.
     """
-    if not sides:
-        return {**matching}
     return {
         "$or": [
             {"$and": [{**matching, "status": state}, side]}
@@ -88,15 +86,15 @@ def page_filter(matching: Mapping[str, Any], sides: list[Condition]) -> dict[str
 
 
 def has_word(prefix: str, path: str = WORDS) -> Condition:
-    """Return the condition that a word starts with a prefix: one range of an index over words."""
+    """Return the condition that a word starts with a prefix: a range in an index over words."""
     return {path: {"$elemMatch": {"$gte": prefix, "$lt": prefix + PREFIX_RANGE_END}}}
 
 
 def has_tag(*tags: str) -> Condition:
-    """Return a filter for conversations with at least one of these tags.
+    """Return a filter for conversations that have at least one of the tags.
 
-    Without tags it matches nothing. An index that ends with `tag_line` covers it; in an index over
-    `tag_keys` each tag would be a key of its own.
+    Without tags it matches no conversation. An index that ends with `tag_line` covers the filter; a
+    multikey index over `tag_keys` cannot.
     """
     keys = "|".join(re.escape(tag_key(tag)) for tag in tags) or _MATCHES_NO_TEXT
     return {"tag_line": {"$regex": rf"(?:^|\n)(?:{keys})(?:\n|\z)"}}

@@ -1,4 +1,4 @@
-"""A page of the list of a user's conversations."""
+"""The list: a page of a user's conversations, by any sort and filter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _NOT_BOUND = {"limit", "cursor", "page", "per_page", "fields", "include_total"}
 
 @dataclass(frozen=True)
 class Page:
-    """Rows in the order of the list; `total` is None if it is neither counted nor known."""
+    """Rows in the list's order; `total` is None if neither counted nor known."""
 
     rows: list[Document]
     limit: int
@@ -29,7 +29,7 @@ class Page:
 
 
 def list_page(user_id: str, parameters: Mapping[str, Any]) -> Page:
-    """Read the page that validated ListParameters request, and one row more.
+    """Read the page that validated ListParameters request, and one row after the page.
 
     Raises InvalidCursor, PageTooDeep, or what search.find() raises.
     """
@@ -86,10 +86,11 @@ def _find(
     skip: int,
     limit: int,
 ) -> list[Document]:
-    """Read rows in the order of the list, or in the reverse order for a cursor to earlier rows."""
+    """Read rows in the list's order, or in reverse for a cursor to earlier rows."""
     sort = parameters["sort"]
     key, ascending = SORT_KEYS[sort], parameters["order"] == "asc"
     sides = cursor.conditions(key, ascending=ascending) if cursor else []
+    where = page_filter(matching, sides) if sides else matching
     direction = 1 if ascending != (cursor is not None and cursor.backwards) else -1
     options: dict[str, Any] = {
         "projection": PUBLIC if key.partition(".")[0] in PUBLIC else PUBLIC | {key: 1},
@@ -100,11 +101,11 @@ def _find(
     by_activity = sort == "last_activity" and _covered_by_characters(matching)
     index = CHARACTERS_INDEX if by_activity else f"list_{sort}"
     if _covered_by_list_index(matching, key):
-        # Without a hint, MongoDB tries each index of the user for each branch of the filter.
-        return first_batch("conversations", page_filter(matching, sides), hint=index, **options)
+        # Without a hint, MongoDB tries each index with `user_id` for each branch.
+        return first_batch("conversations", where, hint=index, **options)
     if words := word_conditions(parameters):
         return search.find(matching, words, sides, list_index=index, **options)
-    return first_batch("conversations", page_filter(matching, sides), **options)
+    return first_batch("conversations", where, **options)
 
 
 def _count(matching: dict[str, Any], parameters: Mapping[str, Any]) -> int:
@@ -123,7 +124,7 @@ def _covered_by_list_index(matching: Mapping[str, Any], key: str) -> bool:
 
 
 def _covered_by_characters(matching: Mapping[str, Any]) -> bool:
-    """Return True if the index user_characters covers all filters but those for words."""
+    """Return True if the index user_characters covers all filters except words."""
     return "character_id" in (paths := _paths(matching) - {WORDS}) and paths <= _KEYS_BY_CHARACTER
 
 

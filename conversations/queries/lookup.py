@@ -1,4 +1,4 @@
-"""Reads of single conversations by id, and of the owners and states of several."""
+"""Look up conversations by id, and the owners and states of many."""
 
 from collections.abc import Iterable
 
@@ -27,7 +27,7 @@ LATEST = {"metadata.last_activity": -1, "_id": -1}
 
 
 def get(user_id: str, conversation_id: str) -> Document:
-    """Return a conversation of the user, or raise ConversationNotFound."""
+    """Return the user's conversation, or raise ConversationNotFound."""
     document = find_one(own_filter(user_id, conversation_id), PUBLIC, hint=ID_INDEX)
     if document is None:
         raise ConversationNotFound
@@ -35,7 +35,7 @@ def get(user_id: str, conversation_id: str) -> Document:
 
 
 def with_history(user_id: str, conversation_id: str) -> Document:
-    """Return a conversation of the user with its revisions, or raise ConversationNotFound."""
+    """Return the user's conversation with its revisions, or raise ConversationNotFound."""
     document = find_one(own_filter(user_id, conversation_id), WITH_HISTORY, hint=ID_INDEX)
     if document is None:
         raise ConversationNotFound
@@ -43,7 +43,7 @@ def with_history(user_id: str, conversation_id: str) -> Document:
 
 
 def latest_with(user_id: str, character_id: str) -> Document | None:
-    """Return the latest active conversation that a majority of the replica set has.
+    """Return the latest active conversation with a character that a majority has.
 
     If only the primary has one, waits for the majority. Uses the index user_characters. Raises
     pymongo.errors.PyMongoError with `timeout` set, or ConversationStateConflict if the
@@ -67,9 +67,9 @@ def count_up_to(user_id: str, limit: int) -> int:
 
 
 def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    """Return the status of each id that the user owns, including tombstones.
+    """Return the status by id, if the user owns it; includes tombstones.
 
-    Waits until a majority of the replica set has these conversations. Raises DatabaseUnavailable
+    Waits until a majority has these conversations. Raises DatabaseUnavailable
     if the primary changes meanwhile, or pymongo.errors.PyMongoError with `timeout` set.
     """
     mine = {"_id": {"$in": [*ids]}, "user_id": user_id}
@@ -83,13 +83,13 @@ def states_of(user_id: str, ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
 
 
 def owners_of(ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
-    """Return the owner of each existing id, including tombstones. Not for requests of users."""
+    """Return the owner by id, if it exists; includes tombstones. Never use it to serve a user."""
     rows = committed().find({"_id": {"$in": [*ids]}}, ["user_id"], hint=ID_INDEX)
     return {row["_id"]: row["user_id"] for row in rows}
 
 
 def ownership(ids: Iterable[str]) -> dict[str, Document]:
-    """Return owner and status of each existing conversation, by id."""
+    """Return owner and status by id, if the conversation exists."""
     wanted = [ObjectId(id_) for id_ in ids if is_id(id_)]
     rows = conversations().find(
         {"_id": {"$in": wanted}, **NOT_PURGED}, ["user_id", "status"], hint=ID_INDEX

@@ -1,4 +1,4 @@
-"""The data of a client's sidebar in one statement."""
+"""The overview: a client's sidebar in a single statement."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,11 +48,11 @@ class Overview:
 
 
 def user_overview(user_id: str, *, now: datetime) -> Overview:
-    """Return the data of a sidebar, and the feed cursor that continues from it.
+    """Return a sidebar's data, and the feed cursor that continues from them.
 
-    `now` must be a time before this call. Pins and characters are those of active conversations;
-    tags include archived ones. Reads the documents that it returns and one for the spelling of each
-    tag; all counts come from indexes. Raises what run_parts() raises.
+    `now` must be a time before this call. Pins and characters include active conversations, tags
+    also archived ones. Reads the documents that it returns and a document for each tag's spelling;
+    all counts come from indexes. Raises what run_parts() raises.
     """
     active = {"user_id": user_id, "status": ACTIVE}
     found = run_parts(
@@ -94,7 +94,7 @@ def user_overview(user_id: str, *, now: datetime) -> Overview:
 def _latest_by_character(active: dict[str, Any]) -> Pipeline:
     """Return stages for each character's latest conversation and count, the latest first.
 
-    In the order of the index user_characters, $group with $first reads one key for each character.
+    In the index order of user_characters, $group with $first reads one key for each character.
     """
     name = conversations().name
     return [

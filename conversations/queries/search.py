@@ -1,14 +1,15 @@
-"""A page of the conversations that words or tags find.
+"""The search: a page of a user's conversations that words or tags find.
 
-Two plans are possible, and a count up to IN_MEMORY_SORT_MAX chooses between them. If the index of
-words has fewer matches, they are read and sorted in memory. Otherwise the index of the list is read
-in its order, as enough of its rows match soon.
+A count up to IN_MEMORY_SORT_MAX selects the plan. With fewer matches in the index user_words, they
+are read and sorted in memory. Otherwise the list's index is read in its order: with that many
+matches, enough rows for a page are near its start.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pymongo
+from pymongo.collection import Collection
 
 from conversation_service.mongodb.connection import Document, first_batch
 from conversations.collection import conversations
@@ -22,22 +23,23 @@ _INDEX = "user_words"
 def find(
     matching: Mapping[str, Any],
     words: Sequence[Condition],
-    sides: list[Condition],
+    sides: Sequence[Condition],
     *,
     list_index: str,
     **options: Any,
 ) -> list[Document]:
-    """Read up to `limit` rows that match, on the side of a cursor if there is one.
+    """Read up to `limit` matching rows; with `sides`, only on a cursor's side.
 
     Raises pymongo.errors.PyMongoError with `timeout` set after SEARCH_BUDGET_S.
     """
     with pymongo.timeout(SEARCH_BUDGET_S):
-        where = _by_rare_word(matching, words)
-        found = conversations().count_documents(where, hint=_INDEX, limit=IN_MEMORY_SORT_MAX)
+        collection = conversations()
+        where = _by_rare_word(collection, matching, words)
+        found = collection.count_documents(where, hint=_INDEX, limit=IN_MEMORY_SORT_MAX)
         if not found:
             return []
         if found == IN_MEMORY_SORT_MAX:
-            where = page_filter(matching, sides)
+            where = page_filter(matching, sides) if sides else dict(matching)
             return first_batch("conversations", where, hint=list_index, **options)
         if sides:
             where["$and"].append({"$or": sides})
@@ -47,22 +49,25 @@ def find(
 def count(matching: Mapping[str, Any], words: Sequence[Condition]) -> int:
     """Count all that match. Raises what find() raises."""
     with pymongo.timeout(SEARCH_BUDGET_S):
-        return conversations().count_documents(_by_rare_word(matching, words), hint=_INDEX)
+        collection = conversations()
+        where = _by_rare_word(collection, matching, words)
+        return collection.count_documents(where, hint=_INDEX)
 
 
-def _by_rare_word(matching: Mapping[str, Any], words: Sequence[Condition]) -> dict[str, Any]:
-    """Return the filter in a form for which MongoDB looks up only one word in the index.
+def _by_rare_word(
+    collection: Collection[Document], matching: Mapping[str, Any], words: Sequence[Condition]
+) -> dict[str, Any]:
+    """Return a form of the filter for which MongoDB looks up a rare word in the index.
 
-    It would look up the first one. This is the first word with fewer than IN_MEMORY_SORT_MAX
-    conversations of the user, or else the first word; it reads up to IN_MEMORY_SORT_MAX keys for
-    each of them.
+    MongoDB alone looks up the first word. A rare word has fewer than IN_MEMORY_SORT_MAX
+    conversations; without a rare word, this also uses the first. Reads up to IN_MEMORY_SORT_MAX
+    keys for each word.
     """
     word = words[0]
     if len(words) > 1:
-        collection, user_id = conversations(), matching["user_id"]
+        limit = IN_MEMORY_SORT_MAX
         for candidate in words:
-            where = {"user_id": user_id, **candidate}
-            limit = IN_MEMORY_SORT_MAX
+            where = {"user_id": matching["user_id"], **candidate}
             if collection.count_documents(where, hint=_INDEX, limit=limit) < limit:
                 word = candidate
                 break

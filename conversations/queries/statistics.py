@@ -1,7 +1,7 @@
-"""The statistics of the console's dashboard, over all users, at a bounded cost.
+"""Statistics over all users for the console's dashboard, at a bounded cost.
 
-Counts read an index up to a bound. Larger numbers are estimates from the size of the collection and
-a random sample.
+Counts read an index up to a bound. Larger numbers are estimates from the collection's size and a
+random sample.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from conversations.states import ACTIVE, ANY_STATE
 
 T = TypeVar("T")
 
-# Of each statement. They run one after the other, and the dashboard caches their results.
+# For each statement. The statements run in sequence, and the dashboard caches their results.
 BUDGET_S = 1.0
 COUNTED = 100_000  # the highest exact count
 SAMPLE = 2_000  # documents
@@ -44,7 +44,7 @@ Counts = list[Count]
 
 @dataclass(frozen=True)
 class Statistics:
-    """Each part is None if it took longer than BUDGET_S."""
+    """A part is None if its statement took longer than BUDGET_S."""
 
     at: datetime
     total: int | None
@@ -57,7 +57,7 @@ class Statistics:
 
 def collect(now: datetime) -> Statistics:
     """Run all statements."""
-    # From the metadata of the collection; it includes tombstones.
+    # From the collection's metadata, which include tombstones.
     total = _in_time(conversations().estimated_document_count)
     sample = _in_time(_sample)
     return Statistics(
@@ -72,7 +72,7 @@ def collect(now: datetime) -> Statistics:
 
 
 def _in_time(statement: Callable[[], T]) -> T | None:
-    """Return the result of a statement, or None if it takes longer than BUDGET_S."""
+    """Return a statement's result, or None after BUDGET_S."""
     try:
         with pymongo.timeout(BUDGET_S):
             return statement()
@@ -83,7 +83,7 @@ def _in_time(statement: Callable[[], T]) -> T | None:
 
 
 def _sample() -> list[Mapping[str, Any]]:
-    """Return status and character of random documents. In a large collection it reads no others."""
+    """Return status and character from random documents; a large collection is not scanned."""
     pipeline: list[Mapping[str, Any]] = [
         {"$sample": {"size": SAMPLE}},
         {"$project": {"_id": 0, "status": 1, "character_id": 1}},
@@ -103,7 +103,7 @@ def _held() -> Count:
 
 
 def _by_state(total: int, sample: Sequence[Mapping[str, Any]]) -> Counts:
-    """Count each state by the index staff_status, or estimate it from COUNTED on."""
+    """Count each state by the index staff_status; from COUNTED on, estimate."""
     counts = []
     for status in ANY_STATE:
         found = _count({"status": status}, "staff_status")
@@ -116,7 +116,7 @@ def _by_state(total: int, sample: Sequence[Mapping[str, Any]]) -> Counts:
 
 
 def _by_day(now: datetime) -> Counts:
-    """Count ids by the day of their time, by the index of `_id`; today is the last day.
+    """Count ids by the day in their timestamp, with the index on `_id`; today is the last day.
 
     Today ends at `now`, as imported ids may be in the future.
     """
@@ -132,10 +132,10 @@ def _by_day(now: datetime) -> Counts:
 
 
 def _by_hour(now: datetime) -> Counts:
-    """Count conversations by the hour of their last activity, by the index active_idle.
+    """Count conversations by their hour of last activity, with the index active_idle.
 
-    That index has active conversations that are neither pinned nor under a legal hold. It reads the
-    NEWEST of them: hours before these are left out, and the oldest hour is incomplete.
+    That index has active conversations that are neither pinned nor under a legal hold. Only the
+    NEWEST are read: the result starts with their oldest hour, which is incomplete.
     """
     this_hour = now.replace(minute=0, second=0, microsecond=0)
     since = this_hour - timedelta(hours=HOURS - 1)
@@ -164,7 +164,7 @@ def _by_hour(now: datetime) -> Counts:
 
 
 def _characters(sample: Sequence[Mapping[str, Any]], total: int) -> Counts:
-    """Rank characters by their share of the sample; exact if it has all conversations."""
+    """Rank characters by their share in the sample; exact if the sample has all conversations."""
     numbers: dict[str, int] = {}
     for row in sample:
         if name := row.get("character_id"):

@@ -22,7 +22,7 @@ RECONNECT_S = 2.0
 def wait_for_page(
     user_id: str, cursor: FeedCursor, empty_page: FeedPage, limit: int, *, wait_s: float
 ) -> FeedPage:
-    """Wait up to `wait_s` for a change after an empty page, and return the page that has it.
+    """Wait up to `wait_s` for a change after an empty page, and return the page with the change.
 
     Raises StreamsExhausted.
     """
@@ -36,10 +36,10 @@ def wait_for_page(
 
 
 def events(waiter: Waiter, page: FeedPage, limit: int, *, lasts_s: float) -> Generator[bytes]:
-    """Yield the changes of a page and all later ones, for up to `lasts_s` or CHANGES_STREAM_S.
+    """Yield a page's changes and all later changes, for up to `lasts_s` or CHANGES_STREAM_S.
 
-    It ends earlier if the process stops or MongoDB fails; the client then connects again with the
-    cursor of the last event.
+    The stream ends earlier if the process stops or MongoDB fails; the client then connects again
+    with the last event's cursor.
     """
     ends = time.monotonic() + min(lasts_s, settings.CHANGES_STREAM_S)
     yield event_stream.retry(RECONNECT_S)

@@ -1,4 +1,4 @@
-"""The statistics of a user in one statement."""
+"""The summary: a user's statistics in a single statement."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -59,14 +59,14 @@ class Summary:
 
 
 def user_summary(user_id: str, *, now: datetime) -> Summary:
-    """Return statistics of a user; only `deleted_conversations` includes the trash.
+    """Return a user's statistics; only `deleted_conversations` includes the trash.
 
-    "This week" is the seven days up to `now`. All numbers come from indexes; it reads one document
-    for the name of the character and one for the spelling of each tag. Raises what run_parts()
+    "This week" is the seven days up to `now`. All numbers come from indexes; documents are read
+    only for the character's name and for each tag's spelling. Raises the errors that run_parts()
     raises.
     """
     kept = {"user_id": user_id, "status": {"$in": NOT_TRASHED}}
-    # The clocks of pods differ, and imported times may be far in the future.
+    # Pods' clocks differ, and imported times may be far in the future.
     since = {"$gte": now - WEEK, "$lte": now + limits.MAX_AHEAD}
     found = run_parts(
         _scan(kept),
@@ -108,7 +108,7 @@ def user_summary(user_id: str, *, now: datetime) -> Summary:
 
 
 def _scan(kept: dict[str, Any]) -> Pipeline:
-    """Return stages that read the index once, and group it by character and tags first."""
+    """Return stages that read the index once, and first group by character and tags."""
     return [
         {"$match": kept},
         {
@@ -167,5 +167,5 @@ def _character(row: Document) -> MostUsedCharacter:
 
 
 def _sum(total: float) -> int:
-    """Return a sum of counters. MongoDB returns a double if it exceeds 64 bits."""
+    """Return a sum as an integer. MongoDB returns sums that exceed 64 bits as a double."""
     return min(int(total), limits.MAX_COUNT)

@@ -1,4 +1,4 @@
-"""The tags of a user with their counts, for a sidebar or for autocompletion."""
+"""A user's tags with their counts, for a sidebar or for autocompletion."""
 
 from conversations.queries.aggregation import (
     Pipeline,
@@ -14,10 +14,10 @@ from conversations.words import fold, search_prefixes
 
 
 def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[TagCount]:
-    """Count the conversations of each tag, the most frequent tag first, without the trash.
+    """Count conversations by tag, the most frequent tag first, without the trash.
 
-    With `prefix`, only tags that contain, for each of its words, a word starting with it. Raises
-    what run_parts() raises.
+    With `prefix`, only tags that contain, for each word in `prefix`, a word starting with that
+    word. Raises the errors that run_parts() raises.
     """
     prefixes = search_prefixes(fold(prefix))
     if not prefixes:

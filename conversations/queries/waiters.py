@@ -1,7 +1,7 @@
-"""The requests of this process that wait for changes, and one statement a second for all of them.
+"""The requests that wait for changes in this process, and a single statement that serves them all.
 
-A change stream would send every write of every user to each process. This statement reads, from the
-index alone, the latest change of each waiting user.
+Every CHANGES_LOOK_S it reads each waiting user's latest change, from the index alone. A change
+stream would send every user's writes to each process.
 """
 
 import logging
@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Waiter:
-    """A request that waits for changes of a user."""
+    """A request that waits for a user's changes."""
 
     user_id: str
     newest_ms: int = 0
     _woken: Event = field(default_factory=Event)
 
     def wait(self, newest_ms: int, timeout_s: float) -> bool:
-        """Wait for a change later than `newest_ms`; return False if `timeout_s` passes without one.
+        """Wait for a change later than `newest_ms`; return False after `timeout_s` without any.
 
         A change that becomes visible late does not wake the request: read again after a timeout.
         """
@@ -47,7 +47,7 @@ class Waiter:
 
 
 class Waiters:
-    """All waiters of this process, by user. A thread wakes them; it ends when none are left."""
+    """All waiters in this process, by user. A thread wakes them, and ends when none are left."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -99,7 +99,7 @@ class Waiters:
 
 
 def latest_changes(users: list[str]) -> dict[str, int]:
-    """Return the time of each user's latest change in milliseconds, if it is newer than OVERLAP."""
+    """Return each user's latest change in milliseconds, if newer than OVERLAP."""
     recent = {"$gte": clock.now() - OVERLAP}
     rows = conversations().aggregate(
         [

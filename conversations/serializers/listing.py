@@ -1,4 +1,4 @@
-"""The query string of the list."""
+"""The list's input: its query string."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from conversations.states import ACTIVE, LISTS
 
 
 class _CommaSeparated(fields.List):
-    """A list as `a,b` in one parameter, or as a repeated parameter."""
+    """A list as `a,b`, or as a repeated parameter."""
 
     def to_internal_value(self, data: Any) -> Any:
         parts = [data] if isinstance(data, str) else data
@@ -22,7 +22,7 @@ class _CommaSeparated(fields.List):
 
 
 class ListParameters(fields.Parameters):
-    """The query string of the list."""
+    """The list's query string."""
 
     limit = serializers.IntegerField(
         min_value=1, required=False, help_text="Rows a page; above 100 is 100. Default 20."

@@ -1,4 +1,4 @@
-"""The search text of a client: words and operators."""
+"""A client's search text: words and operators."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -30,10 +30,10 @@ _PART = re.compile(
 
 @dataclass(frozen=True)
 class Search:
-    """A parsed search text: prefixes of words, tags, and conditions of the other operators.
+    """A parsed search text: word prefixes, tags, and conditions for the other operators.
 
-    List cursors are bound to its repr(): another name of the class or of a field makes the cursors
-    of searches invalid that clients hold.
+    List cursors are bound to its repr(): renaming the class or a field makes the search cursors
+    that clients hold invalid.
     """
 
     words: Sequence[str] = ()
@@ -46,7 +46,7 @@ NO_SEARCH = Search()
 
 
 class SearchField(fields.Line):
-    """Words and operators; the help text of the list's parameter describes them."""
+    """Words and operators, as the help text for `search` describes them."""
 
     default_error_messages = {
         "words": _("Search for at most {most} words."),

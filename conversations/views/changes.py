@@ -32,11 +32,8 @@ class ChangesView(Endpoint):
         page = read_page(user.id, cursor, limit)
         if not page.rows and (wait_s := parameters["wait"]):
             page = streaming.wait_for_page(user.id, cursor, page, limit, wait_s=wait_s)
-        body = {
-            "changes": page.changes,
-            "next_cursor": feed_cursor.encode(user.id, page.next),
-            "has_more": page.has_more,
-        }
+        next_cursor = feed_cursor.encode(user.id, page.next)
+        body = {"changes": page.changes, "next_cursor": next_cursor, "has_more": page.has_more}
         return json_or_304(request, body)
 
     def _stream(self, user: Caller, cursor: FeedCursor, limit: int) -> HttpResponseBase:

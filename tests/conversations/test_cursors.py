@@ -9,6 +9,8 @@ from conversation_service import clock
 from conversations import documents
 from conversations.documents import SORT_KEYS
 from conversations.serializers.listing import list_parameters
+from tests.conversations.plans import explainable
+from tests.conversations.test_schema import stages
 from tests.factories import PATH
 
 MISSING = object()
@@ -56,15 +58,14 @@ def stored(mongo, path, values):
     return [str(row["_id"]) for row in found]
 
 
-def followed(client, parameters, name):
-    """Return the ids of all pages in the order in which they were read, and the last page."""
+def followed(client, parameters, name, pages=50):
+    """Return the ids of the pages in the order in which they were read, and the last page."""
     page = client.get(PATH, parameters).json()
-    pages = [page]
-    while cursor := page["pagination"][name]:
+    read = [page]
+    while (cursor := page["pagination"][name]) and len(read) < pages:
         page = client.get(PATH, parameters | {"cursor": cursor}).json()
-        pages.append(page)
-        assert len(pages) < 50
-    return [[row["id"] for row in page["conversations"]] for page in pages], page
+        read.append(page)
+    return [[row["id"] for row in page["conversations"]] for page in read], page
 
 
 def check(client, sort, order, limit, expected):
@@ -82,10 +83,14 @@ def check(client, sort, order, limit, expected):
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("limit", [1, 3])
-@pytest.mark.parametrize("lacking", [MISSING, None], ids=["missing", "null"])
+@pytest.mark.parametrize(
+    "lacking",
+    [[MISSING] * 3, [None] * 3, [MISSING, None, MISSING, None, None, MISSING]],
+    ids=["missing", "null", "missing or null"],
+)
 @pytest.mark.parametrize("kind", TYPES)
 def test_pages_join_for_every_type_of_value(alice, mongo, sort_key, kind, lacking, order, limit):
-    expected = stored(mongo, sort_key, [lacking, *TYPES[kind], lacking])
+    expected = stored(mongo, sort_key, [*lacking[1:], *TYPES[kind], lacking[0]])
 
     check(alice, "probe", order, limit, expected)
 
@@ -98,3 +103,23 @@ def test_pages_join_in_every_sort_with_equal_and_missing_values(alice, mongo, so
     expected = stored(mongo, SORT_KEYS[sort], [MISSING, *TYPES[kind], MISSING])
 
     check(alice, sort, order, limit, expected)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("status", ["active", "all"])
+def test_a_page_of_rows_without_the_sort_key_reads_no_others(
+    alice, mongo, commands, sort_key, order, status
+):
+    stored(mongo, sort_key, [[MISSING, None][number % 2] for number in range(60)])
+    parameters = {"sort": "probe", "order": order, "limit": 2, "status": status}
+    _, third = followed(alice, parameters, "next_cursor", pages=3)
+    parameters["cursor"] = third["pagination"]["next_cursor"]
+    commands.clear()
+
+    alice.get(PATH, parameters)
+
+    [find] = commands
+    plan = mongo.command("explain", explainable(find), verbosity="executionStats")
+    assert plan["executionStats"]["totalDocsExamined"] <= 3
+    assert plan["executionStats"]["totalKeysExamined"] <= 12
+    assert "SORT" not in stages(plan["queryPlanner"]["winningPlan"])

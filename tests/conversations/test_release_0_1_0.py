@@ -241,6 +241,19 @@ def test_every_sort_has_a_cursor_of_each_kind_of_list():
     assert sorts == {"last_activity", "created_at", "updated_at", "title"}
 
 
+def test_release_0_1_0_accepts_the_list_cursors_of_this_release_during_an_update(alice):
+    """Cursors of this release are equal to those that 0.1.0 makes for the same page."""
+    first_pages = [
+        old
+        for line in (DATA / "cursors.ndjson").read_text().splitlines()
+        if (old := json.loads(line))["name"] == "next"
+    ]
+
+    for old in first_pages:
+        page = alice.get(PATH, old["query"]).json()
+        assert page["pagination"]["next_cursor"] == old["cursor"], old["query"]
+
+
 @each_cursor("feed")
 def test_the_change_feed_continues_at_its_cursor(alice, settings, old):
     settings.TOMBSTONE_DAYS = 36_500
