@@ -59,11 +59,11 @@ class BulkSerializer(StrictSerializer):
             raise serializers.ValidationError(_("Send either ids or a filter."))
         if ("tags" in attrs) != (attrs["action"] in {"tag", "untag"}):
             raise serializers.ValidationError(
-                {"tags": _("Tags belong to the actions tag and untag, and these need them.")}
+                {"tags": _("Send tags with the actions tag and untag, and only with these.")}
             )
         if attrs.get("cursor") and ("ids" in attrs or attrs["dry_run"]):
             raise serializers.ValidationError(
-                {"cursor": _("Only a filter that is applied step by step has a cursor.")}
+                {"cursor": _("Send a cursor only with a filter and without dry_run.")}
             )
         return attrs
 

@@ -40,7 +40,7 @@ class ExternalId(serializers.CharField):
     """The id of a user or a character. It is compared exactly, so it is never normalised."""
 
     default_error_messages = {
-        "invalid": _("This must be a string of 1 to 255 visible ASCII characters."),
+        "invalid": _("Use a string of 1 to 255 visible ASCII characters."),
         "blank": external_ids.RULE,
     }
 
@@ -66,7 +66,7 @@ def _may_be_in_tag(character: str) -> bool:
 
 class Tag(Line):
     default_error_messages = {
-        "characters": _("A tag has letters, digits, spaces and any of _ - . only."),
+        "characters": _("Use only letters, digits, spaces and the characters _ - . in a tag."),
     }
 
     def __init__(self, **kwargs: Any) -> None:
@@ -96,7 +96,7 @@ class Custom(Dict):
     """
 
     default_error_messages = {
-        "key": _("A key is 1 to 64 letters, digits or any of _ : - in ASCII."),
+        "key": _("Use 1 to 64 ASCII letters, digits or the characters _ : - in a key."),
     }
 
     def __init__(self, **kwargs: Any) -> None:

@@ -43,7 +43,7 @@ MAX_VERSION = 2**63 - 1
 class Id(Text):
     """An id of ours, as an ObjectId."""
 
-    default_error_messages = {"id": _("An id has 24 hexadecimal digits.")}
+    default_error_messages = {"id": _("Use 24 hexadecimal digits.")}
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=limits.ID_LENGTH, **kwargs)
@@ -104,8 +104,8 @@ class Changes(Dict):
     """By path, what was before and what came after."""
 
     default_error_messages = {
-        "path": _("{path} is nothing that changes."),
-        "pair": _("Each change has before and after."),
+        "path": _("A revision cannot change {path}."),
+        "pair": _("Each change needs before and after."),
     }
 
     def __init__(self, **kwargs: Any) -> None:
@@ -170,7 +170,7 @@ class TransferredSerializer(StrictSerializer):
         return attrs
 
 
-_DOES_NOT_FIT = _("This does not fit the other fields.")
+_DOES_NOT_FIT = _("This value contradicts other fields.")
 
 
 def _descends(versions: list[int]) -> bool:
