@@ -1,18 +1,20 @@
-"""What can go wrong with a conversation, apart from malformed input."""
+"""The errors of the domain. Malformed input is a ValidationError."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
 
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from rest_framework.serializers import IntegerField
 
 from conversation_service.errors import Message, ServiceError
+from conversations import limits
 from conversations.declaration import declarations
 from conversations.models import LLMSettings
 
 
 class ConversationNotFound(ServiceError):
-    """There is none with this id, or it is somebody else's: a caller cannot tell which."""
+    """No conversation has this id, or it belongs to another user: the response is the same."""
 
     status = HTTPStatus.NOT_FOUND
     code = "CONVERSATION_NOT_FOUND"
@@ -20,31 +22,31 @@ class ConversationNotFound(ServiceError):
 
 
 class ConversationStateConflict(ServiceError):
-    """What was asked cannot be done in the state that the conversation is in."""
+    """The operation is not possible in the current state of the conversation."""
 
     status = HTTPStatus.CONFLICT
     code = "CONVERSATION_STATE_CONFLICT"
-    title = _("The state of the conversation does not allow that")
+    title = _("The state of the conversation does not allow this")
 
 
 class LegalHold(ServiceError):
-    """Staff have ordered that the conversation be kept."""
+    """Staff keep the conversation from being purged."""
 
     status = HTTPStatus.CONFLICT
     code = "LEGAL_HOLD"
-    title = _("The conversation must be kept for legal reasons and cannot be erased")
+    title = _("The conversation must be kept for legal reasons and cannot be purged")
 
 
 class ConversationVersionConflict(ServiceError):
-    """The conversation has moved on since the version in If-Match; `current` is how it is now."""
+    """The conversation has a later version than If-Match; `current` is the conversation."""
 
     status = HTTPStatus.PRECONDITION_FAILED
     code = "CONVERSATION_VERSION_CONFLICT"
-    title = _("The conversation has changed since that version")
+    title = _("The conversation has changed since the version in If-Match")
 
 
 class LimitExceeded(ServiceError):
-    """Fields of a PATCH, named by their paths, exceed a limit that depends on what is stored."""
+    """Fields of a PATCH, by path, exceed a limit that depends on the stored document."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         super().__init__(errors=[_exceeded(path) for path in paths])
@@ -54,7 +56,10 @@ def _exceeded(path: str) -> dict[str, Message]:
     pointer = f"/{path.replace('.', '/')}"
     if setting := declarations(LLMSettings).get(path.removeprefix("settings.")):
         return {"pointer": pointer, "code": "max_value", "message": too_high(setting.ceiling)}
-    text = _("That would be too many tags or custom keys")
+    if path == "custom":
+        text = format_lazy(_("Use at most {limit} custom keys."), limit=limits.CUSTOM_KEYS)
+    else:
+        text = format_lazy(_("Use at most {limit} tags."), limit=limits.TAGS)
     return {"pointer": pointer, "code": "max_length", "message": text}
 
 
@@ -74,23 +79,23 @@ class ActivityAhead(ServiceError):
 class CharacterNotExists(ServiceError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "CHARACTER_NOT_EXISTS"
-    title = _("There is no such character")
+    title = _("The character does not exist")
 
 
 class QuotaExceeded(ServiceError):
-    """The user has `limit` conversations, those in the trash not counted."""
+    """The user has `limit` conversations outside the trash."""
 
     status = HTTPStatus.FORBIDDEN
     code = "QUOTA_EXCEEDED"
-    title = _("There are too many conversations; put some into the trash")
+    title = _("The maximum number of conversations is reached: move some to the trash")
 
 
 class ConversationIdTaken(ServiceError):
-    """No id can be found for an imported conversation."""
+    """Every possible id of an imported conversation is in use."""
 
     status = HTTPStatus.CONFLICT
     code = "CONVERSATION_ID_TAKEN"
-    title = _("The id of the conversation is taken")
+    title = _("Another conversation has this id")
 
 
 class RevisionNotFound(ServiceError):
@@ -98,31 +103,31 @@ class RevisionNotFound(ServiceError):
 
     status = HTTPStatus.NOT_FOUND
     code = "REVISION_NOT_FOUND"
-    title = _("There is no such version")
+    title = _("The conversation has no such version")
 
 
 class RevisionExpired(ServiceError):
-    """The version is older than the log; `oldest_version` is the oldest that can be had."""
+    """The version is older than the history, which starts at `oldest_version`."""
 
     status = HTTPStatus.GONE
     code = "REVISION_EXPIRED"
-    title = _("That version is no longer remembered")
+    title = _("The history no longer has this version")
 
 
 class ChangesCursorExpired(ServiceError):
-    """Of what was purged since then not all is remembered; `snapshot_cursor` begins anew."""
+    """Tombstones since the cursor have expired; `snapshot_cursor` starts with a snapshot."""
 
     status = HTTPStatus.GONE
     code = "CHANGES_CURSOR_EXPIRED"
-    title = _("The cursor is too old; begin anew")
+    title = _("The cursor is too old: continue with snapshot_cursor")
 
 
 class StreamsExhausted(ServiceError):
-    """This user, or everybody together, waits for changes as often as is allowed."""
+    """The maximum of waiting requests of this user, or of this process, is reached."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "STREAMS_EXHAUSTED"
-    title = _("Too many are waiting for changes")
+    title = _("Too many clients are waiting for changes")
     again_in_s = 5
 
 

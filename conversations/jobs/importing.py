@@ -156,7 +156,7 @@ class _Batch:
             if index not in failed:
                 self._settle(number, row.document["_id"], HTTPStatus.CREATED)
             elif failed[index] != DUPLICATE_KEY:
-                self._refuse(number, ServiceError(_("The database does not accept this.")))
+                self._refuse(number, ServiceError(_("The database rejected this conversation.")))
 
     def _settle(self, number: int, id_: ObjectId, status: int) -> None:
         row = self._pending.pop(number)

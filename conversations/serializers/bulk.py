@@ -1,4 +1,4 @@
-"""What a bulk action takes."""
+"""The serializers of bulk actions."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ _SHARED_WITH_THE_LIST = [
 
 
 class FilterSerializer(StrictSerializer):
-    """The parameters of the list that say which conversations, as JSON."""
+    """The filters of the list, as JSON."""
 
     tags = Tags(required=False)
     pinned = Flag(required=False)
@@ -36,7 +36,7 @@ class FilterSerializer(StrictSerializer):
         return {name: listed[name] for name in _SHARED_WITH_THE_LIST} | super().get_fields()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Write `pinned` as the list has it."""
+        """Convert `pinned` to the parameter of the list."""
         pinned = {"pinned": str(attrs["pinned"]).lower()} if "pinned" in attrs else {}
         return attrs | pinned
 
@@ -45,13 +45,15 @@ class BulkSerializer(StrictSerializer):
     action = Choice(ACTIONS)
     ids = List(max_length=MAX_IDS, min_length=1, child=Text(max_length=64), required=False)
     filter = FilterSerializer(required=False)
-    tags = Tags(required=False, min_length=1, help_text="What `tag` adds and `untag` removes.")
-    dry_run = Flag(default=False, help_text="Say what would become of them, and change nothing.")
+    tags = Tags(
+        required=False, min_length=1, help_text="The tags that `tag` adds and `untag` removes."
+    )
+    dry_run = Flag(default=False, help_text="Return the results and change nothing.")
     cursor = Text(
         max_length=limits.CURSOR_LENGTH,
         required=False,
         allow_null=True,
-        help_text="`next_cursor` of the same call before.",
+        help_text="`next_cursor` of the previous step.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -59,11 +61,11 @@ class BulkSerializer(StrictSerializer):
             raise serializers.ValidationError(_("Send either ids or a filter."))
         if ("tags" in attrs) != (attrs["action"] in {"tag", "untag"}):
             raise serializers.ValidationError(
-                {"tags": _("Tags belong to the actions tag and untag, and these need them.")}
+                {"tags": _("Send tags with the actions tag and untag, and only with these.")}
             )
         if attrs.get("cursor") and ("ids" in attrs or attrs["dry_run"]):
             raise serializers.ValidationError(
-                {"cursor": _("Only a filter that is applied step by step has a cursor.")}
+                {"cursor": _("Send a cursor only with a filter and without dry_run.")}
             )
         return attrs
 

@@ -13,19 +13,19 @@ class ChangesParameters(Parameters):
     cursor = Text(
         max_length=CURSOR_LENGTH,
         required=False,
-        help_text="`next_cursor` of an answer, or `sync_cursor` of the overview. Without one, all "
-        "that there is comes first.",
+        help_text="`next_cursor` of a page, or `sync_cursor` of the overview. Without a cursor, "
+        "the feed starts with all conversations.",
     )
     limit = serializers.IntegerField(
         min_value=1,
         default=CHANGES_PAGE_SIZE,
-        help_text=f"Changes a page; above {MAX_PAGE_SIZE} is {MAX_PAGE_SIZE}.",
+        help_text=f"Changes per page. Values above {MAX_PAGE_SIZE} count as {MAX_PAGE_SIZE}.",
     )
     wait = serializers.IntegerField(
         min_value=0,
         max_value=MAX_WAIT_S,
         default=0,
-        help_text="Seconds to wait for a change, if there is none. A stream waits anyway.",
+        help_text="Seconds to wait if there is no change. A stream always waits.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""What the API accepts, and for the documentation what it sends.
-
-Input is judged by form only; what needs the database or a neighbour is decided elsewhere.
-"""
+"""The serializers of requests on conversations. They validate without the database."""
 
 import re
 import unicodedata
@@ -37,16 +34,16 @@ _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
 
 class ExternalId(serializers.CharField):
-    """The id of a user or a character. It is compared exactly, so it is never normalised."""
+    """The id of a user or a character. It is compared exactly and never normalised."""
 
     default_error_messages = {
-        "invalid": _("This must be a string of 1 to 255 visible ASCII characters."),
+        "invalid": _("Use a string of 1 to 255 visible ASCII characters."),
         "blank": external_ids.RULE,
     }
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
-        # \Z, as a $ would let a last line break pass. This excludes NUL and surrogates too.
+        # \Z, because $ accepts a line break at the end. It excludes NUL and surrogates too.
         self.validators = [RegexValidator(rf"^{external_ids.PATTERN}\Z", external_ids.RULE)]
 
     def to_internal_value(self, data: Any) -> str:
@@ -66,7 +63,7 @@ def _may_be_in_tag(character: str) -> bool:
 
 class Tag(Line):
     default_error_messages = {
-        "characters": _("A tag has letters, digits, spaces and any of _ - . only."),
+        "characters": _("Use only letters, digits, spaces and the characters _ - . in a tag."),
     }
 
     def __init__(self, **kwargs: Any) -> None:
@@ -80,7 +77,7 @@ class Tag(Line):
 
 
 class Tags(List):
-    """Tags that differ by more than case or width; of those that do not, the first is kept."""
+    """Tags without repetition. Of tags that differ only in case or width, the first stays."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=limits.TAGS, child=Tag(), **kwargs)
@@ -90,13 +87,13 @@ class Tags(List):
 
 
 class Custom(Dict):
-    """Strings by key, for whatever a client wants to remember. A null takes its key away.
+    """Strings by key, for the client's own use. A null removes its key.
 
-    One PATCH may replace all keys, so it may have CUSTOM_KEYS values and as many nulls.
+    A PATCH can replace all keys, so it can have CUSTOM_KEYS values and as many nulls.
     """
 
     default_error_messages = {
-        "key": _("A key is 1 to 64 letters, digits or any of _ : - in ASCII."),
+        "key": _("Use 1 to 64 ASCII letters, digits or the characters _ : - in a key."),
     }
 
     def __init__(self, **kwargs: Any) -> None:
@@ -167,7 +164,7 @@ class CreateSerializer(StrictSerializer):
 
 
 class PatchSerializer(StrictSerializer):
-    """A merge patch (RFC 7396), and two additions for tags that never conflict."""
+    """A JSON merge patch (RFC 7396). `tags_add` and `tags_remove` never conflict."""
 
     title = Title(required=False)
     settings = LLMSettingsSerializer(required=False, allow_null=True)
@@ -193,7 +190,7 @@ class CreateParameters(Parameters):
     get_or_create = Choice(
         ["character"],
         required=False,
-        help_text="Answer 200 with my latest active one with that character, if there is one.",
+        help_text="Return 200 and my latest active conversation with this character, if it exists.",
     )
 
 
@@ -201,10 +198,10 @@ class RetrieveParameters(Parameters):
     include = Choice(
         ["character"],
         required=False,
-        help_text="Add `character`: id, name and description, or null if there is none to be had.",
+        help_text="Add `character`: id, name and description, or null if it is not available.",
     )
     as_of = serializers.IntegerField(
-        min_value=1, required=False, help_text="A former version; counters are those of now."
+        min_value=1, required=False, help_text="A former version, with the present counters."
     )
 
 
@@ -218,7 +215,7 @@ class HistoryParameters(Parameters):
 
 
 class RevertSerializer(StrictSerializer):
-    version = Integer(min_value=1, help_text="What the fields shall be as in.")
+    version = Integer(min_value=1, help_text="The version whose values are restored.")
     fields_ = List(max_length=len(REVERTIBLE_FIELDS), min_length=1, child=Choice(REVERTIBLE_FIELDS))
 
 
@@ -227,8 +224,8 @@ class TagsParameters(Parameters):
         max_length=limits.TAG_LENGTH,
         allow_blank=True,
         default="",
-        help_text="Only tags of which some word begins so, or a word for each of these; case, "
-        "accents and width do not matter.",
+        help_text="Tags that contain, for each given word, a word starting with it. Case, accents "
+        "and width are ignored.",
     )
     limit = serializers.IntegerField(min_value=1, max_value=limits.MAX_TAGS_LISTED, default=50)
 

@@ -1,4 +1,4 @@
-"""What other services send."""
+"""The serializers of requests from other services."""
 
 from typing import Any
 

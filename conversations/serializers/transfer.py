@@ -1,4 +1,4 @@
-"""What may be imported: what an export wrote, judged as strictly as anything else."""
+"""The serializers of export and import. Imported lines are validated like all other input."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -41,13 +41,13 @@ MAX_VERSION = 2**63 - 1
 
 
 class Id(Text):
-    """An id of ours, as an ObjectId."""
+    """The id of a conversation, as an ObjectId."""
 
-    default_error_messages = {"id": _("An id has 24 hexadecimal digits.")}
+    default_error_messages = {"id": _("Use 24 hexadecimal digits.")}
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=limits.ID_LENGTH, **kwargs)
-        self.validators = []  # those of Text need a string, and the value is an ObjectId
+        self.validators = []  # the validators of Text need a string
 
     def to_internal_value(self, data: Any) -> Any:
         if not ObjectId.is_valid(data):
@@ -101,11 +101,11 @@ _CHANGEABLE: dict[str, Any] = {
 
 
 class Changes(Dict):
-    """By path, what was before and what came after."""
+    """The changes of a revision: values before and after, by path."""
 
     default_error_messages = {
-        "path": _("{path} is nothing that changes."),
-        "pair": _("Each change has before and after."),
+        "path": _("A revision cannot change {path}."),
+        "pair": _("Each change needs before and after."),
     }
 
     def __init__(self, **kwargs: Any) -> None:
@@ -136,13 +136,13 @@ class TransferredRevisionSerializer(StrictSerializer):
     changes = Changes()
 
     def to_internal_value(self, data: Any) -> Any:
-        # 50 revisions of 115 KB take up to a second: let other requests run between them.
+        # 50 revisions of 115 KB take up to a second: other requests run between them.
         time.sleep(0)
         return super().to_internal_value(data)
 
 
 class TransferredSerializer(StrictSerializer):
-    """A line of an export. Whose it was is of no account: it becomes the caller's."""
+    """A line of an export. `user_id` is ignored: the conversation becomes the caller's."""
 
     id = Id()
     object = Choice(["conversation"], required=False)
@@ -154,7 +154,7 @@ class TransferredSerializer(StrictSerializer):
         return super().get_fields() | _imported_fields()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuse what no conversation can be, such as one in the trash without an end."""
+        """Reject contradictions, such as a conversation in the trash without `purge_at`."""
         status = attrs["status"]
         trashed = status == DELETED
         expected = {
@@ -170,7 +170,7 @@ class TransferredSerializer(StrictSerializer):
         return attrs
 
 
-_DOES_NOT_FIT = _("This does not fit the other fields.")
+_DOES_NOT_FIT = _("This value contradicts other fields.")
 
 
 def _descends(versions: list[int]) -> bool:
@@ -178,7 +178,7 @@ def _descends(versions: list[int]) -> bool:
 
 
 class ExportParameters(Parameters):
-    after = Id(required=False, help_text="Go on after this id, the last that you received.")
+    after = Id(required=False, help_text="Continue after this id, the last received one.")
 
 
 export_parameters = ExportParameters()

@@ -37,6 +37,13 @@ def each(lines):
     return pytest.mark.parametrize("line", lines, ids=[line["title"][:30] for line in lines])
 
 
+def includes(now, then):
+    """Return True if a value equals that of 0.1.0, apart from fields that a later release added."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        return all(name in now and includes(now[name], value) for name, value in then.items())
+    return now == then
+
+
 def without_history(line):
     return {name: value for name, value in line.items() if name != "history"}
 
@@ -56,7 +63,7 @@ def followed(client, path, key, **query):
 def test_it_is_read_as_it_was_exported(alice, line):
     read = alice.get(f"{PATH}/{line['id']}").json()
 
-    assert read.items() >= without_history(line).items()
+    assert includes(read, without_history(line))
 
 
 def test_all_are_listed(alice):
@@ -121,7 +128,7 @@ def test_it_can_be_edited_and_reverted(alice, line):
 
     assert (edited.status_code, edited.json()["title"]) == (200, "Edited")
     for name in ("title", "settings", "tags", "custom", "pinned_at"):
-        assert reverted.json()[name] == line[name], name
+        assert includes(reverted.json()[name], line[name]), name
 
 
 @each(EDITABLE)
@@ -136,7 +143,7 @@ def test_it_can_be_duplicated_archived_restored_trashed_and_purged(alice, line):
     ]
     purged = alice.delete(f"{path}?mode=purge")
 
-    assert copy.json()["settings"] == line["settings"]
+    assert includes(copy.json()["settings"], line["settings"])
     assert states == ["archived", "active", "deleted"]
     held = line["title"] == "Held for legal reasons"
     assert purged.status_code == (409 if held else 204)
@@ -163,7 +170,7 @@ def test_the_export_is_the_same(alice):
 
     assert [row["id"] for row in rows] == [line["id"] for line in EXPORTED]
     for row, line in zip(rows, EXPORTED, strict=True):
-        assert row.items() >= line.items()
+        assert includes(row, line)
 
 
 def test_the_export_can_be_imported(bob):

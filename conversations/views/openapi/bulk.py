@@ -1,4 +1,4 @@
-"""How the action on many conversations is documented."""
+"""The API documentation of bulk actions."""
 
 from typing import Any
 
@@ -21,38 +21,40 @@ from conversations.writes.bulk import SAMPLE, STEP
 
 class BulkSummarySerializer(serializers.Serializer):
     matched = serializers.IntegerField(
-        help_text="Of the results, those of conversations that are there; in a rehearsal with a "
-        "filter, all that match it."
+        help_text="Results whose conversation exists; in a dry run with a filter, all "
+        "conversations that match."
     )
-    ok = serializers.IntegerField(help_text="Changed.")
-    skipped = serializers.IntegerField(help_text="Nothing to change.")
+    ok = serializers.IntegerField(help_text="Updated.")
+    skipped = serializers.IntegerField(help_text="Unchanged, because the update has no effect.")
     failed = serializers.IntegerField()
 
 
 class BulkResultSerializer(serializers.Serializer):
     id = serializers.CharField()
-    status = serializers.IntegerField(help_text="What a call for it alone would answer; 200 if ok.")
-    code = serializers.CharField(allow_null=True, help_text="That of the failure.")
-    version = serializers.IntegerField(allow_null=True, help_text="After the change.")
+    status = serializers.IntegerField(
+        help_text="The status of the same request for this conversation alone."
+    )
+    code = serializers.CharField(allow_null=True, help_text="The error code, or null.")
+    version = serializers.IntegerField(allow_null=True, help_text="The version after the update.")
 
 
 class BulkResultsSerializer(serializers.Serializer):
     summary = BulkSummarySerializer()
     results = BulkResultSerializer(many=True, help_text="In the order of the ids.")
     next_cursor = serializers.CharField(
-        allow_null=True, help_text="Send the same again with it as `cursor`, until it is null."
+        allow_null=True, help_text="Repeat the request with this as `cursor` until it is null."
     )
 
 
 bulk: Any = operation(
     "bulkConversations",
-    "Do the same with many",
-    description="With up to 100 `ids`, or with whatever a `filter` of the list chooses, which "
-    f"goes in steps of {STEP}. A run with a filter keeps to what matched when it began: what "
-    "arrives or is changed by anyone meanwhile is left alone. Each conversation has its own "
-    "result, with the status and code that a call for it alone would have; none stops another. "
-    "Repeating a call, or a step, is harmless. `dry_run` tells how many would have which result "
-    f"and shows them, with a filter the first {SAMPLE}.",
+    "Update many conversations",
+    description="Send up to 100 `ids`, or a `filter` with the parameters of the list. A filter is "
+    f"applied in steps of {STEP} conversations. It excludes conversations that are created or "
+    "changed after its first step. Each conversation has its own result, with the status and code "
+    "of the same request for this conversation alone. A failure does not stop the others. Requests "
+    "and steps can be repeated. `dry_run` counts and shows the results and changes nothing; with a "
+    f"filter it shows the first {SAMPLE}.",
     request=BulkSerializer,
     parameters=[
         X_CLIENT,
@@ -60,7 +62,7 @@ bulk: Any = operation(
             "Idempotency-Key",
             OpenApiTypes.STR,
             OpenApiParameter.HEADER,
-            description="Accepted, but not needed: the call may be repeated.",
+            description="Accepted but ignored: the request can be repeated.",
         ),
     ],
     examples=[
@@ -80,7 +82,7 @@ bulk: Any = operation(
     responses={
         200: OpenApiResponse(
             BulkResultsSerializer,
-            "What became of each.",
+            "The result of each conversation.",
             [
                 OpenApiExample(
                     "One",

@@ -1,4 +1,4 @@
-"""How the change feed is documented."""
+"""The API documentation of the change feed."""
 
 from typing import Any
 
@@ -27,14 +27,14 @@ from conversations.views.openapi.conversations import (
 
 
 class UpsertSerializer(serializers.Serializer):
-    """A conversation that is new or has changed, as it is now."""
+    """A new or changed conversation, as it is now."""
 
     type = serializers.ChoiceField([UPSERT])
     conversation = ConversationSerializer()
 
 
 class DeletedSerializer(serializers.Serializer):
-    """A conversation that is gone for good; what is in the trash is an upsert."""
+    """A purged conversation. A conversation in the trash is an upsert."""
 
     type = serializers.ChoiceField([GONE])
     id = serializers.RegexField(OBJECT_ID)
@@ -55,8 +55,8 @@ class ChangeField(serializers.JSONField):
 
 class ChangesSerializer(serializers.Serializer):
     changes = serializers.ListField(child=ChangeField(), help_text="The oldest first.")
-    next_cursor = serializers.CharField(help_text="Where to go on, now or at any time later.")
-    has_more = serializers.BooleanField(help_text="Whether to go on at once.")
+    next_cursor = serializers.CharField(help_text="The cursor of the next request.")
+    has_more = serializers.BooleanField(help_text="True if the next page already has changes.")
 
 
 _EXAMPLE = OpenApiExample(
@@ -79,39 +79,39 @@ _EXAMPLE = OpenApiExample(
 
 changes: Any = operation(
     "getChanges",
-    "What changed",
-    description="The conversations of mine that changed since a cursor, in the order of their "
-    "last change, each as it is now: of several changes you see the last. One that is gone for "
-    "good is a `deleted`. Follow `next_cursor` while `has_more`; then keep it and ask again "
-    "later, with `wait` to be answered as soon as there is something. You may be sent a change "
-    "twice, and you miss none. Without a cursor, all that there is comes first.\n\n"
-    "With `Accept: text/event-stream` the answer is a stream: an event `change` for each, whose "
-    "data is an element of `changes` and whose id is the cursor behind it, and a comment now and "
-    "then to keep the connection. It ends after some minutes, when your token expires, or when "
-    "we restart: connect again with `Last-Event-ID`.\n\n"
-    "A cursor that is older than what is remembered of purged ones is refused with 410; "
-    "`error.details.snapshot_cursor` begins anew: forget all that you have then.",
+    "Follow the changes",
+    description="My conversations that changed since a cursor, in the order of their last "
+    "change, each as it is now. Several changes of a conversation appear once. A purged "
+    "conversation is a `deleted`. Follow `next_cursor` while `has_more` is true. Then keep it for "
+    "the next request; with `wait`, the response comes as soon as there is a change. A change can "
+    "be sent twice and is never lost. Without a cursor, the feed starts with all conversations.\n\n"
+    "With `Accept: text/event-stream` the response is a stream. Each event `change` has an element "
+    "of `changes` as data and the cursor after it as id. Comments keep the connection open. The "
+    "stream ends after some minutes, when the token expires, or when the service restarts: connect "
+    "again with `Last-Event-ID`.\n\n"
+    "A cursor is rejected with 410 if tombstones since then have expired. Remove all local data "
+    "and continue with `error.details.snapshot_cursor`.",
     parameters=[
         ChangesParameters,
         OpenApiParameter(
             "Last-Event-ID",
             OpenApiTypes.STR,
             OpenApiParameter.HEADER,
-            description="Of a stream: the id of the last event, instead of `cursor`.",
+            description="For a stream, instead of `cursor`: the id of the last event.",
         ),
         OpenApiParameter(
             "If-None-Match",
             OpenApiTypes.STR,
             OpenApiParameter.HEADER,
-            description="The ETag of your last answer: 304 if it would be the same.",
+            description="The ETag of a page. The response is 304 if the page is the same.",
         ),
-        response_header("ETag", "Of the content, weak; not of a stream.", 304),
+        response_header("ETag", "Weak, of the content; a stream has none.", 304),
         response_header("Cache-Control", "`private`, and either `no-cache` or `no-store`.", 200),
     ],
     responses={
         (200, "application/json"): OpenApiResponse(ChangesSerializer, "Changes.", [_EXAMPLE]),
         (200, MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, "Events."),
-        304: OpenApiResponse(description="It would be what you have."),
+        304: OpenApiResponse(description="The page has not changed."),
         **failures(ServiceError, InvalidCursor, ChangesCursorExpired, StreamsExhausted),
     },
 )

@@ -1,4 +1,4 @@
-"""How the API of conversations is documented; the views only name an entry of here."""
+"""The API documentation of conversations: an entry for each operation of the views."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -71,7 +71,7 @@ def show_ceilings(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
         if setting.ceiling_variable:
             properties[name] |= {
                 "maximum": setting.ceiling,
-                "description": "A PATCH may repeat a stored value that is above the maximum.",
+                "description": "A PATCH can repeat a stored value above the maximum.",
             }
     return result
 
@@ -98,7 +98,7 @@ class MetadataSerializer(serializers.Serializer):
 
 class RetentionSerializer(serializers.Serializer):
     policy = serializers.ChoiceField(["archive_idle", "purge"])
-    acts_at = serializers.DateTimeField(help_text="At the earliest.")
+    acts_at = serializers.DateTimeField(help_text="The earliest time of the action.")
 
 
 class ConversationSerializer(serializers.Serializer):
@@ -112,8 +112,8 @@ class ConversationSerializer(serializers.Serializer):
     is_archived = serializers.BooleanField()
     retention = RetentionSerializer(
         allow_null=True,
-        help_text="What becomes of it by itself, as things stand: archived when idle for long "
-        "(pinned ones are not), or purged from the trash.",
+        help_text="The next automatic action: an idle conversation is archived unless it is "
+        "pinned, and a conversation in the trash is purged.",
     )
 
     def get_fields(self) -> dict[str, Any]:
@@ -125,18 +125,19 @@ class ConversationSerializer(serializers.Serializer):
 
 
 class RevisionSerializer(serializers.Serializer):
-    """What made a version: who, when, with what, and each changed field before and after."""
+    """A version: its actor, time and client, and each changed field before and after."""
 
     version = serializers.IntegerField()
     at = serializers.DateTimeField()
     by = serializers.CharField(
-        help_text='"user", or such as "staff:ana" and "service:message"; "imported:…" if '
-        "an import says so."
+        help_text='The actor: "user", "staff:ana", "service:message", or "imported:…" for a '
+        "revision from an import."
     )
-    client = serializers.CharField(allow_null=True, help_text="From X-Client, or the User-Agent.")
+    client = serializers.CharField(allow_null=True, help_text="X-Client, or else User-Agent.")
     request_id = serializers.CharField()
     changes = serializers.DictField(
-        child=serializers.DictField(), help_text="By path, such as `settings.temperature`."
+        child=serializers.DictField(),
+        help_text="`before` and `after` by path, such as `settings.temperature`.",
     )
 
 
@@ -147,7 +148,8 @@ class HistorySerializer(serializers.Serializer):
 
 class PaginationSerializer(serializers.Serializer):
     total_count = serializers.IntegerField(
-        allow_null=True, help_text="Exact where it is given: on request, or where it is free."
+        allow_null=True,
+        help_text="Exact, or null: with `include_total=true`, or if this page shows it.",
     )
     has_next = serializers.BooleanField()
     has_prev = serializers.BooleanField()
@@ -192,12 +194,12 @@ class TagsSerializer(serializers.Serializer):
 class RecentActivitySerializer(serializers.Serializer):
     last_conversation_created = serializers.DateTimeField(allow_null=True)
     last_message_sent = serializers.DateTimeField(allow_null=True)
-    conversations_this_week = serializers.IntegerField(help_text="Begun in the last seven days.")
+    conversations_this_week = serializers.IntegerField(help_text="Created in the last 7 days.")
     active_this_week = serializers.IntegerField()
 
 
 class StatisticsSerializer(serializers.Serializer):
-    total_conversations = serializers.IntegerField(help_text="Without those in the trash.")
+    total_conversations = serializers.IntegerField(help_text="Without the trash.")
     active_conversations = serializers.IntegerField()
     archived_conversations = serializers.IntegerField()
     deleted_conversations = serializers.IntegerField()
@@ -216,8 +218,8 @@ class SummarySerializer(serializers.Serializer):
 
 class CharacterOverviewSerializer(serializers.Serializer):
     character_id = serializers.CharField()
-    conversation_count = serializers.IntegerField(help_text="Of active conversations.")
-    latest = ConversationSerializer(help_text="The active one with the latest activity.")
+    conversation_count = serializers.IntegerField(help_text="The number of active conversations.")
+    latest = ConversationSerializer(help_text="The active conversation with the latest activity.")
 
 
 class CountsSerializer(serializers.Serializer):
@@ -227,23 +229,23 @@ class CountsSerializer(serializers.Serializer):
 
 
 class OverviewSerializer(serializers.Serializer):
-    """All that a client shows at first."""
+    """The data of a client's first screen."""
 
     pinned = ConversationSerializer(
-        many=True, help_text="Active ones, at most 20, the newest pin first."
+        many=True, help_text="Active pinned conversations, at most 20, the newest pin first."
     )
     characters = CharacterOverviewSerializer(
-        many=True, help_text="At most 50, the one with the latest activity first."
+        many=True, help_text="At most 50, the latest activity first."
     )
     tags = TagCountSerializer(
         many=True,
-        help_text="At most 50, the most frequent first; archived conversations count, the trash "
-        "does not. A tag is spelt as in the oldest conversation that has it.",
+        help_text="At most 50, the most frequent first, without the trash. The spelling is that "
+        "of the oldest conversation with the tag.",
     )
     counts = CountsSerializer()
     sync_cursor = serializers.CharField(
-        help_text="Follow the change feed from here: it misses nothing since, and may repeat "
-        "what you have been shown."
+        help_text="The cursor of the change feed at this time. The feed has every later change "
+        "and can repeat earlier ones."
     )
     generated_at = serializers.DateTimeField()
 
@@ -255,25 +257,25 @@ IF_MATCH = OpenApiParameter(
     "If-Match",
     OpenApiTypes.STR,
     OpenApiParameter.HEADER,
-    description='The ETag you last saw, such as `"v3"`: a change in between is a 412 then.',
+    description='The ETag of your last read, such as `"v3"`. A change since then is a 412.',
 )
 IDEMPOTENCY = [
     OpenApiParameter(
         "Idempotency-Key",
         OpenApiTypes.STR,
         OpenApiParameter.HEADER,
-        description="1 to 255 visible ASCII characters: sent again within 24 hours, the request "
-        "is not done again but answered as it was.",
+        description="1 to 255 visible ASCII characters. For 24 hours, a repeated request gets the "
+        "first response and changes nothing.",
     ),
     response_header(
-        "Idempotency-Replayed", "`true` if the answer is that of an earlier request.", 200, 201
+        "Idempotency-Replayed", "`true` if this is the response to an earlier request.", 200, 201
     ),
 ]
 X_CLIENT = OpenApiParameter(
     "X-Client",
     OpenApiTypes.STR,
     OpenApiParameter.HEADER,
-    description="The name of your client, for the history; else that of User-Agent.",
+    description="The name of your client for the history. Default: User-Agent.",
 )
 ETAG = response_header("ETag", 'The version, such as `"v3"`, for If-Match.', 200, 201)
 CACHE = response_header("Cache-Control", "Always `private, no-store`.", 200, 201)
@@ -290,7 +292,7 @@ EXAMPLE: dict[str, Any] = orjson.loads(
 )
 _PINNED = EXAMPLE | {"pinned_at": "2026-01-15T15:10:00.000Z"}
 _AS_READ = OpenApiExample("A conversation", EXAMPLE, response_only=True)
-_ONE = OpenApiResponse(ConversationSerializer, "The conversation as it now is.", [_AS_READ])
+_ONE = OpenApiResponse(ConversationSerializer, "The conversation.", [_AS_READ])
 
 
 def operation(operation_id: str, summary: str, *, responses: dict[Any, Any], **schema: Any) -> Any:
@@ -309,7 +311,7 @@ def _set_state(operation_id: str, summary: str, description: str) -> Any:
     return operation(
         operation_id,
         summary,
-        description=f"{description} Repeating it changes nothing.",
+        description=f"{description} A repeated request changes nothing.",
         request=None,
         parameters=[ID, IF_MATCH, X_CLIENT, ETAG, CACHE],
         responses={200: _ONE, **failures(ServiceError, ConversationNotFound, *_CONFLICTS)},
@@ -324,21 +326,20 @@ _BODY = (ServiceError, LengthRequired, PayloadTooLarge, UnsupportedMediaType)
 list_ = operation(
     "listConversations",
     "List my conversations",
-    description="Newest activity first, unless sorted otherwise. Follow "
-    "`pagination.next_cursor` (or the `Link` header) with the same parameters; a cursor is bound "
-    "to them. Nothing that you do between pages makes a page skip or repeat a row that did not "
-    "itself move.",
+    description="The latest activity first by default. Follow `pagination.next_cursor` or the "
+    "`Link` header with the same parameters: a cursor is bound to them. Pages skip or repeat only "
+    "conversations whose sort key changes between two requests.",
     parameters=[
         ListParameters,
         OpenApiParameter(
             "If-None-Match",
             OpenApiTypes.STR,
             OpenApiParameter.HEADER,
-            description="The ETag of the page you have: 304 if it has not changed.",
+            description="The ETag of a page. The response is 304 if the page is the same.",
         ),
-        response_header("ETag", "Of the content of this page, weak.", 200, 304),
+        response_header("ETag", "Weak, of the content of this page.", 200, 304),
         response_header("Cache-Control", "Always `private, no-cache`.", 200, 304),
-        response_header("Link", "The pages on either side (RFC 8288), relative.", 200),
+        response_header("Link", "The previous and the next page (RFC 8288), relative.", 200),
     ],
     responses={
         200: OpenApiResponse(
@@ -362,23 +363,23 @@ list_ = operation(
                 )
             ],
         ),
-        304: OpenApiResponse(description="You have this page."),
+        304: OpenApiResponse(description="The page has not changed."),
         **failures(ServiceError, InvalidCursor, PageTooDeep),
     },
 )
 create = operation(
     "createConversation",
-    "Begin a conversation",
+    "Create a conversation",
     request=CreateSerializer,
     parameters=[
         CreateParameters,
         *IDEMPOTENCY,
         ETAG,
         CACHE,
-        response_header("Location", "Where it is to be found.", 201),
+        response_header("Location", "The address of the conversation.", 201),
     ],
     examples=[
-        OpenApiExample("The least", {"character_id": "luna"}, request_only=True),
+        OpenApiExample("Only the required field", {"character_id": "luna"}, request_only=True),
         OpenApiExample(
             "With settings",
             {
@@ -392,22 +393,24 @@ create = operation(
     ],
     responses={
         201: OpenApiResponse(ConversationSerializer, "The new conversation.", [_AS_READ]),
-        200: OpenApiResponse(ConversationSerializer, "The one there was, with get_or_create."),
+        200: OpenApiResponse(
+            ConversationSerializer, "An existing conversation, with `get_or_create`."
+        ),
         **failures(*_BODY, ConversationStateConflict, *_CHARACTER, *_KEYED),
     },
 )
 duplicate = operation(
     "duplicateConversation",
-    "Begin a copy",
-    description="The same character, settings, tags and custom data, and the same title unless "
-    "another is given; no messages. `forked_from` names the original.",
+    "Duplicate a conversation",
+    description="Copies character, title, settings, tags and custom data, but no messages. A "
+    "`title` in the request replaces the copied title. `forked_from` is the id of the original.",
     request=DuplicateSerializer,
     parameters=[
         ID,
         *IDEMPOTENCY,
         ETAG,
         CACHE,
-        response_header("Location", "Where it is to be found.", 201),
+        response_header("Location", "The address of the conversation.", 201),
     ],
     responses={
         201: OpenApiResponse(ConversationSerializer, "The copy.", [_AS_READ]),
@@ -419,18 +422,16 @@ retrieve = operation(
     "Read a conversation",
     parameters=[ID, RetrieveParameters, ETAG, CACHE],
     responses={
-        200: OpenApiResponse(
-            ConversationWithCharacterSerializer, "The conversation as it now is.", [_AS_READ]
-        ),
+        200: OpenApiResponse(ConversationWithCharacterSerializer, "The conversation.", [_AS_READ]),
         **failures(ServiceError, ConversationNotFound, RevisionNotFound, RevisionExpired),
     },
 )
 partial_update = operation(
     "patchConversation",
     "Change a conversation",
-    description="A merge patch (RFC 7396): only the fields that you name change, in one atomic "
-    "statement, so two devices that change different fields both win. `tags_add` and "
-    "`tags_remove` never conflict. What changes nothing makes no new version.",
+    description="A JSON merge patch (RFC 7396): only the fields in the request change, in one "
+    "atomic statement. Two devices can change different fields at the same time. `tags_add` and "
+    "`tags_remove` never conflict. A request that changes nothing makes no new version.",
     request={
         "application/json": PatchSerializer,
         "application/merge-patch+json": PatchSerializer,
@@ -451,9 +452,9 @@ partial_update = operation(
 )
 destroy = operation(
     "deleteConversation",
-    "Put a conversation into the trash, or purge it",
-    description="Into the trash, from where `restore` brings it back until `purge_at`. With "
-    "`mode=purge` it is erased for good, which only what is in the trash can be.",
+    "Move a conversation to the trash, or purge it",
+    description="Moves the conversation to the trash; `restore` is possible until `purge_at`. "
+    "With `mode=purge`, a conversation in the trash is deleted permanently.",
     parameters=[
         ID,
         IF_MATCH,
@@ -465,12 +466,14 @@ destroy = operation(
             OpenApiParameter.HEADER,
             description="`return=minimal` for an empty 204 instead of the conversation.",
         ),
-        response_header("ETag", "The version of what is in the trash.", 200),
-        response_header("Preference-Applied", "`return=minimal` if you preferred that.", 204),
+        response_header("ETag", "The version of the conversation in the trash.", 200),
+        response_header(
+            "Preference-Applied", "`return=minimal` if the request preferred this.", 204
+        ),
     ],
     responses={
         200: _ONE,
-        204: OpenApiResponse(description="Purged, or in the trash and nothing more to say."),
+        204: OpenApiResponse(description="Purged; or in the trash, with `Prefer: return=minimal`."),
         **failures(
             ServiceError, ConversationNotFound, PreconditionRequired, *_CONFLICTS, LegalHold
         ),
@@ -478,8 +481,8 @@ destroy = operation(
 )
 history = operation(
     "getHistory",
-    "The history of a conversation",
-    description="The newest 50 revisions, newest first. Counters have no history.",
+    "Get the history of a conversation",
+    description="The 50 newest revisions, the newest first. Counters have no history.",
     parameters=[ID, HistoryParameters],
     responses={
         200: HistorySerializer,
@@ -488,8 +491,8 @@ history = operation(
 )
 revert = operation(
     "revertConversation",
-    "Bring fields back to a former version",
-    description="The named fields become what they were in that version, which makes a new one.",
+    "Revert fields to a former version",
+    description="Restores the values that the fields had in a version. This makes a new version.",
     request=RevertSerializer,
     parameters=[ID, IF_MATCH, X_CLIENT, *IDEMPOTENCY, ETAG, CACHE],
     examples=[
@@ -508,23 +511,23 @@ revert = operation(
         ),
     },
 )
-archive = _set_state("archiveConversation", "Archive", "Active becomes archived.")
+archive = _set_state("archiveConversation", "Archive", "An active conversation becomes archived.")
 restore = _set_state(
     "restoreConversation",
     "Restore",
-    "From the trash back to where it was; from the archive to the active ones.",
+    "A conversation in the trash gets its former state. An archived conversation becomes active.",
 )
 pin = _set_state("pinConversation", "Pin", "Sets `pinned_at`.")
 unpin = _set_state("unpinConversation", "Unpin", "Clears `pinned_at`.")
 overview = operation(
     "getOverview",
-    "My sidebar",
-    description="Pins, the latest conversation with each character, tags, counts, and where to "
-    "follow the changes from: one answer instead of five.",
+    "Get my overview",
+    description="Pinned conversations, the latest conversation with each character, tags, counts "
+    "and a cursor of the change feed, in one response.",
     responses={
         200: OpenApiResponse(
             OverviewSerializer,
-            "What to show at first.",
+            "The data of a client's first screen.",
             [
                 OpenApiExample(
                     "One character, one pin",
@@ -547,15 +550,15 @@ overview = operation(
 )
 tags = operation(
     "listTags",
-    "My tags",
-    description="How many conversations have each tag, exactly, the most frequent first and those "
-    "of the same count in the order of their code points. Archived conversations count, the trash "
-    "does not. A tag is spelt as in the oldest conversation that has it.",
+    "List my tags",
+    description="The exact number of conversations with each tag, without the trash. The most "
+    "frequent first, tags of the same count by code point. The spelling is that of the oldest "
+    "conversation with the tag.",
     parameters=[TagsParameters],
     responses={
         200: OpenApiResponse(
             TagsSerializer,
-            "The most frequent of them.",
+            "The most frequent tags.",
             [
                 OpenApiExample(
                     "Two tags",
@@ -569,6 +572,6 @@ tags = operation(
 )
 summary = operation(
     "getSummary",
-    "My numbers",
+    "Get my statistics",
     responses={200: SummarySerializer, **failures(ServiceError)},
 )

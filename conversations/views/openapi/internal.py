@@ -1,4 +1,4 @@
-"""How the API for other services is documented."""
+"""The API documentation for other services."""
 
 from typing import Any
 
@@ -35,8 +35,10 @@ class VerdictSerializer(serializers.Serializer):
     exists = serializers.BooleanField()
     owner = serializers.BooleanField()
     status = serializers.ChoiceField(ANY_STATE, allow_null=True)
-    writable = serializers.BooleanField(help_text="Whether a message may be added.")
-    reason = serializers.ChoiceField(REASONS, allow_null=True, help_text="Why not.")
+    writable = serializers.BooleanField(help_text="True if the conversation accepts messages.")
+    reason = serializers.ChoiceField(
+        REASONS, allow_null=True, help_text="The reason if it is not writable."
+    )
 
 
 class AuthorizationSerializer(serializers.Serializer):
@@ -44,8 +46,10 @@ class AuthorizationSerializer(serializers.Serializer):
 
 
 class ReportedSerializer(serializers.Serializer):
-    applied = serializers.BooleanField(help_text="False for a report that is not later.")
-    sequence = serializers.IntegerField(help_text="Of the latest report that is stored.")
+    applied = serializers.BooleanField(
+        help_text="False if a later report, or this one, is already stored."
+    )
+    sequence = serializers.IntegerField(help_text="The sequence of the stored report.")
     metadata = MetadataSerializer()
 
 
@@ -97,8 +101,8 @@ def _operation(operation_id: str, summary: str, **schema: Any) -> Any:
 
 authorize = _operation(
     "authorize",
-    "May this user read and write these conversations?",
-    description="Scope `conversations:authorize`. Archived and trashed ones are not writable.",
+    "Check access to conversations",
+    description="Scope `conversations:authorize`. Only active conversations are writable.",
     request=AuthorizeSerializer,
     examples=[
         OpenApiExample(
@@ -109,9 +113,9 @@ authorize = _operation(
 )
 activity = _operation(
     "putActivity",
-    "Report a conversation's totals",
-    description="Scope `conversations:activity`. Totals are absolute and reports are numbered: "
-    "a report that is repeated, late or out of order changes nothing. `last_activity` becomes the "
+    "Report the totals of a conversation",
+    description="Scope `conversations:activity`. Totals are absolute. A report whose `sequence` is "
+    "not higher than the stored one changes nothing. `last_activity` becomes the "
     "`last_message_at` of the latest report, but never a time before `created_at`. A time more "
     "than 5 minutes ahead of the clock of the service is rejected.",
     request=ActivitySerializer,
@@ -122,8 +126,8 @@ activity = _operation(
 activity_batch = _operation(
     "postActivity",
     "Report the totals of up to 500 conversations",
-    description="As the report of one; an unknown id is a 404 and a time in the future is a 400 in "
-    "its own result, and the other reports are applied.",
+    description="Like the report of one conversation. An unknown id is a 404 and a time in the "
+    "future a 400 in its own result. The other reports are applied.",
     request=ActivityBatchSerializer,
     examples=[
         OpenApiExample(

@@ -28,7 +28,7 @@ _MIB = 1024 * 1024
 
 
 class ExportedRevisionSerializer(RevisionSerializer):
-    previous_at = serializers.DateTimeField(help_text="When the version before was made.")
+    previous_at = serializers.DateTimeField(help_text="The time of the previous version.")
 
 
 class ExportedSerializer(ConversationSerializer):
@@ -36,21 +36,21 @@ class ExportedSerializer(ConversationSerializer):
 
 
 class ResultSerializer(StrictSerializer):
-    """What became of a line."""
+    """The result of a line."""
 
-    line = serializers.IntegerField(help_text="Its number, from 1.")
+    line = serializers.IntegerField(help_text="The number of the line, from 1.")
     id = serializers.CharField(
         allow_null=True,
-        help_text="The id of the conversation: a new one if the id in the line is taken, less than "
-        "a minute old or in the future.",
+        help_text="The id of the conversation. It differs from the id in the line if that id is "
+        "in use, less than a minute old or in the future.",
     )
     status = serializers.IntegerField(
-        help_text="201 created; 200 it was there already and is unchanged; else why it was not "
-        "taken, with `code` as for a single conversation."
+        help_text="201: created. 200: exists and is unchanged. Otherwise an error, with the `code` "
+        "of a request for this conversation."
     )
     code = serializers.CharField(allow_null=True)
     message = serializers.CharField(allow_null=True)
-    errors_ = FaultSerializer(many=True, help_text="The first 50 faults of the line.")
+    errors_ = FaultSerializer(many=True, help_text="The first 50 errors of the line.")
     adjusted = serializers.ListField(
         child=serializers.CharField(),
         help_text="Paths of the values that the import changed, such as "
@@ -62,49 +62,49 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     OpenApiTypes.STR,
     OpenApiParameter.HEADER,
-    description="Accepted, but not needed: an import may be repeated.",
+    description="Accepted but ignored: an import can be repeated.",
 )
 
 export: Any = operation(
     "exportConversations",
-    "Everything of mine",
-    description="NDJSON: a conversation a line, in any state, with its history, in the order of "
-    'ids. The last line is `{"object": "end", "count": n}`; if it is missing, the connection '
-    "broke: call again with `after`, the last id that you received. What changes while you read "
-    f"may be in it or not. A user may run {exports.per_user} exports at a time: one more gets 429 "
-    "from the same process, and 503 if the process runs as many as it can.",
+    "Export my conversations",
+    description="NDJSON with a line for each conversation, in any state and with its history, in "
+    'the order of ids. The last line is `{"object": "end", "count": n}`. If it is missing, the '
+    "connection broke: continue with `after`, the last received id. A change during the export "
+    f"can be missing. A user can run {exports.per_user} exports at a time in a process: another "
+    "one gets 429, or 503 if the process runs its maximum of exports.",
     parameters=[
         ExportParameters,
         response_header("Cache-Control", "Always `private, no-store`.", 200),
-        response_header("Content-Disposition", "A name for the file.", 200),
+        response_header("Content-Disposition", "The name of the file.", 200),
     ],
     responses={
-        (200, MEDIA_TYPE): OpenApiResponse(ExportedSerializer, "Of each line but the last."),
+        (200, MEDIA_TYPE): OpenApiResponse(ExportedSerializer, "Each line except the last."),
         **failures(ServiceError, TransfersExhausted),
     },
 )
 import_: Any = operation(
     "importConversations",
-    "Take in what was exported",
-    description="NDJSON as an export writes it; its last line may be there or not. Each "
-    "conversation keeps its id, its times, its counters and its history, and becomes yours. "
-    "Nothing that exists is ever overwritten, so an import may be repeated. Where an id is "
-    "taken, the conversation gets another, the same each time. The answer has a line for each, "
-    'in order, and ends with `{"object": "end", "count", "created", "unchanged", "failed"}`. '
-    "A line that is not taken stops no other.\n\n"
-    "Values that affect others are adjusted, and `adjusted` names them: a time more than 5 "
-    "minutes ahead becomes the present time; `purge_at` is at most as far ahead as for a "
-    "conversation that is trashed now; `character_status` becomes `unverified`; of a revision, "
-    '`by` is kept if it is "user", and else marked as in "imported:staff:ana"; a `version` above '
-    "2^52 becomes 2^52 (and those of its history follow).\n\n"
+    "Import conversations",
+    description="NDJSON of an export, with or without its last line. Each conversation keeps its "
+    "id, times, counters and history, and belongs to you. An import never overwrites an existing "
+    "conversation and can be repeated. If an id is in use, the conversation gets another id, the "
+    "same in each import. The response has a line for each conversation, in order, and ends with "
+    '`{"object": "end", "count", "created", "unchanged", "failed"}`. An invalid line does not stop '
+    "the others.\n\n"
+    "Values that could affect other users are adjusted, and `adjusted` lists them. A time more "
+    "than 5 minutes ahead becomes the present time. `purge_at` is at most the time for a "
+    "conversation that is trashed now. `character_status` becomes `unverified`. The `by` of a "
+    'revision stays "user"; another actor is marked, as in "imported:staff:ana". A `version` above '
+    "2^52 becomes 2^52, and the versions in its history follow.\n\n"
     f"At most {NDJSONParser.max_lines:,} lines, {NDJSONParser.max_bytes // _MIB} MiB, and "
-    f"{NDJSONParser.max_line_bytes // _MIB} MiB a line. A line may have {MAX_VALUES:,} values and "
-    f"{MAX_TEXTS:,} texts. A user may run {imports.per_user} import at a time: one more gets 429 "
-    "from the same process, and 503 if the process runs as many as it can.",
+    f"{NDJSONParser.max_line_bytes // _MIB} MiB a line. A line can have {MAX_VALUES:,} values and "
+    f"{MAX_TEXTS:,} texts. A user can run {imports.per_user} import at a time in a process: "
+    "another one gets 429, or 503 if the process runs its maximum of imports.",
     request={MEDIA_TYPE: TransferredSerializer},
     parameters=[_IDEMPOTENCY_KEY],
     responses={
-        (200, MEDIA_TYPE): OpenApiResponse(ResultSerializer, "Of each line but the last."),
+        (200, MEDIA_TYPE): OpenApiResponse(ResultSerializer, "Each line except the last."),
         **failures(
             ServiceError,
             LengthRequired,

@@ -48,7 +48,7 @@ def test_the_report_says_what_was_left_alone_and_why(ops, alice):
     assert report(response) == (
         "Archived: 1 conversation. "
         "Left alone: 1 (no longer in this list). "
-        "Left alone: 1 (The state of the conversation does not allow that). "
+        "Left alone: 1 (The state of the conversation does not allow this). "
         "Left alone: 1 (there was nothing to change)."
     )
     assert alice.get(f"{PATH}/{archived['id']}").json() == archived

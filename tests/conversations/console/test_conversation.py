@@ -141,7 +141,7 @@ def test_a_revert_of_what_is_in_the_trash_is_refused_as_by_the_api(ops, alice):
 
     response = ops.post(url_of(created["id"], "revert", "1"))
 
-    assert report(response) == "The state of the conversation does not allow that"
+    assert report(response) == "The state of the conversation does not allow this"
 
 
 # Acting on it

@@ -100,7 +100,7 @@ def test_the_language_is_chosen_by_the_browser_and_then_by_hand(viewer):
     assert "Resumen" in text(by_browser)
     assert chosen.headers["Location"] == LIST
     assert "Conversaciones" in text(by_hand)
-    assert "Escriba" not in text(viewer.get("/admin/"))
+    assert "Escribir" not in text(viewer.get("/admin/"))
     assert by_hand.headers["Content-Language"] == "es"
 
 
