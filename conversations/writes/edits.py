@@ -13,6 +13,7 @@ from conversations.documents import (
     default_settings,
     searchable,
     searchable_tag,
+    sort_key,
     stored,
     tag_key,
     tag_line,
@@ -26,7 +27,6 @@ from conversations.writes.updates import (
     Expression,
     Update,
     UpdateTemplate,
-    title_values,
 )
 
 
@@ -89,6 +89,11 @@ _TITLE = UpdateTemplate(
     {"title_key": "$$values.title_key"},
     title_words="$$values.title_words",
 )
+
+
+def title_values(title: str) -> dict[str, Any]:
+    """Return the `$$values` for a title: the text, its sort key and its words."""
+    return {"title": title, "title_key": sort_key(title), "title_words": [searchable(title)]}
 
 
 def _title(title: str, source: str) -> Update:
