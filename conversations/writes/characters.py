@@ -7,11 +7,37 @@ from conversation_service.http.actor import Actor
 from conversation_service.mongodb.connection import Document
 from conversation_service.upstreams import characters
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
-from conversations.collection import NOT_PURGED, conversations
+from conversations.collection import ANY_STATE, NOT_PURGED, conversations
+from conversations.documents import stored
 from conversations.writes import writer
-from conversations.writes.updates import CHARACTER_MISSING, character_found
+from conversations.writes.edits import title_values
+from conversations.writes.updates import STORED_TAG_WORDS, Update, UpdateTemplate
 
 _BATCH = 200
+
+_IS_AUTOMATIC = {"$eq": ["$title_source", "auto"]}
+# An automatic title becomes the character's name.
+_VERIFIED = UpdateTemplate(
+    {
+        "character_status": "verified",
+        "title": {"$cond": [_IS_AUTOMATIC, "$$values.title", stored("title")]},
+    },
+    {
+        "character_name": "$$values.title",
+        "title_key": {"$cond": [_IS_AUTOMATIC, "$$values.title_key", "$title_key"]},
+        "search": {
+            "$cond": [
+                _IS_AUTOMATIC,
+                {"$concatArrays": ["$$values.title_words", STORED_TAG_WORDS]},
+                "$search",
+            ]
+        },
+    },
+    states=ANY_STATE,
+)
+
+
+_MISSING = Update((UpdateTemplate({"character_status": "missing"}, states=ANY_STATE),))
 
 
 def get_character_or_none(character_id: str) -> dict[str, str] | None:
@@ -41,7 +67,7 @@ def mark_verified(character_id: str, name: str | None, *, actor: Actor) -> int:
     in batches: a statement's `$$NOW` is its start, and the change feed waits a minute for late
     writes.
     """
-    update = CHARACTER_MISSING if name is None else character_found(name)
+    update = _MISSING if name is None else Update((_VERIFIED,), title_values(name))
     unverified = _unverified(character_id)
     written = 0
     previous: list[Document] = []

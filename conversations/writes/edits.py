@@ -10,7 +10,7 @@ from typing import Any
 from conversations import limits
 from conversations.documents import DEFAULTS, PLAIN_FIELDS, SETTINGS, searchable, stored, tag_line
 from conversations.states import ARCHIVED
-from conversations.words import tag_key
+from conversations.words import sort_key, tag_key
 from conversations.writes.updates import (
     ARCHIVE,
     PIN,
@@ -20,7 +20,6 @@ from conversations.writes.updates import (
     Expression,
     Update,
     UpdateTemplate,
-    title_values,
 )
 
 
@@ -88,6 +87,11 @@ _TITLE = UpdateTemplate(
     {"title_key": "$$values.title_key"},
     title_words="$$values.title_words",
 )
+
+
+def title_values(title: str) -> dict[str, Any]:
+    """Return the `$$values` for a title: the text, its sort key and its words."""
+    return {"title": title, "title_key": sort_key(title), "title_words": [searchable(title)]}
 
 
 def _title(title: str, source: str) -> Update:

@@ -16,7 +16,6 @@ from django.conf import settings
 from conversations import limits
 from conversations.documents import searchable, stored
 from conversations.states import ACTIVE, ANY_STATE, ARCHIVED, DELETED, EDITABLE, PURGED
-from conversations.words import sort_key
 
 Expression = Any
 
@@ -177,37 +176,3 @@ _PURGE = UpdateTemplate(
 def purge() -> Update:
     """Replace a conversation in the trash by a tombstone."""
     return Update((_PURGE,), {"days": settings.TOMBSTONE_DAYS})
-
-
-def title_values(title: str) -> dict[str, Any]:
-    """Return the `$$values` for a title: the text, its sort key and its words."""
-    return {"title": title, "title_key": sort_key(title), "title_words": [searchable(title)]}
-
-
-_IS_AUTOMATIC = {"$eq": ["$title_source", "auto"]}
-_CHARACTER_FOUND = UpdateTemplate(
-    {
-        "character_status": "verified",
-        "title": {"$cond": [_IS_AUTOMATIC, "$$values.title", stored("title")]},
-    },
-    {
-        "character_name": "$$values.title",
-        "title_key": {"$cond": [_IS_AUTOMATIC, "$$values.title_key", "$title_key"]},
-        "search": {
-            "$cond": [
-                _IS_AUTOMATIC,
-                {"$concatArrays": ["$$values.title_words", STORED_TAG_WORDS]},
-                "$search",
-            ]
-        },
-    },
-    states=ANY_STATE,
-)
-
-
-def character_found(name: str) -> Update:
-    """Mark the character as verified. An automatic title becomes the character's name."""
-    return Update((_CHARACTER_FOUND,), title_values(name))
-
-
-CHARACTER_MISSING = Update((UpdateTemplate({"character_status": "missing"}, states=ANY_STATE),))

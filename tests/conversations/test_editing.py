@@ -239,6 +239,17 @@ def test_if_match_must_be_entity_tags(alice, tags):
     assert response.json()["error"]["code"] == "VALIDATION_ERROR"
 
 
+@pytest.mark.parametrize("patch", [{"settings": {}}, {"custom": {}}, {"tags_add": []}], ids=str)
+def test_an_edit_without_effect_writes_nothing_and_is_rejected_in_the_trash(alice, patch):
+    kept, trashed = conversation(alice), conversation(alice, "deleted")
+
+    unchanged = alice.patch(f"{PATH}/{kept['id']}", patch)
+    rejected = alice.patch(f"{PATH}/{trashed['id']}", patch)
+
+    assert (unchanged.status_code, unchanged.json()) == (200, kept)
+    assert rejected.json()["error"]["code"] == "CONVERSATION_STATE_CONFLICT"
+
+
 def test_what_is_in_the_trash_cannot_be_edited(alice):
     created = conversation(alice, "deleted")
 
