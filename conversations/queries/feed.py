@@ -18,6 +18,8 @@ from conversations.queries.feed_cursor import OVERLAP, SNAPSHOT, ChangeKey, Feed
 from conversations.states import PURGED
 
 INDEX = "user_changes"
+# The types of a change. A purged conversation is gone; a trashed one is an upsert.
+UPSERT, GONE = "upsert", "deleted"
 
 
 @dataclass(frozen=True)
@@ -100,5 +102,5 @@ def _key(row: Document) -> ChangeKey:
 
 def _change(row: Document) -> dict[str, Any]:
     if row["status"] == PURGED:
-        return {"type": "deleted", "id": row["_id"], "deleted_at": row["changed_at"]}
-    return {"type": "upsert", "conversation": resource(row)}
+        return {"type": GONE, "id": row["_id"], "deleted_at": row["changed_at"]}
+    return {"type": UPSERT, "conversation": resource(row)}
