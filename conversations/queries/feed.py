@@ -17,8 +17,9 @@ from conversations.queries import feed_cursor
 from conversations.queries.feed_cursor import OVERLAP, SNAPSHOT, ChangeKey, FeedCursor
 from conversations.states import PURGED
 
-UPSERT, GONE = "upsert", "deleted"  # the types of a change
 INDEX = "user_changes"
+# The types of a change. A purged conversation is gone; a trashed one is an upsert.
+UPSERT, GONE = "upsert", "deleted"
 
 
 @dataclass(frozen=True)

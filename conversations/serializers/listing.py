@@ -25,7 +25,9 @@ class ListParameters(fields.Parameters):
     """The list's query string."""
 
     limit = serializers.IntegerField(
-        min_value=1, required=False, help_text="Rows a page; above 100 is 100. Default 20."
+        min_value=1,
+        required=False,
+        help_text="Rows per page; values above 100 count as 100. Default 20.",
     )
     cursor = fields.Text(
         max_length=limits.CURSOR_LENGTH,
@@ -35,37 +37,40 @@ class ListParameters(fields.Parameters):
     page = serializers.IntegerField(
         min_value=1,
         required=False,
-        help_text="By number instead of by cursor, to a depth of 10,000 rows.",
+        help_text="A page number instead of a cursor, to a depth of 10,000 rows.",
     )
     per_page = serializers.IntegerField(
         min_value=1,
         required=False,
-        help_text="By number instead of by cursor, to a depth of 10,000 rows.",
+        help_text="Rows per page, if pages are numbered; values above 100 count as 100.",
     )
-    status = fields.Choice([*LISTS], default=ACTIVE, help_text="`all` leaves out the trash.")
+    status = fields.Choice([*LISTS], default=ACTIVE, help_text="`all` excludes the trash.")
     character_id = ExternalId(required=False)
     tags = _CommaSeparated(
         child=Tag(),
         max_length=limits.TAGS,
         required=False,
-        help_text="`a,b`, or the parameter repeated.",
+        help_text="`a,b`, or a repeated parameter.",
     )
     tags_match = fields.Choice(
-        ["all", "any"], default="all", help_text="Whether every tag must be there, or one."
+        ["all", "any"],
+        default="all",
+        help_text="`all`: every tag is required; `any`: at least one.",
     )
     pinned = fields.Choice(["true", "false"], required=False)
     search = SearchField(
         required=False,
-        help_text="Every word must begin a word of the title or of a tag: `caf` finds *Café con "
-        "Luna*, as case, accents and width do not matter. Where a script has no spaces, a word "
-        "begins at each character. At most 8 words; without one it filters nothing. Among the "
-        'words may be: `tag:x` or `tag:"role play"` (that very tag), `character:id`, '
-        "`is:pinned`, `is:archived` (whatever `status` says), `before:2026-01-31` and "
-        "`after:2026-01-31T15:00:00Z` for the last activity; a date alone is its midnight in "
-        "UTC. A last quotation mark may be missing; what looks like another operator is words.",
+        help_text="Each word must be the start of a word in the title or in a tag: `caf` finds "
+        "*Café con Luna*; case, accents and width are ignored. In scripts without spaces, a word "
+        "starts at each character. At most 8 words; without words the search does not filter. "
+        'Operators: `tag:x` or `tag:"role play"` (exactly this tag), `character:id`, `is:pinned`, '
+        "`is:archived` (overrides `status`), `before:2026-01-31` and `after:2026-01-31T15:00:00Z` "
+        "for the last activity; a date without a time is midnight in UTC. The last quotation mark "
+        "may be missing. Any other operator is searched as words.",
     )
     created_after = fields.Moment(
-        required=False, help_text="Later than this; cut to milliseconds, as all four."
+        required=False,
+        help_text="Later than this time. All four times are truncated to milliseconds.",
     )
     created_before = fields.Moment(required=False)
     activity_after = fields.Moment(required=False)
@@ -81,7 +86,7 @@ class ListParameters(fields.Parameters):
     include_total = fields.Choice(
         ["true", "false"],
         default="false",
-        help_text="Count all that match, at the cost of a second statement.",
+        help_text="Count all matching conversations; this costs a second statement.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

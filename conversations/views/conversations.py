@@ -4,8 +4,9 @@ from collections.abc import Callable
 from functools import wraps
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
-from django.http import HttpResponse, QueryDict
+from django.http import HttpResponse
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSetMixin
@@ -252,14 +253,13 @@ def _created(result: WriteResult) -> HttpResponse:
 
 def _links(request: Request, page: Page) -> str:
     """Return the Link header (RFC 8288) with the URLs of the next and the previous page."""
-    sent = QueryDict(request.META.get("QUERY_STRING", "").encode("latin-1"), mutable=True)
-    for name in ("cursor", "page", "per_page"):
-        sent.pop(name, None)
-    sent["limit"] = str(page.limit)
-    query = sent.urlencode()
+    # As latin-1, each byte of the query string is a character (PEP 3333) and stays as sent.
+    query = request.META.get("QUERY_STRING", "")
+    sent = parse_qsl(query, keep_blank_values=True, encoding="latin-1")
+    replaced = {"cursor", "limit", "page", "per_page"}
+    kept = [(name, value) for name, value in sent if name not in replaced]
+    url = f"{request.path}?{urlencode([*kept, ('limit', page.limit)], encoding='latin-1')}"
     cursors = {"next": page.next_cursor, "prev": page.prev_cursor}
     return ", ".join(
-        f'<{request.path}?{query}&cursor={cursor}>; rel="{side}"'
-        for side, cursor in cursors.items()
-        if cursor
+        f'<{url}&cursor={cursor}>; rel="{side}"' for side, cursor in cursors.items() if cursor
     )

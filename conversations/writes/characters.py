@@ -7,8 +7,9 @@ from conversation_service.http.actor import Actor
 from conversation_service.mongodb.connection import Document
 from conversation_service.upstreams import characters
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
-from conversations.collection import ANY_STATE, NOT_PURGED, conversations
+from conversations.collection import NOT_PURGED, conversations
 from conversations.documents import stored
+from conversations.states import ANY_STATE
 from conversations.writes import writer
 from conversations.writes.edits import title_values
 from conversations.writes.updates import STORED_TAG_WORDS, Update, UpdateTemplate

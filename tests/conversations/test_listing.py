@@ -120,6 +120,17 @@ def test_links_of_a_numbered_page_continue_by_cursor(alice, five):
     assert before.json()["pagination"]["limit"] == 2
 
 
+@pytest.mark.parametrize("tag", ["caf\u00e9 solo", "\u65e5\u672c", "a_b-c.d"])
+def test_a_link_keeps_the_text_of_a_parameter(alice, tag):
+    for title in ("a", "b", "c"):
+        conversation(alice, title=title, tags=[tag])
+
+    first = alice.get(PATH, {"tags": tag, "limit": 2, "fields": "title"})
+    second = alice.get(first.headers["Link"].removeprefix("<").partition(">")[0])
+
+    assert (titles(first.json()), titles(second.json())) == (["c", "b"], ["a"])
+
+
 def test_a_link_keeps_a_repeated_parameter(alice):
     for title in ("a", "b", "c"):
         conversation(alice, title=title, tags=["x", "y"])
