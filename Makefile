@@ -40,6 +40,7 @@ ALL_CORES := --numprocesses auto
 check: $(DEVELOPMENT) ## formatting, lint, types, layers, migrations, deployment settings
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
+	git ls-files | xargs $(BIN)/codespell
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.servers $(BIN)/python manage.py makemigrations --check --dry-run
