@@ -140,24 +140,22 @@ def complete(document: Document) -> Document:
         _each_setting(document["settings"])
         _each_of_metadata(document["metadata"])
     except (KeyError, TypeError):  # TypeError: null instead of an object
-        return _completed(document)
+        metadata = document.get("metadata") or {}
+        created_at = metadata.get("created_at")
+        created_at = created_at or document["_id"].generation_time.replace(tzinfo=None)
+        times = dict.fromkeys(_CREATION_TIMES, created_at)
+        return {
+            **DEFAULTS,
+            **document,
+            "settings": DEFAULTS["settings"] | (document.get("settings") or {}),
+            "metadata": DEFAULTS["metadata"] | times | metadata,
+        }
     return document
 
 
 _public = itemgetter(*PUBLIC)
 _each_setting = itemgetter(*SETTINGS)
 _each_of_metadata = itemgetter(*METADATA)
-
-
-def _completed(document: Document) -> Document:
-    metadata = document.get("metadata") or {}
-    created_at = metadata.get("created_at") or document["_id"].generation_time.replace(tzinfo=None)
-    return {
-        **DEFAULTS,
-        **document,
-        "settings": DEFAULTS["settings"] | (document.get("settings") or {}),
-        "metadata": DEFAULTS["metadata"] | dict.fromkeys(_CREATION_TIMES, created_at) | metadata,
-    }
 
 
 def stored(path: str) -> Any:

@@ -167,12 +167,9 @@ def _typed(field: Field, declared: Declaration) -> dict[str, Any]:
     if isinstance(field, ArrayField):
         return _array(_typed(field.base_field, declared), declared.max_items)
     bson_type = next((name for kind, name in _BSON_TYPES if isinstance(field, kind)), "object")
-    return {"bsonType": bson_type, **_bounds(declared), **_text(field, declared)}
-
-
-def _bounds(declared: Declaration) -> dict[str, Any]:
     bounds = {"minimum": declared.minimum, "maximum": declared.maximum}
-    return {name: bound for name, bound in bounds.items() if bound is not None}
+    rule = {"bsonType": bson_type} | {name: b for name, b in bounds.items() if b is not None}
+    return rule | _text(field, declared)
 
 
 def _text(field: Field, declared: Declaration) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""Changes the values of an imported line that could affect others.
+"""Adjusts the values of an imported line that could affect other users.
 
-A user writes the line, so other users' lists, the statistics and the history must not depend on
-its claims.
+A user writes the line: statistics, retention and the history must not trust its times and actors.
 """
 
 from collections.abc import Iterator

@@ -157,12 +157,13 @@ class TransferredSerializer(StrictSerializer):
         """Reject contradictions, such as a conversation in the trash without `purge_at`."""
         status = attrs["status"]
         trashed = status == DELETED
+        versions = [attrs["version"] + 1, *(r["version"] for r in attrs["history"])]
         expected = {
             "is_archived": attrs.get("is_archived") in {None, status == ARCHIVED},
             "archived_at": trashed or (attrs["archived_at"] is not None) == (status == ARCHIVED),
             "deleted_at": (attrs["deleted_at"] is not None) == trashed,
             "purge_at": (attrs["purge_at"] is not None) == trashed,
-            "history": _descends([attrs["version"] + 1, *(r["version"] for r in attrs["history"])]),
+            "history": all(later > earlier for later, earlier in pairwise(versions)),
         }
         wrong = {name: _DOES_NOT_FIT for name, fits in expected.items() if not fits}
         if wrong:
@@ -171,10 +172,6 @@ class TransferredSerializer(StrictSerializer):
 
 
 _DOES_NOT_FIT = _("This value contradicts other fields.")
-
-
-def _descends(versions: list[int]) -> bool:
-    return all(later > earlier for later, earlier in pairwise(versions))
 
 
 class ExportParameters(Parameters):
