@@ -1,7 +1,7 @@
-"""The history of a conversation: its newest revisions and its former versions.
+"""A conversation's history: its newest revisions and its former versions.
 
 A revision has the values before and after a change, so a former version is computed backwards from
-the present one. Counters and activity are not part of a version.
+the present one. Counters and activity have no versions.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Revision = dict[str, Any]
 
 
 def as_of(document: Document, version: int) -> Document:
-    """Return a former version of a conversation that was read with its revisions.
+    """Compute a former version for a conversation that was read with its revisions.
 
     Raises RevisionNotFound for a version that never existed, and RevisionExpired for a version
     before the oldest revision.
@@ -65,7 +65,7 @@ def since(document: Document, versions: Versions) -> list[dict[str, Any]]:
 
 
 def exported(document: Document) -> list[dict[str, Any]]:
-    """Return all revisions, the newest first, with the time of the previous version."""
+    """Return all revisions, the newest first, with the previous version's time."""
     return [
         _shown(revision) | {"previous_at": revision.get("previous_at", revision["at"])}
         for revision in reversed(document["revisions"])

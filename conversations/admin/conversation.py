@@ -1,4 +1,4 @@
-"""The pages of conversations in the console."""
+"""The console's pages for conversations."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -247,7 +247,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         )
 
     def revert_view(self, request: HttpRequest, object_id: str, version: int) -> HttpResponse:
-        """Show the changes of a revert, then revert as the API does."""
+        """Show a revert's changes, then revert as the API does."""
         _require(request, roles.LOOK, roles.REVERT)
         conversation, document = self._read(object_id)
         if document is None:
@@ -278,7 +278,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Redirect to the log of this conversation."""
+        """Redirect to this conversation's log."""
         _require(request, roles.LOOK, roles.LOG)
         query = urlencode({"q": object_id})
         return HttpResponseRedirect(f"{reverse('admin:admin_logentry_changelist')}?{query}")
@@ -326,7 +326,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     # Many at once
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        """Return the bulk actions that the roles allow, without those of Django."""
+        """Return the bulk actions that the roles allow, without Django's own."""
         offered: dict[str, Any] = {}
         if roles.allow(request, roles.BULK):
             offered |= {

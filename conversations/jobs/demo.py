@@ -43,7 +43,7 @@ _OWN |= {"metadata", "changed_at"}
 class Demo:
     """A deterministic data set: equal parameters give equal conversations and ids.
 
-    The ids increase in the order of storage, so that gaps are visible.
+    The ids increase in storage order, so that gaps are visible.
     """
 
     conversations: int

@@ -1,4 +1,4 @@
-"""Imports the lines of an export.
+"""Imports exported lines.
 
 Each line has its own result. An import never overwrites a conversation, so it can be repeated.
 """
@@ -34,10 +34,10 @@ from conversations.states import ACTIVE, ARCHIVED, DELETED, NOT_TRASHED, PURGED
 from conversations.writes import store
 
 BATCH = 200  # lines
-BATCH_BYTES = 2 * 1024 * 1024  # the last line of a batch may exceed it
+BATCH_BYTES = 2 * 1024 * 1024  # a batch's last line can exceed it
 ATTEMPTS = 5  # ids that are tried for one conversation
-# An id contains its time of creation. A server whose clock is less than this behind can still
-# create an id of that time, for any user.
+# An id contains its creation time. A server whose clock is less than this behind can still
+# create an id with that time, for any user.
 OLD_ENOUGH = timedelta(minutes=1)
 
 
@@ -55,7 +55,7 @@ class ImportResult:
 def results(user_id: str, read_body: Callable[[], IO[bytes]]) -> Generator[dict[str, Any]]:
     """Import each line and close the body. The last row counts the results.
 
-    Holds a slot of `imports` until it ends. Raises RateLimitExceeded or TransfersExhausted
+    Holds an `imports` slot until it ends. Raises RateLimitExceeded or TransfersExhausted
     before it reads the body.
     """
     statuses: Counter[int] = Counter()
@@ -94,7 +94,7 @@ class _Batch:
         self._pending: dict[int, _Row] = {}
 
     def add(self, number: int, line: bytes) -> None:
-        """Validate a line and keep its document. Ignore empty lines and the end of an export."""
+        """Validate a line and keep its document. Ignore empty lines and an export's end."""
         if not line.strip():
             return
         try:
@@ -179,7 +179,7 @@ def _validated(value: Any) -> dict[str, Any]:
 
 
 def _document(user_id: str, values: dict[str, Any], now: datetime) -> Document:
-    """Return the document of a line, with the importing user and the present time of change."""
+    """Return a line's document, with the importing user and the present as its time of change."""
     former = ARCHIVED if values["archived_at"] else ACTIVE
     given = {name: values[name] for name in ("character_id", *EDITABLE_FIELDS)}
     return (
@@ -206,7 +206,7 @@ class _Row:
 class _Ids:
     """The ids for a line.
 
-    The user's conversation with a `known` id is the conversation of the line. Otherwise the new
+    If the user has a conversation with a `known` id, the line is unchanged. Otherwise the new
     conversation gets the first free `possible` id.
     """
 

@@ -1,4 +1,4 @@
-"""Converts a conversation of the monolith.
+"""Converts the monolith's conversations.
 
 Each value that this service does not accept becomes an issue: repaired, with the old value, or the
 reason for which the conversation is rejected.
@@ -55,7 +55,7 @@ class LegacyIssue:
 
 @dataclass
 class Converted:
-    """The result of a conversion: a document, an existing conversation, or reasons to reject it."""
+    """A conversion's result: a document, an existing conversation, or reasons to reject it."""
 
     id: Any
     document: Document | None = None
@@ -75,7 +75,7 @@ class Converted:
 
 
 def convert(old: Document) -> Converted:
-    """Convert a document of the monolith and list all issues."""
+    """Convert a document from the monolith and list all issues."""
     reading = _Reading(old)
     document = reading.document()
     taken = None if reading.reasons else document

@@ -1,4 +1,4 @@
-"""Imports the conversations of the monolith in batches, in the order of `_id`."""
+"""Imports the monolith's conversations in batches, in `_id` order."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from conversations.writes import store
 
 BATCH = 500
 
-_BEYOND = DatetimeConversion.DATETIME_AUTO  # a time outside of Python's range is an issue
+_BEYOND = DatetimeConversion.DATETIME_AUTO  # a time outside Python's range is an issue
 _STRICT: CodecOptions[Document] = CodecOptions(tz_aware=True, datetime_conversion=_BEYOND)
 _LENIENT: CodecOptions[Document] = CodecOptions(
     datetime_conversion=_BEYOND, unicode_decode_error_handler="replace"
@@ -28,7 +28,7 @@ _UNDECODED: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSOND
 def take_over(
     source: Collection[Any], *, after: Any = None, dry_run: bool = False
 ) -> Iterator[list[Converted]]:
-    """Import conversations and yield the results of each batch, after a majority has it.
+    """Import conversations and yield each batch's results, after a majority has it.
 
     An existing conversation stays unchanged. With `dry_run`, nothing is written.
     """
@@ -45,7 +45,7 @@ def _read(source: Collection[Any], after: Any) -> Iterator[RawBSONDocument]:
     if after is None:
         yield from rows
         return
-    # Unlike $gt, a bound of the index continues with ids of the next type.
+    # Unlike $gt, an index bound continues with the next type's ids.
     for row in rows.min([("_id", after)]).hint("_id_"):
         if row["_id"] != after:
             yield row

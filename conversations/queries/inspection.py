@@ -1,4 +1,4 @@
-"""The diagnosis of a stored document, by default without texts of users and characters."""
+"""Diagnoses a stored document, by default without texts from users and characters."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +13,13 @@ from conversations import collection, documents, schema
 from conversations.states import PURGED
 
 REVISIONS = 5
-# The times of a document, a tombstone's included, and the fields that users and characters wrote.
+# A document's or a tombstone's times, and the fields that users and characters wrote.
 TIMES = [*(name for name, field in documents.FIELDS.items() if field.is_time), "expires_at"]
 WORDS = [*documents.EDITABLE_FIELDS, "character_name"]
 
 
 def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
-    """Return the diagnosis of a conversation or a tombstone, or None.
+    """Return the diagnosis for a conversation or a tombstone, or None.
 
     A missing field is None: a document can bypass the service.
     """
@@ -85,7 +85,7 @@ def _indexes(document: Document) -> Iterator[tuple[str, str]]:
 
 
 def _first(document: Document, path: str) -> Any:
-    """Return a condition on the key of an index: null, or for an array its first value."""
+    """Return a condition on an index key: null, or for an array its first value."""
 
     def step(value: Any, name: str) -> Any:
         value = value[0] if isinstance(value, list) and value else value
@@ -114,7 +114,7 @@ def _drift(document: Document) -> list[str]:
 
 
 def _rejected(document: Document, fields: dict[str, Any]) -> Iterator[str]:
-    """Validate each field alone: the validator of a document does not name the field."""
+    """Validate each field alone: for a whole document, the validator does not name the field."""
     for name, rule in fields["properties"].items():
         wanted: dict[str, Any] = {"properties": {name: rule}}
         if name in fields["required"]:

@@ -1,4 +1,4 @@
-"""The serializers of requests on conversations. They validate without the database."""
+"""Serializers for requests on conversations. They validate without the database."""
 
 import re
 import unicodedata
@@ -34,7 +34,7 @@ _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
 
 class ExternalId(serializers.CharField):
-    """The id of a user or a character. It is compared exactly and never normalised."""
+    """A user or character id. It is compared exactly and never normalised."""
 
     default_error_messages = {
         "invalid": _("Use a string of 1 to 255 visible ASCII characters."),
@@ -143,7 +143,7 @@ def _plain_fields() -> dict[str, Any]:
 
 
 class CreateSerializer(StrictSerializer):
-    """A new conversation. The defaults of absent fields are stored."""
+    """A new conversation. Absent fields get their defaults."""
 
     character_id = ExternalId()
     title = Title(required=False, allow_null=True)
