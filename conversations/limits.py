@@ -27,6 +27,8 @@ MAX_COUNT = 2**53 - 1
 
 PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
+CHANGES_PAGE_SIZE = 100
+MAX_CHANGES_PAGE_SIZE = 500
 # Rows that page and per_page can skip. A cursor has no such bound.
 MAX_SKIPPED_ROWS = 10_000
 

@@ -17,8 +17,6 @@ from conversations.queries import feed_cursor as cursors
 from conversations.queries.feed_cursor import OVERLAP, SNAPSHOT, Cursor, Place
 from conversations.states import PURGED
 
-PAGE_SIZE = 100
-MAX_PAGE_SIZE = 500
 INDEX = "user_changes"
 # The types of a change. A purged conversation is gone; a trashed one is an upsert.
 UPSERT, GONE = "upsert", "deleted"

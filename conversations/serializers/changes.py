@@ -4,7 +4,6 @@ from rest_framework import serializers
 
 from conversation_service.http.fields import Parameters, Text
 from conversations import limits
-from conversations.queries.feed import MAX_PAGE_SIZE, PAGE_SIZE
 
 MAX_WAIT_S = 25
 
@@ -18,8 +17,9 @@ class ChangesParameters(Parameters):
     )
     limit = serializers.IntegerField(
         min_value=1,
-        default=PAGE_SIZE,
-        help_text=f"Changes per page. Values above {MAX_PAGE_SIZE} count as {MAX_PAGE_SIZE}.",
+        default=limits.CHANGES_PAGE_SIZE,
+        help_text="Changes per page. Values above "
+        f"{limits.MAX_CHANGES_PAGE_SIZE} count as {limits.MAX_CHANGES_PAGE_SIZE}.",
     )
     wait = serializers.IntegerField(
         min_value=0,
@@ -29,7 +29,7 @@ class ChangesParameters(Parameters):
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        return attrs | {"limit": min(attrs["limit"], MAX_PAGE_SIZE)}
+        return attrs | {"limit": min(attrs["limit"], limits.MAX_CHANGES_PAGE_SIZE)}
 
 
 changes_parameters = ChangesParameters()
