@@ -1,4 +1,4 @@
-"""What a model field declares beyond Django's own options, and how other modules read it."""
+"""Declarations on model fields, beyond Django's own options."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,19 +17,19 @@ F = TypeVar("F", bound=Field)
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What the API, the database's validator and the console derive from a field.
+    """The use of a field in the API, the database's validator and the console.
 
     `is_public`: the API and an export show the field, and an import accepts it.
     `is_editable`: users set it. Create and PATCH accept it, a revert restores it, a duplicate
     copies it, and the console shows it.
     `default`: the value that a reader sees if a stored document lacks the field, and that a new
     conversation gets.
-    `minimum`, `maximum`: bounds of a number, both inclusive, for every stored value.
-    `ceiling_variable`: the variable with the maximum that users of this deployment can set. It
-    may change at any restart; stored values above it stay valid.
-    `max_items`: the maximum length of a list. `pattern`: a regular expression for the whole
-    string, or for each item of a list. `choices`: the possible values.
-    `embedded`: the model that declares the parts of an object in a JSONField.
+    `minimum`, `maximum`: inclusive bounds for a number, valid for every stored value.
+    `ceiling_variable`: the variable with the maximum that users can set in this deployment. It
+    can change at a restart; stored values above it stay valid.
+    `max_items`: the maximum length for a list. `pattern`: a regular expression for the whole
+    string, or for each item in a list. `choices`: the possible values.
+    `embedded`: the model that declares the parts in a JSONField.
     `since`: the release that added the field, if later than 0.1.0. Older exports lack the field.
     `help`: the description in the API documentation.
     """
@@ -54,7 +54,7 @@ class Declaration:
 
     @property
     def ceiling(self) -> float | None:
-        """The maximum that users of this deployment can set; None without `ceiling_variable`."""
+        """The maximum that users can set in this deployment; None without `ceiling_variable`."""
         if not self.ceiling_variable or self.maximum is None:
             return None
         allowed: int = getattr(settings, self.ceiling_variable)
@@ -103,13 +103,13 @@ def _add_without_column(field: Field, model: type[Model], name: str) -> None:
 
 
 def declarations(model: type[Model]) -> dict[str, Declaration]:
-    """Return the declared fields of a model by name, in the order of the class body."""
+    """Return a model's declared fields by name, in their order in the class."""
     fields = sorted([*model._meta.local_fields, *model._meta.private_fields])
     return {field.name: field.declaration for field in fields if hasattr(field, "declaration")}
 
 
 def defaults(model: type[Model]) -> dict[str, Any]:
-    """Return the defaults of a model and of its embedded models, without CREATION_TIME."""
+    """Return the defaults in a model and in its embedded models, without CREATION_TIME."""
     found: dict[str, Any] = {}
     for name, field in declarations(model).items():
         if field.embedded:

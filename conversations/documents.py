@@ -1,4 +1,4 @@
-"""A conversation as a dict: the stored document, with defaults, and the resource of the API."""
+"""A conversation as a dict: the stored document, with defaults, and the API resource."""
 
 import os
 import time
@@ -22,11 +22,11 @@ FIELDS = declarations(Conversation)
 SETTINGS = declarations(LLMSettings)
 METADATA = declarations(Metadata)
 
-# The projection of all reads for clients. It excludes the history and idempotency keys.
+# The projection for clients. It excludes the history and idempotency keys.
 PUBLIC = dict.fromkeys((name for name, field in FIELDS.items() if field.is_public), 1)
 RESOURCE_FIELDS = ["id", "object", *PUBLIC, "is_archived", "retention"]
 EDITABLE_FIELDS = [name for name, field in FIELDS.items() if field.is_editable]
-# An edit of these replaces the value. writes/edits.py has a part of its own for each other one.
+# An edit replaces their values. writes/edits.py handles the other fields individually.
 PLAIN_FIELDS = [n for n in EDITABLE_FIELDS if n not in {"title", "settings", "tags", "custom"}]
 # The names that a revert accepts. "pinned" restores `pinned_at`.
 REVERTIBLE_FIELDS = [*EDITABLE_FIELDS, "pinned"]
@@ -55,7 +55,7 @@ FILTER_KEYS = ["character_id", "pinned_at", "tag_line"]
 
 
 def default_settings() -> dict[str, Any]:
-    """Return the LLM settings of a new conversation, within this deployment's ceilings."""
+    """Return the LLM settings for a new conversation, within this deployment's ceilings."""
     return {name: setting.default_for_new for name, setting in SETTINGS.items()}
 
 
@@ -71,11 +71,11 @@ def new(  # noqa: PLR0913
     custom: dict[str, str] | None = None,
     **plain: Any,
 ) -> Document:
-    """Return the document of a new conversation; `plain` are values of PLAIN_FIELDS.
+    """Return a new conversation's document; `plain` are values for PLAIN_FIELDS.
 
-    Without a title it gets the character's name, or the first 200 characters of the character's
-    id if no character is given. All LLM settings are stored, so that a later change of a default
-    never changes an old conversation.
+    Without a title it gets the character's name, or, if no character is given, the first
+    200 characters in the character's id. All LLM settings are stored: a later default never changes
+    an old conversation.
     """
     automatic = character.name if character else character_id[: limits.TITLE_LENGTH]
     return {
@@ -103,7 +103,7 @@ def new(  # noqa: PLR0913
 def random_id() -> ObjectId:
     """Return an id with the present time and 8 random bytes.
 
-    ObjectId() increments a counter of this process: after a collision it could collide again.
+    ObjectId() increments a counter: after a collision it could collide again.
     """
     return ObjectId(int(time.time()).to_bytes(4, "big") + os.urandom(8))
 
@@ -120,33 +120,31 @@ def derived(title: str, tags: Sequence[str]) -> dict[str, Any]:
 
 
 def complete(document: Document) -> Document:
-    """Add the defaults of missing fields to a document that was read with the PUBLIC projection.
+    """Add defaults for missing fields to a document that was read with the PUBLIC projection.
 
-    A missing `created_at` is the time in the id. Fields of a newer release stay.
+    A missing `created_at` is the time in the id. Fields from a newer release stay.
     """
-    try:  # 0.5 µs for each row of a list
+    try:  # 0.5 µs per listed row
         _public(document)
         _each_setting(document["settings"])
         _each_of_metadata(document["metadata"])
-    except (KeyError, TypeError):  # TypeError: null instead of an object
-        return _completed(document)
+    except (KeyError, TypeError):  # TypeError: null for an object
+        metadata = document.get("metadata") or {}
+        created_at = metadata.get("created_at")
+        created_at = created_at or document["_id"].generation_time.replace(tzinfo=None)
+        times = dict.fromkeys(_CREATION_TIMES, created_at)
+        return {
+            **DEFAULTS,
+            **document,
+            "settings": DEFAULTS["settings"] | (document.get("settings") or {}),
+            "metadata": DEFAULTS["metadata"] | times | metadata,
+        }
     return document
 
 
 _public = itemgetter(*PUBLIC)
 _each_setting = itemgetter(*SETTINGS)
 _each_of_metadata = itemgetter(*METADATA)
-
-
-def _completed(document: Document) -> Document:
-    metadata = document.get("metadata") or {}
-    created_at = metadata.get("created_at") or document["_id"].generation_time.replace(tzinfo=None)
-    return {
-        **DEFAULTS,
-        **document,
-        "settings": DEFAULTS["settings"] | (document.get("settings") or {}),
-        "metadata": DEFAULTS["metadata"] | dict.fromkeys(_CREATION_TIMES, created_at) | metadata,
-    }
 
 
 def stored(path: str) -> Any:
@@ -165,7 +163,7 @@ WITH_HISTORY = PUBLIC | {"revisions": stored("revisions")}
 
 
 def resource(document: Document) -> dict[str, Any]:
-    """Return the API's representation of a document that was read with the PUBLIC projection."""
+    """Return the API resource for a document that was read with the PUBLIC projection."""
     document = complete(document)
     return {
         "id": document["_id"],
@@ -179,8 +177,8 @@ def resource(document: Document) -> dict[str, Any]:
 def retention(document: Document) -> dict[str, Any] | None:
     """Return the next automatic action on a conversation and its earliest time, or None.
 
-    It ignores a legal hold, which its user must not notice. A time after the year 9999 becomes
-    the last moment of that year.
+    It ignores a legal hold, which its user must not notice. The latest time is the end
+    of the year 9999.
     """
     if purge_at := document["purge_at"]:
         return {"policy": "purge", "acts_at": purge_at}
@@ -198,7 +196,7 @@ _LAST_MOMENT = datetime.max.replace(microsecond=999_000, tzinfo=UTC)
 
 
 def tag_line(keys: Iterable[str]) -> str:
-    """Join the keys of tags, sorted, into one string with a line for each key.
+    """Join tag keys, sorted, into a string with a line for each key.
 
     A multikey index can neither cover a query nor filter in the index.
     """
@@ -206,7 +204,7 @@ def tag_line(keys: Iterable[str]) -> str:
 
 
 def searchable(text: str) -> dict[str, list[str]]:
-    """Return the element of `search` for a title or a tag.
+    """Return the `search` element for a title or a tag.
 
     `search` has an element for the title and then for each tag, so that a pipeline can remove a
     tag together with its words.

@@ -1,4 +1,4 @@
-"""The errors of the domain. Malformed input is a ValidationError."""
+"""The domain's errors. Malformed input is a ValidationError."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -22,7 +22,7 @@ class ConversationNotFound(ServiceError):
 
 
 class ConversationStateConflict(ServiceError):
-    """The operation is not possible in the current state of the conversation."""
+    """The operation is not possible in the conversation's state."""
 
     status = HTTPStatus.CONFLICT
     code = "CONVERSATION_STATE_CONFLICT"
@@ -46,7 +46,7 @@ class ConversationVersionConflict(ServiceError):
 
 
 class LimitExceeded(ServiceError):
-    """Fields of a PATCH, by path, exceed a limit that depends on the stored document."""
+    """Fields in a PATCH, by path, exceed a limit that depends on the stored document."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         super().__init__(errors=[_exceeded(path) for path in paths])
@@ -68,7 +68,7 @@ def too_high(ceiling: float | None) -> str:
 
 
 class ActivityAhead(ServiceError):
-    """Times of an activity report are ahead of the database's clock."""
+    """Times in an activity report are ahead of the database's clock."""
 
     def __init__(self, fields: Iterable[str]) -> None:
         text = _("The time must not be more than 5 minutes ahead of the clock of this service.")
@@ -91,7 +91,7 @@ class QuotaExceeded(ServiceError):
 
 
 class ConversationIdTaken(ServiceError):
-    """Every possible id of an imported conversation is in use."""
+    """Every possible id for an imported conversation is in use."""
 
     status = HTTPStatus.CONFLICT
     code = "CONVERSATION_ID_TAKEN"
@@ -123,7 +123,7 @@ class ChangesCursorExpired(ServiceError):
 
 
 class StreamsExhausted(ServiceError):
-    """The maximum of waiting requests of this user, or of this process, is reached."""
+    """This user, or this process, has its maximum number of waiting requests."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "STREAMS_EXHAUSTED"
@@ -132,7 +132,7 @@ class StreamsExhausted(ServiceError):
 
 
 class TransfersExhausted(ServiceError):
-    """This process already runs its maximum of imports or of exports."""
+    """This process already runs its maximum number of imports or exports."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "TRANSFERS_EXHAUSTED"

@@ -1,7 +1,7 @@
-"""What a conversation remembers of its versions: the newest revisions, each with what it changed.
+"""A conversation's history: its newest revisions and its former versions.
 
-A revision holds the values before and after, so a former version is found by going back from
-the present one. Counters and activity are no part of a version.
+A revision has the values before and after a change, so a former version is computed backwards from
+the present one. Counters and activity have no versions.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ Revision = dict[str, Any]
 
 
 def as_of(document: Document, version: int) -> Document:
-    """Return a conversation, read with its revisions, as it was in a version.
+    """Compute a former version for a conversation that was read with its revisions.
 
-    Raises RevisionNotFound for a version that never was, and RevisionExpired for one that the
-    log no longer reaches.
+    Raises RevisionNotFound for a version that never existed, and RevisionExpired for a version
+    before the oldest revision.
     """
     if not 1 <= version <= document["version"]:
         raise RevisionNotFound
@@ -37,14 +37,14 @@ def as_of(document: Document, version: int) -> Document:
 
 
 def oldest_version(document: Document) -> int:
-    """Return the oldest version that the revisions of a document reach back to."""
+    """Return the oldest version that can be computed from the revisions."""
     version: int = document["version"]
     return max(1, version - len(document["revisions"]))
 
 
 @dataclass(frozen=True)
 class HistoryPage:
-    """Revisions, newest first; `next` is the version before which the next page begins."""
+    """Revisions, the newest first. The next page has versions lower than `next`."""
 
     revisions: list[dict[str, Any]]
     next: int | None
@@ -59,13 +59,13 @@ def page(document: Document, *, before: int | None, limit: int) -> HistoryPage:
 
 
 def since(document: Document, versions: Versions) -> list[dict[str, Any]]:
-    """Return the revisions after the latest version that a caller knew, newest first."""
+    """Return the revisions after the latest version in If-Match, the newest first."""
     known = max(versions.accepted or {0}, default=0)
     return [_shown(revision) for revision in _later(document, known)]
 
 
 def exported(document: Document) -> list[dict[str, Any]]:
-    """Return the whole log, newest first, with what as_of needs beyond what page shows."""
+    """Return all revisions, the newest first, with the previous version's time."""
     return [
         _shown(revision) | {"previous_at": revision.get("previous_at", revision["at"])}
         for revision in reversed(document["revisions"])

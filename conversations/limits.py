@@ -9,7 +9,7 @@ CUSTOM_KEYS = 16
 CUSTOM_VALUE_LENGTH = 512
 STOP_SEQUENCES = 10
 STOP_SEQUENCE_LENGTH = 64
-ID_LENGTH = 64  # characters of a conversation id before it is parsed
+ID_LENGTH = 64  # characters in a conversation id before it is parsed
 SEARCH_LENGTH = 200
 CURSOR_LENGTH = 8_190  # characters; the longest request line has 8,190
 SEARCH_WORDS = 8
@@ -30,6 +30,8 @@ MAX_COUNT = 2**53 - 1
 
 PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
+CHANGES_PAGE_SIZE = 100
+MAX_CHANGES_PAGE_SIZE = 500
 # Rows that page and per_page can skip. A cursor has no such bound.
 MAX_SKIPPED_ROWS = 10_000
 # Changes on a page of the feed.
@@ -37,11 +39,11 @@ CHANGES_PAGE_SIZE = 100
 MAX_CHANGES_PAGE_SIZE = 500
 
 # Patterns for a whole string, without anchors: Python and MongoDB write its end differently.
-# Letters, marks and digits of any script, as in serializers.Tag. Cn: characters that only Python's
-# newer version of Unicode has.
+# Letters, marks and digits in any script, as in serializers.Tag. Cn: characters that only Python's
+# newer Unicode has.
 TAG = r"[\p{L}\p{M}\p{N}\p{Cn} _.-]+"
 # Without dot and dollar sign, which have a meaning in a MongoDB path.
 CUSTOM_KEY = r"[A-Za-z0-9_:-]{1,64}"
 
-# The maximum of a setting with a ceiling: that of a signed 32-bit integer.
+# The maximum for a setting with a ceiling: a signed 32-bit integer.
 MAX_WHOLE_SETTING = 2**31 - 1

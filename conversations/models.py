@@ -1,8 +1,8 @@
-"""What a conversation is: the only declaration of its fields.
+"""A conversation: its fields are declared only here.
 
 The projection, defaults for older documents, the database's validator, serializers, the API
 documentation, export, import, duplicate, revert and the console derive from these classes; see
-declaration.py for the options. A public field is in API responses in the order of this file.
+declaration.py for the options. API responses have the public fields in this order.
 
 The console reads conversations through the ORM, for Django's admin and permissions. The API uses
 queries/ and writes/.
@@ -54,7 +54,7 @@ class LLMSettings(EmbeddedModel):
 
 
 class Metadata(EmbeddedModel):
-    """Totals that the Message service reports, and the times of a conversation."""
+    """Totals that the Message service reports, and times."""
 
     message_count = public(models.BigIntegerField(_("messages")), default=0, minimum=0)
     total_tokens = public(models.BigIntegerField(_("tokens")), default=0, minimum=0)
@@ -158,19 +158,19 @@ class Conversation(models.Model):
     character_name = internal(models.TextField(null=True))
     # The state before the trash.
     previous_status = internal(models.CharField(null=True, max_length=8), choices=states.EDITABLE)
-    # Forms of the title and the tags that indexes compare; see documents.derived.
+    # The title and the tags in the forms that indexes compare; see documents.derived.
     title_key = internal(models.TextField(editable=False), orm=True)
     tag_keys = internal(ArrayField(models.TextField()), max_items=limits.TAGS)
     tag_line = internal(models.TextField())
     search = internal(ArrayField(models.JSONField()), max_items=1 + limits.TAGS)
-    # The time of the last write that the change feed shows.
+    # When the last write for the change feed happened.
     changed_at = internal(models.DateTimeField())
-    # The number of the newest activity report, and a mark of the batch that stored it.
+    # The newest activity report: its number, and its batch.
     activity_sequence = internal(models.BigIntegerField(), default=0, minimum=0)
     activity_batch = internal(ObjectIdField(null=True))
     # The history, the oldest revision first.
     revisions = internal(ArrayField(models.JSONField()), default=[], max_items=limits.REVISIONS)
-    # Records of idempotency keys.
+    # Idempotency keys.
     keys = internal(ArrayField(models.JSONField()), default=[], max_items=limits.KEYS)
     # The character, if get_or_create made this conversation and it is still active.
     only = internal(models.TextField(null=True))
@@ -202,7 +202,7 @@ class Conversation(models.Model):
     def from_db(
         cls, db: str | None, field_names: Collection[str], values: Collection[Any], **options: Any
     ) -> Self:
-        """Load a document, with the default of each field that it lacks."""
+        """Load a document, with defaults for missing fields."""
         loaded = [
             _DEFAULTS.get(name) if value is None and name != "metadata" else value
             for name, value in zip(field_names, values, strict=True)

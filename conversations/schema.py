@@ -1,10 +1,10 @@
-"""The indexes and the validator of the collection of conversations, for `manage.py setup_indexes`.
+"""Indexes and validator for the collection `conversations`; `manage.py setup_indexes` applies them.
 
-The validator derives from the models and has the bounds of the serializers, for writes that bypass
+The validator derives from the models and repeats the serializers' bounds, for writes that bypass
 the API. It ignores a deployment's ceilings, which can be lowered below stored values.
 
-Only the fields that identify a conversation are required: another release may not write the
-others, and a reader sees their defaults. Undeclared fields are allowed: a newer release may write
+Only the fields that identify a conversation are required: another release can omit the
+others, and a reader sees their defaults. Undeclared fields are allowed: a newer release can write
 them.
 """
 
@@ -37,8 +37,8 @@ INDEXES = [
         )
         for sort, path in SORT_KEYS.items()
     ),
-    # The list of a character by its last activity, and the latest conversation of each character.
-    # The fields after `_id` cover the counts of summary and overview.
+    # A character's list by last activity, and each character's latest conversation.
+    # The fields after `_id` cover the counts in summary and overview.
     IndexModel(
         [
             ("user_id", ASCENDING),
@@ -66,7 +66,7 @@ INDEXES = [
     # The list with ?search=, or with ?tags= and a time, and tags by prefix. Without a sort key:
     # each activity report would move a key for every word.
     IndexModel([("user_id", ASCENDING), ("search.words", ASCENDING)], name="user_words"),
-    # The pins of the overview.
+    # The pins in the overview.
     IndexModel(
         [
             ("user_id", ASCENDING),
@@ -97,7 +97,7 @@ INDEXES = [
         name="unverified_characters",
         partialFilterExpression={"character_status": "unverified"},
     ),
-    # The console: the newest in a state, of a user or of all, and titles by prefix.
+    # The console: the newest in a state, for a user or for all, and titles by prefix.
     IndexModel([("status", ASCENDING), ("_id", DESCENDING)], name="staff_status"),
     IndexModel(
         [("user_id", ASCENDING), ("status", ASCENDING), ("_id", DESCENDING)], name="staff_user"
@@ -111,7 +111,7 @@ INDEXES = [
         name="staff_held",
         partialFilterExpression={"hold.at": {"$gt": limits.EPOCH}},
     ),
-    # manage.py purge_trash and apply_retention: due conversations of all users.
+    # manage.py purge_trash and apply_retention: due conversations, for all users.
     IndexModel(
         [("purge_at", ASCENDING), ("_id", ASCENDING)],
         name="trash_due",
@@ -151,7 +151,7 @@ def _rules(fields: Mapping[str, Declaration]) -> dict[str, Any]:
 
 
 def _rule(declared: Declaration) -> dict[str, Any]:
-    """Return the rule of a field: its type and its bounds."""
+    """Return a field's rule: its type and its bounds."""
     if declared.choices:
         return {"enum": [*declared.choices, *([None] if declared.field.null else [])]}
     if declared.embedded:
@@ -167,16 +167,13 @@ def _typed(field: Field, declared: Declaration) -> dict[str, Any]:
     if isinstance(field, ArrayField):
         return _array(_typed(field.base_field, declared), declared.max_items)
     bson_type = next((name for kind, name in _BSON_TYPES if isinstance(field, kind)), "object")
-    return {"bsonType": bson_type, **_bounds(declared), **_text(field, declared)}
-
-
-def _bounds(declared: Declaration) -> dict[str, Any]:
     bounds = {"minimum": declared.minimum, "maximum": declared.maximum}
-    return {name: bound for name, bound in bounds.items() if bound is not None}
+    rule = {"bsonType": bson_type} | {name: b for name, b in bounds.items() if b is not None}
+    return rule | _text(field, declared)
 
 
 def _text(field: Field, declared: Declaration) -> dict[str, Any]:
-    """Return the bounds of a text. As in the API, a CharField is a single line."""
+    """Return a text's bounds. As in the API, a CharField is a single line."""
     if declared.pattern and field is declared.field:
         return {"pattern": _whole(declared.pattern)}  # the pattern has the length
     rule: dict[str, Any] = {}

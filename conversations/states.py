@@ -1,4 +1,4 @@
-"""The states of a conversation. Choices, filters, validators and the API derive from this table."""
+"""Conversation states. Choices, filters, validators and the API derive from this table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ EDITABLE = tuple(state.name for state in STATES if state.is_editable)
 NOT_TRASHED = tuple(state.name for state in STATES if state.is_kept)
 WRITABLE = tuple(state.name for state in STATES if state.takes_messages)
 
-# The values of the parameter `status` of a list, and the states that each includes.
+# The list parameter `status`: its values, and the states in each.
 LISTS: Mapping[str, tuple[str, ...]] = {name: (name,) for name in ANY_STATE} | {"all": NOT_TRASHED}
 
 

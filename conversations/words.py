@@ -1,4 +1,4 @@
-"""Normal forms of titles and tags, and the words that search compares."""
+"""Normal forms for titles and tags, and the words that search compares."""
 
 import re
 import unicodedata
@@ -10,11 +10,11 @@ from conversations.limits import TITLE_LENGTH
 # Sorts after each text with the same prefix: the end of a range of texts with this prefix.
 PREFIX_RANGE_END = "\U0010ffff"
 
-# Characters in a stored piece of a script without spaces. A piece starts at every character.
+# In scripts without spaces: the length in characters. A piece starts at every character.
 PIECE = 4
 
 _ASCII_WORD = re.compile("[0-9A-Za-z]+")
-# Scripts without spaces, by the first word of the Unicode names of their characters.
+# Scripts without spaces, by the first word in their characters' Unicode names.
 _UNSPACED = ("CJK", "HIRAGANA", "IDEOGRAPHIC", "KATAKANA", "KHMER", "LAO", "MYANMAR", "THAI")
 _LETTERS_APART = 200  # combining class; lower ones make another letter, as in Japanese or Hindi
 
@@ -49,10 +49,10 @@ def _without_accents(text: str) -> str:
 
 
 def split_words(folded: str) -> list[str]:
-    """Return the different words of a folded text: its runs of letters and digits.
+    """Return a folded text's different words: runs with letters and digits.
 
-    In scripts without spaces and among emoji, a word of up to PIECE characters starts at every
-    character.
+    In scripts without spaces and among emoji, a word starts at every character and has up to
+    PIECE characters.
     """
     if folded.isascii():
         return list(dict.fromkeys(_ASCII_WORD.findall(folded)))
@@ -68,9 +68,8 @@ def split_words(folded: str) -> list[str]:
 def search_prefixes(folded: str) -> list[str]:
     """Return the prefixes to look up.
 
-    A text matches if, for every prefix, one of its words starts with the prefix. A run without
-    spaces is cut into pieces of PIECE characters: a text that has all pieces matches, even if they
-    are not next to each other.
+    A text matches if, for every prefix, one of its words starts with it. A run without spaces is
+    cut into pieces with PIECE characters: a text with all pieces matches, even if they are apart.
     """
     found: list[str] = []
     for run, is_spaced in _runs(folded):
@@ -83,7 +82,7 @@ def search_prefixes(folded: str) -> list[str]:
 
 
 def _runs(folded: str) -> Iterator[tuple[str, bool]]:
-    """Yield each run of letters and digits, and whether its script has spaces."""
+    """Yield each run with letters and digits, and whether its script has spaces."""
     kind = ""
     kinds = []
     for character in folded:

@@ -1,4 +1,4 @@
-"""The list of conversations, and one of them."""
+"""The console's pages for conversations."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -62,10 +62,10 @@ class HoldFilter(admin.SimpleListFilter):
 
 @admin.register(Conversation)
 class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
-    """Look conversations up, and act on them as their owners could.
+    """Find conversations, and act on them as their users can.
 
-    A legal hold is the one thing that owners neither do nor see: it keeps a conversation from
-    being purged. Who did what and why, and who looked, is on record in the console's log.
+    Only staff can set and see a legal hold, which keeps a conversation from being purged. The
+    console's log records each action and each view.
     """
 
     list_display = [
@@ -84,11 +84,11 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     sortable_by = ()
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
-    # get_search_results decides; Django shows the search box for it.
+    # Django shows the search box; get_search_results searches.
     search_fields = ["user_id"]
     search_help_text = _("A conversation id, a user id, or how the title begins")
 
-    # What there is to see
+    # The list
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -100,7 +100,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         return False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Refuse whatever else an address may filter by: it has no index."""
+        """Reject other filters in an address: they have no index."""
         return lookup in {"status__exact", HoldFilter.parameter_name}
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
@@ -109,7 +109,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet, search_term: str
     ) -> tuple[QuerySet, bool]:
-        """Match what an index serves; Django's own search scans with a regular expression."""
+        """Search by index. Django's own search scans with a regular expression."""
         term = search_term.strip()
         found = cast(ConversationQuerySet, queryset).found_by(term) if term else queryset
         return found, False
@@ -183,7 +183,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Show one, and keep who looked."""
+        """Show a conversation and record the view."""
         if object_id is None or request.method == "POST" or not self.has_view_permission(request):
             raise PermissionDenied
         conversation, document = self._read(object_id)
@@ -222,7 +222,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         )
 
     def act_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
-        """Ask whether to act on one, and then do it."""
+        """Confirm an action, then perform it."""
         if name not in ACTIONS:
             raise Http404
         action = ACTIONS[name]
@@ -249,7 +249,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         )
 
     def revert_view(self, request: HttpRequest, object_id: str, version: int) -> HttpResponse:
-        """Show what a revert to a version would change, and then do it, as the API does."""
+        """Show a revert's changes, then revert as the API does."""
         _require(request, roles.LOOK, roles.REVERT)
         conversation, document = self._read(object_id)
         if document is None:
@@ -284,19 +284,19 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Lead to the log of this one: of what staff did and looked at."""
+        """Redirect to this conversation's log."""
         _require(request, roles.LOOK, roles.LOG)
         query = urlencode({"q": object_id})
         return HttpResponseRedirect(f"{reverse('admin:admin_logentry_changelist')}?{query}")
 
     def _read(self, object_id: str) -> tuple[Conversation, Document | None]:
-        """Return one by the ORM, for its fields, and with its history; None if it is not there."""
+        """Return a conversation from the ORM, and its document with history or None."""
         found = ObjectId.is_valid(object_id) and self.model.objects.filter(pk=object_id).first()
         if not found:
             return self.model(), None
         try:
             return found, lookup.with_history(found.user_id, str(found.pk))
-        except ConversationNotFound:  # purged at this very moment
+        except ConversationNotFound:  # purged between the two reads
             return found, None
 
     def _page(
@@ -332,7 +332,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     # Many at once
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        """Offer what this one may do to many; nothing else that Django would add."""
+        """Return the bulk actions that the roles allow, without Django's own."""
         offered: dict[str, Any] = {}
         if roles.allow(request, roles.BULK):
             offered |= {
@@ -357,7 +357,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     def act_on_all(
         self, request: HttpRequest, action: Action, chosen: QuerySet
     ) -> HttpResponse | None:
-        """Ask with the number of them whether to act on all, and then do it."""
+        """Confirm an action on the selection, then perform it."""
         rows = list(chosen[: actions.LIMIT + 1])
         if len(rows) > actions.LIMIT:
             refusal = gettext(
@@ -390,7 +390,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         return None
 
     def export_all(self, request: HttpRequest, name: str, chosen: QuerySet) -> HttpResponseBase:
-        """Send what is selected, read at once: a slow reader would outlast the query's time."""
+        """Export the selection, read first: a slow client could exceed the query's time limit."""
         _label, write = EXPORTS[name]
         rows = list(chosen[: export.LIMIT])
         asked = request.META.get("QUERY_STRING") or "no filter"
@@ -417,7 +417,7 @@ def _reason(request: HttpRequest) -> str:
 
 
 def _vanished(request: HttpRequest, rows: list[Conversation]) -> int:
-    """Count the selected ones that have left the list since it was shown."""
+    """Count the selected conversations that are no longer in the list."""
     if request.POST.get("select_across") == "1":
         return 0
     return len(set(request.POST.getlist(ACTION_CHECKBOX_NAME))) - len(rows)

@@ -1,4 +1,4 @@
-"""The history of a conversation for staff: the changes of each version, before and after."""
+"""The history for staff: each version's changes, before and after."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Entry:
 
 
 def history_entries(document: Document) -> list[Entry]:
-    """Return the revisions of a document with its history, the newest first."""
+    """Return a document's revisions, the newest first."""
     return [
         Entry(
             revision["version"],
@@ -78,7 +78,7 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[Difference]:
 
 
 def label(path: str) -> str:
-    """Return the name of a field for staff. A newer release can have stored an unknown field."""
+    """Return a field's name for staff. A newer release can have stored an unknown field."""
     name, _dot, rest = path.partition(".")
     words = str(FIELDS[name].field.verbose_name if name in FIELDS else name)
     return f"{words}: {rest}" if rest else words

@@ -1,7 +1,6 @@
-"""Changes the values of an imported line that could affect others.
+"""Adjusts imported values that could affect other users.
 
-A user writes the line, so other users' lists, the statistics and the history must not depend on
-its claims.
+A user writes the line: statistics, retention and the history must not trust its times and actors.
 """
 
 from collections.abc import Iterator
@@ -22,9 +21,9 @@ _TIMES = [name for name in PUBLIC_TIMES if name != "purge_at"]
 
 
 def adjust(values: dict[str, Any], now: datetime) -> list[str]:
-    """Change a validated line in place; return the paths of the values that were changed.
+    """Change a validated line in place; return the paths that were changed.
 
-    A time more than MAX_AHEAD after `now` becomes `now`; `purge_at` may be later by TRASH_DAYS. A
+    A time more than MAX_AHEAD after `now` becomes `now`; `purge_at` can be later by TRASH_DAYS. A
     version above HIGHEST_VERSION becomes HIGHEST_VERSION. Every actor except the user is marked as
     imported, and the character is unverified until `manage.py verify_characters` has looked it up.
     """

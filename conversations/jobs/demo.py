@@ -1,4 +1,4 @@
-"""Conversations to look at, made by chance but always the same, as fast as MongoDB takes them."""
+"""Random but reproducible conversations for `manage.py seed_demo`."""
 
 import random
 from dataclasses import dataclass
@@ -34,16 +34,16 @@ TITLES = [
 ]
 TAGS = ["casual", "role play", "learning", "café", "work", "ideas", "viajes"]
 
-# What no two conversations share; all else is encoded once for each title with its tags.
+# Fields that differ between conversations. The others are encoded once for each title and tags.
 _OWN = {"_id", "user_id", "character_id", "status", "archived_at", "pinned_at"}
 _OWN |= {"metadata", "changed_at"}
 
 
 @dataclass(frozen=True)
 class Demo:
-    """So many conversations: which ones, follows from the numbers and the time alone.
+    """A deterministic data set: equal parameters give equal conversations and ids.
 
-    Their ids, too, in the order in which they are stored: what is missing shows by them.
+    The ids increase in storage order, so that gaps are visible.
     """
 
     conversations: int
@@ -55,7 +55,7 @@ class Demo:
         return type(self)(self.conversations, self.users, self.heavy, moment)
 
     def made(self, id_: ObjectId) -> bool:
-        """Tell whether the id is that of a conversation of these numbers, made at any time."""
+        """Return True if this data set, at any time, has the id."""
         return id_.binary[4:9] == self._mark
 
     def id_of(self, number: int) -> ObjectId:
@@ -64,14 +64,14 @@ class Demo:
 
     @property
     def ids(self) -> dict[str, Any]:
-        """Return the condition for all of them."""
+        """Return a filter for all ids."""
         return self.ids_from(0, self.conversations)
 
     def ids_from(self, start: int, stop: int) -> dict[str, Any]:
         return {"_id": {"$gte": self.id_of(start), "$lte": self.id_of(stop - 1)}}
 
     def batch(self, start: int) -> list[RawBSONDocument]:
-        """Return BATCH of them. Each batch has dice of its own: none waits for another."""
+        """Return BATCH documents. Each batch has its own random generator, for parallel use."""
         dice = random.Random(f"{self.conversations} {start}")  # noqa: S311
         numbers = range(start, self.end_of(start))
         return [self._conversation(number, dice) for number in numbers]
@@ -85,7 +85,7 @@ class Demo:
         return blake2b(numbers.encode(), digest_size=5).digest()
 
     def _owner(self, number: int) -> str:
-        """Spread the demo user's evenly over all; the others take turns."""
+        """Spread the demo user's conversations evenly; the other users take turns."""
         before, after = (n * self.heavy // self.conversations for n in (number, number + 1))
         return USER if after > before else f"user-{(number - before) % self.users}"
 
@@ -103,32 +103,32 @@ class Demo:
             "status": states.ARCHIVED if archived else states.ACTIVE,
             "archived_at": active if archived else None,
             "pinned_at": active if chance() < PINNED else None,
-            "metadata": _talk(chance, begun, active),
+            "metadata": _metadata(chance, begun, active),
             "changed_at": begun,
         }
         return _joined(bson.encode(own), _shared(title, tuple(tags)))
 
 
-@lru_cache(maxsize=4_096)  # more than there are
+@lru_cache(maxsize=4_096)  # 2,600 combinations
 def _shared(title: str, tags: tuple[str, ...]) -> bytes:
-    """Return what conversations with this title and these tags have in common."""
+    """Return the encoded fields that all conversations with this title and tags share."""
     whole = documents.new(user_id=USER, character_id="", title=title, tags=tags, now=clock.now())
     return bson.encode({name: whole[name] for name in whole if name not in _OWN})
 
 
 def _joined(one: bytes, other: bytes) -> RawBSONDocument:
-    """Join two documents: in BSON a length stands before the fields, and a zero behind."""
+    """Join two BSON documents: the length is before the fields, and a zero byte after them."""
     fields = one[4:-1] + other[4:]
     return RawBSONDocument((len(fields) + 4).to_bytes(4, "little") + fields)
 
 
-def _talk(chance: Any, begun: datetime, active: datetime) -> dict[str, Any]:
-    asked, answered = int(chance() * 2_000), int(chance() * 8_000)
+def _metadata(chance: Any, begun: datetime, active: datetime) -> dict[str, Any]:
+    input_tokens, output_tokens = int(chance() * 2_000), int(chance() * 8_000)
     return {
         "message_count": 1 + int(chance() * 119),
-        "total_tokens": asked + answered,
-        "total_input_tokens": asked,
-        "total_output_tokens": answered,
+        "total_tokens": input_tokens + output_tokens,
+        "total_input_tokens": input_tokens,
+        "total_output_tokens": output_tokens,
         "first_message_at": begun,
         "last_message_at": active,
         "last_activity": active,

@@ -1,4 +1,4 @@
-"""All that a user has, line by line."""
+"""Exports a user's conversations, row by row."""
 
 import time
 from collections.abc import Generator
@@ -15,9 +15,9 @@ END = "end"
 
 
 def rows(user_id: str, after: ObjectId | None = None) -> Generator[dict[str, Any]]:
-    """Yield all of a user's conversations with their history, and then their number.
+    """Yield all the user's conversations with their history, and then their number.
 
-    Holds a slot of `exports` until it ends. Raises RateLimitExceeded or TransfersExhausted.
+    Holds an `exports` slot until it ends. Raises RateLimitExceeded or TransfersExhausted.
     """
     count = 0
     with exports.slot(user_id):

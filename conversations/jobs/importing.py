@@ -1,7 +1,6 @@
-"""From the lines of an export to conversations.
+"""Imports exported lines.
 
-Each line has a result of its own, whatever becomes of the others. Nothing that exists is ever
-overwritten, so an import may be repeated.
+Each line has its own result. An import never overwrites a conversation, so it can be repeated.
 """
 
 import time
@@ -35,15 +34,15 @@ from conversations.states import ACTIVE, ARCHIVED, DELETED, NOT_TRASHED, PURGED
 from conversations.writes.create import DUPLICATE_KEY, insert_all
 
 BATCH = 200  # lines
-BATCH_BYTES = 2 * 1024 * 1024  # the last line of a batch may exceed it
+BATCH_BYTES = 2 * 1024 * 1024  # a batch's last line can exceed it
 ATTEMPTS = 5  # ids that are tried for one conversation
-# An id contains the time when it was made. A server whose clock is behind by less than this may
-# still give an id of that time to a new conversation of any user.
+# An id contains its creation time. A server whose clock is less than this behind can still
+# create an id with that time, for any user.
 OLD_ENOUGH = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
-class Result:
+class ImportResult:
     line: int
     id: ObjectId | None
     status: int
@@ -54,9 +53,9 @@ class Result:
 
 
 def results(user_id: str, read_body: Callable[[], IO[bytes]]) -> Generator[dict[str, Any]]:
-    """Import line by line, and close the body; the last row says how many had which result.
+    """Import each line and close the body. The last row counts the results.
 
-    Holds a slot of `imports` until it ends. Raises RateLimitExceeded or TransfersExhausted
+    Holds an `imports` slot until it ends. Raises RateLimitExceeded or TransfersExhausted
     before it reads the body.
     """
     statuses: Counter[int] = Counter()
@@ -91,11 +90,11 @@ class _Batch:
         self._user_id = user_id
         self._now = clock.now()
         self._bytes = 0
-        self._results: dict[int, Result] = {}
+        self._results: dict[int, ImportResult] = {}
         self._pending: dict[int, _Row] = {}
 
     def add(self, number: int, line: bytes) -> None:
-        """Validate a line and keep its document; empty lines and the end of an export have none."""
+        """Validate a line and keep its document. Ignore empty lines and an export's end."""
         if not line.strip():
             return
         try:
@@ -104,7 +103,7 @@ class _Batch:
                 return
             values = _validated(value)
         except ServiceError as failure:
-            self._refuse(number, failure)
+            self._reject(number, failure)
             return
         self._bytes += len(line)
         adjusted = adjust(values, self._now)
@@ -116,37 +115,37 @@ class _Batch:
         rows = len(self._pending) + len(self._results)
         return rows >= BATCH or self._bytes >= BATCH_BYTES
 
-    def results(self) -> list[Result]:
+    def results(self) -> list[ImportResult]:
         for attempt in range(ATTEMPTS):
-            self._settle_those_there()
-            self._refuse_those_beyond_quota()
+            self._settle_existing()
+            self._reject_beyond_quota()
             if not self._pending:
                 break
-            self._insert_under(attempt)
+            self._insert(attempt)
         for number in [*self._pending]:
-            self._refuse(number, ConversationIdTaken())
+            self._reject(number, ConversationIdTaken())
         return [self._results[number] for number in sorted(self._results)]
 
-    def _settle_those_there(self) -> None:
+    def _settle_existing(self) -> None:
         wanted = [id_ for row in self._pending.values() for id_ in row.ids.known]
         states = lookup.states_of(self._user_id, wanted)
         for number, row in [*self._pending.items()]:
-            there = [id_ for id_ in row.ids.known if states.get(id_, PURGED) != PURGED]
-            if there:
-                self._settle(number, there[0], HTTPStatus.OK)
+            existing = [id_ for id_ in row.ids.known if states.get(id_, PURGED) != PURGED]
+            if existing:
+                self._settle(number, existing[0], HTTPStatus.OK)
 
-    def _refuse_those_beyond_quota(self) -> None:
+    def _reject_beyond_quota(self) -> None:
         limit = settings.MAX_CONVERSATIONS_PER_USER
         counted = [n for n, row in self._pending.items() if row.document["status"] in NOT_TRASHED]
         if limit and counted:
             room = limit - lookup.count_up_to(self._user_id, limit)
             for number in counted[room:]:
-                self._refuse(number, QuotaExceeded(limit=limit))
+                self._reject(number, QuotaExceeded(limit=limit))
 
-    def _insert_under(self, attempt: int) -> None:
-        """Insert what is pending; what stays pending has an id that is taken.
+    def _insert(self, attempt: int) -> None:
+        """Insert the pending rows. A row whose id is in use stays pending.
 
-        A tombstone's is taken too: for other devices and services that conversation is gone.
+        A tombstone keeps its id in use: for other devices and services that conversation is purged.
         """
         rows = [*self._pending.items()]
         for _number, row in rows:
@@ -156,17 +155,17 @@ class _Batch:
             if index not in failed:
                 self._settle(number, row.document["_id"], HTTPStatus.CREATED)
             elif failed[index] != DUPLICATE_KEY:
-                self._refuse(number, ServiceError(_("The database rejected this conversation.")))
+                self._reject(number, ServiceError(_("The database rejected this conversation.")))
 
     def _settle(self, number: int, id_: ObjectId, status: int) -> None:
         row = self._pending.pop(number)
         adjusted = row.adjusted if status == HTTPStatus.CREATED else ()
-        self._results[number] = Result(number, id_, status, adjusted=adjusted)
+        self._results[number] = ImportResult(number, id_, status, adjusted=adjusted)
 
-    def _refuse(self, number: int, failure: ServiceError) -> None:
+    def _reject(self, number: int, failure: ServiceError) -> None:
         self._pending.pop(number, None)
         errors = failure.details.get("errors", ())
-        self._results[number] = Result(
+        self._results[number] = ImportResult(
             number, None, failure.status, failure.code, failure.message, errors
         )
 
@@ -180,28 +179,23 @@ def _validated(value: Any) -> dict[str, Any]:
 
 
 def _document(user_id: str, values: dict[str, Any], now: datetime) -> Document:
-    """Return what the line's conversation was, but for whose it is and when it last changed."""
+    """Return a line's document, with the importing user and the present as its time of change."""
+    former = ARCHIVED if values["archived_at"] else ACTIVE
     given = {name: values[name] for name in ("character_id", *EDITABLE_FIELDS)}
     return (
         documents.new(user_id=user_id, now=now, **given)
         | {name: values[name] for name in PUBLIC if name != "user_id"}
         | {
             "_id": values["id"],
-            "previous_status": _status_before_the_trash(values),
+            "previous_status": former if values["status"] == DELETED else None,
             "revisions": [*reversed(values["history"])],
         }
     )
 
 
-def _status_before_the_trash(values: dict[str, Any]) -> str | None:
-    if values["status"] != DELETED:
-        return None
-    return ARCHIVED if values["archived_at"] else ACTIVE
-
-
 @dataclass(frozen=True)
 class _Row:
-    """A valid line without a result yet; `adjusted` are the paths that adjust() changed."""
+    """A valid line without a result. `adjusted` has the paths that adjust() changed."""
 
     document: Document
     ids: "_Ids"
@@ -210,10 +204,10 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Ids:
-    """The ids that one line may have.
+    """The ids for a line.
 
-    If the user has a conversation with a `known` id, it is the conversation of the line. A new
-    conversation gets the first `possible` id that is free.
+    If the user has a conversation with a `known` id, the line is unchanged. Otherwise the new
+    conversation gets the first free `possible` id.
     """
 
     known: Sequence[ObjectId]

@@ -1,7 +1,7 @@
-"""What a conversation of the monolith becomes here.
+"""Converts the monolith's conversations.
 
-Nothing is altered silently: whatever does not fit is repaired and named, with what it was, or
-named as the reason why the conversation cannot be taken.
+Each value that this service does not accept becomes an issue: repaired, with the old value, or the
+reason for which the conversation is rejected.
 """
 
 import math
@@ -41,8 +41,8 @@ _stop_sequence = Text(max_length=limits.STOP_SEQUENCE_LENGTH)
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something that did not fit: where, what was done about it, and what was there."""
+class LegacyIssue:
+    """A value that was not accepted: its path, the repair or the reason, and the old value."""
 
     path: str
     kind: str
@@ -55,27 +55,27 @@ class Finding:
 
 @dataclass
 class Converted:
-    """What becomes of a document: it is taken, was here already, or `reasons` say why neither."""
+    """A conversion's result: a document, an existing conversation, or reasons to reject it."""
 
     id: Any
     document: Document | None = None
-    repairs: list[Finding] = field(default_factory=list)
-    reasons: list[Finding] = field(default_factory=list)
+    repairs: list[LegacyIssue] = field(default_factory=list)
+    reasons: list[LegacyIssue] = field(default_factory=list)
     already_there: bool = False
 
     def refuse(self, path: str, kind: str) -> None:
         self.document = None
-        self.reasons.append(Finding(path, kind))
+        self.reasons.append(LegacyIssue(path, kind))
 
     def meet(self, user_id: str) -> None:
-        """Its id is here already, as that user's."""
+        """Record that a user already has a conversation with this id."""
         if self.document and self.document["user_id"] != user_id:
             self.refuse("_id", "taken by another user's conversation")
         self.document, self.already_there = None, not self.reasons
 
 
 def convert(old: Document) -> Converted:
-    """Return what a document of the monolith becomes, with all that had to be done to it."""
+    """Convert a document from the monolith and list all issues."""
     reading = _Reading(old)
     document = reading.document()
     taken = None if reading.reasons else document
@@ -85,12 +85,12 @@ def convert(old: Document) -> Converted:
 class _Reading:
     def __init__(self, old: Document) -> None:
         self._old = old
-        self.repairs: list[Finding] = []
-        self.reasons: list[Finding] = []
+        self.repairs: list[LegacyIssue] = []
+        self.reasons: list[LegacyIssue] = []
 
     def document(self) -> Document:
         id_ = self._id()
-        user_id, character_id = self._person("user_id"), self._person("character_id")
+        user_id, character_id = self._external("user_id"), self._external("character_id")
         created_at = self._moment("created_at", id_.generation_time)
         updated_at = self._moment("updated_at", created_at)
         archived = self._archived()
@@ -117,10 +117,10 @@ class _Reading:
         return document | state | {"_id": id_}
 
     def _repaired(self, path: str, kind: str, was: Any = None) -> None:
-        self.repairs.append(Finding(path, kind, was))
+        self.repairs.append(LegacyIssue(path, kind, was))
 
     def _refused(self, path: str, kind: str, was: Any = None) -> None:
-        self.reasons.append(Finding(path, kind, was))
+        self.reasons.append(LegacyIssue(path, kind, was))
 
     def _id(self) -> ObjectId:
         value = self._old.get("_id")
@@ -129,7 +129,7 @@ class _Reading:
         self._refused("_id", "no ObjectId", value)
         return ObjectId()
 
-    def _person(self, name: str) -> str:
+    def _external(self, name: str) -> str:
         value = self._old.get(name)
         if isinstance(value, int | UUID) and not isinstance(value, bool):
             self._repaired(name, "made text", value)
@@ -207,10 +207,10 @@ class _Reading:
         return list(kept.values())
 
     def _tag(self, value: Any) -> str | None:
-        """Replace what a tag may not have by a space, and cut it."""
+        """Replace the characters that a tag does not accept by spaces, and cut the tag."""
         if isinstance(value, str) and _accepted(_tag, value) == value:
             return value
-        plain = "".join(c if _fits_a_tag(c) else " " for c in _line(_text(value)))
+        plain = "".join(c if _accepted(_tag, f"a{c}a") else " " for c in _line(_text(value)))
         tag = _line(plain)[: limits.TAG_LENGTH].rstrip()
         self._repaired("tags", "mended" if tag else "no tag, left out", value)
         return tag
@@ -273,7 +273,7 @@ class _Reading:
     def _moment(self, name: str, otherwise: datetime) -> datetime:
         value = self._old.get(name)
         if isinstance(value, datetime):
-            return value  # MongoDB keeps milliseconds in UTC, as we do
+            return value  # in milliseconds and UTC, as here
         if value is None:
             self._repaired(name, _INSTEAD[name].format("missing"))
             return otherwise
@@ -291,22 +291,18 @@ _INSTEAD = {
 }
 
 
-def _accepted(judge: Any, value: Any) -> Any:
-    """Return a value as the API would store it, or None if it would refuse it."""
+def _accepted(field: Any, value: Any) -> Any:
+    """Return the value that the API would store, or None if the API would reject it."""
     try:
-        return judge.run_validation(value)
+        return field.run_validation(value)
     except ValidationError:
         return None
 
 
 def _line(value: str) -> str:
-    """Return text on one line, without control characters and the like."""
+    """Return text on a single line, without control characters."""
     plain = "".join(c if unicodedata.category(c) not in NOT_IN_A_LINE else " " for c in value)
     return " ".join(unicodedata.normalize("NFC", plain).split())
-
-
-def _fits_a_tag(character: str) -> bool:
-    return _accepted(_tag, f"a{character}a") is not None
 
 
 def _text(value: Any) -> str:
@@ -314,7 +310,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """Return a finite number, of text too."""
+    """Convert a value to a finite number, or return None. Text can contain a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal128):
         return None
     try:
@@ -325,7 +321,7 @@ def _number(value: Any) -> float | None:
 
 
 def _time(value: Any) -> datetime | None:
-    """Read ISO 8601 text, without an offset as UTC, and seconds or milliseconds since 1970."""
+    """Parse ISO 8601 text, by default in UTC, or seconds or milliseconds since 1970."""
     try:
         if isinstance(value, str):
             moment = datetime.fromisoformat(value.strip())

@@ -1,4 +1,4 @@
-"""The monolith's conversations, one batch after the other, in the order of `_id`."""
+"""Imports the monolith's conversations in batches, in `_id` order."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,13 +11,13 @@ from pymongo.collection import Collection
 
 from conversation_service.http.ndjson import batches
 from conversation_service.mongodb.connection import Document
-from conversations.jobs.legacy import Converted, Finding, convert
+from conversations.jobs.legacy import Converted, LegacyIssue, convert
 from conversations.queries import lookup
 from conversations.writes.create import DUPLICATE_KEY, insert_all
 
 BATCH = 500
 
-_BEYOND = DatetimeConversion.DATETIME_AUTO  # a time that Python cannot hold is a finding
+_BEYOND = DatetimeConversion.DATETIME_AUTO  # a time outside Python's range is an issue
 _STRICT: CodecOptions[Document] = CodecOptions(tz_aware=True, datetime_conversion=_BEYOND)
 _LENIENT: CodecOptions[Document] = CodecOptions(
     datetime_conversion=_BEYOND, unicode_decode_error_handler="replace"
@@ -28,13 +28,13 @@ _UNDECODED: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSOND
 def take_over(
     source: Collection[Any], *, after: Any = None, dry_run: bool = False
 ) -> Iterator[list[Converted]]:
-    """Take conversations over and yield what became of each batch, once it is on a majority.
+    """Import conversations and yield each batch's results, after a majority has it.
 
-    What is here already is kept as it is. With `dry_run` nothing is written.
+    An existing conversation stays unchanged. With `dry_run`, nothing is written.
     """
     for batch in batches(_read(source, after), BATCH):
         converted = [_converted(row) for row in batch]
-        _find_those_there(converted)
+        _find_existing(converted)
         if not dry_run:
             _insert(converted)
         yield converted
@@ -45,7 +45,7 @@ def _read(source: Collection[Any], after: Any) -> Iterator[RawBSONDocument]:
     if after is None:
         yield from rows
         return
-    # Unlike $gt, a bound of the index passes on from one type of ids to the next.
+    # Unlike $gt, an index bound continues with the next type's ids.
     for row in rows.min([("_id", after)]).hint("_id_"):
         if row["_id"] != after:
             yield row
@@ -56,10 +56,10 @@ def _converted(row: RawBSONDocument) -> Converted:
         return convert(bson.decode(row.raw, _STRICT))
     except InvalidBSON:
         id_ = bson.decode(row.raw, _LENIENT).get("_id")
-        return Converted(id_, reasons=[Finding("", "not readable, broken text in it")])
+        return Converted(id_, reasons=[LegacyIssue("", "not readable, broken text in it")])
 
 
-def _find_those_there(converted: list[Converted]) -> None:
+def _find_existing(converted: list[Converted]) -> None:
     wanted = {one.document["_id"]: one for one in converted if one.document}
     for id_, user_id in lookup.owners_of(wanted).items():
         wanted[id_].meet(user_id)
@@ -72,4 +72,4 @@ def _insert(converted: list[Converted]) -> None:
     for index in failed:
         if new[index] not in there:
             new[index].refuse("", "not accepted by the database")
-    _find_those_there(there)
+    _find_existing(there)

@@ -1,4 +1,4 @@
-"""What an engineer on call wants to know of one stored document, without what people wrote."""
+"""Diagnoses a stored document, by default without texts from users and characters."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,21 +13,21 @@ from conversations import collection, documents, schema
 from conversations.states import PURGED
 
 REVISIONS = 5
-# The times of a document, a tombstone's included, and the fields that users and characters wrote.
+# A document's or a tombstone's times, and the fields that users and characters wrote.
 TIMES = [*(name for name, field in documents.FIELDS.items() if field.is_time), "expires_at"]
 WORDS = [*documents.EDITABLE_FIELDS, "character_name"]
 
 
 def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
-    """Return what is known of a conversation or a tombstone; None if there is neither.
+    """Return the diagnosis for a conversation or a tombstone, or None.
 
-    A document written past the service may lack anything: what is not there is None.
+    A missing field is None: a document can bypass the service.
     """
     document = collection.conversations().find_one({"_id": id_}, hint="_id_")
     if document is None:
         return None
     owner, metadata = document.get("user_id"), document.get("metadata") or {}
-    hold, log = document.get("hold") or {}, document.get("revisions") or []
+    hold, revisions = document.get("hold") or {}, document.get("revisions") or []
     found: dict[str, Any] = {
         "id": id_,
         "tombstone": document.get("status") == PURGED,
@@ -42,12 +42,12 @@ def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
         "keys": len(document.get("keys") or []),
         "sizes": {
             "bytes": _size(document),
-            "revisions": len(log),
-            "log_bytes": _size({"revisions": log}),
+            "revisions": len(revisions),
+            "log_bytes": _size({"revisions": revisions}),
         },
         "indexes": dict(_indexes(document)),
         "drift": _drift(document),
-        "last_revisions": [_told(revision) for revision in log[: -REVISIONS - 1 : -1]],
+        "last_revisions": [_summary(revision) for revision in revisions[: -REVISIONS - 1 : -1]],
     }
     if words:
         found["words"] = {name: document.get(name) for name in WORDS}
@@ -59,15 +59,15 @@ def _size(document: Document) -> int:
     return len(bson.encode(document))
 
 
-def _told(revision: Document) -> dict[str, Any]:
-    told = {name: revision.get(name) for name in ("version", "at", "by", "client", "request_id")}
-    return told | {"changed": [changed["path"] for changed in revision.get("changes", [])]}
+def _summary(revision: Document) -> dict[str, Any]:
+    summary = {name: revision.get(name) for name in ("version", "at", "by", "client", "request_id")}
+    return summary | {"changed": [changed["path"] for changed in revision.get("changes", [])]}
 
 
 def _indexes(document: Document) -> Iterator[tuple[str, str]]:
-    """Ask each index for the document: "held", "left out" by its filter, "lost" or "not built"."""
+    """Look up the document in each index: "held", "left out" (filter), "lost" or "not built"."""
     stored = {index["name"]: index for index in collection.conversations().list_indexes()}
-    del stored["_id_"]  # by which it was found
+    del stored["_id_"]  # inspect() used this index
     for name, index in stored.items():
         where = index.get("partialFilterExpression", {})
         mine = {"_id": document["_id"]}
@@ -85,7 +85,7 @@ def _indexes(document: Document) -> Iterator[tuple[str, str]]:
 
 
 def _first(document: Document, path: str) -> Any:
-    """Return what an index has for a path: of an array any of its values, of nothing null."""
+    """Return a condition on an index key: null, or for an array its first value."""
 
     def step(value: Any, name: str) -> Any:
         value = value[0] if isinstance(value, list) and value else value
@@ -98,10 +98,7 @@ def _first(document: Document, path: str) -> Any:
 
 
 def _drift(document: Document) -> list[str]:
-    """Return the fields that are missing, wrong for the validator, or not derived as they should.
-
-    A missing field reads with its default.
-    """
+    """Return the fields that are missing, rejected by the validator, or wrongly derived."""
     fields = schema.TOMBSTONE
     drift = set()
     if document.get("status") != PURGED:
@@ -113,11 +110,11 @@ def _drift(document: Document) -> list[str]:
             for name, value in documents.complete(document).items()
             if name not in document or document[name] != value
         }
-    return sorted(drift.union(_refused(document, fields)))
+    return sorted(drift.union(_rejected(document, fields)))
 
 
-def _refused(document: Document, fields: dict[str, Any]) -> Iterator[str]:
-    """Ask the database about each field alone: of a whole document it says only yes or no."""
+def _rejected(document: Document, fields: dict[str, Any]) -> Iterator[str]:
+    """Validate each field alone: for a whole document, the validator does not name the field."""
     for name, rule in fields["properties"].items():
         wanted: dict[str, Any] = {"properties": {name: rule}}
         if name in fields["required"]:

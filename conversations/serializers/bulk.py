@@ -1,4 +1,4 @@
-"""The serializers of bulk actions."""
+"""Serializers for bulk actions."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ _SHARED_WITH_THE_LIST = [
 
 
 class FilterSerializer(StrictSerializer):
-    """The filters of the list, as JSON."""
+    """The list's filters, as JSON."""
 
     tags = Tags(required=False)
     pinned = Flag(required=False)
@@ -36,7 +36,7 @@ class FilterSerializer(StrictSerializer):
         return {name: listed[name] for name in _SHARED_WITH_THE_LIST} | super().get_fields()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Convert `pinned` to the parameter of the list."""
+        """Convert `pinned` to the list's parameter."""
         pinned = {"pinned": str(attrs["pinned"]).lower()} if "pinned" in attrs else {}
         return attrs | pinned
 

@@ -3,23 +3,23 @@ from typing import Any
 from rest_framework import serializers
 
 from conversation_service.http.fields import Parameters, Text
-from conversations.limits import CHANGES_PAGE_SIZE, CURSOR_LENGTH
-from conversations.limits import MAX_CHANGES_PAGE_SIZE as MAX_PAGE_SIZE
+from conversations import limits
 
 MAX_WAIT_S = 25
 
 
 class ChangesParameters(Parameters):
     cursor = Text(
-        max_length=CURSOR_LENGTH,
+        max_length=limits.CURSOR_LENGTH,
         required=False,
         help_text="`next_cursor` of a page, or `sync_cursor` of the overview. Without a cursor, "
         "the feed starts with all conversations.",
     )
     limit = serializers.IntegerField(
         min_value=1,
-        default=CHANGES_PAGE_SIZE,
-        help_text=f"Changes per page. Values above {MAX_PAGE_SIZE} count as {MAX_PAGE_SIZE}.",
+        default=limits.CHANGES_PAGE_SIZE,
+        help_text="Changes per page. Values above "
+        f"{limits.MAX_CHANGES_PAGE_SIZE} count as {limits.MAX_CHANGES_PAGE_SIZE}.",
     )
     wait = serializers.IntegerField(
         min_value=0,
@@ -29,7 +29,7 @@ class ChangesParameters(Parameters):
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        return attrs | {"limit": min(attrs["limit"], MAX_PAGE_SIZE)}
+        return attrs | {"limit": min(attrs["limit"], limits.MAX_CHANGES_PAGE_SIZE)}
 
 
 changes_parameters = ChangesParameters()

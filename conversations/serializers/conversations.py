@@ -1,8 +1,8 @@
-"""The serializers of requests on conversations. They validate without the database."""
+"""Serializers for requests on conversations. They validate without the database."""
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.validators import RegexValidator
@@ -34,7 +34,7 @@ _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
 
 class ExternalId(serializers.CharField):
-    """The id of a user or a character. It is compared exactly and never normalised."""
+    """A user or character id. It is compared exactly and never normalised."""
 
     default_error_messages = {
         "invalid": _("Use a string of 1 to 255 visible ASCII characters."),
@@ -57,10 +57,6 @@ class Title(Line):
         super().__init__(max_length=limits.TITLE_LENGTH, **kwargs)
 
 
-def _may_be_in_tag(character: str) -> bool:
-    return character in " _-." or unicodedata.category(character)[0] in "LMN"
-
-
 class Tag(Line):
     default_error_messages = {
         "characters": _("Use only letters, digits, spaces and the characters _ - . in a tag."),
@@ -71,7 +67,9 @@ class Tag(Line):
 
     def to_internal_value(self, data: Any) -> str:
         tag = super().to_internal_value(data)
-        if not _ASCII_TAG.fullmatch(tag) and not all(map(_may_be_in_tag, tag)):
+        if not _ASCII_TAG.fullmatch(tag) and not all(
+            character in " _-." or unicodedata.category(character)[0] in "LMN" for character in tag
+        ):
             self.fail("characters")
         return tag
 
@@ -83,7 +81,10 @@ class Tags(List):
         super().__init__(max_length=limits.TAGS, child=Tag(), **kwargs)
 
     def to_internal_value(self, data: Any) -> list[str]:
-        return _without_repetition(super().to_internal_value(data))
+        first: dict[str, str] = {}
+        for tag in super().to_internal_value(data):
+            first.setdefault(tag_key(tag), tag)
+        return list(first.values())
 
 
 class Custom(Dict):
@@ -142,7 +143,7 @@ def _plain_fields() -> dict[str, Any]:
 
 
 class CreateSerializer(StrictSerializer):
-    """A new conversation. The defaults of absent fields are stored."""
+    """A new conversation. Absent fields get their defaults."""
 
     character_id = ExternalId()
     title = Title(required=False, allow_null=True)
@@ -232,13 +233,6 @@ class TagsParameters(Parameters):
 
 class DeleteParameters(Parameters):
     mode = Choice(["trash", "purge"], default="trash")
-
-
-def _without_repetition(tags: Iterable[str]) -> list[str]:
-    first: dict[str, str] = {}
-    for tag in tags:
-        first.setdefault(tag_key(tag), tag)
-    return list(first.values())
 
 
 def without_nulls(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Serializer fields for the declared fields of the models."""
+"""Serializer fields for declared model fields."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,7 +40,7 @@ def _text(field: Field, **options: Any) -> Any:
 
 
 def imported_field(declared: Declaration) -> Any:
-    """Return the field that validates a value in a line of an import.
+    """Return the field that validates a value in an import.
 
     Lines that an older release exported lack a field with `since`: it gets its default.
     """

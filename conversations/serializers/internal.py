@@ -1,4 +1,4 @@
-"""The serializers of requests from other services."""
+"""Serializers for requests from other services."""
 
 from typing import Any
 
@@ -28,12 +28,12 @@ class AuthorizeSerializer(StrictSerializer):
 
 
 class ActivitySerializer(StrictSerializer):
-    """Totals since the creation. `sequence` is the number of the report: a later one is higher."""
+    """Totals since the creation. A later report has a higher `sequence`."""
 
     sequence = Integer(min_value=1, max_value=MAX_COUNT)
 
     def get_fields(self) -> dict[str, Any]:
-        """Add the fields of the metadata that the Message service reports."""
+        """Add the metadata fields that the Message service reports."""
         reported = {name: imported_field(METADATA[name]) for name in DEFAULTS["metadata"]}
         return super().get_fields() | reported
 

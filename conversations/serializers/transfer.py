@@ -1,4 +1,4 @@
-"""The serializers of export and import. Imported lines are validated like all other input."""
+"""Serializers for export and import. Imported lines are validated like all other input."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -34,14 +34,14 @@ from conversations.serializers.conversations import (
 from conversations.serializers.fields import imported_field
 from conversations.states import ARCHIVED, DELETED
 
-# "imported:staff:" and the longest name of a Django user, or the longest X-Request-ID.
+# "imported:staff:" and Django's longest user name, or the longest X-Request-ID.
 ORIGIN_LENGTH = 170
 # The highest integer that MongoDB stores. adjusting.py lowers versions above HIGHEST_VERSION.
 MAX_VERSION = 2**63 - 1
 
 
 class Id(Text):
-    """The id of a conversation, as an ObjectId."""
+    """A conversation id, as an ObjectId."""
 
     default_error_messages = {"id": _("Use 24 hexadecimal digits.")}
 
@@ -72,7 +72,7 @@ class TransferredMetadataSerializer(StrictSerializer):
         return {name: imported_field(field) for name, field in METADATA.items()}
 
 
-# The fields of a line that are not validated by their declaration alone.
+# Fields that need more than their declaration.
 _OWN_FIELDS: Mapping[str, Callable[[], Any]] = {
     "user_id": lambda: Ignored(required=False),
     "character_id": ExternalId,
@@ -101,7 +101,7 @@ _CHANGEABLE: dict[str, Any] = {
 
 
 class Changes(Dict):
-    """The changes of a revision: values before and after, by path."""
+    """A revision's changes: values before and after, by path."""
 
     default_error_messages = {
         "path": _("A revision cannot change {path}."),
@@ -136,13 +136,13 @@ class TransferredRevisionSerializer(StrictSerializer):
     changes = Changes()
 
     def to_internal_value(self, data: Any) -> Any:
-        # 50 revisions of 115 KB take up to a second: other requests run between them.
+        # 50 revisions with 115 KB take up to a second: other requests run between them.
         time.sleep(0)
         return super().to_internal_value(data)
 
 
 class TransferredSerializer(StrictSerializer):
-    """A line of an export. `user_id` is ignored: the conversation becomes the caller's."""
+    """An exported line. `user_id` is ignored: the conversation becomes the caller's."""
 
     id = Id()
     object = Choice(["conversation"], required=False)
@@ -157,12 +157,13 @@ class TransferredSerializer(StrictSerializer):
         """Reject contradictions, such as a conversation in the trash without `purge_at`."""
         status = attrs["status"]
         trashed = status == DELETED
+        versions = [attrs["version"] + 1, *(r["version"] for r in attrs["history"])]
         expected = {
             "is_archived": attrs.get("is_archived") in {None, status == ARCHIVED},
             "archived_at": trashed or (attrs["archived_at"] is not None) == (status == ARCHIVED),
             "deleted_at": (attrs["deleted_at"] is not None) == trashed,
             "purge_at": (attrs["purge_at"] is not None) == trashed,
-            "history": _descends([attrs["version"] + 1, *(r["version"] for r in attrs["history"])]),
+            "history": all(later > earlier for later, earlier in pairwise(versions)),
         }
         wrong = {name: _DOES_NOT_FIT for name, fits in expected.items() if not fits}
         if wrong:
@@ -171,10 +172,6 @@ class TransferredSerializer(StrictSerializer):
 
 
 _DOES_NOT_FIT = _("This value contradicts other fields.")
-
-
-def _descends(versions: list[int]) -> bool:
-    return all(later > earlier for later, earlier in pairwise(versions))
 
 
 class ExportParameters(Parameters):

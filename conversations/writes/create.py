@@ -53,7 +53,7 @@ def create_conversation(
 def duplicate_conversation(
     user_id: str, conversation_id: str, title: str | None, key: IdempotencyKey | None
 ) -> WriteResult:
-    """Create a conversation with another's character, title, settings, tags and custom.
+    """Create a conversation with the character and the editable fields of another one.
 
     Messages are not copied. Raises the errors from create_conversation, ConversationNotFound, and
     ConversationStateConflict for a conversation in the trash.
@@ -63,8 +63,8 @@ def duplicate_conversation(
     original = lookup.get(user_id, conversation_id)
     if original["status"] == DELETED:
         raise ConversationStateConflict(status=DELETED)
-    copied = ("character_id", "title", "settings", "tags", "custom")
-    values = {name: original[name] for name in copied} | ({"title": title} if title else {})
+    copied = {name: original[name] for name in ("character_id", *documents.EDITABLE_FIELDS)}
+    values = copied | ({"title": title} if title else {})
     document = _new_document(user_id, values) | {"forked_from": ObjectId(conversation_id)}
     if not title:
         document["title_source"] = original["title_source"]

@@ -18,7 +18,7 @@ ID = "6" * 24
 
 
 def input_serializers() -> list[type[fields.StrictSerializer]]:
-    """Those that validate input; those in modules `openapi` document responses."""
+    """The serializers that validate input. The modules in `openapi` document responses."""
     assert get_resolver().url_patterns  # imports all views with their serializers
     found: list[type[fields.StrictSerializer]] = [fields.StrictSerializer]
     for kind in found:

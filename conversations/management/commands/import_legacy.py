@@ -28,7 +28,7 @@ from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
 from conversations import collection
-from conversations.jobs.legacy import Converted, Finding
+from conversations.jobs.legacy import Converted, LegacyIssue
 from conversations.jobs.legacy_import import BATCH, take_over
 
 CONNECT_MS = 10_000
@@ -220,7 +220,7 @@ def _private(report: Path) -> IO[bytes]:
 
 
 def _reported(one: Converted) -> bytes:
-    def described(findings: list[Finding]) -> list[dict[str, Any]]:
+    def described(findings: list[LegacyIssue]) -> list[dict[str, Any]]:
         return [
             {"field": f.path, "kind": f.kind} | ({} if f.was is None else {"was": f.was})
             for f in findings

@@ -1,4 +1,4 @@
-"""The API documentation of bulk actions."""
+"""API documentation for bulk actions."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The API documentation of the change feed."""
+"""API documentation for the change feed."""
 
 from typing import Any
 

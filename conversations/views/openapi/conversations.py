@@ -1,4 +1,4 @@
-"""The API documentation of conversations: an entry for each operation of the views."""
+"""API documentation for conversations: an entry for each operation."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -59,13 +59,13 @@ from conversations.states import ACTIVE, ARCHIVED, DELETED
 
 
 def schema(request: HttpRequest) -> HttpResponse:
-    """Respond with the committed document and the ceilings of this deployment."""
+    """Respond with the committed document and this deployment's ceilings."""
     document = orjson.loads(settings.OPENAPI_DOCUMENT.read_bytes())
     return rendering.JSONResponse(show_ceilings(document))
 
 
 def show_ceilings(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
-    """Set the maximum of each setting in requests; also a hook of drf-spectacular."""
+    """Set each setting's maximum in requests; also a drf-spectacular hook."""
     properties = result["components"]["schemas"]["LLMSettings"]["properties"]
     for name, setting in documents.SETTINGS.items():
         if setting.ceiling_variable:
@@ -90,7 +90,7 @@ class SettingsSerializer(serializers.Serializer):
 
 
 class MetadataSerializer(serializers.Serializer):
-    """Totals that the Message service reports, and the times of a conversation."""
+    """Totals that the Message service reports, and times."""
 
     def get_fields(self) -> dict[str, Any]:
         return {name: output_field(field) for name, field in documents.METADATA.items()}
@@ -229,7 +229,7 @@ class CountsSerializer(serializers.Serializer):
 
 
 class OverviewSerializer(serializers.Serializer):
-    """The data of a client's first screen."""
+    """The data for a client's first screen."""
 
     pinned = ConversationSerializer(
         many=True, help_text="Active pinned conversations, at most 20, the newest pin first."

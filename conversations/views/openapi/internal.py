@@ -1,4 +1,4 @@
-"""The API documentation for other services."""
+"""API documentation for other services."""
 
 from typing import Any
 

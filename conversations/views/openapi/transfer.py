@@ -36,7 +36,7 @@ class ExportedSerializer(ConversationSerializer):
 
 
 class ResultSerializer(StrictSerializer):
-    """The result of a line."""
+    """The result for a line."""
 
     line = serializers.IntegerField(help_text="The number of the line, from 1.")
     id = serializers.CharField(
