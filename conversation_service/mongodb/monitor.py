@@ -1,4 +1,4 @@
-"""Metrics and log lines about MongoDB, from the driver's own events."""
+"""Metrics and log lines about MongoDB, from events of the driver."""
 
 import logging
 from math import inf
@@ -23,7 +23,7 @@ REMEMBERED_S = 60.0
 
 
 class Commands(monitoring.CommandListener):
-    """Counts and times commands; their names are MongoDB's, so there are few."""
+    """Counts and times commands by their name."""
 
     last_reply = -inf  # time.monotonic() of the last command that succeeded in this process
 
