@@ -1,4 +1,4 @@
-"""The same for many conversations at once."""
+"""The endpoint for one action on many conversations."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -31,7 +31,7 @@ class BulkView(Endpoint):
     def post(self, request: CallerRequest) -> HttpResponse:
         no_parameters.parse(request)
         wanted = bulk_input.run_validation(request.data)
-        idempotency.sent_with(request)  # repeatable by nature: a key is accepted, not kept
+        idempotency.sent_with(request)  # checked only: bulk runs are idempotent without it
         action = Action.of(wanted["action"], wanted.get("tags", ()))
         if "ids" in wanted:
             return self._by_ids(action, wanted["ids"], dry_run=wanted["dry_run"])
@@ -81,7 +81,7 @@ def _unsealed(cursor: str, binding: str) -> Boundary:
 def _listed(
     ids: Iterable[str | ObjectId], found: Mapping[ObjectId, Result]
 ) -> list[tuple[str | ObjectId, Result]]:
-    """Return a result for each id in its place; one that is named again is skipped there."""
+    """Return a result for each id, in order. A repeated id is skipped."""
     listed = []
     done: set[str] = set()
     for id_ in ids:

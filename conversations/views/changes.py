@@ -37,7 +37,7 @@ class ChangesView(Endpoint):
         return unless_known(request, body)
 
     def _stream(self, request: CallerRequest, sent: str | None, limit: int) -> HttpResponseBase:
-        """Answer with events. What fails before the first is answered like any failure."""
+        """Respond with events. A failure before the first event has the usual response."""
         user = request.user
         cursor = cursors.unseal(user.id, sent) if sent else SNAPSHOT
         with ExitStack() as on_failure:

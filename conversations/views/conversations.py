@@ -1,4 +1,4 @@
-"""What people ask over HTTP: parse, call one thing, answer. No statement, no rule of the domain."""
+"""The endpoints of a user's conversations: each parses, calls one function, and responds."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -62,7 +62,7 @@ def not_found_first(handle: Handler) -> Handler:
 
 
 class ConversationViewSet(ViewSetMixin, Endpoint):
-    """The caller's own conversations; those of others do not exist as far as they can tell."""
+    """The conversations of the user of the token. Conversations of other users respond 404."""
 
     # Each update of one conversation counts as a PATCH.
     rate_limits = {
@@ -212,7 +212,7 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
     def _change(
         self, conversation_id: str, wanted: Change, *, is_edit: bool = False
     ) -> HttpResponse:
-        """Change, where an edit may have to name a version; the others are safe to repeat."""
+        """Update a conversation. Only edits can require If-Match and store an idempotency key."""
         request = self.request
         no_parameters.parse(request)
         key = idempotency.sent_with(request)
