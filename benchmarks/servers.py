@@ -41,7 +41,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Bench:
-    """The databases and neighbours that all servers share, and the secret of their tokens."""
+    """The databases and upstreams that all servers share, and the secret of their tokens."""
 
     started: ExitStack
     mongodb: str
@@ -58,22 +58,22 @@ class Bench:
             mongodb=started.enter_context(mongod(data / "mongodb", cache_gb=CACHE_GB)),
             redis=started.enter_context(valkey(data / "valkey")),
         )
-        bench._start_neighbours()
+        bench._start_upstreams()
         return bench
 
-    def _start_neighbours(self) -> None:
+    def _start_upstreams(self) -> None:
         ports = (process.free_port(), self.characters_port, process.free_port())
-        neighbours = process.start(
+        upstreams = process.start(
             [
                 *(sys.executable, "manage.py", "run_neighbours"),
                 f"--ports={','.join(map(str, ports))}",
             ],
-            output=_log("neighbours"),
+            output=_log("upstreams"),
             folder=ROOT,
             environment=os.environ
             | {"ENVIRONMENT": "development", "JWT_SECRET_KEY": self.jwt_secret},
         )
-        self.started.callback(process.stop, neighbours, timeout_s=STOP_S)
+        self.started.callback(process.stop, upstreams, timeout_s=STOP_S)
 
     def environment(self, database: str, **changes: str) -> Mapping[str, str]:
         """Return what this service is configured by, and the others find their database by."""

@@ -1,4 +1,4 @@
-"""Django's own apps, adapted to MongoDB: keys are ObjectIds, and sessions expire by themselves."""
+"""The apps of Django, adapted to MongoDB: keys are ObjectIds, and a TTL index deletes sessions."""
 
 from axes.apps import AppConfig as AxesConfig
 from django.contrib.admin.apps import AdminConfig
@@ -44,8 +44,8 @@ class MongoSessionsConfig(SessionsConfig):
         CollectionSchema(
             "django_session",
             migrated=True,
-            # Django's migration makes this index, which serves clearsessions; expiry makes that
-            # command needless. MongoDB allows one index on the same key, hence the same name.
+            # Django's migration creates this index for clearsessions, a command that the expiry
+            # replaces. MongoDB allows one index per key, so the name is the same.
             indexes=[
                 IndexModel(
                     "expire_date",

@@ -1,9 +1,9 @@
-"""Every variable that the service reads: name, type, range, default and description.
+"""All variables of the service: name, type, range, default and description.
 
-The only reader of os.environ, and the only place that declares a variable: Django's settings,
-docs/configuration.md and .env.example are made from these tables. `NAME_FILE` may hold the path
-of a file with the value of NAME, as Docker and Kubernetes hand over secrets. A `.env` file in the
-project's root is read as well; the environment wins over it.
+Only this module reads os.environ. Django's settings, docs/configuration.md and .env.example are
+made from its tables; those of upstreams are in config/upstreams.py. `NAME_FILE` can contain the
+path of a file with the value of NAME, for secrets of Docker and Kubernetes. A `.env` file in the
+project's root is read too; the environment takes precedence.
 
 A faulty variable has its default until config/validation.py reports all faults in one list, before
 any setting is used.
@@ -46,7 +46,7 @@ RELEASE = "0.1.0"
 ENVIRONMENTS = ("development", "test", "staging", "production")
 DEPLOYED = {"staging", "production"}
 
-# Published in .env.example and the guide: good enough for one machine, refused in production.
+# Published in .env.example and the guide: for development, rejected in production.
 KNOWN_DEFAULTS = {
     "dev-secret-key",
     "dev-secret-key-change-in-production",
@@ -87,7 +87,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "RELOAD": boolean(False, "Restart the workers when a source file changes"),
         "WEB_CONCURRENCY": integer(2, 1, 256, "Worker processes"),
         "REQUEST_TIMEOUT": number(
-            30.0, 1, 3_600, "Seconds without a sign of life after which a worker is restarted"
+            30.0, 1, 3_600, "Seconds without a heartbeat after which a worker is restarted"
         ),
         "CLIENT_HEAD_TIMEOUT_S": number(
             10.0, 0.01, 3_600, "Seconds in which a client must send the head of a request"
@@ -297,7 +297,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     },
 }
 
-# Other programs use these names or similar ones, such as LOGLEVEL, MONGO_URL or SECRET_KEYS.
+# Other programs use these names, or similar ones such as LOGLEVEL, MONGO_URL and SECRET_KEYS.
 COMMON_NAMES = {
     *("SERVICE_NAME", "ENVIRONMENT", "HOST", "PORT", "REVISION", "DEBUG", "RELOAD", "VAR_DIR"),
     *("WEB_CONCURRENCY", "REQUEST_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT", "ACCESS_LOG", "MONGOD_BIN"),
@@ -310,14 +310,14 @@ _ASSIGNMENT = re.compile(r"(?:export )?[A-Za-z_0-9]+=.*")
 
 
 class Variables(FileAwareMapping):  # type: ignore[misc]  # it has no types
-    """The environment, and files named by it without the line break that editors end them with."""
+    """The environment, and the files that it names, without a line break at their end."""
 
     def __getitem__(self, key: str) -> str:
         value: str = super().__getitem__(key)
         return value.rstrip("\r\n") if self.env.get(f"{key}_FILE") else value
 
     def setdefault(self, key: str, default: str) -> None:
-        """Set what `.env` says, without opening the file that NAME_FILE names."""
+        """Set a variable of `.env`, without opening the file of NAME_FILE."""
         self.env.setdefault(key, default)
 
 
@@ -364,21 +364,21 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
                 reason = error.strerror
                 faults[name] = f"{name}_FILE names a file that cannot be read: {reason}."
             except UnicodeError:
-                faults[name] = f"{name} must be a text in UTF-8."
+                faults[name] = f"{name} must be UTF-8 text."
             except ValueError as error:
                 faults[name] = f"{name} {error}"
         for name, known in self._misspelt():
-            faults[name] = f"{name} is no variable of this service; {known} is similar."
+            faults[name] = f"{name} is not a variable of this service; {known} is similar."
         return faults
 
     def _read_dotenv(self, file: Path) -> None:
-        """Read a `.env`, which may be missing. Lines in it that set nothing are faults."""
+        """Read a `.env`, which may be missing. Every line must be a comment or an assignment."""
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except FileNotFoundError:
             return
         except (OSError, UnicodeError):
-            self.dotenv_faults[file.name] = f"{file.name} cannot be read as a text in UTF-8."
+            self.dotenv_faults[file.name] = f"{file.name} cannot be read as UTF-8 text."
             return
         for position, line in enumerate(lines, 1):
             if line.strip() and not line.lstrip().startswith("#") and not _ASSIGNMENT.match(line):
@@ -390,10 +390,10 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
         self.read_env(io.StringIO("\n".join(assignments)))
 
     def _misspelt(self) -> Iterator[tuple[str, str]]:
-        """Find names of the environment that are probably ours with a mistake, and the right names.
+        """Yield names that are probably misspelt variables, with the right names.
 
-        A false alarm would stop the start, so names of other programs must pass. A name that is
-        similar to one of COMMON_NAMES is reported only if it has the same letters in another order.
+        A false alarm would stop the start, so names of other programs must pass. A name similar to
+        a name of COMMON_NAMES is reported only if it has the same letters in another order.
         """
         own = [name for name in self.scheme if name not in COMMON_NAMES]
         own += [f"{name}_FILE" for name in own]

@@ -1,5 +1,5 @@
 # ruff: noqa: N999, PLC0415
-"""How gunicorn serves the API: `gunicorn -c config/gunicorn.conf.py config.wsgi`."""
+"""The configuration of gunicorn: `gunicorn -c config/gunicorn.conf.py config.wsgi`."""
 
 import fcntl
 import gc
@@ -22,10 +22,10 @@ METRICS_PREFIX = "metrics-conversation-service-"
 
 
 def usable_tmp_dir(folder: str) -> str | None:
-    """Return the folder of the workers' heartbeats and metrics; None means the system's own.
+    """Return the folder for the workers' heartbeats and metrics; None is the system's folder.
 
-    /dev/shm is the default because it is fast, so the system's folder replaces it where it is
-    missing. Any other folder was named on purpose: if it cannot be used, the start ends.
+    The system's folder replaces /dev/shm, the default, where that is missing. The start fails if
+    another folder cannot be used.
     """
     if not folder:
         return None
@@ -41,7 +41,7 @@ workers = env("WEB_CONCURRENCY")
 worker_class = PatientWorker
 worker_connections = 1_000  # per worker, idle ones included
 backlog = 2_048
-# Where people depend on it: fail without gunicorn_h1c, rather than be slow in silence.
+# In staging and production, the start fails without gunicorn_h1c, the fast parser.
 http_parser = "fast" if env("ENVIRONMENT") in DEPLOYED else "auto"
 
 sendfile = False  # os.sendfile has no time limit for a slow reader of a static file
@@ -51,17 +51,16 @@ limit_request_line = 8_190  # bytes, the most that gunicorn takes
 limit_request_fields = 64
 limit_request_field_size = 8_190  # bytes
 
-# No header of a client means anything to gunicorn: so it need not look up who sent it.
+# gunicorn uses no header of a client, so it need not check the sender.
 forwarded_allow_ips = "*"
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
-# Seconds. `timeout` guards against a worker that hangs, not against a slow request, which has
-# limits of its own: conversation_service/server/connection.py towards the client,
-# MONGODB_TIMEOUT_MS towards MongoDB.
+# Seconds. `timeout` restarts a worker that hangs. A slow request has other limits:
+# conversation_service/server/connection.py for the client, MONGODB_TIMEOUT_MS for MongoDB.
 timeout = int(env("REQUEST_TIMEOUT"))
-graceful_timeout = 25  # Kubernetes kills after 50, 10 of which pass before we are told to stop
-keepalive = 75  # longer than a proxy keeps its end, so that it is never us who hang up on a request
+graceful_timeout = 25  # Kubernetes kills after 50 s, and sends SIGTERM after 10 s of them
+keepalive = 75  # longer than the proxy's: the service never closes a connection with a new request
 
 # Everything else may be read-only.
 worker_tmp_dir = usable_tmp_dir(env("WORKER_TMP_DIR"))
@@ -77,10 +76,10 @@ WARM_UP_S = 2.0
 
 
 def on_starting(arbiter: Any) -> None:
-    """Prepare what workers inherit: room for descriptors, and the folder of their metrics.
+    """Prepare the descriptor limit and the folder of the metrics, which workers inherit.
 
-    The folder is empty, as numbers begin at 0 with this master. prometheus_client reads its name
-    from the environment, when a worker first imports it.
+    The folder is empty: numbers begin at 0 with each master. prometheus_client reads its name from
+    the environment when a worker imports it.
     """
     require_valid_configuration()
     raise_descriptor_limit()
@@ -120,16 +119,16 @@ def raise_descriptor_limit() -> None:
 def empty_metrics_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob("*.db"):  # nothing else: whose folder it is, we cannot know
+        for left in folder.glob("*.db"):  # the folder may have other files too
             left.unlink()
     except OSError as error:
         sys.exit(f"PROMETHEUS_MULTIPROC_DIR is {folder}, which cannot be used: {error.strerror}.")
 
 
 def make_metrics_folder(parent: Path) -> tuple[Path, int]:
-    """Make a folder that is locked while this master lives. Return it and the descriptor.
+    """Create a folder that is locked while this master lives. Return it and the descriptor.
 
-    It gets its final name after it is locked, so that no other master removes it as abandoned.
+    It is renamed after it is locked, so that no other master removes it as abandoned.
     """
     unlocked = Path(tempfile.mkdtemp(prefix=f".{METRICS_PREFIX}", dir=parent))
     descriptor = os.open(unlocked, os.O_RDONLY)
@@ -142,12 +141,12 @@ def remove_abandoned_metrics(parent: Path) -> None:
     for folder in parent.glob(f"{METRICS_PREFIX}*"):
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:  # another user's, or removed meanwhile
+        except OSError:  # owned by another user, or removed meanwhile
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:  # its master lives
+        except BlockingIOError:  # its master is alive
             pass
         finally:
             os.close(descriptor)
@@ -165,15 +164,15 @@ def on_exit(arbiter: Any) -> None:
 
 
 def child_exit(arbiter: Any, worker: Any) -> None:
-    """Forget a dead worker's gauges; its counters stay, or sums would go down."""
+    """Remove the gauges of a dead worker. Its counters stay, as sums must not decrease."""
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def post_worker_init(worker: Any) -> None:
-    """Do what the first request would wait for. Without MongoDB the worker still starts."""
-    # Not before: the master has not patched its sockets.
+    """Do the work that the first request would wait for. The worker starts without MongoDB too."""
+    # Imported here: the master has not patched its sockets.
     import pymongo
     from django.conf import settings
     from pymongo.errors import PyMongoError
@@ -195,15 +194,15 @@ def post_worker_init(worker: Any) -> None:
         with pymongo.timeout(WARM_UP_S):
             database().command("ping")
     except PyMongoError as error:
-        worker.log.error("MongoDB does not answer yet: %s", reason(error))
-    spare_the_collector()
+        worker.log.error("MongoDB does not reply yet: %s", reason(error))
+    freeze_objects()
 
 
-def spare_the_collector() -> None:
-    """Let the garbage collector leave alone what stays, and look less often at what does not.
+def freeze_objects() -> None:
+    """Exclude the present objects from the garbage collector, and run it less often.
 
-    It looked at half a million objects of Django's every few requests: a quarter of all CPU, and
-    pauses of 50 ms. What requests leave behind it still finds.
+    It would search half a million objects of Django every few requests: a quarter of the CPU time,
+    with pauses of 50 ms. It still finds the garbage of requests.
     """
     gc.collect()
     gc.freeze()

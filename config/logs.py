@@ -1,6 +1,6 @@
-"""How every process of the service logs: to stdout, without content, secrets or names of users.
+"""The logging of every process: to stdout, without content, secrets and names of users.
 
-Nothing here may bring Django along: gunicorn's master logs too, before sockets are patched.
+Nothing here may import Django: gunicorn's master also logs, before sockets are patched.
 """
 
 from typing import Any
@@ -23,8 +23,8 @@ FORMATTERS: dict[str, dict[str, Any]] = {
             "service.version": RELEASE,
             "service.environment": env("ENVIRONMENT"),
         },
-        # `request_id` is http.request.id once more, for `line`. `request` and `status_code` are
-        # Django's: the first has the query string, and with it words of a search.
+        # `request_id` repeats http.request.id, for `line`. Django adds `request`, which has the
+        # query string with the words of a search, and `status_code`.
         "exclude_fields": [
             *("log.origin", "process.thread", "process.name"),
             *("request_id", "request", "status_code"),
@@ -58,14 +58,14 @@ LOGGING: dict[str, Any] = {
     },
     "loggers": {
         **{name: {"level": LOG_LEVEL} for name in OWN},
-        # It repeats every answer from 400 up, which is the caller's business.
+        # It repeats each response with a status from 400, which the access log has.
         "django.request": {"level": "ERROR"},
-        # With DEBUG, a handler of Django writes each line a second time, without time and request.
+        # With DEBUG, a handler of Django repeats each line, without the time and the request.
         "django": {"handlers": [], "propagate": True, "level": LIBRARY_LEVEL},
-        # Its only line is a traceback, at each failed attempt of a background task to connect. The
-        # service logs the reason, once.
+        # It logs only a traceback for each failed attempt of a background task to connect. The
+        # service logs the reason once.
         "pymongo.client": {"level": "CRITICAL"},
-        # gunicorn brings handlers and, with --log-level, a level of its own.
+        # gunicorn adds handlers and, with --log-level, its own level.
         "gunicorn.error": {"handlers": [], "propagate": True, "level": LIBRARY_LEVEL},
     },
     "root": {"handlers": ["stdout"], "level": LIBRARY_LEVEL},

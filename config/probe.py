@@ -1,4 +1,4 @@
-"""`python -m config.probe /health/live`: what a container asks itself. Not 0 unless it is well."""
+"""The health check of a container: `python -m config.probe /health/live` exits with 0 or 1."""
 
 import sys
 from contextlib import closing
@@ -7,19 +7,19 @@ from http.client import HTTPConnection, HTTPException
 
 from config.env import env, own_address
 
-ANSWER_S = 4.0  # below the health checks' timeout, so that the reason is told
+TIMEOUT_S = 4.0  # below the timeout of the health check, so that the reason is printed
 
 
 def main(path: str) -> str | int:
-    """Return 0, or what is wrong."""
+    """Return 0, or the reason of the failure."""
     try:
-        with closing(HTTPConnection(own_address(), env("PORT"), timeout=ANSWER_S)) as connection:
+        with closing(HTTPConnection(own_address(), env("PORT"), timeout=TIMEOUT_S)) as connection:
             connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read().decode()
+            response = connection.getresponse()
+            body = response.read().decode()
     except (OSError, HTTPException) as error:
-        return f"{path} does not answer: {error}"
-    return 0 if answer.status == HTTPStatus.OK else f"{path} answers {answer.status}: {body}"
+        return f"{path} does not respond: {error}"
+    return 0 if response.status == HTTPStatus.OK else f"{path} responds {response.status}: {body}"
 
 
 if __name__ == "__main__":

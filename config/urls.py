@@ -1,4 +1,4 @@
-"""Every address of the service."""
+"""All URLs of the service."""
 
 from django.conf import settings
 from django.contrib import admin
@@ -26,7 +26,7 @@ urlpatterns = [
     path("api/redoc", openapi.RedocView.as_view(url="/api/schema")),
     path(f"{console}i18n/setlang", set_language, name="set_language"),
     path(console, admin.site.urls),
-    # With DEBUG on, Django would answer an unknown address with a page of its own.
+    # With DEBUG, Django would respond to an unknown path with its own page.
     re_path("", not_found),
 ]
 

@@ -19,10 +19,10 @@ class ConversationServiceConfig(AppConfig):
     ]
 
     def ready(self) -> None:
-        """Spare each request what is for databases that have a connection of Django's.
+        """Disconnect signal handlers of Django that have no effect here, for each request.
 
-        PyMongo and Redis keep pools of their own: nothing is to be closed, no log to be reset. And
-        the URLconf is the same for every request, so that none need forget it.
+        PyMongo and Redis have their own pools, so no connection is to be closed and no query log to
+        be reset. The URLconf is the same for every request.
         """
         signals.request_started.disconnect(reset_queries)
         signals.request_started.disconnect(close_old_connections)

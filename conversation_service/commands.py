@@ -1,6 +1,6 @@
-"""What all commands have in common: how their help looks, what they print, how they end.
+"""The common parts of all commands: help, output and exit codes.
 
-With --json stdout is NDJSON, and its last line is the result; everything else goes to stderr.
+With --json, stdout is NDJSON with the result as its last line. All other output goes to stderr.
 """
 
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
@@ -16,29 +16,29 @@ from conversation_service.http import rendering
 
 WIDTH = 98
 
-# The same in every command. 0 is for what went well, 1 for what went wrong.
+# Equal in every command. 0 is success, 1 failure.
 WRONG_OPTION, NO_MONGODB, UNFINISHED = 2, 3, 4
 
 
 class Unfinished(CommandError):
-    """Not all could be done, but nothing is lost: the text says how to go on."""
+    """A part of the work is not done. The text says how to continue."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text, returncode=UNFINISHED)
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DjangoHelpFormatter):
-    """Keeps lines as they were written, and what all commands share behind what this one has."""
+    """Keeps line breaks, and lists the common options last."""
 
 
 def end_help(
     parser: CommandParser, exit_codes: Mapping[int, str], *examples: str, database: bool = True
 ) -> None:
-    """Let the help of a command end with its exit codes and examples.
+    """Add exit codes and examples to the end of a command's help.
 
-    argparse itself exits with 2 for an option that does not exist, and manage.py with 3.
+    argparse exits with 2 for an unknown option, manage.py with 3 without MongoDB.
     """
-    common = {WRONG_OPTION: "a wrong option"}
+    common = {WRONG_OPTION: "an invalid option"}
     if database:
         common[NO_MONGODB] = "MongoDB is unavailable; stderr has the reason"
     codes = [f"{code}  {meaning}" for code, meaning in sorted({**exit_codes, **common}.items())]
@@ -50,27 +50,29 @@ def end_help(
 
 
 def add_dry_run(parser: Any, *names: str) -> None:
-    """Add --dry-run. `parser` may be a group of options that exclude one another."""
+    """Add --dry-run. `parser` can be a group of exclusive options."""
     parser.add_argument(
-        "--dry-run", *names, action="store_true", help="say what would be done, change nothing"
+        "--dry-run", *names, action="store_true", help="print the changes without making them"
     )
 
 
 def add_json(parser: CommandParser) -> None:
     parser.add_argument(
-        "--json", action="store_true", help="JSON on stdout, a line each; the last is the result"
+        "--json",
+        action="store_true",
+        help="print a JSON object per line; the last is the result",
     )
 
 
 def add_after(parser: CommandParser) -> None:
     parser.add_argument(
-        "--after", type=object_id, default=ObjectId(bytes(12)), help="go on behind this id"
+        "--after", type=object_id, default=ObjectId(bytes(12)), help="resume after this id"
     )
 
 
 def object_id(text: str) -> ObjectId:
     if not ObjectId.is_valid(text):
-        raise ArgumentTypeError("an id is 24 hexadecimal digits")
+        raise ArgumentTypeError("use an id of 24 hexadecimal digits")
     return ObjectId(text)
 
 

@@ -1,4 +1,4 @@
-"""Failures a caller can act on. How they look on the wire is in exception_handler.py."""
+"""Failures of requests. http/exception_handler.py renders them."""
 
 from http import HTTPStatus
 from math import ceil
@@ -11,11 +11,11 @@ Message = str | Promise
 
 
 class ServiceError(Exception):
-    """A failure with a stable code. Clients switch on `code`; people read the message.
+    """A failure with a stable `code` for programs, and a message for users.
 
-    `title` names the kind of failure, `message` this one; both are translated when rendered.
-    `details` may hold JSON values only, and never another service's body. `again_in_s` becomes
-    a Retry-After of whole seconds, one at least.
+    `title` names the kind of failure, `message` this failure; both are translated when rendered.
+    `details` contains JSON values only, and never the body of another service. `again_in_s` is
+    sent as Retry-After, in whole seconds, 1 at least.
     """
 
     status = HTTPStatus.BAD_REQUEST
@@ -41,7 +41,7 @@ class ServiceError(Exception):
 
 
 class UnknownField(ServiceError):
-    """Nothing is wrong but that fields were sent which do not exist."""
+    """The only fault is that some sent fields do not exist."""
 
     code = "UNKNOWN_FIELD"
 
@@ -67,7 +67,7 @@ class TokenInvalid(ServiceError):
 class InsufficientPermissions(ServiceError):
     status = HTTPStatus.FORBIDDEN
     code = "INSUFFICIENT_PERMISSIONS"
-    title = _("This credential may not do that")
+    title = _("The token lacks the required scope")
 
 
 class RateLimitExceeded(ServiceError):
@@ -77,7 +77,7 @@ class RateLimitExceeded(ServiceError):
 
 
 class AuthUnavailable(ServiceError):
-    """The keys to check a token with cannot be had; the token may well be good."""
+    """The token cannot be verified now: the keys of its issuer, or Auth, are unavailable."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "AUTH_UNAVAILABLE"
@@ -92,11 +92,11 @@ class DatabaseUnavailable(ServiceError):
 
 
 class StorageFull(ServiceError):
-    """The temporary folder cannot take a request body; the log says why."""
+    """The request body cannot be written to the temporary folder; the log has the reason."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "STORAGE_FULL"
-    title = _("There is no room to receive the request body")
+    title = _("The server cannot store the request body")
     again_in_s = 5
 
 
@@ -108,60 +108,60 @@ class PayloadTooLarge(ServiceError):
 
 class InvalidCursor(ServiceError):
     code = "INVALID_CURSOR"
-    title = _("The cursor is not valid here")
+    title = _("The cursor is not valid for this request")
 
 
 class PageTooDeep(ServiceError):
     code = "PAGE_TOO_DEEP"
-    title = _("That page is too deep; follow the cursor instead")
+    title = _("The page number is too high; use the cursor")
 
 
 class RouteNotFound(ServiceError):
     status = HTTPStatus.NOT_FOUND
     code = "NOT_FOUND"
-    title = _("There is nothing at this address")
+    title = _("No endpoint exists at this path")
 
 
 class MethodNotAllowed(ServiceError):
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "METHOD_NOT_ALLOWED"
-    title = _("This method is not allowed here")
+    title = _("The endpoint does not support this method")
 
 
 class NotAcceptable(ServiceError):
     status = HTTPStatus.NOT_ACCEPTABLE
     code = "NOT_ACCEPTABLE"
-    title = _("Only JSON can be sent back")
+    title = _("The Accept header excludes the media type of the response")
 
 
 class UnsupportedMediaType(ServiceError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "UNSUPPORTED_MEDIA_TYPE"
-    title = _("Send plain JSON in UTF-8")
+    title = _("The Content-Type or Content-Encoding of the body is not supported")
 
 
 class LengthRequired(ServiceError):
     status = HTTPStatus.LENGTH_REQUIRED
     code = "LENGTH_REQUIRED"
-    title = _("The length of the body must be announced")
+    title = _("A Content-Length header is required")
 
 
 class Forbidden(ServiceError):
     status = HTTPStatus.FORBIDDEN
     code = "FORBIDDEN"
-    title = _("This request is refused")
+    title = _("This request is forbidden")
 
 
 class InternalError(ServiceError):
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     code = "INTERNAL_ERROR"
-    title = _("Something went wrong on our side")
+    title = _("The server failed to handle the request")
 
 
 class PreconditionRequired(ServiceError):
     status = HTTPStatus.PRECONDITION_REQUIRED
     code = "PRECONDITION_REQUIRED"
-    title = _("This client must say in If-Match which version it changes")
+    title = _("This client must send If-Match with each update")
 
 
 class RequestTimeout(ServiceError):
@@ -171,7 +171,7 @@ class RequestTimeout(ServiceError):
 
 
 class RequestMalformed(ServiceError):
-    title = _("The request is malformed; what is not ASCII in its address must be percent-encoded")
+    title = _("The request is malformed; percent-encode each non-ASCII character of its URL")
 
 
 class HostInvalid(ServiceError):
@@ -179,13 +179,13 @@ class HostInvalid(ServiceError):
 
 
 class BodyIncomplete(ServiceError):
-    title = _("The body is shorter than its Content-Length; send all of it")
+    title = _("The body is shorter than its Content-Length; send the whole body")
 
 
 class UriTooLong(ServiceError):
     status = HTTPStatus.REQUEST_URI_TOO_LONG
     code = "URI_TOO_LONG"
-    title = _("The address is too long")
+    title = _("The URL is too long")
 
 
 class HeadersTooLarge(ServiceError):
@@ -197,10 +197,10 @@ class HeadersTooLarge(ServiceError):
 class ExpectationFailed(ServiceError):
     status = HTTPStatus.EXPECTATION_FAILED
     code = "EXPECTATION_FAILED"
-    title = _("The only expectation that can be met is 100-continue")
+    title = _("Only `Expect: 100-continue` is supported")
 
 
 class TransferCodingUnsupported(ServiceError):
     status = HTTPStatus.NOT_IMPLEMENTED
     code = "TRANSFER_CODING_UNSUPPORTED"
-    title = _("That transfer coding is not supported")
+    title = _("The transfer coding is not supported")

@@ -1,8 +1,7 @@
-"""Password hashing that does not hold up the requests of a worker."""
+"""Password hashing that does not block the other requests of a worker."""
 
 import os
 import sys
-from functools import cache
 from threading import get_native_id
 from typing import Any
 
@@ -10,29 +9,29 @@ from django.contrib.auth import hashers
 from gevent import monkey
 from gevent.threadpool import ThreadPool
 
-NICENESS = 19  # a sixtieth of the weight of a thread that serves requests
+NICENESS = 19  # a sixtieth of the CPU weight of a thread that handles requests
 
 
 class PBKDF2PasswordHasher(hashers.PBKDF2PasswordHasher):
-    """Django's PBKDF2, computed in a thread of its own where gevent serves requests.
+    """Django's PBKDF2, computed in a native thread if gevent handles the requests.
 
-    One hash takes some 0.3 s of CPU. On gevent's loop every other request of the worker would
-    wait for it; OpenSSL releases the GIL meanwhile. Stored hashes are the same as Django's.
+    One hash takes 0.3 s of CPU. On gevent's loop, all other requests of the worker would wait for
+    it. OpenSSL releases the GIL meanwhile. Stored hashes are equal to Django's.
     """
+
+    # The one thread for hashes. gevent's own ten threads also resolve host names.
+    _pool: ThreadPool | None = None
 
     def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
         if not monkey.is_module_patched("socket"):  # a command, a test or the development server
             return super().encode(password, salt, iterations)
-        encoded: str = _thread().apply(self._encode_in_thread, (password, salt, iterations))
+        if PBKDF2PasswordHasher._pool is None:
+            PBKDF2PasswordHasher._pool = ThreadPool(1)
+        pool = PBKDF2PasswordHasher._pool
+        encoded: str = pool.apply(self._encode_in_thread, (password, salt, iterations))
         return encoded
 
     def _encode_in_thread(self, *arguments: Any) -> str:
-        if sys.platform == "linux":  # elsewhere a priority belongs to the whole process
+        if sys.platform == "linux":  # on other systems a priority applies to the whole process
             os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
         return super().encode(*arguments)
-
-
-@cache
-def _thread() -> ThreadPool:
-    """Return the one thread for hashes; gevent's ten threads also resolve host names."""
-    return ThreadPool(1)

@@ -212,10 +212,10 @@ def _probe_redis(url: str) -> None:
 
 def _probe(upstream: Upstream) -> Probe | None:
     url: str = getattr(settings, f"{upstream.name.upper()}_SERVICE_URL")
-    return partial(_probe_http, url.rstrip("/") + upstream.health_path) if url else None
+    return partial(_probe_http, url, upstream.health_path) if url else None
 
 
-def _probe_http(url: str) -> None:
-    response = http.get(url, timeout_s=UPSTREAM_S, limit=0)
+def _probe_http(url: str, path: str) -> None:
+    response = http.get(url.rstrip("/") + path, timeout_s=UPSTREAM_S, limit=0)
     if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise ProbeFailed

@@ -1,6 +1,6 @@
-"""How long-running commands tell how far they are: a bar on a terminal, plain lines in a log.
+"""The progress of long-running commands, and how signals end them.
 
-And how they end when they are told to.
+Progress is a bar on a terminal, and lines in a log.
 """
 
 import signal
@@ -21,23 +21,23 @@ BAR_EVERY_S = 0.5
 
 
 def track(items: Iterable[T], *, total: int, what: str, out: Any) -> Iterator[T]:
-    """Yield the items. `total` may be an estimate; `out` is a command's stderr."""
+    """Yield the items, and print the progress. `total` can be an estimate; `out` is stderr."""
     if out.isatty():
-        # Django would end each state of the bar with a line break, if it went through `out`.
+        # Through `out`, Django would add a line break to each state of the bar.
         yield from tqdm(items, total=total, desc=what, unit="", file=sys.stderr)
         return
-    began = told = time.monotonic()
+    began = printed = time.monotonic()
     for number, item in enumerate(items, start=1):
         yield item
-        if time.monotonic() - told >= LINE_EVERY_S:
-            told = time.monotonic()
-            rate = number / (told - began)
+        if time.monotonic() - printed >= LINE_EVERY_S:
+            printed = time.monotonic()
+            rate = number / (printed - began)
             out.write(f"{what}: {number:,} of about {total:,}, {rate:,.0f}/s")
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[list[int]]:
-    """Give a list that the first Ctrl-C or SIGTERM is put into; a second one ends the process."""
+    """Yield a list that gets the first Ctrl-C or SIGTERM. A second signal ends the process."""
     received: list[int] = []
 
     def receive(number: int, frame: FrameType | None) -> None:
@@ -54,7 +54,7 @@ def stopped_by_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def watched(look: Callable[[], tuple[int, int] | None], *, what: str, out: Any) -> Iterator[None]:
-    """Tell meanwhile how far another's work is, which `look` returns as done and total."""
+    """Print the progress of work elsewhere, which `look` returns as done and total."""
     ended = Event()
 
     def watch() -> None:
@@ -79,9 +79,9 @@ def watched(look: Callable[[], tuple[int, int] | None], *, what: str, out: Any) 
 
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does: for one long call to a server.
+    """Raise KeyboardInterrupt for SIGTERM as for Ctrl-C, during one long call to a server.
 
-    Ctrl-C too, where a shell started this in the background and made it deaf to that.
+    Also for Ctrl-C, which a shell ignores for a background command.
     """
     if current_thread() is not main_thread():
         yield

@@ -1,6 +1,6 @@
-"""Whether this process is about to stop: whoever waits for long lets go then.
+"""An event that is set when this process is about to stop: long waits then end.
 
-Nothing of Django here: the worker that serves us sets it.
+The worker sets it, so nothing here imports Django.
 """
 
 from threading import Event

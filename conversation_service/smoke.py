@@ -1,4 +1,4 @@
-"""How a deployment is tried from outside: calls over HTTP, and what they must answer."""
+"""Smoke tests of a deployment: requests over HTTP, and the expected responses."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,15 +15,15 @@ WAITS = 2
 
 
 class Fault(Exception):
-    """The deployment did not answer as it must."""
+    """A response is not as expected."""
 
 
 class NoAnswer(Fault):
-    """The deployment did not answer at all."""
+    """The deployment did not respond."""
 
 
 class NotTried(Fault):
-    """It is another deployment than was meant, or there is none: nothing was tried."""
+    """The deployment is missing or another one: no step was run."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Step:
 
 
 def step(expected: str) -> Callable[[Callable[[Any], None]], Step]:
-    """Make a step of a function, whose name is the sentence that it proves."""
+    """Make a step of a function. The name of the function is the sentence that it proves."""
 
     def named(run: Callable[[Any], None]) -> Step:
         return Step(run.__name__.replace("_", " "), expected, run)
@@ -52,7 +52,7 @@ class Outcome:
 
 
 class Bearer(AuthBase):
-    """Sends this token or none; without it, requests would send what ~/.netrc says."""
+    """Sends this token, or none. Without an auth object, requests would use ~/.netrc."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -64,9 +64,9 @@ class Bearer(AuthBase):
 
 
 class Site:
-    """A deployment at its address. Every call bears an id of its own, to be found in the logs.
+    """A deployment at its URL. Each request has an id of its own, which the logs contain.
 
-    `timeout_s` bounds the time to connect, and between two bytes.
+    `timeout_s` is the limit to connect, and between two bytes.
     """
 
     def __init__(self, base_url: str, *, timeout_s: float, name: str) -> None:
@@ -91,7 +91,7 @@ class Site:
         code: str = "",
         **options: Any,
     ) -> requests.Response:
-        """Return the answer, or raise Fault if it has another status, or code of failure."""
+        """Return the response. Raises Fault for another status or error code."""
         answer = self.send(method, path, token=token, **options)
         found = _code(answer)
         if answer.status_code != expect or code not in {"", found}:
@@ -101,7 +101,7 @@ class Site:
         return answer
 
     def send(self, method: str, path: str, *, token: str = "", **options: Any) -> requests.Response:
-        """Return whatever is answered, after as long a wait as a rate limit asks for."""
+        """Return the response, after waiting for a rate limit if necessary."""
         answer = self._send(method, path, token, **options)
         for _ in range(WAITS):
             if answer.status_code != HTTPStatus.TOO_MANY_REQUESTS:
@@ -127,7 +127,7 @@ class Site:
                 auth=Bearer(token),
                 headers={"X-Request-ID": self.request_id, **(headers or {})},
                 timeout=self._timeout_s,
-                allow_redirects=False,  # the token is for nobody else
+                allow_redirects=False,  # the token is for this deployment only
                 **options,
             )
         except requests.RequestException as error:
@@ -149,7 +149,7 @@ def same(what: str, found: object, wanted: object) -> None:
 
 
 def walk(steps: Iterable[Step], site: Site, on: object) -> Iterator[Outcome]:
-    """Take the steps up to the first that goes wrong."""
+    """Run the steps up to the first failure."""
     for one in steps:
         began = time.monotonic()
         fault = _fault(one, on)

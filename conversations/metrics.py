@@ -5,6 +5,6 @@ from prometheus_client import Counter
 # Prometheus does not scrape the processes of commands: they print their numbers.
 EVENTS = Counter(
     "conversation_events",
-    "What happened to conversations: created, archived, restored, trashed, purged",
+    "Changes of conversations, by event: created, archived, restored, trashed, purged",
     ["event"],
 )

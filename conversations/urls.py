@@ -1,4 +1,4 @@
-"""Whole addresses, as include() would double the time to find one; fixed words stand before ids."""
+"""The URLs of the API. Fixed segments precede ids. include() would double the time to resolve."""
 
 from typing import Any
 

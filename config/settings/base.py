@@ -1,4 +1,4 @@
-"""What every environment shares."""
+"""The settings of all environments."""
 
 from datetime import timedelta
 
@@ -12,14 +12,14 @@ from config.validation import require_valid
 
 require_valid()
 
-# Every variable is a setting of the same name. What follows is derived, or is no variable.
+# Every variable is a setting of the same name. The settings below are derived, or constant.
 globals().update({name: env(name) for name in env.scheme})
 
 OPENAPI_DOCUMENT = BASE_DIR / "docs" / "openapi.json"
 VERSION = RELEASE
 
 INSTALLED_APPS = [
-    # First: their templates and words go before those of unfold and of Django.
+    # First: their templates and translations take precedence over those of unfold and Django.
     "conversation_service",
     "conversations",
     "unfold.apps.BasicAppConfig",
@@ -56,7 +56,7 @@ PAGES_MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
-# These look for middleware by name, and not in PAGES_MIDDLEWARE.
+# These checks search MIDDLEWARE, and not PAGES_MIDDLEWARE.
 SILENCED_SYSTEM_CHECKS = [
     *("admin.E408", "admin.E409", "admin.E410"),
     *("security.W001", "security.W002", "security.W003", "axes.W002"),
@@ -96,16 +96,16 @@ DATABASES = {
             "journal": True,
             "retryWrites": True,
             "retryReads": True,
-            # Whatever MONGODB_URL says: a secondary may lack what this service has just written.
-            # As an object, this overrides readPreferenceTags and maxStalenessSeconds of the URL.
+            # Overrides MONGODB_URL: a secondary may lack the latest writes of this service. As an
+            # object, it also overrides readPreferenceTags and maxStalenessSeconds of the URL.
             "read_preference": ReadPreference.PRIMARY,
-            # Bounds every operation from the choice of a server to its last byte, in
-            # milliseconds; 0 (management commands) means none. Below gunicorn's timeout.
+            # Milliseconds for an operation, from the selection of a server to its last byte; 0
+            # (management commands) is no limit. Below gunicorn's timeout.
             "timeoutMS": env("MONGODB_TIMEOUT_MS"),
             # After an error of a shutdown, the driver does not use a member until its next
             # heartbeat. PyMongo's 10 s are longer than the time limit of an operation.
             "heartbeatFrequencyMS": 2_000,
-            # Bounds the choice of a server where the above does not: an election takes less.
+            # The limit for the selection of a server without timeoutMS: an election takes less.
             "serverSelectionTimeoutMS": 15_000,
         },
     },
@@ -116,9 +116,9 @@ MIGRATION_MODULES = {
     "admin": "config.mongo_migrations.admin",
     "auth": "config.mongo_migrations.auth",
     "contenttypes": "config.mongo_migrations.contenttypes",
-    "axes": None,  # it counts in the cache and needs no tables
+    "axes": None,  # it counts in the cache, without tables
 }
-# In MongoDB: without it nobody could log in anyway, while Redis may be down.
+# In MongoDB, which each login needs anyway. Redis may be down.
 CACHES = {
     "default": {"BACKEND": "conversation_service.mongodb.cache.MongoCache", "LOCATION": "cache"}
 }
@@ -157,7 +157,7 @@ SPECTACULAR_SETTINGS = {
     ],
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": [],
-    # Scripts and styles from our own origin, so that the pages work without the internet.
+    # Scripts and styles from the service itself: the pages work without the internet.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -170,8 +170,8 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
-# The console: who comes in, and for how long
-LOGIN_REQUESTS_PER_MINUTE = 30  # of one address, for the login page and its form; 0 is no limit
+# The console: logins and sessions.
+LOGIN_REQUESTS_PER_MINUTE = 30  # per IP address, for the login page and its form; 0: no limit
 LOGIN_FAILURE_DELAY_S = 2
 PASSWORD_HASHERS = ["conversation_service.hashers.PBKDF2PasswordHasher"]
 AUTHENTICATION_BACKENDS = [
@@ -184,13 +184,13 @@ AXES_VERBOSE = False
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_RESET_ON_SUCCESS = True
-# Who keeps trying does not lengthen it: nobody can lock somebody else out for ever.
+# Further attempts do not prolong a lock-out, so no attacker can lock out an account permanently.
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_LOCKOUT_TEMPLATE = "console/locked.html"
-SESSION_COOKIE_AGE = 12 * 60 * 60  # a working day
+SESSION_COOKIE_AGE = 12 * 60 * 60  # 12 hours, a working day
 
-# What a page of the console may load; no script but from our own origin, none inline, no eval.
+# The content of the console's pages: scripts from the service only, no inline script, no eval.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [csp.NONE],
@@ -208,7 +208,7 @@ UNFOLD = {
     "SITE_TITLE": "Conversation Service",
     "SITE_HEADER": "Conversation Service",
     "SITE_SYMBOL": "forum",
-    "SITE_URL": None,  # there is no site to view, only the API
+    "SITE_URL": None,  # no website, only the API
     "SHOW_LANGUAGES": True,
     "SHOW_VIEW_ON_SITE": False,
     "SIDEBAR": {"navigation": "conversations.admin.site.navigation"},

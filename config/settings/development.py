@@ -1,4 +1,4 @@
-"""One machine, one person. The secrets are public and refused elsewhere."""
+"""Development on one machine. The secrets are public, and rejected in other environments."""
 
 from config.env import DEVELOPMENT_SECRET, env
 from config.settings.base import *
@@ -10,6 +10,6 @@ DEBUG = env("DEBUG", default=True)
 DATABASES["default"]["HOST"] = env("MONGODB_URL") or "mongodb://127.0.0.1:27017/?replicaSet=rs0"
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "lenient"
 
-# Static files straight from the packages: nothing to collect.
+# Serve static files from the packages, without collectstatic.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = True

@@ -1,9 +1,9 @@
-"""Production. Nothing secret has a default here: what is missing or weak stops the start."""
+"""Production. Secrets have no default: a missing or weak secret stops the start."""
 
 from config.settings.base import *
 from config.validation import require_valid
 
-require_valid(deployed=True)  # base knows only what ENVIRONMENT says
+require_valid(deployed=True)  # base checks the rules of ENVIRONMENT only
 
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

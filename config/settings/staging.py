@@ -1,3 +1,3 @@
-"""Staging: production itself, so that what passes here passes there."""
+"""Staging, with exactly the settings of production."""
 
 from config.settings.production import *

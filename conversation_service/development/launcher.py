@@ -55,8 +55,7 @@ curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations \\
 """
 
 
-# For gunicorn and for Django, where the environment does not say otherwise. With secrets that
-# everybody knows, this machine is far enough.
+# Defaults for gunicorn and Django. The secrets are public, so it listens on this machine only.
 DEFAULTS = {"HOST": "127.0.0.1", "DJANGO_SETTINGS_MODULE": settings_module()}
 
 
@@ -108,7 +107,7 @@ def run(started: ExitStack) -> int:
 
 @contextmanager
 def only_one() -> Iterator[None]:
-    """Hold the lock of this folder. It vanishes with the process, however that ends."""
+    """Hold the lock of this folder, which ends with the process."""
     VAR.mkdir(parents=True, exist_ok=True)
     with (VAR / "run.lock").open("a+") as lock:
         try:

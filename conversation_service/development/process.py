@@ -28,7 +28,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class CannotStart(Exception):
-    """A server did not start. The message says in one paragraph why, and what to do."""
+    """A server did not start. The message has the reason and the remedy."""
 
 
 def start(
@@ -38,7 +38,7 @@ def start(
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own, so that Ctrl-C reaches only whoever stops it.
+    """Start a server in a session of its own, so that Ctrl-C reaches only its parent.
 
     On Linux it also gets SIGTERM when this process dies, however it dies. The kernel looks at the
     thread that started it: call this from the main thread.
@@ -59,7 +59,7 @@ def start(
 
 
 def stop(process: subprocess.Popen[bytes], *, timeout_s: float) -> None:
-    """Ask a server to stop, and kill it when it has not after so many seconds."""
+    """Send SIGTERM to a server, and kill it after `timeout_s`."""
     process.terminate()
     try:
         process.wait(timeout_s)

@@ -1,4 +1,4 @@
-"""A single Valkey that keeps nothing on disk."""
+"""A Valkey without persistence."""
 
 import importlib.util
 import platform

@@ -1,4 +1,4 @@
-"""The one shape in which failures leave the service, whoever raised them."""
+"""Renders every failure in one shape."""
 
 import logging
 import secrets
@@ -28,10 +28,10 @@ from conversation_service.observability.context import request_id
 
 logger = logging.getLogger(__name__)
 
-MAX_ECHO = 100  # characters of the caller's input that any answer repeats
+MAX_ECHO = 100  # characters of the input that a response repeats
 MAX_FIELD_ERRORS = 50
 
-# The family of a failure, for clients that handle a status as a whole.
+# The field `type`, for clients that handle all failures of a status alike.
 _FAMILIES = {
     400: "ValidationError",
     401: "AuthenticationError",
@@ -48,8 +48,8 @@ _FAMILIES = {
     503: "ServiceUnavailableError",
 }
 
-# What the frameworks raise, in our words.
-_MEANINGS: dict[type[Exception], type[ServiceError]] = {
+# The failures for exceptions of Django and DRF.
+_FAILURES: dict[type[Exception], type[ServiceError]] = {
     drf.MethodNotAllowed: errors.MethodNotAllowed,
     drf.NotFound: errors.RouteNotFound,
     Http404: errors.RouteNotFound,
@@ -65,7 +65,7 @@ _MEANINGS: dict[type[Exception], type[ServiceError]] = {
 def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse:
     """Return the response to an exception of a view (DRF's EXCEPTION_HANDLER)."""
     request = context["request"]
-    failure = _understand(exc)
+    failure = _failure_of(exc)
     if isinstance(failure, errors.MethodNotAllowed):
         failure.headers["Allow"] = ", ".join(context["view"].allowed_methods)
     if failure is None:
@@ -76,11 +76,12 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse:
 
 
 def failure_response(request: HttpRequest, failure: ServiceError) -> HttpResponse:
+    wants_problem = "application/problem+json" in request.META.get("HTTP_ACCEPT", "")
     return HttpResponse(
         rendering.dumps(_body(failure, request.path)),
         status=failure.status,
         headers=failure.headers,
-        content_type=_content_type(request),
+        content_type="application/problem+json" if wants_problem else "application/json",
     )
 
 
@@ -91,7 +92,7 @@ def family(status: int) -> str:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _in_console(request):
         return defaults.bad_request(request, exception)
-    return failure_response(request, _understand(exception) or ServiceError())
+    return failure_response(request, _failure_of(exception) or ServiceError())
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -107,9 +108,9 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer for what no view caught; Django calls this while it handles the exception."""
+    """Render an exception that no view caught. Django calls this while it handles the exception."""
     exc = sys.exc_info()[1]
-    failure = (_understand(exc) if isinstance(exc, Exception) else None) or errors.InternalError()
+    failure = (_failure_of(exc) if isinstance(exc, Exception) else None) or errors.InternalError()
     if not _in_console(request):
         return failure_response(request, failure)
     page = defaults.server_error(request)
@@ -120,12 +121,12 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def _in_console(request: HttpRequest) -> bool:
-    """Tell whether a person with a browser is asking, who wants a page of HTML."""
+    """Return True for requests of a browser, which gets a page of HTML."""
     return request.path_info.startswith(settings.CONSOLE_PATH)
 
 
-def _understand(exc: Exception) -> ServiceError | None:
-    """Return the failure that an exception means to the client, or None for a bug of ours."""
+def _failure_of(exc: Exception) -> ServiceError | None:
+    """Return the failure for an exception, or None if the exception is a bug."""
     if unavailability := failures.find(exc):
         return unavailable(unavailability)
     if isinstance(exc, ServiceError):
@@ -134,8 +135,8 @@ def _understand(exc: Exception) -> ServiceError | None:
         return invalid_input(exc)
     if isinstance(exc, drf.ParseError):
         return ServiceError(str(exc.detail))
-    meanings = (meaning for kind, meaning in _MEANINGS.items() if isinstance(exc, kind))
-    return next((meaning() for meaning in meanings), None)
+    kinds = (failure for kind, failure in _FAILURES.items() if isinstance(exc, kind))
+    return next((failure() for failure in kinds), None)
 
 
 def invalid_input(exc: drf.ValidationError) -> ServiceError:
@@ -146,7 +147,7 @@ def invalid_input(exc: drf.ValidationError) -> ServiceError:
 
 
 def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
-    """Flatten DRF's nested errors; pointers are RFC 6901, cut to what may be echoed."""
+    """Flatten the nested errors of DRF. Pointers (RFC 6901) are cut to MAX_ECHO characters."""
     if isinstance(detail, drf.ErrorDetail):
         yield {"pointer": pointer[:MAX_ECHO], "code": str(detail.code), "message": str(detail)}
     elif isinstance(detail, dict):
@@ -162,7 +163,7 @@ def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
 def _body(failure: ServiceError, path: str) -> dict[str, Any]:
     error_id = secrets.token_hex(8)
     if failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("Answering %s %s, error id %s", failure.status, failure.code, error_id)
+        logger.error("Responding %s %s, error id %s", failure.status, failure.code, error_id)
     return {
         "type": "about:blank",
         "title": str(failure.title),
@@ -178,8 +179,3 @@ def _body(failure: ServiceError, path: str) -> dict[str, Any]:
             "request_id": request_id.get(),
         },
     }
-
-
-def _content_type(request: Any) -> str:
-    wants_problem = "application/problem+json" in request.META.get("HTTP_ACCEPT", "")
-    return "application/problem+json" if wants_problem else "application/json"

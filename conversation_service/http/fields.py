@@ -1,4 +1,4 @@
-"""Serializer fields that take JSON at its word: no number is a string, no boolean a number."""
+"""Serializer fields without conversions: a string is not a number, and a boolean is not one."""
 
 import math
 import unicodedata
@@ -19,16 +19,16 @@ from conversation_service.http.exception_handler import MAX_FIELD_ERRORS
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
 NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
-_UNKNOWN = _("There is no such field.")
+_UNKNOWN = _("This field does not exist.")
 _NFC_SHRINKS = 4  # code points that NFC composes to one, at most
 _MANY_MARKS = "M" * 32  # marks in a row, as categories of Unicode; NFC composes three at most
 _MOMENT_LENGTH = 64  # characters of a time
 
 
 class _Errors:
-    """The errors of the parts of one value, by name or index; MAX_FIELD_ERRORS at most.
+    """The errors in the parts of a value, by name or index, MAX_FIELD_ERRORS at most.
 
-    Input may hold a million faults, and each error object takes 200 bytes.
+    Input can have a million faults, and each error object takes 200 bytes.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class _Errors:
         self._count = 0
 
     def add(self, part: Any, detail: Any) -> None:
-        """Add the errors of one part. Raises ValidationError once there are enough of them."""
+        """Add the errors of one part. Raises ValidationError at MAX_FIELD_ERRORS."""
         self._by_part[part] = detail
         self._count += _number_of_errors(detail)
         if self._count >= MAX_FIELD_ERRORS:
@@ -54,24 +54,24 @@ def _number_of_errors(detail: Any) -> int:
 
 
 class StrictSerializer(serializers.Serializer):
-    """Refuses fields that it does not declare, so that a misspelt one is never lost silently.
+    """Rejects undeclared fields, so that a misspelt field is not ignored.
 
-    An instance without data is a reusable validator: `run_validation(data)` keeps no state and
-    spares the copy of all fields that each new instance makes.
+    An instance without data is a reusable validator: `run_validation(data)` keeps no state. A new
+    instance would copy all fields.
     """
 
     def get_fields(self) -> dict[str, Any]:
-        """Give `fields_` its name: a serializer keeps what it declares in an attribute `fields`."""
+        """Rename `fields_` to `fields`, which is an attribute of each serializer."""
         return {name.rstrip("_"): field for name, field in super().get_fields().items()}
 
     def to_internal_value(self, data: Any) -> Any:
-        """As DRF's, but that a field which was not sent, and need not be, is not troubled."""
+        """Like DRF's, but skips optional fields that were not sent."""
         if not isinstance(data, Mapping):
             return super().to_internal_value(data)
         value: dict[str, Any] = {}
         errors = _Errors()
-        for name, field, is_awaited in self._known:
-            if is_awaited or name in data:
+        for name, field, is_expected in self._known:
+            if is_expected or name in data:
                 try:
                     value[name] = field.run_validation(data.get(name, serializers.empty))
                 except ValidationError as invalid:
@@ -84,7 +84,7 @@ class StrictSerializer(serializers.Serializer):
         return value
 
     def run_validators(self, value: Any) -> None:
-        if self.validators:  # else DRF would look for defaults that are read-only, each time
+        if self.validators:  # without any, DRF would still search for read-only defaults
             super().run_validators(value)
 
     @cached_property
@@ -93,7 +93,7 @@ class StrictSerializer(serializers.Serializer):
 
     @cached_property
     def _known(self) -> list[tuple[str, serializers.Field, bool]]:
-        """Each field, and whether it must be there or has a default."""
+        """Each field, and whether it is required or has a default."""
         return [
             (name, field, field.required or field.default is not serializers.empty)
             for name, field in self.fields.items()
@@ -101,25 +101,25 @@ class StrictSerializer(serializers.Serializer):
 
 
 class Parameters(StrictSerializer):
-    """The query string of a call; a call without any takes Parameters itself."""
+    """The parameters of a query string. Parameters itself accepts none."""
 
     def parse(self, request: Request) -> Mapping[str, Any]:
-        """Return what was sent. A parameter that is repeated is a list, for fields that take one.
+        """Return the validated parameters. A repeated parameter is validated as a list.
 
         Raises ValidationError.
         """
         return _validated(self, request.META.get("QUERY_STRING", ""))
 
 
-@lru_cache(maxsize=1_000)  # clients send the same ones again and again
+@lru_cache(maxsize=1_000)  # clients repeat their query strings, and DRF validates slowly
 def _validated(parameters: Parameters, query_string: str) -> Mapping[str, Any]:
-    given = QueryDict(query_string.encode("latin-1")).lists()  # latin-1: PEP 3333
-    sent = {name: values if len(values) > 1 else values[0] for name, values in given}
+    lists = QueryDict(query_string.encode("latin-1")).lists()  # latin-1: PEP 3333
+    sent = {name: values if len(values) > 1 else values[0] for name, values in lists}
     return MappingProxyType(parameters.run_validation(sent))
 
 
 class List(serializers.ListField):
-    """A list of at most `max_length` items. Its length is checked before any item is validated."""
+    """A list of at most `max_length` items, which is checked before each item is validated."""
 
     max_length: int
 
@@ -136,9 +136,9 @@ class List(serializers.ListField):
 
 
 class Dict(serializers.DictField):
-    """An object of at most `max_length` keys, which are counted before any value is validated."""
+    """An object of at most `max_length` keys, which is checked before each value is validated."""
 
-    default_error_messages = {"too_many": _("There may be at most {limit} keys.")}
+    default_error_messages = {"too_many": _("Use at most {limit} keys.")}
 
     def __init__(self, *, max_length: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -167,7 +167,7 @@ def _validate_parts(child: serializers.Field, parts: Iterable[tuple[Any, Any]]) 
 
 
 class Ignored(serializers.JSONField):
-    """Any JSON value. It is accepted, but neither read nor kept."""
+    """Accepts any JSON value, and drops it."""
 
     def run_validation(self, data: Any = serializers.empty) -> None:
         return None
@@ -181,7 +181,7 @@ class Text(serializers.CharField):
 
     def __init__(self, *, max_length: int, **kwargs: Any) -> None:
         super().__init__(max_length=max_length, **({"trim_whitespace": False} | kwargs))
-        # JSON with lone surrogates is refused as a whole, and a query string has none.
+        # The parser rejects JSON with lone surrogates, and a query string has none.
         self.validators = [
             validator
             for validator in self.validators
@@ -199,10 +199,10 @@ class Text(serializers.CharField):
 
 
 def _may_shrink_to(length: int, text: str) -> bool:
-    """Return whether NFC, or removing white space at both ends, may make a text short enough.
+    """Return True if NFC, or trimming white space, can make a text short enough.
 
-    NFC sorts the marks of a letter in a time that grows with the square of their number (16,000
-    take seconds), so a text with a long row of marks is rejected before it.
+    NFC sorts the marks of a letter in a time that grows with the square of their number: 16,000
+    take seconds. So a text with a long row of marks is rejected before.
     """
     if len(text) > _NFC_SHRINKS * length:
         return False
@@ -211,7 +211,7 @@ def _may_shrink_to(length: int, text: str) -> bool:
 
 
 class Line(Text):
-    """Text on one line: surrounding space is cut off, control characters are refused."""
+    """A text on one line, trimmed, without control characters."""
 
     default_error_messages = {"control": _("Control characters are not allowed.")}
 
@@ -220,39 +220,20 @@ class Line(Text):
 
     def to_internal_value(self, data: Any) -> str:
         line: str = super().to_internal_value(data)
-        # Most lines are printable, which excludes all of those at once.
+        # A printable line has none of these categories.
         if not line.isprintable() and not NOT_IN_A_LINE.isdisjoint(map(unicodedata.category, line)):
             self.fail("control")
         return line
 
 
-class _Bounded(serializers.Field):
-    """A number. Only one that is out of its bounds is told so by Django's validators."""
-
-    min_value: Any
-    max_value: Any
-
-    def run_validators(self, value: float) -> None:
-        if not self._lowest <= value <= self._highest:
-            super().run_validators(value)
-
-    @cached_property
-    def _lowest(self) -> float:
-        return -math.inf if self.min_value is None else self.min_value
-
-    @cached_property
-    def _highest(self) -> float:
-        return math.inf if self.max_value is None else self.max_value
-
-
-class Integer(_Bounded, serializers.IntegerField):
+class Integer(serializers.IntegerField):
     def to_internal_value(self, data: Any) -> int:
         if not isinstance(data, int) or isinstance(data, bool):
             self.fail("invalid")
         return data
 
 
-class Number(_Bounded, serializers.FloatField):
+class Number(serializers.FloatField):
     def to_internal_value(self, data: Any) -> float:
         if not isinstance(data, int | float) or isinstance(data, bool) or not math.isfinite(data):
             self.fail("invalid")
@@ -267,12 +248,12 @@ class Flag(serializers.BooleanField):
 
 
 class Choice(serializers.ChoiceField):
-    """One of a few values, which a refusal names."""
+    """One of several values, which the error lists."""
 
-    default_error_messages = {"invalid_choice": _("Choose one of: {choices}.")}
+    default_error_messages = {"invalid_choice": _("Use one of: {choices}.")}
 
     def to_internal_value(self, data: Any) -> Any:
-        if not isinstance(data, str):  # DRF would convert even a long list to a string first
+        if not isinstance(data, str):  # DRF would first convert a long list to a string
             self.fail("invalid_choice")
         return super().to_internal_value(data)
 
@@ -281,10 +262,10 @@ class Choice(serializers.ChoiceField):
 
 
 class Moment(serializers.DateTimeField):
-    """An RFC 3339 time with an offset, cut to milliseconds, in UTC. Naive times are refused."""
+    """An RFC 3339 time with an offset, truncated to milliseconds, in UTC."""
 
     default_error_messages = {
-        "invalid": _("Write a time as 2026-01-15T15:00:00Z, with Z or an offset."),
+        "invalid": _("Use a time such as 2026-01-15T15:00:00Z, with Z or an offset."),
     }
 
     def to_internal_value(self, data: Any) -> datetime:

@@ -1,4 +1,4 @@
-"""NDJSON, a JSON value a line: what is too long to be held as a whole, in and out."""
+"""NDJSON, one JSON value per line, for bodies that are too long for memory."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ MEDIA_TYPE = "application/x-ndjson"
 
 logger = logging.getLogger(__name__)
 
-_IN_MEMORY = 1024 * 1024  # what is longer goes through a file
+_IN_MEMORY = 1024 * 1024  # a longer body is stored in a file
 _CHUNK = 64 * 1024
 
 # Bounds of one line. The longest line of an export has 4,000 texts of up to 3,072 bytes, and 60 KiB
@@ -37,10 +37,10 @@ class NDJSONNegotiation(JSONNegotiation):
 
 
 class NDJSONParser(BaseParser):
-    """Stores a whole body and returns it as a file: nothing is done if any bound is broken.
+    """Stores the whole body, and returns it as a file. A body beyond a bound has no effect.
 
-    Answers are sent while lines are worked on. Were they also read meanwhile, a client that sends
-    everything before it reads anything would wait for us, and we for it.
+    Rows of the response are sent while lines are handled. If lines were read meanwhile, a client
+    that sends its whole body before it reads would wait for the service, and the service for it.
     """
 
     media_type = MEDIA_TYPE
@@ -90,8 +90,8 @@ class NDJSONParser(BaseParser):
 def loads(line: bytes) -> Any:
     """Parse a line. Its values are counted first, as each takes up to 30 times its bytes.
 
-    Raises ServiceError for a line that is not JSON, and PayloadTooLarge for one that has more
-    values, or a longer text, than any line of an export.
+    Raises ServiceError for a line that is not JSON, and PayloadTooLarge for a line with more values
+    or a longer text than a line of an export can have.
     """
     without_escapes = line.replace(rb"\\", b"__").replace(rb"\"", b"__")
     if without_escapes.count(b'"') > 2 * MAX_TEXTS:
@@ -110,7 +110,7 @@ def loads(line: bytes) -> Any:
 
 
 class _Lines(Iterator[bytes]):
-    """Lines of a generator, the first of which is made at once. `close()` ends the generator."""
+    """The lines of a generator. The first line is made at once; `close()` ends the generator."""
 
     def __init__(self, lines: Generator[bytes]) -> None:
         self._lines = lines
@@ -125,10 +125,10 @@ class _Lines(Iterator[bytes]):
 
 
 def response(rows: Generator[Any], **headers: str) -> StreamingHttpResponse:
-    """Return a response that is sent row by row; `rows` is closed however the response ends.
+    """Return a response that is sent row by row. `rows` is closed when the response ends.
 
-    The first row is made here, so that what fails before it is answered like any failure. What
-    fails later breaks the connection off: an answer that ends is whole.
+    The first row is made here, so a failure before it has the usual response. A later failure cuts
+    the connection: a response that ends regularly is complete.
     """
     return StreamingHttpResponse(_Lines(_dumped(rows)), content_type=MEDIA_TYPE, headers=headers)
 
@@ -137,7 +137,7 @@ def _dumped(rows: Generator[Any]) -> Generator[bytes]:
     with closing(rows):
         for row in rows:
             line = dumps(row) + b"\n"
-            del row  # a slow client may take a minute for a line: keep only the line
+            del row  # a slow client can take a minute for a line: keep only the line
             yield line
 
 

@@ -1,7 +1,7 @@
-"""What every API of ours documents alike, and the pages that show it.
+"""The common parts of the API's documentation, and the pages that show it.
 
-The document itself is committed as docs/openapi.json (`make openapi`): what a change of it means
-to clients is seen in its review, and serving it costs next to nothing.
+The document is committed as docs/openapi.json (`make openapi`): a review shows each change of the
+API, and the service only reads a file.
 """
 
 from typing import Any
@@ -32,12 +32,12 @@ from conversation_service.http.fields import StrictSerializer
 
 
 def documented_for_us() -> list[type]:
-    """Return the classes whose docstrings say nothing to a client, even where inherited."""
+    """Return the classes whose docstrings are not for clients."""
     return [*get_lib_doc_excludes(), StrictSerializer]  # type: ignore[no-untyped-call]
 
 
 class AnyNegotiation(BaseContentNegotiation):
-    """For a page there is nothing to negotiate; who wants something else sees HTML."""
+    """Serve HTML, whatever the Accept header is."""
 
     def select_renderer(
         self, request: Any, renderers: Any, format_suffix: str | None = None
@@ -45,7 +45,7 @@ class AnyNegotiation(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
-# No inline script. Styles they make as they go, without any way to give them a nonce.
+# No inline script. The pages create inline styles, and cannot be given a nonce for them.
 _CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src blob:; "
@@ -54,7 +54,7 @@ _CONTENT_POLICY = (
 
 
 class Page(APIView):
-    """What a page of documentation has that an endpoint of the API has not."""
+    """A page of the documentation."""
 
     content_negotiation_class = AnyNegotiation
     http_method_names = ["get", "head"]
@@ -65,7 +65,7 @@ class Page(APIView):
 
 
 class SwaggerView(Page, SpectacularSwaggerSplitView):
-    """Serves what starts it under an address of its own, `?script=`."""
+    """Serves its start script at `?script=`."""
 
 
 class RedocView(Page, SpectacularRedocView):
@@ -93,25 +93,25 @@ class ServiceScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-
 
 
 class ErrorSerializer(serializers.Serializer):
-    code = serializers.CharField(help_text="Stable: switch on this.")
-    type = serializers.CharField(help_text="The family of the failure.")
-    message = serializers.CharField(help_text="For people, in the language of Accept-Language.")
+    code = serializers.CharField(help_text="Stable; programs can depend on it.")
+    type = serializers.CharField(help_text="The kind of the status, such as ValidationError.")
+    message = serializers.CharField(help_text="For users, in the language of Accept-Language.")
     details = serializers.DictField(
         help_text="Depends on the code. `errors` lists faults of the input: pointer (RFC 6901), "
         "code, message."
     )
-    error_id = serializers.CharField(help_text="Names this failure in our logs.")
-    request_id = serializers.CharField(help_text="The same as the X-Request-ID header.")
+    error_id = serializers.CharField(help_text="The id of this failure in the logs.")
+    request_id = serializers.CharField(help_text="Equal to the header X-Request-ID.")
 
 
 class ProblemSerializer(serializers.Serializer):
-    """A failure, as RFC 9457 says; `application/problem+json` if Accept asks for that."""
+    """A failure (RFC 9457); `application/problem+json` if Accept has that."""
 
     type = serializers.CharField(default="about:blank")
     title = serializers.CharField(help_text="The kind of failure.")
     status = serializers.IntegerField()
     detail = serializers.CharField(help_text="This failure.")
-    instance = serializers.CharField(help_text="The path that was called, cut to 100 characters.")
+    instance = serializers.CharField(help_text="The path of the request, cut to 100 characters.")
     error = ErrorSerializer()
 
 
@@ -122,7 +122,7 @@ AT_WORST: Kinds = (InternalError, DatabaseUnavailable)
 
 
 def failures(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
-    """Document these failures, and those that any call can meet."""
+    """Document these failures, and the failures of every endpoint."""
     by_status: dict[int, list[type[ServiceError]]] = {}
     also = (UnknownField,) if ServiceError in kinds else ()
     for kind in (*ANYWHERE, *kinds, *also, *AT_WORST):
@@ -167,31 +167,31 @@ def response_header(name: str, description: str, *statuses: int) -> OpenApiParam
     )
 
 
-# What only users meet: services have no limit. Every answer to a user has the headers, in fact.
+# Only for users: services have no limit. In fact each response to a user has the headers.
 RATE_LIMITED = {int(RateLimitExceeded.status): _responses([RateLimitExceeded])}
 _RATED = (200, 201, 204, 429)
 RATES = [
     response_header(
         "X-RateLimit-Limit",
-        "Calls that the policy with the least left accepts from you in a window.",
+        "Requests per window of the policy with the least remaining requests.",
         *_RATED,
     ),
-    response_header("X-RateLimit-Remaining", "How many of them are left now.", *_RATED),
+    response_header("X-RateLimit-Remaining", "Remaining requests of that policy.", *_RATED),
     response_header(
         "X-RateLimit-Reset",
-        "When there is one more, in seconds since 1970 (UTC): calls count for one window each.",
+        "When one more request is accepted, in seconds since 1970 (UTC).",
         *_RATED,
     ),
     response_header(
         "RateLimit-Policy",
-        'Every policy that this call counts under, such as `"list";q=60;w=60, "all";q=100;w=60`: '
-        "q calls in any w seconds (draft-ietf-httpapi-ratelimit-headers).",
+        'The policies of this request, such as `"list";q=60;w=60, "all";q=100;w=60`: at most q '
+        "requests in w seconds (draft-ietf-httpapi-ratelimit-headers).",
         *_RATED,
     ),
     response_header(
         "RateLimit",
-        'The one with the least left, such as `"list";r=59;t=60`: r calls now, one more in t '
-        "seconds.",
+        'The policy with the least remaining requests, such as `"list";r=59;t=60`: r requests now, '
+        "one more in t seconds.",
         *_RATED,
     ),
 ]
@@ -201,9 +201,9 @@ COMMON = [
         "X-Request-ID",
         OpenApiTypes.STR,
         OpenApiParameter.HEADER,
-        description="Your id for this call: 1 to 128 of `A-Za-z0-9._-`. Made if you send none.",
+        description="Id of the request: 1 to 128 of `A-Za-z0-9._-`. Default: a new id.",
     ),
-    response_header("X-Request-ID", "The id of this call, in our logs too."),
+    response_header("X-Request-ID", "The id of the request, also in the logs."),
     response_header(
         "WWW-Authenticate",
         "How to authenticate and, in `error_description`, why the token is rejected (RFC 6750).",

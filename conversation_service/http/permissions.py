@@ -1,4 +1,4 @@
-"""What a caller may do, once it is known who is calling."""
+"""Permissions by the scopes of a token."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from conversation_service.http.authentication import CallerRequest
 
 
 def HasScope(scope: str) -> type[BasePermission]:  # noqa: N802  (it makes a class)
-    """Return the permission of the callers whose token carries that scope."""
+    """Return a permission that requires this scope in the token."""
     challenge = f'Bearer realm="api", error="insufficient_scope", scope="{scope}"'
 
     class Scoped(BasePermission):

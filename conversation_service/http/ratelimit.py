@@ -1,11 +1,11 @@
-"""How many calls a person may make per minute, as a throttle of DRF's.
+"""Rate limits of users, as a throttle of DRF.
 
-An exact sliding window: of each person and policy the times of the last accepted calls are kept,
-at most as many as the limit. In no minute, wherever it begins, are there more calls than that;
-a fixed window, its weighted kind and a leaky bucket all let nearly twice as many through.
+An exact sliding window: for each user and policy it stores the times of the last accepted requests,
+up to the limit. No period of RATE_LIMIT_WINDOW_S has more requests. A fixed window, a weighted
+window and a leaky bucket accept nearly twice the limit.
 
-The times are kept in Redis and by its clock, for all processes together. Where there is no Redis,
-or it does not answer, each process counts for itself: nobody is refused because Redis is down.
+Redis stores the times for all processes, by its own clock. Without Redis, or while it does not
+reply, each process counts for itself: no request is rejected because Redis is down.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ from conversation_service.http.authentication import Caller
 from conversation_service.observability.metrics import RATE_LIMITED
 from conversation_service.tokens import USER
 
-EVERYTHING = "all"
-MAX_KEYS = 10_000  # of a process that counts for itself, some 6 KB each at a limit of 100
+ALL = "all"
+MAX_KEYS = 10_000  # of a process that counts for itself; 6 KB each at a limit of 100
 
 _SECOND = 1_000_000  # times are in microseconds since the epoch
 
@@ -43,7 +43,7 @@ class Policy(NamedTuple):
 
 @dataclass(frozen=True)
 class Usage:
-    """What is left of a policy, and in how many microseconds there is more."""
+    """The used part of a policy, and the microseconds until one more request is accepted."""
 
     policy: Policy
     used: int
@@ -59,14 +59,14 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     accepted: bool
     at: int
     usages: Sequence[Usage]
 
     @property
     def tightest(self) -> Usage:
-        """The policy with the least left; of those with as little, the one to wait longest for."""
+        """The policy with the least remaining requests, or with the longest wait among equals."""
         return min(self.usages, key=lambda usage: (usage.remaining, -usage.wait))
 
     def headers(self, window_s: int) -> dict[str, str]:
@@ -83,10 +83,9 @@ class Verdict:
 
 
 class UserRateThrottle(BaseThrottle):
-    """Limits people, by the policies of settings.RATE_LIMITS; services have no limit.
+    """Limits users by the policies of settings.RATE_LIMITS. Services have no limit.
 
-    A view's `rate_limits` names the policy of each action that has one of its own. All calls
-    together have the policy "all".
+    `rate_limits` of a view names the policy of a handler. All requests count under "all" too.
     """
 
     def allow_request(self, request: Request, view: Any) -> bool:
@@ -96,23 +95,23 @@ class UserRateThrottle(BaseThrottle):
         policies = _policies(view)
         if caller.token_type != USER or not policies:
             return True
-        verdict = count(caller.id, policies, settings.RATE_LIMIT_WINDOW_S)
-        # DRF adds a view's headers to whatever the view, or a failure in it, answers.
-        view.headers |= verdict.headers(settings.RATE_LIMIT_WINDOW_S)
-        if not verdict.accepted:
-            RATE_LIMITED.labels(verdict.tightest.policy.name).inc()
-            raise _refusal(verdict.tightest)
+        decision = count(caller.id, policies, settings.RATE_LIMIT_WINDOW_S)
+        # DRF adds the headers of a view to its response, also to a failure.
+        view.headers |= decision.headers(settings.RATE_LIMIT_WINDOW_S)
+        if not decision.accepted:
+            RATE_LIMITED.labels(decision.tightest.policy.name).inc()
+            raise _exceeded(decision.tightest)
         return True
 
 
 def _policies(view: Any) -> list[Policy]:
     handler = getattr(view, "action", None) or view.request.method.lower()
     own = getattr(view, "rate_limits", {}).get(handler)
-    limits = ((name, settings.RATE_LIMITS[name]) for name in (own, EVERYTHING) if name)
+    limits = ((name, settings.RATE_LIMITS[name]) for name in (own, ALL) if name)
     return [Policy(name, limit) for name, limit in limits if limit > 0]
 
 
-def _refusal(exhausted: Usage) -> RateLimitExceeded:
+def _exceeded(exhausted: Usage) -> RateLimitExceeded:
     return RateLimitExceeded(
         again_in_s=exhausted.wait_s,
         policy=exhausted.policy.name,
@@ -122,10 +121,10 @@ def _refusal(exhausted: Usage) -> RateLimitExceeded:
     )
 
 
-def count(caller: str, policies: Sequence[Policy], window_s: int) -> Verdict:
-    """Count a call under all of these policies, or, if one is exhausted, under none."""
-    # Redis Cluster hashes only the text between the first braces, so that all keys of a caller are
-    # on one node, as a script needs them. Braces in the id itself are escaped.
+def count(caller: str, policies: Sequence[Policy], window_s: int) -> Decision:
+    """Count a request under all these policies, or under none if one of them is exhausted."""
+    # Redis Cluster hashes only the text between the first braces: all keys of a caller are on one
+    # node, as a script requires. Braces in the id are escaped.
     quoted = quote(caller, safe=":@")
     keys = [f"ratelimit:{{{quoted}}}:{policy.name}" for policy in policies]
     limits = [policy.limit for policy in policies]
@@ -133,15 +132,15 @@ def count(caller: str, policies: Sequence[Policy], window_s: int) -> Verdict:
     try:
         accepted, at, *numbers = redis.call(lambda r: _take_from_redis(r, keys, limits, window))
     except redis.Unavailable:
-        accepted, at, *numbers = _own_counts.take(keys, limits, window)
+        accepted, at, *numbers = _local_counts.take(keys, limits, window)
     usages = map(Usage, policies, numbers[::2], numbers[1::2])
-    return Verdict(bool(accepted), at, list(usages))
+    return Decision(bool(accepted), at, list(usages))
 
 
-# Returns whether the call was accepted, the time, and per key the calls that count and the wait
-# until one less does.
+# Returns whether the request is accepted, the time, and for each key the counted requests and the
+# wait until one of them leaves the window.
 #
-# A time in the future was written before the clock was set back, and means nothing.
+# A time in the future was written before the clock was set back. It is removed.
 _TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -157,17 +156,17 @@ for i, key in ipairs(KEYS) do
     used[i] = redis.call('LLEN', key)
     if used[i] >= tonumber(ARGV[i + 1]) then accepted = 0 end
 end
-local answer = {accepted, now}
+local reply = {accepted, now}
 for i, key in ipairs(KEYS) do
     if accepted == 1 then
         used[i] = redis.call('RPUSH', key, string.format('%.0f', now))
         redis.call('PEXPIRE', key, math.ceil(window / 1000))
     end
     local frees = redis.call('LINDEX', key, math.max(0, used[i] - ARGV[i + 1]))
-    table.insert(answer, used[i])
-    table.insert(answer, frees and frees + window - now or 0)
+    table.insert(reply, used[i])
+    table.insert(reply, frees and frees + window - now or 0)
 end
-return answer
+return reply
 """
 _TAKE_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
 
@@ -177,18 +176,18 @@ def _take_from_redis(
 ) -> list[int]:
     arguments: list[Any] = [len(keys), *keys, window, *limits]
     try:
-        answer = server.evalsha(_TAKE_SHA, *arguments)
-    except NoScriptError:  # a server that has just started
-        answer = server.eval(_TAKE, *arguments)
-    return cast(list[int], answer)
+        reply = server.evalsha(_TAKE_SHA, *arguments)
+    except NoScriptError:  # the server has restarted
+        reply = server.eval(_TAKE, *arguments)
+    return cast(list[int], reply)
 
 
-class OwnCounts:
-    """The same in this process, for the keys that were accepted last."""
+class LocalCounts:
+    """The counts of this process, for the MAX_KEYS keys that were accepted last."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._times: OrderedDict[str, deque[int]] = OrderedDict()  # the stalest key first
+        self._times: OrderedDict[str, deque[int]] = OrderedDict()  # the oldest key first
 
     def take(self, keys: Sequence[str], limits: Sequence[int], window: int) -> list[int]:
         with self._lock:
@@ -196,7 +195,7 @@ class OwnCounts:
             self._forget(now, window)
             kept = [self._current(key, now, window) for key in keys]
             accepted = all(len(t) < limit for t, limit in zip(kept, limits, strict=True))
-            answer = [int(accepted), now]
+            result = [int(accepted), now]
             for key, times, limit in zip(keys, kept, limits, strict=True):
                 if accepted:
                     times.append(now)
@@ -204,8 +203,8 @@ class OwnCounts:
                     self._times.move_to_end(key)
                 used = len(times)
                 frees = times[max(0, used - limit)] if times else now - window
-                answer += [used, frees + window - now]
-            return answer
+                result += [used, frees + window - now]
+            return result
 
     def _current(self, key: str, now: int, window: int) -> deque[int]:
         times = self._times.get(key, deque())
@@ -221,4 +220,4 @@ class OwnCounts:
             del self._times[stalest]
 
 
-_own_counts = OwnCounts()
+_local_counts = LocalCounts()

@@ -43,9 +43,7 @@ MALFORMED = Rejection(
     "malformed", _("The token must be a signed JWT in compact form, of at most 8192 bytes.")
 )
 SIGNATURE = Rejection("signature", _("The signature of the token does not match."))
-ALGORITHM = Rejection(
-    "signature", _("The token is signed with an algorithm that is not accepted here.")
-)
+ALGORITHM = Rejection("signature", _("The algorithm of the token is not accepted."))
 UNKNOWN_KEY = Rejection(
     "signature", _("The issuer publishes no key with the key id (kid) of the token.")
 )

@@ -29,12 +29,12 @@ def _plain(value: Any) -> str:
         return form(value)
     if isinstance(value, Promise):
         return str(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form here.")
+    raise TypeError(f"{type(value).__name__} cannot be rendered as JSON.")
 
 
-@lru_cache(maxsize=16_384)  # a list has a hundred, and hardly any that was not in it before
+@lru_cache(maxsize=16_384)  # a list has up to 400 times, most of them rendered before
 def _moment(value: datetime) -> str:
-    # Naive times come from PyMongo, which means UTC by them.
+    # Naive times come from PyMongo, and are in UTC.
     moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
     return moment.isoformat(timespec="milliseconds") + "Z"
 
@@ -43,14 +43,14 @@ _FORMS: Mapping[type, Callable[[Any], str]] = {datetime: _moment, ObjectId: str}
 
 
 class JSONResponse(HttpResponse):
-    """An answer that is rendered already: with one format, DRF has nothing left to choose."""
+    """A response with a rendered body: with one format, DRF need not choose a renderer."""
 
     def __init__(self, data: Any, **options: Any) -> None:
         super().__init__(dumps(data), **{"content_type": "application/json"} | options)
 
 
 class JSONRenderer(BaseRenderer):
-    """For DRF, which wants to know what can be served."""
+    """Names the media type for DRF."""
 
     media_type = "application/json"
     format = "json"
@@ -66,7 +66,7 @@ class JSONRenderer(BaseRenderer):
 
 
 class JSONParser(BaseParser):
-    """Reads at most `max_bytes`. orjson refuses NaN, lone surrogates and deep nesting."""
+    """Reads at most `max_bytes`. orjson rejects NaN, lone surrogates and deep nesting."""
 
     media_type = "application/json"
     max_bytes = 64 * 1024
@@ -90,7 +90,7 @@ class JSONParser(BaseParser):
 
 
 class JSONNegotiation(BaseContentNegotiation):
-    """One format, so there is nothing to choose: only what cannot be served is found out."""
+    """JSON only: rejects requests that cannot send or accept JSON."""
 
     acceptable = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
     readable = frozenset({"application/json", "application/merge-patch+json"})
@@ -105,27 +105,25 @@ class JSONNegotiation(BaseContentNegotiation):
 
     def select_parser(self, request: Request, parsers: Any) -> BaseParser:
         encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
-        if encoding.lower() != "identity" or not _is_one_of(self.readable, request.content_type):
+        if encoding.lower() != "identity" or not self._is_readable(request.content_type or ""):
             wanted = " or ".join(sorted(self.readable))
             raise UnsupportedMediaType(
-                _("Send it as Content-Type: %(types)s, in UTF-8 and not compressed.")
+                _("Send the body with Content-Type: %(types)s, in UTF-8 and uncompressed.")
                 % {"types": wanted}
             )
         return parsers[0]  # type: ignore[no-any-return]
 
-
-@lru_cache(maxsize=256)
-def _is_one_of(readable: frozenset[str], content_type: str | None) -> bool:
-    media_type, *parameters = (content_type or "").lower().replace(" ", "").split(";")
-    charsets = {name for name in parameters if name.startswith("charset=")}
-    return media_type in readable and charsets <= {"charset=utf-8", 'charset="utf-8"'}
+    def _is_readable(self, content_type: str) -> bool:
+        media_type, *parameters = content_type.lower().replace(" ", "").split(";")
+        charsets = {name for name in parameters if name.startswith("charset=")}
+        return media_type in self.readable and charsets <= {"charset=utf-8", 'charset="utf-8"'}
 
 
 def names(accept: str, media_types: frozenset[str]) -> bool:
-    """Tell whether an Accept header names one of these, and not to refuse it (q=0)."""
+    """Return True if an Accept header names one of these media types without q=0."""
     for media_range in accept.lower().replace(" ", "").split(","):
         media_type, *parameters = media_range.split(";")
-        refused = any(p.startswith("q=0") and not p.strip("q=0.") for p in parameters)
-        if media_type in media_types and not refused:
+        is_excluded = any(p.startswith("q=0") and not p.strip("q=0.") for p in parameters)
+        if media_type in media_types and not is_excluded:
             return True
     return False

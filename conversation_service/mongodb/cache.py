@@ -1,4 +1,4 @@
-"""A cache of Django's in MongoDB, for what all processes must share and Redis must not lose."""
+"""Django's cache in MongoDB, for values that all processes share and Redis must not lose."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from conversation_service.mongodb.connection import Document, collection
 
 
 class MongoCache(BaseCache):
-    """Holds what BSON can say, each value under its key as `_id`; MongoDB removes what is old."""
+    """Stores BSON values with their key as `_id`. A TTL index deletes expired values."""
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
@@ -43,7 +43,7 @@ class MongoCache(BaseCache):
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
-        """Set a value where there is none that lives; of two at once, one does."""
+        """Set a value if the key has no live value. Of two concurrent calls, one succeeds."""
         gone = {
             "_id": self.make_and_validate_key(key, version),
             "expires_at": {"$lte": clock.now()},
@@ -62,7 +62,7 @@ class MongoCache(BaseCache):
             return_document=ReturnDocument.AFTER,
         )
         if raised is None:
-            raise ValueError(f"There is no {key}.")
+            raise ValueError(f"The cache has no key {key}.")
         return raised["value"]  # type: ignore[no-any-return]
 
     def touch(
@@ -88,12 +88,12 @@ class MongoCache(BaseCache):
 
 
 def _live() -> dict[str, Any]:
-    """The TTL index removes late: once a minute."""
+    """Exclude expired values: the TTL index deletes them once a minute only."""
     return {"$or": [{"expires_at": None}, {"expires_at": {"$gt": clock.now()}}]}
 
 
 def _again_if_taken(write: Callable[[], Any]) -> None:
-    """Two upserts at once may both insert; the one that is refused finds the other's then."""
+    """Retry an upsert after a concurrent insert of the same key."""
     try:
         write()
     except DuplicateKeyError:

@@ -1,4 +1,4 @@
-"""What a collection must look like in the database: declared here, applied by setup_indexes."""
+"""Declarations of collections, which setup_indexes applies to the database."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from pymongo import IndexModel
 class CollectionSchema:
     """One collection with its indexes and its validator.
 
-    An app declares its own as `collections` of its AppConfig. Every index has an explicit name,
-    by which a later change of its definition is recognised. `validator` is a whole
-    one: {"$jsonSchema": {...}}. `migrated` says that Django's migrations make indexes
-    here too, so that one not declared is theirs and not a stray.
+    An app declares its collections in `collections` of its AppConfig. Every index has an explicit
+    name, by which a changed definition is recognised. `validator` includes the operator:
+    {"$jsonSchema": {...}}. `migrated` is True if Django's migrations also create indexes in the
+    collection, so that undeclared indexes are not extra.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Where a database differs from the collections declared, and how each difference is mended."""
+"""The differences between a database and the declared collections, and their repair."""
 
 import re
 import time
@@ -30,11 +30,11 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """How one index or validator stands.
+class IndexDrift:
+    """The state of one index or validator.
 
-    `stored_as` is the name of the index found in the database, if any: in a conflict it may be
-    another than the declared one, with the same definition.
+    `stored_as` is the name of the stored index, if any. In a conflict it can differ from the
+    declared name, with the same definition.
     """
 
     collection: str
@@ -43,28 +43,27 @@ class Finding:
     stored_as: str = ""
 
 
-def compare(schema: CollectionSchema) -> list[Finding]:
-    """Return a finding for each index and validator, declared or stored."""
+def compare(schema: CollectionSchema) -> list[IndexDrift]:
+    """Return the state of each index and validator, declared or stored."""
     stored = {index["name"]: index for index in _stored_indexes(schema.name)}
     findings = [_compare_index(schema, index, stored) for index in schema.indexes]
     known = {finding.name for finding in findings} | {finding.stored_as for finding in findings}
     if not schema.migrated:
         extra = [name for name in stored if name not in known]
-        findings += [Finding(schema.name, name, State.EXTRA, name) for name in extra]
+        findings += [IndexDrift(schema.name, name, State.EXTRA, name) for name in extra]
     if schema.validator is not None:
         findings.append(_compare_validator(schema))
     return findings
 
 
-def mend(schema: CollectionSchema, findings: Sequence[Finding], *, builds: int = 1) -> None:
-    """Make the database agree with the declaration where these findings say that it does not.
+def mend(schema: CollectionSchema, findings: Sequence[IndexDrift], *, builds: int = 1) -> None:
+    """Repair these differences.
 
-    The indexes to build are shared out to so many builds, each of which reads the whole
-    collection and keeps one core busy. Running it twice at once does no harm: what another run
-    has done already is no error. Between the drop and the end of the build, a replaced index
-    serves no query and enforces nothing.
+    The missing indexes are split into `builds` concurrent builds. Each reads the whole collection
+    and uses one core of MongoDB. Concurrent runs are safe: the work of another run is no error. A
+    replaced index serves no query and enforces no uniqueness until its build ends.
 
-    Raises DuplicateKeyError of an index that cannot be unique; none of its build is there then.
+    Raises DuplicateKeyError for an index that cannot be unique; no index of its build exists then.
     """
     declared = {index.document["name"]: index for index in schema.indexes}
     to_build = []
@@ -86,9 +85,10 @@ def mend(schema: CollectionSchema, findings: Sequence[Finding], *, builds: int =
 
 
 def building(name: str) -> tuple[int, int] | None:
-    """Return how far the build of a collection's indexes is: documents, then keys, of how many.
+    """Return the progress of the build of a collection's indexes: done and total.
 
-    None if there is no build, or if this user may not see what the server does.
+    The unit is documents, and later keys. None without a build, or if the account lacks the
+    privilege to list operations.
     """
     wanted = {"command.createIndexes": name, "progress.total": {"$gt": 0}}
     stages: list[Document] = [{"$currentOp": {"allUsers": True}}, {"$match": wanted}]
@@ -100,12 +100,12 @@ def building(name: str) -> tuple[int, int] | None:
 
 
 def refused(error: DuplicateKeyError) -> str:
-    """Return which index cannot be built. What else the error says is what people wrote."""
+    """Return the name of the index that cannot be built. The error also contains user data."""
     named = re.search(r" index: (\S+) ", str((error.details or {}).get("errmsg", "")))
     return named[1] if named else "a unique index"
 
 
-def _drop(finding: Finding) -> None:
+def _drop(finding: IndexDrift) -> None:
     if finding.stored_as:
         with _tolerated(INDEX_NOT_FOUND):
             database()[finding.collection].drop_index(finding.stored_as)
@@ -113,9 +113,9 @@ def _drop(finding: Finding) -> None:
 
 def _compare_index(
     schema: CollectionSchema, index: IndexModel, stored: dict[str, Document]
-) -> Finding:
+) -> IndexDrift:
     name = index.document["name"]
-    finding = Finding(schema.name, name, State.MISSING)
+    finding = IndexDrift(schema.name, name, State.MISSING)
     wanted = _definition(index.document)
     if name in stored:
         found = _definition(stored[name], like=wanted)
@@ -135,17 +135,17 @@ def _difference(wanted: Document, found: Document) -> State:
 
 
 def _identity(definition: Document) -> Document:
-    """Return what tells two indexes apart: the server refuses the same again by another name.
+    """Return the parts that make two indexes different. The server rejects an equal index.
 
-    Their expiry does not, and is the one option that can be changed in place.
+    The expiry is not such a part. It is the only option that can be changed in place.
     """
     return {option: value for option, value in definition.items() if option != EXPIRY}
 
 
 def _definition(index: Document, like: Document | None = None) -> Document:
-    """Return what an index does, without its name, in a form that compares.
+    """Return the definition of an index without its name, for comparisons.
 
-    The server fills a collation up with its defaults: only the parts `like` names are kept.
+    The server adds its defaults to a collation: only the parts in `like` are kept.
     """
     index = _as_stored(index)
     definition = {
@@ -163,7 +163,7 @@ def _definition(index: Document, like: Document | None = None) -> Document:
 
 
 def _as_stored(document: Document) -> Document:
-    """Return the document as the database would: tuples become lists, times naive."""
+    """Return the document as the database returns it: tuples become lists, times naive."""
     return bson.decode(bson.encode(document))
 
 
@@ -171,13 +171,13 @@ def _stored_indexes(name: str) -> list[Document]:
     return [dict(index) for index in database()[name].list_indexes() if index["name"] != "_id_"]
 
 
-def _compare_validator(schema: CollectionSchema) -> Finding:
+def _compare_validator(schema: CollectionSchema) -> IndexDrift:
     wanted = _as_stored(_validation(schema))
     options = database()[schema.name].options()
     if not options.get("validator"):
-        return Finding(schema.name, VALIDATOR, State.MISSING)
+        return IndexDrift(schema.name, VALIDATOR, State.MISSING)
     found = {option: options.get(option) for option in wanted}
-    return Finding(schema.name, VALIDATOR, State.KEPT if found == wanted else State.CHANGED)
+    return IndexDrift(schema.name, VALIDATOR, State.KEPT if found == wanted else State.CHANGED)
 
 
 def _set_validator(schema: CollectionSchema) -> None:
@@ -187,7 +187,7 @@ def _set_validator(schema: CollectionSchema) -> None:
 
 
 def _modify(name: str, change: Document) -> None:
-    """Change the collection, after waiting for the index that another run may be building."""
+    """Change the collection, after the index build of another run has ended."""
     while True:
         try:
             database().command("collMod", name, **change)
@@ -201,7 +201,7 @@ def _modify(name: str, change: Document) -> None:
 def _validation(schema: CollectionSchema) -> Document:
     return {
         "validator": schema.validator,
-        # A rule that was tightened must not make older documents impossible to change.
+        # Older documents must stay writable if a rule becomes stricter.
         "validationLevel": "moderate",
         "validationAction": "error",
     }
@@ -209,7 +209,7 @@ def _validation(schema: CollectionSchema) -> Document:
 
 @contextmanager
 def _tolerated(code: int) -> Iterator[None]:
-    """Ignore that one failure: another run was faster."""
+    """Ignore this failure: another run has done the work."""
     try:
         yield
     except OperationFailure as failure:

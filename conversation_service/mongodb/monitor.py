@@ -1,8 +1,7 @@
-"""Metrics and log lines about MongoDB, from the driver's own events."""
+"""Metrics and log lines about MongoDB, from events of the driver."""
 
 import logging
 from math import inf
-from threading import Lock
 from time import monotonic
 from typing import Any
 
@@ -14,6 +13,7 @@ from pymongo.topology_description import TOPOLOGY_TYPE
 from conversation_service.errors import DatabaseUnavailable
 from conversation_service.mongodb import failures
 from conversation_service.observability import metrics
+from conversation_service.server import private
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ REMEMBERED_S = 60.0
 
 
 class Commands(monitoring.CommandListener):
-    """Counts and times commands; their names are MongoDB's, so there are few."""
+    """Counts and times commands by their name."""
 
     last_reply = -inf  # time.monotonic() of the last command that succeeded in this process
 
@@ -85,59 +85,8 @@ class Heartbeats(monitoring.ServerHeartbeatListener):
         metrics.MONGODB_HEARTBEAT_FAILURES.inc()
 
 
-class Connections(monitoring.ConnectionPoolListener):
-    """Counts the connections to all members: open ones, and those in use.
-
-    One limit is published for them, as nearly all commands go to the primary.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._open = self._in_use = 0
-
-    def _add(self, opened: int, taken: int) -> None:
-        with self._lock:
-            self._open += opened
-            self._in_use += taken
-
-    def publish(self) -> None:
-        metrics.MONGODB_POOL_CONNECTIONS.labels("in_use").set(self._in_use)
-        metrics.MONGODB_POOL_CONNECTIONS.labels("open").set(self._open)
-
-    def connection_created(self, event: monitoring.ConnectionCreatedEvent) -> None:
-        self._add(1, 0)
-
-    def connection_closed(self, event: monitoring.ConnectionClosedEvent) -> None:
-        self._add(-1, 0)
-
-    def connection_checked_out(self, event: monitoring.ConnectionCheckedOutEvent) -> None:
-        self._add(0, 1)
-
-    def connection_checked_in(self, event: monitoring.ConnectionCheckedInEvent) -> None:
-        self._add(0, -1)
-
-    def connection_ready(self, event: monitoring.ConnectionReadyEvent) -> None: ...
-
-    def connection_check_out_started(
-        self, event: monitoring.ConnectionCheckOutStartedEvent
-    ) -> None: ...
-
-    def connection_check_out_failed(
-        self, event: monitoring.ConnectionCheckOutFailedEvent
-    ) -> None: ...
-
-    def pool_created(self, event: monitoring.PoolCreatedEvent) -> None: ...
-
-    def pool_ready(self, event: monitoring.PoolReadyEvent) -> None: ...
-
-    def pool_cleared(self, event: monitoring.PoolClearedEvent) -> None: ...
-
-    def pool_closed(self, event: monitoring.PoolClosedEvent) -> None: ...
-
-
 topology = Topology()
-connections_in_pool = Connections()
-LISTENERS = [Commands(), topology, Heartbeats(), connections_in_pool]
+LISTENERS = [Commands(), topology, Heartbeats()]
 
 
 def unavailable(error: PyMongoError) -> DatabaseUnavailable:
@@ -162,7 +111,16 @@ def _named(address: tuple[str, int | None]) -> str:
 
 
 def watch(client: MongoClient[Any]) -> None:
-    """Publish the number of connections each second, and their limit now."""
+    """Publish the number of connections of a client each second, and their limit now.
+
+    One limit is published, as nearly all commands go to the primary.
+    """
     limit = client.options.pool_options.max_pool_size
     metrics.MONGODB_POOL_CONNECTIONS.labels("limit").set(limit or inf)
-    metrics.every_second["mongodb"] = connections_in_pool.publish
+
+    def publish() -> None:
+        opened, in_use = private.pool_sizes(client)
+        metrics.MONGODB_POOL_CONNECTIONS.labels("open").set(opened)
+        metrics.MONGODB_POOL_CONNECTIONS.labels("in_use").set(in_use)
+
+    metrics.every_second["mongodb"] = publish

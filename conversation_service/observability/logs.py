@@ -1,6 +1,6 @@
-"""What log lines carry, and what they must not: no body, no token, no document, no user's name.
+"""Log lines, without bodies, tokens, documents and names of users.
 
-No value that is logged can start a line of its own or reach a terminal as a control character.
+No logged value can start a line of its own, or reach a terminal as a control character.
 """
 
 import logging
@@ -12,7 +12,7 @@ from ecs_logging import StdlibFormatter
 
 from conversation_service.observability.context import request_id, traceparent, user_id
 
-# MongoDB repeats whole documents in its errors, and people's words with them.
+# Errors of MongoDB contain whole documents.
 _DOCUMENTS = re.compile(r"(full error|dup key): .*", re.DOTALL)
 # Control characters (C0, DEL, C1), the separators of lines and paragraphs, marks that are invisible
 # or reverse the direction of text, and surrogates, which no stream can write.
@@ -27,9 +27,9 @@ def user_hash(user: str, key: str) -> str:
 
 
 class AddRequest(logging.Filter):
-    """Tells which request a line belongs to, by names of the Elastic Common Schema.
+    """Adds the request to each record, in fields of the Elastic Common Schema.
 
-    A user is 16 hex digits, the same in every line, of use only to who has the key.
+    A user is logged as a keyed hash of 16 hex digits, the same in every line.
     """
 
     def __init__(self, key: str) -> None:
@@ -46,7 +46,7 @@ class AddRequest(logging.Filter):
 
 
 class Lines(logging.Formatter):
-    """For people: one line per record, and tracebacks below, indented."""
+    """Text: one line per record, with indented tracebacks below."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return _one_line(_without_documents(super().formatMessage(record)))
@@ -58,18 +58,18 @@ class Lines(logging.Formatter):
         return _indented(super().formatStack(stack_info))
 
     def format(self, record: logging.LogRecord) -> str:
-        # logging keeps the text of a traceback in the record, for the formatters of all handlers.
+        # logging caches the text of a traceback in the record, for the formatters of all handlers.
         record.exc_text = None
         return super().format(record)
 
 
 class EcsObjects(StdlibFormatter):
-    """For machines: one JSON object a line."""
+    """One JSON object per line."""
 
     def format_to_ecs(self, record: logging.LogRecord) -> dict[str, Any]:
         fields = super().format_to_ecs(record)
         fields["message"] = _without_documents(fields["message"])
-        del fields["log"]["original"]  # the message once more
+        del fields["log"]["original"]  # repeats the message
         for name, text in fields.get("error", {}).items():
             fields["error"][name] = _without_documents(text)
         return fields
@@ -80,7 +80,7 @@ def _without_documents(text: str) -> str:
 
 
 def _indented(text: str) -> str:
-    """Indent each line: none can look like the beginning of a record."""
+    """Indent each line, so that none looks like the beginning of a record."""
     return "\n".join(f"  {_one_line(line)}" for line in text.split("\n"))
 
 

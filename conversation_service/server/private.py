@@ -143,6 +143,17 @@ def read_command(database: Any, command: dict[str, Any], name: str) -> Any:
     return database._retryable_read_command(command, name)
 
 
+def pool_sizes(client: Any) -> tuple[int, int]:
+    """Return the open connections of a MongoClient, and the ones in use.
+
+    PyMongo's events have the same information, but cost 15 µs per command: more than 2 % of a GET.
+    Guard: test_commands_and_connections_of_mongodb_are_told of tests/config/test_metrics.py.
+    """
+    pools = [server.pool for server in [*client._topology._servers.values()]]
+    in_use = sum(pool.active_sockets for pool in pools)
+    return in_use + sum(len(pool.conns) for pool in pools), in_use
+
+
 def remaining_timeout(limit_s: float) -> float:
     """Return the seconds that pymongo.timeout() leaves, `limit_s` at most.
 

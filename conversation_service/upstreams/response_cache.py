@@ -6,14 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from math import ceil
 from operator import attrgetter
 from threading import Lock
 from time import time
 from typing import Any, NamedTuple
-
-from redis import Redis
 
 from conversation_service import redis
 from conversation_service.observability.metrics import REMEMBERED_ANSWERS
@@ -95,7 +92,7 @@ class ResponseCache:
         life_ms = max(1, ceil(fetched.usable_s * 1000))
         with suppress(redis.Unavailable):
             redis.call(
-                partial(_set_in_redis, f"{self._upstream}:{key}", json.dumps(entry), life_ms)
+                lambda server: server.set(f"{self._upstream}:{key}", json.dumps(entry), px=life_ms)
             )
 
     def _fetch_once(self, key: str, fetch: Callable[[], Fetched]) -> Any:
@@ -123,10 +120,6 @@ class ResponseCache:
             with self._lock:
                 del self._running[key]
         return own.result()
-
-
-def _set_in_redis(key: str, entry: str, life_ms: int, server: Redis) -> None:
-    server.set(key, entry, px=life_ms)
 
 
 class LocalCache:

@@ -1,4 +1,4 @@
-"""What people ask over HTTP: parse, call one thing, answer. No statement, no rule of the domain."""
+"""The endpoints of a user's conversations: each parses, calls one function, and responds."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -67,7 +67,7 @@ def not_found_first(handle: Handler) -> Handler:
 
 
 class ConversationViewSet(ViewSetMixin, Endpoint):
-    """The caller's own conversations; those of others do not exist as far as they can tell."""
+    """The conversations of the user of the token. Conversations of other users respond 404."""
 
     # Each update of one conversation counts as a PATCH.
     rate_limits = {

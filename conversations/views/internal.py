@@ -1,4 +1,4 @@
-"""What other services ask of conversations, with a credential of their own."""
+"""The endpoints for other services, which send service tokens."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ from conversations.writes.activity import (
 
 
 class BatchParser(JSONParser):
-    max_bytes = 256 * 1024  # 500 reports of the longest kind
+    max_bytes = 256 * 1024  # 500 activity reports of the maximum length
 
 
 class AuthorizeView(Endpoint):
@@ -72,7 +72,7 @@ class ActivityBatchView(Endpoint):
 
 
 def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
-    """Say what the user may do; of somebody else's only that it is not theirs."""
+    """Return the user's access to a conversation. For another owner it shows no state."""
     owner = found is not None and found["user_id"] == user_id
     status = found["status"] if found and owner else None
     reason = None if status in WRITABLE else status

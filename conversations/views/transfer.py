@@ -1,4 +1,4 @@
-"""All of a user's conversations, out as NDJSON and in again."""
+"""The export and the import of all conversations of a user, as NDJSON."""
 
 from io import BytesIO
 from typing import IO, cast

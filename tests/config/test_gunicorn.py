@@ -101,7 +101,7 @@ def test_it_starts_without_a_warning(server):
 
 
 def test_one_worker_waits_for_many_at_once(server):
-    waits = ["/mongodb", "/valkey", "/neighbour"] * 15
+    waits = ["/mongodb", "/valkey", "/upstream"] * 15
     with ThreadPoolExecutor(len(waits)) as pool:
         started = time.monotonic()
         answers = [pool.submit(server.get, f"{path}?s=1") for path in waits]
@@ -208,7 +208,7 @@ def test_a_worker_starts_without_mongodb(tmp_path):
     with serving(tmp_path / "log", MONGODB_URL=nowhere, MONGODB_TIMEOUT_MS="100") as server:
         assert server.get("/").content == b"quick"
 
-    [line] = [line for line in server.log.read_text().splitlines() if "not answer yet" in line]
+    [line] = [line for line in server.log.read_text().splitlines() if "does not reply yet" in line]
     assert "Connection refused" in line
 
 

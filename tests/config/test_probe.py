@@ -37,7 +37,7 @@ def test_a_bad_answer_is_told():
         found = probe("/health", port=server.server_address[1])
 
     assert found.returncode == 1
-    assert found.stderr.startswith("/health answers 500: ")
+    assert found.stderr.startswith("/health responds 500: ")
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
@@ -45,4 +45,4 @@ def test_silence_is_told(path):
     found = probe(path, port=process.free_port())
 
     assert found.returncode == 1
-    assert found.stderr.startswith(f"{path} does not answer: ")
+    assert found.stderr.startswith(f"{path} does not respond: ")

@@ -220,7 +220,9 @@ def test_a_file_that_does_not_exist_is_named(tmp_path):
     ],
 )
 def test_a_name_close_to_a_variable_is_rejected(name, right):
-    assert faults(**{name: "1"}) == [f"{name} is no variable of this service; {right} is similar."]
+    assert faults(**{name: "1"}) == [
+        f"{name} is not a variable of this service; {right} is similar."
+    ]
 
 
 # Kubernetes' links to services, CI, shells, conda, desktops, platforms, and programs near by.

@@ -43,7 +43,7 @@ def wait_for_valkey(environ, wait_s):
     return b"waited"
 
 
-def wait_for_neighbour(environ, wait_s):
+def wait_for_upstream(environ, wait_s):
     port = environ["SERVER_PORT"]
     return requests.get(f"http://127.0.0.1:{port}/sleep?s={wait_s}", timeout=10).content
 
@@ -62,7 +62,7 @@ ACTIONS = {
     "/sleep": sleep,
     "/mongodb": wait_for_mongodb,
     "/valkey": wait_for_valkey,
-    "/neighbour": wait_for_neighbour,
+    "/upstream": wait_for_upstream,
     "/body": read_body,
 }
 

@@ -18,7 +18,7 @@ WITHOUT_JSON = {"issue_token", "run_neighbours"}
 CHANGE_NOTHING = {"inspect_conversation", "issue_token", "run_neighbours"}
 # A smoke test that changes nothing would test nothing; it leaves nothing but a tombstone.
 WITHOUT_DRY_RUN = CHANGE_NOTHING | {"smoke_test"}
-MEANINGS = {"2": "a wrong option", "3": "MongoDB is unavailable; stderr has the reason"}
+MEANINGS = {"2": "an invalid option", "3": "MongoDB is unavailable; stderr has the reason"}
 
 
 def shown(app, name):
@@ -44,9 +44,9 @@ def test_help_ends_with_exit_codes_and_an_example_that_works(app, name):
 def test_options_are_called_and_mean_the_same(app, name):
     text = " ".join(shown(app, name).split())
 
-    json = "--json JSON on stdout, a line each; the last is the result"
+    json = "--json print a JSON object per line; the last is the result"
     assert (json in text) is (name not in WITHOUT_JSON)
-    rehearsal = "say what would be done, change nothing"
+    rehearsal = "print the changes without making them"
     assert (rehearsal in text) is (name not in WITHOUT_DRY_RUN)
 
 

@@ -173,7 +173,7 @@ def talk_nonsense(channel) -> None:
         pytest.param(talk_nonsense, id="no HTTP"),
     ],
 )
-def test_sick_neighbours_degrade_the_service(upstream, talk):
+def test_sick_upstreams_degrade_the_service(upstream, talk):
     upstream.talk = talk
 
     response = Client().get("/health")
@@ -218,7 +218,7 @@ def test_a_redis_that_does_not_answer_degrades_the_service(upstream, settings, u
     assert statuses(body)["redis"] == "unhealthy"
 
 
-def test_neighbours_are_asked_once_for_a_crowd(upstream):
+def test_upstreams_are_asked_once_for_a_crowd(upstream):
     with ThreadPoolExecutor(16) as pool:
         bodies = list(pool.map(lambda _: report(), range(64)))
 
@@ -237,7 +237,7 @@ def test_a_report_is_made_anew_after_two_seconds(upstream, clock):
     assert report()["status"] == "degraded"
 
 
-def test_neighbours_that_ask_for_our_report_in_turn_are_healthy(upstream, clock):
+def test_upstreams_that_ask_for_our_report_in_turn_are_healthy(upstream, clock):
     report()
     clock.ahead_s += 5
 

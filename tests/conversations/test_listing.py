@@ -274,7 +274,7 @@ def test_a_refused_choice_names_the_others(alice):
     response = alice.get(PATH, {"sort": "version"})
 
     [error] = response.json()["error"]["details"]["errors"]
-    assert error["message"] == "Choose one of: last_activity, created_at, updated_at, title."
+    assert error["message"] == "Use one of: last_activity, created_at, updated_at, title."
 
 
 @pytest.mark.parametrize(

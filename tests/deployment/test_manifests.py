@@ -39,7 +39,7 @@ POLICIES = {
     if manifest["kind"] == "NetworkPolicy"
 }
 # Our own limit, far from MongoDB's: the smallest dedicated cluster of Atlas (M10) takes 1,500
-# connections to a server, and the neighbours need theirs.
+# connections to a server, and the upstreams need theirs.
 MOST_CONNECTIONS = 500
 
 

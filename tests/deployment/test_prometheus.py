@@ -73,8 +73,8 @@ def watched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prometheus")
     (ROOT / "var" / "static").mkdir(parents=True, exist_ok=True)  # as collectstatic does
     with ExitStack() as running:
-        neighbour = running.enter_context(characters(0))
-        settings = production(CHARACTERS_SERVICE_URL=neighbour.url)
+        upstream = running.enter_context(characters(0))
+        settings = production(CHARACTERS_SERVICE_URL=upstream.url)
         for command in ("migrate", "setup_indexes"):
             manage(command, settings)
         service = running.enter_context(serving(folder / "one.log", settings))
@@ -85,7 +85,7 @@ def watched(tmp_path_factory):
         lost = running.enter_context(serving(folder / "two.log", settings))
         pods = {"one": service.port, "two": lost.port}
         watcher = running.enter_context(prometheus(folder, pods))
-        # Each of a character that is not yet remembered, so that the neighbour is asked.
+        # Each of a character that is not yet remembered, so that the upstream is asked.
         for user_id, character_id in (("ana", "ada"), ("bea", "sherlock"), ("carla", "luna")):
             statuses = Person(service, user_id).live(character_id)
             assert {200, 201, 401, 404, 429} <= set(statuses)

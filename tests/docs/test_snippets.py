@@ -52,13 +52,13 @@ def address(django_db_setup, tmp_path_factory):
     """As `make run` serves it, rate limits included, on the database of the tests."""
     log = tmp_path_factory.mktemp("guide") / "log"
     with (
-        characters(free_port()) as neighbour,
+        characters(free_port()) as upstream,
         serving(
             log,
             "config.wsgi:application",
             DJANGO_SETTINGS_MODULE="config.settings.development",
             MONGODB_DATABASE=settings.DATABASES["default"]["NAME"],
-            CHARACTERS_SERVICE_URL=neighbour.url,
+            CHARACTERS_SERVICE_URL=upstream.url,
             CLIENT_HEAD_TIMEOUT_S="10",  # a machine that is busy is no client that is slow
         ) as server,
     ):

@@ -1,4 +1,4 @@
-"""Auth: tokens for whoever knows the one password, until they are revoked."""
+"""A stand-in for Auth: tokens for any user with the one password, until they are revoked."""
 
 from datetime import timedelta
 from http import HTTPStatus

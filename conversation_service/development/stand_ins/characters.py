@@ -1,4 +1,4 @@
-"""Characters: the six that the demo data talks with."""
+"""A stand-in for Characters, with the six characters of the demo data."""
 
 from http import HTTPStatus
 from urllib.parse import unquote

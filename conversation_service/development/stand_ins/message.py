@@ -1,4 +1,4 @@
-"""Message: counts what is said, and pushes the totals to the Conversation Service."""
+"""A stand-in for Message: counts messages, and pushes the totals to the Conversation Service."""
 
 from dataclasses import dataclass, field
 from http import HTTPStatus

@@ -1,4 +1,4 @@
-"""What the stand-ins share: routes, JSON, /health, and a switch that makes them misbehave."""
+"""The common parts of stand-ins: routes, JSON, /health, and a switch for failures."""
 
 import json
 import re
@@ -111,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815
 
     def _misbehaves(self) -> bool:
-        """Do as the switch says; return whether that was the answer."""
+        """Apply the mode. Return True if that was the response."""
         switched = self.server.switched
         match self.server.mode:
             case "slow":

@@ -22,33 +22,37 @@ EXAMPLES = (
 def lifetime(text: str) -> timedelta:
     match = _LIFETIME.fullmatch(text)
     if not match:
-        raise ArgumentTypeError(f"{text!r} is not like 90s, 15m, 1h or 30d")
+        raise ArgumentTypeError(f"{text!r} is not a lifetime such as 90s, 15m, 1h or 30d")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 class Command(BaseCommand):
     help = (
-        "Print an access token signed with JWT_SECRET_KEY. For development and smoke tests:"
-        " whoever runs this can speak for anybody."
+        "Print an access token signed with JWT_SECRET_KEY, of any user or service. For development"
+        " and smoke tests."
     )
     requires_system_checks = []  # it uses no database
 
     def add_arguments(self, parser: CommandParser) -> None:
         end_help(
             parser,
-            {0: "the token was printed", 1: "it cannot be signed"},
+            {0: "the token is printed", 1: "the token cannot be signed"},
             *EXAMPLES,
             database=False,
         )
+        parser.add_argument("user", nargs="?", type=external_id, help="id of the user")
         parser.add_argument(
-            "user", nargs="?", type=external_id, help="id of the user the token speaks for"
+            "--service",
+            metavar="NAME",
+            type=external_id,
+            help="token of a service instead",
         )
+        parser.add_argument("--scope", nargs="+", default=[], help="scopes of the service")
         parser.add_argument(
-            "--service", metavar="NAME", type=external_id, help="a token for a service instead"
-        )
-        parser.add_argument("--scope", nargs="+", default=[], help="what the service may do")
-        parser.add_argument(
-            "--lifetime", type=lifetime, default="24h", help="such as 90s, 15m, 1h, 30d (24h)"
+            "--lifetime",
+            type=lifetime,
+            default="24h",
+            help="such as 90s, 15m, 1h, 30d (default 24h)",
         )
 
     def handle(
@@ -61,9 +65,9 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         if (user is None) == (service is None):
-            raise CommandError("Name either a user or a --service.")
+            raise CommandError("Use either a user or --service.")
         if scope and service is None:
-            raise CommandError("Only a --service has a --scope.")
+            raise CommandError("--scope needs --service.")
         try:
             if user is not None:
                 self.stdout.write(user_token(user, life=lifetime))

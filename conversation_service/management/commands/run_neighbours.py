@@ -24,13 +24,10 @@ HIGHEST_PORT = 65_535
 
 def ports(text: str) -> list[int]:
     numbers = text.split(",")
-    if len(numbers) != len(UPSTREAMS) or not all(_is_port(number) for number in numbers):
+    are_ports = all(number.isdecimal() and int(number) <= HIGHEST_PORT for number in numbers)
+    if len(numbers) != len(UPSTREAMS) or not are_ports:
         raise ArgumentTypeError(f"use {len(UPSTREAMS)} ports, such as 8001,8002,8004")
     return [int(number) for number in numbers]
-
-
-def _is_port(text: str) -> bool:
-    return text.isdecimal() and int(text) <= HIGHEST_PORT
 
 
 class Command(BaseCommand):

@@ -13,7 +13,7 @@ from conversation_service.commands import Unfinished, add_dry_run, add_json, end
 from conversation_service.mongodb.collections import CollectionSchema, declared
 from conversation_service.mongodb.drift import (
     VALIDATOR,
-    Finding,
+    IndexDrift,
     State,
     building,
     compare,
@@ -31,11 +31,11 @@ DONE = {
 
 
 HELP = """
-Give every declared collection its indexes and its validator. Run it after migrate, at each
-deployment: what is in place stays untouched, and two runs at once do no harm.
+Create the indexes and the validator of each declared collection. Run it after migrate, at each
+deployment. It does not touch existing indexes, and two concurrent runs are safe.
 
-All indexes that a collection lacks are built in one reading of it, while the service goes on.
-Ctrl-C and SIGTERM end the waiting; MongoDB goes on building.
+MongoDB builds all missing indexes of a collection in one pass, while the service works. Ctrl-C and
+SIGTERM end the command; MongoDB completes the build.
 """
 
 
@@ -46,9 +46,9 @@ class Command(BaseCommand):
         end_help(
             parser,
             {
-                0: "all is in place, or it was a --dry-run",
-                1: "something differs, or it could not run",
-                4: "stopped before that",
+                0: "every index and validator is as declared, or with --dry-run",
+                1: "an index or validator differs, or the command failed",
+                4: "stopped by a signal",
             },
             "manage.py setup_indexes --dry-run",
         )
@@ -58,17 +58,15 @@ class Command(BaseCommand):
         parser.add_argument(
             "--replace-conflicting",
             action="store_true",
-            help="drop an index that differs from its declaration, and build it anew",
+            help="drop and rebuild each index that differs from its declaration",
         )
-        parser.add_argument(
-            "--drop-extra", action="store_true", help="drop the indexes that nobody declares"
-        )
+        parser.add_argument("--drop-extra", action="store_true", help="drop undeclared indexes")
         parser.add_argument(
             "--builds",
             type=int,
             default=1,
-            help="share the missing indexes of a collection out to so many builds, each of which "
-            "reads it and keeps a core of MongoDB busy (1)",
+            help="concurrent builds for the missing indexes of a collection; each reads the whole "
+            "collection and uses one core of MongoDB (default 1)",
         )
         add_json(parser)
 
@@ -105,11 +103,13 @@ class Command(BaseCommand):
         if options["verbosity"]:
             self.show(report, as_json=options["json"], dry_run=dry_run or check)
         if check and unresolved:
-            raise CommandError(f"{len(unresolved)} differ from their declaration.")
+            raise CommandError(
+                f"{len(unresolved)} indexes or validators differ from their declaration."
+            )
         if changes:
             refuse_conflicts(unresolved)
 
-    def attempt(self, schema: CollectionSchema, findings: list[Finding], *, builds: int) -> None:
+    def attempt(self, schema: CollectionSchema, findings: list[IndexDrift], *, builds: int) -> None:
         try:
             with (
                 interrupted_by_signals(),
@@ -122,13 +122,12 @@ class Command(BaseCommand):
                 mend(schema, findings, builds=builds)
         except DuplicateKeyError as error:
             raise CommandError(
-                f"{schema.name}: {refused(error)} cannot be built, as documents already share a "
-                "key. Nor were the others that were to be built with it."
+                f"{schema.name}: {refused(error)} cannot be built, as documents have equal keys. "
+                "The other indexes of this build were not built either."
             ) from None
         except KeyboardInterrupt:
             raise Unfinished(
-                "Stopped; what MongoDB has begun to build, it builds. Run it again to see to the "
-                "rest."
+                "Stopped. MongoDB completes the running build. Run the command again for the rest."
             ) from None
 
     def show(self, report: list[dict[str, Any]], *, as_json: bool, dry_run: bool) -> None:
@@ -141,13 +140,13 @@ class Command(BaseCommand):
 
 
 def refuse_before_migrations() -> None:
-    """Migrations create collections, and fail on one that is already there."""
+    """Migrations create collections, and fail if a collection exists."""
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         raise CommandError("There are unapplied migrations: run manage.py migrate first.")
 
 
-def result(finding: Finding, changes: set[State]) -> str:
+def result(finding: IndexDrift, changes: set[State]) -> str:
     if finding.state not in changes:
         return finding.state
     if finding.name == VALIDATOR and finding.state is State.MISSING:
@@ -155,16 +154,16 @@ def result(finding: Finding, changes: set[State]) -> str:
     return DONE[finding.state]
 
 
-def refuse_conflicts(unresolved: list[Finding]) -> None:
+def refuse_conflicts(unresolved: list[IndexDrift]) -> None:
     conflicts = [finding for finding in unresolved if finding.state is State.CONFLICT]
     if conflicts:
         listed = "\n".join(
-            f"- {found.collection}: {found.name} is declared otherwise than {found.stored_as}, "
-            "which is stored"
+            f"- {found.collection}: the stored index {found.stored_as} differs from the "
+            f"declaration of {found.name}"
             for found in conflicts
         )
         raise CommandError(
-            f"These indexes are in the way of declared ones:\n{listed}\n"
-            "Correct the declaration, or rebuild them with --replace-conflicting; until that is "
-            "done, queries go without them."
+            f"These stored indexes conflict with declared indexes:\n{listed}\n"
+            "Correct the declaration, or rebuild them with --replace-conflicting. Until then, "
+            "queries cannot use the declared indexes."
         )

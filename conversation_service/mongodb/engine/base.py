@@ -31,11 +31,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return {"event_listeners": LISTENERS, **params}
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Client:
-        """Return the client of this process, which each thread and greenlet requests.
+        """Return the client of this process, for each thread and greenlet.
 
         PyMongo resolves the names of a mongodb+srv URL while it creates the client: outside of
-        timeoutMS, for up to 40 s. So one thread creates it, and all others wait no longer than
-        for any operation. Raises ServerSelectionTimeoutError without a client; the next request
+        timeoutMS, for up to 40 s. So one thread creates it, and the others wait for it no longer
+        than for an operation. Raises ServerSelectionTimeoutError without a client; the next request
         tries again.
         """
         pools: dict[str, Client] = self._connection_pools

@@ -12,7 +12,7 @@ from django_mongodb_backend.query import MongoQuery
 
 Stage = dict[str, Any]
 
-# Django looks the compilers of the other statements up in this module.
+# Django imports the compilers of the other statements from this module.
 __all__ = [
     "SQLAggregateCompiler",
     "SQLCompiler",
@@ -25,11 +25,11 @@ __all__ = [
 class EarlySortQuery(MongoQuery):
     """Sorts and slices right after $match, where an index can do both.
 
-    Upstream always puts $project or $addFields in front of $sort, though it be only {"n": "$n"}.
-    The server then fetches all that matches and sorts it in memory: 7,500 documents for a page of
-    20. Delete when upstream emits $match, $sort, $limit for a query that sorts by plain columns.
+    django-mongodb-backend puts $project or $addFields before $sort, even if it is {"n": "$n"}. The
+    server then fetches and sorts all matching documents: 7,500 for a page of 20. Delete this class
+    when the backend emits $match, $sort, $limit for a query that sorts by plain columns.
 
-    Any query that is more than filter, order, slice and columns keeps upstream's pipeline.
+    Only queries with filter, order, slice and columns are changed.
     """
 
     def get_pipeline(self) -> list[Stage]:
@@ -49,10 +49,10 @@ class EarlySortQuery(MongoQuery):
         return stages
 
     def order_needs_no_stage(self) -> bool:
-        """Tell whether every sort key is in the stored document, and nothing runs before $sort.
+        """Return True if each sort key is a stored field, and no stage must run before $sort.
 
-        Asked when the pipeline is needed and not before: upstream turns a query into a subquery
-        after building it.
+        Called when the pipeline is needed: the backend turns a query into a subquery after it is
+        built.
         """
         other_stages = (
             self.search_pipeline

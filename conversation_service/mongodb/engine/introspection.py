@@ -9,9 +9,9 @@ class _Directions(dict[object, str]):
 class DatabaseIntrospection(introspection.DatabaseIntrospection):
     """Reads collections that have text, hashed or 2d indexes.
 
-    Upstream knows ascending, descending and 2dsphere: on any other index get_constraints()
-    raises KeyError, and with it each migration that alters or removes a field there. Delete
-    when upstream's ORDER_DIR answers for every kind.
+    django-mongodb-backend knows ascending, descending and 2dsphere indexes. On other indexes its
+    get_constraints() raises KeyError, which fails each migration that alters or removes a field.
+    Delete this class when the backend's ORDER_DIR has every kind.
     """
 
     ORDER_DIR = _Directions(introspection.DatabaseIntrospection.ORDER_DIR)

@@ -6,8 +6,8 @@ from django.db.models import Field, Index, Model
 from django_mongodb_backend import schema
 from pymongo import IndexModel
 
-# The least value of each BSON type. Comparisons stay within a type, so that "at least this" is
-# "of this type" in words that the planner understands.
+# The least value of each BSON type. Comparisons stay within a type, so `$gte` of it means "of this
+# type" in a form that the planner can use.
 LEAST: dict[str, Any] = {
     "string": "",
     "objectId": ObjectId("0" * 24),
@@ -20,13 +20,13 @@ LEAST: dict[str, Any] = {
 
 
 class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
-    """Makes unique indexes that also serve lookups.
+    """Creates unique indexes that queries can use.
 
-    Upstream restricts each to documents where the field has its type, {"$type": "string"}, so
-    that many may lack it. No equality implies that filter: looking a user up by name, or a
-    session by its key, scans the collection. Here a field that is NOT NULL needs no filter, and
-    a nullable one gets a range that equality does imply. Delete with django-mongodb-backend
-    6.0.4 or later (INTPYTHON-855); indexes made by this one may stay.
+    django-mongodb-backend restricts each to documents in which the field has its type, such as
+    {"$type": "string"}, so that several documents can lack it. No equality implies that filter, so
+    the look-up of a user by name scans the collection. Here a NOT NULL field has no filter, and a
+    nullable field a range that equality implies. Delete with django-mongodb-backend 6.0.4 or later
+    (INTPYTHON-855); its indexes can stay.
     """
 
     def add_index(
@@ -36,7 +36,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
 
 
 class _LookupIndex:
-    """An Index whose filters, added by upstream for uniqueness, do not hide it from lookups."""
+    """An index with filters that equality implies."""
 
     def __init__(self, index: Any) -> None:
         self.index = index
@@ -54,7 +54,7 @@ class _LookupIndex:
         )
         if built is None:
             return None
-        # Not the fields of embedded documents: they are absent wherever their document is.
+        # Without the fields of embedded documents, which are absent if their document is.
         required = {field.column for field in model._meta.local_fields if not field.null}
         filters = built.document.pop("partialFilterExpression", {})
         if usable := _usable(filters, required):

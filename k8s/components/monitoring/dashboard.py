@@ -261,7 +261,7 @@ ROWS: dict[str, list[Panel]] = {
             width=12,
         ),
     ],
-    "Neighbours": [
+    "Upstreams": [
         Panel(
             "Questions",
             "reqps",

@@ -1,4 +1,4 @@
-"""A upstream on loopback that a test can make misbehave."""
+"""An upstream on loopback that a test can make misbehave."""
 
 import socket
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The ways in which a upstream fails to answer."""
+"""The ways in which an upstream fails to answer."""
 
 import socket
 import struct

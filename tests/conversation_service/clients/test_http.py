@@ -1,4 +1,4 @@
-"""Nothing on the other side can prolong a question, and a upstream that fails is spared."""
+"""Nothing on the other side can prolong a question, and an upstream that fails is spared."""
 
 import json
 import socket

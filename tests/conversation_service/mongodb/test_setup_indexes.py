@@ -181,7 +181,7 @@ def test_check_fails_on_any_drift_and_changes_nothing(declare, things, index):
     things.drop_index("by_owner") if index == "by_owner" else things.create_index("n", name=index)
     before = names(things)
 
-    with pytest.raises(CommandError, match="1 differ"):
+    with pytest.raises(CommandError, match="1 indexes or validators differ"):
         setup_indexes("--check")
 
     assert names(things) == before
@@ -224,7 +224,7 @@ def test_an_index_that_cannot_be_unique_is_named_among_others(declare, things):
     things.insert_many([{"owner": "ada"}, {"owner": "ada"}])
     declare(EXPIRY, IndexModel("owner", name="one_each", unique=True), OWNER)
 
-    with pytest.raises(CommandError, match=r"one_each cannot be built.*Nor were the others"):
+    with pytest.raises(CommandError, match=r"one_each cannot be built.*The other indexes"):
         setup_indexes()
 
     assert names(things) == set()
@@ -247,7 +247,7 @@ def test_whoever_stops_waiting_for_a_build_is_told_what_becomes_of_it(mongo, num
         session.abort_transaction()
 
     assert stopped.returncode == 4, err
-    assert "what MongoDB has begun to build, it builds" in err
+    assert "MongoDB completes the running build" in err
     call_command("setup_indexes", verbosity=0)
     assert "user_words" in mongo["conversations"].index_information()
 

@@ -71,7 +71,7 @@ def limit(settings):
     """Three requests a minute, counted in this process: each test begins at zero."""
     settings.LOGIN_REQUESTS_PER_MINUTE = 3
     settings.REDIS_URL = ""
-    ratelimit._own_counts = ratelimit.OwnCounts()
+    ratelimit._local_counts = ratelimit.LocalCounts()
 
 
 def guess(times, **address):

@@ -1,6 +1,6 @@
 """Characters hangs: do those who list and read keep their pace?
 
-    python -m benchmarks.hanging_neighbour
+    python -m benchmarks.hanging_upstream
 
 Starts MongoDB, Valkey, one gunicorn worker and a stand-in for Characters on this machine, lets
 four readers list and read for some seconds, then again while ten writers create conversations
