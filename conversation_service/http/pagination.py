@@ -19,7 +19,8 @@ from conversation_service.errors import InvalidCursor
 
 Side = Literal["after", "from", "before", "upto"]
 
-_SIGNER = Signer(salt="conversation_service.http.pagination", sep=".")
+# Clients keep cursors over releases: with another salt, each of them becomes invalid.
+_SIGNER = Signer(salt="conversation_service.pagination", sep=".")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_CURSOR_CHARACTERS = 2_048
 
