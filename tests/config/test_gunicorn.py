@@ -18,10 +18,7 @@ from conversation_service.development.process import free_port
 from tests.config.processes import environment, eventually
 
 HEAD_LIMIT_S = 0.5
-COMMAND = [
-    *(sys.executable, "-X", "dev", "-m", "gunicorn"),
-    *("-c", "config/gunicorn.conf.py"),
-]
+COMMAND = [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py"]
 
 
 class Server:
@@ -100,7 +97,7 @@ def wait_until_ready(process: subprocess.Popen, port: int, log: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("gunicorn") / "log") as server:
+    with serving(tmp_path_factory.mktemp("gunicorn") / "log", PYTHONDEVMODE="1") as server:
         yield server
 
 
