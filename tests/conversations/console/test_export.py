@@ -73,7 +73,9 @@ def test_no_title_becomes_a_formula_in_a_spreadsheet(ops, mongo, before):
     assert [cell for cell in readings(text) if is_formula(cell)] == []
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(
         st.text(f"ab,;\t\r\n\"' {SIGNS}{INVISIBLE}", min_size=1, max_size=12),
