@@ -15,13 +15,10 @@ import pytest
 import requests
 
 from conversation_service.development.process import free_port
-from tests.config.processes import environment
+from tests.config.processes import environment, eventually
 
 HEAD_LIMIT_S = 0.5
-COMMAND = [
-    *(sys.executable, "-X", "dev", "-m", "gunicorn"),
-    *("-c", "config/gunicorn.conf.py"),
-]
+COMMAND = [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py"]
 
 
 class Server:
@@ -52,8 +49,13 @@ def read(client: socket.socket) -> bytes:
 
 @contextmanager
 def serving(
-    log: Path, application: str = "tests.config.waiting_app:application", **changes: str
+    log: Path,
+    application: str = "tests.config.waiting_app:application",
+    *,
+    folder: Path | None = None,
+    **changes: str,
 ) -> Iterator[Server]:
+    """Serve an application of this checkout, or with `folder` of another one."""
     port = free_port()
     settings = {
         "DJANGO_SETTINGS_MODULE": "config.settings.test",
@@ -66,6 +68,7 @@ def serving(
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*COMMAND, application],
+            cwd=folder,
             env=environment(**settings | changes),
             stdout=output,
             stderr=output,
@@ -79,20 +82,22 @@ def serving(
 
 
 def wait_until_ready(process: subprocess.Popen, port: int, log: Path) -> None:
-    for _ in range(200):
+    """Wait until a worker responds: on a busy machine, long after the master listens."""
+
+    def responds() -> bool:
         assert process.poll() is None, log.read_text()
         try:
-            requests.get(f"http://127.0.0.1:{port}/", timeout=20)
+            requests.get(f"http://127.0.0.1:{port}/", timeout=60)
         except requests.ConnectionError:
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail(log.read_text())
+            return False
+        return True
+
+    eventually(responds)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("gunicorn") / "log") as server:
+    with serving(tmp_path_factory.mktemp("gunicorn") / "log", PYTHONDEVMODE="1") as server:
         yield server
 
 

@@ -5,7 +5,10 @@ import resource
 import runpy
 import signal
 import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from tests.config.processes import environment, eventually
 from tests.config.test_gunicorn import COMMAND, serving
@@ -89,3 +92,20 @@ def test_workers_may_open_as_many_descriptors_as_the_system_allows(tmp_path):
             assert resource.prlimit(worker, resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("entry", ["django.setup()", "import config.wsgi"])
+def test_a_start_searches_for_no_library(entry):
+    program = f"""
+import django, sys
+started = []
+sys.addaudithook(lambda event, data: event == "subprocess.Popen" and started.append(data))
+{entry}
+import django_mongodb_backend.base
+print(started)
+"""
+    settings = environment(DJANGO_SETTINGS_MODULE="config.settings.test")
+
+    started = subprocess.check_output([sys.executable, "-c", program], env=settings, text=True)
+
+    assert started == "[]\n"

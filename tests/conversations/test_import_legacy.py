@@ -510,7 +510,7 @@ FIELDS = [name for name in old() if name not in {"_id", "user_id", "character_id
 
 
 @hypothesis_settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -178,22 +178,25 @@ LISTS = [{"status": status} for status in states.LISTS]
 LISTS += [{"status": status} | filters for status in ("active", "all") for filters in FILTERS]
 
 
-@pytest.mark.parametrize("sort", SORT_KEYS)
-@pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("wanted", LISTS, ids=str)
-def test_a_list_reads_no_more_than_it_shows(mongo, commands, crowd, sort, order, wanted):
-    parameters = {"sort": sort, "order": order, "limit": 2} | wanted
+def test_a_list_reads_no_more_than_it_shows(mongo, commands, crowd, wanted):
+    faults = []
+    for sort, order in itertools.product(SORT_KEYS, ("asc", "desc")):
+        parameters = {"sort": sort, "order": order, "limit": 2} | wanted
 
-    first, first_plan = listed(mongo, commands, parameters)
-    cursor = first["pagination"]["next_cursor"]
-    second, second_plan = listed(mongo, commands, parameters | {"cursor": cursor})
-    cursor = second["pagination"]["prev_cursor"]
-    back, back_plan = listed(mongo, commands, parameters | {"cursor": cursor})
+        first, first_plan = listed(mongo, commands, parameters)
+        cursor = first["pagination"]["next_cursor"]
+        second, second_plan = listed(mongo, commands, parameters | {"cursor": cursor})
+        cursor = second["pagination"]["prev_cursor"]
+        back, back_plan = listed(mongo, commands, parameters | {"cursor": cursor})
 
-    assert back["conversations"] == first["conversations"]
-    for plan in (first_plan, second_plan, back_plan):
-        assert plan["executionStats"]["totalDocsExamined"] <= 3
-        assert "SORT" not in stages(plan["queryPlanner"]["winningPlan"])
+        if back["conversations"] != first["conversations"]:
+            faults.append(f"{sort} {order}: the way back shows another page")
+        for plan in (first_plan, second_plan, back_plan):
+            examined = plan["executionStats"]["totalDocsExamined"]
+            if examined > 3 or "SORT" in stages(plan["queryPlanner"]["winningPlan"]):
+                faults.append(f"{sort} {order}: {examined} read, {plan['queryPlanner']}")
+    assert faults == []
 
 
 @pytest.mark.parametrize("wanted", LISTS, ids=str)

@@ -149,7 +149,7 @@ def test_debug_logs_nothing_of_users(tmp_path, marker, mongo, form):
     with guarded_valkey(tmp_path / "valkey", marker("password of Redis")) as redis_url:
         variables = {
             "ENVIRONMENT": "development",
-            "DJANGO_SETTINGS_MODULE": "config.settings.development",
+            "DJANGO_SETTINGS_MODULE": "tests.config.undelayed_settings",
             "MONGODB_DATABASE": mongo.name,
             "REDIS_URL": redis_url,
             "SECRET_KEY": marker("SECRET_KEY") + "x" * 32,

@@ -1,6 +1,13 @@
 import pytest
 
 from tests.conversations.console.browser import staff
+from tests.conversations.console.chromium import close_chromium
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _chromium_of_this_module():
+    yield
+    close_chromium()
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ def main() -> None:
     # Only now: models need the app registry.
     from django.contrib.auth.models import User  # noqa: PLC0415
 
+    from tests.conversations.console.chromium import close_chromium  # noqa: PLC0415
+
     User.objects.create_superuser("ops", password="ops")
     FOLDER.mkdir(exist_ok=True)
     with override_settings(ALLOWED_HOSTS=["127.0.0.1"]):
@@ -30,6 +32,7 @@ def main() -> None:
         take("console-list", LIST, WIDE, "light")
         take("console-conversation", FIRST, WIDE, "dark")
         take("console-narrow", LIST, NARROW, "light", language="es")
+    close_chromium()
 
 
 LIST = "/admin/conversations/conversation/"
