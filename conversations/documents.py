@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
@@ -16,7 +16,7 @@ from conversations import limits
 from conversations.declaration import CREATION_TIME, declarations, defaults
 from conversations.models import Conversation, LLMSettings, Metadata
 from conversations.states import ACTIVE, ARCHIVED
-from conversations.words import fold, sort_key, split_words, tag_key
+from conversations.words import derived
 
 FIELDS = declarations(Conversation)
 SETTINGS = declarations(LLMSettings)
@@ -108,17 +108,6 @@ def random_id() -> ObjectId:
     return ObjectId(int(time.time()).to_bytes(4, "big") + os.urandom(8))
 
 
-def derived(title: str, tags: Sequence[str]) -> dict[str, Any]:
-    """Return the fields by which indexes sort, compare and search titles and tags."""
-    keys = [tag_key(tag) for tag in tags]
-    return {
-        "title_key": sort_key(title),
-        "tag_keys": keys,
-        "tag_line": tag_line(keys),
-        "search": [searchable(title), *map(searchable, tags)],
-    }
-
-
 def complete(document: Document) -> Document:
     """Add defaults for missing fields to a document that was read with the PUBLIC projection.
 
@@ -193,20 +182,3 @@ def retention(document: Document) -> dict[str, Any] | None:
 
 
 _LAST_MOMENT = datetime.max.replace(microsecond=999_000, tzinfo=UTC)
-
-
-def tag_line(keys: Iterable[str]) -> str:
-    """Join tag keys, sorted, into a string with a line for each key.
-
-    A multikey index can neither cover a query nor filter in the index.
-    """
-    return "\n".join(sorted(keys))
-
-
-def searchable(text: str) -> dict[str, list[str]]:
-    """Return the `search` element for a title or a tag.
-
-    `search` has an element for the title and then for each tag, so that a pipeline can remove a
-    tag together with its words.
-    """
-    return {"words": split_words(fold(text))}

@@ -1,9 +1,10 @@
-"""Normal forms for titles and tags, and the words that search compares."""
+"""The fields that indexes sort, compare and search, derived from titles and tags."""
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 from conversations.limits import TITLE_LENGTH
 
@@ -17,6 +18,17 @@ _ASCII_WORD = re.compile("[0-9A-Za-z]+")
 # Scripts without spaces, by the first word in their characters' Unicode names.
 _UNSPACED = ("CJK", "HIRAGANA", "IDEOGRAPHIC", "KATAKANA", "KHMER", "LAO", "MYANMAR", "THAI")
 _LETTERS_APART = 200  # combining class; lower ones make another letter, as in Japanese or Hindi
+
+
+def derived(title: str, tags: Sequence[str]) -> dict[str, Any]:
+    """Return the fields by which indexes sort, compare and search titles and tags."""
+    keys = [tag_key(tag) for tag in tags]
+    return {
+        "title_key": sort_key(title),
+        "tag_keys": keys,
+        "tag_line": tag_line(keys),
+        "search": [searchable(title), *map(searchable, tags)],
+    }
 
 
 def tag_key(tag: str) -> str:
@@ -103,3 +115,20 @@ def _kind(character: str) -> str:
     if category[0] not in "LN":
         return ""
     return "unspaced" if unicodedata.name(character, "").startswith(_UNSPACED) else "spaced"
+
+
+def tag_line(keys: Iterable[str]) -> str:
+    """Join tag keys, sorted, into a string with a line for each key.
+
+    A multikey index can neither cover a query nor filter in the index.
+    """
+    return "\n".join(sorted(keys))
+
+
+def searchable(text: str) -> dict[str, list[str]]:
+    """Return the `search` element for a title or a tag.
+
+    `search` has an element for the title and then for each tag, so that a pipeline can remove a
+    tag together with its words.
+    """
+    return {"words": split_words(fold(text))}

@@ -1,5 +1,6 @@
 """The base of every endpoint of the API."""
 
+import re
 from collections.abc import Mapping
 from traceback import clear_frames
 from typing import Any
@@ -8,8 +9,12 @@ from django.http import HttpRequest, HttpResponseBase
 from rest_framework.metadata import SimpleMetadata
 from rest_framework.views import APIView
 
+from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.rendering import JSONResponse
+from conversation_service.observability.context import request_id
+
+_CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 
 
 class Endpoint(APIView):
@@ -27,6 +32,14 @@ class Endpoint(APIView):
     def default_response_headers(self) -> dict[str, str]:
         """Send Allow only with OPTIONS and 405: DRF computes it for each response."""
         return super().default_response_headers if self.request.method == "OPTIONS" else {}
+
+    @property
+    def actor(self) -> Actor:
+        """The user, with the client from X-Client or from the first product in User-Agent."""
+        headers = self.request.META
+        sent = headers.get("HTTP_X_CLIENT") or headers.get("HTTP_USER_AGENT", "")
+        match = _CLIENT.match(sent)
+        return Actor("user", match[0] if match else None, request_id.get())
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         response = super().dispatch(request, *args, **kwargs)

@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -119,12 +119,18 @@ def _validated(parameters: Parameters, query_string: str) -> Mapping[str, Any]:
 
 
 class List(serializers.ListField):
-    """A list of at most `max_length` items, which is checked before each item is validated."""
+    """A list of at most `max_length` items, which is checked before each item is validated.
+
+    Of items with the same `unique_by`, the first stays.
+    """
 
     max_length: int
 
-    def __init__(self, *, max_length: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *, max_length: int, unique_by: Callable[[Any], Any] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(max_length=max_length, **kwargs)
+        self.unique_by = unique_by
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, list) and len(data) > self.max_length:
@@ -132,7 +138,13 @@ class List(serializers.ListField):
         return super().to_internal_value(data)
 
     def run_child_validation(self, data: Sequence[Any]) -> Any:
-        return [*_validate_parts(self.child, enumerate(data)).values()]
+        items = _validate_parts(self.child, enumerate(data)).values()
+        if self.unique_by is None:
+            return [*items]
+        first: dict[Any, Any] = {}
+        for item in items:
+            first.setdefault(self.unique_by(item), item)
+        return [*first.values()]
 
 
 class Dict(serializers.DictField):
@@ -211,18 +223,31 @@ def _may_shrink_to(length: int, text: str) -> bool:
 
 
 class Line(Text):
-    """A text on one line, trimmed, without control characters."""
+    """A text on one line, trimmed, without control characters.
 
-    default_error_messages = {"control": _("Control characters are not allowed.")}
+    With `categories`, the line has only characters of these categories of Unicode, by their first
+    letter, and those in `punctuation`.
+    """
 
-    def __init__(self, **kwargs: Any) -> None:
+    default_error_messages = {
+        "control": _("Control characters are not allowed."),
+        "characters": _("A character is not allowed."),
+    }
+
+    def __init__(self, *, categories: str = "", punctuation: str = "", **kwargs: Any) -> None:
         super().__init__(trim_whitespace=True, **kwargs)
+        self.categories, self.punctuation = categories, punctuation
 
     def to_internal_value(self, data: Any) -> str:
         line: str = super().to_internal_value(data)
         # A printable line has none of these categories.
         if not line.isprintable() and not NOT_IN_A_LINE.isdisjoint(map(unicodedata.category, line)):
             self.fail("control")
+        if self.categories and not all(
+            character in self.punctuation or unicodedata.category(character)[0] in self.categories
+            for character in line
+        ):
+            self.fail("characters")
         return line
 
 

@@ -9,7 +9,7 @@ from django.conf import settings
 
 from conversation_service.mongodb.connection import Document
 from conversation_service.observability.logs import user_hash
-from conversations import collection, documents, schema
+from conversations import collection, documents, schema, words
 from conversations.states import PURGED
 
 REVISIONS = 5
@@ -103,7 +103,7 @@ def _drift(document: Document) -> list[str]:
     drift = set()
     if document.get("status") != PURGED:
         fields = schema.CONVERSATION
-        derived = documents.derived(str(document.get("title")), document.get("tags") or [])
+        derived = words.derived(str(document.get("title")), document.get("tags") or [])
         drift = {name for name, value in derived.items() if document.get(name) != value}
         drift |= {
             name

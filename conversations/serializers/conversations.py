@@ -1,7 +1,6 @@
 """Serializers for requests on conversations. They validate without the database."""
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +28,6 @@ from conversations.serializers.fields import input_field
 from conversations.states import EDITABLE
 from conversations.words import tag_key
 
-_ASCII_TAG = re.compile(r"[\w .-]*", re.ASCII)
 _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
 
@@ -63,28 +61,16 @@ class Tag(Line):
     }
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=limits.TAG_LENGTH, **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        tag = super().to_internal_value(data)
-        if not _ASCII_TAG.fullmatch(tag) and not all(
-            character in " _-." or unicodedata.category(character)[0] in "LMN" for character in tag
-        ):
-            self.fail("characters")
-        return tag
+        super().__init__(
+            max_length=limits.TAG_LENGTH, categories="LMN", punctuation=" _-.", **kwargs
+        )
 
 
 class Tags(List):
     """Tags without repetition. Of tags that differ only in case or width, the first stays."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=limits.TAGS, child=Tag(), **kwargs)
-
-    def to_internal_value(self, data: Any) -> list[str]:
-        first: dict[str, str] = {}
-        for tag in super().to_internal_value(data):
-            first.setdefault(tag_key(tag), tag)
-        return list(first.values())
+        super().__init__(max_length=limits.TAGS, child=Tag(), unique_by=tag_key, **kwargs)
 
 
 class Custom(Dict):

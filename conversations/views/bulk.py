@@ -10,7 +10,6 @@ from bson import ObjectId
 from django.http import HttpResponse
 
 from conversation_service.http import cursors, idempotency
-from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.rendering import JSONResponse
@@ -52,7 +51,7 @@ class BulkView(Endpoint):
         if dry_run:
             found = writer.dry_run(user_id, valid, update)
         else:
-            found = writer.apply_to_many(user_id, valid, update, actor=Actor.user(self.request))
+            found = writer.apply_to_many(user_id, valid, update, actor=self.actor)
         return _answer(_listed(ids, found))
 
     def _by_filter(
@@ -67,7 +66,7 @@ class BulkView(Endpoint):
             return _answer([])
         ids = run.next_ids(chosen, cursor)
         only = {**chosen, **cursor.conditions()}
-        actor = Actor.user(self.request)
+        actor = self.actor
         found = writer.apply_to_many(user_id, ids, update, actor=actor, only=only)
         is_last = len(ids) < run.STEP or ids[-1] == cursor.last
         next_cursor = None if is_last else _sealed(cursor, ids[-1], binding)

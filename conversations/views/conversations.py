@@ -14,7 +14,6 @@ from rest_framework.viewsets import ViewSetMixin
 from conversation_service import clock
 from conversation_service.errors import ServiceError
 from conversation_service.http import cursors, idempotency
-from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.preconditions import etag, if_match, json_or_304, required_if_match
@@ -154,7 +153,7 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
     @not_found_first
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
         parameters = delete_parameters.parse(request)
-        actor = Actor.user(request)
+        actor = self.actor
         versions = required_if_match(request, actor.client)
         is_purge = parameters["mode"] == "purge"
         update = updates.purge() if is_purge else updates.trash()
@@ -221,7 +220,7 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         request = self.request
         no_parameters.parse(request)
         key = idempotency.read_key(request)
-        actor = Actor.user(request)
+        actor = self.actor
         versions = required_if_match(request, actor.client) if is_edit else if_match(request)
         result = apply_to_one(
             request.user.id,

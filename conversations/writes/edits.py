@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from conversations import limits
-from conversations.documents import DEFAULTS, PLAIN_FIELDS, SETTINGS, searchable, stored, tag_line
+from conversations.documents import DEFAULTS, PLAIN_FIELDS, SETTINGS, stored
 from conversations.states import ARCHIVED
-from conversations.words import sort_key, tag_key
+from conversations.words import searchable, sort_key, tag_key, tag_line
 from conversations.writes.updates import (
     ARCHIVE,
     PIN,

@@ -7,7 +7,7 @@ from bson import ObjectId
 from pymongo import UpdateOne
 
 from conversation_service.mongodb.connection import Document
-from conversations import documents
+from conversations import documents, words
 from conversations.collection import ID_INDEX, NOT_PURGED, conversations
 
 BATCH = 500
@@ -49,11 +49,11 @@ def reindex(rows: Iterable[Document], *, dry_run: bool) -> int:
 
 
 def _read(where: dict[str, Any]) -> list[Document]:
-    names = ["title", "tags", *documents.derived("", ())]
+    names = ["title", "tags", *words.derived("", ())]
     cursor = conversations().find({**where, **NOT_PURGED}, names, hint=ID_INDEX).sort("_id")
     return cursor.limit(BATCH).to_list()
 
 
 def _derived(row: Document) -> dict[str, Any]:
     known = documents.DEFAULTS | row
-    return documents.derived(known["title"], known["tags"])
+    return words.derived(known["title"], known["tags"])

@@ -14,8 +14,9 @@ from typing import Any
 from django.conf import settings
 
 from conversations import limits
-from conversations.documents import searchable, stored
+from conversations.documents import stored
 from conversations.states import ACTIVE, ANY_STATE, ARCHIVED, DELETED, EDITABLE, PURGED
+from conversations.words import searchable
 
 Expression = Any
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from time_machine import travel
 
 from conversation_service import clock
-from conversations import documents
+from conversations import documents, words
 from conversations.documents import SORT_KEYS
 from conversations.queries import search as search_query
 from conversations.words import fold
@@ -380,7 +380,7 @@ def test_a_search_follows_every_change_of_title_and_tags(alice, mongo):
 
 def assert_current(mongo):
     for row in mongo["conversations"].find():
-        derived = documents.derived(row["title"], row["tags"])
+        derived = words.derived(row["title"], row["tags"])
         assert {name: row[name] for name in derived} == derived
 
 
