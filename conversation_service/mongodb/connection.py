@@ -2,20 +2,43 @@
 
 import time
 from collections.abc import Mapping
+from math import inf
 from typing import Any, cast
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from django_mongodb_backend.base import DatabaseWrapper
+from pymongo import monitoring
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from conversation_service.mongodb.monitor import Commands
+from conversation_service.observability import metrics
 from conversation_service.server import private
 
 Document = dict[str, Any]
 
 # A server that has replied within this time counts as responsive.
 RESPONSIVE_S = 1.0
+
+
+class Commands(monitoring.CommandListener):
+    """Counts and times commands by their name."""
+
+    last_reply = -inf  # time.monotonic() of the last command that succeeded in this process
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None: ...
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        Commands.last_reply = time.monotonic()
+        self._observe(event, "succeeded")
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        self._observe(event, "failed")
+
+    def _observe(
+        self, event: monitoring.CommandSucceededEvent | monitoring.CommandFailedEvent, outcome: str
+    ) -> None:
+        duration = metrics.MONGODB_COMMAND_DURATION.labels(event.command_name, outcome)
+        duration.observe(event.duration_micros / 1_000_000)
 
 
 def database() -> Database[Document]:

@@ -12,6 +12,7 @@ from pymongo.topology_description import TOPOLOGY_TYPE
 
 from conversation_service.errors import DatabaseUnavailable
 from conversation_service.mongodb import failures
+from conversation_service.mongodb.connection import Commands
 from conversation_service.observability import metrics
 from conversation_service.server import private
 
@@ -20,28 +21,6 @@ logger = logging.getLogger(__name__)
 # A reason that repeats within this time is logged once. With a wrong password, each request marks
 # the member as failed and each heartbeat marks it as working.
 REMEMBERED_S = 60.0
-
-
-class Commands(monitoring.CommandListener):
-    """Counts and times commands by their name."""
-
-    last_reply = -inf  # time.monotonic() of the last command that succeeded in this process
-
-    def started(self, event: monitoring.CommandStartedEvent) -> None: ...
-
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        Commands.last_reply = monotonic()
-        _ended(event, "succeeded")
-
-    def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        _ended(event, "failed")
-
-
-def _ended(
-    event: monitoring.CommandSucceededEvent | monitoring.CommandFailedEvent, outcome: str
-) -> None:
-    duration = metrics.MONGODB_COMMAND_DURATION.labels(event.command_name, outcome)
-    duration.observe(event.duration_micros / 1_000_000)
 
 
 class Topology(monitoring.TopologyListener):

@@ -236,10 +236,11 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
 def _answer(
     document: Document, status: int = HTTPStatus.OK, *, replayed: bool = False, **included: Any
 ) -> HttpResponse:
-    headers = {"ETag": etag(document["version"]), "Cache-Control": "private, no-store"}
+    body = documents.resource(document) | included
+    headers = {"ETag": etag(body["version"]), "Cache-Control": "private, no-store"}
     if replayed:
         headers["Idempotency-Replayed"] = "true"
-    return JSONResponse(documents.resource(document) | included, status=status, headers=headers)
+    return JSONResponse(body, status=status, headers=headers)
 
 
 def _created(result: WriteResult) -> HttpResponse:

@@ -240,7 +240,7 @@ def apply_to_one(  # noqa: PLR0913
         if written is not None:
             if statement.event:
                 metrics.EVENTS.labels(statement.event).inc()
-            return WriteResult(complete(written), written=True)
+            return WriteResult(written, written=True)
         if result := _explain_no_match(own, statement, variables, versions, key):
             return result
     raise ConversationStateConflict
