@@ -30,7 +30,11 @@ def as_of(document: Document, version: int) -> Document:
     then = deepcopy(document)
     for revision in _later(document, version):
         for changed in revision.get("changes", ()):
-            _put(then, changed["path"], changed.get("before"))
+            *parents, name = changed["path"].split(".")
+            part = then
+            for parent in parents:
+                part = part.setdefault(parent, {})
+            part[name] = changed.get("before")
         if previous_at := revision.get("previous_at"):
             then["metadata"]["updated_at"] = previous_at
     return then | {"version": version}
@@ -74,13 +78,6 @@ def exported(document: Document) -> list[dict[str, Any]]:
 
 def _later(document: Document, version: int) -> Iterator[Revision]:
     return (r for r in reversed(document["revisions"]) if r["version"] > version)
-
-
-def _put(document: Document, path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for step in parents:
-        document = document.setdefault(step, {})
-    document[last] = value
 
 
 def _shown(revision: Revision) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A client's search text: words and operators."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any
@@ -59,8 +59,11 @@ class SearchField(fields.Line):
 
     def run_validation(self, data: Any = serializers.empty) -> Search:
         given: dict[str, list[str]] = {name: [] for name in ("", *_OPERATORS)}
-        for name, value in _parts(super().run_validation(data)):
-            given[name].append(value)
+        for part in _PART.finditer(super().run_validation(data)):
+            name = (part["name"] or "").lower()
+            value = part["quoted"] if part["quoted"] is not None else part["plain"] or ""
+            if name or value:
+                given[name].append(value)
         prefixes = [*dict.fromkeys(p for text in given[""] for p in search_prefixes(fold(text)))]
         if len(prefixes) > limits.SEARCH_WORDS:
             self.fail("words", most=limits.SEARCH_WORDS)
@@ -86,12 +89,3 @@ class SearchField(fields.Line):
 
 
 _TAG, _CHARACTER, _MOMENT = Tag(), ExternalId(), fields.Moment()
-
-
-def _parts(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each operator with its value, and other text with an empty name."""
-    for part in _PART.finditer(text):
-        name = (part["name"] or "").lower()
-        value = part["quoted"] if part["quoted"] is not None else part["plain"] or ""
-        if name or value:
-            yield name, value

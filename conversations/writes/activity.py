@@ -40,15 +40,13 @@ _READ = {"activity_sequence": _SEQUENCE, "metadata": 1, "now": NOW}
 
 @dataclass(frozen=True)
 class Activity:
-    """Totals, and the number of the activity report: later reports have higher numbers."""
+    """An activity report: its number, which is higher in later reports, and the totals.
+
+    `totals` has each field of Metadata that Message reports.
+    """
 
     sequence: int
-    message_count: int
-    total_tokens: int
-    total_input_tokens: int
-    total_output_tokens: int
-    first_message_at: datetime | None
-    last_message_at: datetime | None
+    totals: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def store_report(conversation_id: str, report: Activity, *, unarchive: bool) -> 
     """
     condition, update = _condition(report), _update(report)
     if unarchive:
-        update |= _unarchive_if_new(report.message_count)
+        update |= _unarchive_if_new(report.totals["message_count"])
     existing = existing_filter(conversation_id)
     written = conversations().find_one_and_update(
         {**existing, **condition},
@@ -125,40 +123,36 @@ def store_reports(reports: Sequence[tuple[str, Activity]]) -> list[ActivityBatch
     ids = [*{id_ for id_, _sequence in sent}]
     rows = committed().find({"_id": {"$in": ids}, **NOT_PURGED}, _READ | {"activity_batch": 1})
     found = {str(row["_id"]): row for row in rows}
-    return [_batch_result(found.get(id_.lower()), report, batch) for id_, report in reports]
-
-
-def _batch_result(row: Document | None, report: Activity, batch: ObjectId) -> ActivityBatchResult:
-    if row is None:
-        return _ABSENT
-    if row["activity_sequence"] == report.sequence and row.get("activity_batch") == batch:
-        return ActivityBatchResult(HTTPStatus.OK, applied=True)
-    if fields := _fields_ahead(row, report):
-        error = ActivityAhead(fields)
-        return ActivityBatchResult(HTTPStatus.BAD_REQUEST, applied=False, rejected=error)
-    return ActivityBatchResult(HTTPStatus.OK, applied=False)
+    results = []
+    for id_, report in reports:
+        row = found.get(id_.lower())
+        if row is None:
+            result = _ABSENT
+        elif row["activity_sequence"] == report.sequence and row.get("activity_batch") == batch:
+            result = ActivityBatchResult(HTTPStatus.OK, applied=True)
+        elif fields := _fields_ahead(row, report):
+            error = ActivityAhead(fields)
+            result = ActivityBatchResult(HTTPStatus.BAD_REQUEST, applied=False, rejected=error)
+        else:
+            result = ActivityBatchResult(HTTPStatus.OK, applied=False)
+        results.append(result)
+    return results
 
 
 def _condition(report: Activity) -> dict[str, Any]:
     """Return the filter for a conversation that accepts a report: later, with no time ahead."""
     # Unlike $lt, "not $gte" matches a document without the field.
     is_later = {"$not": {"$gte": report.sequence}}
-    return {"activity_sequence": is_later, "$expr": _no_time_ahead(_totals(report))}
+    return {"activity_sequence": is_later, "$expr": _no_time_ahead(report.totals)}
 
 
 def _update(report: Activity) -> dict[str, Expression]:
     return {
-        **_values(_totals(report)),
+        **_values(report.totals),
         "changed_at": CHANGED_AT,
         "activity_sequence": {"$literal": report.sequence},
         "activity_batch": None,
     }
-
-
-def _totals(report: Activity) -> dict[str, Any]:
-    totals = vars(report).copy()
-    del totals["sequence"]
-    return totals
 
 
 def _unarchive_if_new(message_count: int) -> dict[str, Expression]:
@@ -201,7 +195,7 @@ def _fields_ahead(row: Document, report: Activity) -> Sequence[str]:
     A later report that is not stored had a time ahead of the clock when the statement ran, even if
     that time is no longer ahead of `now` in this row.
     """
-    if fields := ahead(_totals(report), row["now"]):
+    if fields := ahead(report.totals, row["now"]):
         return fields
     return ["last_message_at"] if row["activity_sequence"] < report.sequence else []
 
