@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import requests
+from bson import ObjectId
 from pymongo import MongoClient
 from pymongo.database import Database
 
@@ -300,6 +301,36 @@ def test_a_pod_continues_at_a_cursor_of_the_other(pods, user_id, path, key):
     page = done(first.send("GET", path)).json()
 
     assert page[key] + pages(second, path, key, next_cursor(page)) == whole
+
+
+def test_a_pod_continues_at_a_cursor_of_the_others_history(pods, user_id):
+    first, second = (pod.user(user_id) for pod in pods)
+    path = f"{PATH}/{first.create(title='Number 0')['id']}"
+    for number in range(1, 4):
+        done(first.send("PATCH", path, {"title": f"Number {number}"}))
+
+    start = done(first.send("GET", f"{path}/history?limit=1")).json()
+    end = done(second.send("GET", f"{path}/history?cursor={next_cursor(start)}")).json()
+
+    assert [r["version"] for r in start["revisions"] + end["revisions"]] == [4, 3, 2]
+
+
+@pytest.mark.parametrize("release", ["old", "new"])
+def test_a_pod_keeps_the_fields_of_a_later_release(rollout, user_id, release):
+    pod = getattr(rollout, release)
+    id_ = ObjectId(pod.user(user_id).create(title="Title")["id"])
+    conversations = rollout.database["conversations"]
+    later = {"language": "es", "settings.model": "large"}
+    conversations.update_one({"_id": id_}, {"$set": later})
+
+    user, path = pod.user(user_id), f"{PATH}/{id_}"
+
+    everything(user)
+    done(user.send("PATCH", path, {"title": "New", "settings": {"temperature": 0.1}}))
+    done(user.send("POST", f"{path}/revert", {"version": 1, "fields": ["title"]}))
+
+    stored = conversations.find_one({"_id": id_})
+    assert (stored["language"], stored["settings"]["model"]) == ("es", "large")
 
 
 def test_a_client_that_syncs_with_both_misses_nothing(pods, user_id):
