@@ -72,7 +72,7 @@ def test_no_counter_falls_when_a_worker_dies(server):
     ask(server, 1)
 
     assert total(server) == before + 1
-    assert samples(server, "http_requests_in_progress") == {(): 0}
+    eventually(lambda: samples(server, "http_requests_in_progress") == {(): 0})
 
 
 def test_routes_are_templates_and_anything_else_is_one(server):
