@@ -102,7 +102,7 @@ class RetentionSerializer(serializers.Serializer):
 
 
 class ConversationSerializer(serializers.Serializer):
-    """One user talking with one character. Its messages live in the Message service."""
+    """A user's exchange with a character. The Message service owns its messages."""
 
     id = serializers.RegexField(OBJECT_ID)
     object = serializers.ChoiceField(["conversation"])
