@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
 from bson import ObjectId
@@ -341,13 +342,18 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         offered: dict[str, Any] = {}
         if roles.allow(request, roles.BULK):
             offered |= {
-                action.name: (act(action), action.name, action.label)
+                action.name: (
+                    partial(ConversationAdmin.act_on_all, action=action),
+                    action.name,
+                    action.label,
+                )
                 for action in ACTIONS.values()
                 if roles.allow(request, action.permission)
             }
         if roles.allow(request, roles.EXPORT):
             offered |= {
-                name: (export_as(name), name, label) for name, (label, _write) in EXPORTS.items()
+                name: (partial(ConversationAdmin.export_all, name=name), name, label)
+                for name, (label, _write) in EXPORTS.items()
             }
         return offered
 
@@ -360,7 +366,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         return response
 
     def act_on_all(
-        self, request: HttpRequest, action: Action, chosen: QuerySet
+        self, request: HttpRequest, chosen: QuerySet, *, action: Action
     ) -> HttpResponse | None:
         """Confirm an action on the selection, then perform it."""
         rows = list(chosen[: actions.LIMIT + 1])
@@ -397,7 +403,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         self.message_user(request, str(summary), level)
         return None
 
-    def export_all(self, request: HttpRequest, name: str, chosen: QuerySet) -> HttpResponseBase:
+    def export_all(self, request: HttpRequest, chosen: QuerySet, *, name: str) -> HttpResponseBase:
         """Export the selection. It is read first: a slow client could exceed the time limit."""
         _label, write = EXPORTS[name]
         rows = list(chosen[: export.LIMIT])
@@ -405,14 +411,6 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         kind = name.removeprefix("export_").upper()
         actions.record(request, [Conversation()], f"Exported {len(rows)} as {kind} ({query}).")
         return write(rows)
-
-
-def act(action: Action) -> Callable[..., Any]:
-    return lambda admin_, request, chosen: admin_.act_on_all(request, action, chosen)
-
-
-def export_as(name: str) -> Callable[..., Any]:
-    return lambda admin_, request, chosen: admin_.export_all(request, name, chosen)
 
 
 def _require(request: HttpRequest, *permissions: str) -> None:
