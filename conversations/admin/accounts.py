@@ -26,7 +26,7 @@ _FIELDSETS: Any = UserAdmin.fieldsets
 
 
 def _adapt_password_choice(form: Form) -> None:
-    """Replace Django's help, which speaks of logins without a password: the console has none."""
+    """Replace Django's help text on logins without a password: the console has none."""
     choice = cast(ChoiceField, form.fields["usable_password"])
     choice.help_text = _("Without a password the account cannot log in.")
     choice.widget = UnfoldAdminRadioSelectWidget(choices=choice.choices)
@@ -46,10 +46,10 @@ class AccountPasswordForm(AdminPasswordChangeForm):  # type: ignore[misc]  # unf
 
 
 class _ConsolePages:
-    """Use the menu's words as titles, and accept no filter that the list does not offer.
+    """Use the menu's words as titles, and accept only filters that the list offers.
 
-    Django's titles speak of users and groups, which are other things in this service. A filter
-    that the list does not offer can be a regular expression, and an invalid one is an error 500.
+    Django's titles use "user" and "group", which have another meaning in this service. Any other
+    filter could be a regular expression; an invalid one is an error 500.
     """
 
     list_title: Message
@@ -85,7 +85,7 @@ class _ConsolePages:
         return response
 
 
-# Django's class comes before unfold's ModelAdmin, whose empty add_fieldsets would hide Django's.
+# UserAdmin precedes unfold's ModelAdmin: an empty add_fieldsets there would hide Django's own.
 @admin.register(User)
 class AccountAdmin(_ConsolePages, UserAdmin, ModelAdmin):  # type: ignore[misc]  # unfold: no types
     list_title = _("Accounts")
@@ -94,7 +94,7 @@ class AccountAdmin(_ConsolePages, UserAdmin, ModelAdmin):  # type: ignore[misc] 
     form = UserChangeForm
     add_form = AccountCreationForm
     change_password_form = AccountPasswordForm
-    # No permissions of one account: roles give permissions, so that they can be reviewed.
+    # Accounts get permissions only from roles, so that permissions can be reviewed.
     fieldsets = [
         *_FIELDSETS[:2],
         (_FIELDSETS[2][0], {"fields": ["is_active", "is_staff", "is_superuser", "groups"]}),
@@ -112,7 +112,7 @@ class AccountAdmin(_ConsolePages, UserAdmin, ModelAdmin):  # type: ignore[misc] 
     ) -> ModelMultipleChoiceField | None:
         if db_field.name == "groups":
             kwargs["label"] = _("Roles")
-            kwargs["help_text"] = _("Without a role the account can look at no conversations.")
+            kwargs["help_text"] = _("Without a role the account cannot see conversations.")
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     @admin.display(description=_("last login (UTC)"), ordering="last_login")

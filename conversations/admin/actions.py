@@ -23,16 +23,16 @@ from conversations.writes import holds, updates
 from conversations.writes.updates import Update
 from conversations.writes.writer import ABSENT, BulkResult, apply_to_many
 
-LIMIT = 1_000  # conversations that one action may change, as the browser waits
+LIMIT = 1_000  # conversations in an action, because the browser waits
 REASON_LENGTH = 500
 
-# By primary key, which django-stubs takes for an integer in every model.
+# By primary key. For django-stubs, this is an integer in every model.
 Results = Mapping[Any, BulkResult]
 
 
 @dataclass(frozen=True)
 class Staff:
-    """The account that acts, and its reason, which some actions require."""
+    """The account that acts, and its reason for the action, or an empty text."""
 
     name: str
     reason: str = ""
@@ -63,14 +63,10 @@ def _update(user_id: str, ids: Sequence[Any], update: Update, staff: Staff) -> R
     return apply_to_many(user_id, ids, update, actor=Actor.staff(staff.name))
 
 
-def _hold(user_id: str, ids: Sequence[Any], staff: Staff) -> Results:
+def hold(user_id: str, ids: Sequence[Any], staff: Staff) -> Results:
     return _one_by_one(
         ids, lambda id_: holds.hold(user_id, id_, by=staff.name, reason=staff.reason)
     )
-
-
-def _release(user_id: str, ids: Sequence[Any], staff: Staff) -> Results:
-    return _one_by_one(ids, lambda id_: holds.release(user_id, id_))
 
 
 def _one_by_one(ids: Sequence[Any], act: Callable[[str], bool]) -> Results:
@@ -90,7 +86,7 @@ ACTIONS: Mapping[str, Action] = {
             "archive",
             _("Archive"),
             _("Archived"),
-            _("Move to the archive, as its user could?"),
+            _("Archive, as its user can?"),
             roles.ARCHIVE,
             "archive",
             lambda user_id, ids, staff: _update(user_id, ids, updates.ARCHIVE, staff),
@@ -100,7 +96,7 @@ ACTIONS: Mapping[str, Action] = {
             "restore",
             _("Restore"),
             _("Restored"),
-            _("Bring back from the trash to where it was, or from the archive?"),
+            _("Restore from the trash to the former state, or from the archive?"),
             roles.ARCHIVE,
             "unarchive",
             lambda user_id, ids, staff: _update(user_id, ids, updates.RESTORE, staff),
@@ -110,7 +106,7 @@ ACTIONS: Mapping[str, Action] = {
             "trash",
             _("Move to the trash"),
             _("Moved to the trash"),
-            _("Move to the trash, which is emptied after a while?"),
+            _("Move to the trash, from which it is purged later?"),
             roles.TRASH,
             "delete",
             lambda user_id, ids, staff: _update(user_id, ids, updates.trash(), staff),
@@ -119,23 +115,23 @@ ACTIONS: Mapping[str, Action] = {
         ),
         Action(
             "hold",
-            _("Hold: keep from being purged"),
+            _("Place a legal hold"),
             _("Held"),
-            _("Keep from being purged until it is released? Its user is not told."),
+            _("Prevent the purge until the legal hold is released? The user cannot see it."),
             roles.HOLD,
             "lock",
-            _hold,
+            hold,
             held=False,
             needs_reason=True,
         ),
         Action(
             "release",
-            _("Release from a hold"),
+            _("Release the legal hold"),
             _("Released"),
-            _("End the hold? From then on it may be purged."),
+            _("Release the legal hold? Afterwards the conversation can be purged."),
             roles.HOLD,
             "lock_open",
-            _release,
+            lambda user_id, ids, staff: _one_by_one(ids, lambda id_: holds.release(user_id, id_)),
             held=True,
             needs_reason=True,
         ),
@@ -162,11 +158,11 @@ def perform(request: HttpRequest, action: Action, row: Conversation, reason: str
 
 @dataclass(frozen=True)
 class ActionSummary:
-    """The number of changed conversations, and the numbers left alone by reason."""
+    """The number of changed conversations, and the numbers of unchanged ones by reason."""
 
     done: Message
     changed: int
-    left_alone: Counter[str]
+    unchanged: Counter[str]
 
     def __str__(self) -> str:
         text = ngettext(
@@ -174,8 +170,8 @@ class ActionSummary:
         )
         parts = [text % {"done": self.done, "n": self.changed}]
         parts += [
-            gettext("Left alone: %(n)s (%(why)s).") % {"n": n, "why": why}
-            for why, n in self.left_alone.items()
+            gettext("Unchanged: %(n)s (%(why)s).") % {"n": n, "why": why}
+            for why, n in self.unchanged.items()
         ]
         return " ".join(parts)
 
@@ -198,16 +194,16 @@ def perform_all(
     for user_id, own in rows_by_user.items():
         results |= _perform(request, action, user_id, own, reason)
     changed = 0
-    left_alone = Counter({gettext("no longer in this list"): vanished})
+    unchanged = Counter({gettext("no longer in this list"): vanished})
     for row in rows:
         result = results.get(row.pk, ABSENT)
         if result.error:
-            left_alone[str(result.error.title)] += 1
+            unchanged[str(result.error.title)] += 1
         elif result.outcome == "skipped":
-            left_alone[gettext("there was nothing to change")] += 1
+            unchanged[gettext("there was nothing to change")] += 1
         else:
             changed += 1
-    return ActionSummary(action.done, changed, +left_alone)
+    return ActionSummary(action.done, changed, +unchanged)
 
 
 def _perform(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
 from bson import ObjectId
@@ -64,8 +65,8 @@ class HoldFilter(admin.SimpleListFilter):
 class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     """Find conversations, and act on them as their users can.
 
-    Only staff can set and see a legal hold, which keeps a conversation from being purged. The
-    console's log records each action and each view.
+    Only staff can place and see a legal hold, which prevents a purge. The log records each action
+    and each view.
     """
 
     list_display = [
@@ -86,7 +87,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     show_full_result_count = False
     # Django shows the search box; get_search_results searches.
     search_fields = ["user_id"]
-    search_help_text = _("A conversation id, a user id, or how the title begins")
+    search_help_text = _("A conversation id, a user id, or the start of a title")
 
     # The list
 
@@ -119,11 +120,11 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     ) -> HttpResponse:
         context = {
             "title": _("Conversations"),
-            "selection_note_all": _("All that match are selected"),
+            "selection_note_all": _("All matching conversations are selected"),
             "action_limit": timeline.shown(actions.LIMIT),
         }
-        answer: HttpResponse = super().changelist_view(request, context | (extra_context or {}))
-        return answer
+        response: HttpResponse = super().changelist_view(request, context | (extra_context or {}))
+        return response
 
     @admin.display(description=_("title"))
     def named(self, row: Conversation) -> SafeString:
@@ -188,12 +189,17 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             raise PermissionDenied
         conversation, document = self._read(object_id)
         if document is None:
-            answer: HttpResponse = self._get_obj_does_not_exist_redirect(
+            response: HttpResponse = self._get_obj_does_not_exist_redirect(
                 request, self.opts, object_id
             )
-            return answer
+            return response
         actions.record(request, [conversation], "Viewed.")
         entries = timeline.history_entries(document)
+        hold = []
+        if conversation.hold:
+            for field in Hold._meta.get_fields():
+                value = timeline.shown(getattr(conversation.hold, field.name))
+                hold.append((str(cast(Field, field).verbose_name), value))
         may_revert = roles.allow(request, roles.REVERT) and conversation.status in states.EDITABLE
         return self._page(
             request,
@@ -203,7 +209,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             status=conversation.get_status_display(),
             settings=_lines(document["settings"]),
             custom=_lines(document["custom"]),
-            hold=_hold_lines(conversation.hold),
+            hold=hold,
             plain=_rows(documents.FIELDS, document, documents.PLAIN_FIELDS),
             counters=_rows(documents.METADATA, document["metadata"], documents.COUNTERS),
             times=[
@@ -336,13 +342,18 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         offered: dict[str, Any] = {}
         if roles.allow(request, roles.BULK):
             offered |= {
-                action.name: (_acting(action), action.name, action.label)
+                action.name: (
+                    partial(ConversationAdmin.act_on_all, action=action),
+                    action.name,
+                    action.label,
+                )
                 for action in ACTIONS.values()
                 if roles.allow(request, action.permission)
             }
         if roles.allow(request, roles.EXPORT):
             offered |= {
-                name: (_exporting(name), name, label) for name, (label, _write) in EXPORTS.items()
+                name: (partial(ConversationAdmin.export_all, name=name), name, label)
+                for name, (label, _write) in EXPORTS.items()
             }
         return offered
 
@@ -351,11 +362,11 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     ) -> HttpResponse | None:
         if not all(map(ObjectId.is_valid, request.POST.getlist(ACTION_CHECKBOX_NAME))):
             raise BadRequest("A selected id is not an id.")
-        answer: HttpResponse | None = super().response_action(request, queryset, *location)
-        return answer
+        response: HttpResponse | None = super().response_action(request, queryset, *location)
+        return response
 
     def act_on_all(
-        self, request: HttpRequest, action: Action, chosen: QuerySet
+        self, request: HttpRequest, chosen: QuerySet, *, action: Action
     ) -> HttpResponse | None:
         """Confirm an action on the selection, then perform it."""
         rows = list(chosen[: actions.LIMIT + 1])
@@ -384,27 +395,22 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
                 reason_missing=confirmed,
                 reason_length=actions.REASON_LENGTH,
             )
-        report = actions.perform_all(request, action, rows, reason, _vanished(request, rows))
-        level = messages.WARNING if report.left_alone else messages.SUCCESS
-        self.message_user(request, str(report), level)
+        vanished = 0
+        if request.POST.get("select_across") != "1":
+            vanished = len(set(request.POST.getlist(ACTION_CHECKBOX_NAME))) - len(rows)
+        summary = actions.perform_all(request, action, rows, reason, vanished)
+        level = messages.WARNING if summary.unchanged else messages.SUCCESS
+        self.message_user(request, str(summary), level)
         return None
 
-    def export_all(self, request: HttpRequest, name: str, chosen: QuerySet) -> HttpResponseBase:
-        """Export the selection, read first: a slow client could exceed the query's time limit."""
+    def export_all(self, request: HttpRequest, chosen: QuerySet, *, name: str) -> HttpResponseBase:
+        """Export the selection. It is read first: a slow client could exceed the time limit."""
         _label, write = EXPORTS[name]
         rows = list(chosen[: export.LIMIT])
-        asked = request.META.get("QUERY_STRING") or "no filter"
+        query = request.META.get("QUERY_STRING") or "no filter"
         kind = name.removeprefix("export_").upper()
-        actions.record(request, [Conversation()], f"Exported {len(rows)} as {kind} ({asked}).")
+        actions.record(request, [Conversation()], f"Exported {len(rows)} as {kind} ({query}).")
         return write(rows)
-
-
-def _acting(action: Action) -> Callable[..., Any]:
-    return lambda admin_, request, chosen: admin_.act_on_all(request, action, chosen)
-
-
-def _exporting(name: str) -> Callable[..., Any]:
-    return lambda admin_, request, chosen: admin_.export_all(request, name, chosen)
 
 
 def _require(request: HttpRequest, *permissions: str) -> None:
@@ -416,13 +422,6 @@ def _reason(request: HttpRequest) -> str:
     return request.POST.get("reason", "").strip()[: actions.REASON_LENGTH]
 
 
-def _vanished(request: HttpRequest, rows: list[Conversation]) -> int:
-    """Count the selected conversations that are no longer in the list."""
-    if request.POST.get("select_across") == "1":
-        return 0
-    return len(set(request.POST.getlist(ACTION_CHECKBOX_NAME))) - len(rows)
-
-
 def _url_of(conversation: Conversation) -> str:
     return reverse("admin:conversations_conversation_change", args=[conversation.pk])
 
@@ -431,18 +430,6 @@ def _rows(
     fields: Mapping[str, Declaration], values: dict[str, Any], names: Iterable[str]
 ) -> list[tuple[str, str]]:
     return [(str(fields[n].field.verbose_name), timeline.shown(values[n])) for n in names]
-
-
-def _hold_lines(hold: Hold | None) -> list[tuple[str, str]]:
-    if hold is None:
-        return []
-    return [
-        (
-            str(cast(Field, Hold._meta.get_field(name)).verbose_name),
-            timeline.shown(getattr(hold, name)),
-        )
-        for name in ("by", "reason", "at")
-    ]
 
 
 def _lines(values: dict[str, Any]) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ _STATUSES: dict[str, Message] = {
 }
 _BREAKERS: dict[str, Message] = {
     "closed": _("closed: requests are sent"),
-    "half-open": _("half-open: one request is tried"),
+    "half-open": _("half-open: one request is sent"),
     "open": _("open: no request is sent"),
 }
 
@@ -61,7 +61,7 @@ class Dependency:
 
 
 def context() -> dict[str, Any]:
-    found = _statistics()
+    found = cached_statistics()
     return {
         "counts_total": None if found.total is None else shown(found.total),
         "counts_held": None if found.held is None else number(found.held),
@@ -72,7 +72,7 @@ def context() -> dict[str, Any]:
         "chart_days": bars(found.by_day),
         "chart_hours": bars(found.by_hour),
         "characters": bars(found.characters),
-        "dependencies": _dependencies(),
+        "dependencies": dependencies(),
         "counted_at": found.at,
         "age_minutes": int((clock.now() - found.at).total_seconds() // 60),
         "fresh_minutes": CACHED_S // 60,
@@ -84,8 +84,8 @@ def context() -> dict[str, Any]:
     }
 
 
-def _statistics() -> Statistics:
-    """Return statistics that some process computed in the last CACHED_S, or compute them."""
+def cached_statistics() -> Statistics:
+    """Return statistics that a process computed in the last CACHED_S, or compute them."""
     if (stored := cache.get(_CACHE_KEY)) is None:
         found = statistics.collect(clock.now())
         cache.set(_CACHE_KEY, asdict(found), CACHED_S)
@@ -131,7 +131,7 @@ def bars(counts: Sequence[Count] | None) -> list[Bar] | None:
     ]
 
 
-def _dependencies() -> list[Dependency]:
+def dependencies() -> list[Dependency]:
     """Return each dependency's health, and its circuit breaker's state in this process."""
     report = health.latest()["dependencies"]
     rows = [_dependency(report[key], title) for key, title in _DATABASES.items()]

@@ -18,7 +18,7 @@ COLUMNS = [
     *("id", "user_id", "character_id", "title", "status", "held", "version"),
     *("message_count", "last_activity", "created_at"),
 ]
-# A spreadsheet may split a line at any of these, according to locale and user.
+# Spreadsheets can split a line at any of these, depending on locale and user.
 _SEPARATORS = frozenset(",;\t\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 _FORMULA_SIGNS = frozenset("=+-@\N{MINUS SIGN}")
 # Blank, although Unicode calls them letters or symbols.
@@ -27,7 +27,7 @@ _BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 def as_csv(rows: Iterable[Conversation]) -> StreamingHttpResponse:
     # The byte order mark at the start makes spreadsheets read UTF-8.
-    return _file(_csv_lines(rows), "text/csv; charset=utf-8", "csv")
+    return _file(csv_lines(rows), "text/csv; charset=utf-8", "csv")
 
 
 def as_ndjson(rows: Iterable[Conversation]) -> StreamingHttpResponse:
@@ -43,10 +43,10 @@ def _file(lines: Iterable[str], content_type: str, suffix: str) -> StreamingHttp
     )
 
 
-def _csv_lines(rows: Iterable[Conversation]) -> Iterator[str]:
+def csv_lines(rows: Iterable[Conversation]) -> Iterator[str]:
     yield "\ufeff" + _csv_line(COLUMNS)
     for row in rows:
-        yield _csv_line(_inert(value) for value in _values(row).values())
+        yield _csv_line(without_formulas(value) for value in _values(row).values())
 
 
 def _csv_line(values: Iterable[Any]) -> str:
@@ -55,47 +55,36 @@ def _csv_line(values: Iterable[Any]) -> str:
     return line.getvalue()
 
 
-def _inert(value: Any) -> Any:
+def without_formulas(value: Any) -> Any:
     """Write an apostrophe before each sign that could begin a formula in a spreadsheet.
 
-    A cell can begin after any separator in a text, not only at the text's beginning. Quotes, blanks
-    and invisible characters between the separator and the sign are ignored, as spreadsheets remove
-    some of them. The text keeps all its characters.
+    A cell can begin at the start and after any separator. Quotes, blanks and invisible characters
+    before the sign do not count, because spreadsheets remove some of them.
     """
     if not isinstance(value, str):
         return value
     characters = []
     cell_begins = True
     for character in value:
-        if cell_begins and _is_formula_sign(character):
+        # NFKC replaces other forms, such as full-width signs.
+        plain = unicodedata.normalize("NFKC", character)
+        if cell_begins and plain[0] in _FORMULA_SIGNS:
             characters.append("'")
         characters.append(character)
         if character in _SEPARATORS:
             cell_begins = True
         elif cell_begins:
-            cell_begins = _is_ignored(character)
+            # Control, format and combining characters, and separators.
+            is_invisible = unicodedata.category(character)[0] in {"C", "M", "Z"}
+            cell_begins = is_invisible or plain == '"' or character in _BLANK_LETTERS
     return "".join(characters)
 
 
-def _is_formula_sign(character: str) -> bool:
-    """Return True for a sign and for its other forms, such as the full-width ones."""
-    return unicodedata.normalize("NFKC", character)[0] in _FORMULA_SIGNS
-
-
-def _is_ignored(character: str) -> bool:
-    """Return True for quotes, separators, control, format and combining characters."""
-    if unicodedata.normalize("NFKC", character) == '"' or character in _BLANK_LETTERS:
-        return True
-    return unicodedata.category(character)[0] in {"C", "M", "Z"}
-
-
 def _values(row: Any) -> dict[str, Any]:
-    return {name: _plain(getattr(row, name, None)) for name in COLUMNS} | {
-        "held": row.hold is not None
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return value if isinstance(value, int) or value is None else str(value)
+    values = {}
+    for name in COLUMNS:
+        value = row.hold is not None if name == "held" else getattr(row, name, None)
+        if isinstance(value, datetime):
+            value = value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        values[name] = value if isinstance(value, int) or value is None else str(value)
+    return values

@@ -74,15 +74,15 @@ class LogAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
             '<time class="c-time">{}</time>', f"{entry.action_time:%Y-%m-%d %H:%M:%S}"
         )
 
-    @admin.display(description=_("who"))
+    @admin.display(description=_("actor"))
     def staff(self, entry: LogEntry) -> str:
         return entry.user.get_username()
 
-    @admin.display(description=_("what"))
+    @admin.display(description=_("action"))
     def action(self, entry: LogEntry) -> str:
         return entry.get_change_message()
 
-    @admin.display(description=_("of what"))
+    @admin.display(description=_("object"))
     def target(self, entry: LogEntry) -> SafeString | str:
         kind = entry.content_type and entry.content_type.model_class()
         if not kind or not entry.object_id:

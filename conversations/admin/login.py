@@ -26,11 +26,11 @@ MAX_DELAYED = 100  # responses per process; others are sent at once
 
 
 class LimitLogins:
-    """Middleware that responds 429 to logins above one of two limits.
+    """Middleware that responds 429 to logins above either limit.
 
     LOGIN_REQUESTS_PER_MINUTE bounds the requests of one address. LOGINS_AT_ONCE bounds the logins
-    of all addresses that are in progress. It counts no attempts, so it is free again within
-    seconds, and nobody can lock out all staff.
+    in progress from all addresses. It counts no attempts: it is free again within seconds, so that
+    no client can lock out all staff.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -41,26 +41,25 @@ class LimitLogins:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info != reverse("admin:login"):
             return self.get_response(request)
-        response = self._respond(request)
+        response = self.limited_response(request)
         failed = request.method == "POST" and response.status_code != HTTPStatus.FOUND
-        if failed or response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-            self._delay()
+        limited = response.status_code == HTTPStatus.TOO_MANY_REQUESTS
+        if (failed or limited) and self.delayed < MAX_DELAYED:
+            self.delayed += 1
+            try:
+                time.sleep(settings.LOGIN_FAILURE_DELAY_S)  # gevent serves other requests meanwhile
+            finally:
+                self.delayed -= 1
         return response
 
-    def _delay(self) -> None:
-        if self.delayed >= MAX_DELAYED:
-            return
-        self.delayed += 1
-        try:
-            time.sleep(settings.LOGIN_FAILURE_DELAY_S)  # gevent serves other requests meanwhile
-        finally:
-            self.delayed -= 1
-
-    def _respond(self, request: HttpRequest) -> HttpResponseBase:
+    def limited_response(self, request: HttpRequest) -> HttpResponseBase:
         if self.in_progress >= LOGINS_AT_ONCE and request.method == "POST":
             return _too_many(BUSY_S)
-        if wait_s := _wait_s(client_address(request)):
-            return _too_many(wait_s)
+        if limit := settings.LOGIN_REQUESTS_PER_MINUTE:
+            policy = ratelimit.Policy(POLICY, limit)
+            counted = ratelimit.count(f"address:{client_address(request)}", [policy], WINDOW_S)
+            if not counted.accepted:
+                return _too_many(counted.tightest.wait_s)
         if request.method != "POST":
             return self.get_response(request)
         request.body  # noqa: B018 - read first, so that a slow client is not yet counted
@@ -83,24 +82,13 @@ def render_once() -> None:
 
 
 def client_address(request: HttpRequest) -> str:
-    """Return the address that the nearest proxy saw, or that of the peer if it names none.
+    """Return the last address in X-Forwarded-For, from the nearest proxy, or the peer's address.
 
-    A client that reaches the service without a proxy can send any X-Forwarded-For. It only
-    escapes the limit per address.
+    A client without a proxy can send any X-Forwarded-For, and avoids only the limit per address.
     """
     forwarded: str = request.META.get("HTTP_X_FORWARDED_FOR", "")
     nearest = forwarded.rpartition(",")[2].strip()
     return nearest[:MAX_ADDRESS] or request.META["REMOTE_ADDR"]
-
-
-def _wait_s(address: str) -> int:
-    """Count a request of this address. Return 0, or the seconds until the next one is allowed."""
-    limit = settings.LOGIN_REQUESTS_PER_MINUTE
-    if not limit:
-        return 0
-    policy = ratelimit.Policy(POLICY, limit)
-    verdict = ratelimit.count(f"address:{address}", [policy], WINDOW_S)
-    return 0 if verdict.accepted else verdict.tightest.wait_s
 
 
 def _too_many(wait_s: int) -> HttpResponse:

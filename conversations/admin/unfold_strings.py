@@ -1,4 +1,4 @@
-"""Words of unfold that our pages show: it has no Spanish, so they are collected with our own."""
+"""Unfold's texts on our pages. Unfold has no Spanish, so that they are translated with our own."""
 
 from django.utils.translation import gettext_lazy as _
 

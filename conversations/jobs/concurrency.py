@@ -1,6 +1,6 @@
-"""How many imports and exports run at once in one process.
+"""Limits for concurrent imports and exports in a process.
 
-Each may hold tens of MiB of memory or of the temporary folder for as long as its client takes.
+Each can use tens of MiB in memory or in the temporary folder, until its client has finished.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from conversations.exceptions import TransfersExhausted
 
 
 class ConcurrencyLimit:
-    """At most `per_user` requests of one user at a time, and `total` of all users."""
+    """At most `per_user` requests at a time for each user, and `total` for all users."""
 
     def __init__(self, *, per_user: int, total: int) -> None:
         self.per_user = per_user
@@ -47,7 +47,7 @@ class ConcurrencyLimit:
                     del self._running[user_id]
 
 
-# A body takes up to 16 MiB of the temporary folder: two workers fill its 128 MiB.
+# A body takes up to 16 MiB in the temporary folder: two workers fill its 128 MiB.
 imports = ConcurrencyLimit(per_user=1, total=4)
 # The longest line takes up to 16 MiB while it is sent.
 exports = ConcurrencyLimit(per_user=2, total=6)

@@ -73,8 +73,7 @@ class Demo:
     def batch(self, start: int) -> list[RawBSONDocument]:
         """Return BATCH documents. Each batch has its own random generator, for parallel use."""
         dice = random.Random(f"{self.conversations} {start}")  # noqa: S311
-        numbers = range(start, self.end_of(start))
-        return [self._conversation(number, dice) for number in numbers]
+        return [self.document(n, dice) for n in range(start, self.end_of(start))]
 
     def end_of(self, start: int) -> int:
         return min(start + BATCH, self.conversations)
@@ -84,54 +83,47 @@ class Demo:
         numbers = f"{self.conversations} {self.users} {self.heavy}"
         return blake2b(numbers.encode(), digest_size=5).digest()
 
-    def _owner(self, number: int) -> str:
-        """Spread the demo user's conversations evenly; the other users take turns."""
+    def document(self, number: int, dice: random.Random) -> RawBSONDocument:
+        # The demo user's conversations are spread evenly; the other users take turns.
         before, after = (n * self.heavy // self.conversations for n in (number, number + 1))
-        return USER if after > before else f"user-{(number - before) % self.users}"
-
-    def _conversation(self, number: int, dice: random.Random) -> RawBSONDocument:
+        owner = USER if after > before else f"user-{(number - before) % self.users}"
         chance = dice.random
         begun = self.now - timedelta(seconds=60 + int(chance() * (DAYS * 86_400 - 60)))
         active = begun + (self.now - begun) * chance() ** 2
         title = TITLES[int(chance() * len(TITLES))]
         tags = dice.sample(TAGS, int(chance() * 4))
         archived = chance() < ARCHIVED
-        own = {
-            "_id": self.id_of(number),
-            "user_id": self._owner(number),
-            "character_id": CHARACTERS[int(chance() * len(CHARACTERS))],
-            "status": states.ARCHIVED if archived else states.ACTIVE,
-            "archived_at": active if archived else None,
-            "pinned_at": active if chance() < PINNED else None,
-            "metadata": _metadata(chance, begun, active),
-            "changed_at": begun,
-        }
-        return _joined(bson.encode(own), _shared(title, tuple(tags)))
+        character_id = CHARACTERS[int(chance() * len(CHARACTERS))]
+        pinned = chance() < PINNED
+        input_tokens, output_tokens = int(chance() * 2_000), int(chance() * 8_000)
+        counters = [1 + int(chance() * 119), input_tokens + output_tokens]
+        counters += [input_tokens, output_tokens]
+        own = bson.encode(
+            {
+                "_id": self.id_of(number),
+                "user_id": owner,
+                "character_id": character_id,
+                "status": states.ARCHIVED if archived else states.ACTIVE,
+                "archived_at": active if archived else None,
+                "pinned_at": active if pinned else None,
+                "metadata": {
+                    **dict(zip(documents.COUNTERS, counters, strict=True)),
+                    "first_message_at": begun,
+                    "last_message_at": active,
+                    "last_activity": active,
+                    "created_at": begun,
+                    "updated_at": begun,
+                },
+                "changed_at": begun,
+            }
+        )
+        # In BSON, the length is before the fields, and a zero byte after them.
+        fields = own[4:-1] + shared_fields(title, tuple(tags))[4:]
+        return RawBSONDocument((len(fields) + 4).to_bytes(4, "little") + fields)
 
 
 @lru_cache(maxsize=4_096)  # 2,600 combinations
-def _shared(title: str, tags: tuple[str, ...]) -> bytes:
-    """Return the encoded fields that all conversations with this title and tags share."""
+def shared_fields(title: str, tags: tuple[str, ...]) -> bytes:
+    """Return, as BSON, the fields that all conversations with this title and tags share."""
     whole = documents.new(user_id=USER, character_id="", title=title, tags=tags, now=clock.now())
     return bson.encode({name: whole[name] for name in whole if name not in _OWN})
-
-
-def _joined(one: bytes, other: bytes) -> RawBSONDocument:
-    """Join two BSON documents: the length is before the fields, and a zero byte after them."""
-    fields = one[4:-1] + other[4:]
-    return RawBSONDocument((len(fields) + 4).to_bytes(4, "little") + fields)
-
-
-def _metadata(chance: Any, begun: datetime, active: datetime) -> dict[str, Any]:
-    input_tokens, output_tokens = int(chance() * 2_000), int(chance() * 8_000)
-    return {
-        "message_count": 1 + int(chance() * 119),
-        "total_tokens": input_tokens + output_tokens,
-        "total_input_tokens": input_tokens,
-        "total_output_tokens": output_tokens,
-        "first_message_at": begun,
-        "last_message_at": active,
-        "last_activity": active,
-        "created_at": begun,
-        "updated_at": begun,
-    }

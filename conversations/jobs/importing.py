@@ -34,10 +34,10 @@ from conversations.states import ACTIVE, ARCHIVED, DELETED, NOT_TRASHED, PURGED
 from conversations.writes.create import DUPLICATE_KEY, insert_all
 
 BATCH = 200  # lines
-BATCH_BYTES = 2 * 1024 * 1024  # a batch's last line can exceed it
-ATTEMPTS = 5  # ids that are tried for one conversation
-# An id contains its creation time. A server whose clock is less than this behind can still
-# create an id with that time, for any user.
+BATCH_BYTES = 2 * 1024 * 1024  # the last line can exceed this
+ATTEMPTS = 5  # ids that are tried for each conversation
+# An id contains its creation time. A server with a clock less than this behind can still create an
+# id with that time, for any user.
 OLD_ENOUGH = timedelta(minutes=1)
 
 
@@ -60,7 +60,7 @@ def results(user_id: str, read_body: Callable[[], IO[bytes]]) -> Generator[dict[
     """
     statuses: Counter[int] = Counter()
     with imports.slot(user_id), read_body() as body:
-        for batch in _batches(user_id, body):
+        for batch in batches(user_id, body):
             for result in batch.results():
                 statuses[result.status] += 1
                 yield vars(result)
@@ -74,7 +74,7 @@ def results(user_id: str, read_body: Callable[[], IO[bytes]]) -> Generator[dict[
         }
 
 
-def _batches(user_id: str, body: Iterable[bytes]) -> Iterator["_Batch"]:
+def batches(user_id: str, body: Iterable[bytes]) -> Iterator["_Batch"]:
     batch = _Batch(user_id)
     for number, line in enumerate(body, start=1):
         time.sleep(0)  # under gevent, other requests run between two lines
@@ -94,21 +94,34 @@ class _Batch:
         self._pending: dict[int, _Row] = {}
 
     def add(self, number: int, line: bytes) -> None:
-        """Validate a line and keep its document. Ignore empty lines and an export's end."""
+        """Validate a line and keep its document. Skip empty lines and the end of an export."""
         if not line.strip():
             return
         try:
             value = ndjson.loads(line)
             if isinstance(value, dict) and value.get("object") == END:
                 return
-            values = _validated(value)
+            values = transferred.run_validation(value)
+        except ValidationError as invalid:
+            self._reject(number, invalid_input(invalid))
+            return
         except ServiceError as failure:
             self._reject(number, failure)
             return
         self._bytes += len(line)
         adjusted = adjust(values, self._now)
         ids = _Ids.derive(self._user_id, values["id"], self._now)
-        document = _document(self._user_id, values, self._now)
+        former = ARCHIVED if values["archived_at"] else ACTIVE
+        given = {name: values[name] for name in ("character_id", *EDITABLE_FIELDS)}
+        document = (
+            documents.new(user_id=self._user_id, now=self._now, **given)
+            | {name: values[name] for name in PUBLIC if name != "user_id"}
+            | {
+                "_id": values["id"],
+                "previous_status": former if values["status"] == DELETED else None,
+                "revisions": [*reversed(values["history"])],
+            }
+        )
         self._pending[number] = _Row(document, ids, adjusted)
 
     def is_full(self) -> bool:
@@ -117,16 +130,16 @@ class _Batch:
 
     def results(self) -> list[ImportResult]:
         for attempt in range(ATTEMPTS):
-            self._settle_existing()
-            self._reject_beyond_quota()
+            self.settle_existing()
+            self.reject_beyond_quota()
             if not self._pending:
                 break
-            self._insert(attempt)
+            self.insert(attempt)
         for number in [*self._pending]:
             self._reject(number, ConversationIdTaken())
         return [self._results[number] for number in sorted(self._results)]
 
-    def _settle_existing(self) -> None:
+    def settle_existing(self) -> None:
         wanted = [id_ for row in self._pending.values() for id_ in row.ids.known]
         states = lookup.states_of(self._user_id, wanted)
         for number, row in [*self._pending.items()]:
@@ -134,7 +147,7 @@ class _Batch:
             if existing:
                 self._settle(number, existing[0], HTTPStatus.OK)
 
-    def _reject_beyond_quota(self) -> None:
+    def reject_beyond_quota(self) -> None:
         limit = settings.MAX_CONVERSATIONS_PER_USER
         counted = [n for n, row in self._pending.items() if row.document["status"] in NOT_TRASHED]
         if limit and counted:
@@ -142,11 +155,8 @@ class _Batch:
             for number in counted[room:]:
                 self._reject(number, QuotaExceeded(limit=limit))
 
-    def _insert(self, attempt: int) -> None:
-        """Insert the pending rows. A row whose id is in use stays pending.
-
-        A tombstone keeps its id in use: for other devices and services that conversation is purged.
-        """
+    def insert(self, attempt: int) -> None:
+        """Insert the pending rows. A row stays pending if its id is in use, also by a tombstone."""
         rows = [*self._pending.items()]
         for _number, row in rows:
             row.document["_id"] = row.ids.possible[attempt]
@@ -168,29 +178,6 @@ class _Batch:
         self._results[number] = ImportResult(
             number, None, failure.status, failure.code, failure.message, errors
         )
-
-
-def _validated(value: Any) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = transferred.run_validation(value)
-    except ValidationError as invalid:
-        raise invalid_input(invalid) from None
-    return values
-
-
-def _document(user_id: str, values: dict[str, Any], now: datetime) -> Document:
-    """Return a line's document, with the importing user and the present as its time of change."""
-    former = ARCHIVED if values["archived_at"] else ACTIVE
-    given = {name: values[name] for name in ("character_id", *EDITABLE_FIELDS)}
-    return (
-        documents.new(user_id=user_id, now=now, **given)
-        | {name: values[name] for name in PUBLIC if name != "user_id"}
-        | {
-            "_id": values["id"],
-            "previous_status": former if values["status"] == DELETED else None,
-            "revisions": [*reversed(values["history"])],
-        }
-    )
 
 
 @dataclass(frozen=True)

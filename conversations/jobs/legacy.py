@@ -89,24 +89,24 @@ class _Reading:
         self.reasons: list[LegacyIssue] = []
 
     def document(self) -> Document:
-        id_ = self._id()
-        user_id, character_id = self._external("user_id"), self._external("character_id")
-        created_at = self._moment("created_at", id_.generation_time)
-        updated_at = self._moment("updated_at", created_at)
-        archived = self._archived()
-        title, custom = self._title(character_id)
+        id_ = self.id()
+        user_id, character_id = self.external("user_id"), self.external("character_id")
+        created_at = self.moment("created_at", id_.generation_time)
+        updated_at = self.moment("updated_at", created_at)
+        archived = self.archived()
+        title, custom = self.title(character_id)
         document = documents.new(
             user_id=user_id,
             character_id=character_id,
             now=clock.now(),
             title=title,
-            settings=self._settings(),
-            tags=self._tags(),
+            settings=self.settings(),
+            tags=self.tags(),
             custom=custom,
         )
         document["metadata"] |= {
-            "message_count": self._count("message_count"),
-            "total_tokens": self._count("total_tokens"),
+            "message_count": self.count("message_count"),
+            "total_tokens": self.count("total_tokens"),
             "last_activity": updated_at,
             "created_at": created_at,
             "updated_at": updated_at,
@@ -122,14 +122,14 @@ class _Reading:
     def _refused(self, path: str, kind: str, was: Any = None) -> None:
         self.reasons.append(LegacyIssue(path, kind, was))
 
-    def _id(self) -> ObjectId:
+    def id(self) -> ObjectId:
         value = self._old.get("_id")
         if isinstance(value, ObjectId):
             return value
         self._refused("_id", "no ObjectId", value)
         return ObjectId()
 
-    def _external(self, name: str) -> str:
+    def external(self, name: str) -> str:
         value = self._old.get(name)
         if isinstance(value, int | UUID) and not isinstance(value, bool):
             self._repaired(name, "made text", value)
@@ -139,7 +139,7 @@ class _Reading:
         self._refused(name, "missing" if value is None else "no id that can be kept", value)
         return ""
 
-    def _title(self, character_id: str) -> tuple[str | None, dict[str, str]]:
+    def title(self, character_id: str) -> tuple[str | None, dict[str, str]]:
         value = self._old.get("title")
         if value is None:
             self._repaired("title", "missing, named after the character")
@@ -156,10 +156,10 @@ class _Reading:
             title = title[: limits.TITLE_LENGTH].rstrip()
             self._repaired("title", "cut, and kept in custom.legacy_title", value)
         elif isinstance(value, str) and title != value:
-            self._repaired("title", "white space or characters mended", value)
+            self._repaired("title", "white space or characters replaced", value)
         return title, custom
 
-    def _archived(self) -> bool:
+    def archived(self) -> bool:
         value = self._old.get("is_archived", _NOTHING)
         if isinstance(value, bool):
             return value
@@ -170,7 +170,7 @@ class _Reading:
         self._repaired("is_archived", f"not a boolean, taken as {str(archived).lower()}", value)
         return archived
 
-    def _count(self, name: str) -> int:
+    def count(self, name: str) -> int:
         value: Any = self._old.get(name)
         if type(value) in {int, Int64} and 0 <= value <= limits.MAX_COUNT:
             return int(value)
@@ -184,7 +184,7 @@ class _Reading:
         self._repaired(name, "no count, taken as 0", value)
         return 0
 
-    def _tags(self) -> list[str]:
+    def tags(self) -> list[str]:
         value = self._old.get("tags")
         if value is None:
             self._repaired("tags", "missing, taken as none")
@@ -197,7 +197,7 @@ class _Reading:
             return []
         kept: dict[str, str] = {}
         for old in value:
-            if tag := self._tag(old):
+            if tag := self.tag(old):
                 if tag_key(tag) in kept:
                     self._repaired("tags", "repeated, left out", old)
                 elif len(kept) == limits.TAGS:
@@ -206,16 +206,17 @@ class _Reading:
                     kept[tag_key(tag)] = tag
         return list(kept.values())
 
-    def _tag(self, value: Any) -> str | None:
+    def tag(self, value: Any) -> str | None:
         """Replace the characters that a tag does not accept by spaces, and cut the tag."""
         if isinstance(value, str) and _accepted(_tag, value) == value:
             return value
-        plain = "".join(c if _accepted(_tag, f"a{c}a") else " " for c in _line(_text(value)))
+        written = _line(str(value)) if isinstance(value, str | int | float | ObjectId) else ""
+        plain = "".join(c if _accepted(_tag, f"a{c}a") else " " for c in written)
         tag = _line(plain)[: limits.TAG_LENGTH].rstrip()
-        self._repaired("tags", "mended" if tag else "no tag, left out", value)
+        self._repaired("tags", "characters replaced, or cut" if tag else "no tag, left out", value)
         return tag
 
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         value = self._old.get("settings")
         if value is None:
             self._repaired("settings", "missing, taken as today's defaults")
@@ -227,16 +228,16 @@ class _Reading:
         for name, old in value.items():
             path = f"settings.{name}"
             if name in _NUMBERS:
-                settings[name] = self._setting(path, old, _NUMBERS[name])
+                settings[name] = self.setting(path, old, _NUMBERS[name])
             elif name == "stop_sequences":
-                settings[name] = self._stop_sequences(old)
+                settings[name] = self.stop_sequences(old)
             else:
                 self._repaired(path, "unknown, left out", old)
         for name in _NUMBERS.keys() - value.keys():
             self._repaired(f"settings.{name}", "missing, taken as today's default")
         return settings
 
-    def _setting(self, path: str, value: Any, bounds: Any) -> float:
+    def setting(self, path: str, value: Any, bounds: Any) -> float:
         number = _number(value)
         if number is None:
             self._repaired(path, "no number, taken as today's default", value)
@@ -254,7 +255,7 @@ class _Reading:
             self._repaired(path, "made a whole number", value)
         return int(number)
 
-    def _stop_sequences(self, value: Any) -> list[str]:
+    def stop_sequences(self, value: Any) -> list[str]:
         if not isinstance(value, list):
             self._repaired("settings.stop_sequences", "no list, taken as none", value)
             return []
@@ -270,14 +271,14 @@ class _Reading:
             )
         return kept[: limits.STOP_SEQUENCES]
 
-    def _moment(self, name: str, otherwise: datetime) -> datetime:
+    def moment(self, name: str, otherwise: datetime) -> datetime:
         value = self._old.get(name)
         if isinstance(value, datetime):
             return value  # in milliseconds and UTC, as here
         if value is None:
             self._repaired(name, _INSTEAD[name].format("missing"))
             return otherwise
-        moment = _time(value)
+        moment = parse_time(value)
         if moment is None:
             self._repaired(name, _INSTEAD[name].format("no time"), value)
             return otherwise
@@ -305,10 +306,6 @@ def _line(value: str) -> str:
     return " ".join(unicodedata.normalize("NFC", plain).split())
 
 
-def _text(value: Any) -> str:
-    return str(value) if isinstance(value, str | int | float | ObjectId) else ""
-
-
 def _number(value: Any) -> float | None:
     """Convert a value to a finite number, or return None. Text can contain a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal128):
@@ -320,7 +317,7 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _time(value: Any) -> datetime | None:
+def parse_time(value: Any) -> datetime | None:
     """Parse ISO 8601 text, by default in UTC, or seconds or milliseconds since 1970."""
     try:
         if isinstance(value, str):

@@ -32,15 +32,22 @@ def take_over(
 
     An existing conversation stays unchanged. With `dry_run`, nothing is written.
     """
-    for batch in batches(_read(source, after), BATCH):
-        converted = [_converted(row) for row in batch]
+    for batch in batches(read(source, after), BATCH):
+        converted = []
+        for row in batch:
+            try:
+                converted.append(convert(bson.decode(row.raw, _STRICT)))
+            except InvalidBSON:
+                id_ = bson.decode(row.raw, _LENIENT).get("_id")
+                issue = LegacyIssue("", "not readable, contains invalid text")
+                converted.append(Converted(id_, reasons=[issue]))
         _find_existing(converted)
         if not dry_run:
-            _insert(converted)
+            insert(converted)
         yield converted
 
 
-def _read(source: Collection[Any], after: Any) -> Iterator[RawBSONDocument]:
+def read(source: Collection[Any], after: Any) -> Iterator[RawBSONDocument]:
     rows = source.with_options(_UNDECODED).find(sort=[("_id", 1)], batch_size=BATCH)
     if after is None:
         yield from rows
@@ -51,25 +58,19 @@ def _read(source: Collection[Any], after: Any) -> Iterator[RawBSONDocument]:
             yield row
 
 
-def _converted(row: RawBSONDocument) -> Converted:
-    try:
-        return convert(bson.decode(row.raw, _STRICT))
-    except InvalidBSON:
-        id_ = bson.decode(row.raw, _LENIENT).get("_id")
-        return Converted(id_, reasons=[LegacyIssue("", "not readable, broken text in it")])
-
-
 def _find_existing(converted: list[Converted]) -> None:
-    wanted = {one.document["_id"]: one for one in converted if one.document}
+    wanted = {row.document["_id"]: row for row in converted if row.document}
     for id_, user_id in lookup.owners_of(wanted).items():
         wanted[id_].meet(user_id)
 
 
-def _insert(converted: list[Converted]) -> None:
-    new = [one for one in converted if one.document]
-    failed = insert_all([one.document for one in new if one.document]) if new else {}
-    there = [new[index] for index, code in failed.items() if code == DUPLICATE_KEY]
-    for index in failed:
-        if new[index] not in there:
+def insert(converted: list[Converted]) -> None:
+    new = [result for result in converted if result.document]
+    failed = insert_all([result.document for result in new if result.document]) if new else {}
+    existing = []
+    for index, code in failed.items():
+        if code == DUPLICATE_KEY:
+            existing.append(new[index])
+        else:
             new[index].refuse("", "not accepted by the database")
-    _find_existing(there)
+    _find_existing(existing)

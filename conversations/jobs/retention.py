@@ -1,8 +1,8 @@
 """Retention jobs over all users: archive idle conversations, and purge the trash.
 
 A job reads each batch by an index, the longest due first, and writes with the same conditions
-again, as a conversation may have changed since. Written conversations no longer match, so a job
-that was interrupted is simply started again.
+again, because a conversation can change meanwhile. Written conversations no longer match, so an
+interrupted job can be run again.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -74,7 +74,7 @@ class RetentionJob:
             where = {**self.conditions, "$or": after}
 
     def apply_to(self, rows: Iterable[Document]) -> int:
-        """Write the conversations that are still due, and return how many."""
+        """Write the conversations that are still due, and return their number."""
         targets = [(row["user_id"], row["_id"]) for row in rows]
         return writer.write(targets, self.update, actor=Actor.service("retention"), only=self.due)
 
@@ -112,8 +112,8 @@ def trash_job() -> RetentionJob:
 def run(job: RetentionJob, batch_size: int, *, total: int, what: str, out: Any) -> tuple[int, bool]:
     """Run a job in batches, with progress on `out`.
 
-    Returns how many conversations were written, and False if Ctrl-C or SIGTERM came before the
-    last batch.
+    Returns the number of written conversations, and False if Ctrl-C or SIGTERM came before the last
+    batch.
     """
     rows = track(job.each(batch_size), total=total, what=what, out=out)
     written = 0

@@ -1,4 +1,4 @@
-"""A conversation's whole life in a real deployment, step by step, as its user sees it."""
+"""A conversation's whole life in a real deployment, step by step, through the API."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ from conversations.states import ACTIVE, ARCHIVED, DELETED
 API = "/api/v1/conversations"
 TITLE, NEW_TITLE = "Smoke test", "Smoke test, changed"
 ERROR = {"code", "type", "message", "details", "error_id", "request_id"}
-PAGES = 20  # of the change feed: what may have changed for one user within minutes
+PAGES = 20  # in the change feed; a bound against an endless feed
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of the user who walks, of somebody else, and of a service; the last two may be missing."""
+    """Tokens for the user, another user and a service. An empty token skips its steps."""
 
     user: str
     stranger: str
@@ -31,7 +31,7 @@ class Tokens:
 
 @dataclass
 class Visit:
-    """One walk: who takes it, what it expects of the deployment, and what it has made there."""
+    """A run: its tokens, the expected deployment, and the ids that it created there."""
 
     site: Site
     mark: str
@@ -63,19 +63,19 @@ class Visit:
         return self.call("POST", API, json=body, headers={"Idempotency-Key": self.mark}, **options)
 
     def act(self, action: str, **options: Any) -> dict[str, Any]:
-        """Do something with the conversation that raises its version by one."""
+        """Request an update that raises the version by 1."""
         method, path = ("DELETE", "") if action == "trash" else ("POST", f"/{action}")
         return self.keep(self.call(method, self.path + path, **options))
 
-    def keep(self, answer: Response) -> dict[str, Any]:
-        """Remember the conversation as it is now; its version counts the changes."""
-        then, self.conversation = self.conversation, answer.json()
+    def keep(self, response: Response) -> dict[str, Any]:
+        """Keep the response's conversation. Its version must be the next."""
+        then, self.conversation = self.conversation, response.json()
         same("version", self.conversation["version"], then["version"] + 1)
-        same("ETag", answer.headers.get("ETag"), f'"v{self.conversation["version"]}"')
+        same("ETag", response.headers.get("ETag"), f'"v{self.conversation["version"]}"')
         return self.conversation
 
     def changes(self) -> Iterator[dict[str, Any]]:
-        """Return what changed since the last look."""
+        """Yield the changes since the last call."""
         for _ in range(PAGES):
             page = self.call("GET", "/api/v1/changes", params={"cursor": self.cursor}).json()
             self.cursor = page["next_cursor"]
@@ -84,12 +84,12 @@ class Visit:
                 return
 
 
-def failure(answer: Response) -> dict[str, Any]:
-    """Return what went wrong, if it is told in the shape of every failure."""
-    body = answer.json()
-    same("status in the body", body["status"], answer.status_code)
+def failure(response: Response) -> dict[str, Any]:
+    """Return the error from a response that has the shape of every error."""
+    body = response.json()
+    same("status in the body", body["status"], response.status_code)
     same("fields of the error", body["error"].keys(), ERROR)
-    same("request_id", body["error"]["request_id"], answer.headers.get("X-Request-ID"))
+    same("request_id", body["error"]["request_id"], response.headers.get("X-Request-ID"))
     error: dict[str, Any] = body["error"]
     return error
 
@@ -98,12 +98,12 @@ def failure(answer: Response) -> dict[str, Any]:
 def it_is_alive(visit: Visit) -> None:
     try:
         visit.site.call("GET", "/health/live")
-    except NoAnswer as nobody:
-        raise NotTried(str(nobody)) from None
+    except NoAnswer as error:
+        raise NotTried(str(error)) from None
 
 
-@step("200, environment and version as told")
-def it_is_the_deployment_that_was_meant(visit: Visit) -> None:
+@step("200, the expected environment and version")
+def it_is_the_expected_deployment(visit: Visit) -> None:
     report = visit.site.call("GET", "/health").json()
     visit.found = f"{report['environment']} {report['version']}"
     if visit.environment not in {"", report["environment"]}:
@@ -117,79 +117,79 @@ def it_can_write_to_mongodb(visit: Visit) -> None:
     same("status", visit.site.call("GET", "/health/ready").json()["status"], "ready")
 
 
-@step("200 in the format of Prometheus")
-def its_metrics_can_be_read(visit: Visit) -> None:
+@step("200 in the Prometheus format")
+def it_returns_metrics(visit: Visit) -> None:
     if "# TYPE " not in visit.site.call("GET", "/metrics").text:
         raise Fault("/metrics names no type")
 
 
 @step("401 AUTH_TOKEN_MISSING")
-def nobody_gets_in_without_a_token(visit: Visit) -> None:
+def it_rejects_requests_without_a_token(visit: Visit) -> None:
     failure(visit.site.call("GET", API, expect=401, code="AUTH_TOKEN_MISSING"))
 
 
 @step("the id that was sent")
-def an_answer_bears_the_id_of_its_request(visit: Visit) -> None:
-    answer = visit.call("GET", API, params={"limit": 1})
-    same("X-Request-ID", answer.headers.get("X-Request-ID"), visit.site.request_id)
+def a_response_has_its_request_id(visit: Visit) -> None:
+    response = visit.call("GET", API, params={"limit": 1})
+    same("X-Request-ID", response.headers.get("X-Request-ID"), visit.site.request_id)
 
 
 @step("200 with a cursor")
-def the_overview_says_where_changes_begin(visit: Visit) -> None:
+def the_overview_has_a_feed_cursor(visit: Visit) -> None:
     visit.cursor = visit.call("GET", f"{API}/overview").json()["sync_cursor"]
 
 
 @step("400 VALIDATION_ERROR, /title")
-def what_is_not_valid_is_pointed_at(visit: Visit) -> None:
-    answer = visit.call(
+def an_error_points_at_the_invalid_field(visit: Visit) -> None:
+    response = visit.call(
         "POST",
         API,
         json={"character_id": visit.character_id, "title": 7},
         expect=400,
         code="VALIDATION_ERROR",
     )
-    errors = failure(answer)["details"]["errors"]
+    errors = failure(response)["details"]["errors"]
     same("pointers", [error["pointer"] for error in errors], ["/title"])
 
 
 @step("201, version 1, Location, ETag")
-def a_conversation_begins(visit: Visit) -> None:
-    answer = visit.create(expect=201)
-    visit.conversation = answer.json()
+def it_creates_a_conversation(visit: Visit) -> None:
+    response = visit.create(expect=201)
+    visit.conversation = response.json()
     visit.made.add(visit.conversation["id"])
     same("version", visit.conversation["version"], 1)
     same("title", visit.conversation["title"], f"{TITLE} {visit.mark}")
-    same("ETag", answer.headers.get("ETag"), '"v1"')
-    same("Location", answer.headers.get("Location"), visit.path)
+    same("ETag", response.headers.get("ETag"), '"v1"')
+    same("Location", response.headers.get("Location"), visit.path)
 
 
 @step("201 replayed, the same id")
-def beginning_it_again_begins_no_other(visit: Visit) -> None:
-    answer = visit.create(expect=201)
-    visit.made.add(answer.json()["id"])
-    same("id", answer.json()["id"], visit.conversation["id"])
-    same("Idempotency-Replayed", answer.headers.get("Idempotency-Replayed"), "true")
+def a_repeated_create_is_replayed(visit: Visit) -> None:
+    response = visit.create(expect=201)
+    visit.made.add(response.json()["id"])
+    same("id", response.json()["id"], visit.conversation["id"])
+    same("Idempotency-Replayed", response.headers.get("Idempotency-Replayed"), "true")
 
 
 @step('200, ETag "v1"')
-def it_is_read_as_it_was_made(visit: Visit) -> None:
-    answer = visit.call("GET", visit.path)
-    same("conversation", answer.json(), visit.conversation)
-    same("ETag", answer.headers.get("ETag"), '"v1"')
+def it_returns_the_created_conversation(visit: Visit) -> None:
+    response = visit.call("GET", visit.path)
+    same("conversation", response.json(), visit.conversation)
+    same("ETag", response.headers.get("ETag"), '"v1"')
 
 
-@step("200, this one alone; then 304")
-def a_list_has_it_once_and_is_not_sent_twice(visit: Visit) -> None:
+@step("200, only this one; then 304")
+def a_list_has_it_once_and_is_revalidated(visit: Visit) -> None:
     query = {"tags": visit.mark, "include_total": "true"}
-    answer = visit.call("GET", API, params=query)
-    same("list", _ids(answer), [visit.conversation["id"]])
-    same("total_count", answer.json()["pagination"]["total_count"], 1)
-    known = {"If-None-Match": answer.headers.get("ETag", "")}
+    response = visit.call("GET", API, params=query)
+    same("list", _ids(response), [visit.conversation["id"]])
+    same("total_count", response.json()["pagination"]["total_count"], 1)
+    known = {"If-None-Match": response.headers.get("ETag", "")}
     visit.call("GET", API, params=query, headers=known, expect=304)
 
 
-@step("200, this one alone")
-def a_search_finds_it_at_once(visit: Visit) -> None:
+@step("200, only this one")
+def a_search_finds_it_immediately(visit: Visit) -> None:
     same(
         "found",
         _ids(visit.call("GET", API, params={"search": visit.mark})),
@@ -197,36 +197,36 @@ def a_search_finds_it_at_once(visit: Visit) -> None:
     )
 
 
-def _ids(answer: Response) -> list[str]:
-    return [row["id"] for row in answer.json()["conversations"]]
+def _ids(response: Response) -> list[str]:
+    return [row["id"] for row in response.json()["conversations"]]
 
 
 @step("404 CONVERSATION_NOT_FOUND")
-def nobody_else_can_see_it(visit: Visit) -> None:
-    answer = visit.site.call(
+def another_user_cannot_see_it(visit: Visit) -> None:
+    response = visit.site.call(
         "GET", visit.path, token=visit.tokens.stranger, expect=404, code="CONVERSATION_NOT_FOUND"
     )
-    failure(answer)
+    failure(response)
 
 
 @step("200, version 2")
-def its_title_is_changed(visit: Visit) -> None:
-    answer = visit.call(
+def its_title_is_updated(visit: Visit) -> None:
+    response = visit.call(
         "PATCH", visit.path, json={"title": NEW_TITLE}, headers={"If-Match": '"v1"'}
     )
-    same("title", visit.keep(answer)["title"], NEW_TITLE)
+    same("title", visit.keep(response)["title"], NEW_TITLE)
 
 
 @step("412")
-def a_change_of_a_former_version_is_refused(visit: Visit) -> None:
-    answer = visit.call(
+def an_update_of_an_old_version_is_rejected(visit: Visit) -> None:
+    response = visit.call(
         "PATCH", visit.path, json={"title": "Lost"}, headers={"If-Match": '"v1"'}, expect=412
     )
-    failure(answer)
+    failure(response)
 
 
-@step("200, the old title and the new")
-def its_history_tells_of_the_change(visit: Visit) -> None:
+@step("200, the old and the new title")
+def its_history_has_the_update(visit: Visit) -> None:
     [revision] = visit.call("GET", f"{visit.path}/history").json()["revisions"]
     same("version", revision["version"], 2)
     change = {"before": f"{TITLE} {visit.mark}", "after": NEW_TITLE}
@@ -245,7 +245,7 @@ def it_is_archived(visit: Visit) -> None:
 
 
 @step("200 active")
-def it_is_brought_back_from_the_archive(visit: Visit) -> None:
+def it_is_restored_from_the_archive(visit: Visit) -> None:
     same("status", visit.act("restore")["status"], ACTIVE)
 
 
@@ -255,8 +255,8 @@ def it_is_pinned(visit: Visit) -> None:
         raise Fault("pinned_at is empty")
 
 
-@step("200, it as it is now")
-def the_change_feed_tells_of_it(visit: Visit) -> None:
+@step("200, the current conversation")
+def the_change_feed_has_it(visit: Visit) -> None:
     latest = {
         change["conversation"]["id"]: change["conversation"]
         for change in visit.changes()
@@ -265,15 +265,15 @@ def the_change_feed_tells_of_it(visit: Visit) -> None:
     same("conversation", latest.get(visit.conversation["id"]), visit.conversation)
 
 
-@step("200, among the pinned ones")
+@step("200, pinned")
 def the_overview_shows_it(visit: Visit) -> None:
     overview = visit.call("GET", f"{API}/overview").json()
-    if visit.conversation["id"] not in [one["id"] for one in overview["pinned"]]:
-        raise Fault("it is not among the pinned ones")
+    if visit.conversation["id"] not in [row["id"] for row in overview["pinned"]]:
+        raise Fault("it is not in `pinned`")
     _at_least_one(ACTIVE, overview["counts"][ACTIVE])
 
 
-@step("200, one at least")
+@step("200, at least 1")
 def the_summary_counts_it(visit: Visit) -> None:
     statistics = visit.call("GET", f"{API}/summary").json()["statistics"]
     _at_least_one("total_conversations", statistics["total_conversations"])
@@ -290,16 +290,16 @@ def _at_least_one(what: str, number: int) -> None:
         raise Fault(f"{what} is {number}")
 
 
-@step("200, one, and it is not archived")
-def a_rehearsed_bulk_action_changes_nothing(visit: Visit) -> None:
+@step("200, 1 result, not archived")
+def a_bulk_dry_run_changes_nothing(visit: Visit) -> None:
     body = {"action": "archive", "ids": [visit.conversation["id"]], "dry_run": True}
     summary = visit.call("POST", f"{API}/bulk", json=body).json()["summary"]
     same("summary", summary, {"matched": 1, "ok": 1, "skipped": 0, "failed": 0})
     same("conversation", visit.call("GET", visit.path).json(), visit.conversation)
 
 
-@step("200, with it, up to the line at its end")
-def the_export_is_whole(visit: Visit) -> None:
+@step("200, with it and a last line")
+def the_export_is_complete(visit: Visit) -> None:
     lines = visit.call("GET", f"{API}/export").content.splitlines()
     *rows, end = [orjson.loads(line) for line in lines]
     same("last line", end, {"object": "end", "count": len(rows)})
@@ -308,26 +308,26 @@ def the_export_is_whole(visit: Visit) -> None:
 
 
 @step("401, and 200 writable")
-def a_service_may_ask_who_may_write(visit: Visit) -> None:
+def a_service_can_check_access(visit: Visit) -> None:
     path = "/internal/v1/authorize"
     body = {"ids": [visit.conversation["id"]], "user_id": visit.conversation["user_id"]}
     visit.call("POST", path, json=body, expect=401)
-    answer = visit.site.call("POST", path, token=visit.tokens.service, json=body)
-    [verdict] = answer.json()["results"]
-    same("writable", verdict["writable"], True)
+    response = visit.site.call("POST", path, token=visit.tokens.service, json=body)
+    [access] = response.json()["results"]
+    same("writable", access["writable"], True)
 
 
 @step("200 deleted")
-def it_is_put_into_the_trash(visit: Visit) -> None:
+def it_is_moved_to_the_trash(visit: Visit) -> None:
     same("status", visit.act("trash")["status"], DELETED)
 
 
 @step("200 active")
-def it_is_taken_out_of_the_trash(visit: Visit) -> None:
+def it_is_restored_from_the_trash(visit: Visit) -> None:
     same("status", visit.act("restore")["status"], ACTIVE)
 
 
-@step("200, 204, and 404 from then on")
+@step("200, 204, then 404")
 def it_is_purged(visit: Visit) -> None:
     visit.act("trash")
     visit.call("DELETE", visit.path, params={"mode": "purge"}, expect=204)
@@ -335,69 +335,68 @@ def it_is_purged(visit: Visit) -> None:
 
 
 @step("200, deleted")
-def the_change_feed_tells_that_it_is_gone(visit: Visit) -> None:
-    told = [change["id"] for change in visit.changes() if change["type"] == GONE]
-    if visit.conversation["id"] not in told:
-        raise Fault("it does not say so")
+def the_change_feed_reports_the_purge(visit: Visit) -> None:
+    purged = [change["id"] for change in visit.changes() if change["type"] == GONE]
+    if visit.conversation["id"] not in purged:
+        raise Fault("the feed does not contain the purge")
 
 
 STEPS = [
     it_is_alive,
-    it_is_the_deployment_that_was_meant,
+    it_is_the_expected_deployment,
     it_can_write_to_mongodb,
-    its_metrics_can_be_read,
-    nobody_gets_in_without_a_token,
-    an_answer_bears_the_id_of_its_request,
-    the_overview_says_where_changes_begin,
-    what_is_not_valid_is_pointed_at,
-    a_conversation_begins,
-    beginning_it_again_begins_no_other,
-    it_is_read_as_it_was_made,
-    a_list_has_it_once_and_is_not_sent_twice,
-    a_search_finds_it_at_once,
-    nobody_else_can_see_it,
-    its_title_is_changed,
-    a_change_of_a_former_version_is_refused,
-    its_history_tells_of_the_change,
+    it_returns_metrics,
+    it_rejects_requests_without_a_token,
+    a_response_has_its_request_id,
+    the_overview_has_a_feed_cursor,
+    an_error_points_at_the_invalid_field,
+    it_creates_a_conversation,
+    a_repeated_create_is_replayed,
+    it_returns_the_created_conversation,
+    a_list_has_it_once_and_is_revalidated,
+    a_search_finds_it_immediately,
+    another_user_cannot_see_it,
+    its_title_is_updated,
+    an_update_of_an_old_version_is_rejected,
+    its_history_has_the_update,
     it_is_reverted,
     it_is_archived,
-    it_is_brought_back_from_the_archive,
+    it_is_restored_from_the_archive,
     it_is_pinned,
-    the_change_feed_tells_of_it,
+    the_change_feed_has_it,
     the_overview_shows_it,
     the_summary_counts_it,
     its_tag_is_counted,
-    a_rehearsed_bulk_action_changes_nothing,
-    the_export_is_whole,
-    a_service_may_ask_who_may_write,
-    it_is_put_into_the_trash,
-    it_is_taken_out_of_the_trash,
+    a_bulk_dry_run_changes_nothing,
+    the_export_is_complete,
+    a_service_can_check_access,
+    it_is_moved_to_the_trash,
+    it_is_restored_from_the_trash,
     it_is_purged,
-    the_change_feed_tells_that_it_is_gone,
+    the_change_feed_reports_the_purge,
 ]
 
 
 def new_mark() -> str:
-    """Return a word that is nowhere else: the tag of all that a walk makes."""
+    """Return a unique word, the tag for all conversations that a run creates."""
     return f"smoke{uuid4().hex}"
 
 
 def clean(visit: Visit) -> list[str]:
-    """Purge all that a walk made, known or found by its mark, and return what is left."""
+    """Purge the conversations of a run, by id and by tag. Return those that could not be purged."""
     if not visit.began:
         return []
     try:
-        ids = visit.made | {id_ for status in ("all", DELETED) for id_ in _marked(visit, status)}
+        ids = set(visit.made)
+        for status in ("all", DELETED):
+            ids.update(_ids(visit.call("GET", API, params={"tags": visit.mark, "status": status})))
     except (Fault, ValueError, LookupError, TypeError):
-        return [*sorted(visit.made), f"whatever has the tag {visit.mark}"]
-    return [id_ for id_ in sorted(ids) if not _is_purged(visit, id_)]
+        return [*sorted(visit.made), f"all conversations with the tag {visit.mark}"]
+    return [id_ for id_ in sorted(ids) if not purge(visit, id_)]
 
 
-def _marked(visit: Visit, status: str) -> list[str]:
-    return _ids(visit.call("GET", API, params={"tags": visit.mark, "status": status}))
-
-
-def _is_purged(visit: Visit, id_: str) -> bool:
+def purge(visit: Visit, id_: str) -> bool:
+    """Purge a conversation. Return True if it is gone afterwards."""
     path = f"{API}/{quote(id_, safe='')}"
     gone = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND}
     try:

@@ -12,7 +12,7 @@ from conversations.words import tag_key
 
 Pipeline = list[dict[str, Any]]
 
-# A statement that takes longer is aborted; the API then responds with 503.
+# After this time a statement is aborted, and the API responds with 503.
 BUDGET_S = 2.0
 # More rows than all parts return: the first batch holds them all.
 _ALL_ROWS = 1_000

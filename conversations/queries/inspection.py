@@ -13,7 +13,7 @@ from conversations import collection, documents, schema, words
 from conversations.states import PURGED
 
 REVISIONS = 5
-# A document's or a tombstone's times, and the fields that users and characters wrote.
+# The times in a document or a tombstone, and the fields that users and characters wrote.
 TIMES = [*(name for name, field in documents.FIELDS.items() if field.is_time), "expires_at"]
 WORDS = [*documents.EDITABLE_FIELDS, "character_name"]
 
@@ -45,9 +45,13 @@ def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
             "revisions": len(revisions),
             "log_bytes": _size({"revisions": revisions}),
         },
-        "indexes": dict(_indexes(document)),
-        "drift": _drift(document),
-        "last_revisions": [_summary(revision) for revision in revisions[: -REVISIONS - 1 : -1]],
+        "indexes": dict(index_states(document)),
+        "drift": drift(document),
+        "last_revisions": [
+            {name: revision.get(name) for name in ("version", "at", "by", "client", "request_id")}
+            | {"changed": [changed["path"] for changed in revision.get("changes", [])]}
+            for revision in revisions[: -REVISIONS - 1 : -1]
+        ],
     }
     if words:
         found["words"] = {name: document.get(name) for name in WORDS}
@@ -59,12 +63,7 @@ def _size(document: Document) -> int:
     return len(bson.encode(document))
 
 
-def _summary(revision: Document) -> dict[str, Any]:
-    summary = {name: revision.get(name) for name in ("version", "at", "by", "client", "request_id")}
-    return summary | {"changed": [changed["path"] for changed in revision.get("changes", [])]}
-
-
-def _indexes(document: Document) -> Iterator[tuple[str, str]]:
+def index_states(document: Document) -> Iterator[tuple[str, str]]:
     """Look up the document in each index: "held", "left out" (filter), "lost" or "not built"."""
     stored = {index["name"]: index for index in collection.conversations().list_indexes()}
     del stored["_id_"]  # inspect() used this index
@@ -74,7 +73,7 @@ def _indexes(document: Document) -> Iterator[tuple[str, str]]:
         if not collection.conversations().find_one({"$and": [mine, where]}, ["_id"], hint="_id_"):
             yield name, "left out"
             continue
-        keys = {path: _first(document, path) for path in index["key"]}
+        keys = {path: _key_condition(document, path) for path in index["key"]}
         held = collection.conversations().find_one(
             {"$and": [keys, mine, where]}, ["_id"], hint=name
         )
@@ -84,43 +83,36 @@ def _indexes(document: Document) -> Iterator[tuple[str, str]]:
             yield declared.document["name"], "not built"
 
 
-def _first(document: Document, path: str) -> Any:
+def _key_condition(document: Document, path: str) -> Any:
     """Return a condition on an index key: null, or for an array its first value."""
-
-    def step(value: Any, name: str) -> Any:
-        value = value[0] if isinstance(value, list) and value else value
-        return value.get(name) if isinstance(value, dict) else None
-
     value: Any = document
     for name in path.split("."):
-        value = step(value, name)
+        value = value[0] if isinstance(value, list) and value else value
+        value = value.get(name) if isinstance(value, dict) else None
     return {"$eq": value[0] if isinstance(value, list) and value else value}
 
 
-def _drift(document: Document) -> list[str]:
+def drift(document: Document) -> list[str]:
     """Return the fields that are missing, rejected by the validator, or wrongly derived."""
     fields = schema.TOMBSTONE
-    drift = set()
+    found = set()
     if document.get("status") != PURGED:
         fields = schema.CONVERSATION
         derived = words.derived(str(document.get("title")), document.get("tags") or [])
-        drift = {name for name, value in derived.items() if document.get(name) != value}
-        drift |= {
+        found = {name for name, value in derived.items() if document.get(name) != value}
+        found |= {
             name
             for name, value in documents.complete(document).items()
             if name not in document or document[name] != value
         }
-    return sorted(drift.union(_rejected(document, fields)))
-
-
-def _rejected(document: Document, fields: dict[str, Any]) -> Iterator[str]:
-    """Validate each field alone: for a whole document, the validator does not name the field."""
+    # Each field alone: for a whole document, the validator does not name the rejected field.
     for name, rule in fields["properties"].items():
         wanted: dict[str, Any] = {"properties": {name: rule}}
         if name in fields["required"]:
             wanted["required"] = [name]
         where = {"_id": document["_id"], "$jsonSchema": wanted}
         if not collection.conversations().find_one(where, ["_id"], hint="_id_"):
-            yield name
+            found.add(name)
     if fields.get("additionalProperties") is False:
-        yield from document.keys() - fields["properties"].keys()
+        found |= document.keys() - fields["properties"].keys()
+    return sorted(found)

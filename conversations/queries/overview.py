@@ -52,7 +52,8 @@ def user_overview(user_id: str, *, now: datetime) -> Overview:
 
     `now` must be a time before this call. Pins and characters include active conversations, tags
     also archived ones. Reads the documents that it returns and a document for each tag's spelling;
-    all counts come from indexes. Raises what run_parts() raises.
+    all counts come from indexes. Raises the errors that run_parts()
+    raises.
     """
     active = {"user_id": user_id, "status": ACTIVE}
     found = run_parts(
@@ -63,7 +64,7 @@ def user_overview(user_id: str, *, now: datetime) -> Overview:
             {"$limit": PINNED},
             {"$project": PUBLIC},
         ],
-        characters=_latest_by_character(active),
+        characters=latest_by_character_stages(active),
         active=count_stages(active),
         archived=count_stages(active | {"status": ARCHIVED}),
         deleted=count_stages(active | {"status": DELETED}),
@@ -91,10 +92,10 @@ def user_overview(user_id: str, *, now: datetime) -> Overview:
     )
 
 
-def _latest_by_character(active: dict[str, Any]) -> Pipeline:
+def latest_by_character_stages(active: dict[str, Any]) -> Pipeline:
     """Return stages for each character's latest conversation and count, the latest first.
 
-    In the index order of user_characters, $group with $first reads one key for each character.
+    In the index order of user_characters, $group with $first reads a single key for each character.
     """
     name = conversations().name
     return [

@@ -59,15 +59,15 @@ def collect(now: datetime) -> Statistics:
     """Run all statements."""
     # From the collection's metadata, which include tombstones.
     total = _in_time(conversations().estimated_document_count)
-    sample = _in_time(_sample)
+    sample = _in_time(random_sample)
     return Statistics(
         now,
         total,
-        _in_time(_held),
-        _in_time(lambda: _by_state(total or 0, sample or [])),
-        _in_time(lambda: _by_day(now)),
-        _in_time(lambda: _by_hour(now)),
-        None if sample is None or total is None else _characters(sample, total),
+        _in_time(count_held),
+        _in_time(lambda: count_by_state(total or 0, sample or [])),
+        _in_time(lambda: count_by_day(now)),
+        _in_time(lambda: count_by_hour(now)),
+        None if sample is None or total is None else rank_characters(sample, total),
     )
 
 
@@ -82,7 +82,7 @@ def _in_time(statement: Callable[[], T]) -> T | None:
         raise
 
 
-def _sample() -> list[Mapping[str, Any]]:
+def random_sample() -> list[Mapping[str, Any]]:
     """Return status and character from random documents; a large collection is not scanned."""
     pipeline: list[Mapping[str, Any]] = [
         {"$sample": {"size": SAMPLE}},
@@ -95,14 +95,14 @@ def _count(where: Mapping[str, Any], index: str) -> int:
     return conversations().count_documents(where, hint=index, limit=COUNTED)
 
 
-def _held() -> Count:
+def count_held() -> Count:
     """Count legal holds by the index staff_held."""
     where = {"status": {"$in": ANY_STATE}, "hold.at": {"$gt": EPOCH}}
     found = _count(where, "staff_held")
     return Count("held", found, more=found == COUNTED)
 
 
-def _by_state(total: int, sample: Sequence[Mapping[str, Any]]) -> Counts:
+def count_by_state(total: int, sample: Sequence[Mapping[str, Any]]) -> Counts:
     """Count each state by the index staff_status; from COUNTED on, estimate."""
     counts = []
     for status in ANY_STATE:
@@ -115,10 +115,10 @@ def _by_state(total: int, sample: Sequence[Mapping[str, Any]]) -> Counts:
     return counts
 
 
-def _by_day(now: datetime) -> Counts:
+def count_by_day(now: datetime) -> Counts:
     """Count ids by the day in their timestamp, with the index on `_id`; today is the last day.
 
-    Today ends at `now`, as imported ids may be in the future.
+    Today ends at `now`, because imported ids can be in the future.
     """
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     days = [today - timedelta(days=ago) for ago in reversed(range(DAYS))]
@@ -131,7 +131,7 @@ def _by_day(now: datetime) -> Counts:
     return counts
 
 
-def _by_hour(now: datetime) -> Counts:
+def count_by_hour(now: datetime) -> Counts:
     """Count conversations by their hour of last activity, with the index active_idle.
 
     That index has active conversations that are neither pinned nor under a legal hold. Only the
@@ -163,7 +163,7 @@ def _by_hour(now: datetime) -> Counts:
     ]
 
 
-def _characters(sample: Sequence[Mapping[str, Any]], total: int) -> Counts:
+def rank_characters(sample: Sequence[Mapping[str, Any]], total: int) -> Counts:
     """Rank characters by their share in the sample; exact if the sample has all conversations."""
     numbers: dict[str, int] = {}
     for row in sample:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from conversation_service.mongodb.connection import Document
 from conversations import limits
 from conversations.collection import conversations
 from conversations.documents import DEFAULTS, complete
@@ -66,10 +65,10 @@ def user_summary(user_id: str, *, now: datetime) -> Summary:
     raises.
     """
     kept = {"user_id": user_id, "status": {"$in": NOT_TRASHED}}
-    # Pods' clocks differ, and imported times may be far in the future.
+    # Pods' clocks differ, and imported times can be far in the future.
     since = {"$gte": now - WEEK, "$lte": now + limits.MAX_AHEAD}
     found = run_parts(
-        _scan(kept),
+        totals_stages(kept),
         active=count_stages(kept | {"status": ACTIVE}),
         archived=count_stages(kept | {"status": ARCHIVED}),
         deleted=count_stages(kept | {"status": DELETED}),
@@ -85,6 +84,12 @@ def user_summary(user_id: str, *, now: datetime) -> Summary:
     active, archived = count_of(found[ACTIVE]), count_of(found[ARCHIVED])
     [scanned] = found["scan"]
     [totals] = scanned["totals"] or [{"messages": 0, "tokens": 0, "sent": None}]
+    most_used = None
+    for row in scanned["characters"]:  # 0 or 1 rows
+        # The newest conversation has the current name.
+        name = next((document.get("character_name") for document in row["newest"]), None)
+        id_ = row["_id"] or DEFAULTS["character_id"]
+        most_used = MostUsedCharacter(id_, name, row["count"])
     return Summary(
         user_id,
         Statistics(
@@ -94,7 +99,7 @@ def user_summary(user_id: str, *, now: datetime) -> Summary:
             deleted_conversations=count_of(found[DELETED]),
             total_messages=_sum(totals["messages"]),
             total_tokens=_sum(totals["tokens"]),
-            most_used_character=next(map(_character, scanned["characters"]), None),
+            most_used_character=most_used,
             top_tags=[tag_count(row) for row in scanned["tags"]],
             recent_activity=RecentActivity(
                 next((complete(row)["metadata"]["created_at"] for row in found["newest"]), None),
@@ -107,8 +112,11 @@ def user_summary(user_id: str, *, now: datetime) -> Summary:
     )
 
 
-def _scan(kept: dict[str, Any]) -> Pipeline:
-    """Return stages that read the index once, and first group by character and tags."""
+def totals_stages(kept: dict[str, Any]) -> Pipeline:
+    """Return stages for totals, characters and tags that read the index once.
+
+    They group by character and tags first, so that $facet has fewer rows.
+    """
     return [
         {"$match": kept},
         {
@@ -158,12 +166,6 @@ def _scan(kept: dict[str, Any]) -> Pipeline:
             }
         },
     ]
-
-
-def _character(row: Document) -> MostUsedCharacter:
-    """Return the character with the name that its newest conversation stores."""
-    name = next((document.get("character_name") for document in row["newest"]), None)
-    return MostUsedCharacter(row["_id"] or DEFAULTS["character_id"], name, row["count"])
 
 
 def _sum(total: float) -> int:

@@ -1,4 +1,4 @@
-"""The requests that wait for changes in this process, and a single statement that serves them all.
+"""The requests that wait for changes in this process, and the statement that wakes them.
 
 Every CHANGES_LOOK_S it reads each waiting user's latest change, from the index alone. A change
 stream would send every user's writes to each process.

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Any
 
 from bson import ObjectId
 from django.http import HttpResponse
@@ -20,7 +19,6 @@ from conversations.views.openapi import bulk as openapi
 from conversations.writes import bulk as run
 from conversations.writes import writer
 from conversations.writes.bulk import BulkCursor
-from conversations.writes.updates import Update
 from conversations.writes.writer import ABSENT, BulkResult
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,49 +34,39 @@ class BulkView(Endpoint):
         wanted = bulk_input.run_validation(request.data)
         idempotency.read_key(request)  # validated, but not stored: a repeated run is harmless
         update = run.update_for(wanted["action"], wanted.get("tags", ()))
+        user_id, dry_run, actor = request.user.id, wanted["dry_run"], self.actor
         if "ids" in wanted:
-            return self._by_ids(update, wanted["ids"], dry_run=wanted["dry_run"])
-        chosen = build_filter(request.user.id, wanted["filter"])
-        if wanted["dry_run"]:
-            ids = run.sample_ids(chosen)
-            results = _listed(ids, writer.dry_run(request.user.id, ids, update))
-            return _answer(results, writer.count_outcomes(chosen, update))
-        return self._by_filter(update, chosen, wanted)
-
-    def _by_ids(self, update: Update, ids: list[str], *, dry_run: bool) -> HttpResponse:
-        valid = [ObjectId(id_) for id_ in ids if ObjectId.is_valid(id_)]
-        user_id = self.request.user.id
+            valid = [ObjectId(id_) for id_ in wanted["ids"] if ObjectId.is_valid(id_)]
+            if dry_run:
+                found = writer.dry_run(user_id, valid, update)
+            else:
+                found = writer.apply_to_many(user_id, valid, update, actor=actor)
+            return _response(_listed(wanted["ids"], found))
+        chosen = build_filter(user_id, wanted["filter"])
         if dry_run:
-            found = writer.dry_run(user_id, valid, update)
-        else:
-            found = writer.apply_to_many(user_id, valid, update, actor=self.actor)
-        return _answer(_listed(ids, found))
-
-    def _by_filter(
-        self, update: Update, chosen: dict[str, Any], wanted: Mapping[str, Any]
-    ) -> HttpResponse:
-        user_id = self.request.user.id
+            ids = run.sample_ids(chosen)
+            results = _listed(ids, writer.dry_run(user_id, ids, update))
+            return _response(results, writer.count_outcomes(chosen, update))
         action, tags = wanted["action"], wanted.get("tags")
         binding = repr(("bulk", user_id, action, tags, sorted(chosen.items())))
         sent = wanted.get("cursor")
-        cursor = _unsealed(sent, binding) if sent else run.start(chosen)
+        cursor = decode_cursor(sent, binding) if sent else run.start(chosen)
         if cursor is None:
-            return _answer([])
+            return _response([])
         ids = run.next_ids(chosen, cursor)
         only = {**chosen, **cursor.conditions()}
-        actor = self.actor
         found = writer.apply_to_many(user_id, ids, update, actor=actor, only=only)
         is_last = len(ids) < run.STEP or ids[-1] == cursor.last
-        next_cursor = None if is_last else _sealed(cursor, ids[-1], binding)
-        return _answer(_listed(ids, found), next_cursor=next_cursor)
+        next_cursor = None if is_last else encode_cursor(cursor, ids[-1], binding)
+        return _response(_listed(ids, found), next_cursor=next_cursor)
 
 
-def _sealed(cursor: BulkCursor, after: ObjectId, binding: str) -> str:
+def encode_cursor(cursor: BulkCursor, after: ObjectId, binding: str) -> str:
     began = cursors.milliseconds(cursor.began)
     return cursors.seal([str(after), str(cursor.last), began], binding=binding)
 
 
-def _unsealed(sent: str, binding: str) -> BulkCursor:
+def decode_cursor(sent: str, binding: str) -> BulkCursor:
     after, last, began = cursors.unseal(sent, binding=binding)
     return BulkCursor(ObjectId(after), ObjectId(last), _EPOCH + timedelta(milliseconds=began))
 
@@ -98,7 +86,7 @@ def _listed(
     return listed
 
 
-def _answer(
+def _response(
     results: list[tuple[str | ObjectId, BulkResult]],
     counted: Mapping[str, int] | None = None,
     next_cursor: str | None = None,

@@ -28,7 +28,7 @@ class ChangesView(Endpoint):
             sent = request.headers.get("Last-Event-ID") or sent
         cursor = feed_cursor.decode(user.id, sent) if sent else SNAPSHOT
         if is_stream:
-            return self._stream(user, cursor, limit)
+            return stream_response(user, cursor, limit)
         page = read_page(user.id, cursor, limit)
         if not page.rows and (wait_s := parameters["wait"]):
             page = streaming.wait_for_page(user.id, cursor, page, limit, wait_s=wait_s)
@@ -36,11 +36,12 @@ class ChangesView(Endpoint):
         body = {"changes": page.changes, "next_cursor": next_cursor, "has_more": page.has_more}
         return json_or_304(request, body)
 
-    def _stream(self, user: Caller, cursor: FeedCursor, limit: int) -> HttpResponseBase:
-        """Respond with events. A failure before the first event has an ordinary error response."""
-        with ExitStack() as on_failure:
-            waiter = on_failure.enter_context(waiters.register(user.id))
-            page = read_page(user.id, cursor, limit)
-            registration = on_failure.pop_all()
-        events = streaming.events(waiter, page, limit, lasts_s=user.expires_at - time.time())
-        return event_stream.response(events, registration.close)
+
+def stream_response(user: Caller, cursor: FeedCursor, limit: int) -> HttpResponseBase:
+    """Respond with events. A failure before the first event has an ordinary error response."""
+    with ExitStack() as on_failure:
+        waiter = on_failure.enter_context(waiters.register(user.id))
+        page = read_page(user.id, cursor, limit)
+        registration = on_failure.pop_all()
+    events = streaming.events(waiter, page, limit, lasts_s=user.expires_at - time.time())
+    return event_stream.response(events, registration.close)

@@ -19,12 +19,7 @@ from conversations.serializers.internal import (
 )
 from conversations.states import WRITABLE
 from conversations.views.openapi import internal as openapi
-from conversations.writes.activity import (
-    Activity,
-    ActivityBatchResult,
-    store_report,
-    store_reports,
-)
+from conversations.writes.activity import Activity, store_report, store_reports
 
 
 class BatchParser(JSONParser):
@@ -37,10 +32,10 @@ class AuthorizeView(Endpoint):
 
     @openapi.authorize
     def post(self, request: Request) -> HttpResponse:
-        asked = authorize_input.run_validation(request.data)
-        found = lookup.ownership(asked["ids"])
-        verdicts = [_verdict(id_, found.get(id_.lower()), asked["user_id"]) for id_ in asked["ids"]]
-        return JSONResponse({"results": verdicts})
+        sent = authorize_input.run_validation(request.data)
+        found = lookup.ownership(sent["ids"])
+        results = [access(id_, found.get(id_.lower()), sent["user_id"]) for id_ in sent["ids"]]
+        return JSONResponse({"results": results})
 
 
 class ActivityView(Endpoint):
@@ -65,14 +60,16 @@ class ActivityBatchView(Endpoint):
     def post(self, request: Request) -> HttpResponse:
         items = activity_batch_input.run_validation(request.data)["items"]
         reports = [(item.pop("id"), Activity(item.pop("sequence"), totals=item)) for item in items]
-        results = [
-            _result(id_, result)
-            for (id_, _), result in zip(reports, store_reports(reports), strict=True)
-        ]
-        return JSONResponse({"results": results})
+        rows = []
+        for (id_, _), result in zip(reports, store_reports(reports), strict=True):
+            row = {"id": id_, "status": result.status, "applied": result.applied}
+            if rejected := result.rejected:
+                row |= {"code": rejected.code, "errors": rejected.details["errors"]}
+            rows.append(row)
+        return JSONResponse({"results": rows})
 
 
-def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
+def access(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
     """Return the user's access to a conversation. For another owner it shows no state."""
     owner = found is not None and found["user_id"] == user_id
     status = found["status"] if found and owner else None
@@ -89,10 +86,3 @@ def _verdict(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
         "writable": reason is None,
         "reason": reason,
     }
-
-
-def _result(id_: str, result: ActivityBatchResult) -> dict[str, Any]:
-    row = {"id": id_, "status": result.status, "applied": result.applied}
-    if rejected := result.rejected:
-        row |= {"code": rejected.code, "errors": rejected.details["errors"]}
-    return row

@@ -245,7 +245,9 @@ def test_verifying_can_be_rehearsed(alice, bob, settings, capsys):
         call_command("verify_characters")
 
     assert unchanged == created
-    assert {"luna: verified, 2 of them", "nobody: missing, 1 of them"} <= {*rehearsed.splitlines()}
+    assert {"luna: verified, 2 conversations", "nobody: missing, 1 conversations"} <= {
+        *rehearsed.splitlines()
+    }
     assert "verified 2, missing 1; a dry run, nothing changed." in rehearsed
     assert "verified 2, missing 1." in capsys.readouterr().out
 
@@ -268,7 +270,7 @@ def test_a_conversation_that_the_validator_rejects_does_not_stop_verifying(
 def test_verifying_gives_up_while_characters_is_down(alice, settings, down, capsys):
     created = conversation(alice, character_id="luna")
 
-    with pytest.raises(Unfinished, match="Characters does not answer"):
+    with pytest.raises(Unfinished, match="Characters is unavailable"):
         call_command("verify_characters")
 
     assert alice.get(f"{PATH}/{created['id']}").json() == created

@@ -419,7 +419,7 @@ def test_people_are_told_what_became_of_everything(monolith, capsys, tmp_path):
     )
 
     printed = capsys.readouterr().out
-    assert "2 taken, 1 of them repaired" in printed
+    assert "2 imported, 1 of them repaired" in printed
     assert "1 title: empty, named after the character" in printed
 
 
@@ -443,8 +443,8 @@ def test_a_log_has_lines_of_progress(monolith, tmp_path, monkeypatch):
     [
         (["--from", "mongodb://x:y:z"], "--from: ", 1),
         (["--from", "mongodb://localhost:1"], "MongoDB: localhost:1: .*Connection refused", 3),
-        (["--database", "test_nothing"], "holds no documents", 1),
-        (["--database", "test_conversation_service"], "where they would be taken to", 1),
+        (["--database", "test_nothing"], "contains no documents", 1),
+        (["--database", "test_conversation_service"], "is the collection of this service", 1),
         (["--after", "x"], "24 hexadecimal digits", 1),
         (["--report", "/nowhere/report"], "--report: ", 1),
     ],

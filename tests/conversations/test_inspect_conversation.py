@@ -120,7 +120,9 @@ def test_a_tombstone_is_told_as_such(alice, inspect):
 
 
 def test_what_does_not_exist_exits_with_1(capsys):
-    with pytest.raises(CommandError, match="There is no conversation") as failure:
+    with pytest.raises(
+        CommandError, match="There is neither a conversation nor a tombstone"
+    ) as failure:
         call_command("inspect_conversation", "0" * 24, "--json")
 
     assert failure.value.returncode == 1

@@ -127,7 +127,7 @@ def test_a_reason_must_be_given(ops, alice, action, mongo):
 
     told = act(ops, action, created, reason="  ")
 
-    assert "Give a reason. Nothing was changed." in told
+    assert "A reason is required. Nothing was changed." in told
     assert mongo["conversations"].find_one()["hold"] is None
 
 
@@ -136,7 +136,7 @@ def test_the_first_hold_stays_as_it_was(ops, alice, mongo):
 
     told = act(ops, "hold", created, reason="Another")
 
-    assert "Left alone: 1 (there was nothing to change)." in told
+    assert "Unchanged: 1 (there was nothing to change)." in told
     assert mongo["conversations"].find_one({"title": created["title"]})["hold"]["reason"] == (
         "Case 12"
     )

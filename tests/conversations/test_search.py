@@ -430,9 +430,9 @@ def test_reindexing_derives_all_anew_and_nothing_else(alice, bob, mongo, capsys)
 
     told = capsys.readouterr().out.splitlines()
     assert told == [
-        "Conversations: 2 read, 2 to compute anew.",
-        "Conversations: 2 read, 2 computed anew.",
-        "Conversations: 2 read, 0 computed anew.",
+        "Conversations: 2 read, 2 to derive again.",
+        "Conversations: 2 read, 2 derived again.",
+        "Conversations: 2 read, 0 derived again.",
     ]
     live = {"status": {"$ne": "purged"}}
     after = [*mongo["conversations"].find(live).sort("_id")]
@@ -460,7 +460,7 @@ def test_reindexing_goes_batch_by_batch(alice, mongo, monkeypatch, capsys):
 
     call_command("reindex_search")
 
-    assert capsys.readouterr().out == "Conversations: 5 read, 5 computed anew.\n"
+    assert capsys.readouterr().out == "Conversations: 5 read, 5 derived again.\n"
     assert_current(mongo)
 
 

@@ -117,7 +117,7 @@ def test_a_deployment_that_is_well_passes_and_nothing_is_left(url, mongo):
     printed, code = run(url, internal=True)
 
     assert code == 0, printed
-    assert "31 of 31 steps are as they must be (test 0.1.0)" in printed
+    assert "31 of 31 steps passed (test 0.1.0)" in printed
     assert left(mongo) == 0
     assert mongo["conversations"].count_documents({"user_id": {"$regex": "^smoke"}}) == 1
 
@@ -125,7 +125,9 @@ def test_a_deployment_that_is_well_passes_and_nothing_is_left(url, mongo):
 def test_a_step_has_a_line_with_expectation_status_and_time(url):
     printed, _ = run(url)
 
-    [line] = [line for line in printed.splitlines() if line.startswith("a conversation begins ")]
+    [line] = [
+        line for line in printed.splitlines() if line.startswith("it creates a conversation ")
+    ]
     *_, status, milliseconds = line.split()
     assert "201, version 1, Location, ETag" in line
     assert status == "201"
@@ -194,33 +196,31 @@ DELETED = '"type":"deleted"', '"type":"forgotten"'
     [
         spoiled(smoke.it_is_alive, f"GET {HEALTH}/live", status(503)),
         spoiled(smoke.it_can_write_to_mongodb, f"GET {HEALTH}/ready", status(503)),
-        spoiled(smoke.nobody_gets_in_without_a_token, f"GET {API}", says(b"<html>")),
+        spoiled(smoke.it_rejects_requests_without_a_token, f"GET {API}", says(b"<html>")),
+        spoiled(smoke.a_response_has_its_request_id, f"GET {API}", without("X-Request-ID"), 2),
+        spoiled(smoke.the_overview_has_a_feed_cursor, f"GET {API}/overview", says(b"{}")),
+        spoiled(smoke.an_error_points_at_the_invalid_field, f"POST {API}", edited("/title", "/it")),
+        spoiled(smoke.it_creates_a_conversation, f"POST {API}", status(500), 2),
         spoiled(
-            smoke.an_answer_bears_the_id_of_its_request, f"GET {API}", without("X-Request-ID"), 2
-        ),
-        spoiled(smoke.the_overview_says_where_changes_begin, f"GET {API}/overview", says(b"{}")),
-        spoiled(smoke.what_is_not_valid_is_pointed_at, f"POST {API}", edited("/title", "/it")),
-        spoiled(smoke.a_conversation_begins, f"POST {API}", status(500), 2),
-        spoiled(
-            smoke.beginning_it_again_begins_no_other,
+            smoke.a_repeated_create_is_replayed,
             f"POST {API}",
             without("Idempotency-Replayed"),
             3,
         ),
-        spoiled(smoke.it_is_read_as_it_was_made, f"GET {API}/…", without("ETag")),
-        spoiled(smoke.a_list_has_it_once_and_is_not_sent_twice, f"GET {API}", without("ETag"), 3),
-        spoiled(smoke.a_search_finds_it_at_once, f"GET {API}", edited('"id"', '"_id"'), 5),
-        spoiled(smoke.nobody_else_can_see_it, f"GET {API}/…", status(200), 2),
-        spoiled(smoke.its_title_is_changed, f"PATCH {API}/…", edited("changed", "kept")),
-        spoiled(smoke.a_change_of_a_former_version_is_refused, f"PATCH {API}/…", status(200), 2),
+        spoiled(smoke.it_returns_the_created_conversation, f"GET {API}/…", without("ETag")),
+        spoiled(smoke.a_list_has_it_once_and_is_revalidated, f"GET {API}", without("ETag"), 3),
+        spoiled(smoke.a_search_finds_it_immediately, f"GET {API}", edited('"id"', '"_id"'), 5),
+        spoiled(smoke.another_user_cannot_see_it, f"GET {API}/…", status(200), 2),
+        spoiled(smoke.its_title_is_updated, f"PATCH {API}/…", edited("changed", "kept")),
+        spoiled(smoke.an_update_of_an_old_version_is_rejected, f"PATCH {API}/…", status(200), 2),
         spoiled(
-            smoke.its_history_tells_of_the_change, f"GET {API}/…/history", says(b'{"revisions":[]}')
+            smoke.its_history_has_the_update, f"GET {API}/…/history", says(b'{"revisions":[]}')
         ),
         spoiled(smoke.it_is_reverted, f"POST {API}/…/revert", edited('"version":3', '"version":2')),
         spoiled(smoke.it_is_archived, f"POST {API}/…/archive", edited("archived", "active")),
-        spoiled(smoke.it_is_brought_back_from_the_archive, f"POST {API}/…/restore", status(409)),
+        spoiled(smoke.it_is_restored_from_the_archive, f"POST {API}/…/restore", status(409)),
         spoiled(smoke.it_is_pinned, f"POST {API}/…/pin", without("ETag")),
-        spoiled(smoke.the_change_feed_tells_of_it, "GET /api/v1/changes", edited("upsert", "x")),
+        spoiled(smoke.the_change_feed_has_it, "GET /api/v1/changes", edited("upsert", "x")),
         spoiled(smoke.the_overview_shows_it, f"GET {API}/overview", edited('"pinned":', '"x":'), 2),
         spoiled(
             smoke.the_summary_counts_it,
@@ -229,23 +229,25 @@ DELETED = '"type":"deleted"', '"type":"forgotten"'
         ),
         spoiled(smoke.its_tag_is_counted, "GET /api/v1/tags", edited('"count":1', '"count":2')),
         spoiled(
-            smoke.a_rehearsed_bulk_action_changes_nothing,
+            smoke.a_bulk_dry_run_changes_nothing,
             f"GET {API}/…",
             edited('"active"', '"archived"'),
             3,
         ),
-        spoiled(smoke.the_export_is_whole, f"GET {API}/export", edited('"end"', '"conversation"')),
         spoiled(
-            smoke.a_service_may_ask_who_may_write,
+            smoke.the_export_is_complete, f"GET {API}/export", edited('"end"', '"conversation"')
+        ),
+        spoiled(
+            smoke.a_service_can_check_access,
             "POST /internal/v1/authorize",
             edited('"writable":true', '"writable":false'),
             2,
         ),
-        spoiled(smoke.it_is_put_into_the_trash, f"DELETE {API}/…", edited("deleted", "active")),
-        spoiled(smoke.it_is_taken_out_of_the_trash, f"POST {API}/…/restore", status(500), 2),
+        spoiled(smoke.it_is_moved_to_the_trash, f"DELETE {API}/…", edited("deleted", "active")),
+        spoiled(smoke.it_is_restored_from_the_trash, f"POST {API}/…/restore", status(500), 2),
         spoiled(smoke.it_is_purged, f"GET {API}/…", status(200), 4),
         spoiled(
-            smoke.the_change_feed_tells_that_it_is_gone, "GET /api/v1/changes", edited(*DELETED), 2
+            smoke.the_change_feed_reports_the_purge, "GET /api/v1/changes", edited(*DELETED), 2
         ),
     ],
 )
@@ -273,7 +275,7 @@ def test_metrics_are_asked_for_where_they_can_be_reached(url):
     assert run_spoiled(url, metrics, metrics=True)[1] == 0
     printed, code = run_spoiled(url, spoiler("GET /metrics", status(404)), metrics=True)
     assert code == 1
-    assert "its metrics can be read: GET /metrics answered 404" in printed
+    assert "it returns metrics: GET /metrics answered 404" in printed
 
 
 def test_what_cannot_be_purged_is_named(url, mongo):
@@ -299,7 +301,7 @@ def test_where_it_goes_down_what_may_be_left_is_named(url, mongo):
 
     [left] = mongo["conversations"].find()
     assert code == 1
-    assert f"Could not be purged: {left['_id']}, whatever has the tag smoke" in printed
+    assert f"Could not be purged: {left['_id']}, all conversations with the tag smoke" in printed
 
 
 def test_ctrl_c_ends_it_after_the_step_at_hand_and_nothing_is_left(url, mongo):

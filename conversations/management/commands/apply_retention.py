@@ -45,7 +45,7 @@ class Command(BaseCommand):
         if job:
             numbers["due"] = job.count()
             if dry_run:
-                numbers["due"] = self._list(job, batch_size, json=json)
+                numbers["due"] = self.print_due(job, batch_size, json=json)
             else:
                 numbers[ARCHIVED], numbers["finished"] = retention.run(
                     job, batch_size, total=numbers["due"], what="Archived", out=self.stderr
@@ -57,7 +57,7 @@ class Command(BaseCommand):
         if not numbers["finished"]:
             raise Unfinished("Stopped; run it again to go on.")
 
-    def _list(self, job: RetentionJob, batch_size: int, *, json: bool) -> int:
+    def print_due(self, job: RetentionJob, batch_size: int, *, json: bool) -> int:
         count = 0
         for row in job.each(batch_size):
             count += 1

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from bson import ObjectId, json_util
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -34,30 +34,31 @@ from conversations.jobs.legacy_import import BATCH, take_over
 CONNECT_MS = 10_000
 
 HELP = """
-Take over the conversations of the monolith: flat documents with user_id, character_id, title,
+Import the conversations of the monolith: flat documents with user_id, character_id, title,
 is_archived, message_count, total_tokens, tags, settings, created_at and updated_at.
 
-Nothing is lost and nothing silently altered:
-  * _id is kept; user_id and character_id become text; times without a zone are UTC.
-  * updated_at is also the last activity, and for archived ones the time of archiving.
-  * What does not fit is repaired if it can be, counted by kind, and written to the report with
-    what it was: a title is cut to 200 characters (custom.legacy_title keeps 512), numbers are
-    brought within today's bounds, what is missing gets its default, and unknown fields are left
-    out.
-  * What cannot be taken is written to the report with the reasons: an _id that is no ObjectId or
-    is another user's here, a user_id or character_id that is missing or cannot be kept as it is,
-    text that is not UTF-8.
-  * What is here already stays as it is, so running again is harmless. A purged one stays purged.
+Nothing is lost, and every change to a value is reported:
+  * _id stays; user_id and character_id become text; times without a zone are UTC.
+  * updated_at is also the last activity, and for archived conversations the archiving time.
+  * A value that this service does not accept is repaired if possible, counted by kind, and written
+    to the report with the old value: a title is cut to 200 characters (custom.legacy_title keeps
+    512), numbers are brought within today's bounds, missing values get their defaults, and unknown
+    fields are left out.
+  * A conversation that cannot be imported is written to the report with the reasons: an _id that is
+    no ObjectId or belongs to another user here, a user_id or character_id that is missing or not
+    accepted, text that is not UTF-8.
+  * An existing conversation stays as it is, so the command can be run again. A purged one stays
+    purged.
 
-The report (NDJSON) holds what people wrote: only its owner may read it.
+The report (NDJSON) contains texts of users: only the owner of the file can read it.
 
-Ctrl-C and SIGTERM end it after the batch at hand.
+Ctrl-C and SIGTERM end it after the current batch.
 """
 
 
 @dataclass
 class Totals:
-    """What became of the documents that were read."""
+    """The number of documents by outcome, repairs and reasons."""
 
     read: int = 0
     taken: int = 0
@@ -68,17 +69,23 @@ class Totals:
     reasons: Counter[str] = field(default_factory=Counter)
     last_id: str | None = None
 
-    def add(self, one: Converted) -> None:
+    def add(self, converted: Converted) -> None:
         self.read += 1
-        self.taken += one.document is not None
-        self.already_there += one.already_there
-        self.not_taken += bool(one.reasons)
-        self.reasons.update({reason.name for reason in one.reasons})
-        if one.document:
-            self.repaired += bool(one.repairs)
-            self.repairs.update({repair.name for repair in one.repairs})
-        if isinstance(one.id, ObjectId):
-            self.last_id = str(one.id)
+        self.taken += converted.document is not None
+        self.already_there += converted.already_there
+        self.not_taken += bool(converted.reasons)
+        self.reasons.update({reason.name for reason in converted.reasons})
+        if converted.document:
+            self.repaired += bool(converted.repairs)
+            self.repairs.update({repair.name for repair in converted.repairs})
+        if isinstance(converted.id, ObjectId):
+            self.last_id = str(converted.id)
+
+    @property
+    def next_step(self) -> str:
+        if self.last_id is None:
+            return "Run it again with the same options."
+        return f"Everything up to {self.last_id} is done: go on with --after {self.last_id}."
 
 
 class Command(BaseCommand):
@@ -88,44 +95,54 @@ class Command(BaseCommand):
         end_help(
             parser,
             {
-                0: "all were taken",
-                1: "some were not taken, or it could not run",
-                4: "stopped before the end, or MongoDB broke down; it says where to go on",
+                0: "all are imported",
+                1: "some were rejected, or it could not run",
+                4: "interrupted, or MongoDB is unavailable; it prints the option to resume",
             },
             "manage.py import_legacy --from mongodb://old-host/monolith --dry-run",
         )
         parser.add_argument("--from", dest="uri", required=True, help="the monolith's MongoDB")
-        parser.add_argument("--database", help="its database, if the URI names none")
-        parser.add_argument("--collection", default="conversations", help="(conversations)")
-        parser.add_argument("--after", type=object_id, help="go on behind this _id")
+        parser.add_argument("--database", help="the database, if the URI has none")
+        parser.add_argument("--collection", default="conversations", help="(default conversations)")
+        parser.add_argument("--after", type=object_id, help="resume after this _id")
         add_dry_run(parser)
         add_json(parser)
         parser.add_argument(
             "--report",
             type=Path,
             default=Path("import_legacy.ndjson"),
-            help="file that what was repaired or not taken is added to (import_legacy.ndjson)",
+            help="file for repairs and rejections, appended (default import_legacy.ndjson)",
         )
 
     def handle(self, **options: Any) -> None:
         totals = Totals()
         began = time.monotonic()
         try:
-            finished = self._take_over(totals, **options)
+            finished = self.take_over(totals, **options)
         except (PyMongoError, ServiceError) as error:
-            trouble = f"MongoDB: {_named(error)}. {_go_on(totals)}"
+            # The reason contains neither documents nor the password in a URL.
+            is_mongodb = isinstance(error, PyMongoError)
+            reason = (
+                failures.reason(error).removesuffix(".") if is_mongodb else type(error).__name__
+            )
+            text = f"MongoDB: {reason}. {totals.next_step}"
             if totals.read:
-                raise Unfinished(trouble) from None
+                raise Unfinished(text) from None
             unavailable = isinstance(error, DatabaseUnavailable) or failures.find(error)
-            raise CommandError(trouble, returncode=NO_MONGODB if unavailable else 1) from None
+            raise CommandError(text, returncode=NO_MONGODB if unavailable else 1) from None
         seconds = time.monotonic() - began
-        self._print(totals, seconds, finished=finished, **options)
+        if options["json"]:
+            result = {**vars(totals), "seconds": round(seconds, 1)}
+            result |= {"dry_run": options["dry_run"], "finished": finished}
+            self.stdout.write(as_json(result))
+        else:
+            self.print_totals(totals, seconds, dry_run=options["dry_run"])
         if not finished:
-            raise Unfinished(f"Stopped. {_go_on(totals)}")
+            raise Unfinished(f"Stopped. {totals.next_step}")
         if totals.not_taken:
-            raise CommandError(f"{totals.not_taken:,} were not taken: see {options['report']}.")
+            raise CommandError(f"{totals.not_taken:,} were rejected: see {options['report']}.")
 
-    def _take_over(  # noqa: PLR0913
+    def take_over(  # noqa: PLR0913
         self,
         totals: Totals,
         *,
@@ -137,10 +154,14 @@ class Command(BaseCommand):
         report: Path,
         **options: Any,
     ) -> bool:
-        """Return whether the end was reached."""
+        """Return True if the last document was read."""
         with ExitStack() as stack:
-            source = stack.enter_context(_opened(uri, database, collection))
-            file = stack.enter_context(_private(report))
+            source = stack.enter_context(open_source(uri, database, collection))
+            try:
+                report.touch(mode=0o600)
+                file = stack.enter_context(report.open("ab"))
+            except OSError as error:
+                raise CommandError(f"--report: {error}") from None
             stopping = stack.enter_context(stopped_by_signals())
             remaining = {"_id": {"$gt": after}} if after else {}
             rows = track(
@@ -150,26 +171,21 @@ class Command(BaseCommand):
                 out=self.stderr,
             )
             for batch in batches(rows, BATCH):
-                for one in batch:
-                    totals.add(one)
-                    if one.reasons or (one.document and one.repairs):
-                        file.write(_reported(one))
+                for converted in batch:
+                    totals.add(converted)
+                    if converted.reasons or (converted.document and converted.repairs):
+                        file.write(report_line(converted))
                 if stopping:
                     return False
         return True
 
-    def _print(self, totals: Totals, seconds: float, **options: Any) -> None:
-        if options["json"]:
-            result = {**vars(totals), "seconds": round(seconds, 1)}
-            result |= {"dry_run": options["dry_run"], "finished": options["finished"]}
-            self.stdout.write(as_json(result))
-            return
-        self.stdout.write("Nothing was written: a dry run." if options["dry_run"] else "Done.")
+    def print_totals(self, totals: Totals, seconds: float, *, dry_run: bool) -> None:
+        self.stdout.write("Nothing was written: a dry run." if dry_run else "Done.")
         rate = totals.read / seconds
         self.stdout.write(f"{totals.read:>10,} read in {seconds:.1f} s, {rate:,.0f}/s")
-        self.stdout.write(f"{totals.taken:>10,} taken, {totals.repaired:,} of them repaired")
-        self.stdout.write(f"{totals.already_there:>10,} were here already")
-        self.stdout.write(f"{totals.not_taken:>10,} not taken")
+        self.stdout.write(f"{totals.taken:>10,} imported, {totals.repaired:,} of them repaired")
+        self.stdout.write(f"{totals.already_there:>10,} already existed")
+        self.stdout.write(f"{totals.not_taken:>10,} rejected")
         for heading, kinds in (("Repairs", totals.repairs), ("Reasons", totals.reasons)):
             if kinds:
                 self.stdout.write(f"{heading}:")
@@ -177,59 +193,35 @@ class Command(BaseCommand):
                 self.stdout.write(f"{count:>10,} {name}")
 
 
-def _named(error: PyMongoError | ServiceError) -> str:
-    """Return the reason without documents and without the password of a URL."""
-    if isinstance(error, PyMongoError):
-        return failures.reason(error).removesuffix(".")
-    return type(error).__name__
-
-
-def _go_on(totals: Totals) -> str:
-    if totals.last_id is None:
-        return "Run it again as it was."
-    return f"Everything up to {totals.last_id} is done: go on with --after {totals.last_id}."
-
-
 @contextmanager
-def _opened(uri: str, database: str | None, name: str) -> Iterator[Collection[Document]]:
-    with _client(uri) as client:
+def open_source(uri: str, database: str | None, name: str) -> Iterator[Collection[Document]]:
+    try:
+        client: MongoClient[Document] = MongoClient(uri, serverSelectionTimeoutMS=CONNECT_MS)
+    except ValueError as error:  # PyMongo raises this for some invalid URIs
+        raise CommandError(f"--from: {error}") from None
+    with client:
         source = (client[database] if database else client.get_default_database())[name]
         if source.estimated_document_count() == 0:
-            raise CommandError(f"{source.full_name} holds no documents.")
+            raise CommandError(f"{source.full_name} contains no documents.")
         target = collection.conversations()
         same_server = client.nodes & target.database.client.nodes
         if same_server and source.full_name == target.full_name:
-            raise CommandError(f"{source.full_name} is where they would be taken to.")
+            raise CommandError(f"{source.full_name} is the collection of this service.")
         yield source
 
 
-def _client(uri: str) -> MongoClient[Document]:
-    try:
-        return MongoClient(uri, serverSelectionTimeoutMS=CONNECT_MS)
-    except ValueError as error:  # what PyMongo raises for some URIs
-        raise CommandError(f"--from: {error}") from None
-
-
-def _private(report: Path) -> IO[bytes]:
-    """Open the report to add to it; nobody else may read it."""
-    try:
-        report.touch(mode=0o600)
-        return report.open("ab")
-    except OSError as error:
-        raise CommandError(f"--report: {error}") from None
-
-
-def _reported(one: Converted) -> bytes:
-    def described(findings: list[LegacyIssue]) -> list[dict[str, Any]]:
+def report_line(converted: Converted) -> bytes:
+    def described(issues: list[LegacyIssue]) -> list[dict[str, Any]]:
         return [
-            {"field": f.path, "kind": f.kind} | ({} if f.was is None else {"was": f.was})
-            for f in findings
+            {"field": issue.path, "kind": issue.kind}
+            | ({} if issue.was is None else {"was": issue.was})
+            for issue in issues
         ]
 
     line = {
-        "id": str(one.id),
-        "taken": not one.reasons,
-        "reasons": described(one.reasons),
-        "repairs": described(one.repairs),
+        "id": str(converted.id),
+        "taken": not converted.reasons,
+        "reasons": described(converted.reasons),
+        "repairs": described(converted.repairs),
     }
     return json_util.dumps(line, json_options=json_util.RELAXED_JSON_OPTIONS).encode() + b"\n"

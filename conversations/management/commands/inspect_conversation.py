@@ -9,10 +9,10 @@ from conversation_service.commands import add_json, as_json, end_help, object_id
 from conversations.queries import inspection
 
 HELP = """
-Tell all of one stored conversation that an engineer on call may need, without what people wrote:
-state, owner, the owner's hash as in the logs, version, counters, clocks, legal hold, sizes, which
-indexes hold it, where it differs from what the service would have written, and who changed it
-last. Of a purged one there is a tombstone. Nothing is changed.
+Print the diagnosis for a stored conversation, without texts from users: state, owner, the owner's
+hash as in the logs, version, counters, times, legal hold, sizes, the state in each index, fields
+that differ from their derived values, and the actors of the last revisions. After a purge it prints
+the tombstone. It changes nothing.
 """
 
 
@@ -22,11 +22,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         end_help(
             parser,
-            {0: "it was told", 1: "it does not exist, or it could not run"},
+            {0: "it is printed", 1: "it does not exist, or it could not run"},
             "manage.py inspect_conversation 507f1f77bcf86cd799439014 --json",
         )
-        parser.add_argument("id", type=object_id, help="of the conversation")
-        parser.add_argument("--words", action="store_true", help="also what people wrote")
+        parser.add_argument("id", type=object_id, help="the conversation id")
+        parser.add_argument("--words", action="store_true", help="also print the texts from users")
         add_json(parser)
 
     def handle(self, *, id: ObjectId, words: bool, json: bool, **options: Any) -> None:  # noqa: A002
@@ -36,7 +36,7 @@ class Command(BaseCommand):
         elif found:
             self.stdout.write("\n".join(_lines(found)))
         if found is None:
-            raise CommandError(f"There is no conversation {id}, nor a tombstone of one.")
+            raise CommandError(f"There is neither a conversation nor a tombstone with the id {id}.")
 
 
 def _lines(values: dict[str, Any], indent: str = "") -> Iterator[str]:
@@ -47,14 +47,10 @@ def _lines(values: dict[str, Any], indent: str = "") -> Iterator[str]:
             yield from _lines(value, f"{indent}  ")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             yield f"{label}:"
-            yield from (f"{indent}  {as_json(one)}" for one in value)
+            yield from (f"{indent}  {as_json(row)}" for row in value)
+        elif isinstance(value, list):
+            yield f"{label:<24} {', '.join(map(str, value)) or '-'}"
+        elif isinstance(value, datetime):
+            yield f"{label:<24} {value:%Y-%m-%d %H:%M:%S} UTC"
         else:
-            yield f"{label:<24} {_told(value)}"
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
-    return "-" if value in (None, "") else str(value)
+            yield f"{label:<24} {'-' if value in (None, '') else value}"

@@ -7,8 +7,8 @@ from conversations.jobs import retention
 from conversations.states import PURGED
 
 HELP = """
-Purge the conversations in the trash whose purge_at has passed. A tombstone stays for the change
-feed. Conversations under a legal hold stay, and are counted.
+Purge the conversations in the trash after their purge_at. A tombstone stays for the change feed.
+Conversations under a legal hold stay, and are counted.
 
 It can be run again after an interruption, and several runs at once are safe. Ctrl-C and SIGTERM end
 it after the current batch.

@@ -22,7 +22,13 @@ from conversation_service.upstreams.http import UpstreamError
 from conversations import collection
 from conversations.writes import activity
 
-OUTCOMES = ("right", "repaired", "to_repair", "in_the_future", "unknown_to_message")
+OUTCOMES = {
+    "right": "right",
+    "repaired": "repaired",
+    "to_repair": "to repair",
+    "in_the_future": "in the future",
+    "unknown_to_message": "unknown to Message",
+}
 
 HELP = """
 Compare every conversation with the statistics of the Message service and repair differences: the
@@ -73,13 +79,15 @@ class Command(BaseCommand):
         numbers: dict[str, Any] = dict.fromkeys(OUTCOMES, 0)
         numbers |= {"after": after, "dry_run": dry_run, "finished": True}
         rows = activity.rows_to_reconcile(after, user)
-        reason = self._compare(_rate_limited(rows, rate), numbers)
+        reason = self.compare(rate_limited(rows, rate), numbers)
         numbers["finished"] = not reason
-        self.stdout.write(as_json(numbers) if json else _text(numbers))
+        counts = [f"{numbers[name]:,} {label}" for name, label in OUTCOMES.items() if numbers[name]]
+        text = f"Conversations: {', '.join(counts) or 'none'}."
+        self.stdout.write(as_json(numbers) if json else text)
         if reason:
             raise Unfinished(f"{reason} Go on with --after {numbers['after']}.")
 
-    def _compare(self, rows: Iterator[Document], numbers: dict[str, Any]) -> str:
+    def compare(self, rows: Iterator[Document], numbers: dict[str, Any]) -> str:
         """Return the reason if it ended before the last conversation."""
         total = collection.conversations().estimated_document_count()
         with stopped_by_signals() as stopping:
@@ -87,20 +95,14 @@ class Command(BaseCommand):
                 if stopping:
                     return "Stopped."
                 try:
-                    numbers[_reconcile(row, dry_run=numbers["dry_run"])] += 1
+                    numbers[reconcile(row, dry_run=numbers["dry_run"])] += 1
                 except UpstreamError:
-                    return "Message does not answer."
+                    return "Message is unavailable."
                 numbers["after"] = row["_id"]
         return ""
 
 
-def _text(numbers: dict[str, Any]) -> str:
-    counts = [f"{numbers[name]:,} {name.replace('_', ' ')}" for name in OUTCOMES if numbers[name]]
-    words = ", ".join(counts).replace("unknown to message", "unknown to Message")
-    return f"Conversations: {words or 'none'}."
-
-
-def _rate_limited(rows: Iterable[Document], rate: float) -> Iterator[Document]:
+def rate_limited(rows: Iterable[Document], rate: float) -> Iterator[Document]:
     """Yield at most `rate` rows per second."""
     due = time.monotonic()
     for row in rows:
@@ -109,7 +111,7 @@ def _rate_limited(rows: Iterable[Document], rate: float) -> Iterator[Document]:
         yield row
 
 
-def _reconcile(row: Document, *, dry_run: bool) -> str:
+def reconcile(row: Document, *, dry_run: bool) -> str:
     stats = messages.stats(str(row["_id"]))
     if stats is None:
         return "unknown_to_message"

@@ -47,15 +47,15 @@ class Command(BaseCommand):
     def handle(self, *, after: ObjectId, dry_run: bool, json: bool, **options: Any) -> None:
         numbers: dict[str, Any] = {"read": 0, "outdated": 0, "after": after}
         numbers |= {"dry_run": dry_run, "finished": True}
-        reason = self._reindex(numbers)
+        reason = self.reindex(numbers)
         numbers["finished"] = not reason
-        done = "to compute anew" if dry_run else "computed anew"
+        done = "to derive again" if dry_run else "derived again"
         text = f"Conversations: {numbers['read']:,} read, {numbers['outdated']:,} {done}."
         self.stdout.write(as_json(numbers) if json else text)
         if reason:
             raise Unfinished(f"{reason} Go on with --after {numbers['after']}.")
 
-    def _reindex(self, numbers: dict[str, Any]) -> str:
+    def reindex(self, numbers: dict[str, Any]) -> str:
         """Return the reason if it ended before the last batch."""
         total = -(-collection.conversations().estimated_document_count() // search_index.BATCH)
         batches = track(
@@ -71,5 +71,5 @@ class Command(BaseCommand):
                     numbers["read"] += len(batch)
                     numbers["after"] = batch[-1]["_id"]
             except PyMongoError as error:
-                return f"MongoDB broke down ({failures.name(error)})."
+                return f"MongoDB is unavailable ({failures.name(error)})."
         return ""

@@ -36,7 +36,7 @@ class Command(BaseCommand):
     def handle(self, *, dry_run: bool, json: bool, **options: Any) -> None:
         numbers: dict[str, Any] = {"verified": 0, "missing": 0}
         numbers |= {"dry_run": dry_run, "finished": True}
-        reason = self._verify(numbers, json=json)
+        reason = self.verify(numbers, json=json)
         numbers["finished"] = not reason
         text = f"Conversations: verified {numbers['verified']:,}, missing {numbers['missing']:,}"
         text += "; a dry run, nothing changed." if dry_run else "."
@@ -44,7 +44,7 @@ class Command(BaseCommand):
         if reason:
             raise Unfinished(reason)
 
-    def _verify(self, numbers: dict[str, Any], *, json: bool) -> str:
+    def verify(self, numbers: dict[str, Any], *, json: bool) -> str:
         """Return the reason if it ended before the last character."""
         unverified = list(writes.unverified_characters())
         with stopped_by_signals() as stopping:
@@ -54,12 +54,12 @@ class Command(BaseCommand):
                 try:
                     character = characters.get(id_)
                 except CharacterServiceUnavailable:
-                    return "Characters does not answer; run it again later."
+                    return "Characters is unavailable; run it again later."
                 outcome = "verified" if character else "missing"
                 if numbers["dry_run"]:
                     count = writes.count_unverified(id_)
                     line = {"character_id": id_, "outcome": outcome, "conversations": count}
-                    text = f"{id_}: {outcome}, {count:,} of them"
+                    text = f"{id_}: {outcome}, {count:,} conversations"
                     self.stdout.write(as_json(line) if json else text)
                 else:
                     name = character.name if character else None

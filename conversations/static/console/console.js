@@ -1,11 +1,11 @@
-// What unfold's pages say inline, for a policy that allows no inline script: Alpine's build without
-// eval knows only components that are registered.
+// Unfold's inline scripts, for a policy without inline scripts: Alpine without eval needs registered
+// components.
 document.addEventListener("alpine:init", () => {
   Alpine.data("theme", theme);
   Alpine.data("searchForm", searchForm);
   Alpine.data("frame", () => ({
     activeTab: document.body.dataset.tab,
-    // All that an expression of unfold's forms asks of the real one.
+    // The parts of the real window that unfold's forms use.
     window: { location: { pathname: location.pathname, search: location.search } },
     sidebarMobileOpen: false,
     sidebarDesktopOpen: localStorage.getItem("sidebarDesktopOpen") !== "0",
@@ -15,7 +15,7 @@ document.addEventListener("alpine:init", () => {
     },
   }));
 });
-// The page is hidden until its theme is known, and what is hidden takes no focus.
+// The page is hidden until its theme is known. A hidden element takes no focus.
 document.addEventListener("alpine:initialized", () => {
   requestAnimationFrame(() => document.querySelector("[autofocus]")?.focus());
 });

@@ -21,7 +21,7 @@ from conversations.writes.bulk import SAMPLE, STEP
 
 class BulkSummarySerializer(serializers.Serializer):
     matched = serializers.IntegerField(
-        help_text="Results whose conversation exists; in a dry run with a filter, all "
+        help_text="Results for existing conversations; in a dry run with a filter, all "
         "conversations that match."
     )
     ok = serializers.IntegerField(help_text="Updated.")

@@ -102,7 +102,7 @@ class RetentionSerializer(serializers.Serializer):
 
 
 class ConversationSerializer(serializers.Serializer):
-    """One user talking with one character. Its messages live in the Message service."""
+    """A user's exchange with a character. The Message service owns its messages."""
 
     id = serializers.RegexField(OBJECT_ID)
     object = serializers.ChoiceField(["conversation"])
@@ -328,7 +328,7 @@ list_ = operation(
     "List my conversations",
     description="The latest activity first by default. Follow `pagination.next_cursor` or the "
     "`Link` header with the same parameters: a cursor is bound to them. Pages skip or repeat only "
-    "conversations whose sort key changes between two requests.",
+    "conversations with a sort key that changes between two requests.",
     parameters=[
         ListParameters,
         OpenApiParameter(

@@ -14,6 +14,7 @@ from conversation_service.errors import (
 )
 from conversation_service.http.fields import StrictSerializer
 from conversation_service.http.openapi import COMMON, failures
+from conversations import documents
 from conversations.exceptions import ConversationNotFound
 from conversations.serializers.internal import (
     ActivityBatchSerializer,
@@ -70,14 +71,10 @@ class OutcomesSerializer(serializers.Serializer):
 _ID = OpenApiParameter(
     "id", {"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}, OpenApiParameter.PATH
 )
+_TIMES = ["2026-01-15T15:00:00.000Z", "2026-01-15T16:30:00.000Z"]
 _REPORT = {
     "sequence": 12,
-    "message_count": 15,
-    "total_tokens": 1250,
-    "total_input_tokens": 600,
-    "total_output_tokens": 650,
-    "first_message_at": "2026-01-15T15:00:00.000Z",
-    "last_message_at": "2026-01-15T16:30:00.000Z",
+    **dict(zip(documents.DEFAULTS["metadata"], [15, 1250, 600, 650, *_TIMES], strict=True)),
 }
 _FAILURES = (
     ServiceError,
@@ -114,8 +111,8 @@ authorize = _operation(
 activity = _operation(
     "putActivity",
     "Report the totals of a conversation",
-    description="Scope `conversations:activity`. Totals are absolute. A report whose `sequence` is "
-    "not higher than the stored one changes nothing. `last_activity` becomes the "
+    description="Scope `conversations:activity`. Totals are absolute. A report with a `sequence` "
+    "that is not higher than the stored one changes nothing. `last_activity` becomes the "
     "`last_message_at` of the latest report, but never a time before `created_at`. A time more "
     "than 5 minutes ahead of the clock of the service is rejected.",
     request=ActivitySerializer,

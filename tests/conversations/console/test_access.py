@@ -18,7 +18,7 @@ def test_staff_without_permission_are_refused_with_a_page():
 
     assert response.status_code == 403
     assert response.headers["Content-Type"].startswith("text/html")
-    assert "The roles of your account do not allow this." in text(response)
+    assert "The roles of the account do not allow this." in text(response)
     assert b'href="/admin/"' in response.content
 
 

@@ -47,9 +47,9 @@ def test_the_report_says_what_was_left_alone_and_why(ops, alice):
 
     assert report(response) == (
         "Archived: 1 conversation. "
-        "Left alone: 1 (no longer in this list). "
-        "Left alone: 1 (The state of the conversation does not allow this). "
-        "Left alone: 1 (there was nothing to change)."
+        "Unchanged: 1 (no longer in this list). "
+        "Unchanged: 1 (The state of the conversation does not allow this). "
+        "Unchanged: 1 (there was nothing to change)."
     )
     assert alice.get(f"{PATH}/{archived['id']}").json() == archived
 
@@ -59,7 +59,7 @@ def test_an_action_keeps_to_the_filter_that_the_list_had(ops, alice):
 
     response = confirm(ops, "trash", archived["id"], query="?status__exact=active")
 
-    assert "Left alone: 1 (no longer in this list)." in report(response)
+    assert "Unchanged: 1 (no longer in this list)." in report(response)
     assert alice.get(f"{PATH}/{archived['id']}").json() == archived
 
 

@@ -183,9 +183,9 @@ def test_a_hold_needs_a_reason_and_shows_on_the_page(ops, alice):
     ops.post(address, {"reason": "Case 12"})
     page = text(ops.get(url_of(created["id"])))
 
-    assert "Give a reason. Nothing was changed." in text(without)
+    assert "A reason is required. Nothing was changed." in text(without)
     assert "by ops reason Case 12" in page
-    assert "Release from a hold" in page
+    assert "Release the legal hold" in page
 
 
 @pytest.mark.parametrize("step", [["act", "purge"], ["act", "nothing"]])
