@@ -365,7 +365,7 @@ def test_where_only_the_issuer_signs_a_token_must_be_sent(settings):
     printed, code = run(f"http://{closed_port()}")
 
     assert code == 4
-    assert "Only the issuer holds the private key for RS256" in printed
+    assert "Only the issuer has the private key for RS256" in printed
     assert "Send --token" in printed
 
 
