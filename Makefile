@@ -12,7 +12,7 @@ FASTER = echo "Compiling the fast HTTP parser ..." && $(PIP) -r requirements/pro
 	echo "Without gunicorn_h1c: no C compiler."
 COMPILE := $(BIN)/uv pip compile --quiet --no-strip-extras --universal --python-version 3.11 --generate-hashes
 
-# Stamps: newer than the lock file whose packages .venv holds.
+# Stamps: newer than the lock file if .venv has its packages.
 LOCAL := .venv/.local
 DEVELOPMENT := .venv/.development
 TOOLS := .tools/.installed
@@ -87,7 +87,7 @@ SIZE := 1000000
 ROUNDS := 9
 SECONDS := 2
 
-# Good enough to be accepted, and of use to nobody.
+# Valid settings, with random secrets.
 PRODUCTION := ENVIRONMENT=production ALLOWED_HOSTS=localhost MONGODB_URL=mongodb://localhost \
 	SECRET_KEY=$(shell head -c 48 /dev/urandom | base64) \
 	JWT_SECRET_KEY=$(shell head -c 48 /dev/urandom | base64)
@@ -171,7 +171,7 @@ $(DOCS)/.installed: requirements/docs.txt
 		tar --extract --file mermaid-$(MERMAID).tgz --strip-components=2 package/dist/mermaid.min.js
 	@touch $@
 
-# The one that mkdocs-material would fetch while somebody reads.
+# The version that mkdocs-material would load in the reader's browser.
 MERMAID := 11.17.2
 MERMAID_SHA512 := 57a2b70bc101744b0f1595d228c25eea9a50384371b87011afd1af1d7e21878ee501b84c443f6a7f8a042bb2e869143150b31af34feab798073bbdda0a578106
 

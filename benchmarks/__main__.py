@@ -16,16 +16,16 @@ SMALL = Size(10_000)
 
 
 def main() -> None:
-    asked = arguments()
+    options = arguments()
     try:
-        with bench(asked.data) as running:
-            results = measure(running, asked)
+        with bench(options.data) as running:
+            results = measure(running, options)
     except (CannotStart, DifferentAnswers) as error:
         sys.exit(str(error))
     print(f"\n{report.as_markdown(results)}")
     VAR.joinpath("results.json").write_text(report.as_json(results))
     chart.draw(results, VAR / "performance.svg")
-    if asked.record:
+    if options.record:
         report.record(results)
         chart.draw(results, ROOT / "docs" / "img" / f"performance-{results.size}.svg")
 
@@ -47,8 +47,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(running: Bench, asked: argparse.Namespace) -> report.Results:
-    size = Size(asked.size)
+def measure(running: Bench, options: argparse.Namespace) -> report.Results:
+    size = Size(options.size)
     say(f"Preparing {size.conversations:,} conversations ...")
     took = data.prepare(running, size)
     data.prepare(running, SMALL)
@@ -64,7 +64,7 @@ def measure(running: Bench, asked: argparse.Namespace) -> report.Results:
     servers = [ours, everything, peer, floor]
     answers.compare(servers, tokens)
 
-    loads = {"rounds": asked.rounds, "seconds": asked.seconds}
+    loads = {"rounds": options.rounds, "seconds": options.seconds}
     rows = []
     for operation in OPERATIONS:
         say(f"Measuring {operation} ...")
@@ -73,21 +73,21 @@ def measure(running: Bench, asked: argparse.Namespace) -> report.Results:
         rows += measured
     say("Measuring two workers against one ...")
     two = running.ours(size.database, name="two", workers=2)
-    workers = endurance.workers(ours, two, tokens, rounds_=asked.rounds, seconds=asked.seconds)
+    workers = endurance.workers(ours, two, tokens, rounds_=options.rounds, seconds=options.seconds)
     say("Measuring what grows ...")
     small = running.ours(SMALL.database, name="small")
     findings = []
     for finding in growth.find(running, ours, size, small, took):
         print(f"{finding.name}: {finding.value:,.2f} {finding.unit}", flush=True)
         findings.append(finding)
-    say(f"Measuring the memory of a worker over {asked.requests:,} requests ...")
+    say(f"Measuring the memory of a worker over {options.requests:,} requests ...")
     memory, memory_of_peer = (
-        endurance.memory(server, tokens, requests=asked.requests) for server in (ours, peer)
+        endurance.memory(server, tokens, requests=options.requests) for server in (ours, peer)
     )
     return report.Results(
         size=size.conversations,
-        rounds=asked.rounds,
-        seconds=asked.seconds,
+        rounds=options.rounds,
+        seconds=options.seconds,
         rows=rows,
         memory=memory,
         memory_of_peer=memory_of_peer,

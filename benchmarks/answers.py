@@ -1,4 +1,4 @@
-"""Whether the servers do the same work: each is asked once, and all must say the same."""
+"""Checks that the servers do the same work: equal requests must get equal responses."""
 
 import json
 import re
@@ -30,13 +30,13 @@ def compare(servers: Sequence[Server], tokens: Path) -> None:
     """Raise DifferentAnswers where one leaves a field out, or has another value in it."""
     token, conversation_id = tokens.read_text().splitlines()[0].split()
     one = f"{PATH}/{conversation_id}"
-    asked = [
+    requests = [
         ("list", "GET", f"{PATH}?limit=20", None, CURSOR),
         ("get", "GET", one, None, frozenset()),
         ("create", "POST", PATH, CREATED, BORN),
         ("patch", "PATCH", one, PATCHED, MOVED),
     ]
-    for operation, method, path, body, own in asked:
+    for operation, method, path, body, own in requests:
         answers = {
             server.name: plain(ask(server, token, method, path, body), own)
             for server in servers

@@ -24,21 +24,21 @@ SERVERS = ("ours", "everything", "peer", "floor")
 
 
 def main() -> None:
-    asked = arguments()
-    size = Size(asked.size)
+    options = arguments()
+    size = Size(options.size)
     try:
-        with bench(asked.data) as running:
+        with bench(options.data) as running:
             data.prepare(running, size)
             tokens = data.callers(running, size)
-            servers = [start(running, name, size) for name in asked.servers]
-            if asked.against:
+            servers = [start(running, name, size) for name in options.servers]
+            if options.against:
                 servers.append(
-                    running.ours(size.database, name="before", checkout=asked.against.resolve())
+                    running.ours(size.database, name="before", checkout=options.against.resolve())
                 )
             answers.compare(servers, tokens)
-            for operation in asked.ops:
+            for operation in options.ops:
                 rows = rounds.run(
-                    servers, [operation], tokens, rounds=asked.rounds, seconds=asked.seconds
+                    servers, [operation], tokens, rounds=options.rounds, seconds=options.seconds
                 )
                 show(rows)
     except (CannotStart, DifferentAnswers) as error:

@@ -1,4 +1,4 @@
-"""The conversations that the servers are asked for, and tokens of the people they belong to."""
+"""The conversations that the load requests, and tokens of their owners."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ HEAVY_USER = "demo"
 HEAVY = 100_000
 PER_USER = 50
 CALLERS = 500
-ASKED_FOR = 20
+PER_CALLER = 20
 TOKEN_LIFE_S = 24 * 3600
 
 
@@ -84,7 +84,7 @@ def _run(bench: Bench, size: Size, *step: str) -> float:
 def callers(bench: Bench, size: Size) -> Path:
     """Write a token and an id for some conversations of each of some light users.
 
-    Not always the same few are asked for: nobody's have fifty revisions each.
+    The load is spread, so that no conversation gets 50 revisions.
     """
     client: MongoClient[dict[str, Any]] = MongoClient(bench.mongodb)
     lines = []
@@ -93,7 +93,7 @@ def callers(bench: Bench, size: Size) -> Path:
         for number in range(min(CALLERS, size.users)):
             user = f"user-{number}"
             wanted = {"user_id": user, "status": "active"}
-            found = conversations.find(wanted, ["_id"], sort=[("_id", 1)], limit=ASKED_FOR)
+            found = conversations.find(wanted, ["_id"], sort=[("_id", 1)], limit=PER_CALLER)
             bearer = token(bench, user)
             lines += [f"{bearer} {row['_id']}\n" for row in found]
     path = VAR / f"tokens-{size.conversations}.txt"

@@ -40,8 +40,8 @@ def memory(server: Server, tokens: Path, *, requests: int) -> Memory:
 class Workers:
     """Two workers against one: requests per second as they came, and as CPU allows.
 
-    Where two cores also bear the load and MongoDB, a second worker has no core to itself. Then
-    only what a request costs tells how two would do on cores of their own.
+    If two cores also run the load and MongoDB, the second worker has no core to itself. Then only
+    the CPU time per request shows the rate of two workers on their own cores.
     """
 
     rate: Measured

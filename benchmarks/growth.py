@@ -131,16 +131,16 @@ def export(server: Server, bearer: str, size: Size) -> Iterator[Finding]:
     while chunk := response.read(CHUNK_BYTES):
         end = (end + chunk)[-CHUNK_BYTES:]
         most = max(most, ruler.memory_mib(server.pid))
-    told = json.loads(end.splitlines()[-1])["count"]
-    if told != size.heavy:
-        raise RuntimeError(f"The export has {told} of {size.heavy} conversations.")
-    yield Finding(f"export of {told:,}", time.monotonic() - began, "s")
-    yield Finding(f"export of {told:,}, memory it adds", most - before, "MiB")
+    count = json.loads(end.splitlines()[-1])["count"]
+    if count != size.heavy:
+        raise RuntimeError(f"The export has {count} of {size.heavy} conversations.")
+    yield Finding(f"export of {count:,}", time.monotonic() - began, "s")
+    yield Finding(f"export of {count:,}, memory it adds", most - before, "MiB")
 
 
-def in_turns(asked: Sequence[tuple[Client, str]], *, repeated: int = REPEATED) -> list[float]:
+def in_turns(requests: Sequence[tuple[Client, str]], *, repeated: int = REPEATED) -> list[float]:
     """Return the median time of each request, after a first one that warms up."""
-    for client, path in asked:
+    for client, path in requests:
         client.ms(path)
-    rows = [[client.ms(path) for client, path in asked] for _turn in range(repeated)]
+    rows = [[client.ms(path) for client, path in requests] for _turn in range(repeated)]
     return [statistics.median(column) for column in zip(*rows, strict=True)]

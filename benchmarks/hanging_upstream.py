@@ -99,7 +99,7 @@ def requests_per_second(url: str, token: str, *, writers: int) -> float:
 
     def write() -> None:
         while time.monotonic() < end:
-            body = {"character_id": f"nobody-{time.monotonic_ns()}"}
+            body = {"character_id": f"unknown-{time.monotonic_ns()}"}
             answer = requests.post(url, json=body, headers=headers, timeout=20)
             assert answer.status_code == requests.codes.service_unavailable  # noqa: S101
 

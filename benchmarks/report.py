@@ -204,7 +204,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def record(results: Results) -> None:
-    """Put the tables where the page tells of so many conversations, if it has such a place."""
+    """Write the tables into the page's section for this number of conversations, if it exists."""
     text = as_markdown(results)
     PAGE.write_text(place_for(results.size).sub(lambda _: f"\n{text}\n", PAGE.read_text()))
 

@@ -43,13 +43,13 @@ def run(
     """Return a row for each operation and server; the floor knows list and get only."""
     rows = []
     for operation in operations:
-        asked = [server for server in servers if can(server, operation)]
-        for server in asked:
+        able = [server for server in servers if can(server, operation)]
+        for server in able:
             shoot(server, operation, tokens, seconds=WARM_UP_S)
-        shots: dict[str, list[Shot]] = {server.name: [] for server in asked}
+        shots: dict[str, list[Shot]] = {server.name: [] for server in able}
         for number in range(rounds):
-            turn = number % len(asked)
-            for server in [*asked[turn:], *asked[:turn]]:
+            turn = number % len(able)
+            for server in [*able[turn:], *able[:turn]]:
                 shots[server.name].append(shoot(server, operation, tokens, seconds=seconds))
         rows += [Row(operation, name, taken) for name, taken in shots.items()]
     return rows

@@ -20,7 +20,7 @@ CACHE_GB = 2.0  # of MongoDB: that of one machine for everything
 START_S = 60.0
 STOP_S = 30.0
 
-# As in production, but that nobody is refused and nothing is written per request.
+# As in production, without rate limits and log lines per request.
 BARE = {"RATE_LIMIT_ENABLED": "false", "ACCESS_LOG": "false"}
 # As in production. The limits are counted all the same.
 EVERYTHING = {

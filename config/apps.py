@@ -1,4 +1,4 @@
-"""The apps of Django, adapted to MongoDB: keys are ObjectIds, and a TTL index deletes sessions."""
+"""Django's apps for MongoDB: keys are ObjectIds, and a TTL index deletes sessions."""
 
 from axes.apps import AppConfig as AxesConfig
 from django.contrib.admin.apps import AdminConfig

@@ -1,14 +1,14 @@
 """All variables of the service: name, type, range, default and description.
 
 Only this module reads os.environ. Django's settings, docs/configuration.md and .env.example are
-made from its tables; those of upstreams are in config/upstreams.py. `NAME_FILE` can contain the
-path of a file with the value of NAME, for secrets of Docker and Kubernetes. A `.env` file in the
-project's root is read too; the environment takes precedence.
+made from its tables and from config/upstreams.py. `NAME_FILE` can contain the path of a file with
+the value of NAME, for Docker and Kubernetes secrets. A `.env` file in the project's root is read
+too; the environment takes precedence.
 
-A faulty variable has its default until config/validation.py reports all faults in one list, before
+A faulty variable has its default until config/validation.py reports all faults in a list, before
 any setting is used.
 
-gunicorn's master loads this module: nothing here may import Django's database, PyMongo or redis.
+gunicorn's master loads this module: do not import Django's database, PyMongo or redis here.
 """
 
 import difflib
@@ -297,20 +297,20 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     },
 }
 
-# Other programs use these names, or similar ones such as LOGLEVEL, MONGO_URL and SECRET_KEYS.
+# Other programs use these or similar names, such as LOGLEVEL, MONGO_URL and SECRET_KEYS.
 COMMON_NAMES = {
     *("SERVICE_NAME", "ENVIRONMENT", "HOST", "PORT", "REVISION", "DEBUG", "RELOAD", "VAR_DIR"),
     *("WEB_CONCURRENCY", "REQUEST_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT", "ACCESS_LOG", "MONGOD_BIN"),
     *("PROMETHEUS_MULTIPROC_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     *("SECRET_KEY", "MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL"),
 }
-SIMILAR = 0.9  # of difflib: one wrong letter in ten, or one missing letter in six
-LONG_ENOUGH = 8  # letters of a common name, for swapped letters to be no accident
+SIMILAR = 0.9  # difflib's ratio: a wrong letter in ten, or a missing letter in six
+LONG_ENOUGH = 8  # letters in a common name: swapped letters are then no accident
 _ASSIGNMENT = re.compile(r"(?:export )?[A-Za-z_0-9]+=.*")
 
 
-class Variables(FileAwareMapping):  # type: ignore[misc]  # it has no types
-    """The environment, and the files that it names, without a line break at their end."""
+class Variables(FileAwareMapping):  # type: ignore[misc]  # no types
+    """The environment, and the files that it names, without their last line break."""
 
     def __getitem__(self, key: str) -> str:
         value: str = super().__getitem__(key)
@@ -339,7 +339,7 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
         default: object = environ.Env.NOTSET,
         parse_default: bool = False,
     ) -> Any:
-        """Return the value of a variable; its default if it is unset or faulty."""
+        """Return a variable's value, or its default if the variable is unset or faulty."""
         if var in self.overrides:
             return self.overrides[var]
         try:
@@ -353,7 +353,7 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
         return self.scheme[name].read(value)
 
     def faults(self) -> dict[str, str]:
-        """Return the faults of single variables: by name, a sentence that begins with the name."""
+        """Return the faults in single variables: by name, a sentence that begins with the name."""
         faults = dict(self.dotenv_faults)
         for name in self.scheme:
             try:
@@ -385,15 +385,15 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
                 self.dotenv_faults[f"{file.name}:{position}"] = (
                     f"{file.name}, line {position}, must be NAME=value without blanks around the =."
                 )
-        # django-environ logs every other line, and a secret may be in it.
+        # django-environ logs every other line, which may contain a secret.
         assignments = [line for line in lines if _ASSIGNMENT.match(line)]
         self.read_env(io.StringIO("\n".join(assignments)))
 
     def _misspelt(self) -> Iterator[tuple[str, str]]:
         """Yield names that are probably misspelt variables, with the right names.
 
-        A false alarm would stop the start, so names of other programs must pass. A name similar to
-        a name of COMMON_NAMES is reported only if it has the same letters in another order.
+        A false alarm would stop the start, so other programs' names must pass. A name that is
+        similar to a common name is reported only if both have the same letters.
         """
         own = [name for name in self.scheme if name not in COMMON_NAMES]
         own += [f"{name}_FILE" for name in own]

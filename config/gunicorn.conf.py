@@ -1,5 +1,5 @@
 # ruff: noqa: N999, PLC0415
-"""The configuration of gunicorn: `gunicorn -c config/gunicorn.conf.py config.wsgi`."""
+"""gunicorn's configuration: `gunicorn -c config/gunicorn.conf.py config.wsgi`."""
 
 import fcntl
 import gc
@@ -24,7 +24,7 @@ METRICS_PREFIX = "metrics-conversation-service-"
 def usable_tmp_dir(folder: str) -> str | None:
     """Return the folder for the workers' heartbeats and metrics; None is the system's folder.
 
-    The system's folder replaces /dev/shm, the default, where that is missing. The start fails if
+    If /dev/shm, the default, is missing, the system's folder replaces it. The start fails if
     another folder cannot be used.
     """
     if not folder:
@@ -44,14 +44,14 @@ backlog = 2_048
 # In staging and production, the start fails without gunicorn_h1c, the fast parser.
 http_parser = "fast" if env("ENVIRONMENT") in DEPLOYED else "auto"
 
-sendfile = False  # os.sendfile has no time limit for a slow reader of a static file
+sendfile = False  # os.sendfile has no time limit for a slow reader
 
 # Long enough for the longest filter and for a token in a header.
-limit_request_line = 8_190  # bytes, the most that gunicorn takes
+limit_request_line = 8_190  # bytes, gunicorn's maximum
 limit_request_fields = 64
 limit_request_field_size = 8_190  # bytes
 
-# gunicorn uses no header of a client, so it need not check the sender.
+# gunicorn uses no header from a client, so the sender does not matter.
 forwarded_allow_ips = "*"
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
@@ -59,7 +59,7 @@ forwarder_headers = ""
 # Seconds. `timeout` restarts a worker that hangs. A slow request has other limits:
 # conversation_service/server/connection.py for the client, MONGODB_TIMEOUT_MS for MongoDB.
 timeout = int(env("REQUEST_TIMEOUT"))
-graceful_timeout = 25  # Kubernetes kills after 50 s, and sends SIGTERM after 10 s of them
+graceful_timeout = 25  # Kubernetes sends SIGTERM after 10 s, and kills after 50 s
 keepalive = 75  # longer than the proxy's: the service never closes a connection with a new request
 
 # Everything else may be read-only.
@@ -67,7 +67,7 @@ worker_tmp_dir = usable_tmp_dir(env("WORKER_TMP_DIR"))
 control_socket_disable = True
 
 reload = env("RELOAD")
-reload_engine = "poll"  # inotify would block the loop of the worker
+reload_engine = "poll"  # inotify would block the worker's loop
 
 logconfig_dict = LOGGING
 logger_class = Logger
@@ -76,10 +76,10 @@ WARM_UP_S = 2.0
 
 
 def on_starting(arbiter: Any) -> None:
-    """Prepare the descriptor limit and the folder of the metrics, which workers inherit.
+    """Prepare the descriptor limit and the metrics folder, which workers inherit.
 
-    The folder is empty: numbers begin at 0 with each master. prometheus_client reads its name from
-    the environment when a worker imports it.
+    The folder is empty, so counters begin at 0 with each master. prometheus_client reads the
+    folder's name from the environment when a worker imports prometheus_client.
     """
     require_valid_configuration()
     raise_descriptor_limit()
@@ -110,7 +110,7 @@ def require_valid_configuration() -> None:
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the soft limit of open files to the hard limit; the usual 1,024 are too few."""
+    """Raise the soft limit for open files to the hard limit; 1,024, the usual limit, is too low."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:  # which some systems do not accept for the soft limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -128,7 +128,7 @@ def empty_metrics_folder(folder: Path) -> None:
 def make_metrics_folder(parent: Path) -> tuple[Path, int]:
     """Create a folder that is locked while this master lives. Return it and the descriptor.
 
-    It is renamed after it is locked, so that no other master removes it as abandoned.
+    The folder is renamed after it is locked, so that no other master removes it as abandoned.
     """
     unlocked = Path(tempfile.mkdtemp(prefix=f".{METRICS_PREFIX}", dir=parent))
     descriptor = os.open(unlocked, os.O_RDONLY)
@@ -137,7 +137,7 @@ def make_metrics_folder(parent: Path) -> tuple[Path, int]:
 
 
 def remove_abandoned_metrics(parent: Path) -> None:
-    """Remove the folders of masters that were killed before they could remove them."""
+    """Remove folders that killed masters left behind."""
     for folder in parent.glob(f"{METRICS_PREFIX}*"):
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -164,14 +164,14 @@ def on_exit(arbiter: Any) -> None:
 
 
 def child_exit(arbiter: Any, worker: Any) -> None:
-    """Remove the gauges of a dead worker. Its counters stay, as sums must not decrease."""
+    """Remove a dead worker's gauges. Its counters stay, as sums must not decrease."""
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def post_worker_init(worker: Any) -> None:
-    """Do the work that the first request would wait for. The worker starts without MongoDB too."""
+    """Do the work that the first request would wait for. A missing MongoDB stops no worker."""
     # Imported here: the master has not patched its sockets.
     import pymongo
     from django.conf import settings
@@ -201,8 +201,8 @@ def post_worker_init(worker: Any) -> None:
 def freeze_objects() -> None:
     """Exclude the present objects from the garbage collector, and run it less often.
 
-    It would search half a million objects of Django every few requests: a quarter of the CPU time,
-    with pauses of 50 ms. It still finds the garbage of requests.
+    Otherwise it would search Django's half a million objects every few requests: a quarter of the
+    CPU time, with pauses of 50 ms. Garbage from requests is still found.
     """
     gc.collect()
     gc.freeze()

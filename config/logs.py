@@ -1,6 +1,6 @@
-"""The logging of every process: to stdout, without content, secrets and names of users.
+"""The logging of every process: to stdout, without content, secrets and user names.
 
-Nothing here may import Django: gunicorn's master also logs, before sockets are patched.
+Do not import Django here: gunicorn's master also logs, before sockets are patched.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ FORMATTERS: dict[str, dict[str, Any]] = {
             "service.environment": env("ENVIRONMENT"),
         },
         # `request_id` repeats http.request.id, for `line`. Django adds `request`, which has the
-        # query string with the words of a search, and `status_code`.
+        # query string with its search words, and `status_code`.
         "exclude_fields": [
             *("log.origin", "process.thread", "process.name"),
             *("request_id", "request", "status_code"),
@@ -33,8 +33,8 @@ FORMATTERS: dict[str, dict[str, Any]] = {
 }
 
 # At DEBUG, libraries log their payloads: PyMongo whole commands and replies, with content, session
-# keys and password hashes; gunicorn its settings; urllib3 addresses with ids. So DEBUG is for the
-# service's own code, and every library logs from INFO.
+# keys and password hashes; gunicorn its settings; urllib3 URLs with ids. So DEBUG is for the
+# service's own code, and libraries log from INFO.
 OWN = ("config", "conversation_service", "conversations")
 LIBRARY_LEVEL = "INFO" if LOG_LEVEL == "DEBUG" else LOG_LEVEL
 
@@ -58,12 +58,12 @@ LOGGING: dict[str, Any] = {
     },
     "loggers": {
         **{name: {"level": LOG_LEVEL} for name in OWN},
-        # It repeats each response with a status from 400, which the access log has.
+        # Repeats each response with a status from 400, which the access log has.
         "django.request": {"level": "ERROR"},
         # With DEBUG, a handler of Django repeats each line, without the time and the request.
         "django": {"handlers": [], "propagate": True, "level": LIBRARY_LEVEL},
-        # It logs only a traceback for each failed attempt of a background task to connect. The
-        # service logs the reason once.
+        # Logs only a traceback whenever a background task fails to connect. The service logs the
+        # reason once.
         "pymongo.client": {"level": "CRITICAL"},
         # gunicorn adds handlers and, with --log-level, its own level.
         "gunicorn.error": {"handlers": [], "propagate": True, "level": LIBRARY_LEVEL},

@@ -1,4 +1,4 @@
-"""The health check of a container: `python -m config.probe /health/live` exits with 0 or 1."""
+"""A container's health check: `python -m config.probe /health/live` exits with 0 or 1."""
 
 import sys
 from contextlib import closing
@@ -11,7 +11,7 @@ TIMEOUT_S = 4.0  # below the timeout of the health check, so that the reason is 
 
 
 def main(path: str) -> str | int:
-    """Return 0, or the reason of the failure."""
+    """Return 0, or why the check failed."""
     try:
         with closing(HTTPConnection(own_address(), env("PORT"), timeout=TIMEOUT_S)) as connection:
             connection.request("GET", path)

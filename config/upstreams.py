@@ -1,10 +1,10 @@
 """The table of upstreams, the services that this service sends requests to.
 
 To add an upstream, add a row here, and its client as a module of conversation_service/upstreams.
-The row creates its environment variables, its metrics, its part of /health and its row on the
+The row creates the upstream's environment variables, metrics, part of /health, and row on the
 console's dashboard.
 
-gunicorn's master loads this module: nothing here may import Django, PyMongo or redis.
+gunicorn's master loads this module: do not import Django, PyMongo or redis here.
 """
 
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ MAX_CACHED_S = 86_400
 
 @dataclass(frozen=True)
 class Upstream:
-    """One row of the table. Times are in seconds; those with a variable are its default."""
+    """A row of the table. Times are in seconds. A comment names the variable with this default."""
 
-    # The label `upstream` of metrics and the prefix of keys in Redis; in upper case the prefix of
-    # the variables; with `_service`, the key in /health.
+    # The label `upstream` in metrics and the prefix of keys in Redis; in upper case the variables'
+    # prefix; with `_service`, the key in /health.
     name: str
     title: str
     url: str  # NAME_SERVICE_URL
@@ -29,12 +29,12 @@ class Upstream:
     breaker_threshold: int = 5  # NAME_BREAKER_THRESHOLD
     breaker_recovery_s: float = 10.0  # NAME_BREAKER_RECOVERY_S
     # A cached response is fresh for `fresh_s`, and is used until `usable_s` if the upstream fails.
-    # `absent_s` is the life of a negative response, such as 404.
+    # `absent_s` applies to negative responses, such as 404.
     fresh_s: float = 0.0
     usable_s: float = 0.0
     absent_s: float = 0.0
     health_path: str = "/health"  # a status below 500 is healthy
-    # Variables of this upstream alone.
+    # Variables for this upstream alone.
     own_variables: dict[str, Variable] = field(default_factory=dict)
 
     def variables(self) -> dict[str, Variable]:

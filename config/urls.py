@@ -1,4 +1,4 @@
-"""All URLs of the service."""
+"""All URLs."""
 
 from django.conf import settings
 from django.contrib import admin

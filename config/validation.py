@@ -1,8 +1,8 @@
-"""Checks the whole configuration, and reports every fault in one list.
+"""Checks the whole configuration, and reports every fault in a list.
 
 config/env.py checks each variable alone. This module adds the checks that need several variables or
-a database driver; drivers may not be imported in gunicorn's master, so the master runs
-`python -m config.validation` instead. No message contains the value of a secret or of a URL.
+a database driver. gunicorn's master may not import drivers, so it runs this module in a child
+process. No message contains the value of a secret or URL.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from redis import ConnectionPool
 from config.env import DEPLOYED, KNOWN_DEFAULTS, env
 
 MINIMUM_SECRET_BYTES = 32  # RFC 7518 section 3.2, for HS256
-FAULTY = 2  # exit code of commands and of gunicorn: as for an option that does not exist
+FAULTY = 2  # exit code of commands and gunicorn, as for an unknown option
 ENCODE = (
     "a host or port is wrong, or a user name or password is not percent-encoded "
     "(/ is %2F, # is %23, ? is %3F, @ is %40, : is %3A, % is %25, a blank is %20)."
@@ -34,16 +34,16 @@ class FaultyConfiguration(ImproperlyConfigured):
 def require_valid(*, deployed: bool = False, listens: bool = False) -> None:
     """Raise FaultyConfiguration if a variable is wrong, in staging and production if one is weak.
 
-    `deployed` applies the rules of staging and production whatever ENVIRONMENT is. `listens` is for
-    processes that use HOST: conda and tcsh set HOST too, which must not stop a command.
+    `deployed` applies the rules for staging and production in every ENVIRONMENT. `listens` checks
+    HOST, for processes that use HOST: conda and tcsh set HOST too, which must not stop a command.
     """
     single = env.faults()
-    checks = [_mongodb(), _redis(), _contradictions()]
+    checks = [mongodb_faults(), redis_faults(), contradictions()]
     if deployed or env("ENVIRONMENT") in DEPLOYED:
-        checks.append(_weaknesses())
+        checks.append(weaknesses())
     if listens:
-        checks.append(_host())
-    # A variable with a fault of its own has its default here, which needs no report.
+        checks.append(host_faults())
+    # A variable in `single` has its default here, which needs no report.
     combined = [
         f"{name} {fault}"
         for name, fault in itertools.chain.from_iterable(checks)
@@ -55,7 +55,7 @@ def require_valid(*, deployed: bool = False, listens: bool = False) -> None:
         )
 
 
-def _mongodb() -> Iterator[tuple[str, str]]:
+def mongodb_faults() -> Iterator[tuple[str, str]]:
     if not (uri := env("MONGODB_URL")):
         return
     if not re.match(r"mongodb(\+srv)?://", uri):
@@ -84,7 +84,7 @@ def _mongodb() -> Iterator[tuple[str, str]]:
     if not servers or not all(host for host, _ in servers):
         yield "MONGODB_URL", f"cannot be read: {ENCODE}"
         return
-    # After the checks above, the name of an option cannot be a part of a password: show it.
+    # After the checks above, an option's name cannot be a part of a password: show the name.
     options = [option for option in re.split("[&;]", query) if option]
     wrong = [option.partition("=")[0] for option in options if not _is_option(option)]
     for name in wrong:
@@ -99,12 +99,12 @@ def _mongodb() -> Iterator[tuple[str, str]]:
 def _is_option(option: str) -> bool:
     try:
         uri_parser.split_options(option, validate=True, warn=False)
-    except (PyMongoError, ValueError, TypeError, OSError):  # OSError: it names an unreadable file
+    except (PyMongoError, ValueError, TypeError, OSError):  # OSError: an unreadable file
         return False
     return True
 
 
-def _redis() -> Iterator[tuple[str, str]]:
+def redis_faults() -> Iterator[tuple[str, str]]:
     if not (uri := env("REDIS_URL")):
         return
     if not uri.startswith(("redis://", "rediss://", "unix://")):
@@ -117,7 +117,7 @@ def _redis() -> Iterator[tuple[str, str]]:
         parts = urlsplit(uri)
         encoded = not ("@" in parts.path + parts.query or re.search(r"[\s#]", uri))
         port = parts.port
-    except ValueError:  # the port is not a number: it is usually a part of a password
+    except ValueError:  # the port is not a number: usually a part of a password
         encoded = False
     if not encoded:
         yield "REDIS_URL", f"cannot be read: {ENCODE}"
@@ -137,7 +137,7 @@ def _redis() -> Iterator[tuple[str, str]]:
         yield "REDIS_URL", "has a host name or an option that is wrong."
 
 
-def _host() -> Iterator[tuple[str, str]]:
+def host_faults() -> Iterator[tuple[str, str]]:
     try:
         socket.getaddrinfo(env("HOST"), env("PORT"), type=socket.SOCK_STREAM)
     except OSError:
@@ -148,7 +148,7 @@ def _host() -> Iterator[tuple[str, str]]:
         )
 
 
-def _contradictions() -> Iterator[tuple[str, str]]:
+def contradictions() -> Iterator[tuple[str, str]]:
     lowest, highest = env("CONNECTION_POOL_MIN"), env("CONNECTION_POOL_MAX")
     if lowest > highest:
         yield (
@@ -165,8 +165,8 @@ def _contradictions() -> Iterator[tuple[str, str]]:
         yield "JWT_JWKS_URL", f"is not set, but JWT_ALGORITHM is {algorithm}: it needs public keys."
 
 
-def _weaknesses() -> Iterator[tuple[str, str]]:
-    """Nothing secret has a default in staging and production: it must be set, and strong."""
+def weaknesses() -> Iterator[tuple[str, str]]:
+    """Check that each secret is set and strong: it has no default in staging and production."""
     secrets = [("SECRET_KEY", env("SECRET_KEY"))]
     secrets += [("SECRET_KEY_FALLBACKS", value) for value in env("SECRET_KEY_FALLBACKS")]
     if not env("JWT_JWKS_URL"):

@@ -1,10 +1,10 @@
-"""The kinds of variables: how each one reads a text of the environment, and which texts it rejects.
+"""The kinds of variables, which read and check the texts in the environment.
 
 A reader raises ValueError. Its message continues the variable's name: "PORT is 'x' and must be an
-integer from 1 to 65535." Messages show the values of numbers, switches, choices and HOST; every
-other kind may hold a password.
+integer from 1 to 65535." Messages show the values for numbers, switches, choices and HOST; other
+kinds may contain a password.
 
-gunicorn's master loads this module: nothing here may import Django, PyMongo, redis or ssl.
+gunicorn's master loads this module: do not import Django, PyMongo, redis or ssl here.
 """
 
 import ipaddress
@@ -17,17 +17,17 @@ TRUE = {"true", "yes", "on", "1"}
 FALSE = {"false", "no", "off", "0"}
 SHOWN_LENGTH = 24  # characters; a longer value is probably a secret in the wrong variable
 HIGHEST_PORT = 65_535
-HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # one label of a name
+HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # a label of a name
 
 
 class Variable(NamedTuple):
-    """One variable of the environment. django-environ expects the first two fields."""
+    """An environment variable. django-environ expects the first two fields."""
 
     read: Callable[[str], Any]
     default: Any
     kind: str  # for docs/configuration.md
     description: str
-    example: str | None  # for .env.example, where it is not the default
+    example: str | None  # for .env.example, if not the default
 
 
 def boolean(default: bool, description: str, *, example: str | None = None) -> Variable:
@@ -62,7 +62,7 @@ def number(default: float, lowest: float, highest: float, description: str) -> V
 
 
 def choice(default: str, options: tuple[str, ...], description: str) -> Variable:
-    """One of a few words, in any case. An empty default means that empty is allowed as well."""
+    """A word from `options`, in any case. If the default is empty, empty is allowed too."""
     words = {option.lower(): option for option in options}
     if not default:
         words[""] = ""
@@ -116,24 +116,41 @@ def words(
 def http_url(default: str, description: str, *, query: bool = False) -> Variable:
     """An absolute http or https URL. Empty if the default is empty.
 
-    Without a query it is a base: paths are appended, so a slash at its end is dropped.
+    Without a query, the service appends paths to the URL, so a slash at its end is dropped.
     """
 
     def read(text: str) -> str:
-        if text or default:
-            _require_http_url(text, query=query)
+        if not text and not default:
+            return text
+        try:
+            parts = urlsplit(text)
+            valid = (
+                re.fullmatch(r"[!-~]+", text)
+                and parts.scheme in {"http", "https"}
+                and _is_host(parts.hostname or "")
+                and parts.port != 0
+                and not set("#\\" if query else "?#\\") & set(text)
+            )
+        except ValueError:  # the port, or an IPv6 address
+            valid = False
+        if not valid:
+            rest = "blanks or fragment" if query else "blanks, query or fragment"
+            raise ValueError(
+                "must be a URL such as https://example.org:8001/path: http or https, a host, a "
+                f"port from 1 to 65535 if any, and no {rest}."
+            )
         return text if query else text.rstrip("/")
 
     return Variable(read, default, "URL", description, None)
 
 
 def url(description: str) -> Variable:
-    """The URL of a database. config/validation.py reads it with the parser of its driver."""
+    """The URL of a database. config/validation.py reads it with its driver's parser."""
     return Variable(str, "", "URL", description, None)
 
 
 def redis_url(description: str) -> Variable:
-    """The same for Redis. redis-py does not know the schemes of Valkey, which mean the same."""
+    """The URL of Redis or Valkey. redis-py does not know Valkey's schemes, which mean the same."""
 
     def read(text: str) -> str:
         return re.sub(r"\Avalkey(s?)://", r"redis\1://", text)
@@ -142,7 +159,7 @@ def redis_url(description: str) -> Variable:
 
 
 def path(default: str, description: str, *, fields: tuple[str, ...] = ()) -> Variable:
-    """A path on an upstream, with at least one of the named fields in braces."""
+    """A path on an upstream, with at least one field of `fields` in braces."""
     wanted = " or ".join(f"{{{field}}}" for field in fields)
     rule = "must be a path that begins with /, without blanks"
     rule += f", with {wanted} and no other braces." if fields else " or braces."
@@ -159,7 +176,7 @@ def path(default: str, description: str, *, fields: tuple[str, ...] = ()) -> Var
 
 
 def host(default: str, description: str) -> Variable:
-    """The address to listen on. An IPv6 address may stand in brackets; it is read without them."""
+    """The address to listen on. Brackets around an IPv6 address are removed."""
 
     def read(text: str) -> str:
         address = text.strip().removeprefix("[").removesuffix("]")
@@ -185,23 +202,3 @@ def _is_host(text: str) -> bool:
         labels = text.removesuffix(".").split(".")
         return bool(re.search("[A-Za-z]", text)) and all(map(HOST_NAME.fullmatch, labels))
     return True
-
-
-def _require_http_url(text: str, *, query: bool) -> None:
-    try:
-        parts = urlsplit(text)
-        valid = (
-            re.fullmatch(r"[!-~]+", text)
-            and parts.scheme in {"http", "https"}
-            and _is_host(parts.hostname or "")
-            and parts.port != 0
-            and not set("#\\" if query else "?#\\") & set(text)
-        )
-    except ValueError:  # the port, or an IPv6 address
-        valid = False
-    if not valid:
-        rest = "blanks or fragment" if query else "blanks, query or fragment"
-        raise ValueError(
-            "must be a URL such as https://example.org:8001/path: http or https, a host, a port "
-            f"from 1 to 65535 if any, and no {rest}."
-        )

@@ -19,10 +19,10 @@ class ConversationServiceConfig(AppConfig):
     ]
 
     def ready(self) -> None:
-        """Disconnect signal handlers of Django that have no effect here, for each request.
+        """Disconnect signal handlers that Django runs for each request, without effect here.
 
-        PyMongo and Redis have their own pools, so no connection is to be closed and no query log to
-        be reset. The URLconf is the same for every request.
+        PyMongo and Redis have their own pools: there is no connection to close and no query log to
+        reset. The URLconf is the same for every request.
         """
         signals.request_started.disconnect(reset_queries)
         signals.request_started.disconnect(close_old_connections)

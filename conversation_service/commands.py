@@ -1,4 +1,4 @@
-"""The common parts of all commands: help, output and exit codes.
+"""Shared by all commands: help, output and exit codes.
 
 With --json, stdout is NDJSON with the result as its last line. All other output goes to stderr.
 """
@@ -21,7 +21,7 @@ WRONG_OPTION, NO_MONGODB, UNFINISHED = 2, 3, 4
 
 
 class Unfinished(CommandError):
-    """A part of the work is not done. The text says how to continue."""
+    """Some work is not done. The text says how to continue."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text, returncode=UNFINISHED)
@@ -34,7 +34,7 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DjangoHelpFormatter):
 def end_help(
     parser: CommandParser, exit_codes: Mapping[int, str], *examples: str, database: bool = True
 ) -> None:
-    """Add exit codes and examples to the end of a command's help.
+    """Add exit codes and examples at the end of a command's help.
 
     argparse exits with 2 for an unknown option, manage.py with 3 without MongoDB.
     """
@@ -50,7 +50,7 @@ def end_help(
 
 
 def add_dry_run(parser: Any, *names: str) -> None:
-    """Add --dry-run. `parser` can be a group of exclusive options."""
+    """Add --dry-run. `parser` can be a mutually exclusive group."""
     parser.add_argument(
         "--dry-run", *names, action="store_true", help="print the changes without making them"
     )

@@ -1,4 +1,4 @@
-"""Failures of requests. http/exception_handler.py renders them."""
+"""The failures that http/exception_handler.py renders."""
 
 from http import HTTPStatus
 from math import ceil
@@ -14,8 +14,8 @@ class ServiceError(Exception):
     """A failure with a stable `code` for programs, and a message for users.
 
     `title` names the kind of failure, `message` this failure; both are translated when rendered.
-    `details` contains JSON values only, and never the body of another service. `again_in_s` is
-    sent as Retry-After, in whole seconds, 1 at least.
+    `details` contains JSON values only, and never an upstream's body. `again_in_s` is sent as
+    Retry-After, in whole seconds, 1 at least.
     """
 
     status = HTTPStatus.BAD_REQUEST
@@ -77,7 +77,7 @@ class RateLimitExceeded(ServiceError):
 
 
 class AuthUnavailable(ServiceError):
-    """The token cannot be verified now: the keys of its issuer, or Auth, are unavailable."""
+    """The token cannot be verified: the issuer's keys, or Auth, are unavailable."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "AUTH_UNAVAILABLE"

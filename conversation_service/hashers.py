@@ -1,4 +1,4 @@
-"""Password hashing that does not block the other requests of a worker."""
+"""Password hashing that does not block a worker."""
 
 import os
 import sys
@@ -9,17 +9,17 @@ from django.contrib.auth import hashers
 from gevent import monkey
 from gevent.threadpool import ThreadPool
 
-NICENESS = 19  # a sixtieth of the CPU weight of a thread that handles requests
+NICENESS = 19  # 1/60 of the default CPU weight
 
 
 class PBKDF2PasswordHasher(hashers.PBKDF2PasswordHasher):
     """Django's PBKDF2, computed in a native thread if gevent handles the requests.
 
-    One hash takes 0.3 s of CPU. On gevent's loop, all other requests of the worker would wait for
-    it. OpenSSL releases the GIL meanwhile. Stored hashes are equal to Django's.
+    A hash takes 0.3 s of CPU time, for which gevent's loop would stop. OpenSSL releases the GIL
+    meanwhile. Stored hashes are equal to Django's.
     """
 
-    # The one thread for hashes. gevent's own ten threads also resolve host names.
+    # A single thread. gevent's own ten threads also resolve host names.
     _pool: ThreadPool | None = None
 
     def encode(self, password: str, salt: str, iterations: int | None = None) -> str:

@@ -1,11 +1,11 @@
-"""The health of this process and of its dependencies.
+"""The health of this process and its dependencies.
 
 Plain Django views, which ignore the Host header: the kubelet requests them by the pod's address.
 """
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial, wraps
 from http import HTTPStatus
 from threading import Lock
@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from config.upstreams import UPSTREAMS, Upstream
+from config.upstreams import UPSTREAMS
 from conversation_service import clock
 from conversation_service.errors import MethodNotAllowed
 from conversation_service.http.exception_handler import failure_response
@@ -38,8 +38,8 @@ REDIS_S = 0.5
 UPSTREAM_S = 1.0
 REPORT_S = 1.5  # for all probes, which run concurrently
 FRESH_S = 1.5
-# The age of a report that is returned while the next one is made. Without it, an upstream whose
-# health check requests ours would wait for itself.
+# While a request makes a new report, others get the latest report up to this age. Otherwise an
+# upstream that requests our health within its own health check would wait for itself.
 STALE_S = 60.0
 
 Probe = Callable[[], None]
@@ -87,7 +87,7 @@ def ready(request: HttpRequest) -> HttpResponse:
 
 @safe_only
 def report(request: HttpRequest) -> HttpResponse:
-    """Respond with the health of this service and of each dependency."""
+    """Respond with the health of this service and each dependency."""
     body = latest()
     down = body["status"] == "unhealthy"
     return JsonResponse(body, status=HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK)
@@ -108,7 +108,7 @@ class _Reports:
             return self._body
         try:
             if not self._is_younger_than(FRESH_S):
-                self._body = _report()
+                self._body = new_report()
                 self._made_at = monotonic()
             return self._body
         finally:
@@ -126,17 +126,23 @@ def latest() -> dict[str, Any]:
     return _reports.latest()
 
 
-def _report() -> dict[str, Any]:
-    dependencies = _run_all(
-        {
-            "mongodb": _probe_mongodb,
-            "redis": partial(_probe_redis, settings.REDIS_URL) if settings.REDIS_URL else None,
-            **{f"{upstream.name}_service": _probe(upstream) for upstream in UPSTREAMS.values()},
-        },
-        within_s=REPORT_S,
-    )
+def new_report() -> dict[str, Any]:
+    probes: dict[str, Probe | None] = {
+        "mongodb": _probe_mongodb,
+        "redis": partial(_probe_redis, settings.REDIS_URL) if settings.REDIS_URL else None,
+    }
+    for upstream in UPSTREAMS.values():
+        url: str = getattr(settings, f"{upstream.name.upper()}_SERVICE_URL")
+        probe = partial(_probe_http, url, upstream.health_path) if url else None
+        probes[f"{upstream.name}_service"] = probe
+    dependencies = _run_all(probes, within_s=REPORT_S)
+    status = "healthy"
+    if dependencies["mongodb"]["status"] == "unhealthy":
+        status = "unhealthy"
+    elif any(dependency["status"] == "unhealthy" for dependency in dependencies.values()):
+        status = "degraded"
     return {
-        "status": _overall(dependencies),
+        "status": status,
         "service": settings.SERVICE_NAME,
         "version": settings.VERSION,
         "environment": settings.ENVIRONMENT,
@@ -145,24 +151,25 @@ def _report() -> dict[str, Any]:
     }
 
 
-def _overall(dependencies: dict[str, dict[str, Any]]) -> str:
-    if dependencies["mongodb"]["status"] == "unhealthy":
-        return "unhealthy"
-    if any(dependency["status"] == "unhealthy" for dependency in dependencies.values()):
-        return "degraded"
-    return "healthy"
-
-
 def _run_all(probes: dict[str, Probe | None], *, within_s: float) -> dict[str, dict[str, Any]]:
+    """Run the probes concurrently. A probe that has not ended within `within_s` is unhealthy."""
     configured = {name: probe for name, probe in probes.items() if probe}
     executor = ThreadPoolExecutor(len(configured), thread_name_prefix="health")
     results = {name: executor.submit(_timed, name, probe) for name, probe in configured.items()}
     wait(results.values(), timeout=within_s)
     executor.shutdown(wait=False)
-    return {
-        name: _outcome(results[name]) if name in results else _described("not_configured")
-        for name in probes
-    }
+    outcomes = {}
+    for name in probes:
+        if name not in results:
+            outcomes[name] = _described("not_configured")
+        elif not results[name].done():
+            outcomes[name] = _described("unhealthy")
+        elif error := results[name].exception():
+            logger.error("A health probe failed", exc_info=error)
+            outcomes[name] = _described("unhealthy")
+        else:
+            outcomes[name] = results[name].result()
+    return outcomes
 
 
 def _timed(name: str, probe: Probe) -> dict[str, Any]:
@@ -174,16 +181,6 @@ def _timed(name: str, probe: Probe) -> dict[str, Any]:
         logger.warning("%s is unhealthy: %s", name, type(error).__name__)
         status = "unhealthy"
     return _described(status, round((perf_counter() - started) * 1000, 1))
-
-
-def _outcome(result: Future[dict[str, Any]]) -> dict[str, Any]:
-    """Return the result of a probe; unhealthy if it has not ended, or raised an exception."""
-    if not result.done():
-        return _described("unhealthy")
-    if error := result.exception():
-        logger.error("A health probe failed", exc_info=error)
-        return _described("unhealthy")
-    return result.result()
 
 
 def _described(status: str, response_time_ms: float | None = None) -> dict[str, Any]:
@@ -206,13 +203,8 @@ def _probe_redis(url: str) -> None:
             retry=Retry(NoBackoff(), retries=0),
         ) as client:
             client.ping()
-    except (ValueError, TypeError):  # an invalid address, whose error contains parts of it
+    except (ValueError, TypeError):  # an invalid URL; the error contains parts of it
         raise ProbeFailed from None
-
-
-def _probe(upstream: Upstream) -> Probe | None:
-    url: str = getattr(settings, f"{upstream.name.upper()}_SERVICE_URL")
-    return partial(_probe_http, url, upstream.health_path) if url else None
 
 
 def _probe_http(url: str, path: str) -> None:

@@ -1,4 +1,4 @@
-"""The progress of long-running commands, and how signals end them.
+"""The progress of long commands, and how signals end them.
 
 Progress is a bar on a terminal, and lines in a log.
 """
@@ -23,7 +23,7 @@ BAR_EVERY_S = 0.5
 def track(items: Iterable[T], *, total: int, what: str, out: Any) -> Iterator[T]:
     """Yield the items, and print the progress. `total` can be an estimate; `out` is stderr."""
     if out.isatty():
-        # Through `out`, Django would add a line break to each state of the bar.
+        # Through `out`, Django would add a line break to each update.
         yield from tqdm(items, total=total, desc=what, unit="", file=sys.stderr)
         return
     began = printed = time.monotonic()
@@ -54,7 +54,7 @@ def stopped_by_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def watched(look: Callable[[], tuple[int, int] | None], *, what: str, out: Any) -> Iterator[None]:
-    """Print the progress of work elsewhere, which `look` returns as done and total."""
+    """Print the progress of work elsewhere; `look` returns done and total."""
     ended = Event()
 
     def watch() -> None:
@@ -79,9 +79,9 @@ def watched(look: Callable[[], tuple[int, int] | None], *, what: str, out: Any) 
 
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt for SIGTERM as for Ctrl-C, during one long call to a server.
+    """Raise KeyboardInterrupt for SIGTERM as for Ctrl-C, during a long call to a server.
 
-    Also for Ctrl-C, which a shell ignores for a background command.
+    Also for Ctrl-C in a background command, where a shell ignores it.
     """
     if current_thread() is not main_thread():
         yield

@@ -1,6 +1,6 @@
-"""The client of Redis or Valkey of this process. Redis holds only data that may be lost.
+"""This process's client for Redis or Valkey, which holds only data that may be lost.
 
-Every caller must handle Unavailable: Redis may be missing or down, and the service continues.
+Every caller must handle Unavailable: the service works without Redis.
 """
 
 import logging
@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 TIMEOUT_S = 0.1  # to connect, and for a reply
 RETRY_S = 1.0  # while Redis is down, one command per RETRY_S waits TIMEOUT_S for a reply
-MAX_CONNECTIONS = 1_000  # the requests of a worker: an exhausted pool looks like a failure
+MAX_CONNECTIONS = 1_000  # a worker's requests: an exhausted pool looks like a failure
 
-# The start rejects a REDIS_URL that cannot be read. For a fault that appears only when redis-py
-# connects, such as a host name that cannot be encoded, it raises ValueError or TypeError.
+# redis-py raises ValueError or TypeError for a fault in REDIS_URL that it finds when it connects,
+# such as a host name that cannot be encoded.
 FAILURES = (RedisError, OSError, ValueError, TypeError)
 
 
@@ -34,7 +34,7 @@ class Unavailable(Exception):
 
 
 class Server:
-    """One Redis. While it is down, calls fail at once, but for one per RETRY_S."""
+    """A Redis server. While it is down, calls fail at once, except one per RETRY_S."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -50,7 +50,13 @@ class Server:
         try:
             reply = command(self._client())
         except FAILURES as error:
-            self._fail(error)
+            REDIS_UNANSWERED.inc()
+            with self._lock:
+                self._next_attempt = monotonic() + RETRY_S
+                was_down, self._is_down = self._is_down, True
+            if not was_down:
+                kind = type(error).__name__
+                logger.warning("Redis does not reply, the service continues without it: %s", kind)
             raise Unavailable from error
         if self._is_down:
             with self._lock:
@@ -61,7 +67,16 @@ class Server:
     def _client(self) -> Redis:
         with self._lock:  # concurrent first calls must share one pool
             if self._redis is None:
-                self._redis = Redis(connection_pool=_pool(self.url))
+                pool = ConnectionPool.from_url(
+                    self.url,
+                    max_connections=MAX_CONNECTIONS,
+                    socket_connect_timeout=TIMEOUT_S,
+                    socket_timeout=TIMEOUT_S,
+                    retry=Retry(NoBackoff(), retries=0),
+                    protocol=2,  # protocol 3 adds a handshake to each connection
+                    driver_info=None,
+                )
+                self._redis = Redis(connection_pool=pool)
             return self._redis
 
     def _may_retry(self) -> bool:
@@ -70,16 +85,6 @@ class Server:
                 return False
             self._next_attempt = monotonic() + RETRY_S
             return True
-
-    def _fail(self, error: Exception) -> None:
-        REDIS_UNANSWERED.inc()
-        with self._lock:
-            self._next_attempt = monotonic() + RETRY_S
-            was_down, self._is_down = self._is_down, True
-        if not was_down:
-            logger.warning(
-                "Redis does not reply, the service continues without it: %s", type(error).__name__
-            )
 
 
 _choosing = Lock()
@@ -100,15 +105,3 @@ def call(command: Callable[[Redis], T]) -> T:
             _server = Server(settings.REDIS_URL)
         server = _server
     return server.call(command)
-
-
-def _pool(url: str) -> ConnectionPool:
-    return ConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        socket_connect_timeout=TIMEOUT_S,
-        socket_timeout=TIMEOUT_S,
-        retry=Retry(NoBackoff(), retries=0),
-        protocol=2,  # protocol 3 adds a handshake for cloud failovers to each connection
-        driver_info=None,
-    )

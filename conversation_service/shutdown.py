@@ -1,6 +1,6 @@
 """An event that is set when this process is about to stop: long waits then end.
 
-The worker sets it, so nothing here imports Django.
+The worker sets it, so this module must not import Django.
 """
 
 from threading import Event

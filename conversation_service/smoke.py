@@ -10,7 +10,7 @@ from typing import Any
 import requests
 from requests.auth import AuthBase
 
-LONGEST_WAIT_S = 60.0  # the window of the rate limits
+LONGEST_WAIT_S = 60.0  # the rate limits' window
 WAITS = 2
 
 
@@ -34,7 +34,7 @@ class Step:
 
 
 def step(expected: str) -> Callable[[Callable[[Any], None]], Step]:
-    """Make a step of a function. The name of the function is the sentence that it proves."""
+    """Make a step from a function. The function's name is the sentence that the step proves."""
 
     def named(run: Callable[[Any], None]) -> Step:
         return Step(run.__name__.replace("_", " "), expected, run)
@@ -64,7 +64,7 @@ class Bearer(AuthBase):
 
 
 class Site:
-    """A deployment at its URL. Each request has an id of its own, which the logs contain.
+    """A deployment at its URL. Each request has its own id, which the logs contain.
 
     `timeout_s` is the limit to connect, and between two bytes.
     """
@@ -93,7 +93,10 @@ class Site:
     ) -> requests.Response:
         """Return the response. Raises Fault for another status or error code."""
         answer = self.send(method, path, token=token, **options)
-        found = _code(answer)
+        try:
+            found = str(answer.json()["error"]["code"])
+        except (ValueError, LookupError, TypeError):  # not a failure of this service
+            found = ""
         if answer.status_code != expect or code not in {"", found}:
             wanted = f"{expect:d} {code}".strip()
             got = f"{answer.status_code} {found}".strip()
@@ -136,13 +139,6 @@ class Site:
         return answer
 
 
-def _code(answer: requests.Response) -> str:
-    try:
-        return str(answer.json()["error"]["code"])
-    except (ValueError, LookupError, TypeError):
-        return ""
-
-
 def same(what: str, found: object, wanted: object) -> None:
     if found != wanted:
         raise Fault(f"{what} is {found!r}, not {wanted!r}")
@@ -150,20 +146,16 @@ def same(what: str, found: object, wanted: object) -> None:
 
 def walk(steps: Iterable[Step], site: Site, on: object) -> Iterator[Outcome]:
     """Run the steps up to the first failure."""
-    for one in steps:
+    for current in steps:
         began = time.monotonic()
-        fault = _fault(one, on)
+        fault = None
+        try:
+            current.run(on)
+        except Fault as error:
+            fault = error
+        except (ValueError, LookupError, TypeError) as error:
+            fault = Fault(f"the answer has another shape: {type(error).__name__} {error}")
         milliseconds = round((time.monotonic() - began) * 1000, 1)
-        yield Outcome(one, fault, site.status, site.request_id, milliseconds)
+        yield Outcome(current, fault, site.status, site.request_id, milliseconds)
         if fault:
             return
-
-
-def _fault(one: Step, on: object) -> Fault | None:
-    try:
-        one.run(on)
-    except Fault as fault:
-        return fault
-    except (ValueError, LookupError, TypeError) as error:
-        return Fault(f"the answer has another shape: {type(error).__name__} {error}")
-    return None

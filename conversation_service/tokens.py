@@ -1,4 +1,4 @@
-"""Tokens that this service signs with JWT_SECRET_KEY: for commands, and for requests to Message."""
+"""Tokens that this service signs with JWT_SECRET_KEY, for commands and requests to Message."""
 
 from datetime import timedelta
 from uuid import uuid4
@@ -9,18 +9,18 @@ from rest_framework_simplejwt.backends import TokenBackend
 
 from conversation_service import clock
 
-USER = "access"  # the token_type of users; a token without one is of a user
+USER = "access"  # a user's token_type; a token without that claim is a user's
 SERVICE = "service"
 SERVICE_TOKEN_LIFE = timedelta(minutes=1)
 
 
 def user_token(user_id: str, *, life: timedelta) -> str:
-    """Return an access token of a user. Raises ImproperlyConfigured as service_token() does."""
+    """Return an access token for a user. Raises ImproperlyConfigured as service_token() does."""
     return _sign(user_id, {"token_type": USER, settings.JWT_USER_ID_CLAIM: user_id}, life)
 
 
 def service_token(name: str, *scopes: str, life: timedelta = SERVICE_TOKEN_LIFE) -> str:
-    """Return a token of a service with these scopes.
+    """Return a service token with these scopes.
 
     Raises ImproperlyConfigured if JWT_ALGORITHM needs a private key, which only the issuer has.
     """

@@ -15,14 +15,14 @@ Release one image to one cluster: check, migrate, roll out, try out; restore if 
   --environment NAME   the overlay in k8s/overlays, and what the namespace must be labelled with
   --image REFERENCE    by digest: what was tested is what runs
   --character ID       the smoke test begins a conversation with it; luna
-  --token-secret NAME  a Secret whose `token` the smoke test sends, where only Auth can sign one
+  --token-secret NAME  a Secret with the `token` for the smoke test, if only Auth can sign tokens
   --diff               show what would differ first (the server tries it out: needs leave to patch)
   --timeout SECONDS    for the rollout, and for the smoke test; 600
   --dry-run            only read, and print every command that would change something
   --help
 
- 1. The context, the namespace and the Secret are checked. The Secret is never written: its
-    owner is whoever keeps the secrets. The objects that will be applied are read and kept.
+ 1. The context, the namespace and the Secret are checked. The Secret is never
+    written: the operators own it. The objects that will be applied are read and kept.
  2. Namespace, service account, configuration and network policies are applied.
  3. The release job runs `migrate` and `setup_indexes`, once, before any new pod.
  4. Everything else is applied, the rollout is waited for, and the smoke job calls the service
@@ -64,7 +64,7 @@ context='' environment='' image='' character=luna token_secret='' diff=false tim
 while [ $# -gt 0 ]; do
     case $1 in
         --context | --environment | --image | --character | --token-secret | --timeout)
-            [ $# -gt 1 ] || stop 2 "$1 needs a value; --help tells more"
+            [ $# -gt 1 ] || stop 2 "$1 needs a value; see --help"
             option=${1#--}
             declare "${option//-/_}=$2"
             shift
@@ -75,11 +75,11 @@ while [ $# -gt 0 ]; do
             usage
             exit
             ;;
-        *) stop 2 "$1 is unknown; --help tells more" ;;
+        *) stop 2 "$1 is unknown; see --help" ;;
     esac
     shift
 done
-[ -n "$context" ] || stop 2 "--context is missing; --help tells more"
+[ -n "$context" ] || stop 2 "--context is missing; see --help"
 [[ $environment =~ ^[a-z]+$ && -d k8s/overlays/$environment ]] ||
     stop 2 "--environment must be one of: $(cd k8s/overlays && echo *)"
 [[ $image =~ ^[^@[:space:]]+@sha256:[0-9a-f]{64}$ ]] ||
@@ -184,7 +184,7 @@ check_secret() {
         stop 3 "secret $secret in namespace $namespace lacks ${missing[*]}: see k8s/README.md"
 }
 
-check_that_nobody_else_deploys() {
+check_that_no_release_runs() {
     local active
     active=$(ask job "$name-release" --ignore-not-found --output jsonpath='{.status.active}')
     [ "${active:-0}" = 0 ] || stop 3 "another release is running: job/$name-release"
@@ -203,7 +203,7 @@ show_differences() {
         [ $? = 1 ] || stop 3 "the cluster does not accept the manifests"
 }
 
-# The manifests win over whoever changed a field meanwhile, `rollout undo` included.
+# The manifests override fields that others changed meanwhile, also by `rollout undo`.
 apply() {
     run "${kubectl[@]}" apply --server-side --force-conflicts -f "$manifests/$1"
 }
@@ -404,7 +404,7 @@ readonly namespace kubectl=(kubectl --context "$context" --namespace "$namespace
 say "Checking $context, namespace $namespace"
 check_context
 check_secret
-check_that_nobody_else_deploys
+check_that_no_release_runs
 [ "$diff" = false ] || show_differences
 [ "$dry_run" = true ] || check_manifests
 former=$(former_revision)

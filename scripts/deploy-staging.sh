@@ -18,7 +18,7 @@ the former version if that fails. Run it on the staging host, or with DOCKER_HOS
   --dry-run           only read, and print every command that would change something
   --help
 
-What docker/compose.staging.yaml asks for must be set, in the environment or in docker/.env.
+The variables that docker/compose.staging.yaml requires must be set, in the environment or in docker/.env.
 
 The database does not go back with the version: migrations only go forward, and each must leave
 the former version able to run.
@@ -39,7 +39,7 @@ version='' character=luna timeout=300
 while [ $# -gt 0 ]; do
     case $1 in
         --version | --character | --timeout)
-            [ $# -gt 1 ] || stop 2 "$1 needs a value; --help tells more"
+            [ $# -gt 1 ] || stop 2 "$1 needs a value; see --help"
             declare "${1#--}=$2"
             shift
             ;;
@@ -48,7 +48,7 @@ while [ $# -gt 0 ]; do
             usage
             exit
             ;;
-        *) stop 2 "$1 is unknown; --help tells more" ;;
+        *) stop 2 "$1 is unknown; see --help" ;;
     esac
     shift
 done

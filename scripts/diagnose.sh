@@ -10,8 +10,8 @@ Show how the service does in a cluster, from the outside in: versions, rollout, 
 restarted or wait, events, who gets requests, limits, use, readiness and the names of the secrets.
 
 It only reads. What cannot be read is said, and the rest follows. Of the Secret it prints the names
-of the keys, never a value. Ready from inside is asked with Python in each pod, as the image has no
-curl; that needs leave to `exec`.
+of the keys, never a value. Ready from inside is requested with Python in each pod, as the image has no
+curl; that requires the permission to `exec`.
 
 Exit codes: 0 shown; 2 wrong usage or no such context.
 END
@@ -34,7 +34,7 @@ while [ $# -gt 0 ]; do
             exit
             ;;
         *)
-            echo "diagnose.sh: $1 is unknown; --help tells more" >&2
+            echo "diagnose.sh: $1 is unknown; see --help" >&2
             exit 2
             ;;
     esac
@@ -131,5 +131,5 @@ section "Jobs" k get jobs,cronjobs --selector "$ours"
 section "Quotas and limits" k get resourcequotas,limitranges
 section "Network policies" k get networkpolicies
 section "Use" k top pods --selector "$ours" --containers
-section "Ready, asked from inside" readiness
+section "Ready, from inside" readiness
 section "Keys in the Secret" secret_keys

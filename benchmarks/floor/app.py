@@ -1,6 +1,6 @@
 """The least that a Python service under gunicorn could do for `list` and `get`: no framework.
 
-It checks the token, asks MongoDB and writes JSON. It judges no parameter and has no errors.
+It checks the token, queries MongoDB and writes JSON. It checks no parameter and has no errors.
 """
 
 import base64

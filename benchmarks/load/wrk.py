@@ -55,15 +55,15 @@ def shoot(
         check=True,
     )
     spent = ruler.cpu_s(server.pid) - before
-    told = json.loads(finished.stderr.splitlines()[-1])
+    result = json.loads(finished.stderr.splitlines()[-1])
     return Shot(
-        requests=told["requests"],
-        rate=told["requests"] / told["duration_us"] * 1e6,
-        cpu_us=spent / max(1, told["requests"]) * 1e6,
-        p50_ms=told["p50_us"] / 1e3,
-        p99_ms=told["p99_us"] / 1e3,
+        requests=result["requests"],
+        rate=result["requests"] / result["duration_us"] * 1e6,
+        cpu_us=spent / max(1, result["requests"]) * 1e6,
+        p50_ms=result["p50_us"] / 1e3,
+        p99_ms=result["p99_us"] / 1e3,
         memory_mib=ruler.memory_mib(server.pid),
-        bad=told["refused"] + told["failed"],
+        bad=result["refused"] + result["failed"],
     )
 
 

@@ -1,4 +1,4 @@
-"""The service that somebody would write instead: FastAPI, PyMongo's asynchronous API, Pydantic.
+"""The usual alternative to this service: FastAPI, PyMongo's asynchronous API, Pydantic.
 
 Four of our calls over our documents, with our fields in the answers. It has no history, no
 preconditions, no idempotency, no rate limits; what it derives for search and sorting is simpler.

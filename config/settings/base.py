@@ -1,4 +1,4 @@
-"""The settings of all environments."""
+"""The settings for all environments."""
 
 from datetime import timedelta
 
@@ -12,14 +12,14 @@ from config.validation import require_valid
 
 require_valid()
 
-# Every variable is a setting of the same name. The settings below are derived, or constant.
+# Every variable is a setting with the same name. The settings below are derived, or constant.
 globals().update({name: env(name) for name in env.scheme})
 
 OPENAPI_DOCUMENT = BASE_DIR / "docs" / "openapi.json"
 VERSION = RELEASE
 
 INSTALLED_APPS = [
-    # First: their templates and translations take precedence over those of unfold and Django.
+    # First: their templates and translations override those in unfold and Django.
     "conversation_service",
     "conversations",
     "unfold.apps.BasicAppConfig",
@@ -96,16 +96,16 @@ DATABASES = {
             "journal": True,
             "retryWrites": True,
             "retryReads": True,
-            # Overrides MONGODB_URL: a secondary may lack the latest writes of this service. As an
-            # object, it also overrides readPreferenceTags and maxStalenessSeconds of the URL.
+            # Overrides MONGODB_URL: a secondary may lack this service's latest writes. As an
+            # object, it also overrides readPreferenceTags and maxStalenessSeconds in the URL.
             "read_preference": ReadPreference.PRIMARY,
             # Milliseconds for an operation, from the selection of a server to its last byte; 0
             # (management commands) is no limit. Below gunicorn's timeout.
             "timeoutMS": env("MONGODB_TIMEOUT_MS"),
-            # After an error of a shutdown, the driver does not use a member until its next
-            # heartbeat. PyMongo's 10 s are longer than the time limit of an operation.
+            # After a shutdown error, the driver does not use a member until its next heartbeat.
+            # PyMongo's 10 s are longer than an operation's time limit.
             "heartbeatFrequencyMS": 2_000,
-            # The limit for the selection of a server without timeoutMS: an election takes less.
+            # The limit to select a server without timeoutMS: an election takes less.
             "serverSelectionTimeoutMS": 15_000,
         },
     },
@@ -116,7 +116,7 @@ MIGRATION_MODULES = {
     "admin": "config.mongo_migrations.admin",
     "auth": "config.mongo_migrations.auth",
     "contenttypes": "config.mongo_migrations.contenttypes",
-    "axes": None,  # it counts in the cache, without tables
+    "axes": None,  # counts in the cache, without tables
 }
 # In MongoDB, which each login needs anyway. Redis may be down.
 CACHES = {
@@ -190,7 +190,7 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_LOCKOUT_TEMPLATE = "console/locked.html"
 SESSION_COOKIE_AGE = 12 * 60 * 60  # 12 hours, a working day
 
-# The content of the console's pages: scripts from the service only, no inline script, no eval.
+# The console's pages: scripts from the service only, no inline script, no eval.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [csp.NONE],

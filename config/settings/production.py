@@ -3,7 +3,7 @@
 from config.settings.base import *
 from config.validation import require_valid
 
-require_valid(deployed=True)  # base checks the rules of ENVIRONMENT only
+require_valid(deployed=True)  # base checks the rules for ENVIRONMENT only
 
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

@@ -1,3 +1,3 @@
-"""Staging, with exactly the settings of production."""
+"""Staging, with the same settings as production."""
 
 from config.settings.production import *

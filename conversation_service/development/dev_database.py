@@ -1,4 +1,4 @@
-"""What a database needs before a developer can use it. For development only: see create_staff."""
+"""Prepares a database for development only: see create_staff."""
 
 import io
 from typing import cast
@@ -14,7 +14,7 @@ from conversation_service.mongodb.connection import database
 
 
 def prepare() -> str:
-    """Bring the database up to date and return a token of the user that owns the demo data.
+    """Bring the database up to date and return a token for the owner of the demo data.
 
     May be repeated. Raises CannotStart without a usable MongoDB.
     """

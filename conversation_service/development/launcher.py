@@ -1,7 +1,7 @@
-"""`make run`: the whole service on one machine, with nothing to install or configure first.
+"""`make run`: the whole service on one machine, without installation or configuration.
 
-Starts MongoDB and Valkey unless MONGODB_URL and REDIS_URL name others, prepares the database,
-serves the API, and stops all it started, last started first, on Ctrl-C or SIGTERM.
+Starts MongoDB and Valkey unless MONGODB_URL and REDIS_URL name others, prepares the database and
+serves the API. Ctrl-C or SIGTERM stops these servers in reverse order.
 """
 
 import fcntl
@@ -55,7 +55,7 @@ curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations \\
 """
 
 
-# Defaults for gunicorn and Django. The secrets are public, so it listens on this machine only.
+# Defaults for gunicorn and Django. The secrets are public: listen on this machine only.
 DEFAULTS = {"HOST": "127.0.0.1", "DJANGO_SETTINGS_MODULE": settings_module()}
 
 
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def stop(number: int, frame: Any) -> NoReturn:
-    """Unwind from wherever the launcher is. What has begun to stop is not interrupted again."""
+    """End the launcher, which stops its servers. Later signals do not interrupt that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.write(1, f"\nStopping ({signal.Signals(number).name}) ...\n".encode())
@@ -107,7 +107,7 @@ def run(started: ExitStack) -> int:
 
 @contextmanager
 def only_one() -> Iterator[None]:
-    """Hold the lock of this folder, which ends with the process."""
+    """Hold the lock on this folder; the lock ends with the process."""
     VAR.mkdir(parents=True, exist_ok=True)
     with (VAR / "run.lock").open("a+") as lock:
         try:
@@ -174,8 +174,8 @@ def start_stand_ins(started: ExitStack) -> str:
 
 
 def prepare_database() -> str:
-    """Bring the database up to date and return a token of the user that owns the demo data."""
-    # Only now: it reads the settings, and they the environment.
+    """Bring the database up to date and return a token for the owner of the demo data."""
+    # Imported after the environment is complete: it reads the settings.
     from conversation_service.development.dev_database import prepare  # noqa: PLC0415
 
     print("Preparing the database ...", flush=True)

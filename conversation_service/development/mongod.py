@@ -1,4 +1,4 @@
-"""A single MongoDB server as a replica set of one: majority writes and change streams need one."""
+"""A MongoDB server as a replica set with one member, which change streams require."""
 
 import importlib.util
 import platform
@@ -21,7 +21,7 @@ REPLICA_SET = "rs0"
 ALREADY_INITIALIZED = 23
 START_S = 30.0
 STOP_S = 15.0
-CACHE_GB = 0.25  # the least that MongoDB takes
+CACHE_GB = 0.25  # MongoDB's minimum
 
 WAYS_OUT = (
     "Either set MONGODB_URL to a MongoDB 6.0 or later that runs as a replica set, "
@@ -39,12 +39,12 @@ def mongod(
     cache_gb: float = CACHE_GB,
     parameters: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Run MongoDB on 127.0.0.1 over a data directory and give its URL; port 0 means any.
+    """Run MongoDB on 127.0.0.1 with this data directory and yield its URL.
 
-    `parameters` are further server parameters, each as "name=value".
+    Port 0 is any free port. `parameters` are further server parameters, each as "name=value".
 
-    The caller makes sure that nobody else runs one on the same directory. A former server that is
-    still shutting down there is waited for. Raises CannotStart.
+    The caller must hold a lock on the directory. Waits for an earlier server of the directory that
+    still shuts down. Raises CannotStart.
     """
     executable = binary or find()
     data = data.resolve()
@@ -56,14 +56,14 @@ def mongod(
     command += [f"--setParameter={parameter}" for parameter in parameters]
     server = process.start(command, output=log)
     try:
-        _wait_for_primary(server, port, log)
+        wait_for_primary(server, port, log)
         yield f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
     finally:
         process.stop(server, timeout_s=STOP_S)
 
 
 def find() -> str:
-    """Return the path of a mongod: the wheel's, or the one on the PATH. Raises CannotStart."""
+    """Return the path of mongod, from its wheel or else from PATH. Raises CannotStart."""
     wheel = importlib.util.find_spec("fiftyone")  # found, not imported: it is just a folder
     for folder in (wheel and wheel.submodule_search_locations) or []:
         executable = Path(folder) / "db" / "bin" / "mongod"
@@ -95,13 +95,26 @@ def options(data: Path, port: int, cache_gb: float) -> list[str]:
     ]
 
 
-def _wait_for_primary(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Initiate the replica set where needed and wait until it takes writes."""
+def wait_for_primary(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Initiate the replica set if necessary, and wait until it accepts writes."""
     deadline = time.monotonic() + START_S
-    with _direct_client(port) as client:
-        while not _is_primary(client, f"127.0.0.1:{port}"):
+    client: MongoClient[dict[str, Any]] = MongoClient(
+        "127.0.0.1",
+        port,
+        directConnection=True,
+        serverSelectionTimeoutMS=250,
+        connectTimeoutMS=1_000,
+    )
+    with client:
+        while True:
+            with suppress(PyMongoError):  # it starts, or elects a primary: try again
+                state = client.admin.command("hello")
+                if state.get("isWritablePrimary"):
+                    return
+                if "setName" not in state:
+                    make_only_member(client, f"127.0.0.1:{port}")
             if server.poll() is not None:
-                raise CannotStart(_explain(server.returncode, log))
+                raise CannotStart(explain_exit(server.returncode, log))
             if time.monotonic() > deadline:
                 raise CannotStart(
                     f"MongoDB did not become ready in {START_S:.0f} seconds; see {log}. {WAYS_OUT}"
@@ -109,27 +122,8 @@ def _wait_for_primary(server: subprocess.Popen[bytes], port: int, log: Path) -> 
             time.sleep(0.02)
 
 
-def _direct_client(port: int) -> MongoClient[dict[str, Any]]:
-    return MongoClient(
-        "127.0.0.1",
-        port,
-        directConnection=True,
-        serverSelectionTimeoutMS=250,
-        connectTimeoutMS=1_000,
-    )
-
-
-def _is_primary(client: MongoClient[dict[str, Any]], address: str) -> bool:
-    with suppress(PyMongoError):  # starting, or electing: asked again
-        state = client.admin.command("hello")
-        if "setName" not in state:
-            _join(client, address)
-        return bool(state.get("isWritablePrimary"))
-    return False
-
-
-def _join(client: MongoClient[dict[str, Any]], address: str) -> None:
-    """Make the server the only member of its set, whether new or formerly on another port."""
+def make_only_member(client: MongoClient[dict[str, Any]], address: str) -> None:
+    """Make the server the only member of its set, also after a start on another port."""
     members = [{"_id": 0, "host": address}]
     try:
         client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
@@ -143,7 +137,7 @@ def _join(client: MongoClient[dict[str, Any]], address: str) -> None:
         client.admin.command("replSetReconfig", config, force=True)
 
 
-def _explain(status: int, log: Path) -> str:
+def explain_exit(status: int, log: Path) -> str:
     output = log.read_text(errors="replace")
     if missing := MISSING_LIBRARY.search(output):
         return (

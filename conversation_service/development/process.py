@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 PR_SET_PDEATHSIG = 1
 
-# Asks the kernel for a SIGTERM when the parent dies, then becomes the server. A small interpreter
-# rather than preexec_fn, which may deadlock when the parent has threads, and PyMongo starts some.
+# Requests a SIGTERM from the kernel when the parent dies, then becomes the server. preexec_fn could
+# deadlock, as PyMongo starts threads in the parent.
 MORTAL = f"""
 import ctypes, os, sys
 ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {int(signal.SIGTERM)})
@@ -38,10 +38,10 @@ def start(
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own, so that Ctrl-C reaches only its parent.
+    """Start a server in its own session, so that Ctrl-C reaches only its parent.
 
-    On Linux it also gets SIGTERM when this process dies, however it dies. The kernel looks at the
-    thread that started it: call this from the main thread.
+    On Linux it gets SIGTERM when this process dies, even by SIGKILL. Call this from the main
+    thread: the kernel sends the signal when the calling thread ends.
     """
     if sys.platform == "linux":
         shim = [sys.executable, "-I", "-S", "-c", MORTAL, str(os.getpid())]
@@ -77,25 +77,23 @@ def die_with_parent() -> None:
 def wait_for_former(pid_file: Path, *, mark: str, timeout_s: float) -> None:
     """Wait until a server that a killed launcher left behind has stopped, or raise CannotStart.
 
-    It is ours if `mark` is one of the words of its command line: process ids are used again.
+    The system reuses process ids: the process is ours only if `mark` is a word of its command line.
     """
     deadline = time.monotonic() + timeout_s
-    while pid := _running(pid_file, mark):
+    while True:
+        try:
+            pid = int(pid_file.read_text())
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return
+        if os.fsencode(mark) not in words:
+            return
         if time.monotonic() > deadline:
             raise CannotStart(
                 f"A server of an earlier run (process {pid}) does not stop. "
                 f"End it with `kill {pid}` and try again."
             )
         time.sleep(0.05)
-
-
-def _running(pid_file: Path, mark: str) -> int | None:
-    try:
-        pid = int(pid_file.read_text())
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    return pid if os.fsencode(mark) in words else None
 
 
 def free_port() -> int:
@@ -105,7 +103,7 @@ def free_port() -> int:
 
 
 def port_trouble(port: int, *, host: str = "127.0.0.1") -> str:
-    """Return why nothing can listen on a port, such as "Address already in use", or nothing.
+    """Return why no server can listen on a port, such as "Address already in use", or "".
 
     `host` is a name or an address, IPv4 or IPv6. Port 0 checks the host alone.
     """
@@ -120,7 +118,7 @@ def port_trouble(port: int, *, host: str = "127.0.0.1") -> str:
 
 
 def responds(url: str, *, timeout_s: float) -> bool:
-    """Return True if a GET of an http URL of this machine returns 200, whatever proxy is set."""
+    """Return True if a GET of an http URL returns 200. No proxy is used."""
     parts = urlsplit(url)
     try:
         with closing(HTTPConnection(parts.netloc, timeout=timeout_s)) as connection:

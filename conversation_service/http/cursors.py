@@ -1,7 +1,7 @@
-"""Signed cursors: the place where a list, the change feed, a history or a bulk run continues.
+"""Signed cursors, with which a list, the change feed, a history or a bulk run continues.
 
 A cursor is opaque to clients and grants no access. Its signature covers a binding, such as the
-user, the filters and the sort, so a cursor is valid only for the request that it continues.
+user, the filters and the sort, so it is valid only for the request that it continues.
 """
 
 import base64
@@ -29,8 +29,8 @@ _SIGNER, *_OLD_SIGNERS = (
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_CURSOR_CHARACTERS = 2_048
 # A row that matches all these conditions has no value: its key is missing or null. Unlike null,
-# they need no document fetch. When MongoDB merges fetched rows from several states, a missing key
-# is before null, although both are null in the index, and a page would lose rows.
+# they need no document fetch. When MongoDB merges fetched rows from several states, it sorts a
+# missing key before null, although both are null in the index, and a page would lose rows.
 _NO_VALUE = [
     {"$not": {"$gte": lowest}}
     for lowest in (-math.inf, "", False, datetime.min.replace(tzinfo=UTC))

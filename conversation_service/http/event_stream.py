@@ -14,7 +14,7 @@ HEARTBEAT = b": heartbeat\n\n"
 
 
 class EventStreamNegotiation(JSONNegotiation):
-    """JSON, or an event stream if Accept names its media type; `*/*` is not enough."""
+    """Selects JSON, or an event stream if Accept names its media type; `*/*` is not enough."""
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None

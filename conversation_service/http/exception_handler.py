@@ -28,10 +28,10 @@ from conversation_service.observability.context import request_id
 
 logger = logging.getLogger(__name__)
 
-MAX_ECHO = 100  # characters of the input that a response repeats
+MAX_ECHO = 100  # input characters that a response repeats
 MAX_FIELD_ERRORS = 50
 
-# The field `type`, for clients that handle all failures of a status alike.
+# The field `type`, for clients that handle failures by their status.
 _FAMILIES = {
     400: "ValidationError",
     401: "AuthenticationError",
@@ -48,7 +48,7 @@ _FAMILIES = {
     503: "ServiceUnavailableError",
 }
 
-# The failures for exceptions of Django and DRF.
+# The failure for each exception from Django and DRF.
 _FAILURES: dict[type[Exception], type[ServiceError]] = {
     drf.MethodNotAllowed: errors.MethodNotAllowed,
     drf.NotFound: errors.RouteNotFound,
@@ -63,7 +63,7 @@ _FAILURES: dict[type[Exception], type[ServiceError]] = {
 
 
 def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse:
-    """Return the response to an exception of a view (DRF's EXCEPTION_HANDLER)."""
+    """Return the response to a view's exception (DRF's EXCEPTION_HANDLER)."""
     request = context["request"]
     failure = _failure_of(exc)
     if isinstance(failure, errors.MethodNotAllowed):
@@ -76,17 +76,35 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse:
 
 
 def failure_response(request: HttpRequest, failure: ServiceError) -> HttpResponse:
+    error_id = secrets.token_hex(8)
+    if failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("Responding %s %s, error id %s", failure.status, failure.code, error_id)
     wants_problem = "application/problem+json" in request.META.get("HTTP_ACCEPT", "")
     return HttpResponse(
-        rendering.dumps(_body(failure, request.path)),
+        rendering.dumps(problem(failure, request.path, error_id, request_id.get())),
         status=failure.status,
         headers=failure.headers,
         content_type="application/problem+json" if wants_problem else "application/json",
     )
 
 
-def family(status: int) -> str:
-    return _FAMILIES.get(status, "RequestError")
+def problem(failure: ServiceError, path: str, error_id: str, request: str) -> dict[str, Any]:
+    """Return the body of a failure; `request` is the request's id."""
+    return {
+        "type": "about:blank",
+        "title": str(failure.title),
+        "status": int(failure.status),
+        "detail": str(failure.message),
+        "instance": path[:MAX_ECHO],
+        "error": {
+            "code": failure.code,
+            "type": _FAMILIES.get(failure.status, "RequestError"),
+            "message": str(failure.message),
+            "details": failure.details,
+            "error_id": error_id,
+            "request_id": request,
+        },
+    }
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -121,7 +139,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def _in_console(request: HttpRequest) -> bool:
-    """Return True for requests of a browser, which gets a page of HTML."""
+    """Return True for a browser's request, which gets an HTML page."""
     return request.path_info.startswith(settings.CONSOLE_PATH)
 
 
@@ -147,7 +165,7 @@ def invalid_input(exc: drf.ValidationError) -> ServiceError:
 
 
 def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
-    """Flatten the nested errors of DRF. Pointers (RFC 6901) are cut to MAX_ECHO characters."""
+    """Flatten DRF's nested errors. Pointers (RFC 6901) are cut to MAX_ECHO characters."""
     if isinstance(detail, drf.ErrorDetail):
         yield {"pointer": pointer[:MAX_ECHO], "code": str(detail.code), "message": str(detail)}
     elif isinstance(detail, dict):
@@ -158,24 +176,3 @@ def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
         for index, inner in enumerate(detail):
             leaf = isinstance(inner, drf.ErrorDetail)
             yield from _field_errors(inner, pointer if leaf else f"{pointer}/{index}")
-
-
-def _body(failure: ServiceError, path: str) -> dict[str, Any]:
-    error_id = secrets.token_hex(8)
-    if failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("Responding %s %s, error id %s", failure.status, failure.code, error_id)
-    return {
-        "type": "about:blank",
-        "title": str(failure.title),
-        "status": failure.status,
-        "detail": str(failure.message),
-        "instance": path[:MAX_ECHO],
-        "error": {
-            "code": failure.code,
-            "type": family(failure.status),
-            "message": str(failure.message),
-            "details": failure.details,
-            "error_id": error_id,
-            "request_id": request_id.get(),
-        },
-    }

@@ -13,7 +13,7 @@ from conversation_service.observability.context import request_id
 from conversation_service.server.connection import TooSlow
 from conversation_service.server.request import BodyIncomplete, EncodedPath, InvalidHost
 
-# The first class that the exception is an instance of counts. Every other exception is a bug.
+# The first class that matches the exception counts. Every other exception is a bug.
 FAILURES: list[tuple[type[BaseException], type[ServiceError]]] = [
     (TooSlow, errors.RequestTimeout),
     (BodyIncomplete, errors.BodyIncomplete),
@@ -23,7 +23,7 @@ FAILURES: list[tuple[type[BaseException], type[ServiceError]]] = [
     (gunicorn.LimitRequestHeaders, errors.HeadersTooLarge),
     (gunicorn.ExpectationFailed, errors.ExpectationFailed),
     (gunicorn.UnsupportedTransferCoding, errors.TransferCodingUnsupported),
-    # Headers of our own response. These are subclasses of ParseException.
+    # Headers in our own response. These are subclasses of ParseException.
     (gunicorn.InvalidResponseHeader, errors.InternalError),
     (gunicorn.InvalidResponseHeaderName, errors.InternalError),
     (gunicorn.ParseException, errors.RequestMalformed),
@@ -31,7 +31,7 @@ FAILURES: list[tuple[type[BaseException], type[ServiceError]]] = [
 
 
 def error_response(req: Any, exc: BaseException) -> tuple[int, bytes]:
-    """Return the status and the whole HTTP response, in the shape of every failure.
+    """Return the status and the whole HTTP response, in the shape that every failure has.
 
     `req` is gunicorn's request, or None if its head could not be read.
     """
@@ -39,7 +39,7 @@ def error_response(req: Any, exc: BaseException) -> tuple[int, bytes]:
     failure = next(kinds, errors.InternalError)()
     request = HttpRequest()
     if req is None:
-        request_id.set(secrets.token_hex(16))  # the former request of the connection had another
+        request_id.set(secrets.token_hex(16))  # the connection's former request had another
     else:
         request.path = req.path
     response = failure_response(request, failure)

@@ -37,9 +37,9 @@ class IdempotencyInProgress(ServiceError):
 class IdempotencyKey:
     """A key, which is valid for a user, a method and a path.
 
-    `scope` joins method, path and key; a new record stores it. `scopes` has also the form from
-    release 0.1.0, which stored the path in the letter case as sent. The fingerprint hashes the body
-    and the query.
+    `scope` joins method, path and key; a new record stores it. `scopes` also has the form from
+    release 0.1.0, which stored the path in the letter case as sent. The fingerprint hashes body and
+    query.
     """
 
     scope: str
@@ -55,7 +55,7 @@ class IdempotencyKey:
 def read_key(request: Request) -> IdempotencyKey | None:
     """Read the header; raise ServiceError if it is invalid.
 
-    The fingerprint covers the parsed body: another spelling of the same JSON is the same request.
+    The fingerprint covers the parsed body: equal JSON in another spelling is the same request.
     """
     header = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if header is None:

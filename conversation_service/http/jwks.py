@@ -1,4 +1,4 @@
-"""The public keys of the issuer of tokens (RFC 7517), cached."""
+"""The public keys of the token issuer (RFC 7517), cached."""
 
 import logging
 from contextlib import suppress
@@ -16,10 +16,10 @@ from conversation_service.upstreams import http
 logger = logging.getLogger(__name__)
 
 FETCH_S = 2.0
-FRESH_S = 300.0  # a key that the issuer has removed is accepted for this time at most
+FRESH_S = 300.0  # longest time for which a removed key is accepted
 AHEAD_S = 60.0  # keys are fetched this time before they expire, and used meanwhile
 STALE_S = 3_600.0  # keys are used for this time while the issuer does not respond
-PAUSE_S = 1.0  # between two fetches, however many unknown key ids are received
+PAUSE_S = 1.0  # between two fetches, even if each request has an unknown key id
 RETRY_S = 2.0  # after a failed fetch
 MAX_BYTES = 256 * 1024
 
@@ -29,8 +29,8 @@ Keys = dict[str, Any]
 class KeySet:
     """The issuer's keys by their id; safe to share between threads and greenlets.
 
-    One fetch runs at a time, in a thread of its own. A request waits FETCH_S at most, and only for
-    a key that is not cached.
+    A single thread fetches at a time. A request waits FETCH_S at most, and only for a key that is
+    not cached.
     """
 
     def __init__(self, url: str, algorithm: str) -> None:
@@ -44,7 +44,7 @@ class KeySet:
         self._fetched.set()
 
     def key(self, kid: str) -> Any:
-        """Return the key of that id, or None if the issuer has no such key.
+        """Return the key with this id, or None if the issuer has no such key.
 
         Raises AuthUnavailable if the issuer does not respond.
         """
@@ -67,7 +67,7 @@ class KeySet:
         return keys.get(kid) if monotonic() - fetched_at <= STALE_S else None
 
     def _refresh(self) -> Event:
-        """Start a fetch, unless one is running or it is too soon. Return the event of its end."""
+        """Start a fetch if none is running and PAUSE_S or RETRY_S has passed. Return its end."""
         with self._lock:
             if self._fetched.is_set() and monotonic() >= self._not_before:
                 ended = Event()
@@ -91,31 +91,21 @@ class KeySet:
 
 
 def _fetch(url: str, algorithm: str) -> Keys:
+    """Return the keys for the algorithm. Raises UpstreamError or ValueError if there is none."""
     response = http.get(url, timeout_s=FETCH_S, limit=MAX_BYTES)
     if response.status != HTTPStatus.OK:
         raise ValueError(f"The status is {response.status}")
-    keys = _usable(response.json(), algorithm)
+    document = response.json()
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("The response is not a set of keys")
+    keys = {}
+    for entry in entries:
+        match entry:
+            case {"kid": str(kid)} if "d" not in entry:  # a published private key is not secret
+                if (entry.get("use", "sig"), entry.get("alg", algorithm)) == ("sig", algorithm):
+                    with suppress(PyJWTError):  # a key of another type or curve, or malformed
+                        keys[kid] = PyJWK(entry, algorithm).key
     if not keys:
         raise ValueError(f"No key is for {algorithm}")
     return keys
-
-
-def _usable(document: Any, algorithm: str) -> Keys:
-    match document:
-        case {"keys": list(entries)}:
-            candidates = [entry for entry in entries if _fits(entry, algorithm)]
-        case _:
-            raise ValueError("The response is not a set of keys")
-    keys = {}
-    for entry in candidates:
-        with suppress(PyJWTError):  # a key of another type or curve, or malformed
-            keys[entry["kid"]] = PyJWK(entry, algorithm).key
-    return keys
-
-
-def _fits(entry: Any, algorithm: str) -> bool:
-    match entry:
-        case {"kid": str()} if "d" not in entry:  # a published private key is not secret
-            use, signs = entry.get("use", "sig"), entry.get("alg", algorithm)
-            return (use, signs) == ("sig", algorithm)
-    return False

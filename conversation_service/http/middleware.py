@@ -1,4 +1,4 @@
-"""The middleware of the API, and the place where that of the console begins."""
+"""The middleware of the API. It calls the middleware of the console."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,12 +25,12 @@ _NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
 class ApiOrPages:
-    """Apply the rules of the API to its requests, and settings.PAGES_MIDDLEWARE to all pages.
+    """Apply the API's rules to its requests, and settings.PAGES_MIDDLEWARE to all pages.
 
     Pages are the console and its static files. The API needs no sessions, forms and cookies, and
     accepts every host name.
 
-    A path of the API may end with a slash, without a redirect. A body without a Content-Length is
+    An API path may end with a slash, without a redirect. A body without a Content-Length is
     rejected, since WSGI passes it to Django as an empty body. Each response has a Content-Length.
     """
 
@@ -78,7 +78,7 @@ class ApiOrPages:
 
 
 def preferred_language(accepted: str) -> str:
-    """Return the first of LANGUAGES in an Accept-Language header, or the default."""
+    """Return the first supported language in an Accept-Language header, or the default."""
     for code, _weight in parse_accept_lang_header(accepted):
         with suppress(LookupError):
             return get_supported_language_variant(code)

@@ -1,4 +1,4 @@
-"""NDJSON, one JSON value per line, for bodies that are too long for memory."""
+"""NDJSON, a JSON value per line, for bodies that are too long for memory."""
 
 import logging
 import time
@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 _IN_MEMORY = 1024 * 1024  # a longer body is stored in a file
 _CHUNK = 64 * 1024
 
-# Bounds of one line. The longest line of an export has 4,000 texts of up to 3,072 bytes, and 60 KiB
-# outside of texts.
+# Bounds of a line. The longest exported line has 4,000 texts, each up to 3,072 bytes, and 60 KiB
+# between texts.
 MAX_TEXTS = 20_000
 MAX_VALUES = 20_000
 MAX_TEXT_BYTES = 8 * 1024
@@ -39,14 +39,14 @@ class NDJSONNegotiation(JSONNegotiation):
 class NDJSONParser(BaseParser):
     """Stores the whole body, and returns it as a file. A body beyond a bound has no effect.
 
-    Rows of the response are sent while lines are handled. If lines were read meanwhile, a client
-    that sends its whole body before it reads would wait for the service, and the service for it.
+    The service sends response rows while it handles lines. If it also received lines then, it and a
+    client that first sends its whole body would wait for each other.
     """
 
     media_type = MEDIA_TYPE
     max_bytes = 16 * 1024 * 1024
-    # The longest line of an export has 5.5 MiB: each of 50 revisions replaces 16 custom values of
-    # 512 control characters with 16 others, and JSON writes a control character as six bytes.
+    # The longest exported line has 5.5 MiB: each of 50 revisions replaces 16 custom values with 512
+    # control characters, and JSON writes a control character as six bytes.
     max_line_bytes = 6 * 1024 * 1024
     max_lines = 10_000
 
@@ -80,7 +80,7 @@ class NDJSONParser(BaseParser):
             if line_ends + has_open_line > self.max_lines:
                 raise PayloadTooLarge(limit_lines=self.max_lines)
             for index, part in enumerate(chunk.split(b"\n")):
-                # The first part continues the line of the chunk before.
+                # The first part continues the last line in the chunk before.
                 line_bytes = len(part) if index else line_bytes + len(part)
                 if line_bytes > self.max_line_bytes:
                     raise PayloadTooLarge(limit_line_bytes=self.max_line_bytes)
@@ -88,10 +88,10 @@ class NDJSONParser(BaseParser):
 
 
 def loads(line: bytes) -> Any:
-    """Parse a line. Its values are counted first, as each takes up to 30 times its bytes.
+    """Parse a line. Count its values first: in memory, a value takes up to 30 times its bytes.
 
     Raises ServiceError for a line that is not JSON, and PayloadTooLarge for a line with more values
-    or a longer text than a line of an export can have.
+    or a longer text than an exported line can have.
     """
     without_escapes = line.replace(rb"\\", b"__").replace(rb"\"", b"__")
     if without_escapes.count(b'"') > 2 * MAX_TEXTS:
@@ -110,7 +110,7 @@ def loads(line: bytes) -> Any:
 
 
 class _Lines(Iterator[bytes]):
-    """The lines of a generator. The first line is made at once; `close()` ends the generator."""
+    """A generator's lines. Makes the first line at once; `close()` ends the generator."""
 
     def __init__(self, lines: Generator[bytes]) -> None:
         self._lines = lines

@@ -1,4 +1,4 @@
-"""The common parts of the API's documentation, and the pages that show it.
+"""Common parts of the API's documentation, and the pages that show it.
 
 The document is committed as docs/openapi.json (`make openapi`): a review shows each change of the
 API, and the service only reads a file.
@@ -27,12 +27,12 @@ from conversation_service.errors import (
     TokenMissing,
     UnknownField,
 )
-from conversation_service.http.exception_handler import family
+from conversation_service.http.exception_handler import problem
 from conversation_service.http.fields import StrictSerializer
 
 
 def documented_for_us() -> list[type]:
-    """Return the classes whose docstrings are not for clients."""
+    """Return classes with docstrings that are not for clients."""
     return [*get_lib_doc_excludes(), StrictSerializer]  # type: ignore[no-untyped-call]
 
 
@@ -54,7 +54,7 @@ _CONTENT_POLICY = (
 
 
 class Page(APIView):
-    """A page of the documentation."""
+    """A documentation page."""
 
     content_negotiation_class = AnyNegotiation
     http_method_names = ["get", "head"]
@@ -134,27 +134,14 @@ def _responses(kinds: list[type[ServiceError]]) -> OpenApiResponse:
     return OpenApiResponse(
         ProblemSerializer,
         description=" or ".join(f"`{kind.code}`: {kind.title}" for kind in kinds),
-        examples=[OpenApiExample(kind.code, _example(kind)) for kind in kinds],
+        examples=[
+            OpenApiExample(
+                kind.code,
+                problem(kind(), "/api/v1/conversations", "5f1c0d9a7b3e2468", "3f8a1c5e"),
+            )
+            for kind in kinds
+        ],
     )
-
-
-def _example(kind: type[ServiceError]) -> dict[str, Any]:
-    title = str(kind.title)
-    return {
-        "type": "about:blank",
-        "title": title,
-        "status": int(kind.status),
-        "detail": title,
-        "instance": "/api/v1/conversations",
-        "error": {
-            "code": kind.code,
-            "type": family(kind.status),
-            "message": title,
-            "details": {},
-            "error_id": "5f1c0d9a7b3e2468",
-            "request_id": "3f8a1c5e",
-        },
-    }
 
 
 def response_header(name: str, description: str, *statuses: int) -> OpenApiParameter:

@@ -1,4 +1,4 @@
-"""Permissions by the scopes of a token."""
+"""Permissions by scope."""
 
 from typing import Any
 

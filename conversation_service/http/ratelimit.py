@@ -1,10 +1,10 @@
-"""Rate limits of users, as a throttle of DRF.
+"""Rate limits for users, as a DRF throttle.
 
-An exact sliding window: for each user and policy it stores the times of the last accepted requests,
-up to the limit. No period of RATE_LIMIT_WINDOW_S has more requests. A fixed window, a weighted
-window and a leaky bucket accept nearly twice the limit.
+An exact sliding window: for each user and policy it stores the times when the last requests were
+accepted, up to the limit. No period with a length of RATE_LIMIT_WINDOW_S has more requests. A fixed
+window, a weighted window and a leaky bucket accept nearly twice the limit.
 
-Redis stores the times for all processes, by its own clock. Without Redis, or while it does not
+Redis stores the times for all processes, by its own clock. Without Redis, or while Redis does not
 reply, each process counts for itself: no request is rejected because Redis is down.
 """
 
@@ -31,7 +31,7 @@ from conversation_service.observability.metrics import RATE_LIMITED
 from conversation_service.tokens import USER
 
 ALL = "all"
-MAX_KEYS = 10_000  # of a process that counts for itself; 6 KB each at a limit of 100
+MAX_KEYS = 10_000  # if a process counts for itself; 6 KB each at a limit of 100
 
 _SECOND = 1_000_000  # times are in microseconds since the epoch
 
@@ -43,7 +43,7 @@ class Policy(NamedTuple):
 
 @dataclass(frozen=True)
 class Usage:
-    """The used part of a policy, and the microseconds until one more request is accepted."""
+    """A policy's counted requests, and the microseconds until one more is accepted."""
 
     policy: Policy
     used: int
@@ -66,7 +66,7 @@ class Decision:
 
     @property
     def tightest(self) -> Usage:
-        """The policy with the least remaining requests, or with the longest wait among equals."""
+        """The policy with the least remaining requests; among equals, with the longest wait."""
         return min(self.usages, key=lambda usage: (usage.remaining, -usage.wait))
 
     def headers(self, window_s: int) -> dict[str, str]:
@@ -83,48 +83,41 @@ class Decision:
 
 
 class UserRateThrottle(BaseThrottle):
-    """Limits users by the policies of settings.RATE_LIMITS. Services have no limit.
+    """Limits users by the policies in settings.RATE_LIMITS. Services have no limit.
 
-    `rate_limits` of a view names the policy of a handler. All requests count under "all" too.
+    A view's `rate_limits` names the policy for each handler. All requests count under "all" too.
     """
 
     def allow_request(self, request: Request, view: Any) -> bool:
         caller = request.user
         if not settings.RATE_LIMIT_ENABLED or not isinstance(caller, Caller):
             return True
-        policies = _policies(view)
+        handler = getattr(view, "action", None) or view.request.method.lower()
+        own = getattr(view, "rate_limits", {}).get(handler)
+        limits = ((name, settings.RATE_LIMITS[name]) for name in (own, ALL) if name)
+        policies = [Policy(name, limit) for name, limit in limits if limit > 0]
         if caller.token_type != USER or not policies:
             return True
         decision = count(caller.id, policies, settings.RATE_LIMIT_WINDOW_S)
-        # DRF adds the headers of a view to its response, also to a failure.
+        # DRF adds a view's headers to its response, also to a failure.
         view.headers |= decision.headers(settings.RATE_LIMIT_WINDOW_S)
-        if not decision.accepted:
-            RATE_LIMITED.labels(decision.tightest.policy.name).inc()
-            raise _exceeded(decision.tightest)
-        return True
-
-
-def _policies(view: Any) -> list[Policy]:
-    handler = getattr(view, "action", None) or view.request.method.lower()
-    own = getattr(view, "rate_limits", {}).get(handler)
-    limits = ((name, settings.RATE_LIMITS[name]) for name in (own, ALL) if name)
-    return [Policy(name, limit) for name, limit in limits if limit > 0]
-
-
-def _exceeded(exhausted: Usage) -> RateLimitExceeded:
-    return RateLimitExceeded(
-        again_in_s=exhausted.wait_s,
-        policy=exhausted.policy.name,
-        limit=exhausted.policy.limit,
-        window_s=settings.RATE_LIMIT_WINDOW_S,
-        retry_after_s=exhausted.wait_s,
-    )
+        if decision.accepted:
+            return True
+        exhausted = decision.tightest
+        RATE_LIMITED.labels(exhausted.policy.name).inc()
+        raise RateLimitExceeded(
+            again_in_s=exhausted.wait_s,
+            policy=exhausted.policy.name,
+            limit=exhausted.policy.limit,
+            window_s=settings.RATE_LIMIT_WINDOW_S,
+            retry_after_s=exhausted.wait_s,
+        )
 
 
 def count(caller: str, policies: Sequence[Policy], window_s: int) -> Decision:
-    """Count a request under all these policies, or under none if one of them is exhausted."""
-    # Redis Cluster hashes only the text between the first braces: all keys of a caller are on one
-    # node, as a script requires. Braces in the id are escaped.
+    """Count a request under all these policies, or under none if a policy is exhausted."""
+    # Redis Cluster hashes only the text between the first braces: a caller's keys are all on the
+    # same node, as a script requires. Braces in the id are escaped.
     quoted = quote(caller, safe=":@")
     keys = [f"ratelimit:{{{quoted}}}:{policy.name}" for policy in policies]
     limits = [policy.limit for policy in policies]
@@ -138,9 +131,9 @@ def count(caller: str, policies: Sequence[Policy], window_s: int) -> Decision:
 
 
 # Returns whether the request is accepted, the time, and for each key the counted requests and the
-# wait until one of them leaves the window.
+# wait until the next one leaves the window.
 #
-# A time in the future was written before the clock was set back. It is removed.
+# Removes times in the future: they were written before the clock was set back.
 _TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -183,7 +176,7 @@ def _take_from_redis(
 
 
 class LocalCounts:
-    """The counts of this process, for the MAX_KEYS keys that were accepted last."""
+    """The counts in this process, for the MAX_KEYS keys that were accepted last."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -192,7 +185,11 @@ class LocalCounts:
     def take(self, keys: Sequence[str], limits: Sequence[int], window: int) -> list[int]:
         with self._lock:
             now = time.time_ns() // 1000
-            self._forget(now, window)
+            while self._times:
+                stalest = next(iter(self._times))
+                if len(self._times) < MAX_KEYS and self._current(stalest, now, window):
+                    break
+                del self._times[stalest]
             kept = [self._current(key, now, window) for key in keys]
             accepted = all(len(t) < limit for t, limit in zip(kept, limits, strict=True))
             result = [int(accepted), now]
@@ -211,13 +208,6 @@ class LocalCounts:
         while times and not now - window < times[0] <= now:
             times.popleft()
         return times
-
-    def _forget(self, now: int, window: int) -> None:
-        while self._times:
-            stalest = next(iter(self._times))
-            if len(self._times) < MAX_KEYS and self._current(stalest, now, window):
-                return
-            del self._times[stalest]
 
 
 _local_counts = LocalCounts()

@@ -1,4 +1,4 @@
-"""Why a request gets 401: a reason for operators and a description for the caller."""
+"""The causes of a 401, with a reason for operators and a description for the caller."""
 
 import logging
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ _last_warnings: dict["Rejection", float] = {}
 
 @dataclass(frozen=True)
 class Rejection:
-    """One cause of a 401.
+    """A cause of a 401.
 
-    `reason` is the metric label and the field of the access log. Several rejections can share it.
-    `description` contains nothing of a token or key; its English is ASCII without quotation marks
-    and backslashes, as RFC 6750 requires of an error_description.
+    `reason` is the metric label and the field in the access log. Several rejections can share it.
+    `description` contains no part of a token or key; its English is ASCII without quotation marks
+    and backslashes, as RFC 6750 requires for an error_description.
     """
 
     reason: str
@@ -81,23 +81,15 @@ _EXPECTED = {MISSING, EXPIRED}
 def rejected(rejection: Rejection) -> ServiceError:
     """Return the failure to raise. Count it, and set the reason that the access log contains.
 
-    Except for missing and expired tokens, log a warning, at most one per WARNING_INTERVAL_S.
+    Except for missing and expired tokens, log a warning, at most once per WARNING_INTERVAL_S.
     """
     metrics.AUTHENTICATION_FAILURES.labels(rejection.reason).inc()
     context.rejection_reason.set(rejection.reason)
     with translation.override(None):  # a header is ASCII, and the log is English
         description = str(rejection.description)
-    if rejection not in _EXPECTED:
-        _warn(rejection, description)
-    challenge = _CHALLENGE
-    if rejection is not MISSING:
-        challenge += f', error="invalid_token", error_description="{description}"'
-    return rejection.failure(rejection.description, headers={"WWW-Authenticate": challenge})
-
-
-def _warn(rejection: Rejection, description: str) -> None:
     now = monotonic()
-    if now - _last_warnings.get(rejection, -WARNING_INTERVAL_S) >= WARNING_INTERVAL_S:
+    last_warning = _last_warnings.get(rejection, -WARNING_INTERVAL_S)
+    if rejection not in _EXPECTED and now - last_warning >= WARNING_INTERVAL_S:
         _last_warnings[rejection] = now
         logger.warning(
             "A token was rejected, reason %s: %s Equal warnings are suppressed for %d s.",
@@ -105,3 +97,7 @@ def _warn(rejection: Rejection, description: str) -> None:
             description,
             WARNING_INTERVAL_S,
         )
+    challenge = _CHALLENGE
+    if rejection is not MISSING:
+        challenge += f', error="invalid_token", error_description="{description}"'
+    return rejection.failure(rejection.description, headers={"WWW-Authenticate": challenge})

@@ -1,6 +1,5 @@
-"""Django's cache in MongoDB, for values that all processes share and Redis must not lose."""
+"""Django's cache in MongoDB, for shared values that must outlive a failure of Redis."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,7 +33,10 @@ class MongoCache(BaseCache):
     ) -> None:
         named = {"_id": self.make_and_validate_key(key, version)}
         row = {"value": value, "expires_at": self._end(timeout)}
-        _again_if_taken(lambda: self._values().replace_one(named, row, upsert=True))
+        try:
+            self._values().replace_one(named, row, upsert=True)
+        except DuplicateKeyError:  # a concurrent call inserted this key
+            self._values().replace_one(named, row, upsert=True)
 
     def add(
         self,
@@ -43,7 +45,7 @@ class MongoCache(BaseCache):
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
-        """Set a value if the key has no live value. Of two concurrent calls, one succeeds."""
+        """Set a value if the key has no live value. Only one of two concurrent calls succeeds."""
         gone = {
             "_id": self.make_and_validate_key(key, version),
             "expires_at": {"$lte": clock.now()},
@@ -88,13 +90,5 @@ class MongoCache(BaseCache):
 
 
 def _live() -> dict[str, Any]:
-    """Exclude expired values: the TTL index deletes them once a minute only."""
+    """Exclude expired values: the TTL index deletes them only once a minute."""
     return {"$or": [{"expires_at": None}, {"expires_at": {"$gt": clock.now()}}]}
-
-
-def _again_if_taken(write: Callable[[], Any]) -> None:
-    """Retry an upsert after a concurrent insert of the same key."""
-    try:
-        write()
-    except DuplicateKeyError:
-        write()

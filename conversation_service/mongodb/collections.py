@@ -10,10 +10,10 @@ from pymongo import IndexModel
 
 @dataclass(frozen=True)
 class CollectionSchema:
-    """One collection with its indexes and its validator.
+    """A collection with its indexes and its validator.
 
-    An app declares its collections in `collections` of its AppConfig. Every index has an explicit
-    name, by which a changed definition is recognised. `validator` includes the operator:
+    An app declares its collections in `AppConfig.collections`. Every index has an explicit name, by
+    which a changed definition is recognised. `validator` includes the operator:
     {"$jsonSchema": {...}}. `migrated` is True if Django's migrations also create indexes in the
     collection, so that undeclared indexes are not extra.
     """

@@ -31,10 +31,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class IndexDrift:
-    """The state of one index or validator.
+    """The state of an index or validator.
 
-    `stored_as` is the name of the stored index, if any. In a conflict it can differ from the
-    declared name, with the same definition.
+    `stored_as` is the stored index's name, if any. In a conflict it can differ from the declared
+    name, with the same definition.
     """
 
     collection: str
@@ -45,23 +45,27 @@ class IndexDrift:
 
 def compare(schema: CollectionSchema) -> list[IndexDrift]:
     """Return the state of each index and validator, declared or stored."""
-    stored = {index["name"]: index for index in _stored_indexes(schema.name)}
-    findings = [_compare_index(schema, index, stored) for index in schema.indexes]
+    stored: dict[str, Document] = {
+        index["name"]: dict(index)
+        for index in database()[schema.name].list_indexes()
+        if index["name"] != "_id_"
+    }
+    findings = [compare_index(schema, index, stored) for index in schema.indexes]
     known = {finding.name for finding in findings} | {finding.stored_as for finding in findings}
     if not schema.migrated:
         extra = [name for name in stored if name not in known]
         findings += [IndexDrift(schema.name, name, State.EXTRA, name) for name in extra]
     if schema.validator is not None:
-        findings.append(_compare_validator(schema))
+        findings.append(compare_validator(schema))
     return findings
 
 
-def mend(schema: CollectionSchema, findings: Sequence[IndexDrift], *, builds: int = 1) -> None:
+def repair(schema: CollectionSchema, findings: Sequence[IndexDrift], *, builds: int = 1) -> None:
     """Repair these differences.
 
-    The missing indexes are split into `builds` concurrent builds. Each reads the whole collection
-    and uses one core of MongoDB. Concurrent runs are safe: the work of another run is no error. A
-    replaced index serves no query and enforces no uniqueness until its build ends.
+    Splits the missing indexes into `builds` concurrent builds. Each reads the whole collection and
+    uses a CPU core in MongoDB. Concurrent runs are safe. A replaced index serves no query and
+    enforces no uniqueness until its build ends.
 
     Raises DuplicateKeyError for an index that cannot be unique; no index of its build exists then.
     """
@@ -69,12 +73,16 @@ def mend(schema: CollectionSchema, findings: Sequence[IndexDrift], *, builds: in
     to_build = []
     for finding in findings:
         if finding.name == VALIDATOR:
-            _set_validator(schema)
+            with _tolerated(NAMESPACE_EXISTS):
+                database().create_collection(schema.name, check_exists=False)
+            modify_collection(schema.name, _validation(schema))
         elif finding.state is State.CHANGED:
             change = {"name": finding.name, EXPIRY: declared[finding.name].document[EXPIRY]}
-            _modify(schema.name, {"index": change})
+            modify_collection(schema.name, {"index": change})
         else:
-            _drop(finding)
+            if finding.stored_as:
+                with _tolerated(INDEX_NOT_FOUND):
+                    database()[schema.name].drop_index(finding.stored_as)
             to_build += [declared[finding.name]] if finding.name in declared else []
     shares = [to_build[number::builds] for number in range(min(builds, len(to_build)))]
     if len(shares) == 1:
@@ -85,10 +93,10 @@ def mend(schema: CollectionSchema, findings: Sequence[IndexDrift], *, builds: in
 
 
 def building(name: str) -> tuple[int, int] | None:
-    """Return the progress of the build of a collection's indexes: done and total.
+    """Return the progress of an index build in a collection: done and total.
 
-    The unit is documents, and later keys. None without a build, or if the account lacks the
-    privilege to list operations.
+    The unit is documents, and later keys. Returns None if no build runs, or if the account may not
+    list operations.
     """
     wanted = {"command.createIndexes": name, "progress.total": {"$gt": 0}}
     stages: list[Document] = [{"$currentOp": {"allUsers": True}}, {"$match": wanted}]
@@ -99,19 +107,13 @@ def building(name: str) -> tuple[int, int] | None:
     return next(((op["progress"]["done"], op["progress"]["total"]) for op in running), None)
 
 
-def refused(error: DuplicateKeyError) -> str:
-    """Return the name of the index that cannot be built. The error also contains user data."""
+def failed_index(error: DuplicateKeyError) -> str:
+    """Return the name of the index that cannot be built. The rest of the error is user data."""
     named = re.search(r" index: (\S+) ", str((error.details or {}).get("errmsg", "")))
     return named[1] if named else "a unique index"
 
 
-def _drop(finding: IndexDrift) -> None:
-    if finding.stored_as:
-        with _tolerated(INDEX_NOT_FOUND):
-            database()[finding.collection].drop_index(finding.stored_as)
-
-
-def _compare_index(
+def compare_index(
     schema: CollectionSchema, index: IndexModel, stored: dict[str, Document]
 ) -> IndexDrift:
     name = index.document["name"]
@@ -119,33 +121,30 @@ def _compare_index(
     wanted = _definition(index.document)
     if name in stored:
         found = _definition(stored[name], like=wanted)
-        return replace(finding, state=_difference(wanted, found), stored_as=name)
+        state = State.CONFLICT
+        if found == wanted:
+            state = State.KEPT
+        elif EXPIRY in wanted and _identity(found) == _identity(wanted):
+            state = State.CHANGED
+        return replace(finding, state=state, stored_as=name)
     for other, document in stored.items():
         if _identity(_definition(document, like=wanted)) == _identity(wanted):
             return replace(finding, state=State.CONFLICT, stored_as=other)
     return finding
 
 
-def _difference(wanted: Document, found: Document) -> State:
-    if wanted == found:
-        return State.KEPT
-    if EXPIRY in wanted and _identity(wanted) == _identity(found):
-        return State.CHANGED
-    return State.CONFLICT
-
-
 def _identity(definition: Document) -> Document:
-    """Return the parts that make two indexes different. The server rejects an equal index.
+    """Return the definition without the expiry, the only option that can be changed in place.
 
-    The expiry is not such a part. It is the only option that can be changed in place.
+    MongoDB rejects two indexes with the same identity.
     """
     return {option: value for option, value in definition.items() if option != EXPIRY}
 
 
 def _definition(index: Document, like: Document | None = None) -> Document:
-    """Return the definition of an index without its name, for comparisons.
+    """Return an index's definition without its name, for comparisons.
 
-    The server adds its defaults to a collation: only the parts in `like` are kept.
+    MongoDB adds its defaults to a collation: keep only the parts in `like`.
     """
     index = _as_stored(index)
     definition = {
@@ -153,7 +152,7 @@ def _definition(index: Document, like: Document | None = None) -> Document:
         for option, value in index.items()
         if option not in {"name", "v", "ns", "background"}
     }
-    definition["key"] = list(index["key"].items())  # the order of the fields matters
+    definition["key"] = list(index["key"].items())  # keeps the order
     if like and "collation" in like and "collation" in definition:
         parts = like["collation"].keys()
         definition["collation"] = {
@@ -167,11 +166,7 @@ def _as_stored(document: Document) -> Document:
     return bson.decode(bson.encode(document))
 
 
-def _stored_indexes(name: str) -> list[Document]:
-    return [dict(index) for index in database()[name].list_indexes() if index["name"] != "_id_"]
-
-
-def _compare_validator(schema: CollectionSchema) -> IndexDrift:
+def compare_validator(schema: CollectionSchema) -> IndexDrift:
     wanted = _as_stored(_validation(schema))
     options = database()[schema.name].options()
     if not options.get("validator"):
@@ -180,14 +175,8 @@ def _compare_validator(schema: CollectionSchema) -> IndexDrift:
     return IndexDrift(schema.name, VALIDATOR, State.KEPT if found == wanted else State.CHANGED)
 
 
-def _set_validator(schema: CollectionSchema) -> None:
-    with _tolerated(NAMESPACE_EXISTS):
-        database().create_collection(schema.name, check_exists=False)
-    _modify(schema.name, _validation(schema))
-
-
-def _modify(name: str, change: Document) -> None:
-    """Change the collection, after the index build of another run has ended."""
+def modify_collection(name: str, change: Document) -> None:
+    """Run collMod, after a concurrent index build has ended."""
     while True:
         try:
             database().command("collMod", name, **change)

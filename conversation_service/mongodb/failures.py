@@ -1,7 +1,7 @@
-"""The errors after which MongoDB may work again, and how to name an error without its content.
+"""The errors that mean "unavailable", and the names of errors without their content.
 
-An error of PyMongo can contain documents and commands. Only its type, the name of its code and,
-for errors of connections, its reason are safe to log or print.
+A PyMongo error can contain documents and commands. Only its type, the name of its code and, for
+connection errors, its reason are safe to log or print.
 """
 
 import re
@@ -19,7 +19,7 @@ from pymongo.errors import (
     WriteConcernError,
 )
 
-# By reason. The names and the categories are those of MongoDB's src/mongo/base/error_codes.yml.
+# By reason. The names and categories come from MongoDB's src/mongo/base/error_codes.yml.
 _CODES_BY_REASON: dict[str, dict[int, str]] = {
     "The primary changes, stops, or cannot be reached by a mongos.": {
         6: "HostUnreachable",
@@ -97,7 +97,7 @@ _CODES_BY_REASON: dict[str, dict[int, str]] = {
         406: "MigrationBlockingOperationCoordinatorCleaningUp",
         9996: "RecvStaleConfig",
         13388: "StaleConfig",
-        # A member has reported one of these codes without the details that belong to it.
+        # A member has reported such a code without its details.
         40671: "Location40671",
     },
     "The server has too little memory, disk or capacity.": {
@@ -127,14 +127,14 @@ _CODES_BY_REASON: dict[str, dict[int, str]] = {
 }
 _NAMES = {code: name for codes in _CODES_BY_REASON.values() for code, name in codes.items()}
 _REASONS = {code: text for text, codes in _CODES_BY_REASON.items() for code in codes}
-# Labels by which a server says that the operation may succeed later, whatever its code is.
+# With these labels a server says that the operation may succeed later, whatever its code is.
 _LABELS = (
     "RetryableWriteError",
     "RetryableError",
     "SystemOverloadedError",
     "TransientTransactionError",
 )
-# These parts of an error's text repeat documents and replies, or differ at each attempt.
+# Parts of an error's text that repeat documents and replies, or differ at each attempt.
 _LEFT_OUT = re.compile(
     r",? ?(full error: .*|\(configured timeouts: [^)]*\))|, Timeout: .*| after [\d.]+ seconds: .*",
     re.DOTALL,
@@ -142,9 +142,9 @@ _LEFT_OUT = re.compile(
 
 
 def find(exc: BaseException) -> PyMongoError | None:
-    """Return the unavailability of MongoDB that an exception reports, or None.
+    """Return the PyMongo error if an exception means that MongoDB is unavailable, or else None.
 
-    The ORM wraps errors of PyMongo in django.db.DatabaseError; PyMongo's own calls raise them.
+    The ORM wraps PyMongo's errors in django.db.DatabaseError.
     """
     error = exc.__cause__ if isinstance(exc, DatabaseError) else exc
     if isinstance(error, PyMongoError) and is_unavailability(error):
@@ -155,8 +155,8 @@ def find(exc: BaseException) -> PyMongoError | None:
 def is_unavailability(error: PyMongoError) -> bool:
     """Return True if the same operation may succeed later.
 
-    For a BulkWriteError: if that holds for any of its writes. A write that lacks the confirmation
-    of a majority counts too, for whatever reason.
+    For a BulkWriteError: if any of its writes may succeed later. A write without the confirmation
+    of a majority counts too.
     """
     unconfirmed = isinstance(error, BulkWriteError) and error.details.get("writeConcernErrors")
     return (
@@ -169,7 +169,7 @@ def is_unavailability(error: PyMongoError) -> bool:
 
 
 def name(error: PyMongoError) -> str:
-    """Return the type of an error and the names of its codes, without any content."""
+    """Return the error's type and the names of its codes, without any content."""
     codes = sorted({_NAMES.get(code, str(code)) for code in _codes(error)})
     return f"{type(error).__name__} ({', '.join(codes)})" if codes else type(error).__name__
 
@@ -177,7 +177,7 @@ def name(error: PyMongoError) -> str:
 def reason(error: BaseException) -> str:
     """Return why MongoDB cannot be used, as far as PyMongo knows, without content or password.
 
-    The text of an error of a connection names the member as host:port.
+    The text of a connection error names the member as host:port.
     """
     if not isinstance(error, PyMongoError):
         return type(error).__name__
@@ -190,7 +190,7 @@ def reason(error: BaseException) -> str:
 
 
 def _codes(error: PyMongoError) -> Iterator[int]:
-    """Yield the code of an error; for a BulkWriteError, the codes of its writes instead."""
+    """Yield an error's code; for a BulkWriteError, the codes of its writes."""
     details: Any = getattr(error, "details", None)
     if isinstance(error, BulkWriteError):
         for failed in (*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())):

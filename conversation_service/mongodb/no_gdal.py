@@ -8,7 +8,7 @@ from typing import Never
 
 
 def __getattr__(name: str) -> Never:
-    """Raise the error of the search if there is no GDAL, which django-mongodb-backend expects."""
+    """Raise the search's error if there is no GDAL, which django-mongodb-backend expects."""
     from django.core.exceptions import ImproperlyConfigured  # noqa: PLC0415
 
     raise ImproperlyConfigured("GeoDjango is not used.")

@@ -1,6 +1,6 @@
-"""Log lines, without bodies, tokens, documents and names of users.
+"""Log lines, without bodies, tokens, documents and user names.
 
-No logged value can start a line of its own, or reach a terminal as a control character.
+No logged value can start a new line, or reach a terminal as a control character.
 """
 
 import logging
@@ -12,10 +12,10 @@ from ecs_logging import StdlibFormatter
 
 from conversation_service.observability.context import request_id, traceparent, user_id
 
-# Errors of MongoDB contain whole documents.
+# MongoDB errors contain whole documents.
 _DOCUMENTS = re.compile(r"(full error|dup key): .*", re.DOTALL)
-# Control characters (C0, DEL, C1), the separators of lines and paragraphs, marks that are invisible
-# or reverse the direction of text, and surrogates, which no stream can write.
+# Control characters (C0, DEL, C1), line and paragraph separators, invisible marks, marks that
+# reverse the text direction, and surrogates, which no stream can write.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
@@ -29,7 +29,7 @@ def user_hash(user: str, key: str) -> str:
 class AddRequest(logging.Filter):
     """Adds the request to each record, in fields of the Elastic Common Schema.
 
-    A user is logged as a keyed hash of 16 hex digits, the same in every line.
+    A user appears as a keyed hash, 16 hex digits, the same in every line.
     """
 
     def __init__(self, key: str) -> None:
@@ -58,7 +58,7 @@ class Lines(logging.Formatter):
         return _indented(super().formatStack(stack_info))
 
     def format(self, record: logging.LogRecord) -> str:
-        # logging caches the text of a traceback in the record, for the formatters of all handlers.
+        # logging caches a traceback's text in the record, for the formatters of all handlers.
         record.exc_text = None
         return super().format(record)
 
@@ -80,10 +80,10 @@ def _without_documents(text: str) -> str:
 
 
 def _indented(text: str) -> str:
-    """Indent each line, so that none looks like the beginning of a record."""
+    """Indent each line: a record starts without an indent."""
     return "\n".join(f"  {_one_line(line)}" for line in text.split("\n"))
 
 
 def _one_line(text: str) -> str:
-    r"""Write unsafe characters as escape sequences of Python, such as \n or \x1b."""
+    r"""Write unsafe characters as Python escape sequences, such as \n or \x1b."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

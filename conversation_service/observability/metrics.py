@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, Histogram
 
-# Functions that set gauges. The worker calls them once a second: cheaper than at each change.
+# Functions that set gauges. The worker calls them every second: cheaper than at each change.
 every_second: dict[str, Callable[[], None]] = {}
 
 HTTP_REQUESTS = Counter(
@@ -56,7 +56,7 @@ AUTHENTICATION_FAILURES = Counter(
     ["reason"],
 )
 
-# The label `upstream` is the name of a row of config/upstreams.py.
+# The label `upstream` names a row in config/upstreams.py.
 UPSTREAM_REQUESTS = Counter(
     "upstream_requests",
     "Requests to an upstream with their retries, by outcome: answered, refused (by the upstream),"

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "OTHER"
 UNMATCHED = "<unmatched>"
-# Probes and Prometheus request these every few seconds: they are neither counted nor logged.
+# Probes and Prometheus request these every few seconds: neither counted nor logged.
 NOT_OBSERVED = ("/health", "/metrics")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -29,8 +29,8 @@ _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 class ObserveRequests:
     """Set the context of each request, count and time it, and log it if ACCESS_LOG is on.
 
-    The response has the request's id in `X-Request-ID`. The duration ends when the head of the
-    response is ready: it does not include the sending of a streamed body.
+    The response has the request's id in `X-Request-ID`. The duration ends when the response's head
+    is ready: it excludes the time to send a streamed body.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
@@ -76,7 +76,7 @@ class ObserveRequests:
 
 
 def method_and_route(request: HttpRequest) -> tuple[str, str]:
-    """Return the labels of a request: a known method, and the template of its path.
+    """Return a request's labels: a known method, and the template of its path.
 
     For example `GET` and `/api/v1/conversations/{id}`. Clients cannot create new labels.
     """
@@ -98,7 +98,7 @@ def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 
 def _log(request: HttpRequest, route: str, status: int, duration_s: float) -> None:
-    """Log a line without the query string, which contains the words of a search."""
+    """Log a line without the query string, which can contain search words."""
     fields = {
         "http.request.method": request.method,
         "http.response.status_code": status,

@@ -1,9 +1,9 @@
 # ruff: noqa: PLC0415 - OpenTelemetry is imported only if it is used
 """Traces of requests (W3C Trace Context).
 
-With OTEL_EXPORTER_OTLP_ENDPOINT set, the service records spans of requests, of commands to MongoDB
-and Redis, and of requests to upstreams. It does not use OpenTelemetry's middleware for Django,
-which rejects requests by their Host header, and records query strings with the words of searches.
+With OTEL_EXPORTER_OTLP_ENDPOINT set, the service records spans for requests, for commands to
+MongoDB and Redis, and for requests to upstreams. It does not use OpenTelemetry's middleware for
+Django, which rejects requests by their Host header, and records query strings with search words.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def start(*, service: str, version: str) -> None:
 
 
 class TraceRequests:
-    """Record a span of each request, named by its route, without the query string."""
+    """Record a span for each request, named by its route, without the query string."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         if not settings.OTEL_EXPORTER_OTLP_ENDPOINT:

@@ -1,9 +1,9 @@
-"""Every use of a private part of a library, with its reason and the test that guards it.
+"""Every use of a library's private parts, with its reason and the test that guards it.
 
 Private parts can change in any release. After an update of gunicorn, gevent or PyMongo, the tests
 named here must pass; tests/conversation_service/test_private.py finds uses in other files.
 
-Nothing here may import Django or PyMongo: gunicorn's master loads this module, and sockets are
+Do not import Django or PyMongo at the top: gunicorn's master loads this module, and sockets are
 patched after the fork.
 """
 
@@ -32,7 +32,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
     headers_sent: bool
 
     def write(self, part: bytes) -> None:
-        """Send the head and a short body that comes in one part as one segment, not as two.
+        """Send the head and a short body in a single segment if the body comes in a single part.
 
         A long body would be in memory twice while its client reads it.
         """
@@ -63,11 +63,11 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
 
 def change_gunicorn(*, server: str, body_reader: type) -> None:
-    """Use the response above, this Server header, and this reader of bodies with a length.
+    """Use the response above, this Server header, and this reader for bodies with a length.
 
-    gunicorn has no setting for them. Its own reader accepts a body that ends before its
-    Content-Length. Guards: tests/config/test_gunicorn.py, and the tests of bodies that end early in
-    tests/config/test_request.py.
+    gunicorn has no settings for them. Its own reader accepts a body that ends before its
+    Content-Length. Guards: tests/config/test_gunicorn.py, and the tests with bodies that end early
+    in tests/config/test_request.py.
     """
     wsgi.SERVER = server
     wsgi.Response = Response
@@ -75,19 +75,19 @@ def change_gunicorn(*, server: str, body_reader: type) -> None:
 
 
 def read_settings_once(cfg: Any) -> None:
-    """Store the value of each setting of gunicorn in its configuration object.
+    """Store the value of each gunicorn setting in its configuration object.
 
-    gunicorn calls two functions for each of some 20 settings per request. Saves 3 % of a GET.
-    Guard: test_it_starts_without_a_warning of tests/config/test_gunicorn.py.
+    gunicorn reads about 20 settings per request, each with two function calls. Saves 3 % of a GET.
+    Guard: test_it_starts_without_a_warning in tests/config/test_gunicorn.py.
     """
     cfg.__dict__.update({name: setting.get() for name, setting in cfg.settings.items()})
 
 
 def take_expectation(request: Any) -> bool:
-    """Return True if a client of gunicorn waits for `100 Continue`, which the caller then sends.
+    """Return True if the client waits for `100 Continue`, which the caller must then send.
 
     gunicorn sends it with the first read, but the body is read before the view runs. Guard:
-    test_a_client_that_waits_for_100_continue_gets_it_once of tests/config/test_request.py.
+    test_a_client_that_waits_for_100_continue_gets_it_once in tests/config/test_request.py.
     """
     expected: bool = request._expected_100_continue
     request._expected_100_continue = False
@@ -98,17 +98,17 @@ def take_expectation(request: Any) -> bool:
 
 
 class Socket(gevent.socket.socket):
-    """gevent's socket with the three operations that it does not offer.
+    """gevent's socket with three more operations.
 
-    Guards: tests/config/test_connections.py, and the tests of slow clients in
+    Guards: tests/config/test_connections.py, and the tests with slow clients in
     tests/config/test_gunicorn.py.
     """
 
     _sock: socket.socket
-    _read_event: Any  # of the event loop
+    _read_event: Any  # the event loop's
 
     def send_now(self, data: bytes | memoryview, flags: int = 0) -> int:
-        """Return the number of bytes that the kernel takes at once. Raises BlockingIOError."""
+        """Return how many bytes the kernel took at once. Raises BlockingIOError."""
         return self._sock.send(data, flags)
 
     def shut_down_now(self) -> None:
@@ -144,10 +144,10 @@ def read_command(database: Any, command: dict[str, Any], name: str) -> Any:
 
 
 def pool_sizes(client: Any) -> tuple[int, int]:
-    """Return the open connections of a MongoClient, and the ones in use.
+    """Return a MongoClient's open connections, and how many are in use.
 
     PyMongo's events have the same information, but cost 15 µs per command: more than 2 % of a GET.
-    Guard: test_commands_and_connections_of_mongodb_are_told of tests/config/test_metrics.py.
+    Guard: test_commands_and_connections_of_mongodb_are_measured in tests/config/test_metrics.py.
     """
     pools = [server.pool for server in [*client._topology._servers.values()]]
     in_use = sum(pool.active_sockets for pool in pools)
@@ -157,7 +157,7 @@ def pool_sizes(client: Any) -> tuple[int, int]:
 def remaining_timeout(limit_s: float) -> float:
     """Return the seconds that pymongo.timeout() leaves, `limit_s` at most.
 
-    Guard: test_a_host_whose_resolution_hangs_is_unavailable of
+    Guard: test_a_host_with_a_hanging_resolution_is_unavailable in
     tests/conversation_service/mongodb/test_connecting.py.
     """
     from pymongo import _csot  # noqa: PLC0415 - after sockets are patched

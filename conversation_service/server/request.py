@@ -1,7 +1,7 @@
 """Checks of a request that HTTP requires and gunicorn omits.
 
-Nothing here may import Django or PyMongo at the top: the master loads this module, and sockets
-are patched after the fork.
+Do not import Django or PyMongo at the top: the master loads this module, and sockets are patched
+after the fork.
 """
 
 import re
@@ -15,7 +15,7 @@ from config.variables import HIGHEST_PORT
 from conversation_service.server import private
 from conversation_service.server.connection import Connection
 
-READ_AHEAD_BYTES = 64 * 1024  # of each connection; the longest JSON body of a user
+READ_AHEAD_BYTES = 64 * 1024  # per connection; a user's longest JSON body
 
 # RFC 3986 section 3.2.2. A Host header has no user information.
 _HOST = re.compile(
@@ -38,7 +38,7 @@ class BodyIncomplete(BaseException):
     """The body ended before its Content-Length.
 
     A BaseException, like TooSlow: Django would handle an OSError as an empty form, and an
-    Exception as a bug of the view that reads the body.
+    Exception as a bug in the view that reads the body.
     """
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class BodyIncomplete(BaseException):
 
 
 class WholeBodyReader(body.LengthReader):  # type: ignore[misc]
-    """gunicorn's reader of a body with a Content-Length; rejects a body that is too short."""
+    """gunicorn's reader for a body with a Content-Length; rejects a body that is too short."""
 
     length: int
 
@@ -89,9 +89,9 @@ def is_host(value: str) -> bool:
 
 
 def read_ahead(request: Any, connection: Connection) -> None:
-    """Read a body of up to READ_AHEAD_BYTES before its view runs. Raises BodyIncomplete.
+    """Read a body up to READ_AHEAD_BYTES before its view runs. Raises BodyIncomplete.
 
-    No view then acts on a request that was cut off, not even a view that does not read the body.
+    So no view handles a request that was cut off, even if the view does not read the body.
     """
     length = getattr(request.body.reader, "length", 0)
     if not 0 < length <= READ_AHEAD_BYTES:

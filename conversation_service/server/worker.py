@@ -1,7 +1,7 @@
 """gunicorn's gevent worker, with time limits for clients.
 
-Nothing here may import Django or PyMongo at the top: the master loads this module, and sockets
-are patched after the fork.
+Do not import Django or PyMongo at the top: the master loads this module, and sockets are patched
+after the fork.
 """
 
 import signal
@@ -28,7 +28,7 @@ from conversation_service.server.request import (
 )
 
 BODY_S = env("CLIENT_BODY_TIMEOUT_S")
-DRAIN_BYTES = 128 * 1024  # what may be left unread of a body without losing the connection
+DRAIN_BYTES = 128 * 1024  # unread bytes of a body with which a connection is still kept
 
 private.change_gunicorn(server=env("SERVICE_NAME"), body_reader=WholeBodyReader)
 private.change_gevent()
@@ -40,7 +40,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 
 
 class PatientWorker(GeventWorker):  # type: ignore[misc]
-    # Returns the status and the whole response to a request that gunicorn or a check rejects.
+    # Returns the status and the whole response for a request that gunicorn or a check rejects.
     # config/gunicorn.conf.py sets it before the worker accepts connections.
     error_response: Callable[[Any, BaseException], tuple[int, bytes]]
 
@@ -85,9 +85,9 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
     def make_room(self) -> None:
         """Close the connection that has waited longest for a request, or else for its client.
 
-        Called when the last of worker_connections is taken. gevent then accepts no client until
-        one ends, and connections without a request, or whose client does not read, would keep
-        health checks out. No connection that waits for the service itself is closed.
+        Called when worker_connections are open. gevent then accepts no client until one ends:
+        connections without a request, or with a client that does not read, would keep health checks
+        out. Connections that wait for the service itself stay open.
         """
         idle = [c for c in self.connections if c.idle_since is not None]
         if idle:
@@ -98,10 +98,10 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
             self.connections.discard(stalled)
 
     def notify(self) -> None:
-        """Each second: publish gauges, and close the connections of clients that are late.
+        """Each second: publish gauges, and close connections that are past their deadline.
 
-        While the worker stops, it also closes connections without a request, and ends the requests
-        that wait for changes: both would delay the stop.
+        While the worker stops, also close connections without a request, and end requests that wait
+        for changes: both would delay the stop.
         """
         from conversation_service import shutdown  # noqa: PLC0415 - after patching
         from conversation_service.observability import metrics  # noqa: PLC0415
@@ -129,7 +129,7 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
 
 
 def drained(req: Any, connection: Connection) -> bool:
-    """Read the rest of a body. Return False if it is too long, or takes longer than LINGER_S."""
+    """Read the unread bytes. Return False for DRAIN_BYTES or more, or after LINGER_S."""
     if getattr(req.body.reader, "length", None) == 0:  # a body with a length, read to its end
         return True
     connection.expect(LINGER_S)

@@ -1,11 +1,9 @@
-"""The client of Auth, which knows the tokens that have been revoked."""
+"""The client of Auth, which knows the revoked tokens."""
 
 import hashlib
 import logging
-from functools import partial
 from http import HTTPStatus
 from time import time
-from typing import Any
 
 from django.conf import settings
 
@@ -27,10 +25,19 @@ def owner_of(token: str, *, user_id: str, expires_at: float) -> str | None:
     An owner is cached for AUTH_CACHE_TTL seconds, until the token expires at most. If Auth does
     not respond, AUTH_FAIL_MODE decides between returning `user_id` and raising AuthUnavailable.
     """
+
+    def fetch() -> Fetched:
+        headers = {"Authorization": f"Bearer {token}"}
+        owner = http.client(_UPSTREAM.name).get(settings.AUTH_VALIDATE_PATH, _read, headers=headers)
+        if owner is None:
+            return Fetched(None, _UPSTREAM.absent_s, _UPSTREAM.absent_s)
+        life_s = max(0.0, min(settings.AUTH_CACHE_TTL, expires_at - time()))
+        return Fetched(owner, life_s, life_s)
+
     # Redis must not contain tokens.
     digest = hashlib.sha256(f"{settings.AUTH_SERVICE_URL} {token}".encode()).hexdigest()
     try:
-        owner: str | None = _cache.get(digest, partial(_fetch, token, expires_at))
+        owner: str | None = _cache.get(digest, fetch)
     except http.UpstreamError as error:
         if settings.AUTH_FAIL_MODE == "open":
             logger.warning("Auth does not respond: a token is accepted by its signature alone")
@@ -42,26 +49,12 @@ def owner_of(token: str, *, user_id: str, expires_at: float) -> str | None:
     return owner
 
 
-def _fetch(token: str, expires_at: float) -> Fetched:
-    headers = {"Authorization": f"Bearer {token}"}
-    owner = http.client(_UPSTREAM.name).get(settings.AUTH_VALIDATE_PATH, _read, headers=headers)
-    if owner is None:
-        return Fetched(None, _UPSTREAM.absent_s, _UPSTREAM.absent_s)
-    life_s = max(0.0, min(settings.AUTH_CACHE_TTL, expires_at - time()))
-    return Fetched(owner, life_s, life_s)
-
-
 def _read(response: http.UpstreamResponse) -> str | None:
-    match response.status:
-        case HTTPStatus.OK:
-            return _owner(response.json())
-        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return None
-    raise http.UpstreamRejection(f"The status is {response.status}")
-
-
-def _owner(body: Any) -> str:
-    match body:
+    if response.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return None
+    if response.status != HTTPStatus.OK:
+        raise http.UpstreamRejection(f"The status is {response.status}")
+    match response.json():
         case {"user_id": str(owner)} | {"id": str(owner)} | {"sub": str(owner)}:
             return owner
     raise http.UpstreamError("The response names no user")

@@ -1,4 +1,4 @@
-"""A circuit breaker: after repeated failures of an upstream, requests to it fail at once."""
+"""A circuit breaker: after repeated failures, requests to an upstream fail at once."""
 
 import logging
 from collections.abc import Iterator
@@ -25,10 +25,10 @@ STATES = {STATE_CLOSED: 0, STATE_HALF_OPEN: 1, STATE_OPEN: 2}
 
 
 class Breaker:
-    """Opens after `threshold` failures in a row. After `recovery_s`, one request is let through.
+    """Opens after `threshold` failures in a row. After `recovery_s`, lets one request through.
 
-    pybreaker keeps the states. It gets the outcome of each request afterwards: it holds its lock
-    while it runs a function, so that requests would run one after another.
+    pybreaker keeps the states, and gets each outcome afterwards: as it holds its lock while it runs
+    a function, requests within it would run in sequence.
     """
 
     def __init__(self, name: str, *, threshold: int, recovery_s: float) -> None:
@@ -49,7 +49,7 @@ class Breaker:
         return self._states.current_state
 
     def admits(self) -> bool:
-        """Return True if a request may be sent. It must then be sent within watching()."""
+        """Return True if a request may be sent; the caller sends it within watching()."""
         with self._lock:
             if self.state == STATE_OPEN and not self.remaining_s():
                 self._states.half_open()
@@ -65,7 +65,7 @@ class Breaker:
 
     @contextmanager
     def watching(self, *, success: type[Exception]) -> Iterator[None]:
-        """Record the outcome of the request within. An exception of type `success` is a success."""
+        """Record the outcome of the request within. An exception `success` is a success."""
         try:
             yield
         except success:

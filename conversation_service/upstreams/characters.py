@@ -1,10 +1,9 @@
-"""The client of Characters, which has the name and the description of each character."""
+"""The client of Characters, which has each character's name and description."""
 
 import unicodedata
 from dataclasses import asdict, dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import quote
 
 from django.conf import settings
@@ -17,7 +16,7 @@ from conversation_service.upstreams.response_cache import Fetched, ResponseCache
 
 NAME_LENGTH = 200
 
-SHAPE = 1  # raise it with each change of Character: entries in Redis outlive a deployment
+SHAPE = 1  # raise it when Character changes: entries in Redis outlive a deployment
 
 # HTTP clients and proxies resolve these path segments, percent-encoded ones included.
 _DOT_SEGMENTS = {".", ".."}
@@ -50,38 +49,35 @@ def get(character_id: str) -> Character | None:
     exists.
     """
     path = settings.CHARACTER_PATH
-    # An entry is valid for one service, one path and one shape of Character.
+    absent = Fetched(None, _UPSTREAM.absent_s, _UPSTREAM.absent_s)
+
+    def fetch() -> Fetched:
+        quoted = quote(character_id, safe="")
+        address = path.format(id=quoted, name=quoted)
+        if not _DOT_SEGMENTS.isdisjoint(address.partition("?")[0].split("/")):
+            return absent
+        read = partial(_read, "name" if "{name}" in path else "id", character_id)
+        character = http.client(_UPSTREAM.name).get(address, read)
+        if character is None:
+            return absent
+        return Fetched(asdict(character), _UPSTREAM.fresh_s, _UPSTREAM.usable_s)
+
+    # An entry is valid for this service, path and shape of Character.
     key = f"{SHAPE}:{settings.CHARACTERS_SERVICE_URL}{path}:{character_id}"
     try:
-        known = _cache.get(key, partial(_fetch, path, character_id))
+        known = _cache.get(key, fetch)
     except http.UpstreamError as error:
         raise CharacterServiceUnavailable(again_in_s=error.retry_after_s) from None
     return Character(**known) if known else None
 
 
-def _fetch(path: str, character_id: str) -> Fetched:
-    quoted = quote(character_id, safe="")
-    address = path.format(id=quoted, name=quoted)
-    if not _DOT_SEGMENTS.isdisjoint(address.partition("?")[0].split("/")):
-        return Fetched(None, _UPSTREAM.absent_s, _UPSTREAM.absent_s)
-    read = partial(_read, "name" if "{name}" in path else "id", character_id)
-    character = http.client(_UPSTREAM.name).get(address, read)
-    if character is None:
-        return Fetched(None, _UPSTREAM.absent_s, _UPSTREAM.absent_s)
-    return Fetched(asdict(character), _UPSTREAM.fresh_s, _UPSTREAM.usable_s)
-
-
 def _read(key: str, wanted: str, response: http.UpstreamResponse) -> Character | None:
-    match response.status:
-        case HTTPStatus.OK:
-            return _find(key, wanted, response.json())
-        case HTTPStatus.NOT_FOUND | HTTPStatus.UNPROCESSABLE_ENTITY:  # an invalid id, there
-            return None
-    raise http.UpstreamRejection(f"The status is {response.status}")
-
-
-def _find(key: str, wanted: str, body: Any) -> Character | None:
-    """Return the requested character from a body that is one character or a list of characters."""
+    """Return the character with `wanted` as `key`. The body is a character or a list of them."""
+    if response.status in {HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY}:  # an invalid id
+        return None
+    if response.status != HTTPStatus.OK:
+        raise http.UpstreamRejection(f"The status is {response.status}")
+    body = response.json()
     entries = body if isinstance(body, list) else [body]
     if not all(isinstance(entry, dict) for entry in entries):
         raise http.UpstreamError("The response is not a character or a list of characters")

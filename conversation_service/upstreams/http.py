@@ -1,9 +1,9 @@
-"""GET requests to upstreams, with one limit for the whole exchange.
+"""GET requests to upstreams, with a time limit for the whole exchange.
 
-The timeouts of requests and of sockets bound each single read: a server that sends one byte per
-second is never too late for them, and nothing bounds the resolution of a host name. So each
-exchange runs in a thread of its own (a greenlet, in the worker). Its caller waits for it up to one
-limit, and cuts its connection afterwards, so that no exchange outlives its caller for long.
+The timeouts in requests and sockets bound each single read: a server that sends a byte per second
+never exceeds them, and the resolution of a host name has no limit. So each exchange runs in its own
+thread (a greenlet, in the worker). The caller waits up to the limit, and then cuts the connection,
+so that the exchange ends soon after.
 """
 
 import logging
@@ -44,11 +44,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_BYTES = 1024 * 1024
-# Concurrent exchanges with one upstream, from this process; also the connections that are kept.
+# Concurrent exchanges per upstream and process, and the connections that are kept.
 MAX_EXCHANGES = 64
-# With less time, no request is sent: it would count as a failure of the upstream.
+# With less time, no request is sent: it would count as the upstream's failure.
 MIN_TIME_S = 0.02
-# The longest pause before the first retry, and twice the shortest. It doubles with each retry.
+# The longest pause before the first retry; the shortest is half. Each retry doubles the pause.
 PAUSE_S = 0.05
 
 FAILURES = (requests.RequestException, HTTPError, HTTPException, OSError, ValueError)
@@ -81,10 +81,10 @@ class UpstreamResponse:
 
 
 def get(url: str, *, timeout_s: float, limit: int) -> UpstreamResponse:
-    """Return the response of an http or https URL, without following a redirect.
+    """GET an http or https URL, without following a redirect.
 
-    Raises UpstreamError if that takes longer than `timeout_s`, or if the body has more than `limit`
-    bytes; with a limit of 0 the body is not read.
+    Raises UpstreamError after `timeout_s`, or if the body has more than `limit` bytes; if `limit`
+    is 0, the body is not read.
     """
     timeouts_s = (timeout_s, timeout_s)
     headers = {"Connection": "close"}
@@ -92,10 +92,10 @@ def get(url: str, *, timeout_s: float, limit: int) -> UpstreamResponse:
 
 
 class Client:
-    """The client of one upstream, with a circuit breaker of its own in each process.
+    """The client of an upstream, with a circuit breaker per process.
 
-    Safe to share between threads and greenlets. Its settings are the variables of the upstream's
-    row in config/upstreams.py.
+    Safe to share between threads and greenlets. Its settings are the upstream's variables in
+    config/upstreams.py.
     """
 
     def __init__(self, name: str) -> None:
@@ -122,10 +122,10 @@ class Client:
     ) -> T:
         """Send a GET, and return what `read` returns for its response.
 
-        `read` does not receive redirects and responses of a failing or busy server. It raises
-        UpstreamError for an invalid response, which counts as a failure of the upstream, and
-        UpstreamRejection for one that does not. This raises the same, within the time for upstreams
-        that the incoming request has left.
+        `read` does not receive redirects and responses from a failing or busy server. It raises
+        UpstreamError for an invalid response, which counts as the upstream's failure, and
+        UpstreamRejection if the upstream works. This raises the same, within the incoming request's
+        remaining time for upstreams.
         """
         deadline = _deadline()
         if deadline - monotonic() < MIN_TIME_S:
@@ -137,8 +137,10 @@ class Client:
                 f"The circuit breaker of {self.name} is open",
                 retry_after_s=self.breaker.remaining_s(),
             )
+        sent = {"X-Request-ID": context.request_id.get(), "traceparent": context.traceparent.get()}
+        sent = {name: value for name, value in sent.items() if value not in {"", "-"}}
         with self.breaker.watching(success=UpstreamRejection):
-            return self._get(path, read, _context_headers() | (headers or {}), deadline)
+            return self._get(path, read, sent | (headers or {}), deadline)
 
     def _get(
         self,
@@ -170,9 +172,15 @@ class Client:
         started = monotonic()
         outcome = "failed"
         try:
-            response = self._exchange(path, headers, deadline)
-            if _is_failure(response.status):
-                raise UpstreamError(f"The status is {response.status}")
+            if not self._slots.acquire(timeout=max(0.0, deadline - monotonic())):
+                raise UpstreamError(f"{MAX_EXCHANGES} other requests are running")
+            url, release = self._url + path, self._slots.release
+            exchange = _Exchange(url, headers, self._timeouts_s, MAX_BYTES, at_end=release)
+            response = exchange.wait(deadline - monotonic())
+            status = response.status
+            is_redirect = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
+            if is_redirect or status in BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise UpstreamError(f"The status is {status}")
             result = read(response)
             outcome = "answered"
         except UpstreamRejection:
@@ -186,13 +194,6 @@ class Client:
             UPSTREAM_REQUEST_DURATION.labels(self.name).observe(monotonic() - started)
         return result
 
-    def _exchange(self, path: str, headers: dict[str, str], deadline: float) -> UpstreamResponse:
-        if not self._slots.acquire(timeout=max(0.0, deadline - monotonic())):
-            raise UpstreamError(f"{MAX_EXCHANGES} other requests are running")
-        url = self._url + path
-        exchange = _Exchange(url, headers, self._timeouts_s, MAX_BYTES, at_end=self._slots.release)
-        return exchange.wait(deadline - monotonic())
-
     def _count(self, outcome: str) -> None:
         UPSTREAM_REQUESTS.labels(self.name, outcome).inc()
 
@@ -202,7 +203,7 @@ _clients: dict[str, tuple[list[Any], Client]] = {}
 
 
 def client(name: str) -> Client:
-    """Return this process's client of an upstream. It is a new one if its settings have changed."""
+    """Return this process's client of an upstream; a new one if its settings have changed."""
     variables = UPSTREAMS[name].variables()
     values = [getattr(settings, variable) for variable in variables]
     with _creating:  # concurrent first calls must share one circuit breaker
@@ -221,10 +222,10 @@ def time_left_s() -> float:
 
 
 def _deadline() -> float:
-    """Return time.monotonic() at which the time for upstreams ends, NEIGHBOUR_BUDGET_S at most.
+    """Return when the time for upstreams, NEIGHBOUR_BUDGET_S, ends, by time.monotonic().
 
-    All requests to upstreams that are made for one incoming request share it, from the first one
-    on. Outside of a request, each has the whole time.
+    Within an incoming request, all requests to upstreams share the time, from the first request on.
+    Outside, each request has the whole time.
     """
     shared = context.upstream_deadline.get()
     if shared:
@@ -235,24 +236,11 @@ def _deadline() -> float:
     return deadline
 
 
-def _context_headers() -> dict[str, str]:
-    headers = {
-        "X-Request-ID": context.request_id.get(),
-        "traceparent": context.traceparent.get(),
-    }
-    return {name: value for name, value in headers.items() if value not in {"", "-"}}
-
-
-def _is_failure(status: int) -> bool:
-    is_redirect = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
-    return is_redirect or status in BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-
-
 _current: ContextVar["_Exchange"] = ContextVar("exchange")
 
 
 class _Exchange:
-    """One GET in a thread of its own, which its caller can end at any time."""
+    """A GET in its own thread, which the caller can end at any time."""
 
     def __init__(
         self,
@@ -281,25 +269,22 @@ class _Exchange:
         except FAILURES as error:  # TimeoutError is an OSError
             raise UpstreamError(_reason(error)) from None
         finally:
-            self._abandon()
+            with self._lock:
+                self._is_abandoned = True
+                for connected in self._sockets:
+                    if not self._outcome.done():
+                        with suppress(OSError):  # the connection has ended
+                            connected.shutdown(socket.SHUT_RDWR)
+                    connected.close()
 
     def register_socket(self, connected: socket.socket) -> None:
-        """Register the socket of a connection, to be cut when the caller stops to wait."""
+        """Register a connection's socket, to be cut when the caller stops to wait."""
         with self._lock:
             if self._is_abandoned:
                 raise TimeoutError("The caller no longer waits for this response")
             # A duplicate, as TLS detaches the original.
             copy = socket.fromfd(connected.fileno(), connected.family, connected.type)
             self._sockets.append(copy)
-
-    def _abandon(self) -> None:
-        with self._lock:
-            self._is_abandoned = True
-            for connected in self._sockets:
-                if not self._outcome.done():
-                    with suppress(OSError):  # the connection has ended
-                        connected.shutdown(socket.SHUT_RDWR)
-                connected.close()
 
     def _run(self) -> None:
         _current.set(self)
@@ -327,7 +312,7 @@ class _Exchange:
 
 
 class TrackedConnection(HTTPConnection):
-    """A connection of urllib3 that registers its socket with the exchange that uses it."""
+    """A urllib3 connection that registers its socket with the exchange that uses it."""
 
     def _new_conn(self) -> socket.socket:
         connected = super()._new_conn()
@@ -362,17 +347,17 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": TrackedPool, "https": TrackedTLSPool}
 
     def cert_verify(self, *args: Any) -> None:
-        """Do not replace the certificates of the system, which the context has loaded."""
+        """Keep the system's certificates, which the context has loaded."""
 
 
 class _Session(requests.Session):
     def get_redirect_target(self, response: requests.Response) -> None:
-        """Return no redirect: requests would read the body of one, of any length."""
+        """Return no redirect: requests would read its body, however long."""
 
 
 @cache
 def _session() -> requests.Session:
-    """Return the session of this process. It keeps connections per host."""
+    """Return this process's session, which keeps connections per host."""
     session = _Session()
     session.trust_env = False  # no proxies, and no netrc that replaces our tokens
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -390,9 +375,9 @@ def _session() -> requests.Session:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the type of an error, and its reason if the operating system gives one.
+    """Return an error's type, and its reason if the operating system gives one.
 
-    Its text is omitted: it contains the URL, and the ids in it.
+    The error's text is omitted: it contains the URL with its ids.
     """
     root = error
     while cause := root.__cause__ or root.__context__:

@@ -1,4 +1,4 @@
-"""The client of Message, which counts the messages and tokens of each conversation."""
+"""The client of Message, which counts messages and tokens per conversation."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,12 +25,12 @@ class Stats:
     total_output_tokens: int
     first_message_at: datetime | None
     last_message_at: datetime | None
-    # The number of the latest activity report, if the response has it.
+    # Of the latest activity report, if the response has it.
     sequence: int | None = None
 
 
 def stats(conversation_id: str) -> Stats | None:
-    """Return the totals of a conversation, or None if Message does not know it.
+    """Return a conversation's totals, or None if Message does not know the conversation.
 
     Raises http.UpstreamError; UpstreamRejection, a subclass, if Message rejects our token.
     """
@@ -41,15 +41,11 @@ def stats(conversation_id: str) -> Stats | None:
 
 
 def _read(response: http.UpstreamResponse) -> Stats | None:
-    match response.status:
-        case HTTPStatus.OK:
-            return _checked(response.json())
-        case HTTPStatus.NOT_FOUND:
-            return None
-    raise http.UpstreamRejection(f"The status is {response.status}")
-
-
-def _checked(body: Any) -> Stats:
+    if response.status == HTTPStatus.NOT_FOUND:
+        return None
+    if response.status != HTTPStatus.OK:
+        raise http.UpstreamRejection(f"The status is {response.status}")
+    body = response.json()
     if not isinstance(body, dict):
         raise http.UpstreamError("The response is not the totals of a conversation")
     return Stats(
@@ -64,7 +60,7 @@ def _checked(body: Any) -> Stats:
 
 
 def _number(value: Any) -> int:
-    if type(value) is int and 0 <= value < 2**53:  # the range of an import; a bool is no int here
+    if type(value) is int and 0 <= value < 2**53:  # the same range as in an import
         return value
     raise http.UpstreamError("A number is missing or invalid")
 

@@ -1,4 +1,4 @@
-"""Cached responses of upstreams: in this process, and in Redis for all processes."""
+"""Cached responses of upstreams, in this process and in Redis for all processes."""
 
 import json
 from collections import OrderedDict
@@ -32,10 +32,7 @@ MISSING = CacheEntry(None, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Fetched:
-    """A JSON value that an upstream has returned.
-
-    It is fresh for `fresh_s`, and is used until `usable_s` if the upstream fails.
-    """
+    """A JSON value from an upstream: fresh for `fresh_s`, usable for `usable_s` if it fails."""
 
     value: Any
     fresh_s: float
@@ -43,7 +40,7 @@ class Fetched:
 
 
 class ResponseCache:
-    """The cached responses of one upstream; safe to share between threads and greenlets."""
+    """An upstream's cached responses; safe to share between threads and greenlets."""
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
@@ -58,8 +55,8 @@ class ResponseCache:
     def get(self, key: str, fetch: Callable[[], Fetched]) -> Any:
         """Return the cached value if it is fresh, or else the value that `fetch` returns.
 
-        Concurrent calls for the same key share one call of `fetch` in this process. If it raises
-        UpstreamError, a usable value is returned; without one, this raises the same.
+        Concurrent calls with the same key share a `fetch` in this process. If it raises
+        UpstreamError, this returns a usable value; without a usable value, it raises the same.
         """
         entry = self._read(key)
         if time() < entry.fresh_until:
@@ -123,7 +120,7 @@ class ResponseCache:
 
 
 class LocalCache:
-    """The newest MAX_ENTRIES entries of this process."""
+    """This process's newest MAX_ENTRIES entries."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[str, CacheEntry] = OrderedDict()

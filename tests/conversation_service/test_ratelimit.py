@@ -367,7 +367,7 @@ def own_valkey(port, folder):
     command = [valkey.find(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     server = process.start(command, output=folder / "valkey.log")
     with Redis(port=port) as client:
-        while not valkey._answers(client):
+        while not valkey.responds(client):
             time.sleep(0.02)
     try:
         yield server

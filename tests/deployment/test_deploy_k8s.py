@@ -565,7 +565,7 @@ def test_a_diagnosis_shows_every_section_and_only_reads(operator, cluster):
         "Quotas and limits",
         "Network policies",
         "Use",
-        "Ready, asked from inside",
+        "Ready, from inside",
         "Keys in the Secret",
     ]
     assert FORMER in done.stdout

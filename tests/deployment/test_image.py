@@ -305,15 +305,15 @@ def test_a_deployment_without_a_version_is_refused():
     assert "${VERSION:?" in STAGING["conversation-service"]["image"]
 
 
-def test_neighbours_of_development_are_in_its_file():
+def test_upstreams_of_development_are_in_its_file():
     service = DEVELOPMENT["conversation-service"]
     urls = [
         service["environment"][f"{name}_SERVICE_URL"] for name in ("AUTH", "CHARACTERS", "MESSAGE")
     ]
-    ports = [url.removeprefix("http://neighbours:") for url in urls]
+    ports = [url.removeprefix("http://upstreams:") for url in urls]
 
-    assert f"--ports={','.join(ports)}" in DEVELOPMENT["neighbours"]["command"]
-    assert DEVELOPMENT["neighbours"]["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
+    assert f"--ports={','.join(ports)}" in DEVELOPMENT["upstreams"]["command"]
+    assert DEVELOPMENT["upstreams"]["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
 
 
 def test_compose_in_the_root_is_that_of_development():

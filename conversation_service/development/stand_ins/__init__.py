@@ -1,1 +1,1 @@
-"""Stand-ins for the upstreams, for development on one machine. They store nothing."""
+"""Stand-ins for the upstreams, for development on one machine. They have no storage."""

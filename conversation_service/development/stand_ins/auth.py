@@ -1,21 +1,19 @@
-"""A stand-in for Auth: tokens for any user with the one password, until they are revoked."""
+"""A stand-in for Auth: tokens for every user name, with the password "demo"."""
 
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, cast
-from uuid import uuid4
 
 from django.conf import settings
 from rest_framework_simplejwt.exceptions import TokenBackendError
 from rest_framework_simplejwt.tokens import Token
 
-from conversation_service import clock
 from conversation_service.development.stand_ins.server import LOOPBACK, Call, Reply, StandIn
 from conversation_service.external_ids import is_external_id
 from conversation_service.http.authentication import token_backend
-from conversation_service.tokens import USER
+from conversation_service.tokens import user_token
 
-PASSWORD = "demo"  # noqa: S105 - for everybody, on this machine only
+PASSWORD = "demo"  # noqa: S105 - for every user, on this machine only
 LIFE = timedelta(hours=24)
 
 
@@ -25,9 +23,10 @@ def auth(port: int, *, host: str = LOOPBACK) -> StandIn:
     def login(call: Call) -> Reply:
         match call.body:
             case {"username": str(name), "password": str(word)} if is_external_id(name):
-                if word == PASSWORD:
-                    return HTTPStatus.OK, {"access_token": _token(name), "token_type": "bearer"}
-                return HTTPStatus.UNAUTHORIZED, {"detail": f'The password is "{PASSWORD}"'}
+                if word != PASSWORD:
+                    return HTTPStatus.UNAUTHORIZED, {"detail": f'The password is "{PASSWORD}"'}
+                token = user_token(name, life=LIFE)
+                return HTTPStatus.OK, {"access_token": token, "token_type": "bearer"}
         return HTTPStatus.UNPROCESSABLE_ENTITY, {"detail": "Send username and password"}
 
     def validate(call: Call) -> Reply:
@@ -50,14 +49,6 @@ def auth(port: int, *, host: str = LOOPBACK) -> StandIn:
             ("GET", "/api/v1/auth/validate", validate),
             ("POST", "/api/v1/auth/revoke", revoke),
         ],
-    )
-
-
-def _token(user_id: str) -> str:
-    now = clock.now()
-    claims = {"sub": user_id, "jti": uuid4().hex, "iat": now, "exp": now + LIFE}
-    return token_backend().encode(
-        claims | {"token_type": USER, settings.JWT_USER_ID_CLAIM: user_id}
     )
 
 

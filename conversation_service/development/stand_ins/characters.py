@@ -1,4 +1,4 @@
-"""A stand-in for Characters, with the six characters of the demo data."""
+"""A stand-in for Characters, with the demo data's six characters."""
 
 from http import HTTPStatus
 from urllib.parse import unquote
@@ -11,30 +11,28 @@ CHARACTERS = {
     "ada": ("Ada Lovelace", "Turns questions into programs, and programs into poetry."),
     "sherlock": ("Sherlock Holmes", "Sees what you did this morning, and says so."),
     "don-quijote": ("Don Quijote", "Ve gigantes donde hay molinos."),
-    "scheherazade": ("Scheherazade", "Tells a story a night, and stops before its end."),
+    "scheherazade": ("Scheherazade", "Begins a story each night, and stops before its end."),
 }
 
 
 def characters(port: int, *, host: str = LOOPBACK) -> StandIn:
+    def get_all(call: Call) -> Reply:
+        return HTTPStatus.OK, [_described(character_id) for character_id in CHARACTERS]
+
+    def get_one(call: Call) -> Reply:
+        character_id = unquote(call.path["id"])
+        if character_id not in CHARACTERS:
+            return HTTPStatus.NOT_FOUND, {"detail": "There is no such character"}
+        return HTTPStatus.OK, _described(character_id)
+
     return StandIn(
         "characters-service",
         (host, port),
         [
-            ("GET", "/api/v1/characters", _all),
-            ("GET", "/api/v1/characters/(?P<id>[^/]+)", _one),
+            ("GET", "/api/v1/characters", get_all),
+            ("GET", "/api/v1/characters/(?P<id>[^/]+)", get_one),
         ],
     )
-
-
-def _all(call: Call) -> Reply:
-    return HTTPStatus.OK, [_described(character_id) for character_id in CHARACTERS]
-
-
-def _one(call: Call) -> Reply:
-    character_id = unquote(call.path["id"])
-    if character_id not in CHARACTERS:
-        return HTTPStatus.NOT_FOUND, {"detail": "There is no such character"}
-    return HTTPStatus.OK, _described(character_id)
 
 
 def _described(character_id: str) -> dict[str, str]:

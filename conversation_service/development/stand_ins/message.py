@@ -13,17 +13,13 @@ from conversation_service.tokens import service_token
 
 PUSH_S = 5.0
 USER, CHARACTER = "user", "character"
-CHARACTERS_PER_TOKEN = 4  # near enough to what a model would count
-
-
-def _later_than_before() -> int:
-    """Begin above every number of an earlier run, whose messages are forgotten."""
-    return int(clock.now().timestamp() * 1000)
+CHARACTERS_PER_TOKEN = 4  # an estimate
 
 
 @dataclass
 class Conversation:
-    sequence: int = field(default_factory=_later_than_before)
+    # Starts with the time, to be greater than each number of an earlier run.
+    sequence: int = field(default_factory=lambda: int(clock.now().timestamp() * 1000))
     message_count: int = 0
     total_input_tokens: int = 0
     total_output_tokens: int = 0
@@ -54,7 +50,7 @@ class Conversation:
 
 
 def message(port: int, *, service_url: str, host: str = LOOPBACK) -> StandIn:
-    """Return the stand-in that pushes activity to the Conversation Service at that address."""
+    """Return a stand-in that pushes activity to the Conversation Service at `service_url`."""
     conversations: dict[str, Conversation] = {}
     lock = Lock()
 
@@ -85,7 +81,7 @@ def message(port: int, *, service_url: str, host: str = LOOPBACK) -> StandIn:
 
 
 def _push(service_url: str, conversation_id: str, activity: dict[str, Any]) -> dict[str, Any]:
-    """Return how the push went; Message itself goes on without us."""
+    """Return the push's outcome; Message accepts the text even if the push fails."""
     token = service_token("message-service", "conversations:activity")
     try:
         with requests.Session() as session:

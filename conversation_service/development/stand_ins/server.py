@@ -1,4 +1,4 @@
-"""The common parts of stand-ins: routes, JSON, /health, and a switch for failures."""
+"""Common to all stand-ins: routes, JSON, /health, and a switch for failures."""
 
 import json
 import re
@@ -13,13 +13,13 @@ SLOW_S = 2.0
 HANG_S = 60.0
 LOOPBACK = "127.0.0.1"
 MODES = ("ok", "slow", "hang", "error", "nonsense")
-# Bodies are small here; a longer one is refused.
+# A longer body is rejected.
 MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request: the groups of the route's pattern, the JSON object sent, the bearer token."""
+    """A request: the groups of the route's pattern, the JSON body, the bearer token."""
 
     path: dict[str, str]
     body: dict[str, Any]
@@ -28,12 +28,12 @@ class Call:
 
 Reply = tuple[HTTPStatus, Any]
 Respond = Callable[[Call], Reply]
-# (method, a pattern that the whole path must match, who responds)
+# (method, a pattern for the whole path, the function that responds)
 Route = tuple[str, str, Respond]
 
 
 class StandIn(ThreadingHTTPServer):
-    """A server at one address. `mode` is one of MODES and says how it behaves at the moment."""
+    """A server at an address. `mode`, a word of MODES, chooses its behaviour."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -42,9 +42,9 @@ class StandIn(ThreadingHTTPServer):
         self.name = name
         self.mode = "ok"
         self.routes = [
-            ("GET", "/health", self._health),
-            ("GET", "/switch", self._state),
-            ("PUT", "/switch", self._switch),
+            ("GET", "/health", self.health),
+            ("GET", "/switch", self.state),
+            ("PUT", "/switch", self.switch),
             *routes,
         ]
         self.switched = Event()
@@ -56,7 +56,7 @@ class StandIn(ThreadingHTTPServer):
 
     def __exit__(self, *raised: object) -> None:
         self.shutdown()
-        self.switched.set()  # those that hang
+        self.switched.set()  # ends the requests that hang
         self.server_close()
 
     @property
@@ -75,32 +75,33 @@ class StandIn(ThreadingHTTPServer):
             return HTTPStatus.METHOD_NOT_ALLOWED, {"detail": "Method not allowed"}
         return HTTPStatus.NOT_FOUND, {"detail": "Not found"}
 
-    def _health(self, call: Call) -> Reply:
+    def health(self, call: Call) -> Reply:
         return HTTPStatus.OK, {"status": "healthy", "service": self.name}
 
-    def _state(self, call: Call) -> Reply:
+    def state(self, call: Call) -> Reply:
         return HTTPStatus.OK, {"mode": self.mode}
 
-    def _switch(self, call: Call) -> Reply:
+    def switch(self, call: Call) -> Reply:
         mode = call.body.get("mode")
         if mode not in MODES:
             return HTTPStatus.UNPROCESSABLE_ENTITY, {"detail": f"mode is one of {', '.join(MODES)}"}
         self.mode = mode
         self.switched.set()
         self.switched = Event()
-        return self._state(call)
+        return self.state(call)
 
 
 class Handler(BaseHTTPRequestHandler):
     server: StandIn
     protocol_version = "HTTP/1.1"
     timeout = HANG_S
-    wbufsize = -1  # head and body in one packet: the second one would wait for an ACK, 40 ms
+    wbufsize = -1  # head and body in one packet: a second packet would wait 40 ms for an ACK
 
     def handle_any(self) -> None:
         path = self.path.partition("?")[0]
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         try:
-            call = Call({}, self._body(), self._token())
+            call = Call({}, self._body(), token)
         except ValueError as error:
             self._send(HTTPStatus.BAD_REQUEST, {"detail": str(error)})
             return
@@ -111,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815
 
     def _misbehaves(self) -> bool:
-        """Apply the mode. Return True if that was the response."""
+        """Apply the mode. Return True if no further response is due."""
         switched = self.server.switched
         match self.server.mode:
             case "slow":
@@ -138,9 +139,6 @@ class Handler(BaseHTTPRequestHandler):
             raise ValueError("The body is a JSON object")
         return body
 
-    def _token(self) -> str:
-        return self.headers.get("Authorization", "").removeprefix("Bearer ")
-
     def _send(self, status: HTTPStatus, body: Any) -> None:
         self._send_bytes(status, json.dumps(body).encode(), "application/json")
 
@@ -152,4 +150,4 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *message: Any) -> None:
-        """Leave the terminal to the service itself."""
+        """Do not log: the terminal is for the service."""

@@ -31,7 +31,7 @@ class Command(BaseCommand):
         "Print an access token signed with JWT_SECRET_KEY, of any user or service. For development"
         " and smoke tests."
     )
-    requires_system_checks = []  # it uses no database
+    requires_system_checks = []  # no database
 
     def add_arguments(self, parser: CommandParser) -> None:
         end_help(

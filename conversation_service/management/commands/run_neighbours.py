@@ -5,13 +5,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from threading import Event
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from config.upstreams import UPSTREAMS
+from config.variables import HIGHEST_PORT
 from conversation_service.commands import end_help
 from conversation_service.development.stand_ins.auth import auth
 from conversation_service.development.stand_ins.characters import characters
@@ -19,7 +20,7 @@ from conversation_service.development.stand_ins.message import message
 from conversation_service.development.stand_ins.server import LOOPBACK, MODES, StandIn
 
 THIS_MACHINE = {"localhost", LOOPBACK}
-HIGHEST_PORT = 65_535
+URL_VARIABLES = [f"{name.upper()}_SERVICE_URL" for name in UPSTREAMS]
 
 
 def ports(text: str) -> list[int]:
@@ -35,7 +36,7 @@ class Command(BaseCommand):
         "Run stand-ins for Auth, Characters and Message until Ctrl-C, for development. "
         'PUT /switch {"mode": "hang"} sets the mode of one of them: ' + ", ".join(MODES)
     )
-    requires_system_checks = []  # it uses no database
+    requires_system_checks = []  # no database
 
     def add_arguments(self, parser: CommandParser) -> None:
         end_help(
@@ -76,45 +77,33 @@ class Command(BaseCommand):
                 f"With JWT_ALGORITHM={settings.JWT_ALGORITHM} only the issuer can sign tokens: "
                 "use HS256."
             )
-        makers: list[Callable[[int], StandIn]] = [
-            partial(auth, host=host),
-            partial(characters, host=host),
-            partial(message, host=host, service_url=service_url.rstrip("/")),
-        ]
+        makers: dict[str, Callable[[int], StandIn]] = {
+            "auth": partial(auth, host=host),
+            "characters": partial(characters, host=host),
+            "message": partial(message, host=host, service_url=service_url.rstrip("/")),
+        }
         with ExitStack() as running:
-            for make, port in zip(makers, ports or _configured_ports(), strict=True):
-                server = running.enter_context(_start(make, port))
+            for name, port in zip(UPSTREAMS, ports or configured_ports(), strict=True):
+                try:
+                    server = running.enter_context(makers[name](port))
+                except OSError as error:
+                    raise CommandError(
+                        f"Port {port} cannot be used: {error.strerror}. Choose others with "
+                        f"--ports and {' and '.join(URL_VARIABLES)}."
+                    ) from None
                 self.stdout.write(f"{server.name:20} {server.url}")
             self.stdout.flush()
             for ending in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(ending, _stop)
+                signal.signal(ending, lambda number, frame: sys.exit(0))
             Event().wait()
 
 
-def _stop(number: int, frame: Any) -> NoReturn:
-    sys.exit(0)
-
-
-def _start(make: Callable[[int], StandIn], port: int) -> StandIn:
-    try:
-        return make(port)
-    except OSError as error:
-        raise CommandError(
-            f"Port {port} cannot be used: {error.strerror}. Choose others with --ports and "
-            f"{' and '.join(_url_variables())}."
-        ) from None
-
-
-def _configured_ports() -> list[int]:
-    return [_port_of(getattr(settings, variable)) for variable in _url_variables()]
-
-
-def _url_variables() -> list[str]:
-    return [f"{name.upper()}_SERVICE_URL" for name in UPSTREAMS]
-
-
-def _port_of(url: str) -> int:
-    parts = urlsplit(url)
-    if parts.hostname not in THIS_MACHINE or not parts.port:
-        raise CommandError(f"{url} is not on this machine, or has no port. Use --ports.")
-    return parts.port
+def configured_ports() -> list[int]:
+    found = []
+    for variable in URL_VARIABLES:
+        url = getattr(settings, variable)
+        parts = urlsplit(url)
+        if parts.hostname not in THIS_MACHINE or not parts.port:
+            raise CommandError(f"{url} is not on this machine, or has no port. Use --ports.")
+        found.append(parts.port)
+    return found

@@ -17,8 +17,8 @@ from conversation_service.mongodb.drift import (
     State,
     building,
     compare,
-    mend,
-    refused,
+    failed_index,
+    repair,
 )
 from conversation_service.progress import interrupted_by_signals, watched
 
@@ -119,11 +119,11 @@ class Command(BaseCommand):
                     out=self.stderr,
                 ),
             ):
-                mend(schema, findings, builds=builds)
+                repair(schema, findings, builds=builds)
         except DuplicateKeyError as error:
             raise CommandError(
-                f"{schema.name}: {refused(error)} cannot be built, as documents have equal keys. "
-                "The other indexes of this build were not built either."
+                f"{schema.name}: {failed_index(error)} cannot be built, as documents have equal "
+                "keys. The other indexes of this build were not built either."
             ) from None
         except KeyboardInterrupt:
             raise Unfinished(

@@ -1,5 +1,5 @@
-"""django-mongodb-backend 5.2.4 with five corrections, each deleted when upstream has it.
+"""django-mongodb-backend 5.2.4 with five corrections. Delete each when the backend has it.
 
-They rest on internals of exactly that version: a new one is taken when the tests, which ask the
-server for its query plans, still pass.
+They depend on internals of exactly that version. The tests, which read query plans from MongoDB,
+must pass with a new version.
 """

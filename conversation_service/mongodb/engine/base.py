@@ -13,7 +13,7 @@ from conversation_service.mongodb.engine.schema import DatabaseSchemaEditor
 from conversation_service.mongodb.monitor import LISTENERS, topology, watch
 from conversation_service.server import private
 
-CONNECTING = "connecting to MongoDB"  # the name of the thread
+CONNECTING = "connecting to MongoDB"  # a thread's name
 
 Client = MongoClient[Any]
 
@@ -31,12 +31,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return {"event_listeners": LISTENERS, **params}
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Client:
-        """Return the client of this process, for each thread and greenlet.
+        """Return this process's client, shared by all threads and greenlets.
 
-        PyMongo resolves the names of a mongodb+srv URL while it creates the client: outside of
-        timeoutMS, for up to 40 s. So one thread creates it, and the others wait for it no longer
-        than for an operation. Raises ServerSelectionTimeoutError without a client; the next request
-        tries again.
+        PyMongo resolves the names in a mongodb+srv URL while it creates the client: outside
+        timeoutMS, for up to 40 s. So a thread creates it, and callers wait no longer than for an
+        operation. Raises ServerSelectionTimeoutError without a client; the next request tries
+        again.
         """
         pools: dict[str, Client] = self._connection_pools
         if self.alias in pools:

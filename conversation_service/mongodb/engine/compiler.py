@@ -12,7 +12,7 @@ from django_mongodb_backend.query import MongoQuery
 
 Stage = dict[str, Any]
 
-# Django imports the compilers of the other statements from this module.
+# Django imports the compilers for the other statements from this module.
 __all__ = [
     "SQLAggregateCompiler",
     "SQLCompiler",
@@ -26,8 +26,8 @@ class EarlySortQuery(MongoQuery):
     """Sorts and slices right after $match, where an index can do both.
 
     django-mongodb-backend puts $project or $addFields before $sort, even if it is {"n": "$n"}. The
-    server then fetches and sorts all matching documents: 7,500 for a page of 20. Delete this class
-    when the backend emits $match, $sort, $limit for a query that sorts by plain columns.
+    server then fetches and sorts all matching documents: 7,500 for a page with 20. Delete this
+    class when the backend emits $match, $sort, $limit for a query that sorts by plain columns.
 
     Only queries with filter, order, slice and columns are changed.
     """
@@ -51,8 +51,7 @@ class EarlySortQuery(MongoQuery):
     def order_needs_no_stage(self) -> bool:
         """Return True if each sort key is a stored field, and no stage must run before $sort.
 
-        Called when the pipeline is needed: the backend turns a query into a subquery after it is
-        built.
+        Called late: the backend can turn a query into a subquery after building it.
         """
         other_stages = (
             self.search_pipeline

@@ -6,9 +6,9 @@ from django_mongodb_backend import operations
 class DatabaseOperations(operations.DatabaseOperations):
     """Escapes the operand of `iexact`, and uses our compiler.
 
-    django-mongodb-backend escapes the operand of other text lookups, but sends that of `iexact` as
-    a regular expression: `username__iexact=".*"` matches every user. Delete the method when the
-    backend overrides prep_for_iexact_query. Not covered: the value of another column, as in
+    django-mongodb-backend escapes operands in other text lookups, but sends that of `iexact` as a
+    regular expression: `username__iexact=".*"` matches every user. Delete the method when the
+    backend overrides prep_for_iexact_query. Not covered: another column as operand, as in
     `iexact=F("title")`.
     """
 

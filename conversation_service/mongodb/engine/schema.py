@@ -6,8 +6,8 @@ from django.db.models import Field, Index, Model
 from django_mongodb_backend import schema
 from pymongo import IndexModel
 
-# The least value of each BSON type. Comparisons stay within a type, so `$gte` of it means "of this
-# type" in a form that the planner can use.
+# The least value of each BSON type. A comparison matches only its own type, so `$gte` with the
+# least value tests the type, in a form that the planner can use.
 LEAST: dict[str, Any] = {
     "string": "",
     "objectId": ObjectId("0" * 24),
@@ -22,11 +22,11 @@ LEAST: dict[str, Any] = {
 class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     """Creates unique indexes that queries can use.
 
-    django-mongodb-backend restricts each to documents in which the field has its type, such as
-    {"$type": "string"}, so that several documents can lack it. No equality implies that filter, so
-    the look-up of a user by name scans the collection. Here a NOT NULL field has no filter, and a
-    nullable field a range that equality implies. Delete with django-mongodb-backend 6.0.4 or later
-    (INTPYTHON-855); its indexes can stay.
+    django-mongodb-backend restricts each index to documents in which the field has its type, such
+    as {"$type": "string"}, so that several documents can lack it. No equality implies that filter,
+    so the look-up of a user by name scans the collection. Here a NOT NULL field has no filter, and
+    a nullable field has a range that equality implies. Delete with django-mongodb-backend 6.0.4 or
+    later (INTPYTHON-855); its indexes can stay.
     """
 
     def add_index(
@@ -54,20 +54,15 @@ class _LookupIndex:
         )
         if built is None:
             return None
-        # Without the fields of embedded documents, which are absent if their document is.
+        # Without the fields in embedded documents: an absent document lacks them.
         required = {field.column for field in model._meta.local_fields if not field.null}
-        filters = built.document.pop("partialFilterExpression", {})
-        if usable := _usable(filters, required):
+        usable = {}
+        for column, condition in built.document.pop("partialFilterExpression", {}).items():
+            if not isinstance(condition, dict) or condition.keys() != {"$type"}:
+                usable[column] = condition  # from the constraint's own condition
+            elif column not in required:
+                bson_type = condition["$type"]
+                usable[column] = {"$gte": LEAST[bson_type]} if bson_type in LEAST else condition
+        if usable:
             built.document["partialFilterExpression"] = usable
         return built
-
-
-def _usable(filters: dict[str, Any], required: set[str | None]) -> dict[str, Any]:
-    kept = {}
-    for column, condition in filters.items():
-        if not isinstance(condition, dict) or condition.keys() != {"$type"}:
-            kept[column] = condition  # from the constraint's own condition
-        elif column not in required:
-            bson_type = condition["$type"]
-            kept[column] = {"$gte": LEAST[bson_type]} if bson_type in LEAST else condition
-    return kept

@@ -10,7 +10,7 @@ WIDTH = 24  # columns, of Grafana's grid
 HEIGHT = {"stat": 4, "timeseries": 8}
 
 OURS = 'service="conversation-service",namespace=~"$namespace"'
-# Of kube-state-metrics and cAdvisor, whose `service` is their own.
+# Of kube-state-metrics and cAdvisor, which use the label `service` for themselves.
 CONTAINER = 'container="conversation-service",namespace=~"$namespace"'
 SCALER = 'horizontalpodautoscaler="conversation-service",namespace=~"$namespace"'
 PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
@@ -18,7 +18,7 @@ PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
 
 @dataclass(frozen=True)
 class Panel:
-    """What is asked, each question with the name that its lines have."""
+    """A panel. `queries` has the query for each legend."""
 
     title: str
     unit: str
@@ -283,7 +283,7 @@ ROWS: dict[str, list[Panel]] = {
             {"{{upstream}}": f"max by (upstream) (circuit_breaker_state{{{OURS}}})"},
             width=6,
             at_most=2,
-            text="0 asks, 1 tries, 2 does not ask.",
+            text="0 closed, 1 half-open, 2 open.",
         ),
         Panel(
             "Remembered answers",

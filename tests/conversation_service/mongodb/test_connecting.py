@@ -158,7 +158,7 @@ def test_a_host_that_does_not_resolve_is_unavailable(alice, log):
     assert "MongoDB at nowhere.invalid:27017 cannot be used" in log.getvalue()
 
 
-def test_a_host_whose_resolution_hangs_is_unavailable(alice, monkeypatch):
+def test_a_host_with_a_hanging_resolution_is_unavailable(alice, monkeypatch):
     released = threading.Event()
     resolve = socket.getaddrinfo
 
