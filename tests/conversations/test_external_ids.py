@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from conversation_service.upstreams.messages import Stats
 from conversations import documents
 from tests.conversation_service import loopback
-from tests.conversations.console.browser import LIST, NOON, shown, staff, store
+from tests.conversations.admin.browser import LIST, NOON, shown, staff, store
 from tests.conversations.test_characters import served
 from tests.conversations.test_export import exported
 from tests.conversations.test_import import forget_everything, imported, statuses

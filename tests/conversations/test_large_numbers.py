@@ -7,7 +7,7 @@ import pytest
 from conversation_service import clock
 from conversations import documents
 from conversations.limits import MAX_COUNT
-from tests.conversations.console.browser import staff, url_of
+from tests.conversations.admin.browser import staff, url_of
 from tests.conversations.test_export import EXPORT
 from tests.conversations.test_import import forget_everything, imported, make_older
 from tests.conversations.test_internal import put, report, service_with

@@ -9,7 +9,7 @@ from django.core.management import call_command
 from conversations import collection
 from conversations.exceptions import ConversationNotFound
 from conversations.writes import holds
-from tests.conversations.console.browser import LIST, report, staff, text
+from tests.conversations.admin.browser import LIST, report, staff, text
 from tests.factories import PATH, client_of, conversation
 
 

@@ -10,7 +10,7 @@ from django.core.management import call_command
 from conversation_service import clock
 from conversations import documents
 from conversations.documents import SORT_KEYS
-from tests.conversations.console.browser import LIST, confirm, staff, url_of
+from tests.conversations.admin.browser import LIST, confirm, staff, url_of
 from tests.conversations.test_export import EXPORT
 from tests.conversations.test_internal import AUTHORIZE, put, report, service_with
 from tests.documented import DOCUMENT

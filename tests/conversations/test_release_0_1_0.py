@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bson import json_util
 
-from tests.conversations.console.browser import staff, text, url_of
+from tests.conversations.admin.browser import staff, text, url_of
 from tests.conversations.test_import import imported
 from tests.conversations.test_internal import AUTHORIZE, put, report, service_with
 from tests.factories import PATH

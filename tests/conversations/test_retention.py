@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from conversation_service import clock
 from conversations import documents
 from conversations.jobs import retention
-from tests.conversations.console.browser import staff, url_of
+from tests.conversations.admin.browser import staff, url_of
 from tests.factories import PATH, conversation
 from tests.running import started
 from tests.validators import rejecting_updates

@@ -11,7 +11,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
 from conversation_service.mongodb.connection import RESPONSIVE_S
-from tests.conversations.console.browser import LIST, staff
+from tests.conversations.admin.browser import LIST, staff
 from tests.conversations.test_internal import put, report, service_with
 from tests.factories import PATH, NewConversation, conversation
 from tests.failpoints import failing

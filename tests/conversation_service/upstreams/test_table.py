@@ -7,7 +7,7 @@ from config.upstreams import UPSTREAMS, Upstream
 from conversation_service import health
 from conversation_service.upstreams import http
 from tests.conversation_service import loopback
-from tests.conversations.console.browser import staff, text
+from tests.conversations.admin.browser import staff, text
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 from bson import ObjectId
 
-from tests.conversations.console.browser import LIST, NOON, shown, store, text
+from tests.conversations.admin.browser import LIST, NOON, shown, store, text
 from tests.factories import PATH, conversation
 
 

@@ -11,7 +11,7 @@ from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 from django.core.wsgi import get_wsgi_application
 from playwright.sync_api import Page, sync_playwright
 
-from tests.conversations.console.browser import LIST
+from tests.conversations.admin.browser import LIST
 
 PATH = next(filter(None, map(shutil.which, ["chromium", "google-chrome", "chrome"])), None)
 SERIOUS = {"error", "warning"}  # what a page says to developers; the rest is advice

@@ -23,7 +23,7 @@ from conversation_service.upstreams import characters, messages
 from tests.conversation_service import loopback
 from tests.external_ids import IDS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CONVERSATION = "507f1f77bcf86cd799439014"
 
 

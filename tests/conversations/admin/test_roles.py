@@ -3,7 +3,7 @@
 import pytest
 from django.contrib.admin.models import LogEntry
 
-from tests.conversations.console.browser import LIST, confirm, select, staff, url_of
+from tests.conversations.admin.browser import LIST, confirm, select, staff, url_of
 from tests.factories import PATH, conversation
 
 ACTIONS = ["archive", "restore", "trash", "hold", "release"]

@@ -12,7 +12,7 @@ from django.test import Client
 
 from conversation_service.http import ratelimit
 from conversations.admin import login
-from tests.conversations.console.browser import PASSWORD, staff, text
+from tests.conversations.admin.browser import PASSWORD, staff, text
 
 LOGIN = "/admin/login/"
 

@@ -15,9 +15,9 @@ from django.test import Client
 from unfold.admin import ModelAdmin
 
 from conversations.models import Conversation
-from tests.conversations.console import chromium
-from tests.conversations.console.browser import PASSWORD, staff, store
-from tests.conversations.console.chromium import browser, log_in, serving
+from tests.conversations.admin import chromium
+from tests.conversations.admin.browser import PASSWORD, staff, store
+from tests.conversations.admin.chromium import browser, log_in, serving
 
 ACCOUNTS = "/admin/auth/user/"
 ROLES = "/admin/auth/group/"

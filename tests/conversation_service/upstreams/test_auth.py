@@ -18,7 +18,7 @@ from rest_framework.views import APIView
 
 from conversation_service.upstreams import response_cache
 from tests.conversation_service import loopback
-from tests.conversation_service.clients.misbehaviour import WAYS
+from tests.conversation_service.upstreams.misbehaviour import WAYS
 
 pytestmark = pytest.mark.urls(__name__)
 

@@ -114,7 +114,7 @@ def test_latencies_are_told_by_route(server):
     assert buckets[("0.5",)] > 0
 
 
-def test_commands_and_connections_of_mongodb_are_told(server):
+def test_commands_and_connections_of_mongodb_are_counted(server):
     told = "mongodb_command_duration_seconds_count"
     before = sum(samples(server, told, command="find").values())
 

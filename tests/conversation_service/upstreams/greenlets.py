@@ -19,8 +19,8 @@ from django.conf import settings  # noqa: E402
 from config.upstreams import UPSTREAMS  # noqa: E402
 from conversation_service.upstreams import characters, http  # noqa: E402
 from tests.conversation_service import loopback  # noqa: E402
-from tests.conversation_service.clients.conftest import BUDGET_S, configure  # noqa: E402
-from tests.conversation_service.clients.misbehaviour import WAYS  # noqa: E402
+from tests.conversation_service.upstreams.conftest import BUDGET_S, configure  # noqa: E402
+from tests.conversation_service.upstreams.misbehaviour import WAYS  # noqa: E402
 
 QUESTIONS = 30
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def test_under_gevent_the_time_is_kept_and_nothing_blocks():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.conversation_service.clients.greenlets"],
+        [sys.executable, "-m", "tests.conversation_service.upstreams.greenlets"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,7 +1,7 @@
 import pytest
 
-from tests.conversations.console.browser import staff
-from tests.conversations.console.chromium import close_chromium
+from tests.conversations.admin.browser import staff
+from tests.conversations.admin.chromium import close_chromium
 
 
 @pytest.fixture(scope="module", autouse=True)

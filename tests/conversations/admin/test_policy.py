@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from tests.conversations.console.browser import LIST, store, text, url_of
+from tests.conversations.admin.browser import LIST, store, text, url_of
 
 POLICY = "Content-Security-Policy"
 

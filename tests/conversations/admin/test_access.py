@@ -3,7 +3,7 @@
 from bson import ObjectId
 from django.test import Client
 
-from tests.conversations.console.browser import LIST, PASSWORD, report, staff, store, text
+from tests.conversations.admin.browser import LIST, PASSWORD, report, staff, store, text
 
 
 def test_the_anonymous_get_the_login_page():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conversations import documents
 from conversations.admin import export
-from tests.conversations.console.browser import NOON, select, store
+from tests.conversations.admin.browser import NOON, select, store
 
 
 def content(response):

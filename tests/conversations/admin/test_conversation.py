@@ -5,7 +5,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.test import Client
 
-from tests.conversations.console.browser import (
+from tests.conversations.admin.browser import (
     LIST,
     report,
     select,

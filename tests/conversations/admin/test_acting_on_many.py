@@ -3,7 +3,7 @@
 import pytest
 from django.contrib.admin.models import LogEntry
 
-from tests.conversations.console.browser import (
+from tests.conversations.admin.browser import (
     LIST,
     confirm,
     report,

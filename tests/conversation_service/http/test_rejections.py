@@ -17,8 +17,8 @@ from rest_framework.test import APIClient
 
 from conversation_service.http import rejections
 from tests.conversation_service import loopback
-from tests.conversation_service.test_jwks import Issuer
-from tests.conversation_service.test_jwks import token as signed_with
+from tests.conversation_service.http.test_jwks import Issuer
+from tests.conversation_service.http.test_jwks import token as signed_with
 
 SECRET = "of-the-suite-and-long-enough-for-every-hmac-that-there-is-" + "0123456789" * 2
 USERS, SERVICES = "/api/v1/conversations", "/internal/v1/authorize"

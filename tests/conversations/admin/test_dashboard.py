@@ -12,7 +12,7 @@ from conversation_service.development.process import free_port
 from conversations import documents
 from conversations.admin.dashboard import number
 from conversations.queries import statistics as console
-from tests.conversations.console.browser import staff, store, text
+from tests.conversations.admin.browser import staff, store, text
 from tests.factories import conversation
 
 DASHBOARD = "/admin/"

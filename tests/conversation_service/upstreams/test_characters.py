@@ -16,8 +16,8 @@ from conversation_service.upstreams import characters, response_cache
 from conversation_service.upstreams.characters import Character, CharacterServiceUnavailable
 from conversation_service.upstreams.response_cache import ResponseCache
 from tests.conversation_service import loopback
-from tests.conversation_service.clients.conftest import BUDGET_S, RECOVERY_S, THRESHOLD
-from tests.conversation_service.clients.misbehaviour import WAYS
+from tests.conversation_service.upstreams.conftest import BUDGET_S, RECOVERY_S, THRESHOLD
+from tests.conversation_service.upstreams.misbehaviour import WAYS
 
 LUNA = {"id": "luna", "name": "Luna", "description": "Dreams aloud."}
 

@@ -22,13 +22,13 @@ from rest_framework.views import APIView
 
 from conversation_service.upstreams import http
 from tests.conversation_service import loopback
-from tests.conversation_service.clients.conftest import (
+from tests.conversation_service.upstreams.conftest import (
     BUDGET_S,
     RECOVERY_S,
     THRESHOLD,
     configure,
 )
-from tests.conversation_service.clients.misbehaviour import WAYS
+from tests.conversation_service.upstreams.misbehaviour import WAYS
 
 pytestmark = pytest.mark.urls(__name__)
 

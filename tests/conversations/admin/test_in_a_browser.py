@@ -6,9 +6,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
 
-from tests.conversations.console import chromium
-from tests.conversations.console.browser import LIST, PASSWORD, store, url_of
-from tests.conversations.console.chromium import browser, serving
+from tests.conversations.admin import chromium
+from tests.conversations.admin.browser import LIST, PASSWORD, store, url_of
+from tests.conversations.admin.chromium import browser, serving
 
 pytestmark = pytest.mark.skipif(
     chromium.PATH is None, reason="There is no Chromium on this machine"

@@ -23,7 +23,7 @@ def main() -> None:
     # Only now: models need the app registry.
     from django.contrib.auth.models import User  # noqa: PLC0415
 
-    from tests.conversations.console.chromium import close_chromium  # noqa: PLC0415
+    from tests.conversations.admin.chromium import close_chromium  # noqa: PLC0415
 
     User.objects.create_superuser("ops", password="ops")
     FOLDER.mkdir(exist_ok=True)
@@ -40,7 +40,7 @@ FIRST = "the first of the list"
 
 
 def take(name: str, path: str, size: dict[str, int], scheme: str, language: str = "en") -> None:
-    from tests.conversations.console.chromium import browser, log_in, serving  # noqa: PLC0415
+    from tests.conversations.admin.chromium import browser, log_in, serving  # noqa: PLC0415
 
     options = {"viewport": size, "color_scheme": scheme, "locale": language}
     with serving() as url, browser([], **options) as page:
