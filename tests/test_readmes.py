@@ -38,14 +38,14 @@ def test_both_link_to_the_same_places_and_to_each_other():
 
 
 @both
-def test_every_relative_link_leads_to_a_file(text):
+def test_every_relative_link_has_a_file(text):
     missing = {link for link in _links(text) if "://" not in link and not (ROOT / link).is_file()}
 
     assert not missing
 
 
 @both
-def test_every_call_is_documented(text):
+def test_every_request_is_documented(text):
     calls = _calls(text)
     served = {
         (method.upper(), path)

@@ -159,7 +159,7 @@ def pool_sizes(client: Any) -> tuple[int, int]:
 def remaining_timeout(limit_s: float) -> float:
     """Return the seconds that pymongo.timeout() leaves, `limit_s` at most.
 
-    Guard: test_a_host_whose_resolution_hangs_is_unavailable of
+    Guard: test_a_host_with_a_hanging_name_resolution_is_503 of
     tests/conversation_service/mongodb/test_connecting.py.
     """
     from pymongo import _csot  # noqa: PLC0415 - after sockets are patched

@@ -105,7 +105,7 @@ def test_it_starts_without_a_warning(server):
     assert "Warning" not in server.log.read_text()
 
 
-def test_one_worker_waits_for_many_at_once(server):
+def test_one_worker_serves_waiting_requests_concurrently(server):
     waits = ["/mongodb", "/valkey", "/upstream"] * 15
     with ThreadPoolExecutor(len(waits)) as pool:
         started = time.monotonic()
@@ -138,7 +138,7 @@ def test_one_worker_waits_for_many_at_once(server):
         (b"GET /a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n", 404, "NOT_FOUND"),
     ],
 )
-def test_what_gunicorn_refuses_has_the_shape_of_every_failure(server, head, status, code):
+def test_requests_that_gunicorn_rejects_get_the_error_format_of_the_api(server, head, status, code):
     answer_head, body = server.send(head).split(b"\r\n\r\n", 1)
 
     answer = json.loads(body)
@@ -152,7 +152,7 @@ def test_what_gunicorn_refuses_has_the_shape_of_every_failure(server, head, stat
     assert answer["error"]["request_id"].encode() in answer_head
 
 
-def test_a_head_that_trickles_in_is_cut(server):
+def test_a_slow_request_head_is_cut_off(server):
     started = time.monotonic()
 
     answer = server.send(b"GET / HTTP/1.1\r\n", b"A: 1\r\n", b"B: 2\r\n", pause_s=0.2)
@@ -161,7 +161,7 @@ def test_a_head_that_trickles_in_is_cut(server):
     assert time.monotonic() - started < 3
 
 
-def test_a_body_that_trickles_in_is_cut(server):
+def test_a_slow_request_body_is_cut_off(server):
     head = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
 
     answer = server.send(head, b"a", b"b", pause_s=0.2)
@@ -170,11 +170,11 @@ def test_a_body_that_trickles_in_is_cut(server):
     assert b"REQUEST_TIMEOUT" in answer
 
 
-def test_a_client_that_says_nothing_is_let_go(server):
+def test_a_silent_client_is_disconnected(server):
     assert server.send() == b""
 
 
-def test_a_resting_connection_may_rest_for_longer_than_a_head_may_take(server):
+def test_an_idle_connection_is_kept_longer_than_the_head_timeout(server):
     with requests.Session() as session:
         session.get(f"http://127.0.0.1:{server.port}/", timeout=5)
         connection = next(iter(session.adapters["http://"].poolmanager.pools._container.values()))
@@ -185,13 +185,13 @@ def test_a_resting_connection_may_rest_for_longer_than_a_head_may_take(server):
     assert connection.num_connections == 1
 
 
-def test_an_answer_reaches_a_client_that_is_still_sending(server):
+def test_a_response_reaches_a_client_that_is_still_sending(server):
     answer = requests.post(f"http://127.0.0.1:{server.port}/", data=b"x" * 900_000, timeout=5)
 
     assert answer.content == b"quick"
 
 
-def test_a_stopping_server_finishes_what_runs_and_not_what_rests(tmp_path):
+def test_a_stopping_server_finishes_requests_and_closes_idle_connections(tmp_path):
     with serving(tmp_path / "log") as server, server.connect() as resting:
         resting.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         with ThreadPoolExecutor() as pool:
@@ -217,7 +217,7 @@ def test_a_worker_starts_without_mongodb(tmp_path):
     assert "Connection refused" in line
 
 
-def test_the_master_imports_nothing_that_patching_would_come_too_late_for():
+def test_the_master_imports_no_module_that_gevent_must_patch_first():
     program = "import runpy, sys; runpy.run_path('config/gunicorn.conf.py'); print(*sys.modules)"
 
     modules = subprocess.check_output([sys.executable, "-c", program], text=True).split()

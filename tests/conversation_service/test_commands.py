@@ -26,7 +26,7 @@ def shown(app, name):
 
 
 @every_command
-def test_help_ends_with_exit_codes_and_an_example_that_works(app, name):
+def test_help_ends_with_exit_codes_and_a_working_example(app, name):
     _, _, end = shown(app, name).partition("exit codes:\n")
     codes, _, examples = end.partition("\n\nexamples:\n")
     first = examples.splitlines()[0].split()
@@ -41,7 +41,7 @@ def test_help_ends_with_exit_codes_and_an_example_that_works(app, name):
 
 
 @every_command
-def test_options_are_called_and_mean_the_same(app, name):
+def test_common_options_have_one_name_and_one_meaning(app, name):
     text = " ".join(shown(app, name).split())
 
     json = "--json print a JSON object per line; the last is the result"
@@ -51,14 +51,14 @@ def test_options_are_called_and_mean_the_same(app, name):
 
 
 @every_command
-def test_what_ends_before_its_time_says_so(app, name):
+def test_an_interrupted_command_says_so(app, name):
     runs_long = name not in CHANGE_NOTHING
 
     assert ("\n  4  " in shown(app, name)) is runs_long
     assert ("Ctrl-C and SIGTERM end" in " ".join(shown(app, name).split())) is runs_long
 
 
-def test_what_a_command_can_do_stands_before_what_all_can():
+def test_help_lists_own_options_before_common_ones():
     command = load_command_class("conversations", "purge_trash")
     shown = command.create_parser("manage.py", "purge_trash").format_help()
 
@@ -66,7 +66,7 @@ def test_what_a_command_can_do_stands_before_what_all_can():
 
 
 @every_command
-def test_an_option_that_does_not_exist_exits_with_2(app, name, capsys):
+def test_an_unknown_option_exits_with_2(app, name, capsys):
     command = load_command_class(app, name)
 
     with pytest.raises(SystemExit) as refused:

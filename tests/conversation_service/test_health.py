@@ -72,7 +72,7 @@ def report():
     return Client().get("/health").json()
 
 
-def test_all_is_well(upstream):
+def test_all_checks_pass(upstream):
     response = Client().get("/health")
 
     assert response.status_code == 200
@@ -88,7 +88,7 @@ def test_all_is_well(upstream):
 
 
 @pytest.mark.parametrize("address", [*ADDRESSES, *(f"{address}/" for address in ADDRESSES)])
-def test_probes_may_call_by_any_host_without_a_token(upstream, address):
+def test_probes_need_no_token_and_no_allowed_host(upstream, address):
     response = Client().get(address, headers={"Host": "10.1.2.3:8003"})
 
     assert response.status_code == 200
@@ -103,7 +103,7 @@ def test_no_host_header_can_break_a_probe(upstream, address, host):
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_head_is_answered_without_a_body(upstream, address):
+def test_head_gets_a_response_without_a_body(upstream, address):
     response = Client().head(address)
 
     assert (response.status_code, response.content) == (200, b"")
@@ -119,12 +119,12 @@ def test_other_methods_are_not_allowed(address, method):
     assert response.json()["error"]["code"] == "METHOD_NOT_ALLOWED"
 
 
-def test_live_and_ready_say_so():
+def test_live_and_ready_respond_200():
     assert Client().get("/health/live").json() == {"status": "ok"}
     assert Client().get("/health/ready").json() == {"status": "ready"}
 
 
-def test_live_touches_nothing(upstream, django_assert_num_queries):
+def test_live_uses_no_database_and_no_upstream(upstream, django_assert_num_queries):
     with django_assert_num_queries(0):
         Client().get("/health/live")
 
@@ -135,7 +135,7 @@ def test_live_touches_nothing(upstream, django_assert_num_queries):
     "status",
     ["200 OK", "204 No Content", "302 Found", "401 Unauthorized", "404 Not Found", "429 Slow"],
 )
-def test_a_upstream_that_answers_is_healthy(upstream, status):
+def test_an_upstream_that_responds_is_healthy(upstream, status):
     upstream.talk = loopback.answer(status=status, headers="Location: http://127.0.0.1:1/\r\n")
 
     assert report()["status"] == "healthy"
@@ -148,7 +148,7 @@ def endless_body(channel) -> None:
         time.sleep(0.01)
 
 
-def test_the_body_of_a_upstream_is_not_read(upstream):
+def test_the_body_of_an_upstream_is_not_read(upstream):
     upstream.talk = endless_body
 
     assert report()["status"] == "healthy"
@@ -173,7 +173,7 @@ def talk_nonsense(channel) -> None:
         pytest.param(talk_nonsense, id="no HTTP"),
     ],
 )
-def test_sick_upstreams_degrade_the_service(upstream, talk):
+def test_failing_upstreams_degrade_the_service(upstream, talk):
     upstream.talk = talk
 
     response = Client().get("/health")
@@ -187,7 +187,7 @@ def test_sick_upstreams_degrade_the_service(upstream, talk):
 
 @pytest.mark.parametrize("url", ["http://{closed}", "nonsense", "http://", "ftp://127.0.0.1"])
 @pytest.mark.parametrize("name", UPSTREAMS)
-def test_one_upstream_out_of_reach_is_named(upstream, settings, name, url):
+def test_an_unreachable_upstream_is_named(upstream, settings, name, url):
     setattr(settings, UPSTREAMS[name], url.format(closed=loopback.closed_port()))
 
     body = report()
@@ -196,7 +196,7 @@ def test_one_upstream_out_of_reach_is_named(upstream, settings, name, url):
     assert [key for key, status in statuses(body).items() if status == "unhealthy"] == [name]
 
 
-def test_what_is_not_configured_is_not_missed(upstream, settings):
+def test_upstreams_that_are_not_configured_are_not_reported(upstream, settings):
     settings.REDIS_URL = settings.MESSAGE_SERVICE_URL = ""
 
     body = report()
@@ -208,7 +208,7 @@ def test_what_is_not_configured_is_not_missed(upstream, settings):
 
 
 @pytest.mark.parametrize("url", ["redis://{closed}", "redis://{silent}", "nonsense", "redis://:x@"])
-def test_a_redis_that_does_not_answer_degrades_the_service(upstream, settings, url):
+def test_a_redis_that_does_not_respond_degrades_the_service(upstream, settings, url):
     with loopback.serving(loopback.silence) as silent:
         settings.REDIS_URL = url.format(closed=loopback.closed_port(), silent=silent)
 
@@ -218,7 +218,7 @@ def test_a_redis_that_does_not_answer_degrades_the_service(upstream, settings, u
     assert statuses(body)["redis"] == "unhealthy"
 
 
-def test_upstreams_are_asked_once_for_a_crowd(upstream):
+def test_concurrent_probes_share_one_request_per_upstream(upstream):
     with ThreadPoolExecutor(16) as pool:
         bodies = list(pool.map(lambda _: report(), range(64)))
 
@@ -226,7 +226,7 @@ def test_upstreams_are_asked_once_for_a_crowd(upstream):
     assert len({body["timestamp"] for body in bodies}) == 1
 
 
-def test_a_report_is_made_anew_after_two_seconds(upstream, clock):
+def test_a_report_is_cached_for_two_seconds(upstream, clock):
     assert report()["status"] == "healthy"
     upstream.talk = hang_up
 
@@ -237,7 +237,7 @@ def test_a_report_is_made_anew_after_two_seconds(upstream, clock):
     assert report()["status"] == "degraded"
 
 
-def test_upstreams_that_ask_for_our_report_in_turn_are_healthy(upstream, clock):
+def test_upstreams_that_request_our_report_in_turn_are_healthy(upstream, clock):
     report()
     clock.ahead_s += 5
 
@@ -304,7 +304,7 @@ def ask(url: str) -> tuple[int, dict, float]:
     return response.status_code, response.json(), time.monotonic() - started
 
 
-def test_everything_may_hang_at_once(tmp_path):
+def test_a_report_is_in_time_while_everything_hangs(tmp_path):
     with ExitStack() as stack:
         silent = stack.enter_context(loopback.serving(loopback.silence))
         trickling = stack.enter_context(loopback.serving(loopback.trickle))
@@ -340,7 +340,7 @@ def own_mongodb(tmp_path):
         yield SimpleNamespace(url=url, admin=client.admin)
 
 
-def test_a_mongodb_that_freezes(tmp_path, own_mongodb):
+def test_a_frozen_mongodb_is_unhealthy_in_time(tmp_path, own_mongodb):
     pid = own_mongodb.admin.command("serverStatus")["pid"]
     with service(tmp_path, MONGODB_URL=own_mongodb.url) as address:
         assert ask(f"{address}/health/ready")[:2] == (200, {"status": "ready"})
@@ -357,7 +357,7 @@ def test_a_mongodb_that_freezes(tmp_path, own_mongodb):
     assert (report_status, report_body["status"], report_s < 2) == (503, "unhealthy", True)
 
 
-def test_a_mongodb_without_a_primary(tmp_path, own_mongodb):
+def test_a_mongodb_without_a_primary_is_not_ready(tmp_path, own_mongodb):
     with service(tmp_path, MONGODB_URL=own_mongodb.url) as address:
         own_mongodb.admin.command("replSetStepDown", 2, force=True)
 
@@ -365,7 +365,7 @@ def test_a_mongodb_without_a_primary(tmp_path, own_mongodb):
         eventually(f"{address}/health/ready", 200)
 
 
-def test_nobody_who_reads_notices_an_election(tmp_path, own_mongodb):
+def test_reads_succeed_during_an_election(tmp_path, own_mongodb):
     nobodys = "64b7f0f0f0f0f0f0f0f0f0f0"
     headers = {"Authorization": f"Bearer {token()}"}
 
@@ -391,7 +391,7 @@ def eventually(url: str, status: int) -> None:
         time.sleep(0.05)
 
 
-def test_a_mongodb_that_is_gone(tmp_path):
+def test_a_stopped_mongodb_is_not_ready(tmp_path):
     gone = f"mongodb://{loopback.closed_port()}/?replicaSet=rs0"
 
     with service(tmp_path, MONGODB_URL=gone) as address:

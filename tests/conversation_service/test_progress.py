@@ -42,21 +42,21 @@ def on_a_terminal(program):
     return shown.decode()
 
 
-def test_a_terminal_has_one_line_that_changes():
+def test_a_terminal_shows_one_changing_line():
     shown = on_a_terminal(TRACKED)
 
     assert "3/3" in shown
     assert shown.count("\n") == 1
 
 
-def test_what_another_does_is_a_bar_too():
+def test_progress_of_another_process_is_a_bar():
     shown = on_a_terminal(WATCHED)
 
     assert "2/3" in shown
     assert shown.count("\n") == 1
 
 
-def test_a_log_has_plain_lines_now_and_then(monkeypatch):
+def test_a_log_gets_plain_lines_at_intervals(monkeypatch):
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
     log = StringIO()
 

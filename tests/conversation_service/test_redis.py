@@ -21,7 +21,7 @@ SECRET_PIECE = "Zm9vYmFy"
         f"redis://:{SECRET_PIECE}@127.0.0.1:70000/0",
     ],
 )
-def test_the_api_goes_on_without_redis_and_logs_no_part_of_the_address(
+def test_the_api_works_without_redis_and_logs_no_part_of_its_address(
     alice, settings, caplog, monkeypatch, url
 ):
     monkeypatch.setattr(health, "_reports", health._Reports())  # without the report of another test

@@ -93,7 +93,7 @@ class Stream:
         self.session.close()
 
 
-def test_it_brings_what_is_there_and_what_comes(server, alice):
+def test_a_stream_sends_existing_and_new_changes(server, alice):
     # Each change below is one write: the stream may look between two and tell of both.
     first = conversation(alice, "deleted")
     with Stream.admitted(server) as stream:
@@ -108,7 +108,7 @@ def test_it_brings_what_is_there_and_what_comes(server, alice):
         assert stream.event()[1]["type"] == "deleted"
 
 
-def test_nothing_of_others_comes_and_silence_is_filled(server, bob):
+def test_a_stream_sends_only_changes_of_its_user_and_keepalives(server, bob):
     with Stream.admitted(server, **{"Last-Event-ID": now_of("alice")}) as stream:
         conversation(bob)
         assert [next(stream.blocks) for _ in range(3)] == [
@@ -118,7 +118,7 @@ def test_nothing_of_others_comes_and_silence_is_filled(server, bob):
         ]
 
 
-def test_it_goes_on_after_the_last_event(server, alice):
+def test_a_stream_continues_after_the_last_event_id(server, alice):
     titles = [conversation(alice, title=str(n))["title"] for n in range(5)]
     with Stream.admitted(server) as stream:
         received = [stream.event() for _ in range(2)]
@@ -129,7 +129,7 @@ def test_it_goes_on_after_the_last_event(server, alice):
     assert [data["conversation"]["title"] for _, data in received] == titles
 
 
-def test_many_wait_while_others_are_served(server, alice):
+def test_waiting_streams_do_not_delay_other_requests(server, alice):
     with ExitStack() as opened:
         streams = [
             opened.enter_context(
@@ -151,7 +151,7 @@ def test_many_wait_while_others_are_served(server, alice):
         assert streams[7].event()[1]["conversation"]["title"] == "For the last"
 
 
-def test_a_user_has_so_many_places_and_those_left_are_free_again(server):
+def test_streams_per_user_are_limited_and_freed_on_disconnect(server):
     for _ in range(2):
         with ExitStack() as opened:
             for _ in range(3):
@@ -160,7 +160,7 @@ def test_a_user_has_so_many_places_and_those_left_are_free_again(server):
                 assert refused.response.status_code == 503
 
 
-def test_it_ends_with_the_token(server):
+def test_a_stream_ends_when_the_token_expires(server):
     started = time.monotonic()
     with Stream.admitted(server, claims={"exp": int(time.time()) + 2}) as stream:
         assert next(stream.blocks) == "retry: 2000"
@@ -169,7 +169,7 @@ def test_it_ends_with_the_token(server):
     assert time.monotonic() - started < 4
 
 
-def test_a_call_that_waits_is_woken(tmp_path, alice):
+def test_a_waiting_request_wakes_up_on_a_change(tmp_path, alice):
     # Of its own: places that other tests left may not be free yet.
     with (
         serving(
@@ -213,14 +213,14 @@ def test_a_stopping_server_ends_its_streams(tmp_path):
         ("*/*", "application/json"),
     ],
 )
-def test_a_stream_is_for_those_who_name_it(alice, accept, kind):
+def test_a_stream_is_sent_only_on_request(alice, accept, kind):
     response = alice.get(CHANGES, headers={"Accept": accept})
 
     assert response.headers["Content-Type"] == kind
     response.close()
 
 
-def test_what_is_wrong_at_once_is_answered_in_json(alice):
+def test_errors_before_the_stream_are_json(alice):
     stream = {"Accept": "text/event-stream"}
     old = feed_cursor.cursor_since("alice", clock.now().replace(year=clock.now().year - 1))
 

@@ -89,7 +89,7 @@ def put(*rows):
     return [str(row["_id"]) for row in rows]
 
 
-def test_without_a_cursor_all_comes_that_is_not_purged(alice, bob):
+def test_without_a_cursor_the_feed_has_all_unpurged_conversations(alice, bob):
     conversation(bob)
     first = conversation(alice, "deleted")
     second = conversation(alice, "archived", "pinned")
@@ -102,7 +102,7 @@ def test_without_a_cursor_all_comes_that_is_not_purged(alice, bob):
     assert page["has_more"] is False
 
 
-def test_then_only_what_changed_comes(alice):
+def test_with_a_cursor_the_feed_has_only_changes(alice):
     a, b = conversation(alice), conversation(alice)
     cursor = asked(alice)["next_cursor"]
     assert asked(alice, cursor)["changes"] == []
@@ -117,7 +117,7 @@ def test_then_only_what_changed_comes(alice):
     assert b["id"] not in str(page["changes"])
 
 
-def test_a_report_of_activity_is_a_change(alice):
+def test_an_activity_report_is_a_change(alice):
     created = conversation(alice)
     cursor = asked(alice)["next_cursor"]
     service = service_with("conversations:activity")
@@ -128,7 +128,7 @@ def test_a_report_of_activity_is_a_change(alice):
     assert change["conversation"]["metadata"]["message_count"] == 3
 
 
-def test_a_purged_one_is_told_with_the_time(alice):
+def test_a_purge_is_in_the_feed_with_its_time(alice):
     created = conversation(alice, "deleted")
     cursor = asked(alice)["next_cursor"]
     alice.delete(f"{PATH}/{created['id']}?mode=purge")
@@ -140,7 +140,7 @@ def test_a_purged_one_is_told_with_the_time(alice):
     assert change["deleted_at"] >= created["deleted_at"]
 
 
-def test_one_that_came_and_went_between_two_calls_is_told_as_gone(alice):
+def test_a_conversation_created_and_purged_between_requests_is_a_delete(alice):
     cursor = asked(alice)["next_cursor"]
     created = conversation(alice, "deleted")
     alice.delete(f"{PATH}/{created['id']}?mode=purge")
@@ -149,7 +149,7 @@ def test_one_that_came_and_went_between_two_calls_is_told_as_gone(alice):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
-def test_pages_of_any_size_are_the_same_feed(alice, limit):
+def test_pages_of_any_size_give_the_same_feed(alice, limit):
     now = clock.now()
     ages = [timedelta(days=400), timedelta(hours=1), timedelta(seconds=50), timedelta()]
     put(*[document(changed_at=now - age) for age in ages for _ in range(3)])
@@ -162,7 +162,7 @@ def test_pages_of_any_size_are_the_same_feed(alice, limit):
     assert reader.read(limit=limit) == 0
 
 
-def test_a_snapshot_learns_of_what_goes_while_it_is_read(alice):
+def test_a_snapshot_includes_purges_during_its_pages(alice):
     rows = [document(ago=timedelta(days=9 - n), status="deleted") for n in range(6)]
     ids = put(*rows)
     page = asked(alice, limit=4)
@@ -179,7 +179,7 @@ def test_a_snapshot_learns_of_what_goes_while_it_is_read(alice):
 
 
 @pytest.mark.parametrize("late", [timedelta(seconds=1), OVERLAP - timedelta(seconds=5)])
-def test_what_becomes_visible_late_is_not_missed(alice, late):
+def test_a_late_commit_is_not_missed(alice, late):
     conversation(alice)
     cursor = asked(alice)["next_cursor"]
     conversation(alice)
@@ -192,7 +192,7 @@ def test_what_becomes_visible_late_is_not_missed(alice, late):
     assert asked(alice, page["next_cursor"])["changes"] == []
 
 
-def test_two_of_the_same_millisecond_are_not_taken_for_each_other(alice):
+def test_changes_of_the_same_millisecond_are_distinguished(alice):
     now = clock.now()
     put(document(changed_at=now))
     cursor = asked(alice)["next_cursor"]
@@ -202,7 +202,7 @@ def test_two_of_the_same_millisecond_are_not_taken_for_each_other(alice):
     assert len(asked(alice, cursor)["changes"]) == 2
 
 
-def test_changes_while_the_clock_stands_still_are_told_apart(alice):
+def test_changes_with_equal_times_are_distinguished(alice):
     [id_] = put(document(ago=timedelta(seconds=-20)))
     cursor = asked(alice)["next_cursor"]
 
@@ -213,7 +213,7 @@ def test_changes_while_the_clock_stands_still_are_told_apart(alice):
         cursor = page["next_cursor"]
 
 
-def test_after_a_burst_nothing_is_missed_and_there_is_an_end(alice, monkeypatch):
+def test_a_burst_is_delivered_completely_and_ends(alice, monkeypatch):
     monkeypatch.setattr("conversations.queries.feed_cursor.OVERLAP_MS", 1_500)
     reader = Reader(alice)
     reader.read()
@@ -231,7 +231,7 @@ def test_after_a_burst_nothing_is_missed_and_there_is_an_end(alice, monkeypatch)
     assert reader.read() == 0
 
 
-def test_a_cursor_fits_into_an_address(alice):
+def test_a_cursor_fits_into_a_url(alice):
     put(*[document() for _ in range(MAX_SENT)])
 
     cursor = asked(alice)["next_cursor"]
@@ -240,7 +240,7 @@ def test_a_cursor_fits_into_an_address(alice):
     assert 1_000 < len(cursor) < 2_048
 
 
-def test_the_overview_says_where_to_begin(alice):
+def test_the_overview_has_the_first_cursor(alice):
     old = document(ago=timedelta(minutes=5))
     put(old)
     shown = conversation(alice)
@@ -251,7 +251,7 @@ def test_the_overview_says_where_to_begin(alice):
 
 
 @pytest.mark.parametrize("days", [89, 91])
-def test_a_cursor_is_good_as_long_as_tombstones_are_kept(alice, days):
+def test_a_cursor_is_valid_while_tombstones_are_kept(alice, days):
     with travel(datetime.now(UTC) - timedelta(days=days)):
         cursor = feed_cursor.cursor_since("alice", clock.now())
     created = conversation(alice)
@@ -267,7 +267,7 @@ def test_a_cursor_is_good_as_long_as_tombstones_are_kept(alice, days):
     assert told(asked(alice, error["details"]["snapshot_cursor"])) == [created["title"]]
 
 
-def test_a_client_that_finds_nothing_for_long_keeps_a_good_cursor(alice):
+def test_an_idle_client_keeps_a_valid_cursor(alice):
     cursor = feed_cursor.cursor_since("alice", clock.now() - timedelta(days=80))
 
     fresh = asked(alice, cursor)["next_cursor"]
@@ -275,7 +275,7 @@ def test_a_client_that_finds_nothing_for_long_keeps_a_good_cursor(alice):
     assert feed_cursor.decode("alice", fresh).since[0] / 1000 > clock.now().timestamp() - 90
 
 
-def test_who_has_it_gets_304(alice):
+def test_an_unchanged_page_is_304(alice):
     conversation(alice)
     cursor = asked(alice)["next_cursor"]
     empty = alice.get(CHANGES, {"cursor": cursor})
@@ -301,7 +301,7 @@ def test_who_has_it_gets_304(alice):
     ],
     ids=["a word", "a wrong signature", "bob's snapshot", "bob's place"],
 )
-def test_a_cursor_of_others_is_refused(alice, cursor):
+def test_a_cursor_of_another_user_is_rejected(alice, cursor):
     response = alice.get(CHANGES, {"cursor": cursor})
 
     assert response.status_code == 400
@@ -315,7 +315,7 @@ def test_parameters_are_checked(alice, parameters):
     assert alice.get(CHANGES, parameters).status_code == 400
 
 
-def test_a_large_limit_is_the_largest(alice):
+def test_a_limit_above_the_maximum_is_the_maximum(alice):
     put(*[document(ago=timedelta(hours=1)) for _ in range(501)])
 
     page = asked(alice, limit=10_000)
@@ -324,7 +324,7 @@ def test_a_large_limit_is_the_largest(alice):
     assert page["has_more"]
 
 
-def test_a_call_that_waits_is_answered_when_something_changes(alice):
+def test_a_waiting_request_returns_on_a_change(alice):
     cursor = asked(alice)["next_cursor"]
     Timer(0.3, lambda: conversation(client_of("alice"), title="New")).start()
 
@@ -335,7 +335,7 @@ def test_a_call_that_waits_is_answered_when_something_changes(alice):
     assert clock.now() - started < timedelta(seconds=5)
 
 
-def test_a_call_that_waits_in_vain_is_answered_when_the_time_is_over(alice):
+def test_a_waiting_request_returns_after_the_wait_time(alice):
     cursor = asked(alice)["next_cursor"]
     Timer(0.3, lambda: conversation(client_of("bob"))).start()
 
@@ -346,7 +346,7 @@ def test_a_call_that_waits_in_vain_is_answered_when_the_time_is_over(alice):
     assert timedelta(seconds=1.9) < clock.now() - started < timedelta(seconds=4)
 
 
-def test_waiting_sees_late_ones_at_its_end(alice):
+def test_a_waiting_request_returns_late_commits(alice):
     conversation(alice)
     cursor = asked(alice)["next_cursor"]
     late = document(ago=timedelta(seconds=20))
@@ -355,7 +355,7 @@ def test_waiting_sees_late_ones_at_its_end(alice):
     assert len(asked(alice, cursor, wait=2)["changes"]) == 1
 
 
-def test_too_many_who_wait_are_sent_away(alice, settings):
+def test_too_many_waiting_requests_are_rejected(alice, settings):
     settings.CHANGES_WAITING_PER_USER = 0
     cursor = asked(alice)["next_cursor"]
 
@@ -389,7 +389,7 @@ def explained(mongo, commands, alice, cursor):
     return page["next_cursor"], found
 
 
-def test_a_page_reads_no_more_than_it_shows(mongo, commands, alice, plenty):
+def test_a_page_reads_only_its_documents(mongo, commands, alice, plenty):
     cursor = None
     for _ in range(6):
         cursor, plan = explained(mongo, commands, alice, cursor)
@@ -398,7 +398,7 @@ def test_a_page_reads_no_more_than_it_shows(mongo, commands, alice, plenty):
         assert "user_changes" in str(plan["queryPlanner"]["winningPlan"])
 
 
-def test_what_was_sent_lately_costs_a_look_each(mongo, commands, alice):
+def test_recently_sent_changes_cost_one_index_key_each(mongo, commands, alice):
     put(*[document() for _ in range(30)], *[document(ago=timedelta(days=1)) for _ in range(90)])
     reader = Reader(alice)
     reader.read()
@@ -408,7 +408,7 @@ def test_what_was_sent_lately_costs_a_look_each(mongo, commands, alice):
     assert plan["executionStats"]["totalDocsExamined"] == 30
 
 
-def test_looking_for_all_who_wait_reads_no_document(mongo, commands, plenty):
+def test_polling_for_waiting_requests_reads_no_document(mongo, commands, plenty):
     commands.clear()
     latest = latest_changes(["alice", "bob", "carol"])
 
@@ -473,7 +473,7 @@ class Writers:
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_whoever_follows_the_feed_knows_what_is_there(mongo, monkeypatch, steps, sent):
+def test_a_client_of_the_feed_has_the_stored_state(mongo, monkeypatch, steps, sent):
     """However late commits are, within OVERLAP, and however little a cursor remembers."""
     monkeypatch.setattr("conversations.queries.feed_cursor.MAX_SENT", sent)
     mongo["conversations"].delete_many({})
@@ -503,7 +503,7 @@ def test_whoever_follows_the_feed_knows_what_is_there(mongo, monkeypatch, steps,
         assert reader.read(limit=3) == 0
 
 
-def test_a_cursor_survives_being_sealed():
+def test_a_signed_cursor_decodes_to_its_value():
     place = (1_790_000_000_123, "507f1f77bcf86cd799439014")
     for cursor in [
         feed_cursor.SNAPSHOT,

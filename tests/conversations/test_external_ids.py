@@ -32,7 +32,7 @@ def listed(client, **parameters):
 
 
 @every_id
-def test_an_id_serves_for_users_and_characters_in_every_endpoint(id_):
+def test_an_id_is_valid_for_users_and_characters_in_every_endpoint(id_):
     user = client_of(id_)
     conversation(user, character_id="luna")
     created = conversation(user, character_id=id_, title=None)

@@ -76,7 +76,7 @@ def misbehaving(stand_in, mode: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("mode", ["hang", "error", "nonsense", "slow"])
-def test_callers_get_an_honest_answer_in_time_and_then_at_once(service, stand_in, mode):
+def test_creates_fail_within_the_budget_and_later_at_once(service, stand_in, mode):
     client = Client(service)
     eventually(lambda: client.create()[0] == 422)
 
@@ -93,7 +93,7 @@ def test_callers_get_an_honest_answer_in_time_and_then_at_once(service, stand_in
     eventually(lambda: client.create()[:2] == (422, "CHARACTER_NOT_EXISTS"))
 
 
-def test_those_who_need_no_character_do_not_wait(service, stand_in):
+def test_requests_without_a_character_do_not_wait(service, stand_in):
     client = Client(service)
     eventually(lambda: client.create()[0] == 422)
 

@@ -15,7 +15,7 @@ from tests.factories import PATH, conversation
 
 
 @pytest.mark.parametrize("version", [MAX_COUNT - 3, MAX_COUNT, MAX_COUNT + 2])
-def test_a_version_rises_past_what_can_be_counted_exactly(alice, mongo, version):
+def test_a_version_can_exceed_the_largest_exact_number(alice, mongo, version):
     created = conversation(alice, title="First")
     mongo["conversations"].update_one({}, {"$set": {"version": version}})
     one = f"{PATH}/{created['id']}"

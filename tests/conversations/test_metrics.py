@@ -32,7 +32,7 @@ def told() -> Told:
     return Told()
 
 
-def test_a_whole_life(alice, told):
+def test_each_change_of_state_is_counted(alice, told):
     created = conversation(alice, "archived")
     path = f"{PATH}/{created['id']}"
 
@@ -43,7 +43,7 @@ def test_a_whole_life(alice, told):
     assert told.since() == dict.fromkeys(EVENTS, 1)
 
 
-def test_what_changes_nothing_is_no_event(alice, told):
+def test_a_request_without_effect_is_not_counted(alice, told):
     created = conversation(alice, "archived")
 
     alice.post(f"{PATH}/{created['id']}/archive")
@@ -52,7 +52,7 @@ def test_what_changes_nothing_is_no_event(alice, told):
     assert told.since() == {"created": 1, "archived": 1}
 
 
-def test_a_create_that_is_sent_again_is_no_event(alice, told):
+def test_a_replayed_create_is_not_counted(alice, told):
     body = NewConversation()
     for _ in range(2):
         alice.post(PATH, body, headers={"Idempotency-Key": "again"})
@@ -60,7 +60,7 @@ def test_a_create_that_is_sent_again_is_no_event(alice, told):
     assert told.since() == {"created": 1}
 
 
-def test_a_state_that_is_patched(alice, told):
+def test_a_patched_state_is_counted(alice, told):
     created = conversation(alice)
 
     alice.patch(f"{PATH}/{created['id']}", {"status": "archived"})
@@ -69,7 +69,7 @@ def test_a_state_that_is_patched(alice, told):
     assert told.since() == {"created": 1, "archived": 1, "restored": 1}
 
 
-def test_a_bulk_action_counts_what_it_changed(alice, told):
+def test_a_bulk_action_counts_its_changes(alice, told):
     ids = [conversation(alice)["id"] for _ in range(3)] + [conversation(alice, "archived")["id"]]
 
     alice.post(f"{PATH}/bulk", {"action": "archive", "ids": ids})

@@ -59,7 +59,9 @@ def without_times(body):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_document_without_a_field_is_read_everywhere_alike(alice, mongo, service, stored, path):
+def test_a_document_without_a_field_is_read_equally_by_every_endpoint(
+    alice, mongo, service, stored, path
+):
     unset(mongo, path)
     one = f"{PATH}/{stored['id']}"
 
@@ -245,7 +247,7 @@ def test_the_console_shows_and_edits_a_document_without_a_field(alice, mongo, st
 @pytest.mark.parametrize("sort", SORT_KEYS)
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("status", ["active", "all"])
-def test_pages_lose_and_repeat_no_document_without_the_sort_key(alice, mongo, sort, order, status):
+def test_pages_contain_each_document_without_the_sort_key_once(alice, mongo, sort, order, status):
     rows = [
         documents.new(
             user_id="alice", character_id="luna", title=f"t{n}", now=clock.now() + timedelta(days=n)
@@ -328,7 +330,7 @@ def test_fields_of_a_newer_release_are_kept_by_every_edit(alice, mongo, service,
     assert document["metadata"]["reactions"] == 3
 
 
-def test_a_document_with_nothing_but_its_identity_reads_with_defaults(alice, mongo):
+def test_a_document_with_only_its_ids_is_read_with_defaults(alice, mongo):
     row = {"_id": ObjectId(), "user_id": "alice", "status": "active"}
     mongo["conversations"].insert_one(dict(row))
 

@@ -150,7 +150,7 @@ def test_it_can_be_duplicated_archived_restored_trashed_and_purged(alice, line):
 
 
 @each(TRASHED)
-def test_it_can_be_restored_to_where_it_was(alice, line):
+def test_it_can_be_restored_to_its_previous_state(alice, line):
     restored = alice.post(f"{PATH}/{line['id']}/restore").json()
 
     assert restored["status"] == ("archived" if line["archived_at"] else "active")

@@ -100,7 +100,7 @@ def statuses(mongo):
 # What the resource tells
 
 
-def test_a_conversation_says_when_it_will_be_archived(alice, thirty_days, mongo):
+def test_a_conversation_shows_its_archive_time(alice, thirty_days, mongo):
     [id_] = store(mongo, 3)
 
     shown = read(alice, id_)
@@ -114,16 +114,16 @@ def test_a_conversation_says_when_it_will_be_archived(alice, thirty_days, mongo)
     assert listed == {"id": id_, "retention": shown["retention"]}
 
 
-def test_what_is_pinned_or_archived_stays(alice, thirty_days):
+def test_pinned_and_archived_conversations_have_no_archive_time(alice, thirty_days):
     assert conversation(alice, "pinned")["retention"] is None
     assert conversation(alice, "archived")["retention"] is None
 
 
-def test_without_a_policy_nothing_happens(alice):
+def test_without_a_policy_there_is_no_archive_time(alice):
     assert conversation(alice)["retention"] is None
 
 
-def test_the_trash_says_when_it_ends(alice):
+def test_a_trashed_conversation_shows_its_purge_time(alice):
     created = conversation(alice, "deleted")
 
     assert created["retention"] == {"policy": "purge", "acts_at": created["purge_at"]}
@@ -131,7 +131,7 @@ def test_the_trash_says_when_it_ends(alice):
     assert restored["retention"] is None
 
 
-def test_a_former_version_tells_what_held_for_it(alice):
+def test_an_old_version_shows_its_own_retention(alice):
     created = conversation(alice, "deleted")
 
     then = alice.get(f"{PATH}/{created['id']}", {"as_of": 1}).json()
@@ -142,7 +142,7 @@ def test_a_former_version_tells_what_held_for_it(alice):
 # Archiving what is idle
 
 
-def test_what_is_idle_is_archived_and_nothing_else(alice, mongo, capsys, thirty_days):
+def test_only_idle_conversations_are_archived(alice, mongo, capsys, thirty_days):
     idle, fresh = store(mongo, 31, 29)
     [pinned] = store(mongo, 31, pinned_at=clock.now())
     [held] = store(mongo, 31, hold={"by": "ops", "reason": "x", "at": clock.now()})
@@ -168,7 +168,7 @@ def test_with_zero_days_nothing_is_archived(mongo, capsys):
     assert statuses(mongo) == ["active"]
 
 
-def test_a_dry_run_tells_exactly_what_would_be_done(mongo, capsys, thirty_days):
+def test_a_dry_run_prints_the_exact_result(mongo, capsys, thirty_days):
     ids = store(mongo, *range(60, 10, -1))
     store(mongo, 40, pinned_at=clock.now())
     before = list(mongo["conversations"].find())
@@ -193,7 +193,7 @@ def test_a_dry_run_tells_exactly_what_would_be_done(mongo, capsys, thirty_days):
     assert sorted(str(row["_id"]) for row in archived) == sorted(previewed)
 
 
-def test_a_message_that_arrives_after_the_batch_was_read_saves_it(mongo, thirty_days):
+def test_a_conversation_with_a_new_message_is_not_archived(mongo, thirty_days):
     store(mongo, 40, 40)
     job = retention.idle_job()
     rows = list(job.each(10))
@@ -221,7 +221,7 @@ def test_a_conversation_that_the_validator_rejects_does_not_stop_a_run(mongo, ca
 # Emptying the trash
 
 
-def test_what_is_past_its_time_is_purged(alice, mongo, capsys):
+def test_expired_trash_is_purged(alice, mongo, capsys):
     past, present = trashed(mongo, 1, -1)
     young = conversation(alice, "deleted")
 
@@ -250,7 +250,7 @@ def test_a_dry_run_counts_and_purges_nothing(mongo, capsys):
     assert list(mongo["conversations"].find()) == before
 
 
-def test_many_go_in_batches_whatever_their_times(mongo, capsys):
+def test_many_conversations_are_purged_in_batches(mongo, capsys):
     trashed(mongo, *[1] * 10, *range(1, 11))
     at = clock.now() - DAY
     mongo["conversations"].update_many({}, {"$set": {"purge_at": at}})
@@ -262,13 +262,13 @@ def test_many_go_in_batches_whatever_their_times(mongo, capsys):
 
 
 @pytest.mark.parametrize("command", ["purge_trash", "apply_retention"])
-def test_a_batch_of_nothing_is_refused(command):
+def test_a_batch_size_of_zero_is_rejected(command):
     with pytest.raises(CommandError):
         call_command(command, batch_size=0)
 
 
 @pytest.mark.parametrize("command", ["purge_trash", "apply_retention"])
-def test_ctrl_c_loses_nothing_and_running_again_goes_on(mongo, command):
+def test_ctrl_c_keeps_the_work_and_the_next_run_continues(mongo, command):
     count = 3000
     fields = (
         {"status": "deleted", "deleted_at": clock.now() - DAY, "purge_at": clock.now() - DAY}
@@ -299,7 +299,7 @@ def test_ctrl_c_loses_nothing_and_running_again_goes_on(mongo, command):
 # What it costs
 
 
-def test_each_run_reads_what_is_due_by_its_index(mongo, commands, capsys, thirty_days):
+def test_each_run_reads_only_due_conversations_by_an_index(mongo, commands, capsys, thirty_days):
     store(mongo, *range(60))
     store(mongo, *range(60), pinned_at=clock.now())
     trashed(mongo, *range(-30, 30))

@@ -113,7 +113,7 @@ def left(mongo) -> int:
     return mongo["conversations"].count_documents({"status": {"$ne": "purged"}})
 
 
-def test_a_deployment_that_is_well_passes_and_nothing_is_left(url, mongo):
+def test_a_healthy_deployment_passes_and_no_data_is_left(url, mongo):
     printed, code = run(url, internal=True)
 
     assert code == 0, printed
@@ -132,7 +132,7 @@ def test_a_step_has_a_line_with_expectation_status_and_time(url):
     assert float(milliseconds) > 0
 
 
-def test_machines_get_a_line_for_each_step_and_one_for_the_end(url):
+def test_json_output_has_a_line_per_step_and_a_last_line(url):
     printed, code = run(url, json=True)
 
     *steps, end = [json.loads(line) for line in printed.splitlines()]
@@ -142,7 +142,7 @@ def test_machines_get_a_line_for_each_step_and_one_for_the_end(url):
     assert (end["passed"], end["steps"], end["left"]) == (len(steps), len(steps), [])
 
 
-def test_machines_are_told_what_is_wrong(url):
+def test_json_output_names_the_fault(url):
     def spoil(answer):
         if answer.request == "GET /api/v1/tags":
             answer.status = 500
@@ -249,7 +249,7 @@ DELETED = '"type":"deleted"', '"type":"forgotten"'
         ),
     ],
 )
-def test_one_fault_ends_it_at_that_step_and_nothing_is_left(url, mongo, step, spoil):
+def test_a_fault_ends_the_test_at_its_step_and_no_data_is_left(url, mongo, step, spoil):
     printed, code = run_spoiled(url, spoil, internal=True)
 
     assert code == 1, printed
@@ -257,7 +257,7 @@ def test_one_fault_ends_it_at_that_step_and_nothing_is_left(url, mongo, step, sp
     assert left(mongo) == 0
 
 
-def test_the_answer_that_was_wrong_can_be_found_in_the_logs(url):
+def test_a_wrong_response_can_be_found_in_the_logs(url):
     spoil = spoiler(f"POST {API}/…/pin", status(500))
 
     printed, _ = run_spoiled(url, spoil)
@@ -265,7 +265,7 @@ def test_the_answer_that_was_wrong_can_be_found_in_the_logs(url):
     assert re.search(r"pin answered 500, not 200 \(X-Request-ID smoke\w+-\d+\)", printed)
 
 
-def test_metrics_are_asked_for_where_they_can_be_reached(url):
+def test_metrics_are_checked_where_they_are_reachable(url):
     def metrics(answer):
         if answer.request == "GET /metrics":
             answer.status, answer.body = 200, b"# TYPE build_info gauge\n"
@@ -276,7 +276,7 @@ def test_metrics_are_asked_for_where_they_can_be_reached(url):
     assert "its metrics can be read: GET /metrics answered 404" in printed
 
 
-def test_what_cannot_be_purged_is_named(url, mongo):
+def test_data_that_cannot_be_purged_is_named(url, mongo):
     def spoil(answer):
         if answer.request == f"DELETE {API}/…":
             answer.status = 500
@@ -288,7 +288,7 @@ def test_what_cannot_be_purged_is_named(url, mongo):
     assert f"Could not be purged: {purged['_id']}." in printed
 
 
-def test_where_it_goes_down_what_may_be_left_is_named(url, mongo):
+def test_data_that_may_be_left_after_a_crash_of_the_service_is_named(url, mongo):
     down = []
 
     def spoil(answer):
@@ -302,7 +302,7 @@ def test_where_it_goes_down_what_may_be_left_is_named(url, mongo):
     assert f"Could not be purged: {left['_id']}, whatever has the tag smoke" in printed
 
 
-def test_ctrl_c_ends_it_after_the_step_at_hand_and_nothing_is_left(url, mongo):
+def test_ctrl_c_ends_the_test_after_the_current_step_and_no_data_is_left(url, mongo):
     interrupt = spoiler(f"POST {API}/…/pin", lambda answer: os.kill(os.getpid(), signal.SIGINT))
 
     printed, code = run_spoiled(url, interrupt)
@@ -313,7 +313,7 @@ def test_ctrl_c_ends_it_after_the_step_at_hand_and_nothing_is_left(url, mongo):
     assert left(mongo) == 0
 
 
-def test_it_waits_as_long_as_a_rate_limit_asks(url):
+def test_the_test_waits_for_retry_after(url):
     def limit(answer):
         answer.status, answer.headers["Retry-After"] = 429, "1"
 
@@ -324,7 +324,7 @@ def test_it_waits_as_long_as_a_rate_limit_asks(url):
     assert time.monotonic() - began > 1
 
 
-def test_it_fits_within_the_rate_limits(url, settings):
+def test_the_test_fits_within_the_rate_limits(url, settings):
     with proxied(url, lambda answer: None) as proxy:
         run(proxy.address)
 
@@ -337,14 +337,14 @@ def test_it_fits_within_the_rate_limits(url, settings):
     assert sum(name.startswith(("PATCH", "POST")) for name in changed) <= limits["patch"]
 
 
-def test_where_nobody_answers_nothing_was_tried():
+def test_an_unreachable_service_fails_at_the_first_step():
     printed, code = run(f"http://{closed_port()}")
 
     assert code == 4
     assert "it is alive: GET /health/live: ConnectionError" in printed
 
 
-def test_nothing_is_written_to_another_environment_than_was_meant(url, mongo):
+def test_nothing_is_written_to_another_environment_than_given(url, mongo):
     with proxied(url, lambda answer: None) as proxy:
         printed, code = run(proxy.address, environment="staging")
 
@@ -359,7 +359,7 @@ def test_environment_and_version_are_asserted(url, version, code):
     assert run(url, environment="test", expect_version=version)[1] == code
 
 
-def test_where_only_the_issuer_signs_a_token_must_be_sent(settings):
+def test_with_public_keys_a_token_is_required(settings):
     settings.JWT_ALGORITHM = "RS256"
 
     printed, code = run(f"http://{closed_port()}")
@@ -369,7 +369,7 @@ def test_where_only_the_issuer_signs_a_token_must_be_sent(settings):
     assert "Send --token" in printed
 
 
-def test_a_real_user_keeps_all_that_was_there(url, mongo, settings):
+def test_conversations_of_a_real_user_are_kept(url, mongo, settings):
     own = conversation(client_of("carol"))
     tokens = {"token": token("carol"), "other_token": token("dave")}
     settings.JWT_ALGORITHM = "RS256"  # here, so that none can be made
@@ -393,6 +393,6 @@ def test_a_token_is_read_from_a_file(url, tmp_path):
     "option",
     ["--base-url=chat.example.org", "--timeout=0", "--timeout=soon", "--token=@/nowhere/token"],
 )
-def test_a_wrong_option_is_refused(option):
+def test_a_wrong_option_is_rejected(option):
     with pytest.raises(CommandError):
         call_command("smoke_test", "--base-url=http://127.0.0.1:1", option)

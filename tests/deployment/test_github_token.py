@@ -47,7 +47,7 @@ def test_without_a_token_there_is_no_credential(talk):
     assert done.stdout == ""
 
 
-def test_one_refusal_of_an_overloaded_github_does_not_end_a_release():
+def test_a_release_survives_an_error_of_an_overloaded_github():
     answers = iter([answer(status="503 Service Unavailable"), answer(b'{"value": "a.b.c"}')])
 
     def talk(channel):

@@ -39,7 +39,7 @@ def told_by_the_cluster() -> set[str]:
 
 
 @pytest.mark.parametrize("metric", ASKED)
-def test_whatever_is_asked_for_is_told_by_somebody(metric):
+def test_every_queried_metric_is_exposed(metric):
     if ":" in metric:
         assert metric in rules("record")
     elif re.match("kube_|container_", metric):

@@ -123,7 +123,7 @@ def manage(command: str, settings: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("query", FIRST_QUERIES)
-def test_the_guides_queries_give_data(watched, query):
+def test_the_queries_of_the_guide_give_data(watched, query):
     eventually(lambda: any(watched.prometheus.values(query)))
 
 
@@ -137,7 +137,7 @@ def test_every_recorded_series_has_data(watched, series):
     eventually(lambda: watched.prometheus.values(series))
 
 
-def test_no_rule_fails(watched):
+def test_every_rule_is_evaluated_without_error(watched):
     eventually(lambda: all(rule["health"] != "unknown" for rule in watched.prometheus.rules()))
 
     known = watched.prometheus.rules()
@@ -145,7 +145,7 @@ def test_no_rule_fails(watched):
     assert [rule for rule in known if rule["health"] != "ok"] == []
 
 
-def test_a_pod_without_mongodb_spoils_the_ratio_and_is_no_outage_of_mongodb(watched):
+def test_a_pod_without_mongodb_lowers_the_ratio_and_raises_no_outage_alert(watched):
     burning = "ConversationServiceErrorBudgetBurnFast"
     eventually(lambda: burning in watched.prometheus.alerts())
 
@@ -166,7 +166,7 @@ def test_both_workers_are_one_target(watched):
     eventually(lambda: watched.prometheus.values(total) == [before + called])
 
 
-def test_no_counter_ever_goes_down_though_a_worker_was_killed(watched):
+def test_no_counter_decreases_after_a_worker_is_killed(watched):
     total = 'sum(http_requests_total{pod="one"})'
     before = settled(watched.prometheus, total)
     (killed, *_) = former = watched.service.workers()
@@ -189,13 +189,13 @@ def settled(watcher, query: str) -> float:
     return value
 
 
-def test_a_pod_has_far_fewer_series_than_a_scrape_may_have(watched):
+def test_a_pod_has_far_fewer_series_than_the_sample_limit(watched):
     counts = watched.prometheus.values('scrape_samples_scraped{job="conversation-service"}')
 
     assert 100 < max(counts) < 5_000
 
 
-def test_every_line_of_the_log_is_what_filebeat_expects(watched):
+def test_every_log_line_has_the_format_that_filebeat_expects(watched):
     lines = watched.lost.log.read_text().splitlines()
 
     assert lines

@@ -36,7 +36,7 @@ def permissions_of(role: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("text", "yes"), [(ENGLISH, "yes"), (SPANISH, "sí")], ids=["en", "es"])
-def test_the_table_of_roles_is_what_roles_may(text: str, yes: str):
+def test_the_table_of_roles_equals_their_permissions(text: str, yes: str):
     _, table = text.split("| support | operator | auditor |\n")
     rows = [row.split("|") for row in table.splitlines()[1 : len(NEEDS) + 1]]
     granted = {role: permissions_of(role) for role in ("support", "operator", "auditor")}

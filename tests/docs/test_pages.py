@@ -30,7 +30,7 @@ class Navigation(yaml.SafeLoader):
 Navigation.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
 
 
-def test_the_pages_of_variables_are_what_their_program_writes():
+def test_the_pages_of_variables_are_the_output_of_their_program():
     assert configuration.PAGE.read_text("utf-8") == configuration.page(), "make configuration"
     assert configuration.EXAMPLE.read_text("utf-8") == configuration.example(), "make configuration"
 
@@ -57,7 +57,7 @@ def test_every_code_and_variable_exists(page: Path):
     assert named - OTHERS <= {*codes(ServiceError), *env.scheme}
 
 
-def test_every_code_that_a_user_may_get_is_explained():
+def test_every_error_code_of_the_public_api_is_explained():
     text = "".join((DOCS / "guide" / name).read_text("utf-8") for name in ("errors.md", "sync.md"))
     answers = (
         answer
@@ -73,7 +73,7 @@ def test_every_code_that_a_user_may_get_is_explained():
     assert given <= set(VARIABLE.findall(text))
 
 
-def test_rate_limits_are_those_of_the_settings():
+def test_rate_limits_equal_the_settings():
     text = (DOCS / "guide" / "errors.md").read_text(encoding="utf-8")
     named = re.search(
         r"any (\d+) seconds: (\d+) lists, (\d+) creations, (\d+) edits, (\d+) deletions, (\d+)",
@@ -85,7 +85,7 @@ def test_rate_limits_are_those_of_the_settings():
     assert [int(n) for n in named.groups()] == [env.scheme[f"RATE_LIMIT_{k}"][1] for k in kinds]
 
 
-def test_the_reference_has_every_call_and_every_object():
+def test_the_reference_has_every_endpoint_and_every_object():
     text = "\n".join(reference(DOCUMENT))
 
     assert PLACE in (DOCS / "reference.md").read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ def test_the_reference_has_every_call_and_every_object():
         assert f"### {name} {{#{name.lower()}}}" in text
 
 
-def test_blocks_that_say_the_same_stand_behind_tabs():
+def test_equivalent_blocks_are_in_tabs():
     page = "```bash\nx\n```\n\n```python\ny\n```\n\n```text\nz\n```\n\n```bash\nalone\n```\n"
 
     assert with_tabs(page) == (

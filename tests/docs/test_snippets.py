@@ -67,7 +67,9 @@ def address(django_db_setup, tmp_path_factory):
 
 @by_page
 @by_language
-def test_a_page_does_what_it_shows(page: Path, language: str, address: str, tmp_path: Path):
+def test_snippets_of_a_page_have_the_shown_results(
+    page: Path, language: str, address: str, tmp_path: Path
+):
     shown = steps(page)
     printed = run(
         language, [step.code[language] for step in shown], page.stem, address, folder=tmp_path
@@ -80,7 +82,7 @@ def test_a_page_does_what_it_shows(page: Path, language: str, address: str, tmp_
 
 
 @by_page
-def test_a_page_says_each_step_in_every_language(page: Path):
+def test_a_page_has_each_step_in_every_language(page: Path):
     assert steps(page)
     assert all(set(step.code) == set(LANGUAGES) for step in steps(page))
 
@@ -170,7 +172,7 @@ def failing_at_first(
             proxy.shutdown()
 
 
-def test_the_calls_of_the_readme_succeed(address: str, tmp_path: Path):
+def test_requests_of_the_readme_succeed(address: str, tmp_path: Path):
     text = (BASE_DIR / "README.md").read_text(encoding="utf-8")
     [calls] = [
         block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "API=" in block

@@ -105,7 +105,7 @@ def launcher(tmp_path):
     launcher.stop()
 
 
-def test_it_serves_until_it_is_told_to_stop_and_leaves_nothing_behind(launcher):
+def test_it_serves_until_it_is_stopped_and_leaves_no_process_behind(launcher):
     running = launcher.start()
     eventually(launcher.runs)
 
@@ -133,7 +133,7 @@ def test_it_starts_again_after_it_was_killed(launcher):
     assert mentioning(launcher.var) == []
 
 
-def test_an_api_that_takes_its_time_is_not_live_yet(monkeypatch):
+def test_a_slow_api_is_not_reported_as_live(monkeypatch):
     monkeypatch.setattr(local, "ANSWER_S", 0.1)
     with loopback.serving(loopback.silence) as address:
         monkeypatch.setattr(local, "URL", f"http://{address}")
@@ -152,7 +152,7 @@ def test_a_busy_port_is_named_before_anything_starts(launcher):
     assert not (launcher.var / "mongodb").exists()
 
 
-def test_a_mongodb_that_does_not_answer_is_reported(launcher):
+def test_a_mongodb_that_does_not_respond_is_reported(launcher):
     message = launcher.fail(
         MONGODB_URL=f"mongodb://127.0.0.1:{free_port()}", MONGODB_TIMEOUT_MS="300"
     )
@@ -161,7 +161,7 @@ def test_a_mongodb_that_does_not_answer_is_reported(launcher):
     assert "MONGODB_URL" in message
 
 
-def test_no_stand_in_starts_while_a_port_of_an_upstream_is_taken(launcher):
+def test_no_stand_in_starts_if_the_port_of_an_upstream_is_taken(launcher):
     with listening() as real:
         port = real.getsockname()[1]
         launcher.start(AUTH_SERVICE_URL=f"http://127.0.0.1:{port}")
@@ -182,7 +182,7 @@ def proxies():
     return dict.fromkeys(names, proxy) | {"no_proxy": "10.0.0.0/8", "NO_PROXY": "10.0.0.0/8"}
 
 
-def test_it_starts_behind_a_proxy_and_its_commands_work_there(launcher, proxies):
+def test_it_starts_and_its_commands_work_with_proxy_variables(launcher, proxies):
     launcher.start(**proxies)
     eventually(launcher.runs)
 
@@ -191,13 +191,13 @@ def test_it_starts_behind_a_proxy_and_its_commands_work_there(launcher, proxies)
     assert "healthy" in launcher.get(f"{message}/health")
 
 
-def test_without_a_proxy_its_commands_need_no_exception_from_one(monkeypatch):
+def test_without_a_proxy_its_commands_have_no_proxy_exceptions(monkeypatch):
     monkeypatch.setattr(local, "getproxies", dict)
 
     assert local.no_proxy() == ""
 
 
-def test_a_benchmark_does_not_go_through_a_proxy_to_its_servers(monkeypatch, proxies):
+def test_a_benchmark_does_not_use_a_proxy_for_its_servers(monkeypatch, proxies):
     for name, value in proxies.items():
         monkeypatch.setenv(name, value)
     with auth(0) as server:
@@ -217,7 +217,7 @@ def test_it_listens_on_ipv6(launcher, host):
 @pytest.mark.parametrize(
     "host", ["x86_64-conda-linux-gnu", "arm64-apple-darwin20.0.0", "192.0.2.1"]
 )
-def test_a_host_that_is_no_address_of_this_machine_is_named(launcher, host):
+def test_a_host_that_is_not_local_is_named(launcher, host):
     message = launcher.fail(HOST=host)
 
     assert f"HOST is {host!r}" in message

@@ -35,7 +35,7 @@ def test_a_missing_system_library_is_named(tmp_path):
         mongod(tmp_path / "data", binary=broken).__enter__()
 
 
-def test_where_a_server_that_stops_at_once_said_why_is_told(tmp_path):
+def test_the_error_names_the_log_of_a_server_that_stops_at_once(tmp_path):
     broken = script(tmp_path / "mongod", "exit 3")
 
     with pytest.raises(CannotStart, match=rf"status 3.*{tmp_path}/data\.log"):
@@ -43,7 +43,7 @@ def test_where_a_server_that_stops_at_once_said_why_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(("find", "variable"), [(find, "MONGODB_URL"), (valkey.find, "REDIS_URL")])
-def test_a_machine_without_the_server_is_told_the_ways_out(find, variable, monkeypatch):
+def test_the_error_lists_the_remedies_if_the_server_is_not_installed(find, variable, monkeypatch):
     monkeypatch.setattr("sys.path", [])
     monkeypatch.setenv("PATH", "")
 

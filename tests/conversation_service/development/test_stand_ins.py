@@ -106,7 +106,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_it_says_where_they_are(neighbours):
+def test_it_prints_the_address_of_each_upstream(neighbours):
     assert [line.split() for line in neighbours.lines] == [
         ["auth-service", neighbours.auth],
         ["characters-service", neighbours.characters],
@@ -114,7 +114,7 @@ def test_it_says_where_they_are(neighbours):
     ]
 
 
-def test_it_listens_where_it_is_told():
+def test_it_listens_on_the_given_host_and_ports():
     command = [
         *(sys.executable, "manage.py", "run_neighbours"),
         *("--host=127.0.0.2", "--ports=0,0,0"),
@@ -132,13 +132,13 @@ def test_it_listens_where_it_is_told():
     assert response.json()["status"] == "healthy"
 
 
-def test_each_is_healthy(neighbours):
+def test_each_stand_in_is_healthy(neighbours):
     for url in (neighbours.auth, neighbours.characters, neighbours.message):
         assert requests.get(f"{url}/health", timeout=5).json()["status"] == "healthy"
 
 
 @pytest.mark.parametrize("user", ["ana", *IDS])
-def test_auth_gives_tokens_that_the_service_takes(neighbours, settings, user):
+def test_auth_issues_tokens_that_the_service_accepts(neighbours, settings, user):
     settings.AUTH_REMOTE_VALIDATION = True
     token = log_in(neighbours.auth, username=user).json()["access_token"]
 
@@ -151,7 +151,7 @@ def test_auth_gives_tokens_that_the_service_takes(neighbours, settings, user):
     ("changed", "status"),
     [({"password": "x"}, 401), ({"username": "an a"}, 422), ({"username": None}, 422)],
 )
-def test_auth_does_not_let_everybody_in(neighbours, changed, status):
+def test_auth_rejects_a_wrong_login(neighbours, changed, status):
     assert log_in(neighbours.auth, **changed).status_code == status
 
 
@@ -168,7 +168,7 @@ def test_auth_revokes_tokens(neighbours, settings):
     assert requests.post(revoke, headers=bearer("x"), timeout=5).status_code == 401
 
 
-def test_characters_knows_those_of_the_demo(neighbours):
+def test_characters_has_the_characters_of_the_demo(neighbours):
     listed = requests.get(f"{neighbours.characters}/api/v1/characters", timeout=5).json()
 
     assert {entry["id"] for entry in listed} == {
@@ -178,7 +178,7 @@ def test_characters_knows_those_of_the_demo(neighbours):
     assert characters.get("nobody") is None
 
 
-def test_message_counts_and_tells_us(neighbours, service):
+def test_message_counts_messages_and_reports_activity(neighbours, service):
     conversation = f"{neighbours.message}/api/v1/conversations/{CONVERSATION}/messages"
     requests.post(conversation, json={"sender": "user", "text": "Hello, you!"}, timeout=5)
     said = {"sender": "character", "text": "Good evening."}
@@ -198,7 +198,7 @@ def test_message_counts_and_tells_us(neighbours, service):
     assert found.first_message_at <= found.last_message_at
 
 
-def test_message_goes_on_without_us():
+def test_message_accepts_messages_while_the_service_is_down():
     with message(0, service_url=f"http://{loopback.closed_port()}") as server:
         response = requests.post(
             f"{server.url}/api/v1/conversations/{CONVERSATION}/messages",
@@ -210,11 +210,11 @@ def test_message_goes_on_without_us():
     assert response.json()["pushed"] == {"status": None, "error": "ConnectionError"}
 
 
-def test_message_knows_no_silent_conversation(neighbours):
+def test_message_has_no_conversation_without_messages(neighbours):
     assert messages.stats("0" * 24) is None
 
 
-def test_message_wants_words(neighbours):
+def test_message_rejects_an_invalid_body(neighbours):
     conversation = f"{neighbours.message}/api/v1/conversations/{CONVERSATION}/messages"
 
     assert requests.post(conversation, json={"sender": "x"}, timeout=5).status_code == 422
@@ -222,7 +222,7 @@ def test_message_wants_words(neighbours):
         assert requests.post(conversation, data=body, timeout=5).status_code == 400
 
 
-def test_each_can_be_made_to_fail(neighbours):
+def test_each_stand_in_can_be_made_to_fail(neighbours):
     health = f"{neighbours.characters}/health"
 
     switch(neighbours.characters, "error")
@@ -237,17 +237,17 @@ def test_each_can_be_made_to_fail(neighbours):
     assert requests.get(health, timeout=5).status_code == 200
 
 
-def test_a_switch_has_these_positions_only(neighbours):
+def test_a_switch_rejects_an_unknown_mode(neighbours):
     assert switch(neighbours.auth, "off").status_code == 422
     assert requests.get(f"{neighbours.auth}/switch", timeout=5).json() == {"mode": "ok"}
 
 
-def test_unknown_addresses_and_methods(neighbours):
+def test_unknown_addresses_are_404_and_unknown_methods_405(neighbours):
     assert requests.get(f"{neighbours.auth}/x", timeout=5).status_code == 404
     assert requests.delete(f"{neighbours.auth}/health", timeout=5).status_code == 405
 
 
-def test_a_port_that_is_taken_is_named(settings):
+def test_a_taken_port_is_named(settings):
     with loopback.serving(loopback.answer()) as address:
         port = address.partition(":")[2]
         settings.AUTH_SERVICE_URL = f"http://localhost:{port}"
@@ -260,7 +260,7 @@ def test_three_ports_are_needed():
         call_command("run_neighbours", "--ports=1,2")
 
 
-def test_a_neighbour_elsewhere_is_not_replaced(settings):
+def test_an_upstream_on_another_host_is_not_replaced(settings):
     settings.AUTH_SERVICE_URL = "https://auth.example.org"
 
     with pytest.raises(CommandError, match="not on this machine"):

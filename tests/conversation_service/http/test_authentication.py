@@ -98,25 +98,25 @@ def test_a_token_without_type_or_id_is_an_access_token():
     assert send_token(token(without=["token_type", "jti"])).status_code == 200
 
 
-def test_authentication_asks_no_database(django_assert_num_queries):
+def test_authentication_sends_no_database_query(django_assert_num_queries):
     with django_assert_num_queries(0):
         assert send_token(token()).status_code == 200
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer "])
-def test_the_scheme_is_read_as_http_says(scheme):
+def test_the_scheme_is_parsed_as_http_requires(scheme):
     assert send(f"{scheme} {token()}").status_code == 200
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic dTpw", "Token abc"])
-def test_without_a_bearer_token_one_is_asked_for(header):
+def test_a_missing_bearer_token_is_401_with_a_challenge(header):
     response = send(header)
 
     assert outcome(response) == MISSING
     assert response.headers["WWW-Authenticate"] == 'Bearer realm="api"'
 
 
-def test_a_refused_token_is_told_so():
+def test_a_rejected_token_is_401_with_a_challenge():
     response = send_token("not.a.token")
 
     assert outcome(response) == INVALID
@@ -140,16 +140,16 @@ def test_a_refused_token_is_told_so():
         pytest.param(encoded(b'{"alg":' + b"9" * 5_000 + b"}") + ".e30.AA", id="huge number"),
     ],
 )
-def test_what_is_not_a_token_is_refused(text):
+def test_a_malformed_token_is_rejected(text):
     assert outcome(send_token(text)) == INVALID
 
 
 @pytest.mark.parametrize("suffix", ["!", " x", ".", "\t.", "=", "%0A"])
-def test_a_good_token_with_anything_after_it_is_refused(suffix):
+def test_a_valid_token_with_a_suffix_is_rejected(suffix):
     assert outcome(send_token(token() + suffix)) == INVALID
 
 
-def test_a_token_above_8_kib_is_refused_though_it_is_signed():
+def test_a_signed_token_above_8_kib_is_rejected():
     assert outcome(send_token(token(padding="x" * 8_192))) == INVALID
 
 
@@ -159,7 +159,7 @@ def test_a_token_just_below_8_kib_is_accepted():
 
 @pytest.mark.parametrize("alg", ["none", "None", "nOnE", "", None])
 @pytest.mark.parametrize("signature", ["", "AA"])
-def test_an_unsigned_token_is_refused(alg, signature):
+def test_an_unsigned_token_is_rejected(alg, signature):
     claims = {"user_id": "u-1", "exp": int(time.time()) + 60}
 
     unsigned = f"{encoded({'alg': alg, 'typ': 'JWT'})}.{encoded(claims)}.{signature}"
@@ -168,22 +168,22 @@ def test_an_unsigned_token_is_refused(alg, signature):
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
-def test_another_algorithm_with_the_right_secret_is_refused(algorithm):
+def test_another_algorithm_with_the_right_secret_is_rejected(algorithm):
     assert outcome(send_token(token(algorithm=algorithm))) == INVALID
 
 
-def test_the_configured_algorithm_is_the_one_that_counts(settings):
+def test_only_the_configured_algorithm_is_accepted(settings):
     settings.JWT_ALGORITHM = "HS384"
 
     assert send_token(token(algorithm="HS384")).status_code == 200
     assert outcome(send_token(token(algorithm="HS256"))) == INVALID
 
 
-def test_another_key_is_refused():
+def test_a_token_signed_with_another_key_is_rejected():
     assert outcome(send_token(token(key=SECRET[::-1]))) == INVALID
 
 
-def test_a_token_of_the_former_secret_is_refused_after_the_change(settings):
+def test_a_token_of_the_previous_secret_is_rejected_after_the_change(settings):
     former = token()
     assert send_token(former).status_code == 200
 
@@ -197,12 +197,12 @@ def rsa_key():
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-def test_a_token_signed_with_a_private_key_is_refused_where_a_secret_is_shared(rsa_key):
+def test_a_token_signed_with_a_private_key_is_rejected_with_a_shared_secret(rsa_key):
     assert outcome(send_token(token(key=rsa_key, algorithm="RS256"))) == INVALID
 
 
 @pytest.mark.parametrize("header", ["jwk", "jku", "x5u", "x5c"])
-def test_a_token_cannot_bring_its_own_key(rsa_key, header):
+def test_the_key_in_a_token_is_not_used(rsa_key, header):
     own = {
         "jwk": json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(rsa_key.public_key())),
         "jku": "http://127.0.0.1:9/keys",
@@ -215,18 +215,18 @@ def test_a_token_cannot_bring_its_own_key(rsa_key, header):
     assert outcome(send_token(forged)) == INVALID
 
 
-def test_an_unknown_critical_extension_is_refused():
+def test_an_unknown_critical_extension_is_rejected():
     assert outcome(send_token(token(headers={"crit": ["x"], "x": 1}))) == INVALID
 
 
-def test_a_tampered_payload_is_refused():
+def test_a_tampered_payload_is_rejected():
     header, _, signature = token().split(".")
     payload = encoded({"user_id": "u-2", "exp": int(time.time()) + 60})
 
     assert outcome(send_token(f"{header}.{payload}.{signature}")) == INVALID
 
 
-def test_a_truncated_signature_is_refused():
+def test_a_truncated_signature_is_rejected():
     assert outcome(send_token(token()[:-4])) == INVALID
 
 
@@ -243,7 +243,7 @@ def test_a_truncated_signature_is_refused():
         pytest.param({"iat": {}}, INVALID, id="iat an object"),
     ],
 )
-def test_times_must_be_there_and_be_numbers(claims, expected):
+def test_times_of_a_token_are_required_and_numbers(claims, expected):
     assert outcome(send_token(token(**claims))) == expected
 
 
@@ -286,19 +286,19 @@ def test_an_expired_token_with_a_bad_signature_is_not_called_expired():
         ({"aud": "chat"}, False),
     ],
 )
-def test_issuer_and_audience_are_checked_where_configured(settings, claims, accepted):
+def test_issuer_and_audience_are_checked_if_configured(settings, claims, accepted):
     settings.JWT_ISSUER = "https://auth"
     settings.JWT_AUDIENCE = "chat"
 
     assert send_token(token(**claims)).status_code == (200 if accepted else 401)
 
 
-def test_issuer_and_audience_do_not_matter_where_not_configured():
+def test_issuer_and_audience_are_ignored_if_not_configured():
     assert send_token(token(iss="anybody", aud="anything")).status_code == 200
 
 
 @pytest.mark.parametrize("token_type", ["refresh", "service", "Access", "", None, 1, ["access"]])
-def test_only_access_tokens_open_the_door_of_users(token_type):
+def test_only_access_tokens_are_accepted_by_the_public_api(token_type):
     assert outcome(send_token(token(token_type=token_type, sub="u-1"))) == INVALID
 
 
@@ -311,42 +311,42 @@ def test_ids_are_kept_exactly(user_id):
     "user_id",
     [*NO_IDS, "\ud800", 1, 1.5, True, None, ["u-1"], {"$gt": ""}],
 )
-def test_what_is_not_an_id_is_refused(user_id):
+def test_an_invalid_user_id_is_rejected(user_id):
     assert outcome(send_token(token(user_id=user_id, sub="u-1"))) == INVALID
 
 
-def test_the_subject_is_the_caller_where_the_claim_is_absent():
+def test_the_subject_names_the_user_if_the_claim_is_absent():
     assert send_token(token(without=["user_id"], sub="u-7")).json()["id"] == "u-7"
 
 
 @pytest.mark.parametrize("subject", ["", "u" * 256, "u-1\n"])
-def test_a_subject_that_is_not_an_id_is_refused(subject):
+def test_an_invalid_subject_is_rejected(subject):
     assert outcome(send_token(token(without=["user_id"], sub=subject))) == INVALID
 
 
-def test_an_integer_subject_is_refused_even_beside_a_good_id():
+def test_an_integer_subject_is_rejected_even_beside_a_valid_id():
     assert outcome(send_token(token(without=["user_id"], sub=7))) == INVALID
     assert outcome(send_token(token(user_id="u-1", sub=7))) == INVALID
 
 
-def test_a_token_about_nobody_is_refused():
+def test_a_token_without_a_user_is_rejected():
     assert outcome(send_token(token(without=["user_id"]))) == INVALID
 
 
-def test_the_claim_that_names_the_user_is_a_setting(settings):
+def test_the_claim_of_the_user_id_is_a_setting(settings):
     settings.JWT_USER_ID_CLAIM = "uid"
 
     assert send_token(token(uid="u-9", sub="other")).json()["id"] == "u-9"
 
 
-def test_claims_of_power_give_none():
+def test_admin_claims_give_no_rights():
     powerful = token(is_staff=True, is_superuser=True, scope="conversations:authorize")
 
     assert send_token(powerful).status_code == 200
     assert outcome(call_as_service(powerful)) == INVALID
 
 
-def test_a_service_with_the_scope_may_pass():
+def test_a_service_with_the_scope_is_accepted():
     response = call_as_service(service_token(scope="users:export conversations:authorize"))
 
     assert response.status_code == 200
@@ -359,7 +359,7 @@ def test_a_service_with_the_scope_may_pass():
 @pytest.mark.parametrize(
     "scope", ["", "conversations", "conversations:authorize2", "CONVERSATIONS:AUTHORIZE", "a,b"]
 )
-def test_a_service_without_the_scope_may_not(scope):
+def test_a_service_without_the_scope_is_rejected(scope):
     response = call_as_service(service_token(scope=scope))
 
     assert outcome(response) == (403, "INSUFFICIENT_PERMISSIONS")
@@ -381,11 +381,11 @@ def test_a_service_token_without_scopes_has_none():
         {"without": ["sub"], "scope": "conversations:authorize"},
     ],
 )
-def test_other_tokens_do_not_open_the_door_of_services(claims):
+def test_the_internal_api_rejects_tokens_of_users(claims):
     assert outcome(call_as_service(service_token(**claims))) == INVALID
 
 
-def test_the_door_of_services_asks_for_a_token_too():
+def test_the_internal_api_requires_a_token():
     response = APIClient().post("/internal/v1/authorize")
 
     assert outcome(response) == MISSING
@@ -401,7 +401,7 @@ def test_the_door_of_services_asks_for_a_token_too():
         {"JWT_ALGORITHM": "RS256", "JWT_JWKS_URL": ""},
     ],
 )
-def test_a_configuration_that_cannot_verify_lets_nobody_in(settings, configuration):
+def test_a_configuration_without_a_usable_key_rejects_every_token(settings, configuration):
     good = token()
     for name, value in configuration.items():
         setattr(settings, name, value)
@@ -415,7 +415,7 @@ COMING = f"{SECRET}-coming"
 
 
 @pytest.mark.parametrize("key", [SECRET, FORMER, COMING])
-def test_while_the_secret_changes_each_of_them_signs_validly(settings, key):
+def test_tokens_of_both_secrets_are_accepted_during_a_change(settings, key):
     settings.JWT_SECRET_KEY_FALLBACKS = [FORMER, COMING]
 
     assert send_token(token(key=key)).json() == {"id": "u-1", "token_type": "access"}
@@ -423,7 +423,7 @@ def test_while_the_secret_changes_each_of_them_signs_validly(settings, key):
     assert outcome(send_token(token(key=f"{SECRET}-strange"))) == INVALID
 
 
-def test_a_former_secret_that_is_empty_lets_nobody_in(settings):
+def test_an_empty_previous_secret_accepts_no_token(settings):
     settings.JWT_SECRET_KEY_FALLBACKS = [""]
 
     with pytest.raises(ImproperlyConfigured, match="JWT_SECRET_KEY is empty"):

@@ -58,18 +58,18 @@ def anonymous():
 
 
 @pytest.mark.parametrize("path", ["/", "/nowhere", "/api/v1/nowhere", "/api/v1", "/health/x"])
-def test_an_unknown_address(anonymous, path):
+def test_an_unknown_address_is_404(anonymous, path):
     body = checked(anonymous.get(path), 404, "NOT_FOUND")
 
     assert body["instance"] == path
 
 
 @override_settings(DEBUG=True)
-def test_an_unknown_address_while_debugging(anonymous):
+def test_an_unknown_address_is_404_in_debug_mode(anonymous):
     checked(anonymous.get("/api/v1/nowhere"), 404, "NOT_FOUND")
 
 
-def test_an_unknown_verb(alice):
+def test_an_unknown_method_is_405(alice):
     response = alice.put(PATH, {})
 
     checked(response, 405, "METHOD_NOT_ALLOWED")
@@ -77,18 +77,18 @@ def test_an_unknown_verb(alice):
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/xml", "application/json;q=0"])
-def test_what_cannot_be_accepted(alice, accept):
+def test_unsupported_media_types_are_406(alice, accept):
     checked(alice.get(PATH, headers={"Accept": accept}), 406, "NOT_ACCEPTABLE")
 
 
 @pytest.mark.parametrize(
     "accept", ["*/*", "application/*", "text/html, */*;q=0.1", "Application/JSON; q=0.5", ""]
 )
-def test_what_can_be_accepted(alice, accept):
+def test_media_ranges_that_include_json_are_accepted(alice, accept):
     assert alice.get(PATH, headers={"Accept": accept}).status_code == 200
 
 
-def test_problem_json_is_for_those_who_ask(alice):
+def test_problem_json_is_sent_only_on_request(alice):
     asked = alice.get(f"{PATH}/x", headers={"Accept": "application/problem+json"})
     plain = alice.get(f"{PATH}/x")
 
@@ -100,7 +100,7 @@ def test_problem_json_is_for_those_who_ask(alice):
 
 @pytest.mark.urls(__name__)
 @pytest.mark.parametrize("path", ["/api/failing/bug", "/api/outside", "/api/failing/invalid"])
-def test_a_bug_says_nothing_but_its_id(anonymous, path, log):
+def test_a_bug_shows_only_its_request_id(anonymous, path, log):
     response = anonymous.get(path)
 
     body = checked(response, 500, "INTERNAL_ERROR")
@@ -111,14 +111,14 @@ def test_a_bug_says_nothing_but_its_id(anonymous, path, log):
 
 
 @pytest.mark.urls(__name__)
-def test_what_mongodb_quotes_stays_out_of_the_log(anonymous, log):
+def test_documents_quoted_by_mongodb_are_not_logged(anonymous, log):
     anonymous.get("/api/failing/invalid")
 
     assert "secret words" not in log.getvalue()
 
 
 @pytest.mark.urls(__name__)
-def test_a_lost_database_is_unavailable(anonymous):
+def test_a_lost_database_is_503(anonymous):
     response = anonymous.get("/api/failing/gone")
 
     body = checked(response, 503, "DATABASE_UNAVAILABLE")
@@ -143,7 +143,7 @@ def test_a_request_id_is_kept(alice, sent):
 
 
 @pytest.mark.parametrize("sent", ["", "x" * 129, "a b", "é", "a\nb"])
-def test_an_unfit_request_id_is_replaced(alice, sent):
+def test_an_invalid_request_id_is_replaced(alice, sent):
     response = alice.get(PATH, headers={"X-Request-ID": sent})
 
     assert len(response.headers["X-Request-ID"]) == 32
@@ -159,7 +159,7 @@ def test_an_unfit_request_id_is_replaced(alice, sent):
         ("", "Conversation not found"),
     ],
 )
-def test_messages_follow_the_language_and_codes_do_not(alice, language, title):
+def test_messages_are_translated_and_codes_are_not(alice, language, title):
     response = alice.get(f"{PATH}/x", headers={"Accept-Language": language})
 
     body = checked(response, 404, "CONVERSATION_NOT_FOUND")
@@ -173,7 +173,7 @@ def test_field_errors_are_translated_too(alice):
     assert messages == ["Este campo es requerido.", "Este campo no existe."]
 
 
-def test_the_same_failure_of_two_users_differs_by_nothing(alice, bob):
+def test_the_same_error_is_equal_for_two_users(alice, bob):
     theirs = conversation(bob)
     stranger = client_of("carol")
 
@@ -182,7 +182,7 @@ def test_the_same_failure_of_two_users_differs_by_nothing(alice, bob):
     assert {error["code"] for error in answers} == {"CONVERSATION_NOT_FOUND"}
 
 
-def test_no_token_is_judged_before_anything_else(anonymous):
+def test_a_missing_token_is_reported_before_other_errors(anonymous):
     for response in (
         anonymous.get(f"{PATH}/x"),
         anonymous.post(PATH, "{", content_type="application/json"),
@@ -193,14 +193,14 @@ def test_no_token_is_judged_before_anything_else(anonymous):
         assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_an_expired_token(anonymous):
+def test_an_expired_token_is_401(anonymous):
     response = anonymous.get(PATH, headers={"Authorization": f"Bearer {token(exp=1)}"})
 
     checked(response, 401, "AUTH_TOKEN_EXPIRED")
 
 
 @pytest.mark.urls(__name__)
-def test_a_lost_database_is_unavailable_to_staff_too(anonymous):
+def test_a_lost_database_is_503_in_the_console(anonymous):
     response = anonymous.get("/admin/gone")
 
     assert response.status_code == 503

@@ -76,7 +76,7 @@ def rates(response):
 
 
 @pytest.mark.usefixtures("counted")
-def test_of_96_calls_at_once_exactly_as_many_pass_as_may(limits):
+def test_of_96_concurrent_requests_exactly_the_limit_passes(limits):
     limits(list=20, all=50)
     user = f"u-{uuid4().hex}"
     start = Barrier(96)
@@ -93,7 +93,7 @@ def test_of_96_calls_at_once_exactly_as_many_pass_as_may(limits):
 
 
 @pytest.mark.usefixtures("counted")
-def test_the_default_rates(anybody):
+def test_default_limits_apply(anybody):
     created = [anybody.post(PATH, NewConversation()) for _ in range(11)]
     path = f"{PATH}/{created[0].json()['id']}"
     patched = [anybody.patch(path, {"pinned": n % 2 == 0}).status_code for n in range(31)]
@@ -107,12 +107,12 @@ def test_the_default_rates(anybody):
 
 
 @pytest.mark.usefixtures("counted")
-def test_a_list_has_60_a_minute(anybody):
+def test_lists_are_limited_to_60_a_minute(anybody):
     assert statuses(anybody, PATH, 61) == [200] * 60 + [429]
 
 
 @pytest.mark.usefixtures("counted")
-def test_every_way_to_change_a_conversation_is_a_patch(limits, anybody):
+def test_every_update_counts_as_a_patch(limits, anybody):
     limits(patch=4)
     path = f"{PATH}/{conversation(anybody)['id']}"
 
@@ -123,7 +123,7 @@ def test_every_way_to_change_a_conversation_is_a_patch(limits, anybody):
 
 
 @pytest.mark.usefixtures("counted")
-def test_users_do_not_share(limits, anybody):
+def test_users_are_counted_separately(limits, anybody):
     limits(all=1)
 
     assert statuses(anybody, SUMMARY, 2) == [200, 429]
@@ -131,7 +131,7 @@ def test_users_do_not_share(limits, anybody):
 
 
 @pytest.mark.usefixtures("counted")
-def test_policies_do_not_share_but_the_one_for_all(limits, anybody):
+def test_policies_are_counted_separately_and_in_the_total(limits, anybody):
     limits(list=1, create=1, all=3)
 
     assert anybody.get(PATH).status_code == 200
@@ -141,7 +141,7 @@ def test_policies_do_not_share_but_the_one_for_all(limits, anybody):
 
 
 @pytest.mark.usefixtures("counted")
-def test_a_refused_call_counts_for_the_metric_only(limits, anybody):
+def test_a_rejected_request_counts_only_in_the_metric(limits, anybody):
     limits(list=1, all=3)
     before = metric("rate_limited_total", policy="list")
 
@@ -151,7 +151,7 @@ def test_a_refused_call_counts_for_the_metric_only(limits, anybody):
 
 
 @pytest.mark.usefixtures("counted")
-def test_a_failed_call_is_counted(limits, anybody):
+def test_a_failed_request_is_counted(limits, anybody):
     limits(all=2)
 
     assert anybody.get(f"{PATH}/x").headers["X-RateLimit-Remaining"] == "1"
@@ -160,7 +160,7 @@ def test_a_failed_call_is_counted(limits, anybody):
 
 
 @pytest.mark.usefixtures("in_process")
-def test_the_headers_of_an_answer(limits, anybody):
+def test_responses_have_rate_limit_headers(limits, anybody):
     limits(list=60, all=100)
 
     with time_machine.travel(1_800_000_000.25, tick=False) as traveller:
@@ -182,7 +182,7 @@ def test_the_headers_of_an_answer(limits, anybody):
     }
 
 
-def test_the_headers_of_an_answer_by_the_clock_of_redis(limits, anybody):
+def test_rate_limit_headers_follow_the_clock_of_redis(limits, anybody):
     limits(list=60, all=100)
 
     before = time.time()
@@ -198,7 +198,7 @@ def test_the_headers_of_an_answer_by_the_clock_of_redis(limits, anybody):
 
 
 @pytest.mark.usefixtures("counted")
-def test_the_headers_tell_of_the_policy_with_the_least_left(limits, anybody):
+def test_headers_show_the_policy_with_the_fewest_requests_left(limits, anybody):
     limits(list=3, all=4)
 
     found = [anybody.get(path).headers["RateLimit"] for path in (SUMMARY, SUMMARY, PATH, PATH)]
@@ -212,7 +212,7 @@ def test_the_headers_tell_of_the_policy_with_the_least_left(limits, anybody):
 
 
 @pytest.mark.usefixtures("counted")
-def test_a_refusal_says_what_and_for_how_long(limits, anybody):
+def test_a_429_names_the_limit_and_the_wait(limits, anybody):
     limits(list=1, all=5)
     anybody.get(PATH)
 
@@ -235,7 +235,7 @@ def test_a_refusal_says_what_and_for_how_long(limits, anybody):
 
 
 @pytest.mark.usefixtures("counted")
-def test_who_waits_as_long_as_told_may_go_on(limits, settings, anybody):
+def test_a_client_that_waits_retry_after_is_served(limits, settings, anybody):
     settings.RATE_LIMIT_WINDOW_S = 1
     limits(list=2, all=9)
 
@@ -247,7 +247,7 @@ def test_who_waits_as_long_as_told_may_go_on(limits, settings, anybody):
 
 
 @pytest.mark.usefixtures("in_process")
-def test_in_no_minute_are_there_more_calls_than_may_be(limits):
+def test_no_window_has_more_requests_than_the_limit(limits):
     limits(list=3)
     with time_machine.travel(1_800_000_000, tick=False) as traveller:
         anybody = client_of(f"u-{uuid4().hex}")
@@ -264,7 +264,7 @@ def test_in_no_minute_are_there_more_calls_than_may_be(limits):
         assert statuses(anybody, PATH, 3) == [200, 200, 429]
 
 
-def test_in_no_second_are_there_more_calls_than_redis_counts(limits, settings, anybody):
+def test_no_second_has_more_requests_than_the_limit_with_redis(limits, settings, anybody):
     settings.RATE_LIMIT_WINDOW_S = 2
     limits(list=2)
 
@@ -276,7 +276,7 @@ def test_in_no_second_are_there_more_calls_than_redis_counts(limits, settings, a
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_clock_that_is_set_back_locks_nobody_out(limits):
+def test_a_clock_that_is_set_back_blocks_no_user(limits):
     limits(list=1)
     anybody = client_of(f"u-{uuid4().hex}")
 
@@ -285,7 +285,7 @@ def test_a_clock_that_is_set_back_locks_nobody_out(limits):
     assert statuses(anybody, PATH, 2) == [200, 429]
 
 
-def test_a_clock_of_redis_that_is_set_back_locks_nobody_out(limits, settings):
+def test_a_redis_clock_that_is_set_back_blocks_no_user(limits, settings):
     limits(list=1)
     user = f"u-{uuid4().hex}"
     with Redis.from_url(settings.REDIS_URL) as server:
@@ -294,7 +294,7 @@ def test_a_clock_of_redis_that_is_set_back_locks_nobody_out(limits, settings):
     assert statuses(client_of(user), PATH, 2) == [200, 429]
 
 
-def test_keys_in_redis_vanish_by_themselves(limits, settings):
+def test_keys_in_redis_expire(limits, settings):
     limits(list=2, all=9)
     user = f"u-{uuid4().hex}"
     client_of(user).get(PATH)
@@ -308,7 +308,7 @@ def test_keys_in_redis_vanish_by_themselves(limits, settings):
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_process_forgets_those_it_has_not_seen_for_longest(limits, monkeypatch):
+def test_a_process_evicts_the_least_recently_seen_users(limits, monkeypatch):
     monkeypatch.setattr(ratelimit, "MAX_KEYS", 2)
     limits(all=1)
     first, second, third = (client_of(f"u-{uuid4().hex}") for _ in range(3))
@@ -320,7 +320,7 @@ def test_a_process_forgets_those_it_has_not_seen_for_longest(limits, monkeypatch
 
 
 @pytest.mark.usefixtures("counted")
-def test_no_limit_no_headers(settings, limits, anybody):
+def test_without_a_limit_there_are_no_headers(settings, limits, anybody):
     limits(all=1)
     settings.RATE_LIMIT_ENABLED = False
 
@@ -330,13 +330,13 @@ def test_no_limit_no_headers(settings, limits, anybody):
     assert rates(answers[-1]) == {}
 
 
-def test_a_limit_of_zero_is_none(limits, anybody):
+def test_a_limit_of_zero_disables_it(limits, anybody):
     limits(list=0, all=0)
 
     assert rates(anybody.get(PATH)) == {}
 
 
-def test_who_is_no_user_has_no_limit(limits, client):
+def test_requests_without_a_user_have_no_limit(limits, client):
     limits(all=1)
     credential = token(sub="messages", token_type="service", scope="conversations:authorize")
     service = APIClient(headers={"Authorization": f"Bearer {credential}"})
@@ -352,7 +352,7 @@ def test_who_is_no_user_has_no_limit(limits, client):
 
 
 @pytest.mark.usefixtures("counted")
-def test_who_is_calling_is_judged_before_the_rate_and_all_else_after_it(limits, anybody, client):
+def test_the_token_is_checked_before_the_limit_and_the_request_after_it(limits, anybody, client):
     limits(all=1)
     assert anybody.get(SUMMARY).status_code == 200
 
@@ -383,9 +383,7 @@ def port(settings):
     return port
 
 
-def test_the_api_goes_on_when_redis_dies_and_counts_there_when_it_is_back(
-    limits, port, tmp_path, caplog, anybody
-):
+def test_the_api_counts_in_the_process_until_redis_is_back(limits, port, tmp_path, caplog, anybody):
     limits(list=3)
     with own_valkey(port, tmp_path):
         assert statuses(anybody, PATH, 4) == [200] * 3 + [429]
@@ -415,7 +413,7 @@ def test_without_redis_each_process_still_limits(limits, port, anybody):
     assert statuses(anybody, PATH, 3) == [200, 200, 429]
 
 
-def test_a_redis_that_hangs_delays_one_call_a_second(limits, port, tmp_path, anybody):
+def test_a_redis_that_hangs_delays_one_request_per_second(limits, port, tmp_path, anybody):
     limits(all=100)
     with own_valkey(port, tmp_path) as server:
         anybody.get(SUMMARY)

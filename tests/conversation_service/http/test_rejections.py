@@ -326,7 +326,7 @@ def test_missing_and_expired_tokens_are_not_logged(caplog):
     assert warnings(caplog) == []
 
 
-def test_no_log_line_and_no_answer_contains_a_part_of_the_token(caplog):
+def test_no_log_line_and_no_response_contains_a_part_of_the_token(caplog):
     caplog.set_level(logging.DEBUG)
     for value in [case[2] for case in CASES] + [token(user_id="secret person")]:
         response = send(value)

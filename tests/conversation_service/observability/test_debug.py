@@ -143,7 +143,7 @@ def administer(server: Server, marker: Markers, name: str, password: str) -> Non
 
 
 @pytest.mark.parametrize("form", ["line", "ecs"])
-def test_debug_logs_nothing_of_users(tmp_path, marker, mongo, form):
+def test_debug_logs_no_data_of_users(tmp_path, marker, mongo, form):
     secret = marker("JWT_SECRET_KEY") + "x" * 32
     name, password = marker("name of staff"), marker("password of staff")
     with guarded_valkey(tmp_path / "valkey", marker("password of Redis")) as redis_url:

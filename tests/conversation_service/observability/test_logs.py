@@ -43,12 +43,12 @@ def ask(server, request_id: str, path: str = LIST, method: str = "GET", **option
     return requests.request(method, url, headers=headers, timeout=10, **options)
 
 
-def test_every_line_is_an_object_from_the_first_on(server):
+def test_every_line_is_a_json_object(server):
     assert {line["service"]["name"] for line in lines(server)} == {"conversation-service"}
     assert any("Starting gunicorn" in line["message"] for line in lines(server))
 
 
-def test_a_request_is_one_line(server):
+def test_a_request_logs_one_line(server):
     ask(server, "one-line", f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0")
 
     [line] = lines_of(server, "one-line")
@@ -62,7 +62,7 @@ def test_a_request_is_one_line(server):
     assert "request_id" not in line  # it is http.request.id
 
 
-def test_a_person_is_a_hash_that_stays_the_same(server):
+def test_a_user_is_logged_as_a_stable_hash(server):
     ask(server, "hash-1")
     ask(server, "hash-2")
     ask(server, "hash-3", headers={"Authorization": f"Bearer {token('bob')}"})
@@ -74,7 +74,7 @@ def test_a_person_is_a_hash_that_stays_the_same(server):
     assert "alice" not in server.log.read_text()
 
 
-def test_the_trace_of_the_caller_is_told(server):
+def test_the_trace_of_the_caller_is_logged(server):
     trace = "0af7651916cd43dd8448eb211c80319c"
 
     ask(server, "traced", headers=ALICE | {"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
@@ -117,7 +117,7 @@ def test_health_checks_are_not_logged(server):
     assert lines_of(server, "probe") == []
 
 
-def test_neither_words_nor_tokens_are_logged(server):
+def test_texts_and_tokens_are_not_logged(server):
     body = {"character_id": "luna", "title": SECRET_WORDS, "custom": {"note": SECRET_WORDS}}
     ask(server, "words-1", method="POST", json=body)
     ask(server, "words-2", method="POST", json=body | {"settings": {"temperature": SECRET_WORDS}})
@@ -131,7 +131,7 @@ def test_neither_words_nor_tokens_are_logged(server):
     assert ALICE["Authorization"].split()[1] not in logged
 
 
-def test_the_query_string_of_a_request_that_failed_is_not_logged(server):
+def test_the_query_string_of_a_failed_request_is_not_logged(server):
     with failing(errorCode=2):  # BadValue: a fault of the service, not of the database
         response = ask(server, "failed", f"{LIST}?search={SECRET_WORDS}")
 
@@ -140,7 +140,7 @@ def test_the_query_string_of_a_request_that_failed_is_not_logged(server):
     assert SECRET_WORDS not in server.log.read_text()
 
 
-def test_a_document_in_an_error_of_mongodb_is_cut_out():
+def test_a_document_in_a_mongodb_error_is_removed():
     logger, formatter = logging.getLogger("a"), EcsObjects()
     error = DuplicateKeyError(f"E11000 duplicate key error dup key: {{ title: {SECRET_WORDS!r} }}")
 

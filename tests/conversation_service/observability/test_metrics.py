@@ -62,7 +62,7 @@ def test_every_scrape_counts_the_requests_of_all_workers(server):
     assert {total(server) - before for _ in range(10)} == {40}
 
 
-def test_no_counter_falls_when_a_worker_dies(server):
+def test_no_counter_decreases_when_a_worker_dies(server):
     ask(server, 20)
     before = total(server)
     dying = workers(server)[0]
@@ -75,7 +75,7 @@ def test_no_counter_falls_when_a_worker_dies(server):
     assert samples(server, "http_requests_in_progress") == {(): 0}
 
 
-def test_routes_are_templates_and_anything_else_is_one(server):
+def test_routes_are_templates_and_unknown_paths_share_one(server):
     ask(server, 1, f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0")
     ask(server, 1, "/wp-login.php")
     ask(server, 1, "/.git/config")
@@ -104,7 +104,7 @@ def test_health_checks_and_scrapes_are_not_counted(server):
     assert not [labels for labels in routes if "/metrics" in labels or "/health/live" in labels]
 
 
-def test_latencies_are_told_by_route(server):
+def test_latencies_are_counted_by_route(server):
     ask(server, 1)
 
     buckets = samples(server, "http_request_duration_seconds_bucket", method="GET", route=LIST)
@@ -130,17 +130,17 @@ def test_commands_and_connections_of_mongodb_are_counted(server):
     eventually(lambda: samples(server, "mongodb_writable") == {(): 1})
 
 
-def test_refused_tokens_are_told_by_reason(server):
+def test_rejected_tokens_are_counted_by_reason(server):
     ask(server, 1, headers={"Authorization": "Bearer a.b.c"})
 
     assert samples(server, "authentication_failures_total", reason="malformed")[()] >= 1
 
 
-def test_the_build_is_told(server):
+def test_the_build_is_exposed(server):
     assert samples(server, "build_info", revision="abc123") == {("0.1.0",): 1}
 
 
-def test_a_restart_forgets_old_numbers_and_touches_nothing_else_in_the_folder(tmp_path):
+def test_a_restart_removes_old_metrics_and_no_other_file(tmp_path):
     folder = tmp_path / "metrics"
     folder.mkdir()
     (folder / "counter_1.db").write_bytes(b"\0" * 64)  # of a container that was killed
@@ -153,7 +153,7 @@ def test_a_restart_forgets_old_numbers_and_touches_nothing_else_in_the_folder(tm
     assert (folder / "notes.txt").read_text() == "not ours"
 
 
-def test_a_command_run_beside_the_workers_leaves_nothing_in_their_folder(tmp_path, mongo):
+def test_a_command_beside_the_workers_writes_no_metrics_files(tmp_path, mongo):
     command = started(mongo, "purge_trash", "--dry-run", PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
     _, errors = command.communicate(timeout=30)
 
@@ -161,7 +161,7 @@ def test_a_command_run_beside_the_workers_leaves_nothing_in_their_folder(tmp_pat
     assert [*tmp_path.iterdir()] == []
 
 
-def test_the_folder_is_removed_at_the_end(tmp_path):
+def test_the_folder_is_removed_at_shutdown(tmp_path):
     with serving(tmp_path / "log", APPLICATION, WORKER_TMP_DIR=str(tmp_path)) as server:
         server.get("/metrics")
         assert [*tmp_path.glob("metrics-*")]

@@ -70,7 +70,7 @@ def is_closed(client: socket.socket) -> bool:
         client.settimeout(5)
 
 
-def test_a_new_client_takes_the_place_of_the_one_that_rests_longest(server, clients):
+def test_a_new_client_replaces_the_longest_idle_one(server, clients):
     resting = [rest(server, clients) for _ in range(LIMIT - 1)]
 
     receive_response(connect(server, clients, GET))
@@ -79,7 +79,7 @@ def test_a_new_client_takes_the_place_of_the_one_that_rests_longest(server, clie
     assert not [client for client in resting[1:] if is_closed(client)]
 
 
-def test_a_client_that_sends_a_request_again_rests_anew(server, clients):
+def test_another_request_restarts_the_idle_time(server, clients):
     resting = [rest(server, clients) for _ in range(LIMIT - 1)]
     resting[0].sendall(GET)
     receive_response(resting[0])
@@ -108,13 +108,13 @@ def test_a_client_that_sends_a_request_again_rests_anew(server, clients):
         *("unread response", "slow long body", "long body that is not needed"),
     ],
 )
-def test_a_health_check_gets_through_however_many_clients_wait(server, clients, sent):
+def test_a_health_check_is_served_beside_many_waiting_clients(server, clients, sent):
     for _ in range(3 * LIMIT):
         connect(server, clients, sent)
         assert server.send(LAST).endswith(b"quick")
 
 
-def test_a_rested_client_makes_room_before_one_that_reads_slowly(server, clients):
+def test_an_idle_client_is_closed_before_a_slow_reader(server, clients):
     reading = connect(server, clients, LONG)
     resting = [rest(server, clients) for _ in range(LIMIT - 2)]
 
@@ -133,7 +133,7 @@ def receive(client: socket.socket, size: int) -> int:
     return received
 
 
-def test_responses_that_nobody_reads_take_a_bounded_amount_of_memory(tmp_path, clients):
+def test_unread_responses_use_bounded_memory(tmp_path, clients):
     """Two of 1 MB are held here; each further one takes the place of an earlier one."""
     with serving(tmp_path / "log", "tests.config.waiting_app:frugal") as server:
         reading = [connect(server, clients, LONG) for _ in range(6)]
@@ -145,7 +145,7 @@ def test_responses_that_nobody_reads_take_a_bounded_amount_of_memory(tmp_path, c
         assert len(complete) == 2
 
 
-def test_no_request_in_progress_is_broken_off_for_a_new_client(server, clients):
+def test_no_request_in_progress_is_aborted_for_a_new_client(server, clients):
     slow = b"GET /sleep?s=2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     working = [connect(server, clients, slow) for _ in range(LIMIT + 2)]
 
@@ -155,7 +155,7 @@ def test_no_request_in_progress_is_broken_off_for_a_new_client(server, clients):
     assert server.send(LAST).endswith(b"quick")
 
 
-def test_requests_sent_at_once_count_as_one_client(server, clients):
+def test_pipelined_requests_count_as_one_client(server, clients):
     for _ in range(2 * LIMIT):
         connect(server, clients, GET * 50)
 
@@ -189,11 +189,11 @@ def test_a_client_that_reads_too_slowly_is_cut_off(impatient, path):
 
 
 @pytest.mark.parametrize("path", ["/rows", "/one", "/file"])
-def test_a_client_that_reads_steadily_gets_all(impatient, path):
+def test_a_client_that_reads_steadily_gets_the_whole_response(impatient, path):
     assert len(impatient.get(path).content) == 10_000_000
 
 
-def test_a_client_above_the_slowest_rate_is_not_cut_off(impatient):
+def test_a_client_above_the_minimum_rate_is_not_cut_off(impatient):
     """However large the kernel's buffer is, of which it reports only a third as progress."""
     with impatient.connect() as client:
         client.sendall(b"GET /rows HTTP/1.1\r\nHost: a\r\n\r\n")

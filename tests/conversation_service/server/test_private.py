@@ -40,14 +40,14 @@ def own_names(tree):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_no_other_file_uses_a_private_part(path):
+def test_no_other_file_uses_a_private_name(path):
     tree = ast.parse(path.read_text())
     own = {*own_names(tree)}
 
     assert [use for use in private_uses(tree) if use.rpartition(".")[2] not in own] == []
 
 
-def test_the_versions_are_those_that_are_installed():
+def test_the_stated_versions_are_installed():
     named = re.findall(
         r"^# (gunicorn|gevent|PyMongo) (\d+\.\d+)", PRIVATE.read_text(), re.MULTILINE
     )

@@ -118,7 +118,7 @@ def test_a_body_that_ends_early_is_rejected_whether_or_not_it_is_read(
 
 
 @pytest.mark.parametrize("length", [1, 65_536, 65_537, 900_000])
-def test_a_whole_body_arrives_however_it_is_cut(server, length):
+def test_a_body_in_pieces_arrives_whole(server, length):
     body = bytes(n % 251 for n in range(length))
     with server.connect() as client:
         client.sendall(post("/body", length, body[: length // 2], "Connection: close"))
@@ -127,7 +127,7 @@ def test_a_whole_body_arrives_however_it_is_cut(server, length):
         assert read(client).partition(b"\r\n\r\n")[2] == body
 
 
-def test_requests_that_arrive_together_are_answered_in_turn(server):
+def test_pipelined_requests_get_responses_in_order(server):
     together = post("/body", 3, b"one") + post("/body", 3, b"two") + get()
 
     with server.connect() as client:

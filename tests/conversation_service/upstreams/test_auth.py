@@ -67,7 +67,7 @@ def says(**body) -> loopback.Talk:
 
 
 @pytest.mark.parametrize("body", [{"user_id": "u-1"}, {"id": "u-1"}, {"sub": "u-1", "x": 1}])
-def test_a_confirmed_token_is_good(upstream, body):
+def test_a_confirmed_token_is_accepted(upstream, body):
     upstream.talk = says(**body)
     value = token()
 
@@ -77,7 +77,7 @@ def test_a_confirmed_token_is_good(upstream, body):
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
-def test_a_revoked_token_is_refused(upstream, status):
+def test_a_revoked_token_is_rejected(upstream, status):
     upstream.talk = loopback.answer(status=status)
 
     response = send(token())
@@ -86,25 +86,25 @@ def test_a_revoked_token_is_refused(upstream, status):
     assert 'error="invalid_token"' in response.headers["WWW-Authenticate"]
 
 
-def test_a_token_of_somebody_else_is_refused(upstream):
+def test_a_token_of_another_user_is_rejected(upstream):
     upstream.talk = says(user_id="u-2")
 
     assert outcome(send(token())) == INVALID
 
 
-def test_auth_is_not_asked_about_tokens_that_are_bad_anyway(upstream):
+def test_tokens_that_are_invalid_locally_are_not_sent_to_auth(upstream):
     assert outcome(send(token(exp=1))) == (401, "AUTH_TOKEN_EXPIRED")
     assert upstream.asked == []
 
 
-def test_auth_is_not_asked_by_default(upstream, settings):
+def test_no_token_is_sent_to_auth_by_default(upstream, settings):
     settings.AUTH_REMOTE_VALIDATION = False
 
     assert outcome(send(token())) == WELCOME
     assert upstream.asked == []
 
 
-def test_a_yes_is_believed_for_a_while(upstream, clock, settings):
+def test_a_confirmation_is_cached(upstream, clock, settings):
     settings.AUTH_CACHE_TTL = 60
     upstream.talk = says(user_id="u-1")
     value = token()
@@ -117,7 +117,7 @@ def test_a_yes_is_believed_for_a_while(upstream, clock, settings):
     assert outcome(send(value)) == INVALID
 
 
-def test_a_yes_is_not_believed_past_the_token_s_end(upstream, clock, settings):
+def test_a_confirmation_is_not_used_after_the_token_expires(upstream, clock, settings):
     settings.AUTH_CACHE_TTL = 3_600
     settings.JWT_LEEWAY_S = 600
     upstream.talk = says(user_id="u-1")
@@ -131,7 +131,7 @@ def test_a_yes_is_not_believed_past_the_token_s_end(upstream, clock, settings):
     assert outcome(send(value)) == INVALID
 
 
-def test_a_no_is_believed_for_ten_seconds(upstream, clock):
+def test_a_rejection_is_cached_for_ten_seconds(upstream, clock):
     upstream.talk = NO
     value = token()
     send(value)
@@ -153,7 +153,7 @@ def test_a_no_is_believed_for_ten_seconds(upstream, clock):
         loopback.answer(status="404 Not Found"),
     ],
 )
-def test_without_auth_nobody_gets_in(upstream, talk):
+def test_without_auth_every_token_is_rejected(upstream, talk):
     upstream.talk = talk
 
     response = send(token())
@@ -162,7 +162,7 @@ def test_without_auth_nobody_gets_in(upstream, talk):
     assert response.headers["Retry-After"] == "1"
 
 
-def test_without_auth_the_signature_may_do(upstream, settings, caplog):
+def test_without_auth_the_signature_may_suffice(upstream, settings, caplog):
     settings.AUTH_FAIL_MODE = "open"
     upstream.talk = WAYS["has a bug"]
 
@@ -170,7 +170,7 @@ def test_without_auth_the_signature_may_do(upstream, settings, caplog):
     assert "accepted by its signature alone" in caplog.text
 
 
-def test_a_known_yes_will_do_while_auth_is_down(upstream):
+def test_a_cached_confirmation_is_used_while_auth_is_down(upstream):
     upstream.talk = says(user_id="u-1")
     value = token()
     send(value)
@@ -179,7 +179,7 @@ def test_a_known_yes_will_do_while_auth_is_down(upstream):
     assert outcome(send(value)) == WELCOME
 
 
-def test_an_expired_yes_will_not_do_while_auth_is_down(upstream, clock):
+def test_an_expired_confirmation_is_not_used_while_auth_is_down(upstream, clock):
     upstream.talk = says(user_id="u-1")
     value = token()
     send(value)
@@ -189,7 +189,7 @@ def test_an_expired_yes_will_not_do_while_auth_is_down(upstream, clock):
     assert outcome(send(value)) == UNAVAILABLE
 
 
-def test_a_fail_mode_of_a_no_leaves_it_a_no(upstream, settings):
+def test_a_fail_mode_does_not_accept_rejected_tokens(upstream, settings):
     settings.AUTH_FAIL_MODE = "open"
     upstream.talk = NO
 

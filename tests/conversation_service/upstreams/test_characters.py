@@ -53,7 +53,7 @@ def test_a_character_is_found(upstream):
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "422 Unprocessable Entity"])
-def test_nobody_is_found(upstream, status):
+def test_an_unknown_character_is_none(upstream, status):
     upstream.talk = loopback.answer(status=status)
 
     assert characters.get("nobody") is None
@@ -67,13 +67,13 @@ def test_an_id_stays_one_segment_of_the_path(upstream):
 
 
 @pytest.mark.parametrize("character_id", [".", ".."])
-def test_dots_do_not_lead_to_another_address(upstream, character_id):
+def test_dots_in_an_id_do_not_change_the_address(upstream, character_id):
     assert characters.get(character_id) is None
     assert upstream.asked == []
 
 
 @pytest.mark.parametrize("name", [".", "..", "a&b=c", "50%+1#x"])
-def test_in_a_query_string_every_name_is_looked_up(upstream, settings, name):
+def test_every_name_can_be_sent_in_a_query_string(upstream, settings, name):
     settings.CHARACTER_PATH = BY_NAME
     upstream.talk = knows([RECORD | {"name": name}])
 
@@ -97,7 +97,7 @@ def test_in_a_query_string_every_name_is_looked_up(upstream, settings, name):
         True,
     ],
 )
-def test_nonsense_is_no_character(upstream, body):
+def test_an_invalid_response_is_no_character(upstream, body):
     upstream.talk = knows(body)
 
     with pytest.raises(CharacterServiceUnavailable):
@@ -105,14 +105,14 @@ def test_nonsense_is_no_character(upstream, body):
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "410 Gone"])
-def test_a_refusal_is_neither_yes_nor_no(upstream, status):
+def test_another_4xx_is_unavailable(upstream, status):
     upstream.talk = loopback.answer(status=status)
 
     with pytest.raises(CharacterServiceUnavailable):
         characters.get("luna")
 
 
-def test_a_failure_tells_when_to_come_back(upstream, settings):
+def test_an_unavailable_upstream_has_a_retry_after(upstream, settings):
     settings.CHARACTERS_BREAKER_RECOVERY_S = 7.5
     upstream.talk = WAYS["has a bug"]
 
@@ -129,7 +129,7 @@ RECORD = {"id": "507f1f77bcf86cd799439014", "name": "Luna", "description": ""}
 
 
 @pytest.mark.parametrize("body", [RECORD, [RECORD], [RECORD | {"name": "Sol"}, RECORD]])
-def test_a_character_can_be_kept_by_name(upstream, settings, body):
+def test_a_character_can_be_looked_up_by_name(upstream, settings, body):
     settings.CHARACTER_PATH = BY_NAME
     upstream.talk = knows(body)
 
@@ -138,7 +138,7 @@ def test_a_character_can_be_kept_by_name(upstream, settings, body):
 
 
 @pytest.mark.parametrize("body", [[], [RECORD | {"name": "luna"}]])
-def test_a_list_without_the_name_means_nobody(upstream, settings, body):
+def test_a_list_without_the_name_is_no_character(upstream, settings, body):
     settings.CHARACTER_PATH = BY_NAME
     upstream.talk = knows(body)
 
@@ -148,7 +148,7 @@ def test_a_list_without_the_name_means_nobody(upstream, settings, body):
 @pytest.mark.parametrize(
     ("talk", "fresh_s"), [(knows(LUNA), 300), (knows(None, status="404 Not Found"), 30)]
 )
-def test_answers_are_remembered_for_a_while(upstream, clock, talk, fresh_s):
+def test_responses_are_cached_for_a_time(upstream, clock, talk, fresh_s):
     upstream.talk = talk
     first = characters.get("luna")
 
@@ -161,7 +161,7 @@ def test_answers_are_remembered_for_a_while(upstream, clock, talk, fresh_s):
     assert len(upstream.asked) == 2
 
 
-def test_all_processes_share_what_they_learn(upstream, monkeypatch):
+def test_all_processes_share_cached_responses(upstream, monkeypatch):
     upstream.talk = knows(LUNA)
     characters.get("luna")
 
@@ -171,7 +171,7 @@ def test_all_processes_share_what_they_learn(upstream, monkeypatch):
     assert len(upstream.asked) == 1
 
 
-def test_many_who_miss_at_once_ask_once(upstream):
+def test_concurrent_cache_misses_send_one_request(upstream):
     def slowly(channel) -> None:
         time.sleep(0.1)
         knows(LUNA)(channel)
@@ -185,7 +185,7 @@ def test_many_who_miss_at_once_ask_once(upstream):
     assert len(upstream.asked) == 1
 
 
-def test_many_who_miss_at_once_wait_for_one_failure(upstream):
+def test_concurrent_cache_misses_share_one_failure(upstream):
     upstream.talk = WAYS["hangs"]
 
     def outcome(_) -> str:
@@ -202,7 +202,7 @@ def test_many_who_miss_at_once_wait_for_one_failure(upstream):
     assert time.monotonic() - started < 1
 
 
-def test_whoever_waits_for_another_s_question_keeps_its_own_time(upstream):
+def test_a_request_that_waits_for_another_keeps_its_own_budget(upstream):
     upstream.talk = WAYS["trickles headers"]
 
     context.upstream_deadline.set(time.monotonic() + BUDGET_S)
@@ -222,7 +222,7 @@ def test_whoever_waits_for_another_s_question_keeps_its_own_time(upstream):
 
 
 @pytest.mark.parametrize("way", ["has a bug", "hangs", "is no JSON"])
-def test_an_old_answer_will_do_while_there_is_no_new_one(upstream, clock, way):
+def test_a_stale_response_is_used_while_the_upstream_fails(upstream, clock, way):
     upstream.talk = knows(LUNA)
     characters.get("luna")
     clock.ahead_s = 3_500
@@ -237,7 +237,7 @@ def test_an_old_answer_will_do_while_there_is_no_new_one(upstream, clock, way):
     assert characters.get("luna").name == "Luna II"
 
 
-def test_the_time_of_an_answer_ends_in_redis_too(upstream, settings):
+def test_a_cached_response_expires_in_redis(upstream, settings):
     upstream.talk = knows(LUNA)
     characters.get("luna")
 
@@ -246,7 +246,7 @@ def test_the_time_of_an_answer_ends_in_redis_too(upstream, settings):
         assert 3_590 < server.ttl(key) <= 3_600
 
 
-def test_without_redis_each_process_remembers_for_itself(upstream, settings, monkeypatch):
+def test_without_redis_each_process_has_its_own_cache(upstream, settings, monkeypatch):
     settings.REDIS_URL = ""
     upstream.talk = knows(LUNA)
 
@@ -259,7 +259,7 @@ def test_without_redis_each_process_remembers_for_itself(upstream, settings, mon
     assert len(upstream.asked) == 2
 
 
-def test_what_a_process_remembers_is_bounded(upstream, settings, monkeypatch):
+def test_the_cache_of_a_process_is_bounded(upstream, settings, monkeypatch):
     monkeypatch.setattr(response_cache, "MAX_ENTRIES", 3)
     as_another_process(monkeypatch)
     settings.REDIS_URL = ""
@@ -274,7 +274,7 @@ def test_what_a_process_remembers_is_bounded(upstream, settings, monkeypatch):
     assert len(upstream.asked) == 5
 
 
-def test_redis_may_stop_at_any_time(upstream, settings, tmp_path):
+def test_lookups_succeed_when_redis_stops(upstream, settings, tmp_path):
     upstream.talk = knows(LUNA)
     with valkey(tmp_path / "valkey") as settings.REDIS_URL:
         assert characters.get("luna").name == "Luna"
@@ -288,7 +288,7 @@ def test_redis_may_stop_at_any_time(upstream, settings, tmp_path):
     assert len(upstream.asked) == 2
 
 
-def test_a_redis_that_hangs_is_left_alone(upstream, settings):
+def test_a_redis_that_hangs_is_not_used(upstream, settings):
     upstream.talk = knows(LUNA)
     with loopback.serving(loopback.silence) as address:
         settings.REDIS_URL = f"redis://{address}/0"

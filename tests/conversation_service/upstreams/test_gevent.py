@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_under_gevent_the_time_is_kept_and_nothing_blocks():
+def test_under_gevent_the_budget_is_kept_and_no_request_blocks_others():
     done = subprocess.run(
         [sys.executable, "-m", "tests.conversation_service.upstreams.greenlets"],
         cwd=ROOT,

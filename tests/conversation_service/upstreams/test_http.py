@@ -81,7 +81,7 @@ def exchanges() -> list[str]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_no_answer_comes_within_the_budget_and_opens_the_breaker(upstream, way):
+def test_a_missing_response_ends_with_the_budget_and_opens_the_breaker(upstream, way):
     upstream.talk = WAYS[way]
 
     for number in range(1, THRESHOLD + 1):
@@ -103,7 +103,7 @@ def test_a_refused_connection_opens_the_breaker(upstream, settings):
     assert breaker().state == "open"
 
 
-def test_an_open_breaker_spares_the_upstream_until_it_has_recovered(upstream):
+def test_an_open_breaker_sends_no_request_until_the_recovery_time(upstream):
     upstream.talk = WAYS["has a bug"]
     for _ in range(THRESHOLD):
         outcome()
@@ -119,7 +119,7 @@ def test_an_open_breaker_spares_the_upstream_until_it_has_recovered(upstream):
     assert breaker().state == "closed"
 
 
-def test_one_question_tries_whether_the_upstream_has_recovered(upstream):
+def test_a_half_open_breaker_sends_one_request(upstream):
     upstream.talk = WAYS["has a bug"]
     for _ in range(THRESHOLD):
         outcome()
@@ -134,7 +134,7 @@ def test_one_question_tries_whether_the_upstream_has_recovered(upstream):
     assert breaker().state == "open"
 
 
-def test_questions_are_asked_at_the_same_time(upstream, settings):
+def test_requests_are_sent_concurrently(upstream, settings):
     """The lock of pybreaker would have them queue."""
     settings.NEIGHBOUR_BUDGET_S = 5
     configure(settings, "auth", read_timeout_s=5)
@@ -155,7 +155,7 @@ def test_questions_are_asked_at_the_same_time(upstream, settings):
 @pytest.mark.parametrize(
     "status", ["401 Unauthorized", "403 Forbidden", "404 Not Found", "422 Unprocessable Entity"]
 )
-def test_a_no_is_an_answer(upstream, status):
+def test_a_4xx_does_not_open_the_breaker(upstream, status):
     upstream.talk = loopback.answer(b"[0]", status=status)
 
     for _ in range(THRESHOLD + 1):
@@ -163,7 +163,7 @@ def test_a_no_is_an_answer(upstream, status):
     assert breaker().state == "closed"
 
 
-def test_a_refusal_is_no_failure(upstream, settings):
+def test_a_rejected_request_does_not_open_the_breaker(upstream, settings):
     configure(settings, "auth", retries=2)
 
     def refuse(answer):
@@ -177,7 +177,7 @@ def test_a_refusal_is_no_failure(upstream, settings):
     assert breaker().state == "closed"
 
 
-def test_a_failure_is_tried_again(upstream, settings):
+def test_a_failed_request_is_retried(upstream, settings):
     configure(settings, "auth", retries=2)
     talks = iter([WAYS["has a bug"], WAYS["resets"], loopback.answer(b"[1]")])
 
@@ -211,7 +211,7 @@ def test_one_request_has_one_budget(upstream):
     assert timed(outcome) > BUDGET_S * 0.9  # outside of a request each question has its own
 
 
-def test_ids_of_the_request_are_passed_on(upstream):
+def test_ids_of_the_request_are_forwarded(upstream):
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
     APIClient().get("/api/v1/ask", headers={"X-Request-ID": "r-1", "traceparent": trace})
@@ -220,13 +220,13 @@ def test_ids_of_the_request_are_passed_on(upstream):
     assert f"\r\ntraceparent: {trace}\r\n" in upstream.asked[0]
 
 
-def test_what_is_no_trace_is_not_passed_on(upstream):
+def test_an_invalid_trace_is_not_forwarded(upstream):
     APIClient().get("/api/v1/ask", headers={"traceparent": "00-x"})
 
     assert "traceparent" not in upstream.asked[0]
 
 
-def test_connections_are_kept(upstream):
+def test_connections_are_reused(upstream):
     def twice(channel) -> None:
         loopback.reply(channel, b"[1]")
         loopback.reply(channel, b"[2]")
@@ -237,7 +237,7 @@ def test_connections_are_kept(upstream):
     assert len(upstream.asked) == 1  # connections, that is
 
 
-def test_a_kept_connection_is_cut_as_well(upstream):
+def test_a_reused_connection_has_the_same_time_limit(upstream):
     def once_then_trickle(channel) -> None:
         loopback.reply(channel, b"[1]")
         channel.recv(65_536)
@@ -250,7 +250,7 @@ def test_a_kept_connection_is_cut_as_well(upstream):
     wait_until(lambda: not exchanges())
 
 
-def test_a_name_that_is_looked_up_for_long_costs_no_more(upstream, monkeypatch):
+def test_a_slow_name_lookup_is_limited_by_the_budget(upstream, monkeypatch):
     look_up = socket.getaddrinfo
 
     def slowly(*arguments):
@@ -264,7 +264,7 @@ def test_a_name_that_is_looked_up_for_long_costs_no_more(upstream, monkeypatch):
     assert upstream.asked == []  # nobody was waiting any more
 
 
-def test_the_number_of_questions_under_way_is_bounded(upstream, settings, monkeypatch):
+def test_the_number_of_concurrent_requests_is_bounded(upstream, settings, monkeypatch):
     monkeypatch.setattr(http, "MAX_EXCHANGES", 2)
     settings.NEIGHBOUR_BUDGET_S = 5
     under_way, seen = [], []
@@ -285,14 +285,14 @@ def test_the_number_of_questions_under_way_is_bounded(upstream, settings, monkey
     assert max(seen) == 2
 
 
-def test_whoever_finds_no_place_in_time_gets_no_answer(upstream, monkeypatch):
+def test_a_request_without_a_free_connection_in_time_fails(upstream, monkeypatch):
     monkeypatch.setattr(http, "MAX_EXCHANGES", 0)
 
     assert timed(outcome) < AT_MOST_S
     assert upstream.asked == []
 
 
-def test_cookies_are_not_kept(upstream):
+def test_cookies_are_not_stored(upstream):
     upstream.talk = loopback.answer(headers="Set-Cookie: a=b; Path=/\r\n")
 
     ask()
@@ -305,7 +305,7 @@ def get(address: str, *, scheme: str = "http", limit: int = 100) -> http.Upstrea
     return http.get(f"{scheme}://{address}/x?y=1", timeout_s=0.3, limit=limit)
 
 
-def test_status_and_body_come_back():
+def test_status_and_body_are_returned():
     with loopback.serving(loopback.answer(b"gone", status="410 Gone")) as address:
         assert get(address) == http.UpstreamResponse(410, b"gone")
 
@@ -319,7 +319,7 @@ def test_path_and_query_are_sent():
     assert lines == ["GET /x?y=1 HTTP/1.1"]
 
 
-def test_a_body_above_the_limit_is_refused():
+def test_a_body_above_the_limit_is_rejected():
     with (
         loopback.serving(loopback.answer(b"x" * 101)) as address,
         pytest.raises(http.UpstreamError, match="more than 100 bytes"),
@@ -327,7 +327,7 @@ def test_a_body_above_the_limit_is_refused():
         get(address)
 
 
-def test_without_a_limit_the_body_is_not_waited_for():
+def test_without_a_limit_the_body_is_not_read():
     with loopback.serving(WAYS["trickles its body"]) as address:
         assert get(address, limit=0) == http.UpstreamResponse(200, b"")
 
@@ -374,7 +374,7 @@ def secured(certificate, talk: loopback.Talk) -> loopback.Talk:
 
 
 @pytest.mark.parametrize("way", ["hangs", "trickles headers", "trickles its body"])
-def test_the_time_is_kept_under_tls(certificate, way):
+def test_the_budget_is_kept_under_tls(certificate, way):
     with loopback.serving(secured(certificate, WAYS[way])) as address:
         started = time.monotonic()
         with pytest.raises(http.UpstreamError):
@@ -384,7 +384,7 @@ def test_the_time_is_kept_under_tls(certificate, way):
         wait_until(lambda: not exchanges())
 
 
-def test_the_time_is_kept_while_shaking_hands(certificate):
+def test_the_budget_is_kept_during_the_tls_handshake(certificate):
     with loopback.serving(loopback.silence) as address:
         started = time.monotonic()
         with pytest.raises(http.UpstreamError):
@@ -399,7 +399,7 @@ def test_a_trusted_certificate_is_accepted(certificate):
         assert get(address, scheme="https") == http.UpstreamResponse(200, b"ok")
 
 
-def test_a_certificate_for_another_name_is_refused(certificate):
+def test_a_certificate_for_another_name_is_rejected(certificate):
     with (
         loopback.serving(secured(certificate, loopback.answer(b"ok"))) as address,
         pytest.raises(http.UpstreamError, match="SSLError"),
@@ -407,7 +407,7 @@ def test_a_certificate_for_another_name_is_refused(certificate):
         get(address.replace("127.0.0.1", "localhost"), scheme="https")
 
 
-def test_an_untrusted_certificate_is_refused(certificate, monkeypatch):
+def test_an_untrusted_certificate_is_rejected(certificate, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
     forget_whom_we_trust()
 
@@ -419,12 +419,12 @@ def test_an_untrusted_certificate_is_refused(certificate, monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1", "http://", "http://a..b/", ""])
-def test_what_is_no_address_gives_no_answer(url):
+def test_an_invalid_address_is_an_upstream_error(url):
     with pytest.raises(http.UpstreamError):
         http.get(url, timeout_s=0.3, limit=0)
 
 
-def test_json_is_checked():
+def test_invalid_json_is_an_upstream_error():
     with pytest.raises(http.UpstreamError):
         http.UpstreamResponse(200, b"\xff").json()
     assert http.UpstreamResponse(200, json.dumps({"a": [1]}).encode()).json() == {"a": [1]}

@@ -26,7 +26,7 @@ def says(body) -> loopback.Talk:
     return loopback.answer(json.dumps(body).encode())
 
 
-def test_the_numbers_of_a_conversation(upstream):
+def test_statistics_of_a_conversation_are_returned(upstream):
     upstream.talk = says(STATS)
 
     assert messages.stats(CONVERSATION) == Stats(
@@ -40,7 +40,7 @@ def test_the_numbers_of_a_conversation(upstream):
     assert f"/api/v1/conversations/{CONVERSATION}/stats HTTP" in upstream.asked[0]
 
 
-def test_message_is_told_which_service_asks(upstream):
+def test_requests_to_message_name_the_calling_service(upstream):
     upstream.talk = says(STATS)
 
     messages.stats(CONVERSATION)
@@ -50,7 +50,7 @@ def test_message_is_told_which_service_asks(upstream):
     assert (claims["sub"], claims["token_type"]) == ("conversation-service", "service")
 
 
-def test_message_may_not_know_a_conversation(upstream):
+def test_an_unknown_conversation_is_none(upstream):
     upstream.talk = loopback.answer(status="404 Not Found")
 
     assert messages.stats(CONVERSATION) is None
@@ -72,28 +72,28 @@ def test_message_may_not_know_a_conversation(upstream):
         {"last_message_at": 1768489200},
     ],
 )
-def test_nonsense_gives_no_numbers(upstream, changed):
+def test_an_invalid_response_has_no_statistics(upstream, changed):
     upstream.talk = says(STATS | changed)
 
     with pytest.raises(http.UpstreamError):
         messages.stats(CONVERSATION)
 
 
-def test_a_list_gives_no_numbers(upstream):
+def test_a_list_has_no_statistics(upstream):
     upstream.talk = says([STATS])
 
     with pytest.raises(http.UpstreamError):
         messages.stats(CONVERSATION)
 
 
-def test_message_may_refuse(upstream):
+def test_a_rejected_request_is_an_upstream_error(upstream):
     upstream.talk = loopback.answer(status="403 Forbidden")
 
     with pytest.raises(http.UpstreamRejection):
         messages.stats(CONVERSATION)
 
 
-def test_without_a_secret_there_is_no_token_to_ask_with(upstream, settings):
+def test_without_a_secret_there_is_no_service_token(upstream, settings):
     settings.JWT_ALGORITHM = "RS256"
 
     with pytest.raises(ImproperlyConfigured, match="Only the issuer has the private key"):

@@ -6,14 +6,14 @@ from django.test import Client
 from tests.conversations.admin.browser import LIST, PASSWORD, report, staff, store, text
 
 
-def test_the_anonymous_get_the_login_page():
+def test_anonymous_requests_get_the_login_page():
     response = Client().get(LIST, follow=True)
 
     assert response.redirect_chain == [(f"/admin/login/?next={LIST}", 302)]
     assert "Conversation Service" in text(response)
 
 
-def test_staff_without_permission_are_refused_with_a_page():
+def test_staff_without_permission_get_a_403_page():
     response = staff().get(LIST)
 
     assert response.status_code == 403
@@ -22,7 +22,7 @@ def test_staff_without_permission_are_refused_with_a_page():
     assert b'href="/admin/"' in response.content
 
 
-def test_a_page_that_does_not_exist_leads_back_in_the_language_of_the_browser():
+def test_a_404_page_links_back_in_the_language_of_the_browser():
     response = staff().get("/admin/nothing/", headers={"Accept-Language": "es"})
 
     assert response.status_code == 404
@@ -30,14 +30,14 @@ def test_a_page_that_does_not_exist_leads_back_in_the_language_of_the_browser():
     assert b'href="/admin/"' in response.content
 
 
-def test_another_host_is_refused_with_a_page():
+def test_an_invalid_host_gets_an_error_page():
     response = Client(headers={"Host": "evil.example"}).get("/admin/login/")
 
     assert response.status_code == 400
     assert response.headers["Content-Type"].startswith("text/html")
 
 
-def test_forms_work_with_their_token_and_only_with_it(mongo):
+def test_forms_require_their_csrf_token(mongo):
     staff(role="operator")
     [stored] = store(mongo, 1)
     browser = Client(enforce_csrf_checks=True)
@@ -59,7 +59,7 @@ def test_forms_work_with_their_token_and_only_with_it(mongo):
     assert report(honest) == "Archived: 1 conversation."
 
 
-def test_an_unknown_address_is_a_page_here_and_json_elsewhere(viewer):
+def test_an_unknown_address_is_a_page_in_the_console_and_json_elsewhere(viewer):
     here, elsewhere = viewer.get("/admin/nothing/"), viewer.get("/nothing")
 
     assert (here.status_code, elsewhere.status_code) == (404, 404)
@@ -67,7 +67,7 @@ def test_an_unknown_address_is_a_page_here_and_json_elsewhere(viewer):
     assert elsewhere.json()["error"]["code"] == "NOT_FOUND"
 
 
-def test_a_bug_is_a_page_too(viewer, mongo):
+def test_a_bug_gets_an_error_page(viewer, mongo):
     broken = {"_id": ObjectId(), "user_id": "alice", "status": "active", "metadata": "x"}
     mongo["conversations"].insert_one(broken, bypass_document_validation=True)
 

@@ -225,9 +225,7 @@ def create(page, url, words, name, password):
 @in_chromium
 @each_language
 @pytest.mark.parametrize("width", [1280, 390])
-def test_an_administrator_creates_an_account_and_its_owner_works_with_it(
-    mongo, url, language, width
-):
+def test_an_administrator_creates_a_usable_account(mongo, url, language, width):
     User.objects.create_superuser("root", password=PASSWORD)
     store(mongo, 1, title="Night with Luna")
     words = WORDS[language]

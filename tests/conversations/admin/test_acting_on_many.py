@@ -23,7 +23,7 @@ from tests.factories import PATH, client_of, conversation
         ("trash", ["archived"], "deleted", "Moved to the trash: 2 conversations."),
     ],
 )
-def test_an_action_does_what_the_owners_could_do(ops, action, before, status, said):
+def test_an_action_has_the_effect_of_the_api(ops, action, before, status, said):
     owners = [client_of("alice"), client_of("bob")]
     chosen = [(owner, conversation(owner, *before)) for owner in owners]
 
@@ -36,7 +36,7 @@ def test_an_action_does_what_the_owners_could_do(ops, action, before, status, sa
         assert after["metadata"]["last_activity"] == created["metadata"]["last_activity"]
 
 
-def test_the_report_says_what_was_left_alone_and_why(ops, alice):
+def test_the_report_counts_skipped_conversations_with_reasons(ops, alice):
     active = conversation(alice)
     archived = conversation(alice, "archived")
     trashed = conversation(alice, "deleted")
@@ -54,7 +54,7 @@ def test_the_report_says_what_was_left_alone_and_why(ops, alice):
     assert alice.get(f"{PATH}/{archived['id']}").json() == archived
 
 
-def test_an_action_keeps_to_the_filter_that_the_list_had(ops, alice):
+def test_an_action_applies_the_filter_of_the_list(ops, alice):
     archived = conversation(alice, "archived")
 
     response = confirm(ops, "trash", archived["id"], query="?status__exact=active")
@@ -63,7 +63,7 @@ def test_an_action_keeps_to_the_filter_that_the_list_had(ops, alice):
     assert alice.get(f"{PATH}/{archived['id']}").json() == archived
 
 
-def test_who_did_what_is_on_record_without_any_words_of_the_user(ops, alice):
+def test_an_action_is_logged_without_texts_of_the_user(ops, alice):
     changed = conversation(alice, title="Secret")
     untouched = conversation(alice, "archived", title="Secret too")
 
@@ -74,7 +74,7 @@ def test_who_did_what_is_on_record_without_any_words_of_the_user(ops, alice):
     assert (entry.get_change_message(), entry.object_repr) == ("Archived.", changed["id"])
 
 
-def test_those_who_may_only_look_cannot_act(viewer, mongo):
+def test_staff_with_read_permission_cannot_act(viewer, mongo):
     [stored] = store(mongo, 1)
 
     page = viewer.get(LIST)
@@ -84,7 +84,7 @@ def test_those_who_may_only_look_cannot_act(viewer, mongo):
     assert statuses(mongo) == ["active"]
 
 
-def test_all_that_match_can_be_chosen_across_pages(ops, mongo):
+def test_all_matches_can_be_selected_across_pages(ops, mongo):
     stored = store(mongo, 60)
     store(mongo, 1, user_id="bob")
 
@@ -94,7 +94,7 @@ def test_all_that_match_can_be_chosen_across_pages(ops, mongo):
     assert statuses(mongo) == ["active"] + ["archived"] * 60
 
 
-def test_more_than_a_thousand_at_once_are_refused(ops, mongo):
+def test_more_than_a_thousand_conversations_are_rejected(ops, mongo):
     stored = store(mongo, 1001)
 
     response = confirm(ops, "trash", stored[0]["_id"], select_across="1")
@@ -103,5 +103,5 @@ def test_more_than_a_thousand_at_once_are_refused(ops, mongo):
     assert set(statuses(mongo)) == {"active"}
 
 
-def test_a_selection_of_nonsense_is_refused(ops):
+def test_an_invalid_selection_is_rejected(ops):
     assert select(ops, "archive", "nonsense").status_code == 400

@@ -21,7 +21,7 @@ LOG = "/admin/admin/logentry/"
 ACTIONS = ["archive", "restore", "trash", "hold", "release"]
 
 
-def test_a_conversation_is_shown_in_lines_and_not_in_json(viewer, mongo):
+def test_a_conversation_is_shown_in_rows_and_not_as_json(viewer, mongo):
     [stored] = store(
         mongo, 1, title="<b>Café</b>", tags=["casual", "noche"], custom={"origin": "web"}
     )
@@ -39,7 +39,7 @@ def test_a_conversation_is_shown_in_lines_and_not_in_json(viewer, mongo):
     assert "trashed -" in page
 
 
-def test_nothing_is_added_edited_or_deleted_here(mongo):
+def test_forms_to_add_edit_and_delete_are_absent(mongo):
     [stored] = store(mongo, 1)
     everything = Client()
     everything.force_login(User.objects.create_superuser("root"))
@@ -76,7 +76,7 @@ def test_the_history_shows_what_each_version_changed(viewer, alice):
     assert page.index("Version 3") < page.index("Version 2") < page.index("as it was created")
 
 
-def test_who_looks_at_one_leaves_a_row_in_the_log(viewer, alice):
+def test_a_view_of_a_conversation_is_logged(viewer, alice):
     created = conversation(alice, title="Secret")
 
     viewer.get(url_of(created["id"]))
@@ -87,7 +87,7 @@ def test_who_looks_at_one_leaves_a_row_in_the_log(viewer, alice):
     assert "Secret" not in entry.object_repr
 
 
-def test_the_log_finds_what_was_done_to_one_and_what_one_did(alice, mongo):
+def test_the_log_is_searched_by_conversation_and_by_staff(alice, mongo):
     looked_at, other = conversation(alice), conversation(alice)
     auditor = staff(role="auditor", name="auditor")
     for created in (looked_at, other):
@@ -103,7 +103,7 @@ def test_the_log_finds_what_was_done_to_one_and_what_one_did(alice, mongo):
     assert len(by_nobody.context["cl"].result_list) == 0
 
 
-def test_a_revert_shows_first_what_it_would_change(ops, alice):
+def test_a_revert_shows_its_changes_first(ops, alice):
     created = conversation(alice, title="Before")
     alice.patch(f"{PATH}/{created['id']}", {"title": "After"})
 
@@ -113,7 +113,7 @@ def test_a_revert_shows_first_what_it_would_change(ops, alice):
     assert alice.get(f"{PATH}/{created['id']}").json()["title"] == "After"
 
 
-def test_a_revert_is_the_one_of_the_api_with_the_name_of_staff(ops, alice):
+def test_a_revert_equals_that_of_the_api_with_staff_as_actor(ops, alice):
     created = conversation(alice, "pinned", title="Before", tags=["old"])
     alice.patch(f"{PATH}/{created['id']}", {"title": "After", "tags": ["new"]})
 
@@ -128,13 +128,13 @@ def test_a_revert_is_the_one_of_the_api_with_the_name_of_staff(ops, alice):
 
 
 @pytest.mark.parametrize("version", ["0", "2", "999"])
-def test_there_is_no_way_to_a_version_that_never_was(ops, alice, version):
+def test_an_unknown_version_is_404(ops, alice, version):
     created = conversation(alice)
 
     assert ops.get(url_of(created["id"], "revert", version)).status_code == 404
 
 
-def test_a_revert_of_what_is_in_the_trash_is_refused_as_by_the_api(ops, alice):
+def test_a_revert_in_the_trash_is_rejected_as_in_the_api(ops, alice):
     created = conversation(alice)
     alice.patch(f"{PATH}/{created['id']}", {"title": "After"})
     alice.delete(f"{PATH}/{created['id']}")
@@ -156,7 +156,7 @@ def test_a_revert_of_what_is_in_the_trash_is_refused_as_by_the_api(ops, alice):
         ([], "trash", "deleted"),
     ],
 )
-def test_an_action_asks_first_and_then_acts(ops, alice, states, name, status):
+def test_an_action_requires_confirmation(ops, alice, states, name, status):
     created = conversation(alice, *states)
     address = url_of(created["id"], "act", name)
 
@@ -169,7 +169,7 @@ def test_an_action_asks_first_and_then_acts(ops, alice, states, name, status):
     assert response.headers["Location"] == url_of(created["id"])
 
 
-def test_only_what_is_possible_is_offered(ops, alice):
+def test_only_possible_actions_are_offered(ops, alice):
     page = ops.get(url_of(conversation(alice)["id"])).content.decode()
 
     assert [name for name in ACTIONS if f"/act/{name}/" in page] == ["archive", "trash", "hold"]
@@ -189,11 +189,11 @@ def test_a_hold_needs_a_reason_and_shows_on_the_page(ops, alice):
 
 
 @pytest.mark.parametrize("step", [["act", "purge"], ["act", "nothing"]])
-def test_what_is_no_action_is_not_found(ops, alice, step):
+def test_an_unknown_action_is_404(ops, alice, step):
     assert ops.post(url_of(conversation(alice)["id"], *step)).status_code == 404
 
 
-def test_what_is_gone_is_not_found(ops):
+def test_an_absent_conversation_is_not_shown_or_changed(ops):
     absent = "a" * 24
 
     assert ops.get(url_of(absent)).status_code == 302
@@ -202,7 +202,7 @@ def test_what_is_gone_is_not_found(ops):
     assert ops.post(url_of(absent, "revert", "1")).status_code == 404
 
 
-def test_it_leads_to_all_of_its_user(viewer, mongo):
+def test_a_conversation_links_to_all_of_its_user(viewer, mongo):
     [stored, _] = store(mongo, 2, user_id="ana@example.org")
     store(mongo, 1, user_id="bob")
 

@@ -47,7 +47,7 @@ def test_it_counts_states_days_hours_holds_and_characters(mongo):
     assert not any(count.estimated or count.more for count in statistics.by_state)
 
 
-def test_beyond_the_bound_a_state_is_estimated_and_a_day_has_more(mongo, monkeypatch):
+def test_above_the_bound_states_are_estimated_and_days_show_a_minimum(mongo, monkeypatch):
     monkeypatch.setattr(console, "COUNTED", 5)
     monkeypatch.setattr(console, "SAMPLE", 20)
     put(mongo, 40, NOW)
@@ -62,7 +62,7 @@ def test_beyond_the_bound_a_state_is_estimated_and_a_day_has_more(mongo, monkeyp
     assert number(statistics.characters[0]) == "≈ 43"
 
 
-def test_of_too_many_in_an_hour_only_the_newest_are_counted(mongo, monkeypatch):
+def test_hours_count_only_the_newest_conversations_above_the_bound(mongo, monkeypatch):
     monkeypatch.setattr(console, "NEWEST", 5)
     put(mongo, 3, NOW)
     put(mongo, 4, NOW - timedelta(hours=1))
@@ -73,7 +73,7 @@ def test_of_too_many_in_an_hour_only_the_newest_are_counted(mongo, monkeypatch):
     assert [(count.label, number(count)) for count in hours] == [("11:00", "2+"), ("12:00", "3")]
 
 
-def test_the_future_is_not_counted(mongo, monkeypatch):
+def test_times_in_the_future_are_not_counted(mongo, monkeypatch):
     monkeypatch.setattr(console, "NEWEST", 5)
     put(mongo, 2, NOW)
     put(mongo, 6, NOW + timedelta(minutes=1))
@@ -91,7 +91,7 @@ def test_the_future_is_not_counted(mongo, monkeypatch):
     assert found(statistics.by_hour) == {"12:00": 2}
 
 
-def test_every_question_but_the_sample_goes_along_an_index(mongo):
+def test_every_query_except_the_sample_uses_an_index(mongo):
     put(mongo, 30, NOW)
     mongo.command("profile", 2)
 
@@ -106,7 +106,7 @@ def test_every_question_but_the_sample_goes_along_an_index(mongo):
     assert all(not read.get("hasSortStage") for read in reads if read not in scans)
 
 
-def test_what_takes_too_long_is_left_out_and_the_rest_is_shown(viewer, mongo, monkeypatch):
+def test_a_slow_query_is_left_out_and_the_rest_is_shown(viewer, mongo, monkeypatch):
     store(mongo, 1)
     monkeypatch.setattr(console, "BUDGET_S", 0.000_001)
 
@@ -116,7 +116,7 @@ def test_what_takes_too_long_is_left_out_and_the_rest_is_shown(viewer, mongo, mo
     assert "Circuit breaker" in page
 
 
-def test_it_is_counted_once_in_five_minutes_and_says_how_old_it_is(viewer, alice):
+def test_counts_are_cached_for_five_minutes_and_show_their_age(viewer, alice):
     now = datetime.now(UTC)
     conversation(alice)
     first = text(viewer.get(DASHBOARD))
@@ -143,7 +143,7 @@ def test_it_shows_upstreams_and_their_circuit_breakers(viewer, settings, monkeyp
     assert "closed: requests are sent" in page
 
 
-def test_charts_are_drawn_here_and_can_be_read_as_tables(viewer, alice):
+def test_charts_are_svg_and_have_tables(viewer, alice):
     conversation(alice)
 
     page = viewer.get(DASHBOARD).content.decode()
@@ -153,12 +153,12 @@ def test_charts_are_drawn_here_and_can_be_read_as_tables(viewer, alice):
     assert f"<dt>{today}</dt><dd>1</dd>" in page
 
 
-def test_who_may_look_at_nothing_is_told_so(mongo):
+def test_staff_without_permissions_get_a_message(mongo):
     assert "Ask for a role." in text(staff().get(DASHBOARD))
 
 
 @pytest.mark.parametrize("value", [1, "text", {"a": [1, None]}])
-def test_the_cache_keeps_values_until_their_end(mongo, value):
+def test_the_cache_keeps_values_until_they_expire(mongo, value):
     now = datetime.now(UTC)
     cache.set("key", value, 60)
     assert cache.get("key") == value

@@ -19,7 +19,7 @@ def content(response):
     return b"".join(response.streaming_content).decode()
 
 
-def test_csv_has_a_row_for_each_that_was_selected(ops, mongo):
+def test_csv_has_a_row_for_each_selected_conversation(ops, mongo):
     stored = store(mongo, 3)
 
     text = content(select(ops, "export_csv", stored[0]["_id"], stored[2]["_id"]))
@@ -114,7 +114,7 @@ def test_a_title_changes_only_where_a_formula_could_begin(ops, mongo, title, cel
     assert row["title"] == cell
 
 
-def test_ndjson_has_an_object_for_each(ops, mongo):
+def test_ndjson_has_an_object_for_each_selected_conversation(ops, mongo):
     [stored] = store(mongo, 1, title="Café, «con»")
 
     response = select(ops, "export_ndjson", stored["_id"])
@@ -135,7 +135,7 @@ def test_ndjson_has_an_object_for_each(ops, mongo):
     }
 
 
-def test_all_that_match_are_exported_up_to_a_limit(ops, mongo):
+def test_all_matches_are_exported_up_to_a_limit(ops, mongo):
     [*_, last] = store(mongo, export.LIMIT + 1)
     store(mongo, 1, user_id="bob")
 
@@ -146,7 +146,7 @@ def test_all_that_match_are_exported_up_to_a_limit(ops, mongo):
     assert {json.loads(line)["user_id"] for line in lines} == {"alice"}
 
 
-def test_who_exported_is_on_record(ops, mongo):
+def test_an_export_is_logged(ops, mongo):
     [stored] = store(mongo, 1)
 
     select(ops, "export_csv", stored["_id"])

@@ -73,7 +73,7 @@ def test_a_narrow_list_without_checkboxes_offers_none(mongo, url):
     assert (of_log, of_list) == ("none", '"Select record"')
 
 
-def test_the_documentation_breaks_no_policy_either(url):
+def test_the_documentation_breaks_no_policy(url):
     complaints: list[str] = []
 
     with browser(complaints) as page:
@@ -85,7 +85,7 @@ def test_the_documentation_breaks_no_policy_either(url):
     assert complaints == []
 
 
-def test_a_keyboard_is_enough(mongo, url):
+def test_an_action_can_be_done_by_keyboard(mongo, url):
     User.objects.create_superuser("root", password=PASSWORD)
     store(mongo, 2)
     complaints: list[str] = []
@@ -117,7 +117,7 @@ def test_a_keyboard_is_enough(mongo, url):
     assert complaints == []
 
 
-def test_a_title_is_brought_back_by_the_mouse(alice, mongo, url):
+def test_a_title_can_be_reverted_by_mouse(alice, mongo, url):
     User.objects.create_superuser("root", password=PASSWORD)
     [stored] = store(mongo, 1, title="As it was")
     alice.patch(f"/api/v1/conversations/{stored['_id']}", {"title": "As it is"})
@@ -135,7 +135,7 @@ def test_a_title_is_brought_back_by_the_mouse(alice, mongo, url):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(mongo, url, scheme):
+def test_axe_reports_no_serious_violation(mongo, url, scheme):
     User.objects.create_superuser("root", password=PASSWORD)
     [stored] = store(mongo, 1)
     found: dict[str, list[str]] = {}

@@ -8,21 +8,21 @@ from tests.factories import PATH, conversation
 
 
 @pytest.mark.parametrize("term", ["cafe", "CAFÉ con", "  café  "])
-def test_titles_are_found_by_their_beginning_whatever_case_and_accents(viewer, mongo, term):
+def test_titles_are_found_by_prefix_without_case_and_accents(viewer, mongo, term):
     store(mongo, 1, title="Café con Luna")
     store(mongo, 1, title="Luna en el café")
 
     assert shown(viewer.get(LIST, {"q": term})) == ["Café con Luna"]
 
 
-def test_titles_that_begin_alike_come_in_their_own_order(viewer, mongo):
+def test_titles_with_equal_prefixes_are_sorted(viewer, mongo):
     for title in ["Noche 2", "noche 1", "Noche 3"]:
         store(mongo, 1, title=title)
 
     assert shown(viewer.get(LIST, {"q": "noche"})) == ["noche 1", "Noche 2", "Noche 3"]
 
 
-def test_the_conversations_of_a_user_come_newest_first(viewer, mongo):
+def test_conversations_of_a_user_are_sorted_newest_first(viewer, mongo):
     store(mongo, 3)
     store(mongo, 1, user_id="alice2", title="alice")
 
@@ -30,13 +30,13 @@ def test_the_conversations_of_a_user_come_newest_first(viewer, mongo):
     assert shown(viewer.get(LIST, {"q": "Alice"})) == ["alice"]
 
 
-def test_an_id_finds_the_one_conversation(viewer, mongo):
+def test_an_id_finds_its_conversation(viewer, mongo):
     stored = store(mongo, 2)
 
     assert shown(viewer.get(LIST, {"q": str(stored[0]["_id"])})) == ["Number 0"]
 
 
-def test_an_id_that_is_none_of_ours_may_be_that_of_a_user_or_a_title(viewer, mongo):
+def test_an_unknown_object_id_is_searched_as_user_and_title(viewer, mongo):
     user_id, title = str(ObjectId()), str(ObjectId())
     store(mongo, 1, user_id=user_id)
     store(mongo, 1, title=title)
@@ -46,7 +46,7 @@ def test_an_id_that_is_none_of_ours_may_be_that_of_a_user_or_a_title(viewer, mon
     assert shown(viewer.get(LIST, {"q": str(ObjectId())})) == []
 
 
-def test_a_state_narrows_the_list(viewer, alice):
+def test_a_state_filters_the_list(viewer, alice):
     conversation(alice, title="Active")
     conversation(alice, "archived", title="Archived")
     conversation(alice, "deleted", title="Trashed")
@@ -55,7 +55,7 @@ def test_a_state_narrows_the_list(viewer, alice):
     assert shown(viewer.get(LIST, {"status__exact": "deleted"})) == ["Trashed"]
 
 
-def test_a_filter_shows_what_is_held(viewer, alice, mongo):
+def test_a_filter_shows_conversations_with_a_legal_hold(viewer, alice, mongo):
     conversation(alice, title="Free")
     held = conversation(alice, title="Kept")
     hold = {"by": "ops", "reason": "Case 12", "at": NOON}
@@ -67,7 +67,7 @@ def test_a_filter_shows_what_is_held(viewer, alice, mongo):
     assert "Active On hold" in text(response)
 
 
-def test_what_was_purged_is_not_there(viewer, alice):
+def test_purged_conversations_are_not_listed(viewer, alice):
     purged = conversation(alice, "deleted")
     alice.delete(f"{PATH}/{purged['id']}?mode=purge")
 
@@ -75,7 +75,7 @@ def test_what_was_purged_is_not_there(viewer, alice):
     assert viewer.get(f"{LIST}{purged['id']}/change/").status_code == 302
 
 
-def test_other_filters_in_the_address_are_refused(viewer):
+def test_unknown_filters_are_rejected(viewer):
     response = viewer.get(LIST, {"title__icontains": "a"})
 
     assert response.status_code == 400
@@ -115,7 +115,7 @@ def profile(mongo):
     ],
     ids=str,
 )
-def test_a_list_reads_its_own_rows_by_an_index_and_counts_nothing(viewer, mongo, profile, query):
+def test_a_list_reads_only_its_rows_by_an_index_without_a_count(viewer, mongo, profile, query):
     hold = {"by": "ops", "reason": "Case 12", "at": NOON}
     store(mongo, 150)
     store(mongo, 150, user_id="bob", title="Another")
@@ -135,7 +135,7 @@ def test_a_list_reads_its_own_rows_by_an_index_and_counts_nothing(viewer, mongo,
         }
 
 
-def test_the_list_leaves_the_bulk_of_a_conversation_where_it_is(viewer, mongo, profile):
+def test_a_list_does_not_load_large_fields(viewer, mongo, profile):
     store(mongo, 50, custom={f"key{n}": "x" * 500 for n in range(16)})
 
     viewer.get(LIST)
@@ -153,7 +153,7 @@ def test_a_conversation_is_read_by_its_id(viewer, mongo, profile):
     assert [(r["planSummary"], r["docsExamined"]) for r in reads] == [("IXSCAN { _id: 1 }", 1)] * 2
 
 
-def test_pages_lead_on_for_as_long_as_there_are_more(viewer, mongo):
+def test_pages_have_a_link_while_there_are_more(viewer, mongo):
     store(mongo, 120)
 
     first, second, third = (viewer.get(LIST, {"p": page}) for page in (1, 2, 3))
@@ -168,14 +168,14 @@ def test_pages_lead_on_for_as_long_as_there_are_more(viewer, mongo):
     assert 'href="?p=4"' not in third.content.decode()
 
 
-def test_a_page_that_an_action_emptied_leads_to_the_first(viewer, mongo):
+def test_an_emptied_page_redirects_to_the_first(viewer, mongo):
     store(mongo, 3)
 
     assert len(shown(viewer.get(LIST, {"p": "2"}))) == 3
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "101"])
-def test_no_page_is_deeper_than_the_hundredth(viewer, page):
+def test_the_last_page_is_the_hundredth(viewer, page):
     response = viewer.get(LIST, {"p": page})
 
     assert (response.status_code, response.headers["Location"]) == (302, f"{LIST}?e=1")

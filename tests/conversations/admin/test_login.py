@@ -35,14 +35,14 @@ def test_five_failures_lock_an_account_out(ana):
     assert "Too many attempts" in text(locked)
 
 
-def test_another_account_still_comes_in(ana):
+def test_another_account_can_still_log_in(ana):
     for _ in range(5):
         log_in("wrong", name="eve")
 
     assert log_in().status_code == 302
 
 
-def test_it_opens_again_by_itself_however_often_one_tries_meanwhile(ana):
+def test_a_lock_expires_even_with_further_attempts(ana):
     now = datetime.now(UTC)
     for _ in range(5):
         log_in("wrong")
@@ -52,7 +52,7 @@ def test_it_opens_again_by_itself_however_often_one_tries_meanwhile(ana):
         assert log_in().status_code == 302
 
 
-def test_a_success_forgives_the_failures_before_it(ana):
+def test_a_successful_login_resets_the_failures(ana):
     for _ in range(4):
         log_in("wrong")
     log_in()
@@ -60,7 +60,7 @@ def test_a_success_forgives_the_failures_before_it(ana):
     assert [log_in("wrong").status_code for _ in range(4)] == [200] * 4
 
 
-def test_nobody_is_locked_out_or_let_through_for_want_of_redis(ana, settings):
+def test_logins_are_limited_without_redis(ana, settings):
     settings.REDIS_URL = ""
 
     assert [log_in("wrong").status_code for _ in range(5)][-1] == 429
@@ -83,7 +83,7 @@ def guess(times, **address):
 
 
 @pytest.mark.usefixtures("limit")
-def test_one_address_cannot_try_name_after_name(ana):
+def test_attempts_are_limited_by_address_for_all_names(ana):
     responses = guess(5)
 
     assert [response.status_code for response in responses] == [200, 200, 200, 429, 429]
@@ -121,7 +121,7 @@ def test_a_rejected_request_for_the_login_page_is_delayed(ana, delays):
 
 
 @pytest.mark.usefixtures("ana")
-def test_above_a_number_of_delayed_responses_they_are_sent_at_once(delays, monkeypatch):
+def test_responses_above_the_maximum_of_delayed_ones_are_sent_at_once(delays, monkeypatch):
     monkeypatch.setattr(login, "MAX_DELAYED", 0)
 
     assert log_in("wrong").status_code == 200
@@ -129,7 +129,7 @@ def test_above_a_number_of_delayed_responses_they_are_sent_at_once(delays, monke
 
 
 @pytest.mark.usefixtures("limit")
-def test_no_password_is_hashed_and_no_account_read_for_a_refused_login(ana, commands, settings):
+def test_a_rejected_login_hashes_no_password_and_reads_no_account(ana, commands, settings):
     guess(3)
     settings.PASSWORD_HASHERS = ["nothing.can.be.hashed"]
     commands.clear()
@@ -139,14 +139,14 @@ def test_no_password_is_hashed_and_no_account_read_for_a_refused_login(ana, comm
 
 
 @pytest.mark.usefixtures("limit")
-def test_the_page_of_the_form_counts_too(ana):
+def test_requests_for_the_login_page_count(ana):
     pages = [Client().get(LOGIN).status_code for _ in range(4)]
 
     assert pages == [200, 200, 200, 429]
 
 
 @pytest.mark.usefixtures("limit")
-def test_the_refusal_is_in_the_language_of_the_browser(ana):
+def test_the_error_is_in_the_language_of_the_browser(ana):
     guess(3)
 
     refused = Client().get(LOGIN, headers={"Accept-Language": "es"})
@@ -155,7 +155,7 @@ def test_the_refusal_is_in_the_language_of_the_browser(ana):
 
 
 @pytest.mark.usefixtures("limit")
-def test_another_address_comes_in_meanwhile(ana):
+def test_another_address_can_log_in_during_a_lock(ana):
     guess(4)
     form = {"username": "ana", "password": PASSWORD}
 
@@ -165,7 +165,7 @@ def test_another_address_comes_in_meanwhile(ana):
 
 
 @pytest.mark.usefixtures("limit")
-def test_an_address_is_the_one_that_the_nearest_proxy_saw(ana):
+def test_the_address_is_that_seen_by_the_nearest_proxy(ana):
     forged = [f"198.51.100.{n}, 192.0.2.7" for n in range(4)]
 
     responses = [guess(1, HTTP_X_FORWARDED_FOR=addresses)[0] for addresses in forged]
@@ -174,13 +174,13 @@ def test_an_address_is_the_one_that_the_nearest_proxy_saw(ana):
 
 
 @pytest.mark.usefixtures("limit")
-def test_sessions_that_are_open_go_on_while_logins_are_refused(viewer):
+def test_open_sessions_work_while_logins_are_rejected(viewer):
     guess(4)
 
     assert viewer.get("/admin/").status_code == 200
 
 
-def test_an_operator_can_open_a_lock(ana):
+def test_an_operator_can_remove_a_lock(ana):
     for _ in range(5):
         log_in("wrong")
 
@@ -189,7 +189,7 @@ def test_an_operator_can_open_a_lock(ana):
     assert log_in().status_code == 302
 
 
-def test_sessions_and_failures_are_found_by_their_key_and_removed_by_mongodb(ana, mongo):
+def test_sessions_and_failures_are_read_by_index_and_expire(ana, mongo):
     client = Client()
     client.post(LOGIN, {"username": "ana", "password": PASSWORD})
     log_in("wrong")
@@ -214,7 +214,7 @@ def test_sessions_and_failures_are_found_by_their_key_and_removed_by_mongodb(ana
         assert mongo[name].index_information()[index]["expireAfterSeconds"] == 0
 
 
-def test_logging_out_ends_the_session_for_good(mongo):
+def test_logout_ends_the_session(mongo):
     client = staff("view_conversation")
     stolen = Client()
     stolen.cookies = client.cookies.copy()

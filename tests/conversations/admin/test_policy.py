@@ -25,7 +25,7 @@ def policy(response):
 
 
 @pytest.mark.parametrize("path", ["/admin/", "/admin/login/", LIST, "/admin/nothing/"])
-def test_the_console_allows_scripts_of_its_own_only(viewer, path):
+def test_the_console_allows_only_its_own_scripts(viewer, path):
     allowed = policy(viewer.get(path))
 
     assert allowed["script-src"] == ["'self'"]
@@ -35,7 +35,7 @@ def test_the_console_allows_scripts_of_its_own_only(viewer, path):
 
 
 @pytest.mark.parametrize("path", ["/api/docs", "/api/redoc"])
-def test_pages_of_the_documentation_allow_no_inline_script_either(path):
+def test_documentation_pages_allow_no_inline_script(path):
     response = Client().get(path)
 
     assert policy(response)["script-src"] == ["'self'"]
@@ -54,7 +54,7 @@ def test_no_page_has_an_inline_script_or_style_without_the_nonce(root, mongo):
         assert not re.search(r"<[^>]+\s(style|on\w+)=", page), path
 
 
-def test_what_the_pages_load_is_there(viewer):
+def test_files_that_pages_load_exist(viewer):
     page = viewer.get(LIST).content.decode()
     addresses = re.findall(r'(?:src|href)="(/static/[^"]+)"', page)
 
@@ -73,14 +73,14 @@ def test_what_the_pages_load_is_there(viewer):
         "/admin/search/?s=a",
     ],
 )
-def test_addresses_that_lead_nowhere_are_not_found(root, path):
+def test_unused_addresses_are_404(root, path):
     assert root.get(path).status_code == 404
 
 
 @pytest.mark.parametrize(
     "query", ["username__regex=(", "password__startswith=pbkdf2", "username__iregex=["]
 )
-def test_lists_take_no_filter_but_those_they_offer(root, query):
+def test_lists_accept_only_offered_filters(root, query):
     assert root.get(f"/admin/auth/user/?{query}").status_code == 400
 
 
@@ -88,11 +88,11 @@ def test_lists_take_no_filter_but_those_they_offer(root, query):
 @pytest.mark.parametrize(
     "path", [LIST, "/admin/auth/user/", "/admin/auth/group/", "/admin/admin/logentry/"]
 )
-def test_any_search_is_answered(root, path, term):
+def test_any_search_text_is_accepted(root, path, term):
     assert root.get(path, {"q": term}).status_code == 200
 
 
-def test_the_language_is_chosen_by_the_browser_and_then_by_hand(viewer):
+def test_the_language_follows_the_browser_until_it_is_selected(viewer):
     by_browser = viewer.get("/admin/", headers={"Accept-Language": "es"})
     chosen = viewer.post("/admin/i18n/setlang", {"language": "es", "next": LIST})
     by_hand = viewer.get(LIST)
@@ -117,7 +117,7 @@ def test_the_whole_console_is_in_spanish(root, mongo):
         assert english not in words
 
 
-def test_roles_are_groups_that_the_migration_made(root):
+def test_roles_are_groups_created_by_the_migration(root):
     page = text(root.get("/admin/auth/group/"))
 
     assert all(role in page for role in ("support", "operator", "auditor"))

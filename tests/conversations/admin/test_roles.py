@@ -16,7 +16,7 @@ MAY = {
 
 @pytest.mark.parametrize("role", MAY)
 @pytest.mark.parametrize("name", ACTIONS)
-def test_a_role_acts_on_one_as_far_as_it_may(role, name, alice):
+def test_a_role_acts_on_one_conversation_with_permission(role, name, alice):
     created = conversation(alice)
 
     response = staff(role=role).get(url_of(created["id"], "act", name))
@@ -25,7 +25,7 @@ def test_a_role_acts_on_one_as_far_as_it_may(role, name, alice):
 
 
 @pytest.mark.parametrize("role", MAY)
-def test_a_role_reverts_if_it_may(role, alice):
+def test_a_role_reverts_with_permission(role, alice):
     created = conversation(alice)
     alice.patch(f"{PATH}/{created['id']}", {"title": "Other"})
 
@@ -37,7 +37,7 @@ def test_a_role_reverts_if_it_may(role, alice):
 
 
 @pytest.mark.parametrize("role", MAY)
-def test_a_role_acts_on_many_if_it_may(role, alice):
+def test_a_role_acts_on_many_conversations_with_permission(role, alice):
     created = conversation(alice)
 
     confirm(staff(role=role), "archive", created["id"])
@@ -47,7 +47,7 @@ def test_a_role_acts_on_many_if_it_may(role, alice):
 
 
 @pytest.mark.parametrize("role", MAY)
-def test_a_role_exports_if_it_may(role, alice):
+def test_a_role_exports_with_permission(role, alice):
     created = conversation(alice)
 
     response = select(staff(role=role), "export_csv", created["id"])
@@ -56,7 +56,7 @@ def test_a_role_exports_if_it_may(role, alice):
 
 
 @pytest.mark.parametrize("role", MAY)
-def test_a_role_reads_the_log_if_it_may(role, alice):
+def test_a_role_reads_the_log_with_permission(role, alice):
     created = conversation(alice)
     client = staff(role=role)
 
@@ -69,7 +69,7 @@ def test_a_role_reads_the_log_if_it_may(role, alice):
 
 
 @pytest.mark.parametrize("role", MAY)
-def test_every_role_looks_at_conversations_and_their_history(role, alice):
+def test_every_role_reads_conversations_and_their_history(role, alice):
     created = conversation(alice, "archived")
     client = staff(role=role)
 
@@ -85,14 +85,14 @@ def test_no_role_manages_accounts(role):
     assert staff(role=role).get("/admin/auth/user/").status_code == 403
 
 
-def test_the_menu_shows_what_one_may_see(mongo):
+def test_the_menu_shows_permitted_pages(mongo):
     page = staff(role="auditor").get("/admin/").content.decode()
 
     assert 'href="/admin/admin/logentry/"' in page
     assert 'href="/admin/auth/user/"' not in page
 
 
-def test_nobody_adds_to_the_log_or_takes_from_it(alice):
+def test_no_role_adds_or_deletes_log_entries(alice):
     created = conversation(alice)
     auditor = staff(role="auditor")
     auditor.get(url_of(created["id"]))
