@@ -1,4 +1,4 @@
-"""Nothing here asserts how fast something is: only that what measures it measures it."""
+"""The measuring servers measure correctly. No test asserts a duration."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ input()
 
 @pytest.fixture
 def family():
-    """Start a process whose child does something, and return its id once that is done."""
+    """Start a process with a busy child, and return its id when the child is done."""
     with ExitStack() as ending:
 
         def start(does):

@@ -28,14 +28,14 @@ def results(*rows: Row) -> Results:
     )
 
 
-def verdicts(found: Results) -> dict[str, bool]:
+def targets_met(found: Results) -> dict[str, bool]:
     return {target.name: target.met for target in report.targets(found)}
 
 
 def test_the_report_states_whether_each_target_is_met():
     found = results(row("ours", 900), row("peer", 1_000), row("floor", 500))
 
-    assert verdicts(found) == {
+    assert targets_met(found) == {
         "list: CPU of ours / peer": True,
         "list: CPU of ours / floor": False,
         "memory of a worker in the end, ours / peer": True,
@@ -48,15 +48,15 @@ def test_the_report_states_whether_each_target_is_met():
 def test_a_void_row_has_no_result():
     found = results(row("ours", 900), row("peer", 1_000, bad=1), row("floor", 500))
 
-    assert "list: CPU of ours / peer" not in verdicts(found)
+    assert "list: CPU of ours / peer" not in targets_met(found)
     assert "| list      | peer   | void" in report.as_markdown(found)
 
 
 def test_the_report_can_be_printed_as_json():
-    told = json.loads(report.as_json(results(row("ours", 900), row("peer", 1_000))))
+    printed = json.loads(report.as_json(results(row("ours", 900), row("peer", 1_000))))
 
-    assert told["rows"][0]["shots"][0]["cpu_us"] == 900
-    assert told["targets"][0] == {
+    assert printed["rows"][0]["shots"][0]["cpu_us"] == 900
+    assert printed["targets"][0] == {
         "name": "list: CPU of ours / peer",
         "measured": 0.9,
         "bound": 0.95,

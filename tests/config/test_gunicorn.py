@@ -34,7 +34,7 @@ class Server:
         return socket.create_connection(("127.0.0.1", self.port), timeout=5)
 
     def send(self, *pieces: bytes, pause_s: float = 0) -> bytes:
-        """Send the pieces with a pause before each, and return all that comes back."""
+        """Send the pieces with a pause before each, and return the whole response."""
         with self.connect() as client:
             for piece in pieces:
                 time.sleep(pause_s)
@@ -55,7 +55,7 @@ def serving(
     folder: Path | None = None,
     **changes: str,
 ) -> Iterator[Server]:
-    """Serve an application of this checkout, or with `folder` of another one."""
+    """Serve an application of this checkout, or of the checkout in `folder`."""
     port = free_port()
     settings = {
         "DJANGO_SETTINGS_MODULE": "config.settings.test",
@@ -111,9 +111,9 @@ def test_one_worker_serves_waiting_requests_concurrently(server):
         started = time.monotonic()
         answers = [pool.submit(server.get, f"{path}?s=1") for path in waits]
         time.sleep(0.5)
-        asked = time.monotonic()
+        requested = time.monotonic()
         assert server.get("/").content == b"quick"
-        quick_s = time.monotonic() - asked
+        quick_s = time.monotonic() - requested
         assert {answer.result().status_code for answer in answers} == {200}
     assert time.monotonic() - started < 5  # one after the other: 45
     assert quick_s < 0.5

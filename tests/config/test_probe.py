@@ -1,4 +1,4 @@
-"""`python -m config.probe`: what a container asks itself."""
+"""`python -m config.probe`: the health check of a container."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Each environment's settings, as a process that starts with them meets them."""
+"""The settings of each environment, loaded by a new process."""
 
 import os
 import subprocess

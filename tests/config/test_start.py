@@ -1,4 +1,4 @@
-"""What the master prepares before its first worker, and what it leaves behind."""
+"""Preparation by the master before its first worker, and cleanup at its end."""
 
 import os
 import resource
@@ -15,7 +15,7 @@ from tests.config.test_gunicorn import COMMAND, serving
 
 
 def start(**variables: str) -> subprocess.CompletedProcess:
-    """Start gunicorn with a configuration that it must refuse."""
+    """Start gunicorn with an invalid configuration."""
     return subprocess.run(
         [*COMMAND, "tests.config.waiting_app:application"],
         env=environment(**variables),

@@ -1,4 +1,4 @@
-"""Wrong variables stop every start, and one start names them all."""
+"""Wrong variables stop every start, and one start lists them all."""
 
 import os
 import re
@@ -15,7 +15,7 @@ SECRET_PIECE = "Zm9vYmFy"
 
 
 def faults(**variables: str) -> list[str]:
-    """Return what a start with these variables, and no others, reports."""
+    """Return the errors of a start with only these variables."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(env.ENVIRON, "env", variables)
         patch.setattr(env.ENVIRON, "files_cache", {})

@@ -1,4 +1,4 @@
-"""A small application that waits in every way the service does. Served by test_gunicorn.py."""
+"""A small application that waits in each way of the service. Served by test_gunicorn.py."""
 
 import tempfile
 import time

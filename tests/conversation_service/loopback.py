@@ -17,7 +17,7 @@ class _Server(ThreadingTCPServer):
 
 @contextmanager
 def serving(talk: Talk) -> Iterator[str]:
-    """Run `talk` for each connection, each in a thread; give host:port."""
+    """Run `talk` for each connection, each in a thread; yield host:port."""
 
     class Handler(BaseRequestHandler):
         def handle(self):
@@ -62,7 +62,7 @@ def write(
 
 
 def silence(channel: socket.socket) -> None:
-    """Accept, read, and never say a word."""
+    """Accept and read, and never respond."""
     while channel.recv(65536):
         pass
 

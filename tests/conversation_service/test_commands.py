@@ -1,4 +1,4 @@
-"""What all of our commands have in common."""
+"""Help, options and errors of all commands of the service."""
 
 import re
 
@@ -13,10 +13,10 @@ OURS = [
 every_command = pytest.mark.parametrize(("app", "name"), OURS, ids=[name for _, name in OURS])
 
 
-# What they print is for a machine already, or for nobody.
+# Their output has no JSON form.
 WITHOUT_JSON = {"issue_token", "run_neighbours"}
 CHANGE_NOTHING = {"inspect_conversation", "issue_token", "run_neighbours"}
-# A smoke test that changes nothing would test nothing; it leaves nothing but a tombstone.
+# A smoke test must write; it leaves only a tombstone.
 WITHOUT_DRY_RUN = CHANGE_NOTHING | {"smoke_test"}
 MEANINGS = {"2": "an invalid option", "3": "MongoDB is unavailable; stderr has the reason"}
 
@@ -31,10 +31,10 @@ def test_help_ends_with_exit_codes_and_a_working_example(app, name):
     codes, _, examples = end.partition("\n\nexamples:\n")
     first = examples.splitlines()[0].split()
 
-    told = dict(re.findall(r"^  (\d)  (\w.*)", codes, re.MULTILINE))
-    assert list(told)[:3] == ["0", "1", "2"]
-    assert set(told) <= set("01234")
-    assert {(code, told[code]) for code in MEANINGS if code in told} <= MEANINGS.items()
+    documented = dict(re.findall(r"^  (\d)  (\w.*)", codes, re.MULTILINE))
+    assert list(documented)[:3] == ["0", "1", "2"]
+    assert set(documented) <= set("01234")
+    assert {(code, documented[code]) for code in MEANINGS if code in documented} <= MEANINGS.items()
     assert first[:2] == ["manage.py", name]
     load_command_class(app, name).create_parser("manage.py", name).parse_args(first[2:])
     assert max(map(len, shown(app, name).splitlines())) <= 100
@@ -46,8 +46,8 @@ def test_common_options_have_one_name_and_one_meaning(app, name):
 
     json = "--json print a JSON object per line; the last is the result"
     assert (json in text) is (name not in WITHOUT_JSON)
-    rehearsal = "print the changes without making them"
-    assert (rehearsal in text) is (name not in WITHOUT_DRY_RUN)
+    dry_run = "print the changes without making them"
+    assert (dry_run in text) is (name not in WITHOUT_DRY_RUN)
 
 
 @every_command

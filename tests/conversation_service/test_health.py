@@ -1,4 +1,4 @@
-"""What probes are told, also while everything around hangs."""
+"""Health checks, also while MongoDB, Redis and the upstreams hang."""
 
 import os
 import re
@@ -34,10 +34,10 @@ class Upstream:
 
     def __init__(self) -> None:
         self.talk: loopback.Talk = loopback.answer()
-        self.asked = 0
+        self.requests = 0
 
     def __call__(self, channel) -> None:
-        self.asked += 1
+        self.requests += 1
         self.talk(channel)
 
 
@@ -52,7 +52,7 @@ def upstream(settings):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of the cached report, put forward so far that none is left of other tests."""
+    """The clock of the cached report, advanced until reports of other tests are expired."""
     clock = SimpleNamespace(ahead_s=time.monotonic())
     monkeypatch.setattr(health, "_reports", health._Reports())
     monkeypatch.setattr(health, "monotonic", lambda: time.monotonic() + clock.ahead_s)
@@ -61,7 +61,7 @@ def clock(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _own_report(clock):
-    """Let no test see the report of another."""
+    """Start each test without a cached report."""
 
 
 def statuses(body: dict) -> dict[str, str]:
@@ -128,7 +128,7 @@ def test_live_uses_no_database_and_no_upstream(upstream, django_assert_num_queri
     with django_assert_num_queries(0):
         Client().get("/health/live")
 
-    assert upstream.asked == 0
+    assert upstream.requests == 0
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_concurrent_probes_share_one_request_per_upstream(upstream):
     with ThreadPoolExecutor(16) as pool:
         bodies = list(pool.map(lambda _: report(), range(64)))
 
-    assert upstream.asked == 3
+    assert upstream.requests == 3
     assert len({body["timestamp"] for body in bodies}) == 1
 
 
@@ -261,7 +261,7 @@ def test_a_probe_with_a_bug_is_unhealthy_and_logged(upstream, settings, caplog):
 
 @contextmanager
 def service(folder, **environment):
-    """Run the service under gunicorn as in production, and give its address."""
+    """Run the service under gunicorn as in production, and yield its address."""
     port = process.free_port()
     settings = {
         "ENVIRONMENT": "test",
@@ -319,13 +319,13 @@ def test_a_report_is_in_time_while_everything_hangs(tmp_path):
             )
         )
         with ThreadPoolExecutor(8) as pool:
-            asked = list(pool.map(ask, [f"{address}/health"] * 8))
+            responses = list(pool.map(ask, [f"{address}/health"] * 8))
         ready_status, ready, ready_s = ask(f"{address}/health/ready")
         live_status, _, live_s = ask(f"{address}/health/live")
 
-    assert {status for status, _, _ in asked} == {503}
-    assert max(seconds for _, _, seconds in asked) < 2
-    body = asked[0][1]
+    assert {status for status, _, _ in responses} == {503}
+    assert max(seconds for _, _, seconds in responses) < 2
+    body = responses[0][1]
     assert body["status"] == "unhealthy"
     assert set(statuses(body).values()) == {"unhealthy"}
     assert (ready_status, ready["status"]) == (503, "not_ready")
@@ -335,7 +335,7 @@ def test_a_report_is_in_time_while_everything_hangs(tmp_path):
 
 @pytest.fixture
 def own_mongodb(tmp_path):
-    """A MongoDB that a test may harm, with a client for it."""
+    """A MongoDB that a test may freeze or stop, with a client for it."""
     with mongod(tmp_path / "mongodb") as url, pymongo.MongoClient(url) as client:
         yield SimpleNamespace(url=url, admin=client.admin)
 

@@ -1,4 +1,4 @@
-"""Tokens for development, made at the command line and accepted at the door."""
+"""Tokens for development, issued by a command and accepted by the API."""
 
 from datetime import UTC, datetime
 from io import StringIO

@@ -1,4 +1,4 @@
-"""What is to be seen of a long command, where somebody looks and where nobody does."""
+"""The progress of a long command, on a terminal and in a log."""
 
 import os
 import pty
@@ -29,13 +29,13 @@ with progress.watched(lambda: (2, 3), what="Build", out=OutputWrapper(sys.stderr
 
 
 def on_a_terminal(program):
-    """Run a program; return what its terminal shows."""
+    """Run a program; return the output on its terminal."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     subprocess.run([sys.executable, "-c", program], stderr=theirs, timeout=20, check=True)
     os.close(theirs)
     shown = b""
-    with suppress(OSError):  # which is how a terminal ends
+    with suppress(OSError):  # the end of a terminal
         while read := os.read(ours, 65_536):
             shown += read
     os.close(ours)

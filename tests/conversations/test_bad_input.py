@@ -1,4 +1,4 @@
-"""What a body may not be. Nothing of it is ever stored."""
+"""Invalid bodies are rejected, and no part of them is stored."""
 
 import gzip
 

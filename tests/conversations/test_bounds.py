@@ -1,4 +1,4 @@
-"""Every list, object and text that a client sends has a bound, which is checked first."""
+"""Every list, object and text of a request has a bound, which is checked first."""
 
 from collections.abc import Iterator
 
@@ -40,7 +40,7 @@ def is_bounded(field: serializers.Field) -> bool:
         serializers.ListSerializer: fields.List,
         serializers.ListField: fields.List,
         serializers.DictField: fields.Dict,
-        serializers.CharField: (fields.Text, ExternalId),  # whose pattern bounds the length
+        serializers.CharField: (fields.Text, ExternalId),  # its pattern bounds the length
         serializers.ChoiceField: fields.Choice,
         serializers.DateTimeField: fields.Moment,
         serializers.JSONField: fields.Ignored,
@@ -65,7 +65,7 @@ def test_fields_without_a_bound_cannot_be_declared():
 
 @pytest.fixture
 def built(monkeypatch) -> list[str]:
-    """The messages of all errors that are made from here on."""
+    """The messages of all errors created from now on."""
     made: list[str] = []
     original = ErrorDetail.__new__
 

@@ -1,4 +1,4 @@
-"""The same action on many conversations: by ids, and step by step by a filter."""
+"""One action on many conversations: by ids, or by a filter in steps."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,7 +20,7 @@ def bulk(client, action, **body):
 
 
 def all_steps(client, action, **body):
-    """Every step of a run by filter."""
+    """Run all steps of a filter and return their responses."""
     answers = [bulk(client, action, **body)]
     while cursor := answers[-1]["next_cursor"]:
         answers.append(bulk(client, action, cursor=cursor, **body))
@@ -91,9 +91,9 @@ def test_each_item_has_the_outcome_of_a_single_request(alice, bob, action):
     for one, other, result in zip(mine, alike, results, strict=True):
         path = f"{PATH}/{other['id']}"
         single = SINGLE.get(action, lambda client, at: client.post(f"{at}/{action}"))(bob, path)
-        told = single.json() if single.content else {}
+        body = single.json() if single.content else {}
         status = 200 if single.status_code == 204 else single.status_code
-        assert (result["status"], result["code"]) == (status, told.get("error", {}).get("code"))
+        assert (result["status"], result["code"]) == (status, body.get("error", {}).get("code"))
         assert result["version"] == read(bob, other).get("version")
         for name in ("status", "tags", "is_archived", "version"):
             if single.status_code != 204:
@@ -401,7 +401,7 @@ def test_an_empty_run_ends_at_once(alice):
     }
 
 
-# Rehearsals
+# Dry runs
 
 
 def test_a_dry_run_by_ids_returns_the_outcomes_and_changes_nothing(alice, mongo):
@@ -444,7 +444,7 @@ def test_a_dry_run_of_a_purge_counts_legal_holds(alice, mongo):
     assert read(alice, free) == free
 
 
-# Together with others
+# Concurrent requests
 
 
 @pytest.mark.parametrize("action", ["archive", "trash", "purge"])
@@ -485,12 +485,12 @@ def test_a_run_by_filter_skips_conversations_created_meanwhile(alice, mongo):
     assert old <= touched
     swept_in = touched - old
     assert len(created) > 5
-    assert len(swept_in) <= 2  # what was there before the first step looked
+    assert len(swept_in) <= 2  # conversations from before the first step
     assert all(read(alice, {"id": id_})["status"] == "active" for id_ in created - swept_in)
     assert sum(numbers(step)[1] for step in steps) == len(touched)
 
 
-# What it costs
+# Cost
 
 
 def test_a_bulk_request_counts_as_one_patch(alice, settings):

@@ -1,4 +1,4 @@
-"""The ceilings of LLM settings bound what users set from now on, and nothing that is stored."""
+"""The ceilings of LLM settings bound new values, and stored values stay valid."""
 
 import json
 

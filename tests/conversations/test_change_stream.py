@@ -20,7 +20,7 @@ HEARTBEAT_S = 1
 
 @pytest.fixture(autouse=True)
 def emptied(mongo):
-    """The feed reads what is on a majority; so wait until the emptying of the last test is."""
+    """Wait until a majority has the deletes of the last test: the feed reads with majority."""
     mongo["settled"].insert_one({})
 
 
@@ -42,7 +42,7 @@ def now_of(user_id):
 
 
 class Stream:
-    """What an EventSource does, by hand."""
+    """A client of event streams, like EventSource."""
 
     def __init__(self, server, user_id="alice", *, claims=None, **headers):
         bearer = f"Bearer {token(user_id, **(claims or {}))}"
@@ -65,7 +65,7 @@ class Stream:
                 lines = []
 
     def event(self):
-        """The next event, as id and data."""
+        """Return the next event, as id and data."""
         for block in self.blocks:
             if block.startswith("event: change\n"):
                 _, data, id_ = block.split("\n")
@@ -74,7 +74,7 @@ class Stream:
 
     @classmethod
     def admitted(cls, *args, **kwargs):
-        """Try until the places of those who left are free: that is noticed by writing to them."""
+        """Retry until slots of closed streams are free: the server detects them by a write."""
         deadline = time.monotonic() + 6 * HEARTBEAT_S
         while True:
             stream = cls(*args, **kwargs)
@@ -94,7 +94,7 @@ class Stream:
 
 
 def test_a_stream_sends_existing_and_new_changes(server, alice):
-    # Each change below is one write: the stream may look between two and tell of both.
+    # Each change below is one write: the stream may read between two and send both.
     first = conversation(alice, "deleted")
     with Stream.admitted(server) as stream:
         assert stream.response.headers["Content-Type"] == "text/event-stream"
@@ -170,7 +170,7 @@ def test_a_stream_ends_when_the_token_expires(server):
 
 
 def test_a_waiting_request_wakes_up_on_a_change(tmp_path, alice):
-    # Of its own: places that other tests left may not be free yet.
+    # Its own user: slots of other tests may not be free yet.
     with (
         serving(
             tmp_path / "log", application="config.wsgi:application", CHANGES_LOOK_S="0.2"

@@ -1,4 +1,4 @@
-"""A conversation's character: must it exist, what is it called, and what if nobody can say."""
+"""The character of a conversation: its check, its name, and an unavailable upstream."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ LUNA = {"id": "luna", "name": "Luna", "description": "A night owl."}
 
 
 def characters(*known):
-    """Answer as Characters does that knows these."""
+    """Respond like Characters with these characters."""
     by_path = {f"/api/v1/characters/{c['id']}": json.dumps(c).encode() for c in known}
 
     def talk(channel):
@@ -35,7 +35,7 @@ def characters(*known):
 
 @contextmanager
 def served(settings, talk, check="strict"):
-    """Let Characters be this one; a new address each time, as what was learnt is kept by it."""
+    """Use this server as Characters, at a new address, as responses are cached by address."""
     settings.CHARACTER_CHECK = check
     with loopback.serving(talk) as address:
         settings.CHARACTERS_SERVICE_URL = f"http://{address}/{uuid4()}"
@@ -63,12 +63,12 @@ def test_a_given_title_is_kept(alice, settings):
 @pytest.mark.parametrize("check", ["strict", "lenient"])
 def test_an_unknown_character_is_rejected(alice, settings, check):
     with served(settings, characters(LUNA), check):
-        response = alice.post(PATH, NewConversation(character_id="nobody"))
+        response = alice.post(PATH, NewConversation(character_id="unknown"))
 
     assert response.status_code == 422
     error = response.json()["error"]
     assert error["code"] == "CHARACTER_NOT_EXISTS"
-    assert error["details"] == {"character_id": "nobody"}
+    assert error["details"] == {"character_id": "unknown"}
     assert alice.get(PATH).json()["conversations"] == []
 
 
@@ -181,7 +181,7 @@ def test_a_duplicate_sent_twice_is_created_once(alice):
 
 
 def test_the_character_of_a_duplicate_must_exist(alice, settings):
-    original = conversation(alice, character_id="nobody")
+    original = conversation(alice, character_id="unknown")
 
     with served(settings, characters(LUNA)):
         response = alice.post(f"{PATH}/{original['id']}/duplicate")
@@ -213,7 +213,7 @@ def test_a_quota_is_kept(alice, bob, settings):
 def test_characters_can_be_verified_later(alice, bob, settings, capsys):
     automatic = conversation(alice, character_id="luna", title=None)
     named = conversation(bob, "deleted", character_id="luna", title="Mine")
-    missing = conversation(alice, character_id="nobody", title=None)
+    missing = conversation(alice, character_id="unknown", title=None)
 
     with served(settings, characters(LUNA)):
         call_command("verify_characters")
@@ -223,7 +223,7 @@ def test_characters_can_be_verified_later(alice, bob, settings, capsys):
     theirs = bob.get(f"{PATH}/{named['id']}").json()
     assert (theirs["character_status"], theirs["title"]) == ("verified", "Mine")
     gone = alice.get(f"{PATH}/{missing['id']}").json()
-    assert (gone["character_status"], gone["title"]) == ("missing", "nobody")
+    assert (gone["character_status"], gone["title"]) == ("missing", "unknown")
     assert "verified 2, missing 1" in capsys.readouterr().out
     revision = alice.get(f"{PATH}/{automatic['id']}/history").json()["revisions"][0]
     assert revision["by"] == "service:verify_characters"
@@ -233,7 +233,7 @@ def test_verifying_has_a_dry_run(alice, bob, settings, capsys):
     created = [
         conversation(alice, character_id="luna"),
         conversation(alice, "deleted", character_id="luna"),
-        conversation(alice, character_id="nobody"),
+        conversation(alice, character_id="unknown"),
     ]
     purged = conversation(bob, "deleted", character_id="luna")
     bob.delete(f"{PATH}/{purged['id']}?mode=purge")
@@ -245,7 +245,7 @@ def test_verifying_has_a_dry_run(alice, bob, settings, capsys):
         call_command("verify_characters")
 
     assert unchanged == created
-    assert {"luna: verified, 2 of them", "nobody: missing, 1 of them"} <= {*rehearsed.splitlines()}
+    assert {"luna: verified, 2 of them", "unknown: missing, 1 of them"} <= {*rehearsed.splitlines()}
     assert "verified 2, missing 1; a dry run, nothing changed." in rehearsed
     assert "verified 2, missing 1." in capsys.readouterr().out
 
@@ -278,17 +278,17 @@ def test_ctrl_c_keeps_the_verified_part(alice, mongo, settings):
     names = [f"someone-{number}" for number in range(6)]
     for name in names:
         conversation(alice, character_id=name)
-    asked = []
+    received = []
 
     def slowly(channel):
-        asked.append(channel.recv(65_536))
+        received.append(channel.recv(65_536))
         time.sleep(0.3)
         loopback.write(channel, b"{}", status="404 Not Found")
 
     with served(settings, slowly):
         address = {"CHARACTERS_SERVICE_URL": settings.CHARACTERS_SERVICE_URL}
         stopped = started(mongo, "verify_characters", "--json", **address)
-        while len(asked) < 2:
+        while len(received) < 2:
             assert stopped.poll() is None, stopped.communicate()
             time.sleep(0.01)
         stopped.send_signal(signal.SIGINT)
@@ -301,4 +301,4 @@ def test_ctrl_c_keeps_the_verified_part(alice, mongo, settings):
     assert "Stopped; run it again to go on." in err
     assert (first["missing"], first["finished"]) == (2, False)
     assert (rest["missing"], rest["finished"], again.returncode) == (4, True, 0)
-    assert len(asked) == len(names)
+    assert len(received) == len(names)

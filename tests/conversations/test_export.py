@@ -1,4 +1,4 @@
-"""Everything of mine: whole, in any state, with its history, and with an end that says so."""
+"""The export of a user: complete, in any state, with history and an end line."""
 
 import json
 
@@ -17,7 +17,7 @@ LINE = {"$ref": "#/components/schemas/Exported", "components": DOCUMENT["compone
 
 
 def exported(client, **parameters):
-    """The lines of an export but for the last, which is checked."""
+    """Return the lines of an export except the last, which is checked."""
     response = client.get(EXPORT, parameters)
     assert response.status_code == 200, response.content
     *lines, end = map(json.loads, response.getvalue().splitlines())

@@ -247,10 +247,10 @@ def test_the_console_finds_and_links_the_conversations_of_a_user(id_, mongo):
 
 @every_id
 def test_a_command_accepts_the_id_of_a_user(id_, mongo, monkeypatch):
-    asked = []
+    requested = []
 
     def stats(conversation_id):
-        asked.append(conversation_id)
+        requested.append(conversation_id)
         return Stats(0, 0, 0, 0, None, None)
 
     monkeypatch.setattr("conversation_service.upstreams.messages.stats", stats)
@@ -259,7 +259,7 @@ def test_a_command_accepts_the_id_of_a_user(id_, mongo, monkeypatch):
 
     call_command("reconcile_activity", f"--user={id_}", "--rate=1000")
 
-    assert asked == [str(mine["_id"])]
+    assert requested == [str(mine["_id"])]
 
 
 @pytest.mark.parametrize("id_", NO_IDS, ids=ascii)

@@ -1,4 +1,4 @@
-"""The service under gunicorn while Characters misbehaves: who waits, for how long, and who not."""
+"""The service under gunicorn while Characters fails: which requests wait, and how long."""
 
 import time
 from collections.abc import Iterator
@@ -50,9 +50,9 @@ class Client:
         self.numbers = iter(range(1000))
 
     def create(self) -> tuple[int, str | None, float]:
-        """Create with a character that was never asked for; return status, code and seconds."""
+        """Create with a character that is not cached; return status, code and seconds."""
         started = time.monotonic()
-        body = {"character_id": f"nobody-{time.monotonic_ns()}"}
+        body = {"character_id": f"unknown-{time.monotonic_ns()}"}
         answer = requests.post(self.url, json=body, headers=self.headers, timeout=20)
         code = answer.json().get("error", {}).get("code")
         return answer.status_code, code, time.monotonic() - started
@@ -87,7 +87,7 @@ def test_creates_fail_within_the_budget_and_later_at_once(service, stand_in, mod
             (503, "CHARACTER_SERVICE_UNAVAILABLE")
         }
         assert max(seconds for *_, seconds in answers) < BOUND_S
-        # The circuit breaker is open by now: nobody waits any more.
+        # The circuit breaker is open: no request waits.
         assert answers[-1][2] < BUDGET_S / 2
 
     eventually(lambda: client.create()[:2] == (422, "CHARACTER_NOT_EXISTS"))

@@ -1,4 +1,4 @@
-"""Every version is remembered: who made it, when, with what, and what was before."""
+"""Every version has a revision: actor, time, client and old values."""
 
 import pytest
 from time_machine import travel
@@ -230,8 +230,8 @@ def test_a_conflict_lists_the_changes_since_the_given_version(alice):
     assert response.status_code == 412
     details = response.json()["error"]["details"]
     assert details["current"] == current
-    told = [(c["version"], c["client"], list(c["changes"])) for c in details["changes"]]
-    assert told == [(3, "tablet", ["pinned_at"]), (2, "phone", ["title"])]
+    listed = [(c["version"], c["client"], list(c["changes"])) for c in details["changes"]]
+    assert listed == [(3, "tablet", ["pinned_at"]), (2, "phone", ["title"])]
 
 
 def test_lists_and_reads_do_not_load_the_history(alice, commands):

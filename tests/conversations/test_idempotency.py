@@ -1,4 +1,4 @@
-"""A request that is sent again is not done again."""
+"""A repeated request is replayed and has no further effect."""
 
 import json
 import os
@@ -417,7 +417,7 @@ def test_keys_that_release_0_1_0_stored_are_found(alice, mongo, spelled):
     first = alice.patch(path, {"title": "New"}, headers=with_key("k"))
     copied = alice.post(f"{path}/duplicate", {}, headers=with_key("k"))
     for scope in (f"PATCH {path} k", f"POST {path}/duplicate k"):
-        # It stored the path as it was sent.
+        # That release stored the path as sent.
         same = {"keys.key": {"$regex": f"(?i)^{scope}$"}}
         assert (
             mongo["conversations"].update_one(same, {"$set": {"keys.$.key": scope}}).matched_count

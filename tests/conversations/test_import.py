@@ -1,4 +1,4 @@
-"""What was exported comes back as it was, and nothing that exists is ever overwritten."""
+"""Imported exports are equal to their originals, and existing conversations are kept."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ def post(client, body, **extra):
 
 
 def imported(client, lines):
-    """The results of an import but for the totals, which are checked."""
+    """Return the results of an import except the totals, which are checked."""
     body = lines if isinstance(lines, bytes) else "\n".join(map(json.dumps, lines)).encode()
     response = post(client, body)
     assert response.status_code == 200, response.content
@@ -45,17 +45,17 @@ def statuses(results):
 
 
 def forget_everything():
-    """What another deployment has, or this one when the tombstones have expired."""
+    """Delete all documents, as in another deployment or after tombstones have expired."""
     collection("conversations").delete_many({})
 
 
 def id_of(moment, rest=b"\1" * 8):
-    """The id of a conversation that was created then."""
+    """Return an id for a conversation of that time."""
     return ObjectId(int(moment.timestamp()).to_bytes(4, "big") + rest)
 
 
 def make_older():
-    """Move all ids back by an hour: an import keeps none that is younger than a minute."""
+    """Move all ids back by an hour: an import keeps only ids older than a minute."""
     for row in collection("conversations").find():
         collection("conversations").delete_one({"_id": row["_id"]})
         created = row["_id"].generation_time - timedelta(hours=1)
@@ -65,7 +65,7 @@ def make_older():
 
 @pytest.fixture
 def past(alice):
-    """One of every kind that alice can have, as an export."""
+    """One conversation of each kind for alice, as an export."""
     conversation(alice, title="Plain")
     conversation(alice, title="$user_id", tags=["a", "Ñandú"], custom={"z": "1", "a": "línea\n2"})
     conversation(alice, "pinned", "archived", settings={"temperature": 0, "stop_sequences": ["$x"]})

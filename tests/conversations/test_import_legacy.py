@@ -1,4 +1,4 @@
-"""The monolith's conversations are taken over: nothing lost, nothing silently altered."""
+"""The conversations of the monolith are imported; each change is reported."""
 
 import io
 import json
@@ -66,7 +66,7 @@ def run(monolith, tmp_path, capsys):
 
 
 def old(**fields):
-    """A document of the monolith that has nothing wrong with it; None leaves a field out."""
+    """Return a valid document of the monolith; None leaves a field out."""
     whole = {
         "_id": ObjectId(),
         "user_id": "alice",
@@ -92,7 +92,7 @@ def old(**fields):
 
 
 def taken_over(run, monolith, **fields):
-    """What becomes of one document: its resource, its repairs and its line in the report."""
+    """Import one document; return its resource, its repairs and its line in the report."""
     monolith.insert_one(old(**fields))
     code, totals, report = run()
     assert (code, totals["taken"], totals["not_taken"]) == (0, 1, 0), totals

@@ -29,7 +29,7 @@ ADJUSTED_TIMES = [
 
 @pytest.fixture
 def line(alice):
-    """A line of an export with one revision. The conversation itself is gone."""
+    """A line of an export with one revision. The conversation itself is deleted."""
     alice.patch(f"{PATH}/{conversation(alice)['id']}", {"title": "New"})
     make_older()
     [line] = exported(alice)
@@ -305,4 +305,4 @@ def test_a_second_concurrent_import_of_a_user_is_rejected(alice, bob, line):
     other.close()
     next_one = post(alice, body)
     assert next_one.status_code == 200
-    next_one.close()  # or the next test of this process would have to wait
+    next_one.close()  # free the slot for the next test of this process

@@ -1,4 +1,4 @@
-"""What an engineer on call is told of one document."""
+"""The output of `inspect_conversation`."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def inspect(capsys):
 
 
 def by_hand(mongo, **fields):
-    """Put a document into the database that the service would not have written so."""
+    """Insert a document that the service cannot have written."""
     document = documents.new(user_id="alice", character_id="luna", now=clock.now(), tags=["a"])
     mongo.command("collMod", "conversations", validationLevel="off")
     try:
@@ -63,11 +63,11 @@ def test_texts_of_users_are_shown_only_on_request(alice, capsys):
 
     for options in ([], ["--json"]):
         call_command("inspect_conversation", created["id"], *options)
-        told = capsys.readouterr().out
-        assert not [word for word in ("plans", "private", "personal") if word in told]
+        printed = capsys.readouterr().out
+        assert not [word for word in ("plans", "private", "personal") if word in printed]
         call_command("inspect_conversation", created["id"], "--words", *options)
-        told = capsys.readouterr().out
-        assert [word for word in ("Other plans", "private", "personal") if word in told]
+        printed = capsys.readouterr().out
+        assert [word for word in ("Other plans", "private", "personal") if word in printed]
 
 
 def test_the_hash_of_the_user_equals_that_in_the_logs(alice, inspect):
@@ -149,9 +149,9 @@ def test_a_tombstone_with_search_words_is_drift(mongo, inspect):
 def test_tags_written_by_hand_are_counted_until_repaired(alice, mongo, inspect):
     id_ = by_hand(mongo, tags=["Río", "a"], tag_keys=["a"], tag_line="a\nx")
 
-    told = alice.get(f"{PATH}/overview")
-    assert told.status_code == 200
-    assert told.json()["tags"] == [{"tag": "a", "count": 1}, {"tag": "x", "count": 1}]
+    overview = alice.get(f"{PATH}/overview")
+    assert overview.status_code == 200
+    assert overview.json()["tags"] == [{"tag": "a", "count": 1}, {"tag": "x", "count": 1}]
     call_command("reindex_search")
     assert alice.get("/api/v1/tags").json()["tags"][1] == {"tag": "Río", "count": 1}
     assert inspect(id_)["drift"] == []

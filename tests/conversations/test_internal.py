@@ -1,4 +1,4 @@
-"""What the Message service asks and reports."""
+"""The internal API, as the Message service uses it."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ def put(client, created, body, query=""):
 
 @pytest.fixture
 def old(alice, mongo):
-    """A conversation that was created before all reports of these tests."""
+    """A conversation older than all reports of these tests."""
     created = conversation(alice)
     at = datetime(2019, 1, 1, tzinfo=UTC)
     mongo["conversations"].update_one({}, {"$set": {"metadata.created_at": at}})
@@ -71,7 +71,7 @@ def test_a_report_sets_totals_and_activity_and_keeps_the_version(alice, service,
 
 
 def ahead(**by):
-    """A time that is ahead of the clock."""
+    """Return a time in the future."""
     return (clock.now() + timedelta(**by)).isoformat()
 
 

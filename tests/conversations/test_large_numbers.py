@@ -1,4 +1,4 @@
-"""Numbers at the end of what JSON readers count exactly, or beyond, break no read."""
+"""Numbers at or above the largest exact JSON integer break no read."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A legal hold: staff keep a conversation from being purged, and its user is told no more."""
+"""A legal hold: staff prevent a purge, and the user sees only the error of the purge."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -117,26 +117,26 @@ def test_the_console_shows_and_logs_the_hold(ops, alice):
 
     assert "Case 12" in page
     assert "Case 12" not in ops.get(f"{LIST}{created['id']}/change/").content.decode()
-    told = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
-    assert told == ["Held: Case 12", "Viewed.", "Released: Case closed", "Viewed."]
+    logged = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
+    assert logged == ["Held: Case 12", "Viewed.", "Released: Case closed", "Viewed."]
 
 
 @pytest.mark.parametrize("action", ["hold", "release"])
 def test_a_reason_is_required(ops, alice, action, mongo):
     created = conversation(alice)
 
-    told = act(ops, action, created, reason="  ")
+    page = act(ops, action, created, reason="  ")
 
-    assert "Give a reason. Nothing was changed." in told
+    assert "Give a reason. Nothing was changed." in page
     assert mongo["conversations"].find_one()["hold"] is None
 
 
 def test_a_second_hold_does_not_replace_the_first(ops, alice, mongo):
     created = held(ops, alice)
 
-    told = act(ops, "hold", created, reason="Another")
+    page = act(ops, "hold", created, reason="Another")
 
-    assert "Left alone: 1 (there was nothing to change)." in told
+    assert "Left alone: 1 (there was nothing to change)." in page
     assert mongo["conversations"].find_one({"title": created["title"]})["hold"]["reason"] == (
         "Case 12"
     )

@@ -33,7 +33,7 @@ def walk(client, direction="next", **parameters):
 
 @pytest.fixture
 def five(alice):
-    """Five of alice's, a second apart; the middle three in the same millisecond."""
+    """Five conversations of alice, a second apart; the middle three in the same millisecond."""
     for name, second in zip("abcde", [1, 2, 2, 2, 3], strict=True):
         with travel(f"2026-03-01T10:00:0{second}Z", tick=False):
             conversation(client_of("alice"), title=name)
@@ -188,7 +188,7 @@ def test_filters_select_conversations(alice, parameters, expected):
     assert titles(listed(alice, **parameters)) == expected
 
 
-# Also such as would mean something in a regular expression, or do so after folding.
+# Includes characters of regular expressions, also after case folding.
 TAGS = ["a", "b", "a.b", "axb", "a b", "a-b", "a_b", ".", "..", "⑴", "1", "²", "½", "ﬁn", "fin"]
 TAGS += ["Río", "rio", "日本", "日本語", "हिन्दी", "\U0001df00", "x" * 50, "\ufdfa" * 50]
 

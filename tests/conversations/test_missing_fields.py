@@ -38,7 +38,7 @@ def service():
 
 @pytest.fixture
 def stored(alice, mongo):
-    """A conversation with everything, in two revisions; the API's answer for it."""
+    """A conversation with every field and two revisions, as the API returns it."""
     created = conversation(
         alice, title="Río", tags=["Casual", "Work"], custom={"k": "v"}, settings={"top_p": 0.5}
     )
@@ -48,12 +48,12 @@ def stored(alice, mongo):
 
 
 def unset(mongo, *missing):
-    """Remove fields as if another release had written the document; the validator is in force."""
+    """Remove fields, as in a document of another release; the validator is in force."""
     mongo["conversations"].update_many({}, {"$unset": dict.fromkeys(missing, 1)})
 
 
 def without_times(body):
-    """The answer but for what any write changes."""
+    """Return the body without the fields that every write changes."""
     metadata = {**body["metadata"], "updated_at": None}
     return {**body, "metadata": metadata, "version": None}
 
@@ -96,8 +96,8 @@ def test_a_document_without_a_field_is_read_equally_by_every_endpoint(
     assert (line, end["count"]) == (body, 1)
     revisions = alice.get(f"{one}/history").json()["revisions"]
     assert len(revisions) == len(history) == (0 if path == "revisions" else 2)
-    asked = {"user_id": "alice", "ids": [stored["id"]]}
-    assert service.post(AUTHORIZE, asked).json()["results"][0]["writable"]
+    body_sent = {"user_id": "alice", "ids": [stored["id"]]}
+    assert service.post(AUTHORIZE, body_sent).json()["results"][0]["writable"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -183,7 +183,7 @@ def test_a_document_without_a_field_goes_through_all_states(alice, mongo, servic
     copied = ("character_id", "title", "title_source", "settings", "tags", "custom")
     assert {name: copy.json()[name] for name in copied} == {name: before[name] for name in copied}
     assert trashed.json()["version"] == before["version"] + 1
-    # Without the time of archiving, nothing else says so, but the state before the trash does.
+    # Only the state before the trash replaces the missing archive time.
     assert restored.json()["status"] == "archived"
     assert activity.json()["applied"]
     assert activity.json()["metadata"].keys() == stored["metadata"].keys()
@@ -271,7 +271,7 @@ def test_pages_contain_each_document_without_the_sort_key_once(alice, mongo, sor
     assert len(seen) == 9
     assert set(seen) == {str(row["_id"]) for row in rows}
     assert [row["id"] for page in back for row in page["conversations"]] == seen
-    # Documents without the key are together at the end where the oldest or first are.
+    # Documents without the key are together, beside the oldest or first.
     end = seen[-5:] if order == "desc" else seen[:5]
     assert set(end) == {str(id_) for id_ in lacking}
 

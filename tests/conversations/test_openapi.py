@@ -1,4 +1,4 @@
-"""The documentation: current, complete, and served without the internet."""
+"""The API documentation: current, complete, and served without the internet."""
 
 import json
 import re

@@ -58,10 +58,10 @@ def test_the_overview_equals_single_lookups(mongo, seed):
     for user in ("alice", "bob"):
         overview = client_of(user).get(OVERVIEW).json()
         mine = [row for row in rows if row["user_id"] == user]
-        assert told(overview) == looked_up(mine)
+        assert parts(overview) == looked_up(mine)
 
 
-def told(overview):
+def parts(overview):
     return {
         "pinned": [row["id"] for row in overview["pinned"]],
         "characters": [

@@ -1,4 +1,4 @@
-"""One conversation: what its owner gets, and that nobody else can tell it from none."""
+"""One conversation: its user reads it, and for other users it does not exist."""
 
 import pytest
 
@@ -26,7 +26,7 @@ CALLS = [
 
 
 def anonymous(body, conversation_id):
-    """The body without what is new in every answer and what the caller sent himself."""
+    """Return the body without its request id and the id of the request path."""
     assert body.pop("instance").startswith(f"{PATH}/{conversation_id}")
     assert body["error"].pop("error_id")
     assert body["error"].pop("request_id")

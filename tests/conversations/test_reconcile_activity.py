@@ -25,11 +25,11 @@ STATS = {
 
 
 class Messages:
-    """Message, which knows the numbers of some conversations and breaks down after a while."""
+    """Message with statistics of some conversations; it fails after `breaks_after` requests."""
 
     def __init__(self):
         self.stats = {}
-        self.asked = []
+        self.received = []
         self.breaks_after = 1000
         self.before = lambda: None
 
@@ -37,9 +37,9 @@ class Messages:
         self.before()
         head = channel.recv(65_536).decode()
         id_ = head.split(" ")[1].split("/")[-2]
-        self.asked.append(id_)
+        self.received.append(id_)
         assert "Authorization: Bearer " in head
-        if len(self.asked) > self.breaks_after:
+        if len(self.received) > self.breaks_after:
             loopback.write(channel, b"", status="500 Internal Server Error")
         elif id_ in self.stats:
             loopback.write(channel, json.dumps(self.stats[id_]).encode())
@@ -60,7 +60,7 @@ def metadata(client, created):
 
 
 def test_batches_end_before_their_cursor_expires(mongo):
-    """MongoDB closes one that is idle for ten minutes: at one question a second, 600 rows."""
+    """MongoDB closes a cursor that is idle for 10 minutes: 600 rows at one request a second."""
     call_command("seed_demo", conversations=350, verbosity=0)
     rows = rows_to_reconcile(ObjectId(bytes(12)), "")
 
@@ -175,8 +175,8 @@ def test_an_aborted_run_prints_the_id_to_resume(alice, messages, capsys):
     with pytest.raises(Unfinished, match=f"--after {created[1]['id']}"):
         call_command("reconcile_activity", rate=1000)
 
-    told = capsys.readouterr()
-    assert told.out == "Conversations: 2 unknown to Message.\n"
+    printed = capsys.readouterr()
+    assert printed.out == "Conversations: 2 unknown to Message.\n"
 
 
 def test_a_run_resumes_after_an_id(alice, messages):
@@ -184,7 +184,7 @@ def test_a_run_resumes_after_an_id(alice, messages):
 
     call_command("reconcile_activity", f"--after={created[1]['id']}", rate=1000)
 
-    assert messages.asked == [created[2]["id"], created[3]["id"]]
+    assert messages.received == [created[2]["id"], created[3]["id"]]
 
 
 @pytest.mark.parametrize("option", ["--after=x", "--rate=0"])
@@ -199,7 +199,7 @@ def test_ctrl_c_keeps_repairs_and_json_has_the_id_to_resume(alice, mongo, messag
     running = {"MESSAGE_SERVICE_URL": settings.MESSAGE_SERVICE_URL}
 
     stopped = started(mongo, "reconcile_activity", "--rate=2", "--json", **running)
-    while len(messages.asked) < 2:
+    while len(messages.received) < 2:
         assert stopped.poll() is None, stopped.communicate()
         time.sleep(0.01)
     stopped.send_signal(signal.SIGTERM)
@@ -212,4 +212,4 @@ def test_ctrl_c_keeps_repairs_and_json_has_the_id_to_resume(alice, mongo, messag
     second = json.loads(again.communicate(timeout=20)[0])
     assert (again.returncode, second["finished"]) == (0, True)
     assert first["repaired"] + second["repaired"] == len(created)
-    assert messages.asked == [one["id"] for one in created]
+    assert messages.received == [one["id"] for one in created]

@@ -1,4 +1,4 @@
-"""What happens by itself: idle conversations are archived, and the trash is emptied."""
+"""Retention: idle conversations are archived, and expired trash is purged."""
 
 import json
 import signal
@@ -25,7 +25,7 @@ def thirty_days(settings):
 
 
 def store(mongo, *idle_days, **fields):
-    """Put conversations of alice's into the database whose last activity is so many days ago."""
+    """Insert conversations of alice with their last activity the given number of days ago."""
     rows = []
     for days in idle_days:
         row = documents.new(user_id="alice", character_id="luna", now=clock.now() - days * DAY)
@@ -35,7 +35,7 @@ def store(mongo, *idle_days, **fields):
 
 
 def trashed(mongo, *days_past):
-    """Put conversations into the trash whose time was up so many days ago."""
+    """Insert trashed conversations that were due the given number of days ago."""
     return [
         store(
             mongo,
@@ -97,7 +97,7 @@ def statuses(mongo):
     return sorted(row["status"] for row in mongo["conversations"].find())
 
 
-# What the resource tells
+# What the resource shows
 
 
 def test_a_conversation_shows_its_archive_time(alice, thirty_days, mongo):
@@ -139,7 +139,7 @@ def test_an_old_version_shows_its_own_retention(alice):
     assert then["retention"] is None
 
 
-# Archiving what is idle
+# Archive idle conversations
 
 
 def test_only_idle_conversations_are_archived(alice, mongo, capsys, thirty_days):
@@ -162,9 +162,9 @@ def test_only_idle_conversations_are_archived(alice, mongo, capsys, thirty_days)
 def test_with_zero_days_nothing_is_archived(mongo, capsys):
     store(mongo, 5000)
 
-    told = run(capsys, "apply_retention")
+    printed = run(capsys, "apply_retention")
 
-    assert told.startswith("RETENTION_ARCHIVE_IDLE_DAYS is 0")
+    assert printed.startswith("RETENTION_ARCHIVE_IDLE_DAYS is 0")
     assert statuses(mongo) == ["active"]
 
 
@@ -212,22 +212,22 @@ def test_a_conversation_that_the_validator_rejects_does_not_stop_a_run(mongo, ca
     [rejected] = store(mongo, 41, title="stuck")
 
     with rejecting_updates(mongo, title="stuck"):
-        told = run(capsys, "apply_retention")
+        printed = run(capsys, "apply_retention")
 
-    assert told == "Idle: 3 archived.\n"
+    assert printed == "Idle: 3 archived.\n"
     assert str(mongo["conversations"].find_one({"status": "active"})["_id"]) == rejected
 
 
-# Emptying the trash
+# Purge the trash
 
 
 def test_expired_trash_is_purged(alice, mongo, capsys):
     past, present = trashed(mongo, 1, -1)
     young = conversation(alice, "deleted")
 
-    told = run(capsys, "purge_trash")
+    printed = run(capsys, "purge_trash")
 
-    assert told == "Trash: 1 purged, 0 kept by a legal hold.\n"
+    assert printed == "Trash: 1 purged, 0 kept by a legal hold.\n"
     [left] = mongo["conversations"].find({"status": "purged"})
     assert str(left["_id"]) == past
     assert left.keys() == {"_id", "user_id", "status", "changed_at", "expires_at"}
@@ -238,9 +238,9 @@ def test_a_dry_run_counts_and_purges_nothing(mongo, capsys):
     trashed(mongo, *range(1, 6))
     before = list(mongo["conversations"].find())
 
-    told = run(capsys, "purge_trash", dry_run=True, json=True)
+    printed = run(capsys, "purge_trash", dry_run=True, json=True)
 
-    assert json.loads(told) == {
+    assert json.loads(printed) == {
         "due": 5,
         "purged": 0,
         "held": 0,
@@ -255,9 +255,9 @@ def test_many_conversations_are_purged_in_batches(mongo, capsys):
     at = clock.now() - DAY
     mongo["conversations"].update_many({}, {"$set": {"purge_at": at}})
 
-    told = run(capsys, "purge_trash", json=True, batch_size=3)
+    printed = run(capsys, "purge_trash", json=True, batch_size=3)
 
-    assert json.loads(told)["purged"] == 20
+    assert json.loads(printed)["purged"] == 20
     assert json.loads(run(capsys, "purge_trash", json=True))["purged"] == 0
 
 
@@ -296,7 +296,7 @@ def test_ctrl_c_keeps_the_work_and_the_next_run_continues(mongo, command):
     assert statuses(mongo) == [done] * count
 
 
-# What it costs
+# Cost
 
 
 def test_each_run_reads_only_due_conversations_by_an_index(mongo, commands, capsys, thirty_days):

@@ -104,7 +104,7 @@ class Rollout:
 
 @pytest.fixture(scope="module")
 def rollout(django_db_setup, tmp_path_factory) -> Iterator[Rollout]:
-    """Upgrade: the former release, the new schema, then a pod of this release beside."""
+    """Upgrade: the previous release, the new schema, then a pod of this release beside it."""
     folder, logs = tmp_path_factory.mktemp("0.1.0"), tmp_path_factory.mktemp("logs")
     with tarfile.open(DATA / "code.tar.gz") as code:
         code.extractall(folder, filter="data")
@@ -123,7 +123,7 @@ def rollout(django_db_setup, tmp_path_factory) -> Iterator[Rollout]:
 
 @pytest.fixture(params=["old pod first", "new pod first"])
 def pods(rollout, request) -> tuple[Pod, Pod]:
-    """The pods in either order: one writes, and the other goes on."""
+    """The pods in either order: one writes, and the other continues."""
     pods = (rollout.old, rollout.new)
     return pods if request.param == "old pod first" else pods[::-1]
 
@@ -226,8 +226,8 @@ def edit(pod: Pod, user_id: str, conversation_id: str) -> None:
     service = pod.service()
     activity = f"/internal/v1/conversations/{conversation_id}/activity"
     assert done(service.send("PUT", activity, report(version, 3))).json()["applied"]
-    asked = {"user_id": user_id, "ids": [conversation_id]}
-    assert done(service.send("POST", AUTHORIZE, asked)).json()["results"][0]["writable"]
+    body = {"user_id": user_id, "ids": [conversation_id]}
+    assert done(service.send("POST", AUTHORIZE, body)).json()["results"][0]["writable"]
 
 
 def copy_and_end(pod: Pod, user_id: str, conversation_id: str) -> None:

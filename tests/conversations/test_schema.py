@@ -1,4 +1,4 @@
-"""The database by itself: what its validator refuses, and which index serves which list."""
+"""The validator of the database, and the index of each list."""
 
 import itertools
 from datetime import timedelta
@@ -17,7 +17,7 @@ NOW = clock.now()
 
 
 def stored(mongo, path, value):
-    """Put a document with one value changed past the API."""
+    """Insert a document with one changed value, without the API."""
     document = documents.new(user_id="alice", character_id="luna", now=NOW)
     *parents, last = path.split(".")
     inner = document
@@ -140,7 +140,7 @@ def inputs(plan):
 
 @pytest.fixture
 def crowd(mongo):
-    """Many of alice's among those of others: in every state, with and without all filters."""
+    """Many conversations of alice and of others: in every state, with and without filters."""
     rows = []
     for n in range(200):
         mine = n // 2
@@ -158,7 +158,7 @@ def crowd(mongo):
 
 
 def listed(mongo, commands, parameters):
-    """Send a list request; return its answer and the plan of the one statement behind it."""
+    """Send a list request; return its response and the plan of its only statement."""
     commands.clear()
     body = client_of("alice").get(PATH, parameters).json()
     [find] = commands
@@ -216,7 +216,7 @@ def test_the_latest_conversation_of_a_character_is_found_by_index(mongo, command
 
     [find] = commands
     plan = mongo.command("explain", explainable(find), verbosity="queryPlanner")
-    # One who has a single character finds it as soon by another index, which would be remembered.
+    # For a user with one character another index is as fast, and its plan would be cached.
     assert "'user_characters'" in str(plan["queryPlanner"]["winningPlan"])
 
 
@@ -266,7 +266,7 @@ def filter_of(command):
 
 
 def user_of(condition):
-    """The user whom a filter confines itself to, in each of its branches if it has any."""
+    """Return the user id in a filter, or in each of its branches."""
     if "$or" in condition:
         [user] = {user_of(branch) for branch in condition["$or"]}
         return user

@@ -1,4 +1,4 @@
-"""Search: words in any spelling, operators among them, and no more read than is promised."""
+"""Search: words in any spelling, literal operators, and a bounded number of reads."""
 
 import json
 import signal
@@ -219,7 +219,7 @@ def test_the_search_parameter_has_no_operators_and_is_not_repeated(alice):
 
 @pytest.fixture
 def many(mongo, monkeypatch):
-    """Alice's and bob's: a word that few have, and one that all have, which is not few here."""
+    """Conversations of alice and bob with a rare word and with a word in all of them."""
     monkeypatch.setattr(search_query, "IN_MEMORY_SORT_MAX", 100)
     now = clock.now()
     rows = []
@@ -290,7 +290,7 @@ def test_a_cursor_belongs_to_its_search(alice, many):
 
 
 def examined(mongo, commands, **parameters):
-    """Return how many documents and index keys a list request examined in all its statements."""
+    """Return the number of documents and index keys that each statement of a list examined."""
     commands.clear()
     assert client_of("alice").get(PATH, parameters).status_code == 200
     return [plan_of(mongo, command) for command in [*commands]]
@@ -428,8 +428,8 @@ def test_reindexing_rewrites_only_the_search_words(alice, bob, mongo, capsys):
     call_command("reindex_search")
     call_command("reindex_search")
 
-    told = capsys.readouterr().out.splitlines()
-    assert told == [
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [
         "Conversations: 2 read, 2 to compute anew.",
         "Conversations: 2 read, 2 computed anew.",
         "Conversations: 2 read, 0 computed anew.",

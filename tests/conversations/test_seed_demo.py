@@ -18,7 +18,7 @@ def owners() -> Counter:
     return Counter(row["user_id"] for row in collection.conversations().find({}, ["user_id"]))
 
 
-def told() -> list[tuple]:
+def stored() -> list[tuple]:
     found = (
         collection.conversations().find({}).sort([("user_id", 1), ("title", 1), ("metadata", 1)])
     )
@@ -52,12 +52,12 @@ def test_a_single_conversation_belongs_to_the_demo_user():
 @travel("2026-11-24T12:00:00Z", tick=False)
 def test_the_same_numbers_give_the_same_data():
     call_command("seed_demo", conversations=1_500)
-    first = told()
+    first = stored()
     collection.conversations().delete_many({})
 
     call_command("seed_demo", conversations=1_500)
 
-    assert told() == first
+    assert stored() == first
 
 
 def test_demo_data_can_be_edited():
@@ -131,7 +131,7 @@ def test_indexes_are_kept_if_there_are_conversations(alice, commands, monkeypatc
 @travel("2026-11-24T12:00:00Z", tick=False)
 def test_missing_conversations_are_added_with_equal_data(mongo, capsys):
     call_command("seed_demo", conversations=2_500)
-    whole = told()
+    whole = stored()
     capsys.readouterr()
     ids = [row["_id"] for row in collection.conversations().find({}, ["_id"]).sort("_id")]
     lost = [*ids[:3], *ids[1_200:1_700], ids[-1]]
@@ -141,7 +141,7 @@ def test_missing_conversations_are_added_with_equal_data(mongo, capsys):
         call_command("seed_demo", conversations=2_500, json=True)
 
     assert json.loads(capsys.readouterr().out)["created"] == len(lost)
-    assert told() == whole
+    assert stored() == whole
 
 
 def test_ctrl_c_keeps_the_work_and_the_next_run_continues(mongo):

@@ -1,4 +1,4 @@
-"""A walk through a deployment that runs: a real gunicorn, and a proxy that spoils one answer."""
+"""The smoke test of a running gunicorn, with a proxy that spoils one response."""
 
 import json
 import os
@@ -26,7 +26,7 @@ HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "date", "serv
 
 @dataclass
 class Answer:
-    """What the deployment said, for a proxy to spoil."""
+    """A response of the deployment, which the proxy can spoil."""
 
     request: str
     number: int
@@ -41,19 +41,19 @@ class Answer:
 
 @dataclass
 class Proxy:
-    """Stands before the deployment, and spoils what it says."""
+    """A proxy in front of the deployment that spoils its responses."""
 
     url: str
     spoil: Callable[[Answer], object]
     address: str = ""
-    asked: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
 
     def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         name = f"{method} {re.sub('[0-9a-f]{24}', '…', path.partition('?')[0])}"
-        self.asked.append(name)
+        self.received.append(name)
         got = requests.request(method, self.url + path, headers=headers, data=body, timeout=20)
         kept = {k: v for k, v in got.headers.items() if k.lower() not in HOP_BY_HOP}
-        answer = Answer(name, self.asked.count(name), got.status_code, kept, got.content)
+        answer = Answer(name, self.received.count(name), got.status_code, kept, got.content)
         self.spoil(answer)
         return answer
 
@@ -89,13 +89,13 @@ def proxied(url: str, spoil: Callable[[Answer], object]):
 @pytest.fixture(scope="module")
 def url(django_db_setup, tmp_path_factory):
     log = tmp_path_factory.mktemp("smoke") / "log"
-    # A machine that is busy must not look like a client that is slow.
+    # A busy machine must not count as a slow client.
     with serving(log, "config.wsgi:application", CLIENT_HEAD_TIMEOUT_S="10") as server:
         yield f"http://127.0.0.1:{server.port}"
 
 
 def run(base_url: str, **options) -> tuple[str, int]:
-    """Return what it prints, errors last, and its exit code."""
+    """Return the output, errors last, and the exit code."""
     out = StringIO()
     try:
         call_command("smoke_test", base_url=base_url, stdout=out, **options)
@@ -172,7 +172,7 @@ def says(body):
 
 
 def spoiler(request, change, number=1):
-    """Change the answer number `number` to this request, and no other."""
+    """Change response number `number` to this request, and no other."""
 
     def spoil(answer):
         if (answer.request, answer.number) == (request, number):
@@ -329,11 +329,11 @@ def test_the_test_fits_within_the_rate_limits(url, settings):
         run(proxy.address)
 
     limits = settings.RATE_LIMITS
-    changed = [name for name in proxy.asked if "…" in name or "bulk" in name]
-    assert len(proxy.asked) <= limits["all"]
-    assert proxy.asked.count(f"POST {API}") <= limits["create"]
-    assert proxy.asked.count(f"GET {API}") <= limits["list"]
-    assert proxy.asked.count(f"DELETE {API}/…") <= limits["delete"]
+    changed = [name for name in proxy.received if "…" in name or "bulk" in name]
+    assert len(proxy.received) <= limits["all"]
+    assert proxy.received.count(f"POST {API}") <= limits["create"]
+    assert proxy.received.count(f"GET {API}") <= limits["list"]
+    assert proxy.received.count(f"DELETE {API}/…") <= limits["delete"]
     assert sum(name.startswith(("PATCH", "POST")) for name in changed) <= limits["patch"]
 
 
@@ -350,7 +350,7 @@ def test_nothing_is_written_to_another_environment_than_given(url, mongo):
 
     assert code == 4
     assert "this is test, not staging" in printed
-    assert {name.split("/")[1] for name in proxy.asked} == {"health"}
+    assert {name.split("/")[1] for name in proxy.received} == {"health"}
     assert mongo["conversations"].count_documents({}) == 0
 
 

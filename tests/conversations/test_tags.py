@@ -30,7 +30,7 @@ def test_tags_are_sorted_by_count(alice, bob):
         {"tag": "sea", "count": 1},
     ]
     assert tags(alice, limit=1) == [{"tag": "Río", "count": 2}]
-    assert tags(client_of("nobody")) == []
+    assert tags(client_of("unknown")) == []
 
 
 @pytest.mark.parametrize(

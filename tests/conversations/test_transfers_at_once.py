@@ -1,4 +1,4 @@
-"""Imports and exports take turns: however one ends, its place is free again."""
+"""Concurrent imports and exports are limited, and each end frees its slot."""
 
 import errno
 import gc

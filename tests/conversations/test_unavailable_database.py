@@ -1,4 +1,4 @@
-"""Every error of MongoDB that may pass is 503 with Retry-After, and its log line has no content."""
+"""Every transient error of MongoDB is 503 with Retry-After, and its log line has no content."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from tests.failpoints import failing
 
 # failCommand cannot add the details that these codes require.
 MISSING_INFO = "Location40671"
-# What PyMongo's retryable reads repeat, without the codes below.
+# Retried by PyMongo's retryable reads, without the codes below.
 RETRIED_READS = {
     6: "HostUnreachable",
     7: "HostNotFound",
@@ -166,7 +166,7 @@ def test_retries_of_a_read_end_with_its_time_limit(requests, commands):
     ("code", "codename"), {**NEVER_RETRIED, **RETRIED_READS, **NO_PRIMARY}.items()
 )
 def test_a_transient_error_is_503_everywhere(requests, log, code, codename):
-    # Without a primary, the driver looks at the clock every 0.5 s only.
+    # Without a primary, the driver checks the clock every 0.5 s only.
     names = SAMPLE if code in NO_PRIMARY else requests
     answers = {}
     with failing(errorCode=code):

@@ -1,4 +1,4 @@
-"""The example for Alertmanager tells the right people, and each thing once."""
+"""The example for Alertmanager notifies the right receivers, once per incident."""
 
 import re
 
@@ -35,7 +35,7 @@ def test_severity_selects_the_receiver(labels, receiver):
 
 @pytest.mark.parametrize("alert", rules("alert"))
 def test_every_alert_has_labels_of_its_service_and_environment(alert):
-    """Of those that keep what Prometheus' targets have, `service` comes from there."""
+    """Alerts that keep the labels of their targets have `service` from there."""
     rule = rules("alert")[alert]
 
     assert rule["labels"].get("service") == "conversation-service" or (

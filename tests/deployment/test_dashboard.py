@@ -1,4 +1,4 @@
-"""The dashboard is what its program prints, and Grafana and Prometheus can read it."""
+"""The dashboard equals the output of its program and is valid for Grafana and Prometheus."""
 
 import itertools
 import re

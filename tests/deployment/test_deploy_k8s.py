@@ -26,7 +26,7 @@ SECRET_KEYS = ("SECRET_KEY", "JWT_SECRET_KEY", "MONGODB_URL", "REDIS_URL")
 
 
 class Operator:
-    """Whoever runs the scripts: a terminal, and a kubeconfig with one cluster in it."""
+    """The operator of the scripts, with a terminal and a kubeconfig for one cluster."""
 
     def __init__(self, cluster: Cluster, home: Path) -> None:
         self.cluster = cluster
@@ -48,7 +48,7 @@ class Operator:
         )
 
     def deploy(self, image: str, *options: str) -> subprocess.CompletedProcess:
-        """Release to staging; what a test names again wins."""
+        """Release to staging; arguments of a test override the defaults."""
         chosen = ("--context", "staging", "--environment", "staging", "--timeout", "20")
         self.cluster.requests.clear()
         return self.run("deploy-k8s.sh", *chosen, "--image", image, *options)
@@ -211,7 +211,7 @@ def test_a_version_that_fails_the_smoke_test_is_rolled_back_and_the_previous_one
     assert f"the log of {SMOKE}-0" in done.stdout
     assert serving_image(cluster) == FORMER
     assert image_of(cluster.get("jobs", SMOKE)) == FORMER
-    assert cluster.changes.count("POST jobs") == 3  # release, smoke, smoke of the former
+    assert cluster.changes.count("POST jobs") == 3  # release, smoke, smoke of the previous version
     assert {image_of(job["spec"]["jobTemplate"]) for job in cluster.find("cronjobs")} == {FORMER}
 
 
@@ -233,7 +233,7 @@ APPLIED = {
 
 
 def applied(cluster: Cluster) -> dict[Key, dict]:
-    """Return what a release applies, without the fields that only the server sets."""
+    """Return the objects of a release, without fields that only the server sets."""
     return {
         key: {
             "labels": thing["metadata"].get("labels"),
@@ -245,7 +245,7 @@ def applied(cluster: Cluster) -> dict[Key, dict]:
 
 
 def differ_from_the_manifests(cluster: Cluster) -> None:
-    """Change every kind of object, as if the former release had had other manifests."""
+    """Change every kind of object, as if the previous release had other manifests."""
     cluster.get("services", NAME)["spec"]["ports"][0]["targetPort"] = 1234
     cluster.get("horizontalpodautoscalers", NAME)["spec"]["minReplicas"] = 7
     cluster.get("poddisruptionbudgets", NAME)["spec"]["maxUnavailable"] = 2

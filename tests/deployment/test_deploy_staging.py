@@ -16,7 +16,7 @@ FORMER, NEW = (f"{tag}@{digest_of(tag)}" for tag in ("1.0.0", "2.0.0"))
 
 
 class Host:
-    """The staging host: what its engine runs, what fails there, and what was asked of it."""
+    """The staging host: what its engine runs, which commands fail, and which ran."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -24,7 +24,7 @@ class Host:
         (folder / "docker").symlink_to(ROOT / "tests/deployment/docker_stand_in.py")
 
     def deploy(self, *options: str, running: str = "", fails: tuple[str, ...] = ()):
-        self._state.write_text(json.dumps({"running": running, "fails": fails, "asked": []}))
+        self._state.write_text(json.dumps({"running": running, "fails": fails, "commands": []}))
         return subprocess.run(
             [ROOT / "scripts/deploy-staging.sh", *options],
             env=environment(
@@ -45,8 +45,10 @@ class Host:
 
     @property
     def changes(self) -> list[str]:
-        asked = json.loads(self._state.read_text())["asked"]
-        return [command for command in asked if command.startswith(("pull", "run", "up", "exec"))]
+        commands = json.loads(self._state.read_text())["commands"]
+        return [
+            command for command in commands if command.startswith(("pull", "run", "up", "exec"))
+        ]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The guide to deployment: the same in both languages, and true of what is here."""
+"""The deployment guide: equal in both languages, and correct for this repository."""
 
 import argparse
 import re
@@ -35,7 +35,7 @@ FOLDERS = (
 FILE = re.compile(
     rf"(?<![\w./~-])(?:(?:{FOLDERS}|\.github)/[\w./-]*\w|\.env\.example|compose\.yaml)"
 )
-MADE = ("docker/secrets", "docker/.env")  # by who follows the guide
+MADE = ("docker/secrets", "docker/.env")  # set by the reader of the guide
 COMMAND = re.compile(r"manage\.py (\w+)([^`|&>#\n]*)")
 SCRIPT = re.compile(r"scripts/([a-z0-9-]+\.sh)((?: +(?:\\\n +)?[^ `|&#\n]+)*)")
 MAKE = re.compile(r"`make ([a-z-]+)`|^make ([a-z-]+)$", re.MULTILINE)
@@ -44,7 +44,7 @@ RESOURCE = re.compile(r"(?<![\w/.-])(deployment|service|job|cronjob)/([a-z][a-z-
 ALERT = re.compile(r"ConversationService\w+")
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 
-# What reads them is not the service: a terminal that follows the guide, Compose and GitHub.
+# Not read by the service, but by the terminal of the reader, Compose and GitHub.
 OTHERS = {"BACKUP_URL", "NEW_URL", "KUBE_CONFIG"}
 # Of mongod, mongodump and mongorestore.
 MONGODB_OPTIONS = {
@@ -55,7 +55,7 @@ MONGODB_OPTIONS = {
     "--wiredTigerCacheSizeGB",
     "--wiredTigerConcurrentReadTransactions",
 }
-# Made by deploy-k8s.sh of the release's own Job.
+# Created by deploy-k8s.sh from the Job of the release.
 SMOKE = ("job", "conversation-service-smoke")
 
 
@@ -236,7 +236,7 @@ def code(text: str) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the lines of each block, without comments and what these leave blank."""
+    """Return the lines of each block, without comments and the blank lines that remain."""
     blocks = [
         re.sub(r"(^|\s+)# .*", "", block, flags=re.MULTILINE) for block in BLOCK.findall(text)
     ]

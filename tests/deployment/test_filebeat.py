@@ -1,4 +1,4 @@
-"""Filebeat finds the logs of our pods, reads what is in them, and has what it needs for that."""
+"""Filebeat finds and parses the logs of our pods, and has its files and rights."""
 
 import re
 from fnmatch import fnmatch
@@ -19,7 +19,7 @@ ID = "0" * 64  # of a container
 
 
 def test_it_uses_the_input_of_current_versions():
-    """Version 9 no longer takes the input `container`."""
+    """Version 9 rejects the input `container`."""
     assert INPUT["type"] == "filestream"
     assert INPUT["id"]
     assert INPUT["prospector.scanner"]["symlinks"]
@@ -66,9 +66,9 @@ def test_it_connects_to_elasticsearch_by_tls_with_credentials():
 
 
 def test_it_gets_every_variable_that_it_reads():
-    asked = set(re.findall(r"\$\{(\w+)\}", TEXT))
+    used = set(re.findall(r"\$\{(\w+)\}", TEXT))
 
-    assert asked == {variable["name"] for variable in CONTAINER["env"]}
+    assert used == {variable["name"] for variable in CONTAINER["env"]}
 
 
 def test_it_has_every_folder_that_it_reads_and_writes():

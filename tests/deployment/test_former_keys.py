@@ -1,4 +1,4 @@
-"""While keys are changed, every pod has the former and the coming ones beside those in use."""
+"""During a change of keys, every pod has the previous and the next keys as well."""
 
 import pytest
 

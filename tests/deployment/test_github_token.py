@@ -1,4 +1,4 @@
-"""scripts/github-token.sh, asked by nobody but us, against a stand-in for GitHub."""
+"""scripts/github-token.sh, run against a stand-in for GitHub."""
 
 import json
 import subprocess

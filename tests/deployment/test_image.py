@@ -1,4 +1,4 @@
-"""The image and the compose files: what they repeat agrees, and none repeats an old mistake."""
+"""The image and the compose files agree with each other and with the service."""
 
 import re
 import runpy
@@ -335,7 +335,7 @@ def _text(file: str) -> str:
 
 
 def _sent(path: str) -> bool:
-    """Say whether a file is sent to the build: the last line of .dockerignore that fits decides."""
+    """Return True if a file is in the build context, by the last matching line of .dockerignore."""
     sent = True
     for line in IGNORED:
         pattern = line.removeprefix("!").rstrip("/")

@@ -1,4 +1,4 @@
-"""What stands in k8s/ and elsewhere too, held together."""
+"""Values in k8s/ agree with those elsewhere in the repository."""
 
 import runpy
 from urllib.parse import urlsplit
@@ -61,7 +61,7 @@ def test_all_manifests_use_one_port():
     ("probe", "view"),
     [
         ("startupProbe", health.live),
-        ("livenessProbe", health.live),  # must not ask MongoDB: an outage would restart every pod
+        ("livenessProbe", health.live),  # must not use MongoDB: an outage would restart every pod
         ("readinessProbe", health.ready),
     ],
 )
@@ -195,7 +195,7 @@ def files_of(values: dict[str, str], folder, environment: str) -> dict[str, str]
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_service_starts_with_the_environment_of_a_pod(environment, tmp_path):
-    strong = {name: f"{name}: long enough for Django, which asks for 50" for name in SECRETS}
+    strong = {name: f"{name}: long enough for Django, which requires 50" for name in SECRETS}
     urls = {name: SECRETS[name] for name in ("MONGODB_URL", "REDIS_URL")}
 
     done = manage(

@@ -1,4 +1,4 @@
-"""What a cluster is sent, as kubectl renders it, held against the schemas of Kubernetes."""
+"""The manifests that kubectl renders, validated by the schemas of Kubernetes."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def traced(environment, tmp_path_factory) -> list[Manifest]:
 
 
 def problems(manifests: list[Manifest], version: str, folder) -> list[str]:
-    """Return what is against the schemas, and what has none though it should."""
+    """Return violations of the schemas, and objects without a schema."""
     path = folder / "manifests.yaml"
     path.write_text(yaml.safe_dump_all(manifests))
     done = subprocess.run(
@@ -57,7 +57,7 @@ def problems(manifests: list[Manifest], version: str, folder) -> list[str]:
         text=True,
         check=False,
     )
-    # A kind without a schema is a mere warning to it.
+    # The tool only warns about a kind without a schema.
     custom = [f"Couldn't find schema for kind {kind} " for kind in CUSTOM]
     lines = (done.stdout + done.stderr).splitlines()
     return [line for line in lines if not any(text in line for text in custom)]
@@ -256,7 +256,7 @@ def test_scheduled_jobs_do_not_overlap_or_accumulate(rendered):
     for job in jobs:
         assert job["timeZone"] == "Etc/UTC"
         assert job["concurrencyPolicy"] == "Forbid"
-        assert job["startingDeadlineSeconds"] > 10  # the controller looks every ten seconds
+        assert job["startingDeadlineSeconds"] > 10  # the controller checks every 10 seconds
         assert job["jobTemplate"]["spec"]["activeDeadlineSeconds"] > 0
         assert job["failedJobsHistoryLimit"] > 0
 

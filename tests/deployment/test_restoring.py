@@ -1,4 +1,4 @@
-"""What the guide to deployment says about a restore, done word for word."""
+"""The restore of the deployment guide, with its own commands."""
 
 import re
 

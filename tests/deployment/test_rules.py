@@ -1,4 +1,4 @@
-"""Every alert fires when it should, stays silent when it should, and says what to do."""
+"""Every alert fires and stays silent as specified, and links to its runbook."""
 
 import re
 import runpy
@@ -16,7 +16,7 @@ RUNBOOKS = {"en": ROOT / "docs" / "alerts.md", "es": ROOT / "docs" / "alertas.md
 
 
 def expectations() -> list[tuple[str, list[dict[str, str]]]]:
-    """Return each question of the unit tests for firing alerts, with the labels of the answers."""
+    """Return each expectation of the unit tests: an alert, and the labels of each firing one."""
     questions = [
         question
         for path in UNIT_TESTS
@@ -68,8 +68,8 @@ def test_every_alert_is_tested_firing_and_silent(alert):
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_annotations_use_only_labels_of_their_alert(alert):
-    told = " ".join(ALERTS[alert]["annotations"].values())
-    needed = set(re.findall(r"\{\{ ?\$labels\.(\w+)", told))
+    annotations = " ".join(ALERTS[alert]["annotations"].values())
+    needed = set(re.findall(r"\{\{ ?\$labels\.(\w+)", annotations))
 
     for name, firing in expectations():
         if name == alert:
@@ -95,20 +95,20 @@ def test_the_runbooks_have_the_order_of_the_alerts(language):
 
 
 def test_alerts_of_two_environments_are_separate():
-    """By all that is aggregated; what is not has its namespace anyhow."""
+    """Aggregations keep the namespace; other series have it already."""
     for rule in [*ALERTS.values(), *rules("record").values()]:
         for kept in re.findall(r"\bby \(([^)]*)\)", rule["expr"]):
             assert "namespace" in kept.split(", "), rule
 
 
 def test_no_rule_counts_metrics_of_another_service():
-    """Each metric is asked for with a label that says whose it is, or was recorded so."""
+    """Each metric is selected by a label of its service, or was recorded with it."""
     own = {"service", "container", "deployment", "horizontalpodautoscaler", "cronjob"}
     for rule in [*ALERTS.values(), *rules("record").values()]:
         for metric in metrics_in(rule["expr"]):
             if ":" not in metric:
-                for asked in re.findall(rf"\b{metric}(\{{[^}}]*\}})?", rule["expr"]):
-                    assert own & set(re.findall(r"(\w+)=", asked)), rule
+                for selector in re.findall(rf"\b{metric}(\{{[^}}]*\}})?", rule["expr"]):
+                    assert own & set(re.findall(r"(\w+)=", selector)), rule
 
 
 def test_all_windows_of_a_ratio_have_the_same_expression():

@@ -1,4 +1,4 @@
-"""What the scripts say of themselves, and what they and the manifests both know."""
+"""The help of the scripts, and the names that they share with the manifests."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Staging's Redis takes its password from the URL of the service, as the file starts it."""
+"""The Redis of staging takes its password from the URL of the service."""
 
 import subprocess
 import time

@@ -1,4 +1,4 @@
-"""The workflows: who may do what, with whose code, and that what they call is there."""
+"""The workflows: their permissions, their actions, and the files that they call."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A Prometheus that watches as in the cluster: the same paths, limits, rules and labels."""
+"""A Prometheus configured as in the cluster: the same paths, limits, rules and labels."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ MONITOR = yaml.safe_load((COMPONENT / "servicemonitor.yaml").read_text())["spec"
 (ENDPOINT,) = MONITOR["endpoints"]
 
 
-START_S = 60  # on a machine with more to do than it can
+START_S = 60  # on an overloaded machine
 
 
 class Service:
@@ -80,21 +80,21 @@ class Prometheus:
         return answer["data"]
 
     def values(self, query: str) -> list[float]:
-        """Return what a query gives now, without what is not a number."""
+        """Return the current values of a query, without NaN."""
         values = [float(series["value"][1]) for series in self.get("query", query=query)["result"]]
         return [value for value in values if value == value]  # noqa: PLR0124
 
     def scrapes(self) -> int:
-        """Return how often the pod that was asked the least was asked."""
+        """Return the lowest number of scrapes of a pod."""
         counts = self.values('count_over_time(up{job="conversation-service"}[1h])')
         return int(min(counts, default=0))
 
     def alerts(self) -> set[str]:
-        """Return the names of alerts that fire, or will if it goes on."""
+        """Return the names of firing and pending alerts."""
         return {alert["labels"]["alertname"] for alert in self.get("alerts")["alerts"]}
 
     def counters(self) -> list[str]:
-        """Return the names of all series of the service that must not go down."""
+        """Return the names of all series of the service that must not decrease."""
         matching = {"match[]": '{job="conversation-service"}'}
         names = self.get("label/__name__/values", **matching)
         return [name for name in names if name.endswith(("_total", "_count", "_bucket", "_sum"))]
@@ -108,7 +108,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, pods: dict[str, int]) -> Iterator[Prometheus]:
-    """Watch pods of these names at these ports, and a cluster that they could be in."""
+    """Scrape pods with these names and ports, and metrics of their cluster."""
     port = free_port()
     with cluster() as cluster_port:
         config = folder / "prometheus.yaml"
@@ -126,7 +126,7 @@ def prometheus(folder: Path, pods: dict[str, int]) -> Iterator[Prometheus]:
 
 
 def configuration(folder: Path, pods: dict[str, int], cluster_port: int) -> dict[str, Any]:
-    """Return what the operator makes of the ServiceMonitor, only that it asks more often."""
+    """Return the operator's configuration for the ServiceMonitor, with a shorter interval."""
     ours = {
         "job_name": "serviceMonitor/conversation-service/conversation-service/0",
         "metrics_path": ENDPOINT["path"],
@@ -160,7 +160,7 @@ def labels_of(pod: str) -> dict[str, str]:
 
 @contextmanager
 def cluster() -> Iterator[int]:
-    """Say what kube-state-metrics and cAdvisor would; give the port."""
+    """Serve the metrics of kube-state-metrics and cAdvisor; yield the port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):

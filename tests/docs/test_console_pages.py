@@ -1,4 +1,4 @@
-"""The pages on the console: the same in both languages, and true of its roles."""
+"""The pages about the console: equal in both languages, and correct for its roles."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ ENGLISH, SPANISH = (
     (BASE_DIR / "docs" / name).read_text(encoding="utf-8") for name in ("console.md", "consola.md")
 )
 ROW = re.compile(r"^\| .* \|$", re.MULTILINE)
-# What each row of the table of roles needs.
+# The permissions for each row of the table of roles.
 NEEDS = ("LOOK", "ARCHIVE", "REVERT", "TRASH", "HOLD", "BULK", "EXPORT", "LOG")
 
 

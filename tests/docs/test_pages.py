@@ -1,4 +1,4 @@
-"""The pages of docs/, held against what they speak of."""
+"""The pages of docs/ agree with the code."""
 
 import re
 from pathlib import Path
@@ -17,14 +17,14 @@ DOCS = BASE_DIR / "docs"
 WRITTEN = [DOCS / "index.md", DOCS / "architecture.md", *sorted((DOCS / "guide").glob("*.md"))]
 PATH = re.compile(r"/(?:api|internal)/v1(?:/[\w{}]+)+")
 VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`")
-# Of the terminal that follows the guide.
+# Variables of the terminal of the reader.
 OTHERS = {"SERVICE_TOKEN"}
 
 each = pytest.mark.parametrize("page", WRITTEN, ids=[page.stem for page in WRITTEN])
 
 
 class Navigation(yaml.SafeLoader):
-    """Reads mkdocs.yml and leaves what only MkDocs can make."""
+    """Reads mkdocs.yml without the tags of MkDocs."""
 
 
 Navigation.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)

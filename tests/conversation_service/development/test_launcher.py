@@ -56,7 +56,7 @@ class Launcher:
             process.wait(20)
 
     def fail(self, **changes: str) -> str:
-        """Run it where it must not start, and return what it says."""
+        """Run the launcher where it must not start, and return its output."""
         done = subprocess.run(
             COMMAND,
             env=self.environment(**changes),
@@ -176,7 +176,7 @@ def test_it_is_for_development_only(launcher):
 
 @pytest.fixture
 def proxies():
-    """Variables of a company's network, whose proxy reaches nothing here."""
+    """Variables of a company network with a proxy that cannot be reached."""
     proxy = f"http://{loopback.closed_port()}"
     names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     return dict.fromkeys(names, proxy) | {"no_proxy": "10.0.0.0/8", "NO_PROXY": "10.0.0.0/8"}

@@ -9,7 +9,7 @@ from conversation_service.development.process import CannotStart, free_port
 
 
 def script(path: Path, *lines: str) -> str:
-    """Write an executable that stands for a server with something wrong."""
+    """Write an executable that stands for a broken server."""
     path.write_text("\n".join(["#!/bin/sh", *lines]))
     path.chmod(0o755)
     return str(path)

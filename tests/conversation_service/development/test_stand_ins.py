@@ -1,4 +1,4 @@
-"""`manage.py run_neighbours`: three small services to develop against, and to watch failing."""
+"""`manage.py run_neighbours`: stand-ins of the three upstreams, for development."""
 
 import json
 import os
@@ -39,7 +39,7 @@ urlpatterns = [path("api/v1/me", WhoAmI.as_view())]
 
 
 class ConversationService:
-    """What Message pushes activity to."""
+    """A server that records the activity reports of Message."""
 
     def __init__(self) -> None:
         self.pushed: list[tuple[str, str, dict]] = []
@@ -61,7 +61,7 @@ def service():
 
 @pytest.fixture(scope="module")
 def running(service):
-    """The stand-ins, in a process of their own."""
+    """The stand-ins, in their own process."""
     ports = [process.free_port() for _ in range(3)]
     with loopback.serving(service) as address:
         command = [
@@ -84,7 +84,7 @@ def running(service):
 
 
 @pytest.fixture
-def neighbours(running, settings):
+def upstreams(running, settings):
     settings.AUTH_SERVICE_URL = running.auth
     settings.CHARACTERS_SERVICE_URL = running.characters
     settings.MESSAGE_SERVICE_URL = running.message
@@ -106,11 +106,11 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_it_prints_the_address_of_each_upstream(neighbours):
-    assert [line.split() for line in neighbours.lines] == [
-        ["auth-service", neighbours.auth],
-        ["characters-service", neighbours.characters],
-        ["message-service", neighbours.message],
+def test_it_prints_the_address_of_each_upstream(upstreams):
+    assert [line.split() for line in upstreams.lines] == [
+        ["auth-service", upstreams.auth],
+        ["characters-service", upstreams.characters],
+        ["message-service", upstreams.message],
     ]
 
 
@@ -132,15 +132,15 @@ def test_it_listens_on_the_given_host_and_ports():
     assert response.json()["status"] == "healthy"
 
 
-def test_each_stand_in_is_healthy(neighbours):
-    for url in (neighbours.auth, neighbours.characters, neighbours.message):
+def test_each_stand_in_is_healthy(upstreams):
+    for url in (upstreams.auth, upstreams.characters, upstreams.message):
         assert requests.get(f"{url}/health", timeout=5).json()["status"] == "healthy"
 
 
 @pytest.mark.parametrize("user", ["ana", *IDS])
-def test_auth_issues_tokens_that_the_service_accepts(neighbours, settings, user):
+def test_auth_issues_tokens_that_the_service_accepts(upstreams, settings, user):
     settings.AUTH_REMOTE_VALIDATION = True
-    token = log_in(neighbours.auth, username=user).json()["access_token"]
+    token = log_in(upstreams.auth, username=user).json()["access_token"]
 
     response = APIClient().get("/api/v1/me", headers=bearer(token))
 
@@ -151,35 +151,35 @@ def test_auth_issues_tokens_that_the_service_accepts(neighbours, settings, user)
     ("changed", "status"),
     [({"password": "x"}, 401), ({"username": "an a"}, 422), ({"username": None}, 422)],
 )
-def test_auth_rejects_a_wrong_login(neighbours, changed, status):
-    assert log_in(neighbours.auth, **changed).status_code == status
+def test_auth_rejects_a_wrong_login(upstreams, changed, status):
+    assert log_in(upstreams.auth, **changed).status_code == status
 
 
-def test_auth_revokes_tokens(neighbours, settings):
+def test_auth_revokes_tokens(upstreams, settings):
     settings.AUTH_REMOTE_VALIDATION = True
     settings.AUTH_CACHE_TTL = 0
-    token = log_in(neighbours.auth).json()["access_token"]
+    token = log_in(upstreams.auth).json()["access_token"]
     assert APIClient().get("/api/v1/me", headers=bearer(token)).status_code == 200
 
-    revoke = f"{neighbours.auth}/api/v1/auth/revoke"
+    revoke = f"{upstreams.auth}/api/v1/auth/revoke"
     assert requests.post(revoke, headers=bearer(token), timeout=5).status_code == 200
 
     assert APIClient().get("/api/v1/me", headers=bearer(token)).status_code == 401
     assert requests.post(revoke, headers=bearer("x"), timeout=5).status_code == 401
 
 
-def test_characters_has_the_characters_of_the_demo(neighbours):
-    listed = requests.get(f"{neighbours.characters}/api/v1/characters", timeout=5).json()
+def test_characters_has_the_characters_of_the_demo(upstreams):
+    listed = requests.get(f"{upstreams.characters}/api/v1/characters", timeout=5).json()
 
     assert {entry["id"] for entry in listed} == {
         *("luna", "captain-nemo", "ada", "sherlock", "don-quijote", "scheherazade")
     }
     assert characters.get("captain-nemo").name == "Captain Nemo"
-    assert characters.get("nobody") is None
+    assert characters.get("unknown") is None
 
 
-def test_message_counts_messages_and_reports_activity(neighbours, service):
-    conversation = f"{neighbours.message}/api/v1/conversations/{CONVERSATION}/messages"
+def test_message_counts_messages_and_reports_activity(upstreams, service):
+    conversation = f"{upstreams.message}/api/v1/conversations/{CONVERSATION}/messages"
     requests.post(conversation, json={"sender": "user", "text": "Hello, you!"}, timeout=5)
     said = {"sender": "character", "text": "Good evening."}
     response = requests.post(conversation, json=said, timeout=5)
@@ -210,41 +210,41 @@ def test_message_accepts_messages_while_the_service_is_down():
     assert response.json()["pushed"] == {"status": None, "error": "ConnectionError"}
 
 
-def test_message_has_no_conversation_without_messages(neighbours):
+def test_message_has_no_conversation_without_messages(upstreams):
     assert messages.stats("0" * 24) is None
 
 
-def test_message_rejects_an_invalid_body(neighbours):
-    conversation = f"{neighbours.message}/api/v1/conversations/{CONVERSATION}/messages"
+def test_message_rejects_an_invalid_body(upstreams):
+    conversation = f"{upstreams.message}/api/v1/conversations/{CONVERSATION}/messages"
 
     assert requests.post(conversation, json={"sender": "x"}, timeout=5).status_code == 422
     for body in (b"{", b"[]", b" " * 70_000):
         assert requests.post(conversation, data=body, timeout=5).status_code == 400
 
 
-def test_each_stand_in_can_be_made_to_fail(neighbours):
-    health = f"{neighbours.characters}/health"
+def test_each_stand_in_can_be_made_to_fail(upstreams):
+    health = f"{upstreams.characters}/health"
 
-    switch(neighbours.characters, "error")
+    switch(upstreams.characters, "error")
     assert requests.get(health, timeout=5).status_code == 500
-    switch(neighbours.characters, "nonsense")
+    switch(upstreams.characters, "nonsense")
     assert requests.get(health, timeout=5).text.startswith("<html>")
     for mode in ("slow", "hang"):
-        switch(neighbours.characters, mode)
+        switch(upstreams.characters, mode)
         with pytest.raises(requests.Timeout):
             requests.get(health, timeout=0.2)
-    switch(neighbours.characters, "ok")
+    switch(upstreams.characters, "ok")
     assert requests.get(health, timeout=5).status_code == 200
 
 
-def test_a_switch_rejects_an_unknown_mode(neighbours):
-    assert switch(neighbours.auth, "off").status_code == 422
-    assert requests.get(f"{neighbours.auth}/switch", timeout=5).json() == {"mode": "ok"}
+def test_a_switch_rejects_an_unknown_mode(upstreams):
+    assert switch(upstreams.auth, "off").status_code == 422
+    assert requests.get(f"{upstreams.auth}/switch", timeout=5).json() == {"mode": "ok"}
 
 
-def test_unknown_addresses_are_404_and_unknown_methods_405(neighbours):
-    assert requests.get(f"{neighbours.auth}/x", timeout=5).status_code == 404
-    assert requests.delete(f"{neighbours.auth}/health", timeout=5).status_code == 405
+def test_unknown_addresses_are_404_and_unknown_methods_405(upstreams):
+    assert requests.get(f"{upstreams.auth}/x", timeout=5).status_code == 404
+    assert requests.delete(f"{upstreams.auth}/health", timeout=5).status_code == 405
 
 
 def test_a_taken_port_is_named(settings):

@@ -1,4 +1,4 @@
-"""A bearer token is the only proof of who is calling."""
+"""Bearer tokens identify users and services; everything else is rejected."""
 
 import base64
 import json
@@ -51,7 +51,7 @@ def _secret(settings):
 def token(*, key=SECRET, algorithm="HS256", headers=None, without=(), **claims) -> str:
     payload = {"user_id": "u-1", "exp": int(time.time()) + 60} | claims
     payload = {name: value for name, value in payload.items() if name not in without}
-    # Below jwt.encode, which refuses to make the worst of them.
+    # Without jwt.encode, which rejects some of these payloads.
     return jwt.PyJWS().encode(json.dumps(payload).encode(), key, algorithm, headers)
 
 
@@ -294,7 +294,7 @@ def test_issuer_and_audience_are_checked_if_configured(settings, claims, accepte
 
 
 def test_issuer_and_audience_are_ignored_if_not_configured():
-    assert send_token(token(iss="anybody", aud="anything")).status_code == 200
+    assert send_token(token(iss="any-issuer", aud="any-audience")).status_code == 200
 
 
 @pytest.mark.parametrize("token_type", ["refresh", "service", "Access", "", None, 1, ["access"]])

@@ -32,7 +32,7 @@ SERVICE = {"sub": "message", "token_type": "service"}
 
 
 class Caller:
-    """Sends requests to the WSGI application, as a server does, and keeps nothing of them."""
+    """Sends requests to the WSGI application like a server, and keeps no reference to them."""
 
     def __init__(self, user: str = "alice", **claims) -> None:
         self.token = token(user, **claims)
@@ -72,7 +72,7 @@ def survivors() -> list[str]:
 
 @contextmanager
 def without_collector():
-    """Everything that exists is left out of gc.get_objects(), which is then quick to search."""
+    """Exclude existing objects from gc.get_objects(), so that it is quick to search."""
     logging.disable()  # pytest keeps log records, and their tracebacks refer to requests
     gc.collect()
     gc.disable()
@@ -146,7 +146,7 @@ def test_no_request_survives_its_response(alice, method, route):
     created = conversation(alice)["id"]
     path, body, environ = requests_of(method, route, created)
     caller = caller_of(route)
-    caller.send(method, path, body, **environ)  # what is built once, for all requests
+    caller.send(method, path, body, **environ)  # objects that are built once, for all requests
 
     with without_collector():
         assert caller.send(method, path, body, **environ) < 300

@@ -1,4 +1,4 @@
-"""Every failure answers in the same shape, whoever raised it."""
+"""Every error response has the same format."""
 
 import pytest
 from django.test import Client, override_settings
@@ -89,10 +89,10 @@ def test_media_ranges_that_include_json_are_accepted(alice, accept):
 
 
 def test_problem_json_is_sent_only_on_request(alice):
-    asked = alice.get(f"{PATH}/x", headers={"Accept": "application/problem+json"})
+    problem = alice.get(f"{PATH}/x", headers={"Accept": "application/problem+json"})
     plain = alice.get(f"{PATH}/x")
 
-    assert asked.headers["Content-Type"] == "application/problem+json"
+    assert problem.headers["Content-Type"] == "application/problem+json"
     assert plain.headers["Content-Type"] == "application/json"
     fine = alice.get(PATH, headers={"Accept": "application/problem+json"})
     assert fine.headers["Content-Type"] == "application/json"

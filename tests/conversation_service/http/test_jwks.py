@@ -77,14 +77,14 @@ def issuer(settings):
     issuer.rotate("k1")
     with loopback.serving(issuer) as address:
         settings.JWT_ALGORITHM = "ES256"
-        # Unique, as keys are cached by address for as long as the process lives.
+        # Unique, as a process caches keys by address until its end.
         settings.JWT_JWKS_URL = f"http://{address}/{uuid4()}"
         yield issuer
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of what is remembered, which can be put forward."""
+    """The clock of the key cache, which a test can advance."""
     clock = SimpleNamespace(ahead_s=0.0)
     monkeypatch.setattr(authentication, "time", lambda: time.time() + clock.ahead_s)
     monkeypatch.setattr(jwks, "monotonic", lambda: time.monotonic() + clock.ahead_s)

@@ -1,4 +1,4 @@
-"""How many calls a person may make, counted in Redis and, without one, in the process."""
+"""Limits of requests per user, counted in Redis or, without it, in the process."""
 
 import os
 import re
@@ -58,8 +58,8 @@ def counted(request, settings):
 
 
 @pytest.fixture
-def anybody():
-    """A client of somebody whom no test has counted yet."""
+def new_user():
+    """A client of a user without counted requests."""
     return client_of(f"u-{uuid4().hex}")
 
 
@@ -93,81 +93,81 @@ def test_of_96_concurrent_requests_exactly_the_limit_passes(limits):
 
 
 @pytest.mark.usefixtures("counted")
-def test_default_limits_apply(anybody):
-    created = [anybody.post(PATH, NewConversation()) for _ in range(11)]
+def test_default_limits_apply(new_user):
+    created = [new_user.post(PATH, NewConversation()) for _ in range(11)]
     path = f"{PATH}/{created[0].json()['id']}"
-    patched = [anybody.patch(path, {"pinned": n % 2 == 0}).status_code for n in range(31)]
-    deleted = [anybody.delete(path).status_code for _ in range(21)]
+    patched = [new_user.patch(path, {"pinned": n % 2 == 0}).status_code for n in range(31)]
+    deleted = [new_user.delete(path).status_code for _ in range(21)]
 
     assert [response.status_code for response in created] == [201] * 10 + [429]
     assert patched == [200] * 30 + [429]
     assert (deleted[0], deleted.count(429), deleted[-1]) == (200, 1, 429)
-    assert statuses(anybody, PATH, 41) == [200] * 40 + [429]
-    assert anybody.get(SUMMARY).status_code == 429
+    assert statuses(new_user, PATH, 41) == [200] * 40 + [429]
+    assert new_user.get(SUMMARY).status_code == 429
 
 
 @pytest.mark.usefixtures("counted")
-def test_lists_are_limited_to_60_a_minute(anybody):
-    assert statuses(anybody, PATH, 61) == [200] * 60 + [429]
+def test_lists_are_limited_to_60_a_minute(new_user):
+    assert statuses(new_user, PATH, 61) == [200] * 60 + [429]
 
 
 @pytest.mark.usefixtures("counted")
-def test_every_update_counts_as_a_patch(limits, anybody):
+def test_every_update_counts_as_a_patch(limits, new_user):
     limits(patch=4)
-    path = f"{PATH}/{conversation(anybody)['id']}"
+    path = f"{PATH}/{conversation(new_user)['id']}"
 
-    calls = [anybody.post(f"{path}/{name}") for name in ("archive", "restore", "pin", "unpin")]
+    calls = [new_user.post(f"{path}/{name}") for name in ("archive", "restore", "pin", "unpin")]
 
     assert [response.status_code for response in calls] == [200] * 4
-    assert anybody.patch(path, {"title": "More"}).status_code == 429
+    assert new_user.patch(path, {"title": "More"}).status_code == 429
 
 
 @pytest.mark.usefixtures("counted")
-def test_users_are_counted_separately(limits, anybody):
+def test_users_are_counted_separately(limits, new_user):
     limits(all=1)
 
-    assert statuses(anybody, SUMMARY, 2) == [200, 429]
+    assert statuses(new_user, SUMMARY, 2) == [200, 429]
     assert client_of(f"u-{uuid4().hex}").get(SUMMARY).status_code == 200
 
 
 @pytest.mark.usefixtures("counted")
-def test_policies_are_counted_separately_and_in_the_total(limits, anybody):
+def test_policies_are_counted_separately_and_in_the_total(limits, new_user):
     limits(list=1, create=1, all=3)
 
-    assert anybody.get(PATH).status_code == 200
-    assert anybody.get(PATH).status_code == 429
-    assert anybody.post(PATH, NewConversation()).status_code == 201
-    assert statuses(anybody, SUMMARY, 2) == [200, 429]
+    assert new_user.get(PATH).status_code == 200
+    assert new_user.get(PATH).status_code == 429
+    assert new_user.post(PATH, NewConversation()).status_code == 201
+    assert statuses(new_user, SUMMARY, 2) == [200, 429]
 
 
 @pytest.mark.usefixtures("counted")
-def test_a_rejected_request_counts_only_in_the_metric(limits, anybody):
+def test_a_rejected_request_counts_only_in_the_metric(limits, new_user):
     limits(list=1, all=3)
     before = metric("rate_limited_total", policy="list")
 
-    assert statuses(anybody, PATH, 10) == [200] + [429] * 9
+    assert statuses(new_user, PATH, 10) == [200] + [429] * 9
     assert metric("rate_limited_total", policy="list") == before + 9
-    assert anybody.get(SUMMARY).headers["RateLimit"] == f'"all";r=1;t={WINDOW_S}'
+    assert new_user.get(SUMMARY).headers["RateLimit"] == f'"all";r=1;t={WINDOW_S}'
 
 
 @pytest.mark.usefixtures("counted")
-def test_a_failed_request_is_counted(limits, anybody):
+def test_a_failed_request_is_counted(limits, new_user):
     limits(all=2)
 
-    assert anybody.get(f"{PATH}/x").headers["X-RateLimit-Remaining"] == "1"
-    assert anybody.put(PATH).headers["X-RateLimit-Remaining"] == "0"
-    assert anybody.get(f"{PATH}/x").status_code == 429
+    assert new_user.get(f"{PATH}/x").headers["X-RateLimit-Remaining"] == "1"
+    assert new_user.put(PATH).headers["X-RateLimit-Remaining"] == "0"
+    assert new_user.get(f"{PATH}/x").status_code == 429
 
 
 @pytest.mark.usefixtures("in_process")
-def test_responses_have_rate_limit_headers(limits, anybody):
+def test_responses_have_rate_limit_headers(limits, new_user):
     limits(list=60, all=100)
 
     with time_machine.travel(1_800_000_000.25, tick=False) as traveller:
-        anybody = client_of(f"u-{uuid4().hex}")
-        first = anybody.get(PATH)
+        new_user = client_of(f"u-{uuid4().hex}")
+        first = new_user.get(PATH)
         traveller.shift(9.5)
-        second = anybody.get(PATH)
+        second = new_user.get(PATH)
 
     assert rates(first) == {
         "X-RateLimit-Limit": "60",
@@ -182,11 +182,11 @@ def test_responses_have_rate_limit_headers(limits, anybody):
     }
 
 
-def test_rate_limit_headers_follow_the_clock_of_redis(limits, anybody):
+def test_rate_limit_headers_follow_the_clock_of_redis(limits, new_user):
     limits(list=60, all=100)
 
     before = time.time()
-    headers = rates(anybody.get(PATH))
+    headers = rates(new_user.get(PATH))
 
     assert before + 60 <= int(headers.pop("X-RateLimit-Reset")) <= time.time() + 61
     assert headers == {
@@ -198,10 +198,10 @@ def test_rate_limit_headers_follow_the_clock_of_redis(limits, anybody):
 
 
 @pytest.mark.usefixtures("counted")
-def test_headers_show_the_policy_with_the_fewest_requests_left(limits, anybody):
+def test_headers_show_the_policy_with_the_fewest_requests_left(limits, new_user):
     limits(list=3, all=4)
 
-    found = [anybody.get(path).headers["RateLimit"] for path in (SUMMARY, SUMMARY, PATH, PATH)]
+    found = [new_user.get(path).headers["RateLimit"] for path in (SUMMARY, SUMMARY, PATH, PATH)]
 
     assert [re.sub(";t=.*", "", field) for field in found] == [
         '"all";r=3',
@@ -212,11 +212,11 @@ def test_headers_show_the_policy_with_the_fewest_requests_left(limits, anybody):
 
 
 @pytest.mark.usefixtures("counted")
-def test_a_429_names_the_limit_and_the_wait(limits, anybody):
+def test_a_429_names_the_limit_and_the_wait(limits, new_user):
     limits(list=1, all=5)
-    anybody.get(PATH)
+    new_user.get(PATH)
 
-    response = anybody.get(PATH, headers={"Accept-Language": "es"})
+    response = new_user.get(PATH, headers={"Accept-Language": "es"})
 
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (429, "RATE_LIMIT_EXCEEDED")
@@ -235,54 +235,54 @@ def test_a_429_names_the_limit_and_the_wait(limits, anybody):
 
 
 @pytest.mark.usefixtures("counted")
-def test_a_client_that_waits_retry_after_is_served(limits, settings, anybody):
+def test_a_client_that_waits_retry_after_is_served(limits, settings, new_user):
     settings.RATE_LIMIT_WINDOW_S = 1
     limits(list=2, all=9)
 
-    assert statuses(anybody, PATH, 2) == [200, 200]
-    refused = anybody.get(PATH)
+    assert statuses(new_user, PATH, 2) == [200, 200]
+    refused = new_user.get(PATH)
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
     time.sleep(1)
-    assert statuses(anybody, PATH, 2) == [200, 200]
+    assert statuses(new_user, PATH, 2) == [200, 200]
 
 
 @pytest.mark.usefixtures("in_process")
 def test_no_window_has_more_requests_than_the_limit(limits):
     limits(list=3)
     with time_machine.travel(1_800_000_000, tick=False) as traveller:
-        anybody = client_of(f"u-{uuid4().hex}")
-        assert statuses(anybody, PATH, 1) == [200]
+        new_user = client_of(f"u-{uuid4().hex}")
+        assert statuses(new_user, PATH, 1) == [200]
         traveller.shift(59)
-        assert statuses(anybody, PATH, 3) == [200, 200, 429]
+        assert statuses(new_user, PATH, 3) == [200, 200, 429]
         traveller.shift(1)
-        assert statuses(anybody, PATH, 2) == [200, 429]
-        refused = anybody.get(PATH)
+        assert statuses(new_user, PATH, 2) == [200, 429]
+        refused = new_user.get(PATH)
         assert refused.headers["Retry-After"] == "59"
         traveller.shift(58)
-        assert statuses(anybody, PATH, 1) == [429]
+        assert statuses(new_user, PATH, 1) == [429]
         traveller.shift(1)
-        assert statuses(anybody, PATH, 3) == [200, 200, 429]
+        assert statuses(new_user, PATH, 3) == [200, 200, 429]
 
 
-def test_no_second_has_more_requests_than_the_limit_with_redis(limits, settings, anybody):
+def test_no_second_has_more_requests_than_the_limit_with_redis(limits, settings, new_user):
     settings.RATE_LIMIT_WINDOW_S = 2
     limits(list=2)
 
-    assert anybody.get(PATH).status_code == 200
+    assert new_user.get(PATH).status_code == 200
     time.sleep(1.5)
-    assert statuses(anybody, PATH, 2) == [200, 429]
+    assert statuses(new_user, PATH, 2) == [200, 429]
     time.sleep(0.6)
-    assert statuses(anybody, PATH, 2) == [200, 429]
+    assert statuses(new_user, PATH, 2) == [200, 429]
 
 
 @pytest.mark.usefixtures("in_process")
 def test_a_clock_that_is_set_back_blocks_no_user(limits):
     limits(list=1)
-    anybody = client_of(f"u-{uuid4().hex}")
+    new_user = client_of(f"u-{uuid4().hex}")
 
     with time_machine.travel(time.time() + 600, tick=False):
-        assert statuses(anybody, PATH, 2) == [200, 429]
-    assert statuses(anybody, PATH, 2) == [200, 429]
+        assert statuses(new_user, PATH, 2) == [200, 429]
+    assert statuses(new_user, PATH, 2) == [200, 429]
 
 
 def test_a_redis_clock_that_is_set_back_blocks_no_user(limits, settings):
@@ -320,20 +320,20 @@ def test_a_process_evicts_the_least_recently_seen_users(limits, monkeypatch):
 
 
 @pytest.mark.usefixtures("counted")
-def test_without_a_limit_there_are_no_headers(settings, limits, anybody):
+def test_without_a_limit_there_are_no_headers(settings, limits, new_user):
     limits(all=1)
     settings.RATE_LIMIT_ENABLED = False
 
-    answers = [anybody.get(PATH) for _ in range(3)]
+    answers = [new_user.get(PATH) for _ in range(3)]
 
     assert [response.status_code for response in answers] == [200] * 3
     assert rates(answers[-1]) == {}
 
 
-def test_a_limit_of_zero_disables_it(limits, anybody):
+def test_a_limit_of_zero_disables_it(limits, new_user):
     limits(list=0, all=0)
 
-    assert rates(anybody.get(PATH)) == {}
+    assert rates(new_user.get(PATH)) == {}
 
 
 def test_requests_without_a_user_have_no_limit(limits, client):
@@ -352,14 +352,14 @@ def test_requests_without_a_user_have_no_limit(limits, client):
 
 
 @pytest.mark.usefixtures("counted")
-def test_the_token_is_checked_before_the_limit_and_the_request_after_it(limits, anybody, client):
+def test_the_token_is_checked_before_the_limit_and_the_request_after_it(limits, new_user, client):
     limits(all=1)
-    assert anybody.get(SUMMARY).status_code == 200
+    assert new_user.get(SUMMARY).status_code == 200
 
     assert client.get(PATH).status_code == 401
-    assert anybody.get(f"{PATH}/x").status_code == 429
-    assert anybody.post(PATH, {"nonsense": 1}).status_code == 429
-    assert anybody.put(PATH).status_code == 429
+    assert new_user.get(f"{PATH}/x").status_code == 429
+    assert new_user.post(PATH, {"nonsense": 1}).status_code == 429
+    assert new_user.put(PATH).status_code == 429
 
 
 @contextmanager
@@ -383,14 +383,16 @@ def port(settings):
     return port
 
 
-def test_the_api_counts_in_the_process_until_redis_is_back(limits, port, tmp_path, caplog, anybody):
+def test_the_api_counts_in_the_process_until_redis_is_back(
+    limits, port, tmp_path, caplog, new_user
+):
     limits(list=3)
     with own_valkey(port, tmp_path):
-        assert statuses(anybody, PATH, 4) == [200] * 3 + [429]
+        assert statuses(new_user, PATH, 4) == [200] * 3 + [429]
     before = metric("redis_unanswered_total")
 
     started = time.monotonic()
-    assert statuses(anybody, PATH, 3) == [200] * 3
+    assert statuses(new_user, PATH, 3) == [200] * 3
     assert time.monotonic() - started < 1
     assert metric("redis_unanswered_total") == before + 3
     assert [r.message for r in caplog.records if r.name == "conversation_service.redis"] == [
@@ -400,32 +402,32 @@ def test_the_api_counts_in_the_process_until_redis_is_back(limits, port, tmp_pat
     caplog.clear()
     with own_valkey(port, tmp_path):
         time.sleep(1)
-        assert statuses(anybody, PATH, 4) == [200] * 3 + [429]
+        assert statuses(new_user, PATH, 4) == [200] * 3 + [429]
         assert metric("redis_unanswered_total") == before + 3
     assert [r.message for r in caplog.records if r.name == "conversation_service.redis"] == [
         "Redis replies again"
     ]
 
 
-def test_without_redis_each_process_still_limits(limits, port, anybody):
+def test_without_redis_each_process_still_limits(limits, port, new_user):
     limits(list=2)
 
-    assert statuses(anybody, PATH, 3) == [200, 200, 429]
+    assert statuses(new_user, PATH, 3) == [200, 200, 429]
 
 
-def test_a_redis_that_hangs_delays_one_request_per_second(limits, port, tmp_path, anybody):
+def test_a_redis_that_hangs_delays_one_request_per_second(limits, port, tmp_path, new_user):
     limits(all=100)
     with own_valkey(port, tmp_path) as server:
-        anybody.get(SUMMARY)
+        new_user.get(SUMMARY)
         os.kill(server.pid, signal.SIGSTOP)
         delays = []
         for _ in range(10):
             started = time.monotonic()
-            assert anybody.get(SUMMARY).status_code == 200
+            assert new_user.get(SUMMARY).status_code == 200
             delays.append(time.monotonic() - started)
         time.sleep(1)
         started = time.monotonic()
-        assert anybody.get(SUMMARY).status_code == 200
+        assert new_user.get(SUMMARY).status_code == 200
         delays.append(time.monotonic() - started)
         os.kill(server.pid, signal.SIGCONT)
 

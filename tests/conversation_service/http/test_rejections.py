@@ -57,7 +57,7 @@ def raw(payload, *, key=SECRET, algorithm="HS256", headers=None):
 
 
 def text(**claims):
-    """A token whose payload is written as it is: numbers of any size, NaN, duplicates."""
+    """A token with a literal payload: numbers of any size, NaN, duplicates."""
     common = '"user_id": "u-1", "iss": "https://auth", "aud": "chat"'
     given = ", ".join(f'"{name}": {value}' for name, value in claims.items())
     return raw(f"{{{common}, {given}}}".encode())
@@ -70,7 +70,7 @@ def send(value, path=USERS, **headers):
 
 
 def counts():
-    """The rejections so far, by reason."""
+    """Return the number of rejections by reason."""
     return {
         sample.labels["reason"]: sample.value
         for family in REGISTRY.collect()

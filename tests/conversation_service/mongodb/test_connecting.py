@@ -1,4 +1,4 @@
-"""What clients and operators see while MongoDB cannot be reached, or not as MONGODB_URL says."""
+"""Responses and logs while MongoDB cannot be reached, or MONGODB_URL is wrong."""
 
 import re
 import socket
@@ -92,7 +92,7 @@ def names(monkeypatch):
 
 @contextmanager
 def connected(url: str):
-    """Let the service connect anew, to this URL and with a time limit of 0.5 s."""
+    """Reconnect the service to this URL, with a time limit of 0.5 s."""
 
     connection = connections[DEFAULT_DB_ALIAS]
 
@@ -133,7 +133,7 @@ def test_without_name_resolution_the_database_is_503(alice, names, log, answer):
         assert unavailable(alice.post(PATH, NewConversation()))
         assert Client().get("/health/ready").status_code == 503
         assert Client(raise_request_exception=False).get("/admin/login/").status_code in {200, 503}
-        names.answer = names.failing  # ends the look-up that waits for an answer
+        names.answer = names.failing  # ends the look-up that waits for a response
 
     reasons = re.findall("MongoDB at MONGODB_URL cannot be used: (.*)", log.getvalue())
     assert len(reasons) == len({*reasons}) > 0

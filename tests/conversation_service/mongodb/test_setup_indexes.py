@@ -234,7 +234,7 @@ def test_a_failed_unique_index_is_named_among_others(declare, things):
 def test_an_interrupted_wait_reports_the_state_of_the_build(mongo, number):
     mongo["conversations"].drop_index("user_words")
     with mongo.client.start_session() as session, session.start_transaction():
-        # No build begins while somebody is writing.
+        # A build does not start during a write.
         mongo["conversations"].insert_one(
             documents.new(user_id="x", character_id="y", now=clock.now()), session=session
         )

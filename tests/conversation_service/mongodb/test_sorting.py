@@ -1,4 +1,4 @@
-"""An ordered page is read from the index, and no query changes its answer for that."""
+"""A sorted page is read from the index, and every query keeps its result."""
 
 from datetime import UTC, datetime, timedelta
 

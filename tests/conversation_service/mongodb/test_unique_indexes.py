@@ -13,7 +13,7 @@ from tests.conversation_service.mongodb.plans import plan
 
 @pytest.fixture
 def ticket(mongo):
-    """A model with what Django's own apps do not have: unique fields that may be null."""
+    """A model with nullable unique fields, which Django's own apps do not have."""
     with isolate_apps("conversation_service"):
 
         class Origin(EmbeddedModel):

@@ -1,4 +1,4 @@
-"""Lines of the log for people: one per record, whatever a client sends."""
+"""Plain log lines: one per record, with any input of a client."""
 
 import logging
 import re
@@ -47,7 +47,7 @@ def lines(*arguments, **options):
 
 
 def failure(text):
-    """Return an error with a text, as `exc_info`, that was caused by another one."""
+    """Return an error with a text and a cause, as `exc_info`."""
     try:
         try:
             raise KeyError(text)

@@ -1,4 +1,4 @@
-"""What the service writes to its log, as production does: one JSON object a line."""
+"""The log of production: one JSON object per line."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from tests.factories import token
 from tests.failpoints import failing
 
 LIST = "/api/v1/conversations"
-SECRET_WORDS = "rumpelstiltskin"  # what a person said, and no log may
+SECRET_WORDS = "rumpelstiltskin"  # text of a user, which must not be logged
 ALICE = {"Authorization": f"Bearer {token('alice')}", "User-Agent": "tests"}
 
 

@@ -1,4 +1,4 @@
-"""GET /metrics of the real gunicorn: true over several workers, and after one has died."""
+"""GET /metrics of the real gunicorn: correct for several workers, and after one has died."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def samples(server, name: str, **labels: str) -> dict[tuple[str, ...], float]:
 
 
 def ask(server, times: int, path: str = LIST, **options) -> None:
-    """Each time on a new connection, so that both workers get some."""
+    """Use a new connection for each request, so that both workers get some."""
     url = f"http://127.0.0.1:{server.port}{path}"
     headers = {"Authorization": f"Bearer {token('alice')}"} | options.pop("headers", {})
     for _ in range(times):
@@ -115,12 +115,12 @@ def test_latencies_are_counted_by_route(server):
 
 
 def test_commands_and_connections_of_mongodb_are_counted(server):
-    told = "mongodb_command_duration_seconds_count"
-    before = sum(samples(server, told, command="find").values())
+    name = "mongodb_command_duration_seconds_count"
+    before = sum(samples(server, name, command="find").values())
 
     ask(server, 5)
 
-    found = samples(server, told, command="find", outcome="succeeded")
+    found = samples(server, name, command="find", outcome="succeeded")
     assert sum(found.values()) == before + 5
     # Of both workers, the slower of which may still be starting.
     eventually(lambda: samples(server, "mongodb_pool_connections", state="open")[()] >= 2)

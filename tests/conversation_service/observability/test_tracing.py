@@ -1,4 +1,4 @@
-"""Traces, as a collector on this machine receives them."""
+"""Traces, received by a collector on this machine."""
 
 import subprocess
 import sys

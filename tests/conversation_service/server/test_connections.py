@@ -1,4 +1,4 @@
-"""More connections than a worker takes, and clients that do not read, on the real gunicorn."""
+"""More connections than the limit of a worker, and clients that do not read, with gunicorn."""
 
 import socket
 import time
@@ -21,7 +21,7 @@ def server(tmp_path_factory):
     log = tmp_path_factory.mktemp("connections") / "log"
     limits = {
         "GUNICORN_CMD_ARGS": f"--worker-connections {LIMIT}",
-        # No connection of these tests ends because it is late.
+        # No connection of these tests ends by a timeout.
         "CLIENT_HEAD_TIMEOUT_S": "60",
         "CLIENT_BODY_TIMEOUT_S": "60",
     }
@@ -37,7 +37,7 @@ def clients():
 
 def connect(server, clients, sent: bytes = b"") -> socket.socket:
     client = clients.enter_context(socket.socket())
-    # Without this the kernel may take in a long response for a client that does not read.
+    # Without this the kernel may buffer a long response for a client that does not read.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     client.settimeout(5)
     client.connect(("127.0.0.1", server.port))
@@ -125,7 +125,7 @@ def test_an_idle_client_is_closed_before_a_slow_reader(server, clients):
 
 
 def receive(client: socket.socket, size: int) -> int:
-    """Return how many bytes come, up to a size, before the connection ends in any way."""
+    """Return the number of bytes, up to a size, before the connection ends in any way."""
     received = 0
     with suppress(ConnectionResetError):
         while received < size and (piece := client.recv(1_000_000)):
@@ -134,7 +134,7 @@ def receive(client: socket.socket, size: int) -> int:
 
 
 def test_unread_responses_use_bounded_memory(tmp_path, clients):
-    """Two of 1 MB are held here; each further one takes the place of an earlier one."""
+    """Two of 1 MB are held; each further one replaces an earlier one."""
     with serving(tmp_path / "log", "tests.config.waiting_app:frugal") as server:
         reading = [connect(server, clients, LONG) for _ in range(6)]
         for client in reading:
@@ -194,7 +194,7 @@ def test_a_client_that_reads_steadily_gets_the_whole_response(impatient, path):
 
 
 def test_a_client_above_the_minimum_rate_is_not_cut_off(impatient):
-    """However large the kernel's buffer is, of which it reports only a third as progress."""
+    """The kernel reports only a third of its buffer as progress."""
     with impatient.connect() as client:
         client.sendall(b"GET /rows HTTP/1.1\r\nHost: a\r\n\r\n")
         received = 0

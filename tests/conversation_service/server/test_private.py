@@ -1,4 +1,4 @@
-"""Private parts of libraries are used in one file, which says why and by which version."""
+"""Private names of libraries are used in one file, with the reason and the version."""
 
 import ast
 import re
@@ -29,7 +29,7 @@ def private_uses(tree):
 
 
 def own_names(tree):
-    """Names that begin with _ and are defined in the file itself: not private parts of others."""
+    """Return the names with a leading _ that the file itself defines."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name

@@ -1,4 +1,4 @@
-"""An upstream on loopback that a test can make misbehave."""
+"""An upstream on loopback with a behaviour that a test sets."""
 
 import socket
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ class Scripted:
 
     def __init__(self) -> None:
         self.talk: loopback.Talk = loopback.answer()
-        self.asked: list[str] = []
+        self.received: list[str] = []
 
     def __call__(self, channel: socket.socket) -> None:
-        # Looked at, not taken: the request is there for whoever talks.
+        # Peek: `talk` still reads the whole request.
         head = channel.recv(65_536, socket.MSG_PEEK).decode()
         if head:
-            self.asked.append(head)
+            self.received.append(head)
             self.talk(channel)
 
 
@@ -45,7 +45,7 @@ def upstream(settings) -> Iterator[Scripted]:
 
 
 def configure(settings, name: str, **changed) -> None:
-    """Set the variables of an upstream, with time limits that suit a test."""
+    """Set the variables of an upstream, with short time limits."""
     options = {
         "connect_timeout_s": 0.25,
         "read_timeout_s": 0.25,

@@ -1,4 +1,4 @@
-"""Run by test_gevent.py in a process of its own, as gevent patches a process as a whole."""
+"""Run by test_gevent.py in its own process, as gevent patches the whole process."""
 
 from gevent import monkey
 
@@ -36,9 +36,9 @@ def ask_at_once(address: str, *, threshold: int = QUESTIONS) -> tuple[set[str], 
     settings.AUTH_SERVICE_URL = f"http://{address}"
     configure(settings, "auth", breaker_threshold=threshold)
     started = time.monotonic()
-    asking = [gevent.spawn(ask, "auth") for _ in range(QUESTIONS)]
-    gevent.joinall(asking, raise_error=True)
-    return {str(greenlet.value) for greenlet in asking}, time.monotonic() - started
+    greenlets = [gevent.spawn(ask, "auth") for _ in range(QUESTIONS)]
+    gevent.joinall(greenlets, raise_error=True)
+    return {str(greenlet.value) for greenlet in greenlets}, time.monotonic() - started
 
 
 def others_go_on() -> None:

@@ -1,4 +1,4 @@
-"""The ways in which an upstream fails to answer."""
+"""Faulty behaviours of an upstream."""
 
 import socket
 import struct

@@ -43,7 +43,7 @@ def _remote(settings):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of the cache, which can be put forward."""
+    """The clock of the cache, which a test can advance."""
     clock = SimpleNamespace(ahead_s=0.0)
     monkeypatch.setattr(response_cache, "time", lambda: time.time() + clock.ahead_s)
     return clock
@@ -72,8 +72,8 @@ def test_a_confirmed_token_is_accepted(upstream, body):
     value = token()
 
     assert outcome(send(value)) == WELCOME
-    assert "/api/v1/auth/validate HTTP" in upstream.asked[0]
-    assert f"\r\nAuthorization: Bearer {value}\r\n" in upstream.asked[0]
+    assert "/api/v1/auth/validate HTTP" in upstream.received[0]
+    assert f"\r\nAuthorization: Bearer {value}\r\n" in upstream.received[0]
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
@@ -94,14 +94,14 @@ def test_a_token_of_another_user_is_rejected(upstream):
 
 def test_tokens_that_are_invalid_locally_are_not_sent_to_auth(upstream):
     assert outcome(send(token(exp=1))) == (401, "AUTH_TOKEN_EXPIRED")
-    assert upstream.asked == []
+    assert upstream.received == []
 
 
 def test_no_token_is_sent_to_auth_by_default(upstream, settings):
     settings.AUTH_REMOTE_VALIDATION = False
 
     assert outcome(send(token())) == WELCOME
-    assert upstream.asked == []
+    assert upstream.received == []
 
 
 def test_a_confirmation_is_cached(upstream, clock, settings):

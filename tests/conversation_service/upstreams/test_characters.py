@@ -1,4 +1,4 @@
-"""Characters are looked up once, remembered by everybody, and strictly read."""
+"""Characters are looked up once, cached for all processes, and validated."""
 
 import json
 import time
@@ -24,7 +24,7 @@ LUNA = {"id": "luna", "name": "Luna", "description": "Dreams aloud."}
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of the cache, which can be put forward."""
+    """The clock of the cache, which a test can advance."""
     clock = SimpleNamespace(ahead_s=0.0)
     monkeypatch.setattr(response_cache, "time", lambda: time.time() + clock.ahead_s)
     return clock
@@ -32,7 +32,7 @@ def clock(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _own_redis(monkeypatch):
-    """Forget that the Redis of another test was down."""
+    """Reset the state of the Redis connection of another test."""
     monkeypatch.setattr(redis, "_server", redis.Server(""))
 
 
@@ -49,27 +49,27 @@ def test_a_character_is_found(upstream):
     upstream.talk = knows(LUNA)
 
     assert characters.get("luna") == Character("luna", "Luna", "Dreams aloud.")
-    assert "/api/v1/characters/luna HTTP" in upstream.asked[0]
+    assert "/api/v1/characters/luna HTTP" in upstream.received[0]
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "422 Unprocessable Entity"])
 def test_an_unknown_character_is_none(upstream, status):
     upstream.talk = loopback.answer(status=status)
 
-    assert characters.get("nobody") is None
+    assert characters.get("unknown") is None
 
 
 def test_an_id_stays_one_segment_of_the_path(upstream):
     upstream.talk = knows(LUNA | {"id": "a:b@c.d-e_f"})
 
     assert characters.get("a:b@c.d-e_f").name == "Luna"
-    assert "/api/v1/characters/a%3Ab%40c.d-e_f HTTP" in upstream.asked[0]
+    assert "/api/v1/characters/a%3Ab%40c.d-e_f HTTP" in upstream.received[0]
 
 
 @pytest.mark.parametrize("character_id", [".", ".."])
 def test_dots_in_an_id_do_not_change_the_address(upstream, character_id):
     assert characters.get(character_id) is None
-    assert upstream.asked == []
+    assert upstream.received == []
 
 
 @pytest.mark.parametrize("name", [".", "..", "a&b=c", "50%+1#x"])
@@ -78,7 +78,7 @@ def test_every_name_can_be_sent_in_a_query_string(upstream, settings, name):
     upstream.talk = knows([RECORD | {"name": name}])
 
     assert characters.get(name).name == name
-    assert f"/v2/characters?name={quote(name, safe='')} HTTP" in upstream.asked[0]
+    assert f"/v2/characters?name={quote(name, safe='')} HTTP" in upstream.received[0]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_character_can_be_looked_up_by_name(upstream, settings, body):
     upstream.talk = knows(body)
 
     assert characters.get("Luna") == Character("Luna", "Luna", "")
-    assert "/v2/characters?name=Luna HTTP" in upstream.asked[0]
+    assert "/v2/characters?name=Luna HTTP" in upstream.received[0]
 
 
 @pytest.mark.parametrize("body", [[], [RECORD | {"name": "luna"}]])
@@ -154,11 +154,11 @@ def test_responses_are_cached_for_a_time(upstream, clock, talk, fresh_s):
 
     clock.ahead_s = fresh_s - 2
     assert characters.get("luna") == first
-    assert len(upstream.asked) == 1
+    assert len(upstream.received) == 1
 
     clock.ahead_s = fresh_s + 1
     assert characters.get("luna") == first
-    assert len(upstream.asked) == 2
+    assert len(upstream.received) == 2
 
 
 def test_all_processes_share_cached_responses(upstream, monkeypatch):
@@ -168,7 +168,7 @@ def test_all_processes_share_cached_responses(upstream, monkeypatch):
     as_another_process(monkeypatch)
 
     assert characters.get("luna").name == "Luna"
-    assert len(upstream.asked) == 1
+    assert len(upstream.received) == 1
 
 
 def test_concurrent_cache_misses_send_one_request(upstream):
@@ -182,7 +182,7 @@ def test_concurrent_cache_misses_send_one_request(upstream):
         found = list(pool.map(lambda _: characters.get("luna"), range(64)))
 
     assert {character.name for character in found} == {"Luna"}
-    assert len(upstream.asked) == 1
+    assert len(upstream.received) == 1
 
 
 def test_concurrent_cache_misses_share_one_failure(upstream):
@@ -198,7 +198,7 @@ def test_concurrent_cache_misses_share_one_failure(upstream):
         outcomes = set(pool.map(outcome, range(64)))
 
     assert outcomes == {"CHARACTER_SERVICE_UNAVAILABLE"}
-    assert len(upstream.asked) == 1
+    assert len(upstream.received) == 1
     assert time.monotonic() - started < 1
 
 
@@ -208,17 +208,17 @@ def test_a_request_that_waits_for_another_keeps_its_own_budget(upstream):
     context.upstream_deadline.set(time.monotonic() + BUDGET_S)
     with ThreadPoolExecutor(1) as pool:
         time.sleep(BUDGET_S / 2)
-        asking = pool.submit(characters.get, "luna")
-        while not upstream.asked:
+        waiting = pool.submit(characters.get, "luna")
+        while not upstream.received:
             time.sleep(0.001)
         started = time.monotonic()
         with pytest.raises(CharacterServiceUnavailable):
             characters.get("luna")
 
         assert time.monotonic() - started < BUDGET_S * 0.8
-        assert not asking.done()
+        assert not waiting.done()
     context.upstream_deadline.set(None)
-    assert len(upstream.asked) == 1
+    assert len(upstream.received) == 1
 
 
 @pytest.mark.parametrize("way", ["has a bug", "hangs", "is no JSON"])
@@ -231,7 +231,7 @@ def test_a_stale_response_is_used_while_the_upstream_fails(upstream, clock, way)
     for _ in range(THRESHOLD + 1):  # the last time with an open circuit breaker
         assert characters.get("luna").name == "Luna"
 
-    assert len(upstream.asked) == 1 + THRESHOLD
+    assert len(upstream.received) == 1 + THRESHOLD
     upstream.talk = knows(LUNA | {"name": "Luna II"})
     time.sleep(RECOVERY_S)
     assert characters.get("luna").name == "Luna II"
@@ -252,11 +252,11 @@ def test_without_redis_each_process_has_its_own_cache(upstream, settings, monkey
 
     characters.get("luna")
     characters.get("luna")
-    assert len(upstream.asked) == 1
+    assert len(upstream.received) == 1
 
     as_another_process(monkeypatch)
     characters.get("luna")
-    assert len(upstream.asked) == 2
+    assert len(upstream.received) == 2
 
 
 def test_the_cache_of_a_process_is_bounded(upstream, settings, monkeypatch):
@@ -266,12 +266,12 @@ def test_the_cache_of_a_process_is_bounded(upstream, settings, monkeypatch):
     upstream.talk = loopback.answer(status="404 Not Found")
 
     for number in range(4):
-        characters.get(f"nobody-{number}")
-    assert len(upstream.asked) == 4
-    characters.get("nobody-3")
-    assert len(upstream.asked) == 4
-    characters.get("nobody-0")
-    assert len(upstream.asked) == 5
+        characters.get(f"unknown-{number}")
+    assert len(upstream.received) == 4
+    characters.get("unknown-3")
+    assert len(upstream.received) == 4
+    characters.get("unknown-0")
+    assert len(upstream.received) == 5
 
 
 def test_lookups_succeed_when_redis_stops(upstream, settings, tmp_path):
@@ -285,7 +285,7 @@ def test_lookups_succeed_when_redis_stops(upstream, settings, tmp_path):
     assert characters.get("sol").name == "Sol"
 
     assert time.monotonic() - started < redis.TIMEOUT_S * 2
-    assert len(upstream.asked) == 2
+    assert len(upstream.received) == 2
 
 
 def test_a_redis_that_hangs_is_not_used(upstream, settings):
@@ -297,4 +297,4 @@ def test_a_redis_that_hangs_is_not_used(upstream, settings):
         assert [characters.get("luna").name for _ in range(20)] == ["Luna"] * 20
 
         assert time.monotonic() - started < redis.TIMEOUT_S * 3
-    assert len(upstream.asked) == 1
+    assert len(upstream.received) == 1

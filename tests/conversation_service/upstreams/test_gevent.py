@@ -1,4 +1,4 @@
-"""In the worker a question is a matter of greenlets, and keeps its time there too."""
+"""In a gevent worker, requests to upstreams keep their time budget."""
 
 import subprocess
 import sys

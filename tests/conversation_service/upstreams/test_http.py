@@ -1,4 +1,4 @@
-"""Nothing on the other side can prolong a question, and an upstream that fails is spared."""
+"""Requests to upstreams keep their time budget, and an open circuit breaker sends none."""
 
 import json
 import socket
@@ -32,7 +32,7 @@ from tests.conversation_service.upstreams.misbehaviour import WAYS
 
 pytestmark = pytest.mark.urls(__name__)
 
-# A tenth of the budget, and what a busy machine needs to wake somebody up.
+# A tenth of the budget, plus the scheduling delay of a busy machine.
 AT_MOST_S = BUDGET_S * 1.1 + 0.15
 
 
@@ -90,7 +90,7 @@ def test_a_missing_response_ends_with_the_budget_and_opens_the_breaker(upstream,
         with pytest.raises(http.UpstreamError):
             ask()
         assert time.monotonic() - started < AT_MOST_S
-        assert len(upstream.asked) == number
+        assert len(upstream.received) == number
     assert breaker().state == "open"
     wait_until(lambda: not exchanges())
 
@@ -108,10 +108,10 @@ def test_an_open_breaker_sends_no_request_until_the_recovery_time(upstream):
     for _ in range(THRESHOLD):
         outcome()
 
-    with pytest.raises(http.UpstreamError) as spared:
+    with pytest.raises(http.UpstreamError) as rejected:
         ask()
-    assert 0 < spared.value.retry_after_s <= RECOVERY_S
-    assert len(upstream.asked) == THRESHOLD
+    assert 0 < rejected.value.retry_after_s <= RECOVERY_S
+    assert len(upstream.received) == THRESHOLD
 
     upstream.talk = loopback.answer(b"[1]")
     time.sleep(RECOVERY_S)
@@ -123,19 +123,19 @@ def test_a_half_open_breaker_sends_one_request(upstream):
     upstream.talk = WAYS["has a bug"]
     for _ in range(THRESHOLD):
         outcome()
-    asked = len(upstream.asked)
+    sent = len(upstream.received)
     upstream.talk = WAYS["hangs"]
     time.sleep(RECOVERY_S)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: outcome(), range(8)))
 
-    assert len(upstream.asked) == asked + 1
+    assert len(upstream.received) == sent + 1
     assert breaker().state == "open"
 
 
 def test_requests_are_sent_concurrently(upstream, settings):
-    """The lock of pybreaker would have them queue."""
+    """The lock of pybreaker would serialize them."""
     settings.NEIGHBOUR_BUDGET_S = 5
     configure(settings, "auth", read_timeout_s=5)
     all_are_here = Barrier(20)
@@ -173,7 +173,7 @@ def test_a_rejected_request_does_not_open_the_breaker(upstream, settings):
         with pytest.raises(http.UpstreamRejection):
             http.client("auth").get("/x", refuse)
 
-    assert len(upstream.asked) == THRESHOLD + 1  # none of them twice
+    assert len(upstream.received) == THRESHOLD + 1  # without retries
     assert breaker().state == "closed"
 
 
@@ -187,7 +187,7 @@ def test_a_failed_request_is_retried(upstream, settings):
     upstream.talk = each_in_turn
 
     assert ask() == [1]
-    assert len(upstream.asked) == 3
+    assert len(upstream.received) == 3
 
 
 @pytest.mark.parametrize("way", ["has a bug", "hangs", "trickles headers"])
@@ -196,7 +196,7 @@ def test_retries_share_the_budget(upstream, settings, way):
     upstream.talk = WAYS[way]
 
     assert timed(outcome) < AT_MOST_S
-    assert breaker().state == "closed"  # one question, one failure
+    assert breaker().state == "closed"  # one request, one failure
 
 
 def test_one_request_has_one_budget(upstream):
@@ -207,8 +207,8 @@ def test_one_request_has_one_budget(upstream):
 
     assert time.monotonic() - started < AT_MOST_S
     assert response.json() == {"times": ["UpstreamError", "UpstreamError"]}
-    assert len(upstream.asked) == 1
-    assert timed(outcome) > BUDGET_S * 0.9  # outside of a request each question has its own
+    assert len(upstream.received) == 1
+    assert timed(outcome) > BUDGET_S * 0.9  # outside of a request each upstream request has its own
 
 
 def test_ids_of_the_request_are_forwarded(upstream):
@@ -216,14 +216,14 @@ def test_ids_of_the_request_are_forwarded(upstream):
 
     APIClient().get("/api/v1/ask", headers={"X-Request-ID": "r-1", "traceparent": trace})
 
-    assert "\r\nX-Request-ID: r-1\r\n" in upstream.asked[0]
-    assert f"\r\ntraceparent: {trace}\r\n" in upstream.asked[0]
+    assert "\r\nX-Request-ID: r-1\r\n" in upstream.received[0]
+    assert f"\r\ntraceparent: {trace}\r\n" in upstream.received[0]
 
 
 def test_an_invalid_trace_is_not_forwarded(upstream):
     APIClient().get("/api/v1/ask", headers={"traceparent": "00-x"})
 
-    assert "traceparent" not in upstream.asked[0]
+    assert "traceparent" not in upstream.received[0]
 
 
 def test_connections_are_reused(upstream):
@@ -234,7 +234,7 @@ def test_connections_are_reused(upstream):
     upstream.talk = twice
 
     assert [ask(), ask()] == [[1], [2]]
-    assert len(upstream.asked) == 1  # connections, that is
+    assert len(upstream.received) == 1  # connections
 
 
 def test_a_reused_connection_has_the_same_time_limit(upstream):
@@ -261,7 +261,7 @@ def test_a_slow_name_lookup_is_limited_by_the_budget(upstream, monkeypatch):
 
     assert timed(outcome) < AT_MOST_S
     wait_until(lambda: not exchanges())
-    assert upstream.asked == []  # nobody was waiting any more
+    assert upstream.received == []  # the client had stopped waiting
 
 
 def test_the_number_of_concurrent_requests_is_bounded(upstream, settings, monkeypatch):
@@ -289,7 +289,7 @@ def test_a_request_without_a_free_connection_in_time_fails(upstream, monkeypatch
     monkeypatch.setattr(http, "MAX_EXCHANGES", 0)
 
     assert timed(outcome) < AT_MOST_S
-    assert upstream.asked == []
+    assert upstream.received == []
 
 
 def test_cookies_are_not_stored(upstream):
@@ -298,7 +298,7 @@ def test_cookies_are_not_stored(upstream):
     ask()
     ask()
 
-    assert "Cookie" not in upstream.asked[1]
+    assert "Cookie" not in upstream.received[1]
 
 
 def get(address: str, *, scheme: str = "http", limit: int = 100) -> http.UpstreamResponse:
@@ -334,7 +334,7 @@ def test_without_a_limit_the_body_is_not_read():
 
 @pytest.fixture
 def certificate(tmp_path, monkeypatch):
-    """A certificate for 127.0.0.1, which this process trusts."""
+    """A certificate for 127.0.0.1, trusted by this process."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
     now = datetime.now(UTC)
@@ -353,12 +353,12 @@ def certificate(tmp_path, monkeypatch):
         + certificate.public_bytes(Encoding.PEM)
     )
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    forget_whom_we_trust()
+    forget_trusted_certificates()
     yield path
-    forget_whom_we_trust()
+    forget_trusted_certificates()
 
 
-def forget_whom_we_trust() -> None:
+def forget_trusted_certificates() -> None:
     http._session.cache_clear()
 
 
@@ -409,7 +409,7 @@ def test_a_certificate_for_another_name_is_rejected(certificate):
 
 def test_an_untrusted_certificate_is_rejected(certificate, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
-    forget_whom_we_trust()
+    forget_trusted_certificates()
 
     with (
         loopback.serving(secured(certificate, loopback.answer(b"ok"))) as address,

@@ -1,4 +1,4 @@
-"""Message tells what was said in a conversation, to a service that it knows."""
+"""Message returns the statistics of a conversation to a service with a token."""
 
 import json
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ def test_statistics_of_a_conversation_are_returned(upstream):
         first_message_at=datetime(2026, 1, 15, 15, tzinfo=UTC),
         last_message_at=None,
     )
-    assert f"/api/v1/conversations/{CONVERSATION}/stats HTTP" in upstream.asked[0]
+    assert f"/api/v1/conversations/{CONVERSATION}/stats HTTP" in upstream.received[0]
 
 
 def test_requests_to_message_name_the_calling_service(upstream):
@@ -45,7 +45,7 @@ def test_requests_to_message_name_the_calling_service(upstream):
 
     messages.stats(CONVERSATION)
 
-    _, _, token = upstream.asked[0].partition("Authorization: Bearer ")
+    _, _, token = upstream.received[0].partition("Authorization: Bearer ")
     claims = token_backend().decode(token.split("\r\n")[0])
     assert (claims["sub"], claims["token_type"]) == ("conversation-service", "service")
 

@@ -1,4 +1,4 @@
-"""What a member of staff does with the console, as a browser would."""
+"""Actions of staff in the console, sent like a browser."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ def staff(*permissions, role=None, name="ops"):
 
 
 def store(mongo, count, **fields):
-    """Put conversations into the database, the last the newest."""
+    """Insert conversations; the last is the newest."""
     stored = [
         documents.new(
             **{"user_id": "alice", "character_id": "luna", "title": f"Number {n}"} | fields,
@@ -44,18 +44,18 @@ def shown(response):
 
 
 def text(response):
-    """What the page says, one space between words."""
+    """Return the text of the page, with one space between words."""
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", response.content.decode())).split())
 
 
 def select(client, action, *ids, query="", **data):
-    """Choose rows and an action."""
+    """Select rows and an action."""
     form = {"action": action, "index": "0", "_selected_action": [str(id_) for id_ in ids]}
     return client.post(f"{LIST}{query}", form | data)
 
 
 def confirm(client, action, *ids, query="", **data):
-    """Choose rows and an action, and say yes on the page that asks."""
+    """Select rows and an action, and confirm."""
     return select(client, action, *ids, query=query, confirmed="yes", **data)
 
 

@@ -1,4 +1,4 @@
-"""A real Chromium, and the pages it is shown."""
+"""A real Chromium for the pages of the service."""
 
 import asyncio
 import shutil
@@ -14,12 +14,12 @@ from playwright.sync_api import Page, sync_playwright
 from tests.conversations.admin.browser import LIST
 
 PATH = next(filter(None, map(shutil.which, ["chromium", "google-chrome", "chrome"])), None)
-SERIOUS = {"error", "warning"}  # what a page says to developers; the rest is advice
+SERIOUS = {"error", "warning"}  # messages of a page to developers; other levels are advice
 
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Serve the whole service on this machine; its address."""
+    """Serve the whole service on this machine; yield its address."""
     server = ThreadedWSGIServer(("127.0.0.1", 0), WSGIRequestHandler)
     server.daemon_threads = True
     server.set_app(get_wsgi_application())
@@ -53,7 +53,7 @@ class SharedChromium:
 
     @contextmanager
     def page(self, **options) -> Iterator[Page]:
-        """Open a page with cookies and storage of its own."""
+        """Open a page with its own cookies and storage."""
         with self._loop_in_sight(), self._chromium.new_context(**options) as context:
             yield context.new_page()
 
@@ -84,7 +84,7 @@ def close_chromium() -> None:
 
 @contextmanager
 def browser(complaints: list[str], **options) -> Iterator[Page]:
-    """Open a page, and note what the browser complains of."""
+    """Open a page, and record the errors of the browser."""
 
     def note(complaint: str) -> None:
         complaints.append(f"{page.url}: {complaint}")

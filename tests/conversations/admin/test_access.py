@@ -1,4 +1,4 @@
-"""Who may come into the console, and what is a page there."""
+"""Access to the console, and its error pages."""
 
 from bson import ObjectId
 from django.test import Client

@@ -28,7 +28,7 @@ in_chromium = pytest.mark.skipif(
 )
 
 
-# What one base class hides of another
+# Attributes of one base class that another one hides
 
 
 def hidden_hooks(cls: type) -> list[str]:
@@ -80,7 +80,7 @@ def test_a_base_class_that_hides_declared_fields_is_found():
     assert "ModelAdmin.add_fieldsets hides UserAdmin.add_fieldsets" in hidden_hooks(Wrong)
 
 
-# Pages as they are rendered
+# Rendered pages
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def pages_with_forms(model: type[Model]) -> Iterator[str]:
 def test_a_page_shows_every_field_that_its_form_validates(root, model):
     for path in pages_with_forms(model):
         response = root.get(path)
-        if response.status_code == 403:  # a page to look at only
+        if response.status_code == 403:  # a read-only page
             continue
         form = response.context["adminform"].form
         page = response.content.decode()

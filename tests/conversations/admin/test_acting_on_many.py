@@ -1,4 +1,4 @@
-"""Staff act on many conversations at once, when they have said yes."""
+"""Staff act on many conversations at once, after a confirmation."""
 
 import pytest
 from django.contrib.admin.models import LogEntry

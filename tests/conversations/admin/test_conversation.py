@@ -1,4 +1,4 @@
-"""One conversation, and what staff may do to it."""
+"""The page of one conversation, its history and its actions."""
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -58,7 +58,7 @@ def test_forms_to_add_edit_and_delete_are_absent(mongo):
     assert left["title"] == "Number 0"
 
 
-# Its history
+# History
 
 
 def test_the_history_shows_what_each_version_changed(viewer, alice):
@@ -95,12 +95,12 @@ def test_the_log_is_searched_by_conversation_and_by_staff(alice, mongo):
 
     of_one = auditor.get(url_of(looked_at["id"], "history"), follow=True)
     by_one = auditor.get(LOG, {"q": "auditor"})
-    by_nobody = auditor.get(LOG, {"q": "nobody"})
+    by_unknown = auditor.get(LOG, {"q": "unknown"})
 
     assert looked_at["id"] in text(of_one)
     assert other["id"] not in text(of_one)
     assert len(by_one.context["cl"].result_list) == 2
-    assert len(by_nobody.context["cl"].result_list) == 0
+    assert len(by_unknown.context["cl"].result_list) == 0
 
 
 def test_a_revert_shows_its_changes_first(ops, alice):
@@ -144,7 +144,7 @@ def test_a_revert_in_the_trash_is_rejected_as_in_the_api(ops, alice):
     assert report(response) == "The state of the conversation does not allow this"
 
 
-# Acting on it
+# Actions
 
 
 @pytest.mark.parametrize(

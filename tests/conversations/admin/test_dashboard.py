@@ -1,4 +1,4 @@
-"""The first page: numbers that cost the same however many there are, and say what they are."""
+"""The first page: numbers with a bounded cost, labelled if they are estimates."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -135,7 +135,7 @@ def test_counts_are_cached_for_five_minutes_and_show_their_age(viewer, alice):
 def test_it_shows_upstreams_and_their_circuit_breakers(viewer, settings, monkeypatch):
     # Not the default address: `make run` may be running on this machine.
     settings.AUTH_SERVICE_URL = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setattr(health, "_reports", health._Reports())  # none of another test
+    monkeypatch.setattr(health, "_reports", health._Reports())  # not the cached one of another test
     page = text(viewer.get(DASHBOARD))
 
     assert "MongoDB healthy" in page

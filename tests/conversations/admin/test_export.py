@@ -1,4 +1,4 @@
-"""A selection as a file."""
+"""Export of a selection as a file."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The pages in a real Chromium: it reports what the policy forbids, and what scripts fail at."""
+"""The pages in a real Chromium, which reports violations of the policy and script errors."""
 
 from collections.abc import Iterator
 
@@ -101,7 +101,7 @@ def test_an_action_can_be_done_by_keyboard(mongo, url):
         page.locator("select[name=action]").select_option("archive")
         page.locator("button[name=index]").press("Enter")
         page.wait_for_selector("form.c-form")
-        asked = page.inner_text("form.c-form h2")
+        heading = page.inner_text("form.c-form h2")
         page.wait_for_selector(".c-form button:focus")
         page.keyboard.press("Enter")
         page.wait_for_selector("#result_list")
@@ -112,7 +112,7 @@ def test_an_action_can_be_done_by_keyboard(mongo, url):
         page.locator("button[value=es]").press("Enter")
         page.wait_for_selector("html[lang=es]")
 
-    assert asked == "Archive: 1 conversation"
+    assert heading == "Archive: 1 conversation"
     assert "Archived: 1 conversation." in said
     assert complaints == []
 

@@ -1,4 +1,4 @@
-"""The list of conversations: found by an index, and never counted."""
+"""The list of conversations: read by an index, without a count."""
 
 import pytest
 from bson import ObjectId
@@ -87,9 +87,9 @@ ABSENT = "a" * 24
 
 @pytest.fixture
 def profile(mongo):
-    """What was read from the collection of conversations, as the server itself saw it."""
+    """The reads of the conversations collection, from the profiler of the server."""
     reads = {"ns": f"{mongo.name}.conversations", "op": {"$nin": ["insert", "update"]}}
-    mongo.command("planCacheClear", "conversations")  # of what other tests' few rows taught it
+    mongo.command("planCacheClear", "conversations")  # plans cached for the few rows of other tests
     mongo.command("profile", 2)
     yield lambda: list(mongo["system.profile"].find(reads))
     mongo.command("profile", 0)

@@ -1,4 +1,4 @@
-"""Logging in: limited for clients that guess, and stored where an index leads."""
+"""Logins: limited for clients that guess, and stored with indexes."""
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -68,17 +68,17 @@ def test_logins_are_limited_without_redis(ana, settings):
 
 @pytest.fixture
 def limit(settings):
-    """Three requests a minute, counted in this process: each test begins at zero."""
+    """Three requests a minute, counted in this process: each test starts at zero."""
     settings.LOGIN_REQUESTS_PER_MINUTE = 3
     settings.REDIS_URL = ""
     ratelimit._local_counts = ratelimit.LocalCounts()
 
 
 def guess(times, **address):
-    """Try made-up names, as no lock of an account stops that."""
+    """Try unknown names, which no lock of an account limits."""
     form = {"password": "wrong", "next": "/admin/"}
     return [
-        Client().post(LOGIN, form | {"username": f"nobody{n}"}, **address) for n in range(times)
+        Client().post(LOGIN, form | {"username": f"unknown{n}"}, **address) for n in range(times)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What pages may load and say: the policy, the languages, and addresses that lead nowhere."""
+"""The content security policy, the languages and unused addresses of the console."""
 
 import re
 

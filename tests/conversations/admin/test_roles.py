@@ -1,4 +1,4 @@
-"""What each role may do, permission by permission."""
+"""The permissions of each role."""
 
 import pytest
 from django.contrib.admin.models import LogEntry
