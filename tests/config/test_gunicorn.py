@@ -109,12 +109,12 @@ def test_one_worker_serves_waiting_requests_concurrently(server):
     waits = ["/mongodb", "/valkey", "/upstream"] * 15
     with ThreadPoolExecutor(len(waits)) as pool:
         started = time.monotonic()
-        answers = [pool.submit(server.get, f"{path}?s=1") for path in waits]
+        responses = [pool.submit(server.get, f"{path}?s=1") for path in waits]
         time.sleep(0.5)
         requested = time.monotonic()
         assert server.get("/").content == b"quick"
         quick_s = time.monotonic() - requested
-        assert {answer.result().status_code for answer in answers} == {200}
+        assert {response.result().status_code for response in responses} == {200}
     assert time.monotonic() - started < 5  # one after the other: 45
     assert quick_s < 0.5
 
@@ -141,33 +141,33 @@ def test_one_worker_serves_waiting_requests_concurrently(server):
 def test_requests_that_gunicorn_rejects_get_the_error_format_of_the_api(server, head, status, code):
     answer_head, body = server.send(head).split(b"\r\n\r\n", 1)
 
-    answer = json.loads(body)
+    response = json.loads(body)
     assert answer_head.startswith(b"HTTP/1.1 %d " % status)
     assert b"application/json" in answer_head
-    assert answer["status"] == status
-    assert answer["error"]["code"] == code
-    assert answer["error"].keys() == {
+    assert response["status"] == status
+    assert response["error"]["code"] == code
+    assert response["error"].keys() == {
         *("code", "type", "message", "details", "error_id", "request_id"),
     }
-    assert answer["error"]["request_id"].encode() in answer_head
+    assert response["error"]["request_id"].encode() in answer_head
 
 
 def test_a_slow_request_head_is_cut_off(server):
     started = time.monotonic()
 
-    answer = server.send(b"GET / HTTP/1.1\r\n", b"A: 1\r\n", b"B: 2\r\n", pause_s=0.2)
+    response = server.send(b"GET / HTTP/1.1\r\n", b"A: 1\r\n", b"B: 2\r\n", pause_s=0.2)
 
-    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert response.startswith(b"HTTP/1.1 408 ")
     assert time.monotonic() - started < 3
 
 
 def test_a_slow_request_body_is_cut_off(server):
     head = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
 
-    answer = server.send(head, b"a", b"b", pause_s=0.2)
+    response = server.send(head, b"a", b"b", pause_s=0.2)
 
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"REQUEST_TIMEOUT" in answer
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert b"REQUEST_TIMEOUT" in response
 
 
 def test_a_silent_client_is_disconnected(server):
@@ -179,27 +179,27 @@ def test_an_idle_connection_is_kept_longer_than_the_head_timeout(server):
         session.get(f"http://127.0.0.1:{server.port}/", timeout=5)
         connection = next(iter(session.adapters["http://"].poolmanager.pools._container.values()))
         time.sleep(HEAD_LIMIT_S + 0.2)
-        answer = session.get(f"http://127.0.0.1:{server.port}/", timeout=5)
+        response = session.get(f"http://127.0.0.1:{server.port}/", timeout=5)
 
-    assert answer.content == b"quick"
+    assert response.content == b"quick"
     assert connection.num_connections == 1
 
 
 def test_a_response_reaches_a_client_that_is_still_sending(server):
-    answer = requests.post(f"http://127.0.0.1:{server.port}/", data=b"x" * 900_000, timeout=5)
+    response = requests.post(f"http://127.0.0.1:{server.port}/", data=b"x" * 900_000, timeout=5)
 
-    assert answer.content == b"quick"
+    assert response.content == b"quick"
 
 
 def test_a_stopping_server_finishes_requests_and_closes_idle_connections(tmp_path):
     with serving(tmp_path / "log") as server, server.connect() as resting:
         resting.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         with ThreadPoolExecutor() as pool:
-            answer = pool.submit(server.get, "/sleep?s=1.5")
+            response = pool.submit(server.get, "/sleep?s=1.5")
             time.sleep(0.3)
             started = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
-            assert answer.result().content == b"slept"
+            assert response.result().content == b"slept"
 
         assert server.process.wait(10) == 0
         assert time.monotonic() - started < 5

@@ -33,7 +33,7 @@ class Upstream:
     """One server that stands for all three upstreams."""
 
     def __init__(self) -> None:
-        self.talk: loopback.Talk = loopback.answer()
+        self.talk: loopback.Talk = loopback.respond()
         self.requests = 0
 
     def __call__(self, channel) -> None:
@@ -136,7 +136,7 @@ def test_live_uses_no_database_and_no_upstream(upstream, django_assert_num_queri
     ["200 OK", "204 No Content", "302 Found", "401 Unauthorized", "404 Not Found", "429 Slow"],
 )
 def test_an_upstream_that_responds_is_healthy(upstream, status):
-    upstream.talk = loopback.answer(status=status, headers="Location: http://127.0.0.1:1/\r\n")
+    upstream.talk = loopback.respond(status=status, headers="Location: http://127.0.0.1:1/\r\n")
 
     assert report()["status"] == "healthy"
 
@@ -165,8 +165,8 @@ def talk_nonsense(channel) -> None:
 @pytest.mark.parametrize(
     "talk",
     [
-        pytest.param(loopback.answer(status="500 Broken"), id="500"),
-        pytest.param(loopback.answer(status="503 Down"), id="503"),
+        pytest.param(loopback.respond(status="500 Broken"), id="500"),
+        pytest.param(loopback.respond(status="503 Down"), id="503"),
         pytest.param(loopback.silence, id="silent"),
         pytest.param(loopback.trickle, id="trickling"),
         pytest.param(hang_up, id="hangs up"),
@@ -241,11 +241,11 @@ def test_upstreams_that_request_our_report_in_turn_are_healthy(upstream, clock):
     report()
     clock.ahead_s += 5
 
-    def ask_back(channel):
+    def request_back(channel):
         Client().get("/health")
         loopback.reply(channel, b"{}")
 
-    upstream.talk = ask_back
+    upstream.talk = request_back
 
     assert report()["status"] == "healthy"
 
@@ -298,7 +298,7 @@ def wait_for_answer(address: str, server: subprocess.Popen) -> None:
             return
 
 
-def ask(url: str) -> tuple[int, dict, float]:
+def fetch(url: str) -> tuple[int, dict, float]:
     started = time.monotonic()
     response = requests.get(url, timeout=10)
     return response.status_code, response.json(), time.monotonic() - started
@@ -319,9 +319,9 @@ def test_a_report_is_in_time_while_everything_hangs(tmp_path):
             )
         )
         with ThreadPoolExecutor(8) as pool:
-            responses = list(pool.map(ask, [f"{address}/health"] * 8))
-        ready_status, ready, ready_s = ask(f"{address}/health/ready")
-        live_status, _, live_s = ask(f"{address}/health/live")
+            responses = list(pool.map(fetch, [f"{address}/health"] * 8))
+        ready_status, ready, ready_s = fetch(f"{address}/health/ready")
+        live_status, _, live_s = fetch(f"{address}/health/live")
 
     assert {status for status, _, _ in responses} == {503}
     assert max(seconds for _, _, seconds in responses) < 2
@@ -343,12 +343,12 @@ def own_mongodb(tmp_path):
 def test_a_frozen_mongodb_is_unhealthy_in_time(tmp_path, own_mongodb):
     pid = own_mongodb.admin.command("serverStatus")["pid"]
     with service(tmp_path, MONGODB_URL=own_mongodb.url) as address:
-        assert ask(f"{address}/health/ready")[:2] == (200, {"status": "ready"})
+        assert fetch(f"{address}/health/ready")[:2] == (200, {"status": "ready"})
 
         os.kill(pid, signal.SIGSTOP)
         try:
-            status, body, seconds = ask(f"{address}/health/ready")
-            report_status, report_body, report_s = ask(f"{address}/health")
+            status, body, seconds = fetch(f"{address}/health/ready")
+            report_status, report_body, report_s = fetch(f"{address}/health")
         finally:
             os.kill(pid, signal.SIGCONT)
 
@@ -386,7 +386,7 @@ def test_reads_succeed_during_an_election(tmp_path, own_mongodb):
 
 def eventually(url: str, status: int) -> None:
     deadline = time.monotonic() + 20
-    while ask(url)[0] != status:
+    while fetch(url)[0] != status:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -395,7 +395,7 @@ def test_a_stopped_mongodb_is_not_ready(tmp_path):
     gone = f"mongodb://{loopback.closed_port()}/?replicaSet=rs0"
 
     with service(tmp_path, MONGODB_URL=gone) as address:
-        status, body, seconds = ask(f"{address}/health/ready")
+        status, body, seconds = fetch(f"{address}/health/ready")
 
     assert (status, seconds < 1.5) == (503, True)
     assert body == {"status": "not_ready", "reason": "mongodb"}

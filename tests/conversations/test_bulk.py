@@ -21,22 +21,22 @@ def bulk(client, action, **body):
 
 def all_steps(client, action, **body):
     """Run all steps of a filter and return their responses."""
-    answers = [bulk(client, action, **body)]
-    while cursor := answers[-1]["next_cursor"]:
-        answers.append(bulk(client, action, cursor=cursor, **body))
-    return answers
+    responses = [bulk(client, action, **body)]
+    while cursor := responses[-1]["next_cursor"]:
+        responses.append(bulk(client, action, cursor=cursor, **body))
+    return responses
 
 
 def read(client, created):
     return client.get(f"{PATH}/{created['id']}").json()
 
 
-def numbers(answer):
-    return tuple(answer["summary"][name] for name in ("matched", "ok", "skipped", "failed"))
+def numbers(response):
+    return tuple(response["summary"][name] for name in ("matched", "ok", "skipped", "failed"))
 
 
-def outcomes(answer):
-    return [(result["status"], result["code"], result["version"]) for result in answer["results"]]
+def outcomes(response):
+    return [(result["status"], result["code"], result["version"]) for result in response["results"]]
 
 
 def store(mongo, count, **fields):
@@ -60,11 +60,11 @@ def store(mongo, count, **fields):
 def test_an_action_sets_the_state_of_each(alice, action, states, field, value):
     created = [conversation(alice, *states) for _ in range(3)]
 
-    answer = bulk(alice, action, ids=[c["id"] for c in created])
+    response = bulk(alice, action, ids=[c["id"] for c in created])
 
-    assert numbers(answer) == (3, 3, 0, 0)
-    assert [r["id"] for r in answer["results"]] == [c["id"] for c in created]
-    for before, result in zip(created, answer["results"], strict=True):
+    assert numbers(response) == (3, 3, 0, 0)
+    assert [r["id"] for r in response["results"]] == [c["id"] for c in created]
+    for before, result in zip(created, response["results"], strict=True):
         after = read(alice, before)
         assert after[field] == value
         assert after["version"] == before["version"] + 1 == result["version"]
@@ -164,9 +164,9 @@ def test_tags_are_added_and_removed_as_in_a_patch(alice):
 def test_purged_conversations_leave_tombstones(alice, mongo):
     trashed, active = conversation(alice, "deleted"), conversation(alice)
 
-    answer = bulk(alice, "purge", ids=[trashed["id"], active["id"]])
+    response = bulk(alice, "purge", ids=[trashed["id"], active["id"]])
 
-    assert outcomes(answer) == [
+    assert outcomes(response) == [
         (200, None, None),
         (409, "CONVERSATION_STATE_CONFLICT", 1),
     ]
@@ -182,17 +182,17 @@ def test_each_item_has_a_result_in_order(alice, bob):
     active, archived = conversation(alice), conversation(alice, "archived")
     ids = [theirs["id"], ABSENT, "x", trashed["id"], active["id"], archived["id"]]
 
-    answer = bulk(alice, "archive", ids=ids)
+    response = bulk(alice, "archive", ids=ids)
 
     nothing_there = (404, "CONVERSATION_NOT_FOUND", None)
-    assert [result["id"] for result in answer["results"]] == ids
-    assert outcomes(answer) == [
+    assert [result["id"] for result in response["results"]] == ids
+    assert outcomes(response) == [
         *[nothing_there] * 3,
         (409, "CONVERSATION_STATE_CONFLICT", 2),
         (200, None, 2),
         (200, None, 2),
     ]
-    assert numbers(answer) == (3, 1, 1, 4)
+    assert numbers(response) == (3, 1, 1, 4)
     assert read(bob, theirs) == theirs
     assert read(alice, archived) == archived
 
@@ -200,19 +200,19 @@ def test_each_item_has_a_result_in_order(alice, bob):
 def test_too_many_tags_fail_that_item_only(alice):
     full, room = conversation(alice, tags=[str(n) for n in range(10)]), conversation(alice)
 
-    answer = bulk(alice, "tag", tags=["one more"], ids=[full["id"], room["id"]])
+    response = bulk(alice, "tag", tags=["one more"], ids=[full["id"], room["id"]])
 
-    assert outcomes(answer) == [(400, "VALIDATION_ERROR", 1), (200, None, 2)]
+    assert outcomes(response) == [(400, "VALIDATION_ERROR", 1), (200, None, 2)]
     assert read(alice, full) == full
 
 
 def test_a_repeated_id_is_skipped(alice):
     created = conversation(alice)
 
-    answer = bulk(alice, "archive", ids=[created["id"], created["id"].upper()])
+    response = bulk(alice, "archive", ids=[created["id"], created["id"].upper()])
 
-    assert outcomes(answer) == [(200, None, 2), (200, None, 2)]
-    assert numbers(answer) == (2, 1, 1, 0)
+    assert outcomes(response) == [(200, None, 2), (200, None, 2)]
+    assert numbers(response) == (2, 1, 1, 0)
     assert read(alice, created)["version"] == 2
 
 
@@ -321,11 +321,11 @@ def test_a_filter_selects_as_the_list_does(alice, bob, chosen, expected):
         "deleted": conversation(alice, "deleted"),
     }
 
-    answer = bulk(alice, "tag", tags=["new"], filter=chosen)
+    response = bulk(alice, "tag", tags=["new"], filter=chosen)
 
-    assert [r["id"] for r in answer["results"]] == [created[name]["id"] for name in expected]
-    assert numbers(answer) == (len(expected), len(expected), 0, 0)
-    assert answer["next_cursor"] is None
+    assert [r["id"] for r in response["results"]] == [created[name]["id"] for name in expected]
+    assert numbers(response) == (len(expected), len(expected), 0, 0)
+    assert response["next_cursor"] is None
 
 
 def test_a_run_goes_in_steps_of_a_hundred(alice, mongo):
@@ -424,11 +424,11 @@ def test_a_dry_run_by_filter_counts_all_and_lists_the_first(alice, mongo):
     alice.post(f"{PATH}/{ids[0]}/pin")
     before = list(mongo["conversations"].find())
 
-    answer = bulk(alice, "pin", filter={"status": "all"}, dry_run=True)
+    response = bulk(alice, "pin", filter={"status": "all"}, dry_run=True)
 
-    assert numbers(answer) == (130, 129, 1, 0)
-    assert [r["id"] for r in answer["results"]] == sorted(ids)[:20]
-    assert answer["next_cursor"] is None
+    assert numbers(response) == (130, 129, 1, 0)
+    assert [r["id"] for r in response["results"]] == sorted(ids)[:20]
+    assert response["next_cursor"] is None
     assert list(mongo["conversations"].find()) == before
 
 
@@ -437,10 +437,10 @@ def test_a_dry_run_of_a_purge_counts_legal_holds(alice, mongo):
     hold = {"by": "ops", "reason": "a case", "at": clock.now()}
     mongo["conversations"].update_one({"title": held["title"]}, {"$set": {"hold": hold}})
 
-    answer = bulk(alice, "purge", filter={"status": "deleted"}, dry_run=True)
+    response = bulk(alice, "purge", filter={"status": "deleted"}, dry_run=True)
 
-    assert numbers(answer) == (2, 1, 0, 1)
-    assert outcomes(answer) == [(409, "LEGAL_HOLD", 2), (200, None, 2)]
+    assert numbers(response) == (2, 1, 0, 1)
+    assert outcomes(response) == [(409, "LEGAL_HOLD", 2), (200, None, 2)]
     assert read(alice, free) == free
 
 
@@ -456,12 +456,12 @@ def test_two_concurrent_runs_change_each_conversation_once(alice, action):
         return bulk(client_of("alice"), action, ids=ids)
 
     with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(run, range(4)))
+        responses = list(threads.map(run, range(4)))
 
-    assert sum(numbers(answer)[1] for answer in answers) == 40
+    assert sum(numbers(response)[1] for response in responses) == 40
     if action != "purge":
         assert {read(alice, {"id": id_})["version"] for id_ in ids} == {2}
-        assert all(version == 2 for answer in answers for _, _, version in outcomes(answer))
+        assert all(version == 2 for response in responses for _, _, version in outcomes(response))
 
 
 def test_a_run_by_filter_skips_conversations_created_meanwhile(alice, mongo):

@@ -143,8 +143,8 @@ def test_waiting_streams_do_not_delay_other_requests(server, alice):
             assert refused.response.headers["Retry-After"] == "5"
 
         started = time.monotonic()
-        answer = server.get(PATH, headers={"Authorization": f"Bearer {token()}"})
-        assert answer.status_code == 200
+        listed = server.get(PATH, headers={"Authorization": f"Bearer {token()}"})
+        assert listed.status_code == 200
         assert time.monotonic() - started < 1
 
         conversation(client_of("user-7"), title="For the last")
@@ -178,11 +178,11 @@ def test_a_waiting_request_wakes_up_on_a_change(tmp_path, alice):
         ThreadPoolExecutor() as pool,
     ):
         path = f"{CHANGES}?wait=9&cursor={now_of('alice')}"
-        answer = pool.submit(server.get, path, headers={"Authorization": f"Bearer {token()}"})
+        response = pool.submit(server.get, path, headers={"Authorization": f"Bearer {token()}"})
         time.sleep(0.5)
         created = conversation(alice)
         started = time.monotonic()
-        [change] = answer.result().json()["changes"]
+        [change] = response.result().json()["changes"]
         assert time.monotonic() - started < 2
 
     assert change["conversation"] == created

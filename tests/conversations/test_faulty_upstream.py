@@ -53,14 +53,14 @@ class Client:
         """Create with a character that is not cached; return status, code and seconds."""
         started = time.monotonic()
         body = {"character_id": f"unknown-{time.monotonic_ns()}"}
-        answer = requests.post(self.url, json=body, headers=self.headers, timeout=20)
-        code = answer.json().get("error", {}).get("code")
-        return answer.status_code, code, time.monotonic() - started
+        response = requests.post(self.url, json=body, headers=self.headers, timeout=20)
+        code = response.json().get("error", {}).get("code")
+        return response.status_code, code, time.monotonic() - started
 
     def list(self) -> float:
         started = time.monotonic()
-        answer = requests.get(self.url, headers=self.headers, timeout=20)
-        assert answer.status_code == 200
+        response = requests.get(self.url, headers=self.headers, timeout=20)
+        assert response.status_code == 200
         return time.monotonic() - started
 
 
@@ -81,14 +81,14 @@ def test_creates_fail_within_the_budget_and_later_at_once(service, stand_in, mod
     eventually(lambda: client.create()[0] == 422)
 
     with misbehaving(stand_in, mode):
-        answers = [client.create() for _ in range(THRESHOLD + 2)]
+        responses = [client.create() for _ in range(THRESHOLD + 2)]
 
-        assert {(status, code) for status, code, _ in answers} == {
+        assert {(status, code) for status, code, _ in responses} == {
             (503, "CHARACTER_SERVICE_UNAVAILABLE")
         }
-        assert max(seconds for *_, seconds in answers) < BOUND_S
+        assert max(seconds for *_, seconds in responses) < BOUND_S
         # The circuit breaker is open: no request waits.
-        assert answers[-1][2] < BUDGET_S / 2
+        assert responses[-1][2] < BUDGET_S / 2
 
     eventually(lambda: client.create()[:2] == (422, "CHARACTER_NOT_EXISTS"))
 

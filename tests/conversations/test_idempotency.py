@@ -202,13 +202,13 @@ def test_sixty_four_concurrent_creates_create_one(alice):
         return client_of("alice").post(PATH, BODY, headers=with_key("k"))
 
     with ThreadPoolExecutor(64) as threads:
-        answers = list(threads.map(create, range(64)))
+        responses = list(threads.map(create, range(64)))
 
-    statuses = Counter(answer.status_code for answer in answers)
+    statuses = Counter(response.status_code for response in responses)
     assert statuses.keys() <= {201, 409}
-    assert len({answer.content for answer in answers if answer.status_code == 201}) == 1
+    assert len({response.content for response in responses if response.status_code == 201}) == 1
     assert (
-        sum("Idempotency-Replayed" not in a.headers for a in answers if a.status_code == 201) == 1
+        sum("Idempotency-Replayed" not in a.headers for a in responses if a.status_code == 201) == 1
     )
     assert total(alice) == 1
 
@@ -221,10 +221,10 @@ def test_sixty_four_concurrent_patches_make_one_version(alice):
         return client_of("alice").patch(path, body, headers=with_key("k"))
 
     with ThreadPoolExecutor(64) as threads:
-        answers = list(threads.map(edit, range(64)))
+        responses = list(threads.map(edit, range(64)))
 
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.content for answer in answers}) == 1
+    assert {response.status_code for response in responses} == {200}
+    assert len({response.content for response in responses}) == 1
     assert alice.get(path).json()["version"] == 2
 
 
@@ -265,10 +265,10 @@ def test_sixty_four_concurrent_get_or_create_requests_create_one(alice):
         return client_of("alice").post(f"{PATH}?get_or_create=character", BODY)
 
     with ThreadPoolExecutor(64) as threads:
-        answers = list(threads.map(create, range(64)))
+        responses = list(threads.map(create, range(64)))
 
-    assert Counter(a.status_code for a in answers) == {201: 1, 200: 63}
-    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert Counter(a.status_code for a in responses) == {201: 1, 200: 63}
+    assert len({response.json()["id"] for response in responses}) == 1
 
 
 @pytest.mark.parametrize(

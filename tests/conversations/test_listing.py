@@ -182,8 +182,8 @@ def test_filters_select_conversations(alice, parameters, expected):
     for second, (title, character, tags) in enumerate(rows, start=1):
         with travel(f"2026-03-01T10:00:0{second}Z", tick=False):
             states = ["pinned"] if title == "b" else []
-            person = client_of("alice")
-            conversation(person, *states, title=title, character_id=character, tags=tags)
+            client = client_of("alice")
+            conversation(client, *states, title=title, character_id=character, tags=tags)
 
     assert titles(listed(alice, **parameters)) == expected
 

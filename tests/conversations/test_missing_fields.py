@@ -208,10 +208,10 @@ def test_bulk_retention_and_commands_accept_a_document_without_a_field(
         f"{PATH}/bulk", {"action": "tag", "tags": ["bulk"], "ids": [stored["id"]]}
     ).json()
 
-    results = [answer["results"][0] for answer in (dry, done, again)]
+    results = [response["results"][0] for response in (dry, done, again)]
     versions = [before["version"], before["version"] + 1, before["version"] + 1]
     assert [result["version"] for result in results] == versions
-    assert [answer["summary"]["ok"] for answer in (dry, done, again)] == [1, 1, 0]
+    assert [response["summary"]["ok"] for response in (dry, done, again)] == [1, 1, 0]
     settings.RETENTION_ARCHIVE_IDLE_DAYS = 30
     assert alice.get(one).status_code == alice.get(PATH).status_code == 200
     call_command("reindex_search", verbosity=0)

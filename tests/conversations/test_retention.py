@@ -97,7 +97,7 @@ def statuses(mongo):
     return sorted(row["status"] for row in mongo["conversations"].find())
 
 
-# What the resource shows
+# The resource
 
 
 def test_a_conversation_shows_its_archive_time(alice, thirty_days, mongo):

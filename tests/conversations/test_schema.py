@@ -201,10 +201,10 @@ def test_a_list_reads_only_its_documents(mongo, commands, crowd, wanted):
 
 @pytest.mark.parametrize("wanted", LISTS, ids=str)
 def test_a_total_is_counted_without_document_reads(mongo, commands, crowd, wanted):
-    answer = client_of("alice").get(PATH, {"include_total": "true", "limit": 1} | wanted)
+    response = client_of("alice").get(PATH, {"include_total": "true", "limit": 1} | wanted)
 
     [count] = [command for command in commands if "aggregate" in command]
-    assert answer.json()["pagination"]["total_count"] > 0
+    assert response.json()["pagination"]["total_count"] > 0
     assert documents_examined(mongo, explainable(count)) == 0
 
 

@@ -53,9 +53,9 @@ class Proxy:
         self.received.append(name)
         got = requests.request(method, self.url + path, headers=headers, data=body, timeout=20)
         kept = {k: v for k, v in got.headers.items() if k.lower() not in HOP_BY_HOP}
-        answer = Answer(name, self.received.count(name), got.status_code, kept, got.content)
-        self.spoil(answer)
-        return answer
+        response = Answer(name, self.received.count(name), got.status_code, kept, got.content)
+        self.spoil(response)
+        return response
 
 
 @contextmanager
@@ -65,17 +65,17 @@ def proxied(url: str, spoil: Callable[[Answer], object]):
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def answer(self):
+        def response(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answer = proxy.forward(self.command, self.path, dict(self.headers), body)
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
+            response = proxy.forward(self.command, self.path, dict(self.headers), body)
+            self.send_response(response.status)
+            for name, value in response.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.body)))
+            self.send_header("Content-Length", str(len(response.body)))
             self.end_headers()
-            self.wfile.write(answer.body)
+            self.wfile.write(response.body)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815
+        do_GET = do_POST = do_PATCH = do_DELETE = response  # noqa: N815
 
         def log_message(self, *arguments): ...
 
@@ -143,9 +143,9 @@ def test_json_output_has_a_line_per_step_and_a_last_line(url):
 
 
 def test_json_output_names_the_fault(url):
-    def spoil(answer):
-        if answer.request == "GET /api/v1/tags":
-            answer.status = 500
+    def spoil(response):
+        if response.request == "GET /api/v1/tags":
+            response.status = 500
 
     printed, code = run_spoiled(url, spoil, json=True)
 
@@ -156,27 +156,27 @@ def test_json_output_names_the_fault(url):
 
 
 def status(value):
-    return lambda answer: setattr(answer, "status", value)
+    return lambda response: setattr(response, "status", value)
 
 
 def without(header):
-    return lambda answer: answer.headers.pop(header)
+    return lambda response: response.headers.pop(header)
 
 
 def edited(old, new):
-    return lambda answer: answer.edit(old, new)
+    return lambda response: response.edit(old, new)
 
 
 def says(body):
-    return lambda answer: setattr(answer, "body", body)
+    return lambda response: setattr(response, "body", body)
 
 
 def spoiler(request, change, number=1):
     """Change response number `number` to this request, and no other."""
 
-    def spoil(answer):
-        if (answer.request, answer.number) == (request, number):
-            change(answer)
+    def spoil(response):
+        if (response.request, response.number) == (request, number):
+            change(response)
 
     return spoil
 
@@ -266,9 +266,9 @@ def test_a_wrong_response_can_be_found_in_the_logs(url):
 
 
 def test_metrics_are_checked_where_they_are_reachable(url):
-    def metrics(answer):
-        if answer.request == "GET /metrics":
-            answer.status, answer.body = 200, b"# TYPE build_info gauge\n"
+    def metrics(response):
+        if response.request == "GET /metrics":
+            response.status, response.body = 200, b"# TYPE build_info gauge\n"
 
     assert run_spoiled(url, metrics, metrics=True)[1] == 0
     printed, code = run_spoiled(url, spoiler("GET /metrics", status(404)), metrics=True)
@@ -277,9 +277,9 @@ def test_metrics_are_checked_where_they_are_reachable(url):
 
 
 def test_data_that_cannot_be_purged_is_named(url, mongo):
-    def spoil(answer):
-        if answer.request == f"DELETE {API}/…":
-            answer.status = 500
+    def spoil(response):
+        if response.request == f"DELETE {API}/…":
+            response.status = 500
 
     printed, code = run_spoiled(url, spoil)
 
@@ -291,9 +291,9 @@ def test_data_that_cannot_be_purged_is_named(url, mongo):
 def test_data_that_may_be_left_after_a_crash_of_the_service_is_named(url, mongo):
     down = []
 
-    def spoil(answer):
-        down.extend([answer.request] if answer.request.endswith("/pin") else [])
-        answer.status = 503 if down else answer.status
+    def spoil(response):
+        down.extend([response.request] if response.request.endswith("/pin") else [])
+        response.status = 503 if down else response.status
 
     printed, code = run_spoiled(url, spoil)
 
@@ -303,7 +303,7 @@ def test_data_that_may_be_left_after_a_crash_of_the_service_is_named(url, mongo)
 
 
 def test_ctrl_c_ends_the_test_after_the_current_step_and_no_data_is_left(url, mongo):
-    interrupt = spoiler(f"POST {API}/…/pin", lambda answer: os.kill(os.getpid(), signal.SIGINT))
+    interrupt = spoiler(f"POST {API}/…/pin", lambda response: os.kill(os.getpid(), signal.SIGINT))
 
     printed, code = run_spoiled(url, interrupt)
 
@@ -314,8 +314,8 @@ def test_ctrl_c_ends_the_test_after_the_current_step_and_no_data_is_left(url, mo
 
 
 def test_the_test_waits_for_retry_after(url):
-    def limit(answer):
-        answer.status, answer.headers["Retry-After"] = 429, "1"
+    def limit(response):
+        response.status, response.headers["Retry-After"] = 429, "1"
 
     began = time.monotonic()
     printed, code = run_spoiled(url, spoiler(f"GET {API}", limit, 2))
@@ -325,7 +325,7 @@ def test_the_test_waits_for_retry_after(url):
 
 
 def test_the_test_fits_within_the_rate_limits(url, settings):
-    with proxied(url, lambda answer: None) as proxy:
+    with proxied(url, lambda response: None) as proxy:
         run(proxy.address)
 
     limits = settings.RATE_LIMITS
@@ -345,7 +345,7 @@ def test_an_unreachable_service_fails_at_the_first_step():
 
 
 def test_nothing_is_written_to_another_environment_than_given(url, mongo):
-    with proxied(url, lambda answer: None) as proxy:
+    with proxied(url, lambda response: None) as proxy:
         printed, code = run(proxy.address, environment="staging")
 
     assert code == 4

@@ -168,13 +168,13 @@ def test_retries_of_a_read_end_with_its_time_limit(requests, commands):
 def test_a_transient_error_is_503_everywhere(requests, log, code, codename):
     # Without a primary, the driver checks the clock every 0.5 s only.
     names = SAMPLE if code in NO_PRIMARY else requests
-    answers = {}
+    responses = {}
     with failing(errorCode=code):
         for name in names:
             with pymongo.timeout(0.05):  # the driver retries until the time is over
-                answers[name] = requests[name]()
+                responses[name] = requests[name]()
 
-    assert [name for name, response in answers.items() if not unavailable(response)] == []
+    assert [name for name, response in responses.items() if not unavailable(response)] == []
     if code in NEVER_RETRIED:  # retries may end with the time limit, which has no code
         assert codename in log.getvalue()
     assert re.search(r"(primary|no primary among) 127\.0\.0\.1:\d+", log.getvalue())

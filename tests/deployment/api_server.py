@@ -186,7 +186,7 @@ class Cluster:
                 replica_set["status"] = {}
 
     def _pods(self, key: Key, deployment: Object, prefix: str, *, broken: bool) -> None:
-        """Replace the pods of a Deployment; those of broken images join the former ones."""
+        """Replace the pods of a Deployment; pods of broken images join the previous ones."""
         former = [pod for pod in self.find("pods", key.namespace) if owner(pod) == key.name]
         for pod in former:
             if not broken or not ready(pod):
@@ -314,18 +314,18 @@ class Api(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def do_GET(self) -> None:
-        self._answer(self._read)
+        self._respond(self._read)
 
     def do_POST(self) -> None:
-        self._answer(self._create)
+        self._respond(self._create)
 
     def do_PATCH(self) -> None:
-        self._answer(self._patch)
+        self._respond(self._patch)
 
     def do_DELETE(self) -> None:
-        self._answer(self._delete)
+        self._respond(self._delete)
 
-    def _answer(self, action: Any) -> None:
+    def _respond(self, action: Any) -> None:
         url = urlsplit(self.path)
         self.query = {name: values[0] for name, values in parse_qs(url.query).items()}
         self.resource_path = url.path.rstrip("/")
@@ -353,10 +353,10 @@ class Api(BaseHTTPRequestHandler):
             if found is not None:
                 self._send(found)
 
-    def _send(self, answer: Object | str, code: int = 200) -> None:
-        text = answer if isinstance(answer, str) else json.dumps(answer)
+    def _send(self, response: Object | str, code: int = 200) -> None:
+        text = response if isinstance(response, str) else json.dumps(response)
         self.send_response(code)
-        kind = "text/plain" if isinstance(answer, str) else "application/json"
+        kind = "text/plain" if isinstance(response, str) else "application/json"
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()
@@ -434,7 +434,7 @@ class Api(BaseHTTPRequestHandler):
             self.wfile.flush()
 
     def _exec(self) -> None:
-        """Answer `kubectl exec` over a WebSocket: one line of output, and success."""
+        """Respond to `kubectl exec` over a WebSocket: one line of output, and success."""
         nonce = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         accept = base64.b64encode(hashlib.sha1(nonce.encode()).digest()).decode()  # noqa: S324
         self.send_response(101)

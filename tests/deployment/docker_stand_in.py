@@ -28,11 +28,11 @@ def main(arguments: list[str]) -> int:
     if command == "up":
         state["running"] = version
     place.write_text(json.dumps(state))
-    sys.stdout.write(answer(command.split()[0], words[-1], state["running"]))
+    sys.stdout.write(output_of(command.split()[0], words[-1], state["running"]))
     return f"{command} {version.partition('@')[0]}" in state["fails"]
 
 
-def answer(command: str, last: str, running: str) -> str:
+def output_of(command: str, last: str, running: str) -> str:
     if command == "ps":
         return "a-container\nanother\n" if running else ""
     if command == "inspect":

@@ -17,19 +17,19 @@ RUNBOOKS = {"en": ROOT / "docs" / "alerts.md", "es": ROOT / "docs" / "alertas.md
 
 def expectations() -> list[tuple[str, list[dict[str, str]]]]:
     """Return each expectation of the unit tests: an alert, and the labels of each firing one."""
-    questions = [
-        question
+    expected = [
+        each
         for path in UNIT_TESTS
         for test in yaml.safe_load(path.read_text())["tests"]
-        for question in test["promql_expr_test"]
-        if 'alertstate="firing"' in question["expr"]
+        for each in test["promql_expr_test"]
+        if 'alertstate="firing"' in each["expr"]
     ]
     return [
         (
-            labels(question["expr"])["alertname"],
-            [labels(sample["labels"]) for sample in question["exp_samples"]],
+            labels(each["expr"])["alertname"],
+            [labels(sample["labels"]) for sample in each["exp_samples"]],
         )
-        for question in questions
+        for each in expected
     ]
 
 
@@ -61,9 +61,9 @@ def test_alerts_pass_their_unit_tests(tmp_path, unit_test):
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_every_alert_is_tested_firing_and_silent(alert):
-    answers = [bool(firing) for name, firing in expectations() if name == alert]
+    responses = [bool(firing) for name, firing in expectations() if name == alert]
 
-    assert {True, False} <= set(answers)
+    assert {True, False} <= set(responses)
 
 
 @pytest.mark.parametrize("alert", ALERTS)
@@ -73,7 +73,7 @@ def test_annotations_use_only_labels_of_their_alert(alert):
 
     for name, firing in expectations():
         if name == alert:
-            assert all(needed <= answer.keys() for answer in firing)
+            assert all(needed <= response.keys() for response in firing)
 
 
 @pytest.mark.parametrize("alert", ALERTS)

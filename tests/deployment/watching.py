@@ -44,7 +44,7 @@ def serving(log: Path, settings: dict[str, str]) -> Iterator[Service]:
     settings = settings | {"HOST": "127.0.0.1", "PORT": str(port)}
     with running([*gunicorn, "config.wsgi:application"], log, environment(**settings)) as process:
         eventually(
-            lambda: answers(process, f"http://127.0.0.1:{port}/health/live"), within_s=START_S
+            lambda: responds(process, f"http://127.0.0.1:{port}/health/live"), within_s=START_S
         )
         yield Service(process, port, log)
 
@@ -62,8 +62,8 @@ def running(
         process.wait(30)
 
 
-def answers(process: subprocess.Popen, url: str) -> bool:
-    assert process.poll() is None, f"{url} will not answer: the process ended"
+def responds(process: subprocess.Popen, url: str) -> bool:
+    assert process.poll() is None, f"{url} will not respond: the process ended"
     try:
         return requests.get(url, timeout=5).ok
     except (requests.ConnectionError, requests.Timeout):
@@ -75,9 +75,9 @@ class Prometheus:
         self.url = url
 
     def get(self, path: str, **parameters: str) -> Any:
-        answer = requests.get(f"{self.url}/api/v1/{path}", parameters, timeout=10).json()
-        assert answer["status"] == "success", answer
-        return answer["data"]
+        response = requests.get(f"{self.url}/api/v1/{path}", parameters, timeout=10).json()
+        assert response["status"] == "success", response
+        return response["data"]
 
     def values(self, query: str) -> list[float]:
         """Return the current values of a query, without NaN."""
@@ -121,7 +121,7 @@ def prometheus(folder: Path, pods: dict[str, int]) -> Iterator[Prometheus]:
         ]
         with running(command, folder / "prometheus.log") as process:
             url = f"http://127.0.0.1:{port}"
-            eventually(lambda: answers(process, f"{url}/-/ready"), within_s=START_S)
+            eventually(lambda: responds(process, f"{url}/-/ready"), within_s=START_S)
             yield Prometheus(url)
 
 

@@ -59,15 +59,17 @@ def test_every_code_and_variable_exists(page: Path):
 
 def test_every_error_code_of_the_public_api_is_explained():
     text = "".join((DOCS / "guide" / name).read_text("utf-8") for name in ("errors.md", "sync.md"))
-    answers = (
-        answer
+    responses = (
+        response
         for path, operations in DOCUMENT["paths"].items()
         if path.startswith("/api/")
         for operation in operations.values()
-        for status, answer in operation["responses"].items()
+        for status, response in operation["responses"].items()
         if status >= "400"
     )
-    given = {code for a in answers for code in re.findall(r"`([A-Z]+_[A-Z_]+)`", a["description"])}
+    given = {
+        code for a in responses for code in re.findall(r"`([A-Z]+_[A-Z_]+)`", a["description"])
+    }
 
     assert len(given) > 20
     assert given <= set(VARIABLE.findall(text))

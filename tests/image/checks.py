@@ -100,7 +100,7 @@ def check_development() -> None:
         system.require_loopback_only(*docker("ps", "--quiet").split())
     with timed("  without MongoDB it is live and not ready, with it ready again"):
         check_without_mongodb()
-    with timed("  a request in flight is answered before it stops"):
+    with timed("  a request in flight gets its response before the stop"):
         check_graceful_stop(token)
     with timed("  `up` again starts what stopped, and nothing is lost"):
         docker(*DEVELOPMENT, "up", "--detach", "--wait", "--wait-timeout", UP_S)
@@ -180,7 +180,7 @@ def check_staging() -> None:
         for replica in replicas():
             system.require_contained(replica)
         system.require_loopback_only(*docker("ps", "--quiet").split())
-    with timed("  databases refuse strangers, and the service what is not its own"):
+    with timed("  databases reject other clients, and the service has no other rights"):
         check_database_users()
     with timed("  every container has limits"):
         check_limits()
@@ -230,8 +230,8 @@ def replicas() -> list[str]:
 
 
 def check_database_users() -> None:
-    stranger = "try { db.users.findOne() } catch (error) { print(error.codeName) }"
-    assert docker(*STAGING, "exec", "mongodb", "mongosh", "--quiet", "--eval", stranger) == (
+    other_user = "try { db.users.findOne() } catch (error) { print(error.codeName) }"
+    assert docker(*STAGING, "exec", "mongodb", "mongosh", "--quiet", "--eval", other_user) == (
         "Unauthorized"
     )
     service = (

@@ -71,7 +71,7 @@ def wait_for(daemon: subprocess.Popen) -> None:
     deadline = time.monotonic() + START_S
     while subprocess.run(["docker", "version"], capture_output=True, check=False).returncode:
         assert daemon.poll() is None, f"dockerd ended; see {FOLDER}/dockerd.log"
-        assert time.monotonic() < deadline, f"dockerd does not answer; see {FOLDER}/dockerd.log"
+        assert time.monotonic() < deadline, f"dockerd does not respond; see {FOLDER}/dockerd.log"
         time.sleep(0.2)
 
 

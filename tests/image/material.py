@@ -19,7 +19,7 @@ PACKAGES = FOLDER / "packages"
 TOOLS = BASE_DIR / ".tools" / "bin"
 
 NEEDED = ("apt-get", "mmdebstrap", "npm", "unshare", "runc", "iptables", "ip", "mount")
-# Docker 26 for Debian 13 needs nothing of it but its C library, which that of Debian 12 is.
+# Docker 26 for Debian 13 needs only its C library, and that of Debian 12 suffices.
 ENGINE = ("docker.io", "docker-cli", "containerd", "tini")
 PYTHON = ("ca-certificates", "python3-venv", "python3-pip")
 # In the lock for Pythons before 3.11.3; Debian has 3.11.2.

@@ -32,8 +32,8 @@ def call(
     # Not urllib.request: it would use the proxy of the environment.
     with closing(HTTPConnection(parts.netloc, timeout=30)) as connection:
         connection.request(method, url.removeprefix(f"http://{parts.netloc}"), data, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        response = connection.getresponse()
+        return response.status, response.read()
 
 
 def eventually(condition: Callable[[], bool], *, within_s: float) -> None:
@@ -76,9 +76,9 @@ class Upload:
         """Send the rest and return the status of the response."""
         with self._connection:
             self._connection.sendall(self._rest)
-            answer = HTTPResponse(self._connection)
-            answer.begin()
-            return answer.status
+            response = HTTPResponse(self._connection)
+            response.begin()
+            return response.status
 
 
 def require_contained(container: str) -> None:

@@ -248,7 +248,7 @@ def test_unknown_addresses_are_404_and_unknown_methods_405(upstreams):
 
 
 def test_a_taken_port_is_named(settings):
-    with loopback.serving(loopback.answer()) as address:
+    with loopback.serving(loopback.respond()) as address:
         port = address.partition(":")[2]
         settings.AUTH_SERVICE_URL = f"http://localhost:{port}"
         with pytest.raises(CommandError, match=f"Port {port} cannot be used: Address already in"):

@@ -209,7 +209,7 @@ def test_no_request_survives_a_rate_limit(settings):
         assert survivors() == []
 
 
-@pytest.mark.parametrize("talk", [loopback.answer(), loopback.answer(status="500 Broken")])
+@pytest.mark.parametrize("talk", [loopback.respond(), loopback.respond(status="500 Broken")])
 def test_no_request_survives_an_upstream_that_fails(settings, talk):
     settings.CHARACTER_CHECK = "strict"
     caller = Caller()

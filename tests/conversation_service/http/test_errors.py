@@ -175,11 +175,11 @@ def test_field_errors_are_translated_too(alice):
 
 def test_the_same_error_is_equal_for_two_users(alice, bob):
     theirs = conversation(bob)
-    stranger = client_of("carol")
+    other_user = client_of("carol")
 
-    answers = [c.get(f"{PATH}/{theirs['id']}").json()["error"] for c in (alice, stranger)]
+    responses = [c.get(f"{PATH}/{theirs['id']}").json()["error"] for c in (alice, other_user)]
 
-    assert {error["code"] for error in answers} == {"CONVERSATION_NOT_FOUND"}
+    assert {error["code"] for error in responses} == {"CONVERSATION_NOT_FOUND"}
 
 
 def test_a_missing_token_is_reported_before_other_errors(anonymous):

@@ -56,7 +56,7 @@ class Issuer:
 
     def __call__(self, channel: socket.socket) -> None:
         self.fetches += 1
-        talk = self.talk or loopback.answer(json.dumps({"keys": self.published}).encode())
+        talk = self.talk or loopback.respond(json.dumps({"keys": self.published}).encode())
         talk(channel)
 
 
@@ -222,28 +222,28 @@ def test_keys_are_refreshed_before_they_expire(issuer, clock):
 
 
 def test_random_key_ids_cannot_flood_the_issuer(issuer):
-    strangers = [token(issuer.private["k1"], kid=f"random-{n}") for n in range(60)]
+    unknown_keys = [token(issuer.private["k1"], kid=f"random-{n}") for n in range(60)]
     started = time.monotonic()
 
     with ThreadPoolExecutor(8) as pool:
-        outcomes = set(pool.map(lambda value: outcome(send(value)), strangers))
+        outcomes = set(pool.map(lambda value: outcome(send(value)), unknown_keys))
 
     assert outcomes == {INVALID}
     assert issuer.fetches <= 1 + (time.monotonic() - started)
 
 
 def test_an_unknown_key_id_is_fetched_again_after_one_second(issuer, clock):
-    stranger = token(issuer.private["k1"], kid="k9")
+    other_user = token(issuer.private["k1"], kid="k9")
     for _ in range(3):
-        send(stranger)
-        send(stranger)
+        send(other_user)
+        send(other_user)
         clock.ahead_s += 1.1
 
     assert issuer.fetches == 3
 
 
 def test_without_keys_every_token_is_rejected(issuer):
-    issuer.talk = loopback.answer(status="503 Service Unavailable")
+    issuer.talk = loopback.respond(status="503 Service Unavailable")
 
     response = send(issuer.token("k1"))
 
@@ -253,7 +253,7 @@ def test_without_keys_every_token_is_rejected(issuer):
 
 def test_keys_are_used_for_an_hour_while_the_issuer_is_down(issuer, clock):
     assert outcome(send(issuer.token("k1"))) == (200, None)
-    issuer.talk = loopback.answer(status="500 Internal Server Error")
+    issuer.talk = loopback.respond(status="500 Internal Server Error")
 
     clock.ahead_s += 3_590
     assert outcome(send(issuer.token("k1"))) == (200, None)
@@ -265,14 +265,14 @@ def test_keys_are_used_for_an_hour_while_the_issuer_is_down(issuer, clock):
 def test_an_unknown_key_is_503_while_the_issuer_is_down(issuer, clock):
     assert outcome(send(issuer.token("k1"))) == (200, None)
     issuer.rotate("k2")
-    issuer.talk = loopback.answer(status="500 Internal Server Error")
+    issuer.talk = loopback.respond(status="500 Internal Server Error")
     clock.ahead_s += 2
 
     assert outcome(send(issuer.token("k2"))) == UNAVAILABLE
 
 
 def test_a_recovered_issuer_is_used_again_after_two_seconds(issuer, clock):
-    issuer.talk = loopback.answer(status="500 Internal Server Error")
+    issuer.talk = loopback.respond(status="500 Internal Server Error")
     assert outcome(send(issuer.token("k1"))) == UNAVAILABLE
     issuer.talk = None
     assert outcome(send(issuer.token("k1"))) == UNAVAILABLE
@@ -326,7 +326,7 @@ def test_an_issuer_that_hangs_delays_no_token_of_a_known_key(issuer, clock):
 )
 def test_an_invalid_key_set_replaces_no_keys(issuer, clock, body):
     assert outcome(send(issuer.token("k1"))) == (200, None)
-    issuer.talk = loopback.answer(body)
+    issuer.talk = loopback.respond(body)
     clock.ahead_s += 301
 
     assert outcome(send(issuer.token("k1"))) == (200, None)
@@ -337,7 +337,7 @@ def test_redirects_to_other_keys_are_not_followed(issuer):
     other = Issuer()
     other.published = issuer.published
     with loopback.serving(other) as address:
-        issuer.talk = loopback.answer(
+        issuer.talk = loopback.respond(
             status="302 Found", headers=f"Location: http://{address}/keys\r\n"
         )
 

@@ -87,9 +87,9 @@ def test_of_96_concurrent_requests_exactly_the_limit_passes(limits):
         return client.get(PATH).status_code
 
     with ThreadPoolExecutor(96) as threads:
-        answers = list(threads.map(call, range(96)))
+        responses = list(threads.map(call, range(96)))
 
-    assert (answers.count(200), answers.count(429)) == (20, 76)
+    assert (responses.count(200), responses.count(429)) == (20, 76)
 
 
 @pytest.mark.usefixtures("counted")
@@ -324,10 +324,10 @@ def test_without_a_limit_there_are_no_headers(settings, limits, new_user):
     limits(all=1)
     settings.RATE_LIMIT_ENABLED = False
 
-    answers = [new_user.get(PATH) for _ in range(3)]
+    responses = [new_user.get(PATH) for _ in range(3)]
 
-    assert [response.status_code for response in answers] == [200] * 3
-    assert rates(answers[-1]) == {}
+    assert [response.status_code for response in responses] == [200] * 3
+    assert rates(responses[-1]) == {}
 
 
 def test_a_limit_of_zero_disables_it(limits, new_user):
@@ -342,13 +342,13 @@ def test_requests_without_a_user_have_no_limit(limits, client):
     service = APIClient(headers={"Authorization": f"Bearer {credential}"})
 
     for free in ("/health/live", "/api/docs", "/admin/login/"):
-        answers = [client.get(free) for _ in range(2)]
-        assert [response.status_code for response in answers] == [200] * 2
-        assert rates(answers[-1]) == {}
-    question = {"user_id": "u-1", "ids": ["0" * 24]}
-    answers = [service.post("/internal/v1/authorize", question) for _ in range(2)]
-    assert [response.status_code for response in answers] == [200] * 2
-    assert rates(answers[-1]) == {}
+        responses = [client.get(free) for _ in range(2)]
+        assert [response.status_code for response in responses] == [200] * 2
+        assert rates(responses[-1]) == {}
+    body = {"user_id": "u-1", "ids": ["0" * 24]}
+    responses = [service.post("/internal/v1/authorize", body) for _ in range(2)]
+    assert [response.status_code for response in responses] == [200] * 2
+    assert rates(responses[-1]) == {}
 
 
 @pytest.mark.usefixtures("counted")

@@ -262,7 +262,7 @@ def test_public_keys_have_the_same_reasons(settings):
 
 
 def test_a_token_that_auth_rejects_is_revoked(settings):
-    with loopback.serving(loopback.answer(status="401 Unauthorized")) as address:
+    with loopback.serving(loopback.respond(status="401 Unauthorized")) as address:
         settings.AUTH_REMOTE_VALIDATION = True
         settings.AUTH_SERVICE_URL = f"http://{address}"
 
@@ -270,7 +270,7 @@ def test_a_token_that_auth_rejects_is_revoked(settings):
 
 
 def test_a_token_of_another_user_than_auth_says_has_a_wrong_claim(settings):
-    with loopback.serving(loopback.answer(b'{"user_id": "u-2"}')) as address:
+    with loopback.serving(loopback.respond(b'{"user_id": "u-2"}')) as address:
         settings.AUTH_REMOTE_VALIDATION = True
         settings.AUTH_SERVICE_URL = f"http://{address}"
 

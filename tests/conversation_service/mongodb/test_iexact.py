@@ -3,7 +3,7 @@ from django.contrib.auth.models import User
 
 
 @pytest.fixture(autouse=True)
-def people():
+def some_users():
     for name in ["Ada", "a.*(", "bob"]:
         User.objects.create(username=name)
 

@@ -37,7 +37,7 @@ def lines_of(server, request_id: str) -> list[dict]:
     ]
 
 
-def ask(server, request_id: str, path: str = LIST, method: str = "GET", **options):
+def fetch(server, request_id: str, path: str = LIST, method: str = "GET", **options):
     headers = {"X-Request-ID": request_id} | options.pop("headers", ALICE)
     url = f"http://127.0.0.1:{server.port}{path}"
     return requests.request(method, url, headers=headers, timeout=10, **options)
@@ -49,7 +49,7 @@ def test_every_line_is_a_json_object(server):
 
 
 def test_a_request_logs_one_line(server):
-    ask(server, "one-line", f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0")
+    fetch(server, "one-line", f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0")
 
     [line] = lines_of(server, "one-line")
 
@@ -63,9 +63,9 @@ def test_a_request_logs_one_line(server):
 
 
 def test_a_user_is_logged_as_a_stable_hash(server):
-    ask(server, "hash-1")
-    ask(server, "hash-2")
-    ask(server, "hash-3", headers={"Authorization": f"Bearer {token('bob')}"})
+    fetch(server, "hash-1")
+    fetch(server, "hash-2")
+    fetch(server, "hash-3", headers={"Authorization": f"Bearer {token('bob')}"})
 
     hashes = [lines_of(server, f"hash-{n}")[0]["user"]["hash"] for n in (1, 2, 3)]
 
@@ -77,7 +77,7 @@ def test_a_user_is_logged_as_a_stable_hash(server):
 def test_the_trace_of_the_caller_is_logged(server):
     trace = "0af7651916cd43dd8448eb211c80319c"
 
-    ask(server, "traced", headers=ALICE | {"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    fetch(server, "traced", headers=ALICE | {"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
 
     assert lines_of(server, "traced")[0]["trace"]["id"] == trace
 
@@ -92,7 +92,7 @@ def test_the_trace_of_the_caller_is_logged(server):
     ],
 )
 def test_the_line_of_a_401_has_its_reason(server, name, authorization, reason):
-    ask(server, f"rejected-{name}", headers={"Authorization": authorization})
+    fetch(server, f"rejected-{name}", headers={"Authorization": authorization})
 
     line = lines_of(server, f"rejected-{name}")[-1]
 
@@ -112,17 +112,17 @@ def test_the_next_request_on_the_same_connection_has_no_reason(server):
 
 
 def test_health_checks_are_not_logged(server):
-    ask(server, "probe", "/health/live")
+    fetch(server, "probe", "/health/live")
 
     assert lines_of(server, "probe") == []
 
 
 def test_texts_and_tokens_are_not_logged(server):
     body = {"character_id": "luna", "title": SECRET_WORDS, "custom": {"note": SECRET_WORDS}}
-    ask(server, "words-1", method="POST", json=body)
-    ask(server, "words-2", method="POST", json=body | {"settings": {"temperature": SECRET_WORDS}})
-    ask(server, "words-3", f"{LIST}?search={SECRET_WORDS}")
-    ask(server, "words-4", headers={"Authorization": f"Bearer {SECRET_WORDS}.b.c"})
+    fetch(server, "words-1", method="POST", json=body)
+    fetch(server, "words-2", method="POST", json=body | {"settings": {"temperature": SECRET_WORDS}})
+    fetch(server, "words-3", f"{LIST}?search={SECRET_WORDS}")
+    fetch(server, "words-4", headers={"Authorization": f"Bearer {SECRET_WORDS}.b.c"})
 
     logged = server.log.read_text()
 
@@ -133,7 +133,7 @@ def test_texts_and_tokens_are_not_logged(server):
 
 def test_the_query_string_of_a_failed_request_is_not_logged(server):
     with failing(errorCode=2):  # BadValue: a fault of the service, not of the database
-        response = ask(server, "failed", f"{LIST}?search={SECRET_WORDS}")
+        response = fetch(server, "failed", f"{LIST}?search={SECRET_WORDS}")
 
     assert response.status_code == 500
     assert "INTERNAL_ERROR" in "".join(line["message"] for line in lines_of(server, "failed"))

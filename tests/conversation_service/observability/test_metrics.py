@@ -36,7 +36,7 @@ def samples(server, name: str, **labels: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def ask(server, times: int, path: str = LIST, **options) -> None:
+def send_requests(server, times: int, path: str = LIST, **options) -> None:
     """Use a new connection for each request, so that both workers get some."""
     url = f"http://127.0.0.1:{server.port}{path}"
     headers = {"Authorization": f"Bearer {token('alice')}"} | options.pop("headers", {})
@@ -57,28 +57,28 @@ def total(server) -> float:
 def test_every_scrape_counts_the_requests_of_all_workers(server):
     before = total(server)
 
-    ask(server, 40)
+    send_requests(server, 40)
 
     assert {total(server) - before for _ in range(10)} == {40}
 
 
 def test_no_counter_decreases_when_a_worker_dies(server):
-    ask(server, 20)
+    send_requests(server, 20)
     before = total(server)
     dying = workers(server)[0]
 
     os.kill(dying, signal.SIGKILL)
     eventually(lambda: len(workers(server)) == 2 and dying not in workers(server))
-    ask(server, 1)
+    send_requests(server, 1)
 
     assert total(server) == before + 1
     assert samples(server, "http_requests_in_progress") == {(): 0}
 
 
 def test_routes_are_templates_and_unknown_paths_share_one(server):
-    ask(server, 1, f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0")
-    ask(server, 1, "/wp-login.php")
-    ask(server, 1, "/.git/config")
+    send_requests(server, 1, f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0")
+    send_requests(server, 1, "/wp-login.php")
+    send_requests(server, 1, "/.git/config")
 
     routes = {labels[0] for labels in samples(server, "http_requests_total", status="404")} | {
         labels[1] for labels in samples(server, "http_requests_total", status="404")
@@ -105,7 +105,7 @@ def test_health_checks_and_scrapes_are_not_counted(server):
 
 
 def test_latencies_are_counted_by_route(server):
-    ask(server, 1)
+    send_requests(server, 1)
 
     buckets = samples(server, "http_request_duration_seconds_bucket", method="GET", route=LIST)
 
@@ -118,7 +118,7 @@ def test_commands_and_connections_of_mongodb_are_counted(server):
     name = "mongodb_command_duration_seconds_count"
     before = sum(samples(server, name, command="find").values())
 
-    ask(server, 5)
+    send_requests(server, 5)
 
     found = samples(server, name, command="find", outcome="succeeded")
     assert sum(found.values()) == before + 5
@@ -131,7 +131,7 @@ def test_commands_and_connections_of_mongodb_are_counted(server):
 
 
 def test_rejected_tokens_are_counted_by_reason(server):
-    ask(server, 1, headers={"Authorization": "Bearer a.b.c"})
+    send_requests(server, 1, headers={"Authorization": "Bearer a.b.c"})
 
     assert samples(server, "authentication_failures_total", reason="malformed")[()] >= 1
 

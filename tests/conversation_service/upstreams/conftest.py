@@ -18,7 +18,7 @@ class Scripted:
     """A server that runs `talk` for each request, and records the requests."""
 
     def __init__(self) -> None:
-        self.talk: loopback.Talk = loopback.answer()
+        self.talk: loopback.Talk = loopback.respond()
         self.received: list[str] = []
 
     def __call__(self, channel: socket.socket) -> None:

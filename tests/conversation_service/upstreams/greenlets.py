@@ -22,21 +22,21 @@ from tests.conversation_service import loopback  # noqa: E402
 from tests.conversation_service.upstreams.conftest import BUDGET_S, configure  # noqa: E402
 from tests.conversation_service.upstreams.misbehaviour import WAYS  # noqa: E402
 
-QUESTIONS = 30
+REQUESTS = 30
 
 
-def ask(name: str) -> str:
+def fetch(name: str) -> str:
     try:
         return str(http.client(name).get("/x", http.UpstreamResponse.json))
     except http.UpstreamError:
-        return "no answer"
+        return "no response"
 
 
-def ask_at_once(address: str, *, threshold: int = QUESTIONS) -> tuple[set[str], float]:
+def fetch_at_once(address: str, *, threshold: int = REQUESTS) -> tuple[set[str], float]:
     settings.AUTH_SERVICE_URL = f"http://{address}"
     configure(settings, "auth", breaker_threshold=threshold)
     started = time.monotonic()
-    greenlets = [gevent.spawn(ask, "auth") for _ in range(QUESTIONS)]
+    greenlets = [gevent.spawn(fetch, "auth") for _ in range(REQUESTS)]
     gevent.joinall(greenlets, raise_error=True)
     return {str(greenlet.value) for greenlet in greenlets}, time.monotonic() - started
 
@@ -58,14 +58,14 @@ def main() -> None:
     watching = gevent.spawn(others_go_on)
     for way in ("hangs", "trickles headers", "trickles its body", "resets", "is no JSON"):
         with loopback.serving(WAYS[way]) as address:
-            outcomes, took_s = ask_at_once(address)
-        assert outcomes == {"no answer"}, (way, outcomes)
+            outcomes, took_s = fetch_at_once(address)
+        assert outcomes == {"no response"}, (way, outcomes)
         assert took_s < BUDGET_S * 1.1 + 0.3, (way, took_s)
 
     luna = b'{"id": "luna", "name": "Luna", "description": ""}'
-    with loopback.serving(loopback.answer(luna)) as address:
+    with loopback.serving(loopback.respond(luna)) as address:
         settings.CHARACTERS_SERVICE_URL = f"http://{address}"
-        found = [gevent.spawn(characters.get, "luna") for _ in range(QUESTIONS)]
+        found = [gevent.spawn(characters.get, "luna") for _ in range(REQUESTS)]
         gevent.joinall(found, raise_error=True)
     assert {greenlet.value for greenlet in found} == {characters.Character("luna", "Luna", "")}
     assert not watching.dead

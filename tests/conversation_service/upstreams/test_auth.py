@@ -25,7 +25,7 @@ pytestmark = pytest.mark.urls(__name__)
 INVALID = (401, "AUTH_TOKEN_INVALID")
 UNAVAILABLE = (503, "AUTH_UNAVAILABLE")
 WELCOME = (200, None)
-NO = loopback.answer(status="401 Unauthorized")
+NO = loopback.respond(status="401 Unauthorized")
 
 
 class WhoAmI(APIView):
@@ -63,7 +63,7 @@ def outcome(response) -> tuple[int, str | None]:
 
 
 def says(**body) -> loopback.Talk:
-    return loopback.answer(json.dumps(body).encode())
+    return loopback.respond(json.dumps(body).encode())
 
 
 @pytest.mark.parametrize("body", [{"user_id": "u-1"}, {"id": "u-1"}, {"sub": "u-1", "x": 1}])
@@ -78,7 +78,7 @@ def test_a_confirmed_token_is_accepted(upstream, body):
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
 def test_a_revoked_token_is_rejected(upstream, status):
-    upstream.talk = loopback.answer(status=status)
+    upstream.talk = loopback.respond(status=status)
 
     response = send(token())
 
@@ -150,7 +150,7 @@ def test_a_rejection_is_cached_for_ten_seconds(upstream, clock):
         says(),
         says(user_id=7),
         says(user_id=None),
-        loopback.answer(status="404 Not Found"),
+        loopback.respond(status="404 Not Found"),
     ],
 )
 def test_without_auth_every_token_is_rejected(upstream, talk):

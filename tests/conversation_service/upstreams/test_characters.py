@@ -42,7 +42,7 @@ def as_another_process(monkeypatch) -> None:
 
 def knows(*entries, status: str = "200 OK") -> loopback.Talk:
     (body,) = entries
-    return loopback.answer(json.dumps(body).encode(), status=status)
+    return loopback.respond(json.dumps(body).encode(), status=status)
 
 
 def test_a_character_is_found(upstream):
@@ -54,7 +54,7 @@ def test_a_character_is_found(upstream):
 
 @pytest.mark.parametrize("status", ["404 Not Found", "422 Unprocessable Entity"])
 def test_an_unknown_character_is_none(upstream, status):
-    upstream.talk = loopback.answer(status=status)
+    upstream.talk = loopback.respond(status=status)
 
     assert characters.get("unknown") is None
 
@@ -106,7 +106,7 @@ def test_an_invalid_response_is_no_character(upstream, body):
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "410 Gone"])
 def test_another_4xx_is_unavailable(upstream, status):
-    upstream.talk = loopback.answer(status=status)
+    upstream.talk = loopback.respond(status=status)
 
     with pytest.raises(CharacterServiceUnavailable):
         characters.get("luna")
@@ -263,7 +263,7 @@ def test_the_cache_of_a_process_is_bounded(upstream, settings, monkeypatch):
     monkeypatch.setattr(response_cache, "MAX_ENTRIES", 3)
     as_another_process(monkeypatch)
     settings.REDIS_URL = ""
-    upstream.talk = loopback.answer(status="404 Not Found")
+    upstream.talk = loopback.respond(status="404 Not Found")
 
     for number in range(4):
         characters.get(f"unknown-{number}")

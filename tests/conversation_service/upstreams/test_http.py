@@ -44,10 +44,10 @@ class Ask(APIView):
         return Response({"times": [outcome() for _ in range(2)]})
 
 
-urlpatterns = [path("api/v1/ask", Ask.as_view())]
+urlpatterns = [path("api/v1/fetch", Ask.as_view())]
 
 
-def ask():
+def fetch():
     return http.client("auth").get("/x", http.UpstreamResponse.json)
 
 
@@ -57,7 +57,7 @@ def breaker():
 
 def outcome() -> str:
     try:
-        ask()
+        fetch()
     except http.UpstreamError as error:
         return type(error).__name__
     return "answered"
@@ -88,7 +88,7 @@ def test_a_missing_response_ends_with_the_budget_and_opens_the_breaker(upstream,
         assert breaker().state == "closed"
         started = time.monotonic()
         with pytest.raises(http.UpstreamError):
-            ask()
+            fetch()
         assert time.monotonic() - started < AT_MOST_S
         assert len(upstream.received) == number
     assert breaker().state == "open"
@@ -109,13 +109,13 @@ def test_an_open_breaker_sends_no_request_until_the_recovery_time(upstream):
         outcome()
 
     with pytest.raises(http.UpstreamError) as rejected:
-        ask()
+        fetch()
     assert 0 < rejected.value.retry_after_s <= RECOVERY_S
     assert len(upstream.received) == THRESHOLD
 
-    upstream.talk = loopback.answer(b"[1]")
+    upstream.talk = loopback.respond(b"[1]")
     time.sleep(RECOVERY_S)
-    assert ask() == [1]
+    assert fetch() == [1]
     assert breaker().state == "closed"
 
 
@@ -147,26 +147,26 @@ def test_requests_are_sent_concurrently(upstream, settings):
     upstream.talk = together
 
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: ask(), range(20)))
+        responses = list(pool.map(lambda _: fetch(), range(20)))
 
-    assert answers == [[1]] * 20
+    assert responses == [[1]] * 20
 
 
 @pytest.mark.parametrize(
     "status", ["401 Unauthorized", "403 Forbidden", "404 Not Found", "422 Unprocessable Entity"]
 )
 def test_a_4xx_does_not_open_the_breaker(upstream, status):
-    upstream.talk = loopback.answer(b"[0]", status=status)
+    upstream.talk = loopback.respond(b"[0]", status=status)
 
     for _ in range(THRESHOLD + 1):
-        assert ask() == [0]
+        assert fetch() == [0]
     assert breaker().state == "closed"
 
 
 def test_a_rejected_request_does_not_open_the_breaker(upstream, settings):
     configure(settings, "auth", retries=2)
 
-    def refuse(answer):
+    def refuse(response):
         raise http.UpstreamRejection("no")
 
     for _ in range(THRESHOLD + 1):
@@ -179,14 +179,14 @@ def test_a_rejected_request_does_not_open_the_breaker(upstream, settings):
 
 def test_a_failed_request_is_retried(upstream, settings):
     configure(settings, "auth", retries=2)
-    talks = iter([WAYS["has a bug"], WAYS["resets"], loopback.answer(b"[1]")])
+    talks = iter([WAYS["has a bug"], WAYS["resets"], loopback.respond(b"[1]")])
 
     def each_in_turn(channel) -> None:
         next(talks)(channel)
 
     upstream.talk = each_in_turn
 
-    assert ask() == [1]
+    assert fetch() == [1]
     assert len(upstream.received) == 3
 
 
@@ -203,7 +203,7 @@ def test_one_request_has_one_budget(upstream):
     upstream.talk = WAYS["trickles headers"]
 
     started = time.monotonic()
-    response = APIClient().get("/api/v1/ask")
+    response = APIClient().get("/api/v1/fetch")
 
     assert time.monotonic() - started < AT_MOST_S
     assert response.json() == {"times": ["UpstreamError", "UpstreamError"]}
@@ -214,14 +214,14 @@ def test_one_request_has_one_budget(upstream):
 def test_ids_of_the_request_are_forwarded(upstream):
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
-    APIClient().get("/api/v1/ask", headers={"X-Request-ID": "r-1", "traceparent": trace})
+    APIClient().get("/api/v1/fetch", headers={"X-Request-ID": "r-1", "traceparent": trace})
 
     assert "\r\nX-Request-ID: r-1\r\n" in upstream.received[0]
     assert f"\r\ntraceparent: {trace}\r\n" in upstream.received[0]
 
 
 def test_an_invalid_trace_is_not_forwarded(upstream):
-    APIClient().get("/api/v1/ask", headers={"traceparent": "00-x"})
+    APIClient().get("/api/v1/fetch", headers={"traceparent": "00-x"})
 
     assert "traceparent" not in upstream.received[0]
 
@@ -233,7 +233,7 @@ def test_connections_are_reused(upstream):
 
     upstream.talk = twice
 
-    assert [ask(), ask()] == [[1], [2]]
+    assert [fetch(), fetch()] == [[1], [2]]
     assert len(upstream.received) == 1  # connections
 
 
@@ -244,7 +244,7 @@ def test_a_reused_connection_has_the_same_time_limit(upstream):
         loopback.trickle(channel)
 
     upstream.talk = once_then_trickle
-    ask()
+    fetch()
 
     assert timed(outcome) < AT_MOST_S
     wait_until(lambda: not exchanges())
@@ -279,9 +279,9 @@ def test_the_number_of_concurrent_requests_is_bounded(upstream, settings, monkey
     upstream.talk = slowly
 
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: ask(), range(6)))
+        responses = list(pool.map(lambda _: fetch(), range(6)))
 
-    assert answers == [[1]] * 6
+    assert responses == [[1]] * 6
     assert max(seen) == 2
 
 
@@ -293,10 +293,10 @@ def test_a_request_without_a_free_connection_in_time_fails(upstream, monkeypatch
 
 
 def test_cookies_are_not_stored(upstream):
-    upstream.talk = loopback.answer(headers="Set-Cookie: a=b; Path=/\r\n")
+    upstream.talk = loopback.respond(headers="Set-Cookie: a=b; Path=/\r\n")
 
-    ask()
-    ask()
+    fetch()
+    fetch()
 
     assert "Cookie" not in upstream.received[1]
 
@@ -306,7 +306,7 @@ def get(address: str, *, scheme: str = "http", limit: int = 100) -> http.Upstrea
 
 
 def test_status_and_body_are_returned():
-    with loopback.serving(loopback.answer(b"gone", status="410 Gone")) as address:
+    with loopback.serving(loopback.respond(b"gone", status="410 Gone")) as address:
         assert get(address) == http.UpstreamResponse(410, b"gone")
 
 
@@ -321,7 +321,7 @@ def test_path_and_query_are_sent():
 
 def test_a_body_above_the_limit_is_rejected():
     with (
-        loopback.serving(loopback.answer(b"x" * 101)) as address,
+        loopback.serving(loopback.respond(b"x" * 101)) as address,
         pytest.raises(http.UpstreamError, match="more than 100 bytes"),
     ):
         get(address)
@@ -395,13 +395,13 @@ def test_the_budget_is_kept_during_the_tls_handshake(certificate):
 
 
 def test_a_trusted_certificate_is_accepted(certificate):
-    with loopback.serving(secured(certificate, loopback.answer(b"ok"))) as address:
+    with loopback.serving(secured(certificate, loopback.respond(b"ok"))) as address:
         assert get(address, scheme="https") == http.UpstreamResponse(200, b"ok")
 
 
 def test_a_certificate_for_another_name_is_rejected(certificate):
     with (
-        loopback.serving(secured(certificate, loopback.answer(b"ok"))) as address,
+        loopback.serving(secured(certificate, loopback.respond(b"ok"))) as address,
         pytest.raises(http.UpstreamError, match="SSLError"),
     ):
         get(address.replace("127.0.0.1", "localhost"), scheme="https")
@@ -412,7 +412,7 @@ def test_an_untrusted_certificate_is_rejected(certificate, monkeypatch):
     forget_trusted_certificates()
 
     with (
-        loopback.serving(secured(certificate, loopback.answer(b"ok"))) as address,
+        loopback.serving(secured(certificate, loopback.respond(b"ok"))) as address,
         pytest.raises(http.UpstreamError, match="SSLError"),
     ):
         get(address, scheme="https")

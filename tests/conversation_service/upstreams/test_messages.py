@@ -23,7 +23,7 @@ STATS = {
 
 
 def says(body) -> loopback.Talk:
-    return loopback.answer(json.dumps(body).encode())
+    return loopback.respond(json.dumps(body).encode())
 
 
 def test_statistics_of_a_conversation_are_returned(upstream):
@@ -51,7 +51,7 @@ def test_requests_to_message_name_the_calling_service(upstream):
 
 
 def test_an_unknown_conversation_is_none(upstream):
-    upstream.talk = loopback.answer(status="404 Not Found")
+    upstream.talk = loopback.respond(status="404 Not Found")
 
     assert messages.stats(CONVERSATION) is None
 
@@ -87,7 +87,7 @@ def test_a_list_has_no_statistics(upstream):
 
 
 def test_a_rejected_request_is_an_upstream_error(upstream):
-    upstream.talk = loopback.answer(status="403 Forbidden")
+    upstream.talk = loopback.respond(status="403 Forbidden")
 
     with pytest.raises(http.UpstreamRejection):
         messages.stats(CONVERSATION)

@@ -18,7 +18,7 @@ def voices(settings, monkeypatch):
     monkeypatch.setattr(health, "_reports", health._Reports())
     for name, variable in row.variables().items():
         setattr(settings, name, variable.default)
-    with loopback.serving(loopback.answer(b"[1]")) as address:
+    with loopback.serving(loopback.respond(b"[1]")) as address:
         settings.VOICES_SERVICE_URL = f"http://{address}"
         yield row
 
