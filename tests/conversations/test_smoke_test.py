@@ -365,7 +365,7 @@ def test_with_public_keys_a_token_is_required(settings):
     printed, code = run(f"http://{closed_port()}")
 
     assert code == 4
-    assert "Only the issuer holds the private key for RS256" in printed
+    assert "Only the issuer has the private key for RS256" in printed
     assert "Send --token" in printed
 
 
