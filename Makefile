@@ -112,7 +112,7 @@ openapi: $(DEVELOPMENT) ## write docs/openapi.json
 
 screenshots: $(DEVELOPMENT) ## write pictures of the console to docs/img (needs Chromium)
 	@DJANGO_SETTINGS_MODULE=config.settings.test $(BIN)/python -m tests.servers \
-		$(BIN)/python -m tests.conversations.console.screenshots
+		$(BIN)/python -m tests.conversations.admin.screenshots
 
 dashboard: $(DEVELOPMENT) ## write the dashboard for Grafana
 	$(BIN)/python k8s/components/monitoring/dashboard.py > k8s/components/monitoring/dashboard.json

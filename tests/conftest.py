@@ -62,7 +62,7 @@ def django_db_setup(django_test_environment, django_db_blocker) -> Iterator[None
 
 @pytest.fixture(autouse=True)
 def mongo(django_db_setup, django_db_blocker) -> Iterator[Database]:
-    """The database, empty but for what migrations put there.
+    """The database, with only the documents of migrations.
 
     Emptying takes 2 ms; the flush behind pytest's django_db mark takes 50 to 90, as it also
     creates every permission anew. Tests need no such mark.
@@ -71,7 +71,7 @@ def mongo(django_db_setup, django_db_blocker) -> Iterator[Database]:
         yield database()
         names = {name for name in database().list_collection_names() if "system." not in name}
         for name in filled(names - SEEDED):
-            # On a majority, as the service reads only what is there before it confirms a write.
+            # On a majority, as the service reads with majority before it confirms a write.
             concern = WriteConcern("majority" if name == "conversations" else 1)
             collection(name).with_options(write_concern=concern).delete_many({})
 
@@ -92,7 +92,7 @@ def filled(names: set[str]) -> list[str]:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """The lines that the service's log handler writes."""
+    """The lines of the log handler of the service."""
     [handler] = [handler for handler in logging.root.handlers if handler.name == "stdout"]
     stream_handler = cast(logging.StreamHandler[Any], handler)
     written = io.StringIO()
@@ -113,6 +113,6 @@ def bob() -> APIClient:
 
 @pytest.fixture
 def commands(mongo) -> list[dict[str, Any]]:
-    """The commands that reach MongoDB from here on."""
+    """The commands sent to MongoDB since the start of the test."""
     recorder.commands.clear()
     return recorder.commands

@@ -1,4 +1,4 @@
-"""A client that holds every answer against the committed OpenAPI document."""
+"""A client that checks every response against the committed OpenAPI document."""
 
 import json
 import re
@@ -20,11 +20,11 @@ REQUIRED_HEADERS = {"ETag", "Location", "X-Request-ID", "WWW-Authenticate", "Ret
 
 
 class DocumentedClient(APIClient):
-    """Fails a test whose answer is not documented: its status, its headers or its body."""
+    """Fails a test if the status, headers or body of a response are not documented."""
 
     def request(self, **request: Any) -> Any:
         response = super().request(**request)
-        if "fields=" in request.get("QUERY_STRING", ""):  # asks for less than is documented
+        if "fields=" in request.get("QUERY_STRING", ""):  # requests a part of the documented body
             return response
         if operation := _operation(request["REQUEST_METHOD"], request["PATH_INFO"]):
             _check(response, operation)

@@ -1,4 +1,4 @@
-"""Ids as issuers make them, and ids that break what does not quote them."""
+"""Ids of real issuers, and ids that break code without quoting."""
 
 IDS = [
     "auth0|5f7c8ec7c33c6c004bbafe82",

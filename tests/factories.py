@@ -1,4 +1,4 @@
-"""Request bodies with defaults for whatever a test does not care about, and what comes of them."""
+"""Request bodies with defaults, clients and conversations for tests."""
 
 from typing import Any
 
@@ -28,12 +28,12 @@ def token(user_id: str = "alice", **claims: Any) -> str:
 
 
 def client_of(user_id: str) -> APIClient:
-    """A client that is signed in as this user."""
+    """Return a client with a token of this user."""
     return DocumentedClient(headers={"Authorization": f"Bearer {token(user_id)}"})
 
 
 def conversation(client: APIClient, *states: str, **fields: Any) -> dict[str, Any]:
-    """Create a conversation and lead it through states: "archived", "deleted", "pinned"."""
+    """Create a conversation and apply states in order: "archived", "deleted", "pinned"."""
     response = client.post(PATH, NewConversation(**fields))
     assert response.status_code == 201, response.json()
     path = f"{PATH}/{response.json()['id']}"

@@ -1,4 +1,4 @@
-"""Commands as processes of their own, which can be interrupted."""
+"""Commands in their own processes, which can be interrupted."""
 
 import os
 import subprocess

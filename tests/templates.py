@@ -1,4 +1,4 @@
-"""How Babel reads what Django's templates translate: as Django's own makemessages does."""
+"""Extraction of Django's template translations for Babel, like Django's makemessages."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -9,6 +9,6 @@ from django.utils.translation.template import templatize
 
 
 def extract(fileobj: Any, keywords: Any, comment_tags: Any, options: Any) -> Iterator[Any]:
-    """Turn a template into something with calls of gettext, which any tolerant reader finds."""
+    """Convert a template to text with gettext calls, which Babel's extractor finds."""
     source = templatize(fileobj.read().decode())
     return extract_javascript(BytesIO(source.encode()), keywords, comment_tags, options)

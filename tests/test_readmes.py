@@ -1,4 +1,4 @@
-"""The READMEs: the same in both languages, and true of what is here."""
+"""The READMEs: equal in both languages, and correct for this repository."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ SPANISH = (ROOT / "README.es.md").read_text(encoding="utf-8")
 both = pytest.mark.parametrize("text", [ENGLISH, SPANISH], ids=["english", "spanish"])
 
 FENCED = re.compile(r"^```(.*?)^```$", re.MULTILINE | re.DOTALL)
-# `GET · PATCH /path/word · word`, where … stands for what the rows have in common
+# `GET · PATCH /path/word · word`, with … for the common part of the rows
 CALL = re.compile(r"((?:[A-Z]+(?: · )?)*) ?((?:/api/v1|/internal/v1|…)/[^ ?]+)((?: · \w+)*)")
 
 
@@ -38,14 +38,14 @@ def test_both_link_to_the_same_places_and_to_each_other():
 
 
 @both
-def test_every_relative_link_leads_to_a_file(text):
+def test_every_relative_link_has_a_file(text):
     missing = {link for link in _links(text) if "://" not in link and not (ROOT / link).is_file()}
 
     assert not missing
 
 
 @both
-def test_every_call_is_documented(text):
+def test_every_request_is_documented(text):
     calls = _calls(text)
     served = {
         (method.upper(), path)
@@ -60,7 +60,7 @@ def test_every_call_is_documented(text):
 
 
 def _commands(text: str) -> list[list[str]]:
-    """Return the lines of each block, without comments and what these leave blank."""
+    """Return the lines of each block, without comments and the blank lines that remain."""
     blocks = [
         re.sub(r"(^|\s+)# .*", "", block, flags=re.MULTILINE) for block in FENCED.findall(text)
     ]
@@ -89,7 +89,7 @@ def _docs(*names: str) -> set[str]:
 
 
 def _calls(text: str) -> set[tuple[str, str]]:
-    """Return what is called, as method and path; the method is empty where none is written."""
+    """Return each request as method and path; the method is empty if none is given."""
     calls = set()
     for line in _prose(text).splitlines():
         common = "/internal/v1" if "`/internal/v1/" in line else "/api/v1/conversations"

@@ -1,7 +1,7 @@
 """Every use of a library's private parts, with its reason and the test that guards it.
 
 Private parts can change in any release. After an update of gunicorn, gevent or PyMongo, the tests
-named here must pass; tests/conversation_service/test_private.py finds uses in other files.
+named here must pass; tests/conversation_service/server/test_private.py finds uses in other files.
 
 Do not import Django or PyMongo at the top: gunicorn's master loads this module, and sockets are
 patched after the fork.
@@ -26,7 +26,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
     """gunicorn's response, in one TCP segment and without checks that Django has already done.
 
     Saves 4 % of a GET (docs/performance.md). Guards: tests/config/test_gunicorn.py, for example
-    test_it_starts_without_a_warning, and tests/config/test_connections.py.
+    test_it_starts_without_a_warning, and tests/conversation_service/server/test_connections.py.
     """
 
     headers_sent: bool
@@ -65,9 +65,9 @@ class Response(wsgi.Response):  # type: ignore[misc]
 def change_gunicorn(*, server: str, body_reader: type) -> None:
     """Use the response above, this Server header, and this reader for bodies with a length.
 
-    gunicorn has no settings for them. Its own reader accepts a body that ends before its
-    Content-Length. Guards: tests/config/test_gunicorn.py, and the tests with bodies that end early
-    in tests/config/test_request.py.
+    gunicorn has no setting for them. Its own reader accepts a body that ends before its
+    Content-Length. Guards: tests/config/test_gunicorn.py, and the tests of bodies that end early in
+    tests/conversation_service/server/test_request.py.
     """
     wsgi.SERVER = server
     wsgi.Response = Response
@@ -87,7 +87,8 @@ def take_expectation(request: Any) -> bool:
     """Return True if the client waits for `100 Continue`, which the caller must then send.
 
     gunicorn sends it with the first read, but the body is read before the view runs. Guard:
-    test_a_client_that_waits_for_100_continue_gets_it_once in tests/config/test_request.py.
+    test_a_client_that_waits_for_100_continue_gets_it_once of
+    tests/conversation_service/server/test_request.py.
     """
     expected: bool = request._expected_100_continue
     request._expected_100_continue = False
@@ -100,7 +101,7 @@ def take_expectation(request: Any) -> bool:
 class Socket(gevent.socket.socket):
     """gevent's socket with three more operations.
 
-    Guards: tests/config/test_connections.py, and the tests with slow clients in
+    Guards: tests/conversation_service/server/test_connections.py, and the tests of slow clients in
     tests/config/test_gunicorn.py.
     """
 
@@ -124,8 +125,8 @@ def change_gevent() -> None:
     """Let a threading.Condition check its lock without a switch to other greenlets.
 
     Without `_is_owned`, Condition tries to acquire the lock, and gevent's lock then runs all other
-    greenlets first. PyMongo does that twice per command. Guard: tests/conversation_service/
-    test_private.py.
+    greenlets first. PyMongo does that twice per command. Guard:
+    tests/conversation_service/server/test_private.py.
     """
     LockType._is_owned = LockType.locked
 
@@ -147,7 +148,8 @@ def pool_sizes(client: Any) -> tuple[int, int]:
     """Return a MongoClient's open connections, and how many are in use.
 
     PyMongo's events have the same information, but cost 15 µs per command: more than 2 % of a GET.
-    Guard: test_commands_and_connections_of_mongodb_are_measured in tests/config/test_metrics.py.
+    Guard: test_commands_and_connections_of_mongodb_are_counted of
+    tests/conversation_service/observability/test_metrics.py.
     """
     pools = [server.pool for server in [*client._topology._servers.values()]]
     in_use = sum(pool.active_sockets for pool in pools)
@@ -157,7 +159,7 @@ def pool_sizes(client: Any) -> tuple[int, int]:
 def remaining_timeout(limit_s: float) -> float:
     """Return the seconds that pymongo.timeout() leaves, `limit_s` at most.
 
-    Guard: test_a_host_with_a_hanging_resolution_is_unavailable in
+    Guard: test_a_host_with_a_hanging_name_resolution_is_503 of
     tests/conversation_service/mongodb/test_connecting.py.
     """
     from pymongo import _csot  # noqa: PLC0415 - after sockets are patched

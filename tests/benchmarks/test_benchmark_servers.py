@@ -1,4 +1,4 @@
-"""Nothing here asserts how fast something is: only that what measures it measures it."""
+"""The measuring servers measure correctly. No test asserts a duration."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ input()
 
 @pytest.fixture
 def family():
-    """Start a process whose child does something, and return its id once that is done."""
+    """Start a process with a busy child, and return its id when the child is done."""
     with ExitStack() as ending:
 
         def start(does):
@@ -53,11 +53,11 @@ def family():
         yield start
 
 
-def test_the_cpu_of_a_server_includes_that_of_its_workers(family):
+def test_cpu_of_a_server_includes_its_workers(family):
     assert ruler.cpu_s(family(WORKS)) >= 0.3
 
 
-def test_the_memory_of_a_server_is_that_of_its_largest_process(family):
+def test_memory_of_a_server_is_its_largest_process(family):
     assert 64 < ruler.memory_mib(family(GROWS)) < 128
 
 
@@ -76,19 +76,19 @@ def test_servers_are_compared_round_by_round():
     assert quiet_then_busy.ratio(other) == Measured(median=2, spread=0)
 
 
-def test_one_refused_request_makes_a_row_void():
+def test_a_rejected_request_makes_a_row_void():
     assert Row("list", "ours", [shot(cpu_us=1), shot(cpu_us=1, bad=1)]).void
     assert not Row("list", "ours", [shot(cpu_us=1), shot(cpu_us=1)]).void
 
 
-def test_the_same_moment_may_be_written_in_two_ways():
+def test_equal_times_in_two_formats_are_equal():
     ours = {"at": "2026-01-01T00:00:00.000Z", "next_cursor": "a"}
     theirs = {"at": "2026-01-01T00:00:00+00:00", "next_cursor": "b"}
 
     assert answers.plain(ours, answers.CURSOR) == answers.plain(theirs, answers.CURSOR)
 
 
-def test_the_floor_answers_what_the_service_answers(alice):
+def test_the_floor_responds_as_the_service_does(alice):
     rows = [conversation(alice, title="Café con Luna", tags=["casual"]) for _ in range(22)]
     database = settings.DATABASES["default"]["NAME"]
     with ExitStack() as started:

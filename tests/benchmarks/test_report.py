@@ -28,14 +28,14 @@ def results(*rows: Row) -> Results:
     )
 
 
-def verdicts(found: Results) -> dict[str, bool]:
+def targets_met(found: Results) -> dict[str, bool]:
     return {target.name: target.met for target in report.targets(found)}
 
 
-def test_each_target_is_said_to_be_met_or_not():
+def test_the_report_states_whether_each_target_is_met():
     found = results(row("ours", 900), row("peer", 1_000), row("floor", 500))
 
-    assert verdicts(found) == {
+    assert targets_met(found) == {
         "list: CPU of ours / peer": True,
         "list: CPU of ours / floor": False,
         "memory of a worker in the end, ours / peer": True,
@@ -45,18 +45,18 @@ def test_each_target_is_said_to_be_met_or_not():
     }
 
 
-def test_nothing_is_concluded_from_a_void_row():
+def test_a_void_row_has_no_result():
     found = results(row("ours", 900), row("peer", 1_000, bad=1), row("floor", 500))
 
-    assert "list: CPU of ours / peer" not in verdicts(found)
+    assert "list: CPU of ours / peer" not in targets_met(found)
     assert "| list      | peer   | void" in report.as_markdown(found)
 
 
-def test_results_can_be_read_by_a_program():
-    told = json.loads(report.as_json(results(row("ours", 900), row("peer", 1_000))))
+def test_the_report_can_be_printed_as_json():
+    printed = json.loads(report.as_json(results(row("ours", 900), row("peer", 1_000))))
 
-    assert told["rows"][0]["shots"][0]["cpu_us"] == 900
-    assert told["targets"][0] == {
+    assert printed["rows"][0]["shots"][0]["cpu_us"] == 900
+    assert printed["targets"][0] == {
         "name": "list: CPU of ours / peer",
         "measured": 0.9,
         "bound": 0.95,
@@ -66,5 +66,5 @@ def test_results_can_be_read_by_a_program():
 
 
 @pytest.mark.parametrize("size", [1_000_000, 10_000_000])
-def test_the_page_about_performance_has_a_place_for_what_is_measured(size):
+def test_the_performance_page_has_a_place_for_the_results(size):
     assert report.place_for(size).search(report.PAGE.read_text())

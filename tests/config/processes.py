@@ -1,4 +1,4 @@
-"""What the tests of whole processes share."""
+"""Helpers of the tests that run whole processes."""
 
 import os
 import socket

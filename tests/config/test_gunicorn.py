@@ -34,7 +34,7 @@ class Server:
         return socket.create_connection(("127.0.0.1", self.port), timeout=5)
 
     def send(self, *pieces: bytes, pause_s: float = 0) -> bytes:
-        """Send the pieces with a pause before each, and return all that comes back."""
+        """Send the pieces with a pause before each, and return the whole response."""
         with self.connect() as client:
             for piece in pieces:
                 time.sleep(pause_s)
@@ -55,7 +55,7 @@ def serving(
     folder: Path | None = None,
     **changes: str,
 ) -> Iterator[Server]:
-    """Serve an application of this checkout, or with `folder` of another one."""
+    """Serve an application of this checkout, or of the checkout in `folder`."""
     port = free_port()
     settings = {
         "DJANGO_SETTINGS_MODULE": "config.settings.test",
@@ -105,16 +105,16 @@ def test_it_starts_without_a_warning(server):
     assert "Warning" not in server.log.read_text()
 
 
-def test_one_worker_waits_for_many_at_once(server):
+def test_one_worker_serves_waiting_requests_concurrently(server):
     waits = ["/mongodb", "/valkey", "/upstream"] * 15
     with ThreadPoolExecutor(len(waits)) as pool:
         started = time.monotonic()
-        answers = [pool.submit(server.get, f"{path}?s=1") for path in waits]
+        responses = [pool.submit(server.get, f"{path}?s=1") for path in waits]
         time.sleep(0.5)
-        asked = time.monotonic()
+        requested = time.monotonic()
         assert server.get("/").content == b"quick"
-        quick_s = time.monotonic() - asked
-        assert {answer.result().status_code for answer in answers} == {200}
+        quick_s = time.monotonic() - requested
+        assert {response.result().status_code for response in responses} == {200}
     assert time.monotonic() - started < 5  # one after the other: 45
     assert quick_s < 0.5
 
@@ -138,68 +138,68 @@ def test_one_worker_waits_for_many_at_once(server):
         (b"GET /a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n", 404, "NOT_FOUND"),
     ],
 )
-def test_what_gunicorn_refuses_has_the_shape_of_every_failure(server, head, status, code):
+def test_requests_that_gunicorn_rejects_get_the_error_format_of_the_api(server, head, status, code):
     answer_head, body = server.send(head).split(b"\r\n\r\n", 1)
 
-    answer = json.loads(body)
+    response = json.loads(body)
     assert answer_head.startswith(b"HTTP/1.1 %d " % status)
     assert b"application/json" in answer_head
-    assert answer["status"] == status
-    assert answer["error"]["code"] == code
-    assert answer["error"].keys() == {
+    assert response["status"] == status
+    assert response["error"]["code"] == code
+    assert response["error"].keys() == {
         *("code", "type", "message", "details", "error_id", "request_id"),
     }
-    assert answer["error"]["request_id"].encode() in answer_head
+    assert response["error"]["request_id"].encode() in answer_head
 
 
-def test_a_head_that_trickles_in_is_cut(server):
+def test_a_slow_request_head_is_cut_off(server):
     started = time.monotonic()
 
-    answer = server.send(b"GET / HTTP/1.1\r\n", b"A: 1\r\n", b"B: 2\r\n", pause_s=0.2)
+    response = server.send(b"GET / HTTP/1.1\r\n", b"A: 1\r\n", b"B: 2\r\n", pause_s=0.2)
 
-    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert response.startswith(b"HTTP/1.1 408 ")
     assert time.monotonic() - started < 3
 
 
-def test_a_body_that_trickles_in_is_cut(server):
+def test_a_slow_request_body_is_cut_off(server):
     head = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
 
-    answer = server.send(head, b"a", b"b", pause_s=0.2)
+    response = server.send(head, b"a", b"b", pause_s=0.2)
 
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"REQUEST_TIMEOUT" in answer
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert b"REQUEST_TIMEOUT" in response
 
 
-def test_a_client_that_says_nothing_is_let_go(server):
+def test_a_silent_client_is_disconnected(server):
     assert server.send() == b""
 
 
-def test_a_resting_connection_may_rest_for_longer_than_a_head_may_take(server):
+def test_an_idle_connection_is_kept_longer_than_the_head_timeout(server):
     with requests.Session() as session:
         session.get(f"http://127.0.0.1:{server.port}/", timeout=5)
         connection = next(iter(session.adapters["http://"].poolmanager.pools._container.values()))
         time.sleep(HEAD_LIMIT_S + 0.2)
-        answer = session.get(f"http://127.0.0.1:{server.port}/", timeout=5)
+        response = session.get(f"http://127.0.0.1:{server.port}/", timeout=5)
 
-    assert answer.content == b"quick"
+    assert response.content == b"quick"
     assert connection.num_connections == 1
 
 
-def test_an_answer_reaches_a_client_that_is_still_sending(server):
-    answer = requests.post(f"http://127.0.0.1:{server.port}/", data=b"x" * 900_000, timeout=5)
+def test_a_response_reaches_a_client_that_is_still_sending(server):
+    response = requests.post(f"http://127.0.0.1:{server.port}/", data=b"x" * 900_000, timeout=5)
 
-    assert answer.content == b"quick"
+    assert response.content == b"quick"
 
 
-def test_a_stopping_server_finishes_what_runs_and_not_what_rests(tmp_path):
+def test_a_stopping_server_finishes_requests_and_closes_idle_connections(tmp_path):
     with serving(tmp_path / "log") as server, server.connect() as resting:
         resting.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         with ThreadPoolExecutor() as pool:
-            answer = pool.submit(server.get, "/sleep?s=1.5")
+            response = pool.submit(server.get, "/sleep?s=1.5")
             time.sleep(0.3)
             started = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
-            assert answer.result().content == b"slept"
+            assert response.result().content == b"slept"
 
         assert server.process.wait(10) == 0
         assert time.monotonic() - started < 5
@@ -217,7 +217,7 @@ def test_a_worker_starts_without_mongodb(tmp_path):
     assert "Connection refused" in line
 
 
-def test_the_master_imports_nothing_that_patching_would_come_too_late_for():
+def test_the_master_imports_no_module_that_gevent_must_patch_first():
     program = "import runpy, sys; runpy.run_path('config/gunicorn.conf.py'); print(*sys.modules)"
 
     modules = subprocess.check_output([sys.executable, "-c", program], text=True).split()

@@ -38,7 +38,7 @@ def log_in(server, name: str) -> requests.Response:
     )
 
 
-def test_hashes_are_those_of_django():
+def test_hashes_equal_those_of_django():
     ours, theirs = PBKDF2PasswordHasher(), hashers.PBKDF2PasswordHasher()
     encoded = ours.encode(PASSWORD, "salt", 1_000)
 
@@ -48,9 +48,9 @@ def test_hashes_are_those_of_django():
     assert not ours.verify("wrong", encoded)
 
 
-def test_others_are_served_while_passwords_are_hashed(server):
+def test_other_requests_are_served_while_passwords_are_hashed(server):
     with ThreadPoolExecutor(4) as pool:
-        guesses = [pool.submit(log_in, server, f"nobody{n}") for n in range(4)]
+        guesses = [pool.submit(log_in, server, f"unknown{n}") for n in range(4)]
         served = 0
         while not all(guess.done() for guess in guesses):
             assert server.get("/health/live").ok
@@ -60,9 +60,9 @@ def test_others_are_served_while_passwords_are_hashed(server):
     assert served > 4  # on the loop of the worker, one between two hashes
 
 
-def test_logins_that_would_wait_long_are_refused_before_hashing(server):
+def test_logins_beyond_the_queue_are_rejected_before_hashing(server):
     with ThreadPoolExecutor(16) as pool:
-        guesses = [pool.submit(log_in, server, f"nobody{n}") for n in range(16)]
+        guesses = [pool.submit(log_in, server, f"unknown{n}") for n in range(16)]
         responses = [guess.result() for guess in guesses]
 
     refused = [response for response in responses if response.status_code == 429]
@@ -72,7 +72,7 @@ def test_logins_that_would_wait_long_are_refused_before_hashing(server):
     assert {response.status_code for response in responses} == {200, 429}
 
 
-def test_a_password_made_by_django_still_logs_in(server, mongo):
+def test_a_password_hashed_by_django_still_logs_in(server, mongo):
     User.objects.create(
         username="ana",
         password=hashers.PBKDF2PasswordHasher().encode(PASSWORD, "x" * 22),

@@ -1,4 +1,4 @@
-"""`python -m config.probe`: what a container asks itself."""
+"""`python -m config.probe`: the health check of a container."""
 
 import subprocess
 import sys
@@ -24,14 +24,14 @@ def probe(path: str, *, port: int) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_good_answer_on_the_configured_port_is_a_success():
+def test_a_good_response_on_the_configured_port_is_a_success():
     with auth(0) as server:
         found = probe("/health", port=server.server_address[1])
 
     assert (found.returncode, found.stderr) == (0, "")
 
 
-def test_a_bad_answer_is_told():
+def test_a_bad_response_is_reported():
     with auth(0) as server:
         server.mode = "error"
         found = probe("/health", port=server.server_address[1])
@@ -41,7 +41,7 @@ def test_a_bad_answer_is_told():
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
-def test_silence_is_told(path):
+def test_a_missing_response_is_reported(path):
     found = probe(path, port=process.free_port())
 
     assert found.returncode == 1

@@ -1,4 +1,4 @@
-"""Each environment's settings, as a process that starts with them meets them."""
+"""The settings of each environment, loaded by a new process."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ def show(expression, **variables):
 
 
 @pytest.mark.parametrize("environment", ["production", "staging"])
-def test_everything_unfit_is_named_at_once(environment):
+def test_all_unfit_settings_are_listed_together(environment):
     done = load(ENVIRONMENT=environment, DEBUG="true", JWT_SECRET_KEY="dev-secret-key")
 
     assert done.returncode != 0
@@ -93,14 +93,14 @@ def test_everything_unfit_is_named_at_once(environment):
         ({"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS must name"),
     ],
 )
-def test_one_weakness_is_enough(variables, fault):
+def test_one_unfit_setting_stops_the_start(variables, fault):
     done = load(**(FIT | variables))
 
     assert done.returncode != 0
     assert fault in done.stderr
 
 
-def test_a_fit_production_passes_djangos_deployment_check():
+def test_valid_production_settings_pass_the_deployment_check_of_django():
     done = manage("check", "--deploy", "--fail-level", "INFO", **FIT)
 
     assert (done.returncode, done.stdout) == (
@@ -124,7 +124,7 @@ def test_a_secret_may_come_from_a_file(tmp_path):
     assert show("settings.SECRET_KEY", **variables) == f"{SECRET}-from-a-file"
 
 
-def test_former_keys_may_come_from_a_file_that_may_be_empty(tmp_path):
+def test_former_keys_may_come_from_a_file_even_an_empty_one(tmp_path):
     former = tmp_path / "former"
     former.write_text(f"{SECRET}-1,{SECRET}-2\n")
     none = tmp_path / "none"
@@ -138,7 +138,7 @@ def test_former_keys_may_come_from_a_file_that_may_be_empty(tmp_path):
     assert show("settings.JWT_SECRET_KEY_FALLBACKS", **variables) == "[]"
 
 
-def test_what_a_former_key_signed_is_accepted_while_it_is_kept():
+def test_values_signed_with_a_former_key_are_accepted():
     sealed = python("-c", SEAL, "seal(['x'], binding='b')", **FIT).stdout.strip()
     renewed = FIT | {"SECRET_KEY": f"{SECRET}-new"}
     kept = renewed | {"SECRET_KEY_FALLBACKS": FIT["SECRET_KEY"]}
@@ -154,13 +154,13 @@ print(eval(sys.argv[1]))
 """
 
 
-def test_an_unknown_environment_is_named():
+def test_an_unknown_environment_is_named_in_the_error():
     done = load(ENVIRONMENT="prod")
 
     assert "ENVIRONMENT is 'prod' and must be one of" in done.stderr
 
 
-def test_development_needs_nothing():
+def test_development_starts_without_any_variable():
     assert show("settings.JWT_ALGORITHM") == "HS256"
     assert show("settings.DEBUG") == "True"
     assert show("settings.DEBUG", DEBUG="false") == "False"
@@ -174,7 +174,7 @@ def test_management_commands_have_no_time_limit():
     assert "'timeoutMS': 0" in done.stdout
 
 
-def test_the_variables_of_the_old_guide_keep_their_names():
+def test_variables_of_the_previous_guide_keep_their_names():
     options = "settings.DATABASES['default']['OPTIONS']"
     variables = {
         "CONNECTION_POOL_MIN": "3",
@@ -187,14 +187,14 @@ def test_the_variables_of_the_old_guide_keep_their_names():
     assert show("settings.DATABASES['default']['NAME']", **variables) == "other"
 
 
-def test_the_example_names_every_variable_and_no_other():
+def test_the_example_lists_every_variable_and_no_other():
     lines = (ROOT / ".env.example").read_text().splitlines()
     named = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
 
     assert sorted(named) == sorted(env.scheme)
 
 
-def test_the_example_is_good_for_development(tmp_path):
+def test_development_starts_with_the_example(tmp_path):
     lines = (ROOT / ".env.example").read_text().splitlines()
     pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
 

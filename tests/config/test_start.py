@@ -1,4 +1,4 @@
-"""What the master prepares before its first worker, and what it leaves behind."""
+"""Preparation by the master before its first worker, and cleanup at its end."""
 
 import os
 import resource
@@ -15,7 +15,7 @@ from tests.config.test_gunicorn import COMMAND, serving
 
 
 def start(**variables: str) -> subprocess.CompletedProcess:
-    """Start gunicorn with a configuration that it must refuse."""
+    """Start gunicorn with an invalid configuration."""
     return subprocess.run(
         [*COMMAND, "tests.config.waiting_app:application"],
         env=environment(**variables),
@@ -30,7 +30,7 @@ def metrics_folders(parent: Path) -> list[Path]:
     return list(parent.glob("*metrics-*"))
 
 
-def test_a_killed_master_leaves_no_metrics_to_the_next_one(tmp_path):
+def test_metrics_of_a_killed_master_are_removed_at_the_next_start(tmp_path):
     folder = tmp_path / "shared"
     folder.mkdir()
     (folder / "metrics-of-another-program").mkdir()
@@ -53,7 +53,7 @@ def test_a_killed_master_leaves_no_metrics_to_the_next_one(tmp_path):
     assert metrics_folders(folder) == [folder / "metrics-of-another-program"]
 
 
-def test_a_folder_that_cannot_be_used_is_named_with_its_variable(tmp_path):
+def test_an_unusable_folder_is_named_with_its_variable(tmp_path):
     refused = start(WORKER_TMP_DIR=str(tmp_path / "nowhere"))
 
     assert refused.returncode == 1
@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_used_is_named_with_its_variable(tmp_path):
     )
 
 
-def test_a_folder_of_metrics_that_cannot_be_made_is_named_with_its_variable(tmp_path):
+def test_a_metrics_folder_that_cannot_be_created_is_named_with_its_variable(tmp_path):
     (tmp_path / "file").touch()
 
     refused = start(PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "file" / "metrics"))
@@ -72,7 +72,7 @@ def test_a_folder_of_metrics_that_cannot_be_made_is_named_with_its_variable(tmp_
     assert "Traceback" not in refused.stderr
 
 
-def test_without_shared_memory_the_system_s_folder_is_used(monkeypatch):
+def test_without_shared_memory_the_temporary_folder_is_used(monkeypatch):
     shared_memory = "/dev/shm"  # noqa: S108
     monkeypatch.setattr(os, "access", lambda path, *modes: path != shared_memory)
 
@@ -81,7 +81,7 @@ def test_without_shared_memory_the_system_s_folder_is_used(monkeypatch):
     assert configuration["usable_tmp_dir"](shared_memory) is None
 
 
-def test_workers_may_open_as_many_descriptors_as_the_system_allows(tmp_path):
+def test_workers_raise_their_descriptor_limit_to_the_maximum(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
@@ -95,7 +95,7 @@ def test_workers_may_open_as_many_descriptors_as_the_system_allows(tmp_path):
 
 
 @pytest.mark.parametrize("entry", ["django.setup()", "import config.wsgi"])
-def test_a_start_searches_for_no_library(entry):
+def test_a_start_does_not_search_for_libraries(entry):
     program = f"""
 import django, sys
 started = []

@@ -1,4 +1,4 @@
-"""Wrong variables stop every start, and one start names them all."""
+"""Wrong variables stop every start, and one start lists them all."""
 
 import os
 import re
@@ -15,7 +15,7 @@ SECRET_PIECE = "Zm9vYmFy"
 
 
 def faults(**variables: str) -> list[str]:
-    """Return what a start with these variables, and no others, reports."""
+    """Return the errors of a start with only these variables."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(env.ENVIRON, "env", variables)
         patch.setattr(env.ENVIRON, "files_cache", {})
@@ -108,11 +108,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_every_wrong_value_is_named_in_one_list(kind):
+def test_all_wrong_values_are_listed_together(kind):
     assert named(**WRONG[kind]) == set(WRONG[kind])
 
 
-def test_weak_secrets_stand_in_the_same_list_as_wrong_values():
+def test_weak_secrets_and_wrong_values_are_in_one_list():
     found = faults(ENVIRONMENT="production", TRASH_DAYS="x", REDIS_URL="redis:1", DEBUG="yes")
 
     assert {line.split()[0] for line in found} == {
@@ -121,14 +121,14 @@ def test_weak_secrets_stand_in_the_same_list_as_wrong_values():
     }
 
 
-def test_a_fault_says_what_would_be_right():
+def test_an_error_says_which_value_is_valid():
     assert faults(TRASH_DAYS="-1", RATE_LIMIT_ENABLED="ture") == [
         "RATE_LIMIT_ENABLED is 'ture' and must be true or false (yes or no, on or off, 1 or 0).",
         "TRASH_DAYS is '-1' and must be an integer from 1 to 36500.",
     ]
 
 
-def test_no_fault_shows_a_secret(tmp_path):
+def test_no_error_contains_a_secret(tmp_path):
     secret = f"{SECRET_PIECE}/{SECRET_PIECE}#{SECRET_PIECE}"
     variables = dict.fromkeys(env.scheme, f"://{secret}@{secret}")
     variables |= {"SECRET_KEY_FILE": f"/{secret}", "JWT_SECRET_KEY_FALBACKS": secret}
@@ -139,7 +139,7 @@ def test_no_fault_shows_a_secret(tmp_path):
 
 
 @pytest.mark.parametrize("word", ["true", "YES", "On", "1", "false", "No", "OFF", "0"])
-def test_booleans_come_from_two_sets_of_words(word):
+def test_booleans_accept_two_sets_of_words(word):
     expected = str(word.lower() in {"true", "yes", "on", "1"})
 
     assert show("settings.RATE_LIMIT_ENABLED", RATE_LIMIT_ENABLED=word) == expected
@@ -165,7 +165,7 @@ def test_lists_lose_blanks_and_empty_items():
     )
 
 
-def test_a_dollar_is_an_ordinary_character_also_in_a_file(tmp_path):
+def test_a_dollar_is_kept_in_variables_and_files(tmp_path):
     former = tmp_path / "former"
     former.write_text(f"$SECRET_KEY-{SECRET},$x{SECRET}\n")
     variables = FIT | {
@@ -179,7 +179,7 @@ def test_a_dollar_is_an_ordinary_character_also_in_a_file(tmp_path):
     )
 
 
-def test_a_dotenv_keeps_a_dollar_and_names_lines_that_set_nothing(tmp_path, monkeypatch):
+def test_a_dotenv_keeps_dollars_and_reports_lines_without_an_assignment(tmp_path, monkeypatch):
     monkeypatch.delenv("SECRET_KEY", raising=False)
     monkeypatch.delenv("JWT_SECRET_KEY", raising=False)
     monkeypatch.setenv("JWT_ISSUER", "of-the-environment")
@@ -197,7 +197,7 @@ def test_a_dotenv_keeps_a_dollar_and_names_lines_that_set_nothing(tmp_path, monk
     }
 
 
-def test_a_file_that_does_not_exist_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     variables = {"SECRET_KEY_FILE": "/none", "REDIS_URL_FILE": str(tmp_path)}
 
     assert faults(**variables) == [
@@ -280,7 +280,7 @@ def test_connection_pool_min_is_at_most_connection_pool_max():
     )
 
 
-def test_public_keys_and_algorithm_fit_together_in_every_environment():
+def test_public_keys_and_algorithm_must_match_in_every_environment():
     assert named(JWT_ALGORITHM="RS256") == {"JWT_JWKS_URL"}
     assert named(JWT_JWKS_URL="https://auth/keys?p=x") == {"JWT_ALGORITHM"}
 
@@ -305,7 +305,7 @@ def test_public_keys_and_algorithm_fit_together_in_every_environment():
         "mongodb+srv://h.example.org/?retryWrites=sometimes",
     ],
 )
-def test_a_mongodb_url_that_cannot_work_is_refused(url):
+def test_an_unusable_mongodb_url_is_rejected(url):
     found = faults(MONGODB_URL=url)
 
     assert {line.split()[0] for line in found} == {"MONGODB_URL"}
@@ -321,7 +321,7 @@ def test_a_mongodb_url_that_cannot_work_is_refused(url):
         "mongodb://%2Ftmp%2Fmongodb-27017.sock/",
     ],
 )
-def test_a_mongodb_url_that_can_work_is_accepted_without_a_query_to_dns(url):
+def test_a_usable_mongodb_url_is_accepted_without_a_dns_query(url):
     assert faults(MONGODB_URL=url) == []
 
 
@@ -335,7 +335,7 @@ def test_a_mongodb_url_that_can_work_is_accepted_without_a_query_to_dns(url):
         f"redis://:{SECRET_PIECE}[x@h/0",
     ],
 )
-def test_a_redis_password_that_is_not_percent_encoded_is_refused_with_the_remedy(url):
+def test_a_redis_password_without_percent_encoding_is_rejected_with_the_remedy(url):
     [fault] = faults(REDIS_URL=url)
 
     assert fault.startswith("REDIS_URL ")
@@ -359,7 +359,7 @@ def test_a_redis_password_that_is_not_percent_encoded_is_refused_with_the_remedy
         "unix://",
     ],
 )
-def test_a_redis_url_that_cannot_work_is_refused(url):
+def test_an_unusable_redis_url_is_rejected(url):
     assert named(REDIS_URL=url) == {"REDIS_URL"}
 
 
@@ -373,11 +373,11 @@ def test_a_redis_url_that_cannot_work_is_refused(url):
         ("redis://[::1]:6379", "redis://[::1]:6379"),
     ],
 )
-def test_a_redis_url_that_can_work_is_accepted(given, used):
+def test_a_usable_redis_url_is_accepted(given, used):
     assert show("settings.REDIS_URL", REDIS_URL=given) == used
 
 
-def test_settings_of_production_keep_their_rules_whatever_the_environment_is():
+def test_production_settings_keep_their_rules_in_every_environment():
     done = python("-c", "import config.settings.production")
 
     assert "SECRET_KEY is not set." in done.stderr

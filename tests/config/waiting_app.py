@@ -1,4 +1,4 @@
-"""A small application that waits in every way the service does. Served by test_gunicorn.py."""
+"""A small application that waits in each way of the service. Served by test_gunicorn.py."""
 
 import tempfile
 import time
@@ -18,9 +18,9 @@ valkey = redis.Redis.from_url(env("REDIS_URL"))
 
 def application(environ, start_response):
     wait_s = float(parse_qs(environ["QUERY_STRING"]).get("s", ["0"])[0])
-    answer = ACTIONS[environ["PATH_INFO"]](environ, wait_s)
-    start_response("200 OK", [("Content-Length", str(len(answer)))])
-    return [answer]
+    response = ACTIONS[environ["PATH_INFO"]](environ, wait_s)
+    start_response("200 OK", [("Content-Length", str(len(response)))])
+    return [response]
 
 
 def nothing(environ, wait_s):

@@ -17,7 +17,7 @@ class _Server(ThreadingTCPServer):
 
 @contextmanager
 def serving(talk: Talk) -> Iterator[str]:
-    """Run `talk` for each connection, each in a thread; give host:port."""
+    """Run `talk` for each connection, each in a thread; yield host:port."""
 
     class Handler(BaseRequestHandler):
         def handle(self):
@@ -38,13 +38,13 @@ def closed_port() -> str:
         return "{}:{}".format(*unused.getsockname())
 
 
-def answer(body: bytes = b"{}", *, status: str = "200 OK", headers: str = "") -> Talk:
+def respond(body: bytes = b"{}", *, status: str = "200 OK", headers: str = "") -> Talk:
     headers += "Connection: close\r\n"
     return lambda channel: reply(channel, body, status=status, headers=headers)
 
 
 def reply(channel: socket.socket, body: bytes, *, status: str = "200 OK", headers: str = "") -> str:
-    """Answer one HTTP request and return its first line."""
+    """Respond to one HTTP request and return its first line."""
     request = b""
     while b"\r\n\r\n" not in request:
         if not (received := channel.recv(65536)):
@@ -62,7 +62,7 @@ def write(
 
 
 def silence(channel: socket.socket) -> None:
-    """Accept, read, and never say a word."""
+    """Accept and read, and never respond."""
     while channel.recv(65536):
         pass
 

@@ -1,4 +1,4 @@
-"""What all of our commands have in common."""
+"""Help, options and errors of all commands of the service."""
 
 import re
 
@@ -13,10 +13,10 @@ OURS = [
 every_command = pytest.mark.parametrize(("app", "name"), OURS, ids=[name for _, name in OURS])
 
 
-# What they print is for a machine already, or for nobody.
+# Their output has no JSON form.
 WITHOUT_JSON = {"issue_token", "run_neighbours"}
 CHANGE_NOTHING = {"inspect_conversation", "issue_token", "run_neighbours"}
-# A smoke test that changes nothing would test nothing; it leaves nothing but a tombstone.
+# A smoke test must write; it leaves only a tombstone.
 WITHOUT_DRY_RUN = CHANGE_NOTHING | {"smoke_test"}
 MEANINGS = {"2": "an invalid option", "3": "MongoDB is unavailable; stderr has the reason"}
 
@@ -26,39 +26,39 @@ def shown(app, name):
 
 
 @every_command
-def test_help_ends_with_exit_codes_and_an_example_that_works(app, name):
+def test_help_ends_with_exit_codes_and_a_working_example(app, name):
     _, _, end = shown(app, name).partition("exit codes:\n")
     codes, _, examples = end.partition("\n\nexamples:\n")
     first = examples.splitlines()[0].split()
 
-    told = dict(re.findall(r"^  (\d)  (\w.*)", codes, re.MULTILINE))
-    assert list(told)[:3] == ["0", "1", "2"]
-    assert set(told) <= set("01234")
-    assert {(code, told[code]) for code in MEANINGS if code in told} <= MEANINGS.items()
+    documented = dict(re.findall(r"^  (\d)  (\w.*)", codes, re.MULTILINE))
+    assert list(documented)[:3] == ["0", "1", "2"]
+    assert set(documented) <= set("01234")
+    assert {(code, documented[code]) for code in MEANINGS if code in documented} <= MEANINGS.items()
     assert first[:2] == ["manage.py", name]
     load_command_class(app, name).create_parser("manage.py", name).parse_args(first[2:])
     assert max(map(len, shown(app, name).splitlines())) <= 100
 
 
 @every_command
-def test_options_are_called_and_mean_the_same(app, name):
+def test_common_options_have_one_name_and_one_meaning(app, name):
     text = " ".join(shown(app, name).split())
 
     json = "--json print a JSON object per line; the last is the result"
     assert (json in text) is (name not in WITHOUT_JSON)
-    rehearsal = "print the changes without making them"
-    assert (rehearsal in text) is (name not in WITHOUT_DRY_RUN)
+    dry_run = "print the changes without making them"
+    assert (dry_run in text) is (name not in WITHOUT_DRY_RUN)
 
 
 @every_command
-def test_what_ends_before_its_time_says_so(app, name):
+def test_an_interrupted_command_says_so(app, name):
     runs_long = name not in CHANGE_NOTHING
 
     assert ("\n  4  " in shown(app, name)) is runs_long
     assert ("Ctrl-C and SIGTERM end" in " ".join(shown(app, name).split())) is runs_long
 
 
-def test_what_a_command_can_do_stands_before_what_all_can():
+def test_help_lists_own_options_before_common_ones():
     command = load_command_class("conversations", "purge_trash")
     shown = command.create_parser("manage.py", "purge_trash").format_help()
 
@@ -66,7 +66,7 @@ def test_what_a_command_can_do_stands_before_what_all_can():
 
 
 @every_command
-def test_an_option_that_does_not_exist_exits_with_2(app, name, capsys):
+def test_an_unknown_option_exits_with_2(app, name, capsys):
     command = load_command_class(app, name)
 
     with pytest.raises(SystemExit) as refused:

@@ -1,4 +1,4 @@
-"""What probes are told, also while everything around hangs."""
+"""Health checks, also while MongoDB, Redis and the upstreams hang."""
 
 import os
 import re
@@ -33,11 +33,11 @@ class Upstream:
     """One server that stands for all three upstreams."""
 
     def __init__(self) -> None:
-        self.talk: loopback.Talk = loopback.answer()
-        self.asked = 0
+        self.talk: loopback.Talk = loopback.respond()
+        self.requests = 0
 
     def __call__(self, channel) -> None:
-        self.asked += 1
+        self.requests += 1
         self.talk(channel)
 
 
@@ -52,7 +52,7 @@ def upstream(settings):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of the cached report, put forward so far that none is left of other tests."""
+    """The clock of the cached report, advanced until reports of other tests are expired."""
     clock = SimpleNamespace(ahead_s=time.monotonic())
     monkeypatch.setattr(health, "_reports", health._Reports())
     monkeypatch.setattr(health, "monotonic", lambda: time.monotonic() + clock.ahead_s)
@@ -61,7 +61,7 @@ def clock(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _own_report(clock):
-    """Let no test see the report of another."""
+    """Start each test without a cached report."""
 
 
 def statuses(body: dict) -> dict[str, str]:
@@ -72,7 +72,7 @@ def report():
     return Client().get("/health").json()
 
 
-def test_all_is_well(upstream):
+def test_all_checks_pass(upstream):
     response = Client().get("/health")
 
     assert response.status_code == 200
@@ -88,7 +88,7 @@ def test_all_is_well(upstream):
 
 
 @pytest.mark.parametrize("address", [*ADDRESSES, *(f"{address}/" for address in ADDRESSES)])
-def test_probes_may_call_by_any_host_without_a_token(upstream, address):
+def test_probes_need_no_token_and_no_allowed_host(upstream, address):
     response = Client().get(address, headers={"Host": "10.1.2.3:8003"})
 
     assert response.status_code == 200
@@ -103,7 +103,7 @@ def test_no_host_header_can_break_a_probe(upstream, address, host):
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_head_is_answered_without_a_body(upstream, address):
+def test_head_gets_a_response_without_a_body(upstream, address):
     response = Client().head(address)
 
     assert (response.status_code, response.content) == (200, b"")
@@ -119,24 +119,24 @@ def test_other_methods_are_not_allowed(address, method):
     assert response.json()["error"]["code"] == "METHOD_NOT_ALLOWED"
 
 
-def test_live_and_ready_say_so():
+def test_live_and_ready_respond_200():
     assert Client().get("/health/live").json() == {"status": "ok"}
     assert Client().get("/health/ready").json() == {"status": "ready"}
 
 
-def test_live_touches_nothing(upstream, django_assert_num_queries):
+def test_live_uses_no_database_and_no_upstream(upstream, django_assert_num_queries):
     with django_assert_num_queries(0):
         Client().get("/health/live")
 
-    assert upstream.asked == 0
+    assert upstream.requests == 0
 
 
 @pytest.mark.parametrize(
     "status",
     ["200 OK", "204 No Content", "302 Found", "401 Unauthorized", "404 Not Found", "429 Slow"],
 )
-def test_a_upstream_that_answers_is_healthy(upstream, status):
-    upstream.talk = loopback.answer(status=status, headers="Location: http://127.0.0.1:1/\r\n")
+def test_an_upstream_that_responds_is_healthy(upstream, status):
+    upstream.talk = loopback.respond(status=status, headers="Location: http://127.0.0.1:1/\r\n")
 
     assert report()["status"] == "healthy"
 
@@ -148,7 +148,7 @@ def endless_body(channel) -> None:
         time.sleep(0.01)
 
 
-def test_the_body_of_a_upstream_is_not_read(upstream):
+def test_the_body_of_an_upstream_is_not_read(upstream):
     upstream.talk = endless_body
 
     assert report()["status"] == "healthy"
@@ -165,15 +165,15 @@ def talk_nonsense(channel) -> None:
 @pytest.mark.parametrize(
     "talk",
     [
-        pytest.param(loopback.answer(status="500 Broken"), id="500"),
-        pytest.param(loopback.answer(status="503 Down"), id="503"),
+        pytest.param(loopback.respond(status="500 Broken"), id="500"),
+        pytest.param(loopback.respond(status="503 Down"), id="503"),
         pytest.param(loopback.silence, id="silent"),
         pytest.param(loopback.trickle, id="trickling"),
         pytest.param(hang_up, id="hangs up"),
         pytest.param(talk_nonsense, id="no HTTP"),
     ],
 )
-def test_sick_upstreams_degrade_the_service(upstream, talk):
+def test_failing_upstreams_degrade_the_service(upstream, talk):
     upstream.talk = talk
 
     response = Client().get("/health")
@@ -187,7 +187,7 @@ def test_sick_upstreams_degrade_the_service(upstream, talk):
 
 @pytest.mark.parametrize("url", ["http://{closed}", "nonsense", "http://", "ftp://127.0.0.1"])
 @pytest.mark.parametrize("name", UPSTREAMS)
-def test_one_upstream_out_of_reach_is_named(upstream, settings, name, url):
+def test_an_unreachable_upstream_is_named(upstream, settings, name, url):
     setattr(settings, UPSTREAMS[name], url.format(closed=loopback.closed_port()))
 
     body = report()
@@ -196,7 +196,7 @@ def test_one_upstream_out_of_reach_is_named(upstream, settings, name, url):
     assert [key for key, status in statuses(body).items() if status == "unhealthy"] == [name]
 
 
-def test_what_is_not_configured_is_not_missed(upstream, settings):
+def test_upstreams_that_are_not_configured_are_not_reported(upstream, settings):
     settings.REDIS_URL = settings.MESSAGE_SERVICE_URL = ""
 
     body = report()
@@ -208,7 +208,7 @@ def test_what_is_not_configured_is_not_missed(upstream, settings):
 
 
 @pytest.mark.parametrize("url", ["redis://{closed}", "redis://{silent}", "nonsense", "redis://:x@"])
-def test_a_redis_that_does_not_answer_degrades_the_service(upstream, settings, url):
+def test_a_redis_that_does_not_respond_degrades_the_service(upstream, settings, url):
     with loopback.serving(loopback.silence) as silent:
         settings.REDIS_URL = url.format(closed=loopback.closed_port(), silent=silent)
 
@@ -218,15 +218,15 @@ def test_a_redis_that_does_not_answer_degrades_the_service(upstream, settings, u
     assert statuses(body)["redis"] == "unhealthy"
 
 
-def test_upstreams_are_asked_once_for_a_crowd(upstream):
+def test_concurrent_probes_share_one_request_per_upstream(upstream):
     with ThreadPoolExecutor(16) as pool:
         bodies = list(pool.map(lambda _: report(), range(64)))
 
-    assert upstream.asked == 3
+    assert upstream.requests == 3
     assert len({body["timestamp"] for body in bodies}) == 1
 
 
-def test_a_report_is_made_anew_after_two_seconds(upstream, clock):
+def test_a_report_is_cached_for_two_seconds(upstream, clock):
     assert report()["status"] == "healthy"
     upstream.talk = hang_up
 
@@ -237,15 +237,15 @@ def test_a_report_is_made_anew_after_two_seconds(upstream, clock):
     assert report()["status"] == "degraded"
 
 
-def test_upstreams_that_ask_for_our_report_in_turn_are_healthy(upstream, clock):
+def test_upstreams_that_request_our_report_in_turn_are_healthy(upstream, clock):
     report()
     clock.ahead_s += 5
 
-    def ask_back(channel):
+    def request_back(channel):
         Client().get("/health")
         loopback.reply(channel, b"{}")
 
-    upstream.talk = ask_back
+    upstream.talk = request_back
 
     assert report()["status"] == "healthy"
 
@@ -261,7 +261,7 @@ def test_a_probe_with_a_bug_is_unhealthy_and_logged(upstream, settings, caplog):
 
 @contextmanager
 def service(folder, **environment):
-    """Run the service under gunicorn as in production, and give its address."""
+    """Run the service under gunicorn as in production, and yield its address."""
     port = process.free_port()
     settings = {
         "ENVIRONMENT": "test",
@@ -298,13 +298,13 @@ def wait_for_answer(address: str, server: subprocess.Popen) -> None:
             return
 
 
-def ask(url: str) -> tuple[int, dict, float]:
+def fetch(url: str) -> tuple[int, dict, float]:
     started = time.monotonic()
     response = requests.get(url, timeout=10)
     return response.status_code, response.json(), time.monotonic() - started
 
 
-def test_everything_may_hang_at_once(tmp_path):
+def test_a_report_is_in_time_while_everything_hangs(tmp_path):
     with ExitStack() as stack:
         silent = stack.enter_context(loopback.serving(loopback.silence))
         trickling = stack.enter_context(loopback.serving(loopback.trickle))
@@ -319,13 +319,13 @@ def test_everything_may_hang_at_once(tmp_path):
             )
         )
         with ThreadPoolExecutor(8) as pool:
-            asked = list(pool.map(ask, [f"{address}/health"] * 8))
-        ready_status, ready, ready_s = ask(f"{address}/health/ready")
-        live_status, _, live_s = ask(f"{address}/health/live")
+            responses = list(pool.map(fetch, [f"{address}/health"] * 8))
+        ready_status, ready, ready_s = fetch(f"{address}/health/ready")
+        live_status, _, live_s = fetch(f"{address}/health/live")
 
-    assert {status for status, _, _ in asked} == {503}
-    assert max(seconds for _, _, seconds in asked) < 2
-    body = asked[0][1]
+    assert {status for status, _, _ in responses} == {503}
+    assert max(seconds for _, _, seconds in responses) < 2
+    body = responses[0][1]
     assert body["status"] == "unhealthy"
     assert set(statuses(body).values()) == {"unhealthy"}
     assert (ready_status, ready["status"]) == (503, "not_ready")
@@ -335,20 +335,20 @@ def test_everything_may_hang_at_once(tmp_path):
 
 @pytest.fixture
 def own_mongodb(tmp_path):
-    """A MongoDB that a test may harm, with a client for it."""
+    """A MongoDB that a test may freeze or stop, with a client for it."""
     with mongod(tmp_path / "mongodb") as url, pymongo.MongoClient(url) as client:
         yield SimpleNamespace(url=url, admin=client.admin)
 
 
-def test_a_mongodb_that_freezes(tmp_path, own_mongodb):
+def test_a_frozen_mongodb_is_unhealthy_in_time(tmp_path, own_mongodb):
     pid = own_mongodb.admin.command("serverStatus")["pid"]
     with service(tmp_path, MONGODB_URL=own_mongodb.url) as address:
-        assert ask(f"{address}/health/ready")[:2] == (200, {"status": "ready"})
+        assert fetch(f"{address}/health/ready")[:2] == (200, {"status": "ready"})
 
         os.kill(pid, signal.SIGSTOP)
         try:
-            status, body, seconds = ask(f"{address}/health/ready")
-            report_status, report_body, report_s = ask(f"{address}/health")
+            status, body, seconds = fetch(f"{address}/health/ready")
+            report_status, report_body, report_s = fetch(f"{address}/health")
         finally:
             os.kill(pid, signal.SIGCONT)
 
@@ -357,7 +357,7 @@ def test_a_mongodb_that_freezes(tmp_path, own_mongodb):
     assert (report_status, report_body["status"], report_s < 2) == (503, "unhealthy", True)
 
 
-def test_a_mongodb_without_a_primary(tmp_path, own_mongodb):
+def test_a_mongodb_without_a_primary_is_not_ready(tmp_path, own_mongodb):
     with service(tmp_path, MONGODB_URL=own_mongodb.url) as address:
         own_mongodb.admin.command("replSetStepDown", 2, force=True)
 
@@ -365,7 +365,7 @@ def test_a_mongodb_without_a_primary(tmp_path, own_mongodb):
         eventually(f"{address}/health/ready", 200)
 
 
-def test_nobody_who_reads_notices_an_election(tmp_path, own_mongodb):
+def test_reads_succeed_during_an_election(tmp_path, own_mongodb):
     nobodys = "64b7f0f0f0f0f0f0f0f0f0f0"
     headers = {"Authorization": f"Bearer {token()}"}
 
@@ -386,16 +386,16 @@ def test_nobody_who_reads_notices_an_election(tmp_path, own_mongodb):
 
 def eventually(url: str, status: int) -> None:
     deadline = time.monotonic() + 20
-    while ask(url)[0] != status:
+    while fetch(url)[0] != status:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_a_mongodb_that_is_gone(tmp_path):
+def test_a_stopped_mongodb_is_not_ready(tmp_path):
     gone = f"mongodb://{loopback.closed_port()}/?replicaSet=rs0"
 
     with service(tmp_path, MONGODB_URL=gone) as address:
-        status, body, seconds = ask(f"{address}/health/ready")
+        status, body, seconds = fetch(f"{address}/health/ready")
 
     assert (status, seconds < 1.5) == (503, True)
     assert body == {"status": "not_ready", "reason": "mongodb"}

@@ -1,4 +1,4 @@
-"""Tokens for development, made at the command line and accepted at the door."""
+"""Tokens for development, issued by a command and accepted by the API."""
 
 from datetime import UTC, datetime
 from io import StringIO
@@ -43,11 +43,11 @@ def send(address: str, token: str):
     return APIClient().get(address, headers={"Authorization": f"Bearer {token.strip()}"})
 
 
-def test_the_token_of_a_user_opens_the_door_of_users():
+def test_a_user_token_is_accepted_by_the_public_api():
     assert send("/user", issue("demo")).json() == {"id": "demo"}
 
 
-def test_nothing_but_the_token_is_printed():
+def test_only_the_token_is_printed():
     output = issue("demo")
 
     assert output.count("\n") == 1
@@ -86,7 +86,7 @@ def test_tokens_follow_the_settings(settings, algorithm):
     ],
 )
 @time_machine.travel(datetime(2026, 1, 15, 15, tzinfo=UTC), tick=False)
-def test_a_token_lives_a_day_or_as_long_as_told(arguments, seconds):
+def test_a_token_is_valid_for_a_day_or_the_given_time(arguments, seconds):
     token = issue("demo", *arguments).strip()
 
     claims = jwt.decode(token, options={"verify_signature": False})
@@ -95,13 +95,13 @@ def test_a_token_lives_a_day_or_as_long_as_told(arguments, seconds):
 
 
 @pytest.mark.parametrize("lifetime", ["", "0h", "1", "h", "1w", "-1h", "1.5h", "9999999d", "1h\n"])
-def test_a_lifetime_that_is_none_is_refused(lifetime):
+def test_an_invalid_lifetime_is_rejected(lifetime):
     with pytest.raises(CommandError, match="is not a lifetime such as 90s, 15m, 1h or 30d"):
         issue("demo", f"--lifetime={lifetime}")
 
 
 @pytest.mark.parametrize("arguments", [[], ["demo", "--service", "billing"]])
-def test_a_token_speaks_for_one_user_or_one_service(arguments):
+def test_a_token_is_for_one_user_or_one_service(arguments):
     with pytest.raises(CommandError, match="either a user or --service"):
         issue(*arguments)
 
@@ -124,7 +124,7 @@ def test_no_token_is_issued_for_an_id_that_is_rejected(name):
             issue(*arguments)
 
 
-def test_the_key_of_an_issuer_is_not_ours(settings):
+def test_no_token_is_issued_with_public_keys_only(settings):
     settings.JWT_ALGORITHM = "RS256"
 
     with pytest.raises(CommandError, match="Only the issuer has the private key for RS256"):

@@ -1,4 +1,4 @@
-"""What is to be seen of a long command, where somebody looks and where nobody does."""
+"""The progress of a long command, on a terminal and in a log."""
 
 import os
 import pty
@@ -29,34 +29,34 @@ with progress.watched(lambda: (2, 3), what="Build", out=OutputWrapper(sys.stderr
 
 
 def on_a_terminal(program):
-    """Run a program; return what its terminal shows."""
+    """Run a program; return the output on its terminal."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     subprocess.run([sys.executable, "-c", program], stderr=theirs, timeout=20, check=True)
     os.close(theirs)
     shown = b""
-    with suppress(OSError):  # which is how a terminal ends
+    with suppress(OSError):  # the end of a terminal
         while read := os.read(ours, 65_536):
             shown += read
     os.close(ours)
     return shown.decode()
 
 
-def test_a_terminal_has_one_line_that_changes():
+def test_a_terminal_shows_one_changing_line():
     shown = on_a_terminal(TRACKED)
 
     assert "3/3" in shown
     assert shown.count("\n") == 1
 
 
-def test_what_another_does_is_a_bar_too():
+def test_progress_of_another_process_is_a_bar():
     shown = on_a_terminal(WATCHED)
 
     assert "2/3" in shown
     assert shown.count("\n") == 1
 
 
-def test_a_log_has_plain_lines_now_and_then(monkeypatch):
+def test_a_log_gets_plain_lines_at_intervals(monkeypatch):
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
     log = StringIO()
 

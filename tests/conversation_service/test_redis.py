@@ -1,4 +1,4 @@
-"""An address of Redis that cannot be used, when it is noticed only while the service runs."""
+"""An unusable address of Redis that is detected only while the service runs."""
 
 import pytest
 from django.test import Client
@@ -21,10 +21,10 @@ SECRET_PIECE = "Zm9vYmFy"
         f"redis://:{SECRET_PIECE}@127.0.0.1:70000/0",
     ],
 )
-def test_the_api_goes_on_without_redis_and_logs_no_part_of_the_address(
+def test_the_api_works_without_redis_and_logs_no_part_of_its_address(
     alice, settings, caplog, monkeypatch, url
 ):
-    monkeypatch.setattr(health, "_reports", health._Reports())  # without the report of another test
+    monkeypatch.setattr(health, "_reports", health._Reports())  # no report of another test
     settings.RATE_LIMIT_ENABLED = True
     settings.CHARACTER_CHECK = "lenient"
     settings.REDIS_URL = url

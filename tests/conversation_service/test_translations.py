@@ -18,7 +18,7 @@ def catalog(app):
 
 
 @pytest.mark.parametrize("app", ["conversation_service", "conversations"])
-def test_everything_that_people_read_is_in_spanish(app):
+def test_every_public_text_has_a_spanish_translation(app):
     _, spanish = catalog(app)
     found = extract_from_dir(ROOT / app, method_map=METHODS, keywords=KEYWORDS)
 

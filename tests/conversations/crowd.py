@@ -1,4 +1,4 @@
-"""Conversations of two people in every state, made by chance but always the same."""
+"""Random conversations of two users in every state, equal for equal seeds."""
 
 from datetime import datetime, timedelta
 from random import Random
@@ -11,7 +11,7 @@ STATUSES = ["active", "active", "archived", "deleted", "purged"]
 
 
 def crowd(seed: int, *, now: datetime, each: int | None = None) -> list[dict[str, Any]]:
-    """Return so many of alice's and as many of bob's, with many times that are equal."""
+    """Return the number of conversations for alice and for bob each, with many equal times."""
     chance = Random(seed)  # noqa: S311
     rows = [_row(chance, user, now) for _ in range(each or chance.randint(1, 60)) for user in USERS]
     return chance.sample(rows, len(rows))
@@ -43,7 +43,7 @@ def _row(chance: Random, user_id: str, now: datetime) -> dict[str, Any]:
 
 
 def _moment(chance: Random, now: datetime) -> datetime:
-    """A day of the last two weeks; one is exactly a week ago."""
+    """Return a day of the last two weeks; one value is exactly a week ago."""
     return now - timedelta(days=chance.randrange(14))
 
 

@@ -1,4 +1,4 @@
-"""What MongoDB says of how it runs the one statement behind an answer."""
+"""The plan of MongoDB for the only statement of a response."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ def only_aggregate(commands: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def explainable(command: dict[str, Any]) -> dict[str, Any]:
-    """Return a command without what the driver adds to it."""
+    """Return a command without the fields that the driver adds."""
     names = {"find", "filter", "sort", "limit", "projection", "hint"}
     names |= {"aggregate", "pipeline", "cursor"}
     return {name: value for name, value in command.items() if name in names}
 
 
 def users_of(command: dict[str, Any]) -> set[str]:
-    """Return the users whom each part of the statement confines itself to."""
+    """Return the user ids in the filter of each part of the statement."""
     [first, *stages] = command["pipeline"]
     parts = [stage["$unionWith"]["pipeline"][0] for stage in stages if "$unionWith" in stage]
     return {part["$match"]["user_id"] for part in [first, *parts]}
@@ -34,6 +34,6 @@ def _examined(plan: Any) -> int:
         return sum(map(_examined, plan))
     if not isinstance(plan, dict):
         return 0
-    # What is within a plan counts in its total already.
+    # The total of a plan includes its parts.
     parts = [part for name, part in plan.items() if name != "executionStages"]
     return int(plan.get("totalDocsExamined", 0)) + sum(map(_examined, parts))

@@ -1,4 +1,4 @@
-"""What a body may not be. Nothing of it is ever stored."""
+"""Invalid bodies are rejected, and no part of them is stored."""
 
 import gzip
 
@@ -67,7 +67,7 @@ FIELDS = [
 
 
 @pytest.mark.parametrize(("body", "pointer", "code"), FIELDS)
-def test_create_and_patch_refuse_the_same(alice, body, pointer, code):
+def test_create_and_patch_reject_the_same_values(alice, body, pointer, code):
     created = conversation(alice)
 
     for response in (
@@ -109,7 +109,7 @@ def test_the_character_must_have_an_id(alice, body, pointer, code):
         ({"tags_add": None}, "/tags_add"),
     ],
 )
-def test_patch_refuses_more(alice, body, pointer):
+def test_patch_rejects_more_values_than_create(alice, body, pointer):
     created = conversation(alice)
 
     assert list(refused(alice.patch(f"{PATH}/{created['id']}", body))) == [pointer]
@@ -118,13 +118,13 @@ def test_patch_refuses_more(alice, body, pointer):
 @pytest.mark.parametrize(
     "name", ["titel", "id", "user_id", "status", "version", "metadata", "$set", "a.b", "__proto__"]
 )
-def test_unknown_fields_are_refused(alice, name):
+def test_unknown_fields_are_rejected(alice, name):
     response = alice.post(PATH, {"character_id": "luna", name: "x"})
 
     assert refused(response, "UNKNOWN_FIELD") == {f"/{name}": "UNKNOWN_FIELD"}
 
 
-def test_unknown_settings_are_refused(alice):
+def test_unknown_settings_are_rejected(alice):
     response = alice.post(PATH, {"character_id": "luna", "settings": {"temprature": 1}})
 
     assert refused(response, "UNKNOWN_FIELD") == {"/settings/temprature": "UNKNOWN_FIELD"}
@@ -146,7 +146,7 @@ def test_a_body_must_be_an_object(alice, body):
     assert list(refused(response)) == [""]
 
 
-def test_a_thousand_faults_are_not_all_repeated(alice):
+def test_the_number_of_reported_errors_is_limited(alice):
     response = alice.post(PATH, {f"field {n:04}" * 50: 1 for n in range(1000)} | {"x": "y"})
 
     assert response.status_code == 413 or len(response.content) < 20_000
@@ -169,7 +169,7 @@ def test_a_thousand_faults_are_not_all_repeated(alice):
         b'{"character_id": "luna"}{}',
     ],
 )
-def test_a_body_that_is_no_json_is_refused(alice, body):
+def test_a_body_that_is_not_json_is_rejected(alice, body):
     response = alice.generic("POST", PATH, body, content_type="application/json")
 
     assert response.status_code == 400
@@ -177,7 +177,7 @@ def test_a_body_that_is_no_json_is_refused(alice, body):
     assert alice.get(PATH).json()["conversations"] == []
 
 
-def test_deep_nesting_is_refused(alice):
+def test_deep_nesting_is_rejected(alice):
     nested = '{"a":' * 300 + "1" + "}" * 300
     body = f'{{"character_id": "luna", "custom": {nested}}}'
 
@@ -199,7 +199,7 @@ def test_deep_nesting_is_refused(alice):
         ("application/json", {"Content-Encoding": "br"}),
     ],
 )
-def test_only_plain_json_is_read(alice, content_type, headers):
+def test_only_json_is_accepted(alice, content_type, headers):
     bomb = gzip.compress(b'{"character_id": "luna"}')
 
     response = alice.generic("POST", PATH, bomb, content_type=content_type, headers=headers)
@@ -212,7 +212,7 @@ def test_only_plain_json_is_read(alice, content_type, headers):
     "content_type",
     ["application/json; charset=UTF-8", "application/merge-patch+json", "Application/JSON"],
 )
-def test_json_by_other_names(alice, content_type):
+def test_other_json_media_types_are_accepted(alice, content_type):
     created = conversation(alice)
 
     response = alice.generic(
@@ -222,7 +222,7 @@ def test_json_by_other_names(alice, content_type):
     assert response.json()["title"] == "New"
 
 
-def test_a_body_over_64_kib_is_refused(alice):
+def test_a_body_over_64_kib_is_rejected(alice):
     body = b'{"character_id": "luna", "title": "' + b"x" * 64 * 1024 + b'"}'
 
     response = alice.generic("POST", PATH, body, content_type="application/json")
@@ -231,7 +231,7 @@ def test_a_body_over_64_kib_is_refused(alice):
     assert response.json()["error"]["code"] == "PAYLOAD_TOO_LARGE"
 
 
-def test_a_body_of_unannounced_length_is_refused(alice):
+def test_a_body_without_content_length_is_rejected(alice):
     response = alice.post(PATH, headers={"Transfer-Encoding": "chunked"})
 
     assert response.status_code == 411

@@ -1,4 +1,4 @@
-"""Every list, object and text that a client sends has a bound, which is checked first."""
+"""Every list, object and text of a request has a bound, which is checked first."""
 
 from collections.abc import Iterator
 
@@ -40,7 +40,7 @@ def is_bounded(field: serializers.Field) -> bool:
         serializers.ListSerializer: fields.List,
         serializers.ListField: fields.List,
         serializers.DictField: fields.Dict,
-        serializers.CharField: (fields.Text, ExternalId),  # whose pattern bounds the length
+        serializers.CharField: (fields.Text, ExternalId),  # its pattern bounds the length
         serializers.ChoiceField: fields.Choice,
         serializers.DateTimeField: fields.Moment,
         serializers.JSONField: fields.Ignored,
@@ -57,7 +57,7 @@ def test_every_list_object_and_text_has_a_bound():
     assert [path for path, field in found.items() if not is_bounded(field)] == []
 
 
-def test_fields_without_a_bound_cannot_be_made():
+def test_fields_without_a_bound_cannot_be_declared():
     for kind in (fields.List, fields.Dict, fields.Text, fields.Line):
         with pytest.raises(TypeError):
             kind()
@@ -65,7 +65,7 @@ def test_fields_without_a_bound_cannot_be_made():
 
 @pytest.fixture
 def built(monkeypatch) -> list[str]:
-    """The messages of all errors that are made from here on."""
+    """The messages of all errors created from now on."""
     made: list[str] = []
     original = ErrorDetail.__new__
 
@@ -105,7 +105,7 @@ def test_a_value_that_is_too_long_is_one_error(alice, built, body, errors):
         {"settings": {f"unknown {n}": 0 for n in range(2_000)}},
     ],
 )
-def test_at_most_fifty_errors_are_made(alice, built, body):
+def test_at_most_fifty_errors_are_returned(alice, built, body):
     response = alice.post(PATH, {"character_id": "luna"} | body)
 
     assert len(refused(response, "UNKNOWN_FIELD")) == 50
@@ -131,7 +131,7 @@ def test_at_most_fifty_errors_are_made(alice, built, body):
         ("", {"character_id": "\u0315\u0300" * 8_000}, {"/character_id": "invalid"}),
     ],
 )
-def test_other_bodies_have_bounds_too(alice, built, path, body, errors):
+def test_other_bodies_have_bounds(alice, built, path, body, errors):
     if path.startswith(ID):
         path = path.replace(ID, conversation(alice)["id"])
 
@@ -187,7 +187,7 @@ def test_query_parameters_have_bounds(alice, built, query, pointer):
 
 
 @pytest.mark.parametrize("depth", [300, 900, 1_000, 1_020])
-def test_deep_nesting_anywhere_is_refused(alice, depth):
+def test_deep_nesting_anywhere_is_rejected(alice, depth):
     nested = "[" * depth + "]" * depth
     for name in ("title", "tags", "custom", "settings", "character_id", "status", "pinned", "x"):
         for body in (f'{{"{name}": {nested}}}', f'{{"{name}": [{nested}]}}'):
@@ -198,7 +198,7 @@ def test_deep_nesting_anywhere_is_refused(alice, depth):
             assert (post.status_code, many.status_code) == (400, 400)
 
 
-def test_a_text_that_is_short_enough_once_it_is_composed_is_accepted(alice):
+def test_a_text_is_accepted_if_its_composed_form_is_short_enough(alice):
     decomposed = "\u03b1\u0313\u0300\u0345" * 200
 
     created = conversation(alice, title=decomposed)
@@ -206,7 +206,7 @@ def test_a_text_that_is_short_enough_once_it_is_composed_is_accepted(alice):
     assert created["title"] == "\u1f82" * 200
 
 
-def test_all_keys_of_custom_are_replaced_at_once(alice):
+def test_all_keys_of_custom_can_be_replaced_in_one_patch(alice):
     created = conversation(alice, custom={f"old{n}": "x" for n in range(16)})
     custom = {f"old{n}": None for n in range(16)} | {f"new{n}": "x" for n in range(16)}
 

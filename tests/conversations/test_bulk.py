@@ -1,4 +1,4 @@
-"""The same action on many conversations: by ids, and step by step by a filter."""
+"""One action on many conversations: by ids, or by a filter in steps."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,23 +20,23 @@ def bulk(client, action, **body):
 
 
 def all_steps(client, action, **body):
-    """Every step of a run by filter."""
-    answers = [bulk(client, action, **body)]
-    while cursor := answers[-1]["next_cursor"]:
-        answers.append(bulk(client, action, cursor=cursor, **body))
-    return answers
+    """Run all steps of a filter and return their responses."""
+    responses = [bulk(client, action, **body)]
+    while cursor := responses[-1]["next_cursor"]:
+        responses.append(bulk(client, action, cursor=cursor, **body))
+    return responses
 
 
 def read(client, created):
     return client.get(f"{PATH}/{created['id']}").json()
 
 
-def numbers(answer):
-    return tuple(answer["summary"][name] for name in ("matched", "ok", "skipped", "failed"))
+def numbers(response):
+    return tuple(response["summary"][name] for name in ("matched", "ok", "skipped", "failed"))
 
 
-def outcomes(answer):
-    return [(result["status"], result["code"], result["version"]) for result in answer["results"]]
+def outcomes(response):
+    return [(result["status"], result["code"], result["version"]) for result in response["results"]]
 
 
 def store(mongo, count, **fields):
@@ -60,11 +60,11 @@ def store(mongo, count, **fields):
 def test_an_action_sets_the_state_of_each(alice, action, states, field, value):
     created = [conversation(alice, *states) for _ in range(3)]
 
-    answer = bulk(alice, action, ids=[c["id"] for c in created])
+    response = bulk(alice, action, ids=[c["id"] for c in created])
 
-    assert numbers(answer) == (3, 3, 0, 0)
-    assert [r["id"] for r in answer["results"]] == [c["id"] for c in created]
-    for before, result in zip(created, answer["results"], strict=True):
+    assert numbers(response) == (3, 3, 0, 0)
+    assert [r["id"] for r in response["results"]] == [c["id"] for c in created]
+    for before, result in zip(created, response["results"], strict=True):
         after = read(alice, before)
         assert after[field] == value
         assert after["version"] == before["version"] + 1 == result["version"]
@@ -81,7 +81,7 @@ STATES = [[], ["pinned"], ["archived"], ["deleted"], ["archived", "deleted"], ["
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_each_fares_as_in_a_call_for_it_alone(alice, bob, action):
+def test_each_item_has_the_outcome_of_a_single_request(alice, bob, action):
     mine = [conversation(alice, *states, tags=["x", "y"]) for states in STATES]
     alike = [conversation(bob, *states, tags=["x", "y"]) for states in STATES]
     tags = {"tags": ["x"]} if "tag" in action else {}
@@ -91,9 +91,9 @@ def test_each_fares_as_in_a_call_for_it_alone(alice, bob, action):
     for one, other, result in zip(mine, alike, results, strict=True):
         path = f"{PATH}/{other['id']}"
         single = SINGLE.get(action, lambda client, at: client.post(f"{at}/{action}"))(bob, path)
-        told = single.json() if single.content else {}
+        body = single.json() if single.content else {}
         status = 200 if single.status_code == 204 else single.status_code
-        assert (result["status"], result["code"]) == (status, told.get("error", {}).get("code"))
+        assert (result["status"], result["code"]) == (status, body.get("error", {}).get("code"))
         assert result["version"] == read(bob, other).get("version")
         for name in ("status", "tags", "is_archived", "version"):
             if single.status_code != 204:
@@ -116,7 +116,7 @@ TEN = [str(number) for number in range(10)]
         ("trash", ["deleted"], [], True, None),
     ],
 )
-def test_one_many_and_a_dry_run_fail_at_the_same_check(
+def test_single_bulk_and_dry_run_fail_at_the_same_check(
     alice, mongo, action, states, tags, held, code
 ):
     created = conversation(alice, *states, tags=tags)
@@ -136,7 +136,7 @@ def test_one_many_and_a_dry_run_fail_at_the_same_check(
     assert read(alice, created) == created
 
 
-def test_pins_come_and_go(alice):
+def test_conversations_are_pinned_and_unpinned(alice):
     created = conversation(alice)
 
     bulk(alice, "pin", ids=[created["id"]])
@@ -147,7 +147,7 @@ def test_pins_come_and_go(alice):
     assert read(alice, created)["pinned_at"] is None
 
 
-def test_tags_are_added_and_taken_away_as_by_a_patch(alice):
+def test_tags_are_added_and_removed_as_in_a_patch(alice):
     one, other = conversation(alice, tags=["Café"]), conversation(alice)
     ids = [one["id"], other["id"]]
 
@@ -161,12 +161,12 @@ def test_tags_are_added_and_taken_away_as_by_a_patch(alice):
     assert alice.get(PATH, {"tags": "night"}).json()["conversations"][0]["tags"] == ["night"]
 
 
-def test_what_is_purged_leaves_tombstones(alice, mongo):
+def test_purged_conversations_leave_tombstones(alice, mongo):
     trashed, active = conversation(alice, "deleted"), conversation(alice)
 
-    answer = bulk(alice, "purge", ids=[trashed["id"], active["id"]])
+    response = bulk(alice, "purge", ids=[trashed["id"], active["id"]])
 
-    assert outcomes(answer) == [
+    assert outcomes(response) == [
         (200, None, None),
         (409, "CONVERSATION_STATE_CONFLICT", 1),
     ]
@@ -177,46 +177,46 @@ def test_what_is_purged_leaves_tombstones(alice, mongo):
     ]
 
 
-def test_each_has_its_own_result_in_its_place(alice, bob):
+def test_each_item_has_a_result_in_order(alice, bob):
     theirs, trashed = conversation(bob), conversation(alice, "deleted")
     active, archived = conversation(alice), conversation(alice, "archived")
     ids = [theirs["id"], ABSENT, "x", trashed["id"], active["id"], archived["id"]]
 
-    answer = bulk(alice, "archive", ids=ids)
+    response = bulk(alice, "archive", ids=ids)
 
     nothing_there = (404, "CONVERSATION_NOT_FOUND", None)
-    assert [result["id"] for result in answer["results"]] == ids
-    assert outcomes(answer) == [
+    assert [result["id"] for result in response["results"]] == ids
+    assert outcomes(response) == [
         *[nothing_there] * 3,
         (409, "CONVERSATION_STATE_CONFLICT", 2),
         (200, None, 2),
         (200, None, 2),
     ]
-    assert numbers(answer) == (3, 1, 1, 4)
+    assert numbers(response) == (3, 1, 1, 4)
     assert read(bob, theirs) == theirs
     assert read(alice, archived) == archived
 
 
-def test_too_many_tags_stop_that_one_only(alice):
+def test_too_many_tags_fail_that_item_only(alice):
     full, room = conversation(alice, tags=[str(n) for n in range(10)]), conversation(alice)
 
-    answer = bulk(alice, "tag", tags=["one more"], ids=[full["id"], room["id"]])
+    response = bulk(alice, "tag", tags=["one more"], ids=[full["id"], room["id"]])
 
-    assert outcomes(answer) == [(400, "VALIDATION_ERROR", 1), (200, None, 2)]
+    assert outcomes(response) == [(400, "VALIDATION_ERROR", 1), (200, None, 2)]
     assert read(alice, full) == full
 
 
-def test_an_id_that_is_named_again_is_skipped_there(alice):
+def test_a_repeated_id_is_skipped(alice):
     created = conversation(alice)
 
-    answer = bulk(alice, "archive", ids=[created["id"], created["id"].upper()])
+    response = bulk(alice, "archive", ids=[created["id"], created["id"].upper()])
 
-    assert outcomes(answer) == [(200, None, 2), (200, None, 2)]
-    assert numbers(answer) == (2, 1, 1, 0)
+    assert outcomes(response) == [(200, None, 2), (200, None, 2)]
+    assert numbers(response) == (2, 1, 1, 0)
     assert read(alice, created)["version"] == 2
 
 
-def test_the_history_says_who_did_it_and_nothing_of_how(alice):
+def test_the_history_has_the_actor_of_a_bulk_action(alice):
     created = conversation(alice)
 
     alice.post(
@@ -229,7 +229,7 @@ def test_the_history_says_who_did_it_and_nothing_of_how(alice):
     assert revision.keys() == {"version", "at", "by", "client", "request_id", "changes"}
 
 
-def test_repeating_a_call_is_harmless(alice):
+def test_a_repeated_request_changes_nothing(alice):
     ids = [conversation(alice)["id"] for _ in range(3)]
     bulk(alice, "archive", ids=ids)
     after = alice.get(PATH, {"status": "archived"}).json()
@@ -240,7 +240,7 @@ def test_repeating_a_call_is_harmless(alice):
     assert alice.get(PATH, {"status": "archived"}).json() == after
 
 
-def test_an_idempotency_key_is_welcome_and_not_needed(alice):
+def test_an_idempotency_key_is_optional(alice):
     body = {"action": "archive", "ids": [conversation(alice)["id"]]}
 
     first = alice.post(BULK, body, headers={"Idempotency-Key": "k"})
@@ -279,7 +279,7 @@ def test_an_idempotency_key_is_welcome_and_not_needed(alice):
     ],
     ids=str,
 )
-def test_what_is_not_understood_is_refused_and_changes_nothing(alice, body):
+def test_an_invalid_request_is_rejected_and_changes_nothing(alice, body):
     created = conversation(alice)
 
     response = alice.post(BULK, body)
@@ -311,7 +311,7 @@ def test_what_is_not_understood_is_refused_and_changes_nothing(alice, body):
     ],
     ids=str,
 )
-def test_a_filter_chooses_what_the_list_shows(alice, bob, chosen, expected):
+def test_a_filter_selects_as_the_list_does(alice, bob, chosen, expected):
     conversation(bob)
     created = {
         "luna": conversation(alice),
@@ -321,11 +321,11 @@ def test_a_filter_chooses_what_the_list_shows(alice, bob, chosen, expected):
         "deleted": conversation(alice, "deleted"),
     }
 
-    answer = bulk(alice, "tag", tags=["new"], filter=chosen)
+    response = bulk(alice, "tag", tags=["new"], filter=chosen)
 
-    assert [r["id"] for r in answer["results"]] == [created[name]["id"] for name in expected]
-    assert numbers(answer) == (len(expected), len(expected), 0, 0)
-    assert answer["next_cursor"] is None
+    assert [r["id"] for r in response["results"]] == [created[name]["id"] for name in expected]
+    assert numbers(response) == (len(expected), len(expected), 0, 0)
+    assert response["next_cursor"] is None
 
 
 def test_a_run_goes_in_steps_of_a_hundred(alice, mongo):
@@ -338,13 +338,13 @@ def test_a_run_goes_in_steps_of_a_hundred(alice, mongo):
     assert mongo["conversations"].distinct("status") == ["archived"]
 
 
-def test_a_full_last_step_is_the_last(alice, mongo):
+def test_no_step_follows_a_full_last_step(alice, mongo):
     store(mongo, 200)
 
     assert len(all_steps(alice, "pin", filter={})) == 2
 
 
-def test_a_run_leaves_alone_what_came_or_changed_since_it_began(alice, mongo):
+def test_a_run_skips_conversations_created_or_changed_since_its_start(alice, mongo):
     store(mongo, 150, tags=["old"])
     archived = conversation(alice, "archived")
     mongo["conversations"].update_many({}, {"$set": {"changed_at": clock.now()}})
@@ -361,7 +361,7 @@ def test_a_run_leaves_alone_what_came_or_changed_since_it_began(alice, mongo):
     assert {c["id"] for c in left} == {came["id"], archived["id"], renamed["id"]}
 
 
-def test_a_step_that_is_repeated_does_nothing_again(alice, mongo):
+def test_a_repeated_step_changes_nothing(alice, mongo):
     store(mongo, 150)
     first = bulk(alice, "pin", filter={})
     once = bulk(alice, "pin", filter={}, cursor=first["next_cursor"])
@@ -401,10 +401,10 @@ def test_an_empty_run_ends_at_once(alice):
     }
 
 
-# Rehearsals
+# Dry runs
 
 
-def test_a_rehearsal_by_ids_tells_what_would_be_and_does_nothing(alice, mongo):
+def test_a_dry_run_by_ids_returns_the_outcomes_and_changes_nothing(alice, mongo):
     active, archived = conversation(alice), conversation(alice, "archived")
     trashed = conversation(alice, "deleted")
     ids = [active["id"], archived["id"], trashed["id"], ABSENT]
@@ -419,36 +419,36 @@ def test_a_rehearsal_by_ids_tells_what_would_be_and_does_nothing(alice, mongo):
     assert outcomes(rehearsed)[1:] == outcomes(done)[1:]
 
 
-def test_a_rehearsal_by_filter_counts_all_and_shows_the_first(alice, mongo):
+def test_a_dry_run_by_filter_counts_all_and_lists_the_first(alice, mongo):
     ids = store(mongo, 130)
     alice.post(f"{PATH}/{ids[0]}/pin")
     before = list(mongo["conversations"].find())
 
-    answer = bulk(alice, "pin", filter={"status": "all"}, dry_run=True)
+    response = bulk(alice, "pin", filter={"status": "all"}, dry_run=True)
 
-    assert numbers(answer) == (130, 129, 1, 0)
-    assert [r["id"] for r in answer["results"]] == sorted(ids)[:20]
-    assert answer["next_cursor"] is None
+    assert numbers(response) == (130, 129, 1, 0)
+    assert [r["id"] for r in response["results"]] == sorted(ids)[:20]
+    assert response["next_cursor"] is None
     assert list(mongo["conversations"].find()) == before
 
 
-def test_a_rehearsed_purge_counts_what_is_held(alice, mongo):
+def test_a_dry_run_of_a_purge_counts_legal_holds(alice, mongo):
     held, free = conversation(alice, "deleted"), conversation(alice, "deleted")
     hold = {"by": "ops", "reason": "a case", "at": clock.now()}
     mongo["conversations"].update_one({"title": held["title"]}, {"$set": {"hold": hold}})
 
-    answer = bulk(alice, "purge", filter={"status": "deleted"}, dry_run=True)
+    response = bulk(alice, "purge", filter={"status": "deleted"}, dry_run=True)
 
-    assert numbers(answer) == (2, 1, 0, 1)
-    assert outcomes(answer) == [(409, "LEGAL_HOLD", 2), (200, None, 2)]
+    assert numbers(response) == (2, 1, 0, 1)
+    assert outcomes(response) == [(409, "LEGAL_HOLD", 2), (200, None, 2)]
     assert read(alice, free) == free
 
 
-# Together with others
+# Concurrent requests
 
 
 @pytest.mark.parametrize("action", ["archive", "trash", "purge"])
-def test_of_two_at_once_each_conversation_belongs_to_one(alice, action):
+def test_two_concurrent_runs_change_each_conversation_once(alice, action):
     states = ["deleted"] if action == "purge" else []
     ids = [conversation(alice, *states)["id"] for _ in range(40)]
 
@@ -456,15 +456,15 @@ def test_of_two_at_once_each_conversation_belongs_to_one(alice, action):
         return bulk(client_of("alice"), action, ids=ids)
 
     with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(run, range(4)))
+        responses = list(threads.map(run, range(4)))
 
-    assert sum(numbers(answer)[1] for answer in answers) == 40
+    assert sum(numbers(response)[1] for response in responses) == 40
     if action != "purge":
         assert {read(alice, {"id": id_})["version"] for id_ in ids} == {2}
-        assert all(version == 2 for answer in answers for _, _, version in outcomes(answer))
+        assert all(version == 2 for response in responses for _, _, version in outcomes(response))
 
 
-def test_a_run_by_filter_while_others_write_takes_no_newcomers(alice, mongo):
+def test_a_run_by_filter_skips_conversations_created_meanwhile(alice, mongo):
     old = set(store(mongo, 300))
     mongo["conversations"].update_many({}, {"$set": {"changed_at": clock.now()}})
     busy = True
@@ -485,15 +485,15 @@ def test_a_run_by_filter_while_others_write_takes_no_newcomers(alice, mongo):
     assert old <= touched
     swept_in = touched - old
     assert len(created) > 5
-    assert len(swept_in) <= 2  # what was there before the first step looked
+    assert len(swept_in) <= 2  # conversations from before the first step
     assert all(read(alice, {"id": id_})["status"] == "active" for id_ in created - swept_in)
     assert sum(numbers(step)[1] for step in steps) == len(touched)
 
 
-# What it costs
+# Cost
 
 
-def test_one_call_counts_as_one_patch(alice, settings):
+def test_a_bulk_request_counts_as_one_patch(alice, settings):
     settings.RATE_LIMIT_ENABLED = True
 
     response = alice.post(BULK, {"action": "archive", "ids": [ABSENT] * 100})
@@ -501,7 +501,7 @@ def test_one_call_counts_as_one_patch(alice, settings):
     assert response.headers["RateLimit-Policy"].startswith('"patch";q=')
 
 
-def test_a_hundred_are_two_statements_that_carry_the_user(alice, mongo, commands):
+def test_a_hundred_items_need_two_statements_with_the_user(alice, mongo, commands):
     ids = store(mongo, 100)
     commands.clear()
 
@@ -513,7 +513,7 @@ def test_a_hundred_are_two_statements_that_carry_the_user(alice, mongo, commands
     assert find["filter"]["user_id"] == "alice"
 
 
-def test_a_step_reads_by_an_index_what_it_takes(alice, mongo, commands):
+def test_a_step_reads_only_its_items_by_an_index(alice, mongo, commands):
     store(mongo, 120)
     mongo["conversations"].insert_many(
         documents.new(user_id="bob", character_id="luna", now=clock.now()) for _ in range(100)

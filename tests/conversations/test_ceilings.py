@@ -1,11 +1,11 @@
-"""The ceilings of LLM settings bound what users set from now on, and nothing that is stored."""
+"""The ceilings of LLM settings bound new values, and stored values stay valid."""
 
 import json
 
 import pytest
 from django.test import Client
 
-from tests.conversations.console.browser import staff, url_of
+from tests.conversations.admin.browser import staff, url_of
 from tests.conversations.test_export import EXPORT
 from tests.conversations.test_import import forget_everything, imported, make_older
 from tests.factories import PATH, NewConversation, conversation

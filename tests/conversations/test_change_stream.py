@@ -20,7 +20,7 @@ HEARTBEAT_S = 1
 
 @pytest.fixture(autouse=True)
 def emptied(mongo):
-    """The feed reads what is on a majority; so wait until the emptying of the last test is."""
+    """Wait until a majority has the deletes of the last test: the feed reads with majority."""
     mongo["settled"].insert_one({})
 
 
@@ -42,7 +42,7 @@ def now_of(user_id):
 
 
 class Stream:
-    """What an EventSource does, by hand."""
+    """A client of event streams, like EventSource."""
 
     def __init__(self, server, user_id="alice", *, claims=None, **headers):
         bearer = f"Bearer {token(user_id, **(claims or {}))}"
@@ -65,7 +65,7 @@ class Stream:
                 lines = []
 
     def event(self):
-        """The next event, as id and data."""
+        """Return the next event, as id and data."""
         for block in self.blocks:
             if block.startswith("event: change\n"):
                 _, data, id_ = block.split("\n")
@@ -74,7 +74,7 @@ class Stream:
 
     @classmethod
     def admitted(cls, *args, **kwargs):
-        """Try until the places of those who left are free: that is noticed by writing to them."""
+        """Retry until slots of closed streams are free: the server detects them by a write."""
         deadline = time.monotonic() + 6 * HEARTBEAT_S
         while True:
             stream = cls(*args, **kwargs)
@@ -93,8 +93,8 @@ class Stream:
         self.session.close()
 
 
-def test_it_brings_what_is_there_and_what_comes(server, alice):
-    # Each change below is one write: the stream may look between two and tell of both.
+def test_a_stream_sends_existing_and_new_changes(server, alice):
+    # Each change below is one write: the stream may read between two and send both.
     first = conversation(alice, "deleted")
     with Stream.admitted(server) as stream:
         assert stream.response.headers["Content-Type"] == "text/event-stream"
@@ -108,7 +108,7 @@ def test_it_brings_what_is_there_and_what_comes(server, alice):
         assert stream.event()[1]["type"] == "deleted"
 
 
-def test_nothing_of_others_comes_and_silence_is_filled(server, bob):
+def test_a_stream_sends_only_changes_of_its_user_and_keepalives(server, bob):
     with Stream.admitted(server, **{"Last-Event-ID": now_of("alice")}) as stream:
         conversation(bob)
         assert [next(stream.blocks) for _ in range(3)] == [
@@ -118,7 +118,7 @@ def test_nothing_of_others_comes_and_silence_is_filled(server, bob):
         ]
 
 
-def test_it_goes_on_after_the_last_event(server, alice):
+def test_a_stream_continues_after_the_last_event_id(server, alice):
     titles = [conversation(alice, title=str(n))["title"] for n in range(5)]
     with Stream.admitted(server) as stream:
         received = [stream.event() for _ in range(2)]
@@ -129,7 +129,7 @@ def test_it_goes_on_after_the_last_event(server, alice):
     assert [data["conversation"]["title"] for _, data in received] == titles
 
 
-def test_many_wait_while_others_are_served(server, alice):
+def test_waiting_streams_do_not_delay_other_requests(server, alice):
     with ExitStack() as opened:
         streams = [
             opened.enter_context(
@@ -143,15 +143,15 @@ def test_many_wait_while_others_are_served(server, alice):
             assert refused.response.headers["Retry-After"] == "5"
 
         started = time.monotonic()
-        answer = server.get(PATH, headers={"Authorization": f"Bearer {token()}"})
-        assert answer.status_code == 200
+        listed = server.get(PATH, headers={"Authorization": f"Bearer {token()}"})
+        assert listed.status_code == 200
         assert time.monotonic() - started < 1
 
         conversation(client_of("user-7"), title="For the last")
         assert streams[7].event()[1]["conversation"]["title"] == "For the last"
 
 
-def test_a_user_has_so_many_places_and_those_left_are_free_again(server):
+def test_streams_per_user_are_limited_and_freed_on_disconnect(server):
     for _ in range(2):
         with ExitStack() as opened:
             for _ in range(3):
@@ -160,7 +160,7 @@ def test_a_user_has_so_many_places_and_those_left_are_free_again(server):
                 assert refused.response.status_code == 503
 
 
-def test_it_ends_with_the_token(server):
+def test_a_stream_ends_when_the_token_expires(server):
     started = time.monotonic()
     with Stream.admitted(server, claims={"exp": int(time.time()) + 2}) as stream:
         assert next(stream.blocks) == "retry: 2000"
@@ -169,8 +169,8 @@ def test_it_ends_with_the_token(server):
     assert time.monotonic() - started < 4
 
 
-def test_a_call_that_waits_is_woken(tmp_path, alice):
-    # Of its own: places that other tests left may not be free yet.
+def test_a_waiting_request_wakes_up_on_a_change(tmp_path, alice):
+    # Its own user: slots of other tests may not be free yet.
     with (
         serving(
             tmp_path / "log", application="config.wsgi:application", CHANGES_LOOK_S="0.2"
@@ -178,11 +178,11 @@ def test_a_call_that_waits_is_woken(tmp_path, alice):
         ThreadPoolExecutor() as pool,
     ):
         path = f"{CHANGES}?wait=9&cursor={now_of('alice')}"
-        answer = pool.submit(server.get, path, headers={"Authorization": f"Bearer {token()}"})
+        response = pool.submit(server.get, path, headers={"Authorization": f"Bearer {token()}"})
         time.sleep(0.5)
         created = conversation(alice)
         started = time.monotonic()
-        [change] = answer.result().json()["changes"]
+        [change] = response.result().json()["changes"]
         assert time.monotonic() - started < 2
 
     assert change["conversation"] == created
@@ -213,14 +213,14 @@ def test_a_stopping_server_ends_its_streams(tmp_path):
         ("*/*", "application/json"),
     ],
 )
-def test_a_stream_is_for_those_who_name_it(alice, accept, kind):
+def test_a_stream_is_sent_only_on_request(alice, accept, kind):
     response = alice.get(CHANGES, headers={"Accept": accept})
 
     assert response.headers["Content-Type"] == kind
     response.close()
 
 
-def test_what_is_wrong_at_once_is_answered_in_json(alice):
+def test_errors_before_the_stream_are_json(alice):
     stream = {"Accept": "text/event-stream"}
     old = feed_cursor.cursor_since("alice", clock.now().replace(year=clock.now().year - 1))
 

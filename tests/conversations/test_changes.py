@@ -1,4 +1,4 @@
-"""The change feed: what a client that follows it knows is what is there."""
+"""The change feed: a client that follows it has the stored state."""
 
 from datetime import UTC, datetime, timedelta
 from threading import Timer
@@ -24,18 +24,18 @@ CHANGES = "/api/v1/changes"
 
 @pytest.fixture(autouse=True)
 def emptied(mongo):
-    """The feed reads what is on a majority; so wait until the emptying of the last test is."""
+    """Wait until a majority has the deletes of the last test: the feed reads with majority."""
     mongo["settled"].insert_one({})
 
 
-def asked(client, cursor=None, **parameters):
+def fetch(client, cursor=None, **parameters):
     response = client.get(CHANGES, parameters | ({"cursor": cursor} if cursor else {}))
     assert response.status_code == 200, response.content
     return response.json()
 
 
-def told(page):
-    """What a page says of each conversation, without the details."""
+def summaries(page):
+    """Return the title, or the id of a deleted one, of each change of a page."""
     return [
         change["id"] if change["type"] == "deleted" else change["conversation"]["title"]
         for change in page["changes"]
@@ -43,7 +43,7 @@ def told(page):
 
 
 class Reader:
-    """A client as the documentation tells it to be."""
+    """A client that follows the feed as documented."""
 
     def __init__(self, client, cursor=None):
         self.client = client
@@ -52,11 +52,11 @@ class Reader:
         self.received = 0
 
     def read(self, **parameters):
-        """Follow the feed to its end, and return how many changes that were."""
+        """Follow the feed to its end, and return the number of changes."""
         before = self.received
         more = True
         while more:
-            page = asked(self.client, self.cursor, **parameters)
+            page = fetch(self.client, self.cursor, **parameters)
             for change in page["changes"]:
                 self.apply(change)
             self.cursor, more = page["next_cursor"], page["has_more"]
@@ -71,7 +71,7 @@ class Reader:
 
 
 def listed(client):
-    """All that the lists show, in any state."""
+    """Return all listed conversations, in any state."""
     return {
         row["id"]: row
         for status in ("all", "deleted")
@@ -89,67 +89,67 @@ def put(*rows):
     return [str(row["_id"]) for row in rows]
 
 
-def test_without_a_cursor_all_comes_that_is_not_purged(alice, bob):
+def test_without_a_cursor_the_feed_has_all_unpurged_conversations(alice, bob):
     conversation(bob)
     first = conversation(alice, "deleted")
     second = conversation(alice, "archived", "pinned")
     purged = conversation(alice, "deleted")
     alice.delete(f"{PATH}/{purged['id']}?mode=purge")
 
-    page = asked(alice)
+    page = fetch(alice)
 
     assert page["changes"] == [{"type": "upsert", "conversation": c} for c in (first, second)]
     assert page["has_more"] is False
 
 
-def test_then_only_what_changed_comes(alice):
+def test_with_a_cursor_the_feed_has_only_changes(alice):
     a, b = conversation(alice), conversation(alice)
-    cursor = asked(alice)["next_cursor"]
-    assert asked(alice, cursor)["changes"] == []
+    cursor = fetch(alice)["next_cursor"]
+    assert fetch(alice, cursor)["changes"] == []
 
     alice.post(f"{PATH}/{a['id']}/archive")
     alice.patch(f"{PATH}/{a['id']}", {"title": "A"})
     c = conversation(alice)
-    page = asked(alice, cursor)
+    page = fetch(alice, cursor)
 
-    assert told(page) == ["A", c["title"]]
-    assert asked(alice, page["next_cursor"])["changes"] == []
+    assert summaries(page) == ["A", c["title"]]
+    assert fetch(alice, page["next_cursor"])["changes"] == []
     assert b["id"] not in str(page["changes"])
 
 
-def test_a_report_of_activity_is_a_change(alice):
+def test_an_activity_report_is_a_change(alice):
     created = conversation(alice)
-    cursor = asked(alice)["next_cursor"]
+    cursor = fetch(alice)["next_cursor"]
     service = service_with("conversations:activity")
     service.put(f"/internal/v1/conversations/{created['id']}/activity", report(1, count=3))
 
-    [change] = asked(alice, cursor)["changes"]
+    [change] = fetch(alice, cursor)["changes"]
 
     assert change["conversation"]["metadata"]["message_count"] == 3
 
 
-def test_a_purged_one_is_told_with_the_time(alice):
+def test_a_purge_is_in_the_feed_with_its_time(alice):
     created = conversation(alice, "deleted")
-    cursor = asked(alice)["next_cursor"]
+    cursor = fetch(alice)["next_cursor"]
     alice.delete(f"{PATH}/{created['id']}?mode=purge")
 
-    [change] = asked(alice, cursor)["changes"]
+    [change] = fetch(alice, cursor)["changes"]
 
     assert change["type"] == "deleted"
     assert change["id"] == created["id"]
     assert change["deleted_at"] >= created["deleted_at"]
 
 
-def test_one_that_came_and_went_between_two_calls_is_told_as_gone(alice):
-    cursor = asked(alice)["next_cursor"]
+def test_a_conversation_created_and_purged_between_requests_is_a_delete(alice):
+    cursor = fetch(alice)["next_cursor"]
     created = conversation(alice, "deleted")
     alice.delete(f"{PATH}/{created['id']}?mode=purge")
 
-    assert told(asked(alice, cursor)) == [created["id"]]
+    assert summaries(fetch(alice, cursor)) == [created["id"]]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
-def test_pages_of_any_size_are_the_same_feed(alice, limit):
+def test_pages_of_any_size_give_the_same_feed(alice, limit):
     now = clock.now()
     ages = [timedelta(days=400), timedelta(hours=1), timedelta(seconds=50), timedelta()]
     put(*[document(changed_at=now - age) for age in ages for _ in range(3)])
@@ -162,10 +162,10 @@ def test_pages_of_any_size_are_the_same_feed(alice, limit):
     assert reader.read(limit=limit) == 0
 
 
-def test_a_snapshot_learns_of_what_goes_while_it_is_read(alice):
+def test_a_snapshot_includes_purges_during_its_pages(alice):
     rows = [document(ago=timedelta(days=9 - n), status="deleted") for n in range(6)]
     ids = put(*rows)
-    page = asked(alice, limit=4)
+    page = fetch(alice, limit=4)
     alice.delete(f"{PATH}/{ids[0]}?mode=purge")
     alice.delete(f"{PATH}/{ids[5]}?mode=purge")
 
@@ -179,41 +179,41 @@ def test_a_snapshot_learns_of_what_goes_while_it_is_read(alice):
 
 
 @pytest.mark.parametrize("late", [timedelta(seconds=1), OVERLAP - timedelta(seconds=5)])
-def test_what_becomes_visible_late_is_not_missed(alice, late):
+def test_a_late_commit_is_not_missed(alice, late):
     conversation(alice)
-    cursor = asked(alice)["next_cursor"]
+    cursor = fetch(alice)["next_cursor"]
     conversation(alice)
-    cursor = asked(alice, cursor)["next_cursor"]
+    cursor = fetch(alice, cursor)["next_cursor"]
 
     [late_id] = put(document(ago=late))
-    page = asked(alice, cursor)
+    page = fetch(alice, cursor)
 
     assert [change["conversation"]["id"] for change in page["changes"]] == [late_id]
-    assert asked(alice, page["next_cursor"])["changes"] == []
+    assert fetch(alice, page["next_cursor"])["changes"] == []
 
 
-def test_two_of_the_same_millisecond_are_not_taken_for_each_other(alice):
+def test_changes_of_the_same_millisecond_are_distinguished(alice):
     now = clock.now()
     put(document(changed_at=now))
-    cursor = asked(alice)["next_cursor"]
+    cursor = fetch(alice)["next_cursor"]
 
     put(document(changed_at=now), document(changed_at=now, _id=ObjectId(b"\0" * 12)))
 
-    assert len(asked(alice, cursor)["changes"]) == 2
+    assert len(fetch(alice, cursor)["changes"]) == 2
 
 
-def test_changes_while_the_clock_stands_still_are_told_apart(alice):
+def test_changes_with_equal_times_are_distinguished(alice):
     [id_] = put(document(ago=timedelta(seconds=-20)))
-    cursor = asked(alice)["next_cursor"]
+    cursor = fetch(alice)["next_cursor"]
 
     for title in ("One", "Two"):
         alice.patch(f"{PATH}/{id_}", {"title": title})
-        page = asked(alice, cursor)
-        assert told(page) == [title]
+        page = fetch(alice, cursor)
+        assert summaries(page) == [title]
         cursor = page["next_cursor"]
 
 
-def test_after_a_burst_nothing_is_missed_and_there_is_an_end(alice, monkeypatch):
+def test_a_burst_is_delivered_completely_and_ends(alice, monkeypatch):
     monkeypatch.setattr("conversations.queries.feed_cursor.OVERLAP_MS", 1_500)
     reader = Reader(alice)
     reader.read()
@@ -231,27 +231,27 @@ def test_after_a_burst_nothing_is_missed_and_there_is_an_end(alice, monkeypatch)
     assert reader.read() == 0
 
 
-def test_a_cursor_fits_into_an_address(alice):
+def test_a_cursor_fits_into_a_url(alice):
     put(*[document() for _ in range(MAX_SENT)])
 
-    cursor = asked(alice)["next_cursor"]
+    cursor = fetch(alice)["next_cursor"]
 
-    assert asked(alice, cursor)["changes"] == []
+    assert fetch(alice, cursor)["changes"] == []
     assert 1_000 < len(cursor) < 2_048
 
 
-def test_the_overview_says_where_to_begin(alice):
+def test_the_overview_has_the_first_cursor(alice):
     old = document(ago=timedelta(minutes=5))
     put(old)
     shown = conversation(alice)
     cursor = alice.get(f"{PATH}/overview").json()["sync_cursor"]
     later = conversation(alice)
 
-    assert told(asked(alice, cursor)) == [shown["title"], later["title"]]
+    assert summaries(fetch(alice, cursor)) == [shown["title"], later["title"]]
 
 
 @pytest.mark.parametrize("days", [89, 91])
-def test_a_cursor_is_good_as_long_as_tombstones_are_kept(alice, days):
+def test_a_cursor_is_valid_while_tombstones_are_kept(alice, days):
     with travel(datetime.now(UTC) - timedelta(days=days)):
         cursor = feed_cursor.cursor_since("alice", clock.now())
     created = conversation(alice)
@@ -259,25 +259,25 @@ def test_a_cursor_is_good_as_long_as_tombstones_are_kept(alice, days):
     response = alice.get(CHANGES, {"cursor": cursor})
 
     if days == 89:
-        assert told(response.json()) == [created["title"]]
+        assert summaries(response.json()) == [created["title"]]
         return
     assert response.status_code == 410
     error = response.json()["error"]
     assert error["code"] == "CHANGES_CURSOR_EXPIRED"
-    assert told(asked(alice, error["details"]["snapshot_cursor"])) == [created["title"]]
+    assert summaries(fetch(alice, error["details"]["snapshot_cursor"])) == [created["title"]]
 
 
-def test_a_client_that_finds_nothing_for_long_keeps_a_good_cursor(alice):
+def test_an_idle_client_keeps_a_valid_cursor(alice):
     cursor = feed_cursor.cursor_since("alice", clock.now() - timedelta(days=80))
 
-    fresh = asked(alice, cursor)["next_cursor"]
+    fresh = fetch(alice, cursor)["next_cursor"]
 
     assert feed_cursor.decode("alice", fresh).since[0] / 1000 > clock.now().timestamp() - 90
 
 
-def test_who_has_it_gets_304(alice):
+def test_an_unchanged_page_is_304(alice):
     conversation(alice)
-    cursor = asked(alice)["next_cursor"]
+    cursor = fetch(alice)["next_cursor"]
     empty = alice.get(CHANGES, {"cursor": cursor})
 
     same = alice.get(CHANGES, {"cursor": cursor}, headers={"If-None-Match": empty.headers["ETag"]})
@@ -301,7 +301,7 @@ def test_who_has_it_gets_304(alice):
     ],
     ids=["a word", "a wrong signature", "bob's snapshot", "bob's place"],
 )
-def test_a_cursor_of_others_is_refused(alice, cursor):
+def test_a_cursor_of_another_user_is_rejected(alice, cursor):
     response = alice.get(CHANGES, {"cursor": cursor})
 
     assert response.status_code == 400
@@ -315,56 +315,56 @@ def test_parameters_are_checked(alice, parameters):
     assert alice.get(CHANGES, parameters).status_code == 400
 
 
-def test_a_large_limit_is_the_largest(alice):
+def test_a_limit_above_the_maximum_is_the_maximum(alice):
     put(*[document(ago=timedelta(hours=1)) for _ in range(501)])
 
-    page = asked(alice, limit=10_000)
+    page = fetch(alice, limit=10_000)
 
     assert len(page["changes"]) == 500
     assert page["has_more"]
 
 
-def test_a_call_that_waits_is_answered_when_something_changes(alice):
-    cursor = asked(alice)["next_cursor"]
+def test_a_waiting_request_returns_on_a_change(alice):
+    cursor = fetch(alice)["next_cursor"]
     Timer(0.3, lambda: conversation(client_of("alice"), title="New")).start()
 
     started = clock.now()
-    page = asked(alice, cursor, wait=20)
+    page = fetch(alice, cursor, wait=20)
 
-    assert told(page) == ["New"]
+    assert summaries(page) == ["New"]
     assert clock.now() - started < timedelta(seconds=5)
 
 
-def test_a_call_that_waits_in_vain_is_answered_when_the_time_is_over(alice):
-    cursor = asked(alice)["next_cursor"]
+def test_a_waiting_request_returns_after_the_wait_time(alice):
+    cursor = fetch(alice)["next_cursor"]
     Timer(0.3, lambda: conversation(client_of("bob"))).start()
 
     started = clock.now()
-    page = asked(alice, cursor, wait=2)
+    page = fetch(alice, cursor, wait=2)
 
     assert page == {"changes": [], "next_cursor": cursor, "has_more": False}
     assert timedelta(seconds=1.9) < clock.now() - started < timedelta(seconds=4)
 
 
-def test_waiting_sees_late_ones_at_its_end(alice):
+def test_a_waiting_request_returns_late_commits(alice):
     conversation(alice)
-    cursor = asked(alice)["next_cursor"]
+    cursor = fetch(alice)["next_cursor"]
     late = document(ago=timedelta(seconds=20))
     Timer(0.3, lambda: put(late)).start()
 
-    assert len(asked(alice, cursor, wait=2)["changes"]) == 1
+    assert len(fetch(alice, cursor, wait=2)["changes"]) == 1
 
 
-def test_too_many_who_wait_are_sent_away(alice, settings):
+def test_too_many_waiting_requests_are_rejected(alice, settings):
     settings.CHANGES_WAITING_PER_USER = 0
-    cursor = asked(alice)["next_cursor"]
+    cursor = fetch(alice)["next_cursor"]
 
     response = alice.get(CHANGES, {"cursor": cursor, "wait": 1})
 
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "STREAMS_EXHAUSTED"
     assert response.headers["Retry-After"] == "5"
-    assert asked(alice, cursor)["changes"] == []
+    assert fetch(alice, cursor)["changes"] == []
 
 
 @pytest.fixture
@@ -380,7 +380,7 @@ def plenty():
 
 def explained(mongo, commands, alice, cursor):
     commands.clear()
-    page = asked(alice, cursor, limit=10)
+    page = fetch(alice, cursor, limit=10)
     [command] = commands
     assert user_of(filter_of(command)) == "alice"
     kept = {name: command[name] for name in ("aggregate", "pipeline", "hint", "cursor")}
@@ -389,7 +389,7 @@ def explained(mongo, commands, alice, cursor):
     return page["next_cursor"], found
 
 
-def test_a_page_reads_no_more_than_it_shows(mongo, commands, alice, plenty):
+def test_a_page_reads_only_its_documents(mongo, commands, alice, plenty):
     cursor = None
     for _ in range(6):
         cursor, plan = explained(mongo, commands, alice, cursor)
@@ -398,7 +398,7 @@ def test_a_page_reads_no_more_than_it_shows(mongo, commands, alice, plenty):
         assert "user_changes" in str(plan["queryPlanner"]["winningPlan"])
 
 
-def test_what_was_sent_lately_costs_a_look_each(mongo, commands, alice):
+def test_recently_sent_changes_cost_one_index_key_each(mongo, commands, alice):
     put(*[document() for _ in range(30)], *[document(ago=timedelta(days=1)) for _ in range(90)])
     reader = Reader(alice)
     reader.read()
@@ -408,7 +408,7 @@ def test_what_was_sent_lately_costs_a_look_each(mongo, commands, alice):
     assert plan["executionStats"]["totalDocsExamined"] == 30
 
 
-def test_looking_for_all_who_wait_reads_no_document(mongo, commands, plenty):
+def test_polling_for_waiting_requests_reads_no_document(mongo, commands, plenty):
     commands.clear()
     latest = latest_changes(["alice", "bob", "carol"])
 
@@ -432,9 +432,9 @@ STEPS = st.lists(
 
 
 class Writers:
-    """Who write with a time at once, and what others see when it is committed.
+    """Writers that take a time and commit later, as other clients see them.
 
-    Of one conversation the writes follow each other, each with a later time.
+    Writes of one conversation are in sequence, each with a later time.
     """
 
     def __init__(self):
@@ -444,7 +444,7 @@ class Writers:
         self.version = 0
 
     def write(self, number, late_s, *, purge=False):
-        """Write as somebody whose clock is behind, or whose commit has taken so long."""
+        """Write with an old time, like a pod with a late clock or a slow commit."""
         id_ = self.ids[number]
         before = self.latest.get(id_)
         if before and before["status"] == "purged":
@@ -473,15 +473,15 @@ class Writers:
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_whoever_follows_the_feed_knows_what_is_there(mongo, monkeypatch, steps, sent):
-    """However late commits are, within OVERLAP, and however little a cursor remembers."""
+def test_a_client_of_the_feed_has_the_stored_state(mongo, monkeypatch, steps, sent):
+    """For commits of any delay within OVERLAP, and cursors with any number of sent changes."""
     monkeypatch.setattr("conversations.queries.feed_cursor.MAX_SENT", sent)
     mongo["conversations"].delete_many({})
     alice = client_of("alice")
     writers, readers = Writers(), [Reader(alice), Reader(alice)]
     for what, number, other in steps:
         if what == "read":
-            page = asked(alice, readers[other % 2].cursor, limit=number)
+            page = fetch(alice, readers[other % 2].cursor, limit=number)
             for change in page["changes"]:
                 readers[other % 2].apply(change)
             readers[other % 2].cursor = page["next_cursor"]
@@ -503,7 +503,7 @@ def test_whoever_follows_the_feed_knows_what_is_there(mongo, monkeypatch, steps,
         assert reader.read(limit=3) == 0
 
 
-def test_a_cursor_survives_being_sealed():
+def test_a_signed_cursor_decodes_to_its_value():
     place = (1_790_000_000_123, "507f1f77bcf86cd799439014")
     for cursor in [
         feed_cursor.SNAPSHOT,

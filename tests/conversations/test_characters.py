@@ -1,4 +1,4 @@
-"""A conversation's character: must it exist, what is it called, and what if nobody can say."""
+"""The character of a conversation: its check, its name, and an unavailable upstream."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ LUNA = {"id": "luna", "name": "Luna", "description": "A night owl."}
 
 
 def characters(*known):
-    """Answer as Characters does that knows these."""
+    """Respond like Characters with these characters."""
     by_path = {f"/api/v1/characters/{c['id']}": json.dumps(c).encode() for c in known}
 
     def talk(channel):
@@ -35,7 +35,7 @@ def characters(*known):
 
 @contextmanager
 def served(settings, talk, check="strict"):
-    """Let Characters be this one; a new address each time, as what was learnt is kept by it."""
+    """Use this server as Characters, at a new address, as responses are cached by address."""
     settings.CHARACTER_CHECK = check
     with loopback.serving(talk) as address:
         settings.CHARACTERS_SERVICE_URL = f"http://{address}/{uuid4()}"
@@ -47,7 +47,7 @@ def down(settings):
     settings.CHARACTERS_SERVICE_URL = f"http://{loopback.closed_port()}/{uuid4()}"
 
 
-def test_a_character_that_exists_verifies_and_names_it(alice, settings):
+def test_an_existing_character_verifies_and_titles_the_conversation(alice, settings):
     with served(settings, characters(LUNA)):
         created = conversation(alice, character_id="luna", title=None)
 
@@ -55,24 +55,24 @@ def test_a_character_that_exists_verifies_and_names_it(alice, settings):
     assert created["character_status"] == "verified"
 
 
-def test_a_given_title_stays(alice, settings):
+def test_a_given_title_is_kept(alice, settings):
     with served(settings, characters(LUNA)):
         assert conversation(alice, character_id="luna", title="Mine")["title"] == "Mine"
 
 
 @pytest.mark.parametrize("check", ["strict", "lenient"])
-def test_a_character_that_does_not_exist_is_refused(alice, settings, check):
+def test_an_unknown_character_is_rejected(alice, settings, check):
     with served(settings, characters(LUNA), check):
-        response = alice.post(PATH, NewConversation(character_id="nobody"))
+        response = alice.post(PATH, NewConversation(character_id="unknown"))
 
     assert response.status_code == 422
     error = response.json()["error"]
     assert error["code"] == "CHARACTER_NOT_EXISTS"
-    assert error["details"] == {"character_id": "nobody"}
+    assert error["details"] == {"character_id": "unknown"}
     assert alice.get(PATH).json()["conversations"] == []
 
 
-def test_while_characters_is_down_the_strict_wait(alice, settings, down):
+def test_while_characters_is_down_strict_creates_are_rejected(alice, settings, down):
     settings.CHARACTER_CHECK = "strict"
 
     response = alice.post(PATH, NewConversation())
@@ -82,7 +82,7 @@ def test_while_characters_is_down_the_strict_wait(alice, settings, down):
     assert int(response.headers["Retry-After"]) >= 1
 
 
-def test_while_characters_is_down_the_lenient_go_on(alice, settings, down):
+def test_while_characters_is_down_lenient_creates_succeed(alice, settings, down):
     settings.CHARACTER_CHECK = "lenient"
 
     created = conversation(alice, character_id="luna", title=None)
@@ -90,7 +90,7 @@ def test_while_characters_is_down_the_lenient_go_on(alice, settings, down):
     assert (created["title"], created["character_status"]) == ("luna", "unverified")
 
 
-def test_what_need_not_be_created_needs_no_character(alice, settings, down):
+def test_a_replay_needs_no_character_lookup(alice, settings, down):
     existing = conversation(alice, character_id="luna")
     headers = {"Idempotency-Key": "k"}
     body = NewConversation(character_id="sol")
@@ -105,7 +105,7 @@ def test_what_need_not_be_created_needs_no_character(alice, settings, down):
 
 
 @pytest.mark.parametrize("name", ["", " \n", "\u0001\u0002"])
-def test_a_character_without_a_name_is_no_answer(alice, settings, name):
+def test_a_character_without_a_name_is_503(alice, settings, name):
     with served(settings, characters(LUNA | {"name": name})):
         response = alice.post(PATH, NewConversation(character_id="luna"))
 
@@ -113,20 +113,20 @@ def test_a_character_without_a_name_is_no_answer(alice, settings, name):
 
 
 @pytest.mark.parametrize("where", ["name", "description"])
-def test_half_a_character_is_no_answer(alice, settings, where):
+def test_a_lone_surrogate_in_a_character_is_503(alice, settings, where):
     with served(settings, characters(LUNA | {where: "\ud800 x"})):
         assert alice.post(PATH, NewConversation(character_id="luna")).status_code == 503
 
 
 @pytest.mark.parametrize("name", ["  Luna\n la\tbuena ", "x" * 500, "Lu\0na"])
-def test_a_name_of_any_kind_makes_a_fit_title(alice, settings, name):
+def test_a_name_of_any_form_gives_a_valid_title(alice, settings, name):
     with served(settings, characters(LUNA | {"name": name})):
         created = conversation(alice, character_id="luna", title=None)
 
     assert created["title"] in {"Luna la buena", "x" * 200, "Luna"}
 
 
-def test_include_character_adds_what_characters_says(alice, settings):
+def test_include_character_adds_the_character(alice, settings):
     created = conversation(alice, character_id="luna")
     path = f"{PATH}/{created['id']}"
 
@@ -136,7 +136,7 @@ def test_include_character_adds_what_characters_says(alice, settings):
     assert included == created | {"character": LUNA}
 
 
-def test_include_character_is_null_where_nobody_can_say(alice, settings, down):
+def test_include_character_is_null_without_the_upstream(alice, settings, down):
     created = conversation(alice, character_id="luna")
 
     response = alice.get(f"{PATH}/{created['id']}", {"include": "character"})
@@ -170,7 +170,7 @@ def test_a_copy_may_have_its_own_title(alice):
     assert (copy["title"], copy["title_source"], copy["status"]) == ("Copy", "user", "active")
 
 
-def test_a_copy_sent_twice_is_made_once(alice):
+def test_a_duplicate_sent_twice_is_created_once(alice):
     path = f"{PATH}/{conversation(alice)['id']}/duplicate"
     headers = {"Idempotency-Key": "k"}
 
@@ -180,8 +180,8 @@ def test_a_copy_sent_twice_is_made_once(alice):
     assert again.headers["Idempotency-Replayed"] == "true"
 
 
-def test_the_character_of_a_copy_must_exist_too(alice, settings):
-    original = conversation(alice, character_id="nobody")
+def test_the_character_of_a_duplicate_must_exist(alice, settings):
+    original = conversation(alice, character_id="unknown")
 
     with served(settings, characters(LUNA)):
         response = alice.post(f"{PATH}/{original['id']}/duplicate")
@@ -189,7 +189,7 @@ def test_the_character_of_a_copy_must_exist_too(alice, settings):
     assert response.status_code == 422
 
 
-def test_what_is_in_the_trash_is_not_copied(alice):
+def test_a_trashed_conversation_is_not_duplicated(alice):
     trashed = conversation(alice, "deleted")
 
     assert alice.post(f"{PATH}/{trashed['id']}/duplicate").status_code == 409
@@ -213,7 +213,7 @@ def test_a_quota_is_kept(alice, bob, settings):
 def test_characters_can_be_verified_later(alice, bob, settings, capsys):
     automatic = conversation(alice, character_id="luna", title=None)
     named = conversation(bob, "deleted", character_id="luna", title="Mine")
-    missing = conversation(alice, character_id="nobody", title=None)
+    missing = conversation(alice, character_id="unknown", title=None)
 
     with served(settings, characters(LUNA)):
         call_command("verify_characters")
@@ -223,17 +223,17 @@ def test_characters_can_be_verified_later(alice, bob, settings, capsys):
     theirs = bob.get(f"{PATH}/{named['id']}").json()
     assert (theirs["character_status"], theirs["title"]) == ("verified", "Mine")
     gone = alice.get(f"{PATH}/{missing['id']}").json()
-    assert (gone["character_status"], gone["title"]) == ("missing", "nobody")
+    assert (gone["character_status"], gone["title"]) == ("missing", "unknown")
     assert "verified 2, missing 1" in capsys.readouterr().out
     revision = alice.get(f"{PATH}/{automatic['id']}/history").json()["revisions"][0]
     assert revision["by"] == "service:verify_characters"
 
 
-def test_verifying_can_be_rehearsed(alice, bob, settings, capsys):
+def test_verifying_has_a_dry_run(alice, bob, settings, capsys):
     created = [
         conversation(alice, character_id="luna"),
         conversation(alice, "deleted", character_id="luna"),
-        conversation(alice, character_id="nobody"),
+        conversation(alice, character_id="unknown"),
     ]
     purged = conversation(bob, "deleted", character_id="luna")
     bob.delete(f"{PATH}/{purged['id']}?mode=purge")
@@ -245,7 +245,7 @@ def test_verifying_can_be_rehearsed(alice, bob, settings, capsys):
         call_command("verify_characters")
 
     assert unchanged == created
-    assert {"luna: verified, 2 conversations", "nobody: missing, 1 conversations"} <= {
+    assert {"luna: verified, 2 conversations", "unknown: missing, 1 conversations"} <= {
         *rehearsed.splitlines()
     }
     assert "verified 2, missing 1; a dry run, nothing changed." in rehearsed
@@ -276,21 +276,21 @@ def test_verifying_gives_up_while_characters_is_down(alice, settings, down, caps
     assert alice.get(f"{PATH}/{created['id']}").json() == created
 
 
-def test_ctrl_c_loses_nothing_of_verifying(alice, mongo, settings):
+def test_ctrl_c_keeps_the_verified_part(alice, mongo, settings):
     names = [f"someone-{number}" for number in range(6)]
     for name in names:
         conversation(alice, character_id=name)
-    asked = []
+    received = []
 
     def slowly(channel):
-        asked.append(channel.recv(65_536))
+        received.append(channel.recv(65_536))
         time.sleep(0.3)
         loopback.write(channel, b"{}", status="404 Not Found")
 
     with served(settings, slowly):
         address = {"CHARACTERS_SERVICE_URL": settings.CHARACTERS_SERVICE_URL}
         stopped = started(mongo, "verify_characters", "--json", **address)
-        while len(asked) < 2:
+        while len(received) < 2:
             assert stopped.poll() is None, stopped.communicate()
             time.sleep(0.01)
         stopped.send_signal(signal.SIGINT)
@@ -303,4 +303,4 @@ def test_ctrl_c_loses_nothing_of_verifying(alice, mongo, settings):
     assert "Stopped; run it again to go on." in err
     assert (first["missing"], first["finished"]) == (2, False)
     assert (rest["missing"], rest["finished"], again.returncode) == (4, True, 0)
-    assert len(asked) == len(names)
+    assert len(received) == len(names)

@@ -81,14 +81,14 @@ def test_given_settings_join_the_defaults_and_null_means_the_default(alice):
     }
 
 
-def test_nulls_say_the_same_as_nothing(alice):
+def test_null_equals_an_absent_field(alice):
     created = conversation(alice, settings=None, tags=None, custom={"kept": "x", "dropped": None})
 
     assert (created["settings"], created["tags"]) == (DEFAULT_SETTINGS, [])
     assert created["custom"] == {"kept": "x"}
 
 
-def test_tags_that_differ_by_case_or_width_only_are_one(alice):
+def test_tags_that_differ_only_by_case_or_width_are_merged(alice):
     created = conversation(alice, tags=["Café", "CAFÉ", "ｃａｆé", "हिन्दी", "te_s-t.1 x"])
 
     assert created["tags"] == ["Café", "हिन्दी", "te_s-t.1 x"]
@@ -99,13 +99,13 @@ def test_a_title_is_stored_in_its_composed_form(alice):
 
 
 @pytest.mark.parametrize("title", ["$user_id", "$$ROOT", "$", "{$gt: 1}", "😀" * 200])
-def test_titles_are_taken_literally(alice, title):
+def test_titles_are_stored_literally(alice, title):
     created = conversation(alice, title=title)
 
     assert alice.get(f"{PATH}/{created['id']}").json()["title"] == title
 
 
-def test_two_users_never_see_each_others(alice, bob):
+def test_users_do_not_see_conversations_of_others(alice, bob):
     theirs = conversation(bob)
 
     assert alice.get(PATH).json()["conversations"] == []
@@ -129,7 +129,7 @@ def take(mongo, ids):
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}])
 @pytest.mark.parametrize("path", ["", "?get_or_create=character", "/{id}/duplicate"])
 @travel("2026-01-15T15:00:00Z", tick=False)
-def test_an_id_that_is_taken_is_replaced_by_another(mongo, path, headers):
+def test_a_taken_id_is_replaced(mongo, path, headers):
     alice = client_of("alice")
     first = conversation(alice, character_id="sol")
     ids = taken_ids(ObjectId(first["id"]))
@@ -150,7 +150,7 @@ def test_an_id_that_is_taken_is_replaced_by_another(mongo, path, headers):
 
 
 @travel("2026-01-15T15:00:00Z", tick=False)
-def test_a_create_ends_when_every_id_is_taken(mongo, monkeypatch):
+def test_a_create_fails_if_every_id_is_taken(mongo, monkeypatch):
     alice = client_of("alice")
     taken = ObjectId(conversation(alice)["id"])
     monkeypatch.setattr(documents, "random_id", lambda: taken)

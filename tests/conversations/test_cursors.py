@@ -1,4 +1,4 @@
-"""Pages of a list join in both directions, whatever the type of the values that it is sorted by."""
+"""Pages of a list join in both directions, for each type of the sort value."""
 
 from datetime import datetime, timedelta
 
@@ -28,7 +28,7 @@ TYPES = {
 
 @pytest.fixture(params=["probe", "metadata.probe"])
 def sort_key(request, mongo, monkeypatch):
-    """Add a sort with its index, as a new field would have them."""
+    """Add a sort with its index, like those of a new field."""
     monkeypatch.setitem(SORT_KEYS, "probe", request.param)
     field = list_parameters.fields["sort"]
     monkeypatch.setattr(field, "choices", {**field.choices, "probe": "probe"})

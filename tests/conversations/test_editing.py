@@ -14,7 +14,7 @@ def patch(client, created, body, **headers):
     return client.patch(f"{PATH}/{created['id']}", body, headers=headers)
 
 
-def test_a_new_title_raises_the_version_and_leaves_the_activity(alice):
+def test_a_new_title_increments_the_version_and_keeps_the_activity(alice):
     created = conversation(alice, title=None)
 
     response = patch(alice, created, {"title": "Mine"})
@@ -44,7 +44,7 @@ def test_a_new_title_raises_the_version_and_leaves_the_activity(alice):
         {"status": "active"},
     ],
 )
-def test_an_edit_that_changes_nothing_is_no_new_version(alice, same):
+def test_an_edit_without_effect_makes_no_new_version(alice, same):
     created = conversation(alice, title="Same", tags=["a"], custom={"k": "v"})
 
     response = patch(alice, created, same)
@@ -61,7 +61,7 @@ def test_settings_merge_field_by_field(alice):
     assert body["settings"] == created["settings"] | {"top_p": 0.5, "max_tokens": 2048}
 
 
-def test_custom_merges_key_by_key_and_null_takes_away(alice):
+def test_custom_merges_by_key_and_null_removes_a_key(alice):
     created = conversation(alice, custom={"a": "1", "b": "2"})
 
     body = patch(alice, created, {"custom": {"b": None, "c": "$a"}}).json()
@@ -70,7 +70,7 @@ def test_custom_merges_key_by_key_and_null_takes_away(alice):
     assert patch(alice, created, {"custom": None}).json()["custom"] == {}
 
 
-def test_tags_are_added_and_removed_beside_each_other(alice):
+def test_tags_are_added_and_removed_in_one_patch(alice):
     created = conversation(alice, tags=["Río", "Sea"])
 
     body = patch(alice, created, {"tags_add": ["SEA", "sky"], "tags_remove": ["río"]}).json()
@@ -92,7 +92,7 @@ def test_tags_are_added_and_removed_beside_each_other(alice):
         ([*"0123456789"], {"tags_remove": ["9"], "tags_add": ["nine"]}, [*"012345678", "nine"]),
     ],
 )
-def test_a_tag_that_is_removed_and_added_gets_its_new_spelling_once(alice, stored, body, expected):
+def test_a_tag_removed_and_added_has_its_new_spelling_once(alice, stored, body, expected):
     created = conversation(alice, tags=stored)
 
     edited = patch(alice, created, body).json()
@@ -130,7 +130,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("body", PAIRS, ids=str)
-def test_any_two_fields_of_one_request_repeat_without_effect(alice, body):
+def test_a_repeated_patch_of_any_two_fields_has_no_effect(alice, body):
     created = conversation(
         alice,
         title="Same",
@@ -158,7 +158,7 @@ def test_null_empties_tags(alice):
         ({"custom": {str(n): "" for n in range(15)}}, {"custom": {"x": "", "y": ""}}),
     ],
 )
-def test_limits_hold_for_the_result_too(alice, fields, body):
+def test_limits_apply_to_the_result(alice, fields, body):
     created = conversation(alice, **fields)
 
     response = patch(alice, created, body)
@@ -169,7 +169,7 @@ def test_limits_hold_for_the_result_too(alice, fields, body):
     assert alice.get(f"{PATH}/{created['id']}").json() == created
 
 
-def test_state_and_pin_can_be_edited_too(alice):
+def test_state_and_pin_can_be_patched(alice):
     created = conversation(alice)
 
     archived = patch(alice, created, {"status": "archived", "pinned": True}).json()
@@ -184,7 +184,7 @@ def test_state_and_pin_can_be_edited_too(alice):
     assert (active["status"], active["archived_at"], active["pinned_at"]) == ("active", None, None)
 
 
-def test_two_devices_that_change_different_fields_both_win(alice):
+def test_concurrent_patches_of_different_fields_both_apply(alice):
     created = conversation(alice)
 
     patch(alice, created, {"title": "From the phone"})
@@ -193,7 +193,7 @@ def test_two_devices_that_change_different_fields_both_win(alice):
     assert (body["title"], body["settings"]["temperature"]) == ("From the phone", 0.1)
 
 
-def test_if_match_refuses_a_stale_version_and_shows_the_current_one(alice):
+def test_if_match_rejects_a_stale_version_with_the_current_one(alice):
     created = conversation(alice)
     current = patch(alice, created, {"title": "Other"}).json()
 
@@ -207,13 +207,13 @@ def test_if_match_refuses_a_stale_version_and_shows_the_current_one(alice):
 
 
 @pytest.mark.parametrize("tags", ['"v1"', "*", 'W/"x", "v1"', '"v7","v1"', ' "v1" '])
-def test_if_match_lets_the_current_version_pass(alice, tags):
+def test_if_match_accepts_the_current_version(alice, tags):
     created = conversation(alice)
 
     assert patch(alice, created, {"title": "New"}, **{"If-Match": tags}).status_code == 200
 
 
-def test_if_match_knows_high_versions(alice, mongo):
+def test_if_match_accepts_high_versions(alice, mongo):
     created = conversation(alice)
     mongo["conversations"].update_one({}, {"$set": {"version": 10**15}})
 
@@ -223,7 +223,7 @@ def test_if_match_knows_high_versions(alice, mongo):
 
 
 @pytest.mark.parametrize("tags", ['W/"v1"', '"v2"', '"1"', '"v01234567890123456789"', '""'])
-def test_if_match_on_anything_else_fails(alice, tags):
+def test_if_match_with_another_value_fails(alice, tags):
     created = conversation(alice)
 
     assert patch(alice, created, {"title": "New"}, **{"If-Match": tags}).status_code == 412
@@ -250,7 +250,7 @@ def test_an_edit_without_effect_writes_nothing_and_is_rejected_in_the_trash(alic
     assert rejected.json()["error"]["code"] == "CONVERSATION_STATE_CONFLICT"
 
 
-def test_what_is_in_the_trash_cannot_be_edited(alice):
+def test_a_trashed_conversation_cannot_be_edited(alice):
     created = conversation(alice, "deleted")
 
     response = patch(alice, created, {"title": "New"})
@@ -263,7 +263,7 @@ def test_what_is_in_the_trash_cannot_be_edited(alice):
     )
 
 
-def test_a_stale_version_is_judged_before_the_state(alice):
+def test_a_stale_version_is_reported_before_the_state(alice):
     created = conversation(alice, "deleted")
 
     assert patch(alice, created, {"title": "New"}, **{"If-Match": '"v1"'}).status_code == 412
@@ -276,7 +276,7 @@ dollars = st.text(st.sampled_from("$.{}[]: ROTuser_id\"'"), min_size=1, max_size
     max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(title=dollars, value=dollars, sequence=dollars)
-def test_nothing_that_looks_like_an_expression_is_evaluated(alice, title, value, sequence):
+def test_values_like_expressions_are_not_evaluated(alice, title, value, sequence):
     created = conversation(alice)
     body = {
         "title": f"${title}",

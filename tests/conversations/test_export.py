@@ -1,4 +1,4 @@
-"""Everything of mine: whole, in any state, with its history, and with an end that says so."""
+"""The export of a user: complete, in any state, with history and an end line."""
 
 import json
 
@@ -17,7 +17,7 @@ LINE = {"$ref": "#/components/schemas/Exported", "components": DOCUMENT["compone
 
 
 def exported(client, **parameters):
-    """The lines of an export but for the last, which is checked."""
+    """Return the lines of an export except the last, which is checked."""
     response = client.get(EXPORT, parameters)
     assert response.status_code == 200, response.content
     *lines, end = map(json.loads, response.getvalue().splitlines())
@@ -41,7 +41,7 @@ def damage(mongo):
     )
 
 
-def test_every_state_is_there_as_the_api_shows_it(alice):
+def test_every_state_is_exported_as_in_the_api(alice):
     states = [(), ("archived", "pinned"), ("deleted",), ("archived", "deleted")]
     created = [conversation(alice, *steps) for steps in states]
 
@@ -55,7 +55,7 @@ def test_every_state_is_there_as_the_api_shows_it(alice):
         Draft202012Validator(LINE).validate(line)
 
 
-def test_the_history_is_that_of_the_conversation(alice):
+def test_the_exported_history_equals_the_history(alice):
     created = conversation(alice, title="Old", tags=["a"])
     path = f"{PATH}/{created['id']}"
     alice.patch(path, {"title": "New", "settings": {"top_p": 0.5}})
@@ -73,7 +73,7 @@ def test_the_history_is_that_of_the_conversation(alice):
     ]
 
 
-def test_it_is_a_file_of_ndjson_that_no_cache_keeps(alice):
+def test_an_export_is_ndjson_with_no_store(alice):
     response = alice.get(EXPORT)
 
     assert response.getvalue() == b'{"object":"end","count":0}\n'
@@ -83,7 +83,7 @@ def test_it_is_a_file_of_ndjson_that_no_cache_keeps(alice):
     assert "Content-Length" not in response.headers
 
 
-def test_nothing_of_others_and_nothing_purged_is_there(alice, bob):
+def test_other_users_and_tombstones_are_not_exported(alice, bob):
     conversation(bob)
     purged = conversation(alice, "deleted")
     alice.delete(f"{PATH}/{purged['id']}?mode=purge")
@@ -91,20 +91,20 @@ def test_nothing_of_others_and_nothing_purged_is_there(alice, bob):
     assert exported(alice) == []
 
 
-def test_more_than_a_batch_comes_in_the_order_of_ids(alice):
+def test_batches_are_in_the_order_of_ids(alice):
     ids = many("alice", 450)
 
     assert [line["id"] for line in exported(alice)] == sorted(ids)
 
 
-def test_a_broken_one_goes_on_after_the_last_id_received(alice):
+def test_an_export_continues_after_the_last_received_id(alice):
     ids = sorted(many("alice", 30))
 
     assert [line["id"] for line in exported(alice, after=ids[9])] == ids[10:]
     assert exported(alice, after=ids[-1]) == []
 
 
-def test_a_batch_reads_what_it_sends(mongo, commands, alice):
+def test_a_batch_reads_only_its_documents(mongo, commands, alice):
     ids = sorted(many("alice", 500))
     many("bob", 500)
     commands.clear()
@@ -122,7 +122,7 @@ def test_a_batch_reads_what_it_sends(mongo, commands, alice):
         assert find["filter"]["user_id"] == "alice"
 
 
-def test_what_fails_midway_breaks_the_answer_off(alice, mongo):
+def test_a_failure_in_the_stream_aborts_the_response(alice, mongo):
     many("alice", 250)
     response = alice.get(EXPORT)
     stream = iter(response.streaming_content)
@@ -134,7 +134,7 @@ def test_what_fails_midway_breaks_the_answer_off(alice, mongo):
         list(stream)
 
 
-def test_what_fails_at_once_is_answered_like_any_failure(alice, mongo):
+def test_a_failure_before_the_stream_is_an_error_response(alice, mongo):
     many("alice", 1)
     damage(mongo)
     alice.raise_request_exception = False
@@ -146,14 +146,14 @@ def test_what_fails_at_once_is_answered_like_any_failure(alice, mongo):
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/x-ndjson", "text/html, */*;q=0.1"])
-def test_clients_that_take_ndjson_get_it(alice, accept):
+def test_clients_that_accept_ndjson_get_it(alice, accept):
     response = alice.get(EXPORT, headers={"Accept": accept})
 
     assert response.status_code == 200
     response.close()
 
 
-def test_a_client_that_takes_json_only_cannot_be_served(alice):
+def test_a_client_that_accepts_only_json_gets_406(alice):
     response = alice.get(EXPORT, headers={"Accept": "application/json"})
 
     assert response.status_code == 406
@@ -161,7 +161,7 @@ def test_a_client_that_takes_json_only_cannot_be_served(alice):
 
 
 @pytest.mark.parametrize("parameters", [{"after": "x"}, {"limit": "1"}, {"after": ""}])
-def test_parameters_are_judged_before_the_first_byte(alice, parameters):
+def test_parameters_are_checked_before_the_first_byte(alice, parameters):
     response = alice.get(EXPORT, parameters)
 
     assert response.status_code == 400

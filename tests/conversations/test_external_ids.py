@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from conversation_service.upstreams.messages import Stats
 from conversations import documents
 from tests.conversation_service import loopback
-from tests.conversations.console.browser import LIST, NOON, shown, staff, store
+from tests.conversations.admin.browser import LIST, NOON, shown, staff, store
 from tests.conversations.test_characters import served
 from tests.conversations.test_export import exported
 from tests.conversations.test_import import forget_everything, imported, statuses
@@ -32,7 +32,7 @@ def listed(client, **parameters):
 
 
 @every_id
-def test_an_id_serves_for_users_and_characters_in_every_endpoint(id_):
+def test_an_id_is_valid_for_users_and_characters_in_every_endpoint(id_):
     user = client_of(id_)
     conversation(user, character_id="luna")
     created = conversation(user, character_id=id_, title=None)
@@ -247,10 +247,10 @@ def test_the_console_finds_and_links_the_conversations_of_a_user(id_, mongo):
 
 @every_id
 def test_a_command_accepts_the_id_of_a_user(id_, mongo, monkeypatch):
-    asked = []
+    requested = []
 
     def stats(conversation_id):
-        asked.append(conversation_id)
+        requested.append(conversation_id)
         return Stats(0, 0, 0, 0, None, None)
 
     monkeypatch.setattr("conversation_service.upstreams.messages.stats", stats)
@@ -259,7 +259,7 @@ def test_a_command_accepts_the_id_of_a_user(id_, mongo, monkeypatch):
 
     call_command("reconcile_activity", f"--user={id_}", "--rate=1000")
 
-    assert asked == [str(mine["_id"])]
+    assert requested == [str(mine["_id"])]
 
 
 @pytest.mark.parametrize("id_", NO_IDS, ids=ascii)

@@ -239,7 +239,7 @@ def test_no_confirmed_write_is_lost_with_the_primary(replica_set, user, message,
     with ThreadPoolExecutor(len(intentions)) as threads:
         with replica_set.replication_stopped() as primary:
             running = [threads.submit(intention.run) for intention in intentions]
-            time.sleep(3 * TIMEOUT_MS / 1_000 + 3)  # each is repeated at least once
+            time.sleep(3 * TIMEOUT_MS / 1_000 + 3)  # each is retried at least once
             early = [i.name for i in intentions if i.confirmation is not None]
             primary.kill()
         for run in running:

@@ -68,7 +68,7 @@ def service(tmp_path):
         yield Frozen(pid, f"http://127.0.0.1:{server.port}"), client[DATABASE]["conversations"]
 
 
-def test_a_create_that_a_frozen_database_failed_is_not_done_later(service):
+def test_a_create_that_failed_on_a_frozen_database_is_not_stored_later(service):
     service, stored = service
     assert service.create("before").status_code == 201
 
@@ -81,7 +81,7 @@ def test_a_create_that_a_frozen_database_failed_is_not_done_later(service):
     assert stored.count_documents({"title": "meanwhile"}) == 0
 
 
-def test_a_key_makes_a_create_safe_to_repeat_whenever_the_database_froze(service):
+def test_a_create_with_a_key_is_repeated_safely_after_a_freeze(service):
     service, stored = service
     keys = [str(uuid4()) for _ in range(3)]
     assert service.create("before").status_code == 201

@@ -1,4 +1,4 @@
-"""Every version is remembered: who made it, when, with what, and what was before."""
+"""Every version has a revision: actor, time, client and old values."""
 
 import pytest
 from time_machine import travel
@@ -16,11 +16,11 @@ def history(client, created, **parameters):
     return response.json()
 
 
-def test_a_new_conversation_has_none(alice):
+def test_a_new_conversation_has_no_history(alice):
     assert history(alice, conversation(alice)) == {"revisions": [], "next_cursor": None}
 
 
-def test_a_revision_says_who_when_with_what_and_what_was_before(alice):
+def test_a_revision_has_actor_time_client_and_old_values(alice):
     created = conversation(alice, title="Old", tags=["a"])
 
     changed = alice.patch(
@@ -63,7 +63,7 @@ def test_the_client_is_a_short_name(alice, headers, client):
     assert history(alice, created)["revisions"][0]["client"] == client
 
 
-def test_changes_of_state_are_revisions_too(alice):
+def test_changes_of_state_are_revisions(alice):
     trashed = conversation(alice, "pinned", "archived", "deleted")
 
     revisions = history(alice, trashed)["revisions"]
@@ -73,7 +73,7 @@ def test_changes_of_state_are_revisions_too(alice):
     assert revisions[2]["changes"].keys() == {"pinned_at"}
 
 
-def test_what_changes_nothing_leaves_no_trace(alice):
+def test_an_edit_without_effect_makes_no_revision(alice):
     created = conversation(alice, title="Same")
 
     alice.patch(path_of(created), {"title": "Same"})
@@ -81,7 +81,7 @@ def test_what_changes_nothing_leaves_no_trace(alice):
     assert history(alice, created)["revisions"] == []
 
 
-def test_the_newest_fifty_are_kept(alice):
+def test_the_newest_fifty_revisions_are_kept(alice):
     created = conversation(alice)
     for n in range(55):
         alice.patch(path_of(created), {"title": f"Title {n}"})
@@ -118,7 +118,7 @@ def test_a_history_cursor_belongs_to_its_conversation(alice):
     assert response.json()["error"]["code"] == "INVALID_CURSOR"
 
 
-def test_a_former_version_can_be_read(alice):
+def test_an_old_version_can_be_read(alice):
     versions = [conversation(alice, title="One", custom={"k": "v"})]
     for body in ({"title": "Two"}, {"settings": {"temperature": 0}}, {"custom": {"k": None}}):
         versions.append(alice.patch(path_of(versions[0]), body).json())
@@ -131,7 +131,7 @@ def test_a_former_version_can_be_read(alice):
 
 
 @pytest.mark.parametrize("version", [2, 99])
-def test_a_version_that_never_was_is_not_found(alice, version):
+def test_an_unknown_version_is_404(alice, version):
     created = conversation(alice)
 
     response = alice.get(path_of(created), {"as_of": version})
@@ -141,13 +141,13 @@ def test_a_version_that_never_was_is_not_found(alice, version):
 
 
 @pytest.mark.parametrize("version", ["0", "-1", "x", ""])
-def test_a_version_is_a_number_from_one(alice, version):
+def test_a_version_is_a_positive_number(alice, version):
     created = conversation(alice)
 
     assert alice.get(path_of(created), {"as_of": version}).status_code == 400
 
 
-def test_a_version_older_than_the_log_is_gone(alice):
+def test_a_version_older_than_the_history_is_410(alice):
     created = conversation(alice)
     for n in range(55):
         alice.patch(path_of(created), {"title": f"Title {n}"})
@@ -162,7 +162,7 @@ def test_a_version_older_than_the_log_is_gone(alice):
     assert alice.get(path_of(created), {"as_of": 6}).json()["title"] == "Title 4"
 
 
-def test_revert_brings_named_fields_back_as_a_new_version(alice):
+def test_revert_restores_the_named_fields_as_a_new_version(alice):
     first = conversation(alice, title=None, tags=["A"], custom={"k": "v"})
     alice.patch(path_of(first), {"title": "New", "tags": ["b"], "custom": {"k": "w"}})
     alice.patch(path_of(first), {"settings": {"temperature": 0, "top_p": 0}, "pinned": True})
@@ -182,7 +182,7 @@ def test_revert_brings_named_fields_back_as_a_new_version(alice):
     assert newest["changes"]["title"] == {"before": "New", "after": first["title"]}
 
 
-def test_reverting_to_what_is_there_changes_nothing(alice):
+def test_a_revert_to_the_current_values_changes_nothing(alice):
     created = conversation(alice)
 
     response = alice.post(f"{path_of(created)}/revert", {"version": 1, "fields": ["title"]})
@@ -202,13 +202,13 @@ def test_reverting_to_what_is_there_changes_nothing(alice):
         ({"version": 1}, 400),
     ],
 )
-def test_a_bad_revert(alice, body, status):
+def test_an_invalid_revert_is_rejected(alice, body, status):
     created = conversation(alice)
 
     assert alice.post(f"{path_of(created)}/revert", body).status_code == status
 
 
-def test_revert_minds_version_and_state(alice):
+def test_revert_checks_version_and_state(alice):
     created = conversation(alice)
     body = {"version": 1, "fields": ["title"]}
     alice.patch(path_of(created), {"title": "New"})
@@ -220,7 +220,7 @@ def test_revert_minds_version_and_state(alice):
     assert (stale.status_code, trashed.status_code) == (412, 409)
 
 
-def test_a_conflict_tells_what_changed_since_when_and_by_whom(alice):
+def test_a_conflict_lists_the_changes_since_the_given_version(alice):
     created = conversation(alice, title="Old")
     alice.patch(path_of(created), {"title": "Phone"}, headers={"X-Client": "phone"})
     current = alice.post(f"{path_of(created)}/pin", headers={"X-Client": "tablet"}).json()
@@ -230,11 +230,11 @@ def test_a_conflict_tells_what_changed_since_when_and_by_whom(alice):
     assert response.status_code == 412
     details = response.json()["error"]["details"]
     assert details["current"] == current
-    told = [(c["version"], c["client"], list(c["changes"])) for c in details["changes"]]
-    assert told == [(3, "tablet", ["pinned_at"]), (2, "phone", ["title"])]
+    listed = [(c["version"], c["client"], list(c["changes"])) for c in details["changes"]]
+    assert listed == [(3, "tablet", ["pinned_at"]), (2, "phone", ["title"])]
 
 
-def test_lists_and_reads_never_load_the_log(alice, commands):
+def test_lists_and_reads_do_not_load_the_history(alice, commands):
     created = conversation(alice)
     alice.patch(path_of(created), {"title": "New"})
     commands.clear()
@@ -251,7 +251,7 @@ def test_lists_and_reads_never_load_the_log(alice, commands):
 
 
 @pytest.mark.parametrize("strict", [["*"], ["ios-app", "web"]])
-def test_strict_clients_must_say_what_they_change(alice, settings, strict):
+def test_strict_clients_must_send_if_match(alice, settings, strict):
     settings.IF_MATCH_REQUIRED_FOR = strict
     created = conversation(alice)
     web = {"X-Client": "Web/2.0"}
@@ -268,14 +268,14 @@ def test_strict_clients_must_say_what_they_change(alice, settings, strict):
     assert alice.post(f"{path_of(created)}/pin", headers=web).status_code == 200
 
 
-def test_other_clients_need_not(alice, settings):
+def test_other_clients_may_omit_if_match(alice, settings):
     settings.IF_MATCH_REQUIRED_FOR = ["web"]
     created = conversation(alice)
 
     assert alice.patch(path_of(created), {"title": "x"}).status_code == 200
 
 
-def test_the_history_of_others_is_none_of_ones_business(alice, bob):
+def test_the_history_of_another_user_is_404(alice, bob):
     theirs = conversation(bob)
 
     for call in (
@@ -287,7 +287,7 @@ def test_the_history_of_others_is_none_of_ones_business(alice, bob):
         assert call.json()["error"]["code"] == "CONVERSATION_NOT_FOUND"
 
 
-def test_the_clock_of_a_version_is_that_of_then(alice):
+def test_an_old_version_has_its_own_time(alice):
     with travel("2026-03-01T10:00:00Z", tick=False):
         created = conversation(client_of("alice"))
     alice.patch(path_of(created), {"title": "New"})

@@ -1,4 +1,4 @@
-"""A request that is sent again is not done again."""
+"""A repeated request is replayed and has no further effect."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def total(client):
     return client.get(PATH, {"include_total": "true"}).json()["pagination"]["total_count"]
 
 
-def test_a_create_sent_twice_is_done_once(alice):
+def test_a_create_sent_twice_creates_one(alice):
     first = alice.post(PATH, BODY, headers=with_key("k-1"))
     again = alice.post(PATH, BODY, headers=with_key("k-1"))
 
@@ -40,7 +40,7 @@ def test_a_create_sent_twice_is_done_once(alice):
     assert total(alice) == 1
 
 
-def test_the_answer_is_that_of_then(alice):
+def test_a_replay_is_the_first_response(alice):
     first = alice.post(PATH, BODY, headers=with_key("k"))
     path = first.headers["Location"]
     renamed = alice.patch(path, {"title": "Later"}, headers=with_key("k"))
@@ -51,7 +51,7 @@ def test_the_answer_is_that_of_then(alice):
     assert alice.get(path).json()["version"] == 3
 
 
-def test_the_same_json_in_another_spelling_is_the_same(alice):
+def test_equal_json_in_another_spelling_is_a_repeat(alice):
     alice.post(PATH, BODY, headers=with_key("k"))
     other = '{ "title": "\\u004fnce", "character_id": "luna" }'
 
@@ -62,7 +62,7 @@ def test_the_same_json_in_another_spelling_is_the_same(alice):
     assert again.headers["Idempotency-Replayed"] == "true"
 
 
-def test_a_key_with_another_body_is_refused(alice):
+def test_a_key_with_another_body_is_rejected(alice):
     created = alice.post(PATH, BODY, headers=with_key("k"))
     path = created.headers["Location"]
     alice.patch(path, {"title": "A"}, headers=with_key("p"))
@@ -77,7 +77,7 @@ def test_a_key_with_another_body_is_refused(alice):
     assert total(alice) == 1
 
 
-def test_keys_belong_to_user_and_path(alice, bob):
+def test_keys_are_scoped_by_user_and_path(alice, bob):
     mine = alice.post(PATH, BODY, headers=with_key("k")).headers["Location"]
     alice.post(PATH, BODY, headers=with_key("other"))
     bob.post(PATH, BODY, headers=with_key("k"))
@@ -101,7 +101,7 @@ def test_a_patch_sent_twice_makes_one_version(alice):
     assert alice.get(path).json()["version"] == 2
 
 
-def test_a_patch_that_changed_nothing_is_remembered_too(alice):
+def test_a_patch_without_effect_is_replayed(alice):
     path = f"{PATH}/{conversation(alice, title='A')['id']}"
     first = alice.patch(path, {"title": "A"}, headers=with_key("k"))
     alice.patch(path, {"title": "B"})
@@ -114,7 +114,7 @@ def test_a_patch_that_changed_nothing_is_remembered_too(alice):
     assert len(alice.get(f"{path}/history").json()["revisions"]) == 1
 
 
-def test_a_revert_sent_twice_is_done_once(alice):
+def test_a_revert_sent_twice_makes_one_version(alice):
     path = f"{PATH}/{conversation(alice, title='A')['id']}"
     alice.patch(path, {"title": "B"})
     body = {"version": 1, "fields": ["title"]}
@@ -127,7 +127,7 @@ def test_a_revert_sent_twice_is_done_once(alice):
     assert alice.get(path).json()["title"] == "C"
 
 
-def test_a_replay_is_recognized_before_any_other_check(alice):
+def test_a_replay_precedes_other_checks(alice):
     path = f"{PATH}/{conversation(alice)['id']}"
     headers = with_key("k") | {"If-Match": '"v1"'}
     first = alice.patch(path, {"tags_add": ["new"]}, headers=headers)
@@ -142,7 +142,7 @@ def test_a_replay_is_recognized_before_any_other_check(alice):
     assert (without_key.status_code, in_trash.status_code) == (412, 409)
 
 
-def test_failures_are_not_remembered(alice):
+def test_failures_are_not_replayed(alice):
     path = f"{PATH}/{conversation(alice, 'deleted')['id']}"
     assert alice.patch(path, {"title": "New"}, headers=with_key("k")).status_code == 409
     alice.post(f"{path}/restore")
@@ -180,7 +180,7 @@ def test_a_patch_key_expires_after_a_day(alice, mongo):
 
 
 @pytest.mark.parametrize("key", ["", " ", "x" * 256, "a b", "é", '"', '""', "a\tb", '"a', '"a"b"'])
-def test_what_is_no_key_is_refused(alice, key):
+def test_an_invalid_key_is_rejected(alice, key):
     path = f"{PATH}/{conversation(alice)['id']}"
 
     for response in (
@@ -193,27 +193,27 @@ def test_what_is_no_key_is_refused(alice, key):
 
 
 @pytest.mark.parametrize("key", ["x" * 255, "!#$~", '"quoted key'.replace(" ", "-") + '"'])
-def test_what_is_a_key_is_taken(alice, key):
+def test_a_valid_key_is_accepted(alice, key):
     assert alice.post(PATH, BODY, headers=with_key(key)).status_code == 201
 
 
-def test_sixty_four_at_once_create_one(alice):
+def test_sixty_four_concurrent_creates_create_one(alice):
     def create(_):
         return client_of("alice").post(PATH, BODY, headers=with_key("k"))
 
     with ThreadPoolExecutor(64) as threads:
-        answers = list(threads.map(create, range(64)))
+        responses = list(threads.map(create, range(64)))
 
-    statuses = Counter(answer.status_code for answer in answers)
+    statuses = Counter(response.status_code for response in responses)
     assert statuses.keys() <= {201, 409}
-    assert len({answer.content for answer in answers if answer.status_code == 201}) == 1
+    assert len({response.content for response in responses if response.status_code == 201}) == 1
     assert (
-        sum("Idempotency-Replayed" not in a.headers for a in answers if a.status_code == 201) == 1
+        sum("Idempotency-Replayed" not in a.headers for a in responses if a.status_code == 201) == 1
     )
     assert total(alice) == 1
 
 
-def test_sixty_four_at_once_make_one_version(alice):
+def test_sixty_four_concurrent_patches_make_one_version(alice):
     path = f"{PATH}/{conversation(alice)['id']}"
 
     def edit(_):
@@ -221,14 +221,14 @@ def test_sixty_four_at_once_make_one_version(alice):
         return client_of("alice").patch(path, body, headers=with_key("k"))
 
     with ThreadPoolExecutor(64) as threads:
-        answers = list(threads.map(edit, range(64)))
+        responses = list(threads.map(edit, range(64)))
 
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.content for answer in answers}) == 1
+    assert {response.status_code for response in responses} == {200}
+    assert len({response.content for response in responses}) == 1
     assert alice.get(path).json()["version"] == 2
 
 
-def test_without_a_key_there_is_one_round_trip(alice, commands):
+def test_a_create_without_a_key_is_one_round_trip(alice, commands):
     path = f"{PATH}/{conversation(alice)['id']}"
     commands.clear()
 
@@ -250,7 +250,7 @@ def test_get_or_create_finds_the_latest_active_one(alice):
     assert response.json() == latest
 
 
-def test_get_or_create_creates_where_there_is_none(alice, bob):
+def test_get_or_create_creates_the_first(alice, bob):
     conversation(bob, character_id="luna")
     archived = conversation(alice, "archived", character_id="luna")
 
@@ -260,15 +260,15 @@ def test_get_or_create_creates_where_there_is_none(alice, bob):
     assert response.json()["id"] != archived["id"]
 
 
-def test_sixty_four_at_once_get_or_create_one(alice):
+def test_sixty_four_concurrent_get_or_create_requests_create_one(alice):
     def create(_):
         return client_of("alice").post(f"{PATH}?get_or_create=character", BODY)
 
     with ThreadPoolExecutor(64) as threads:
-        answers = list(threads.map(create, range(64)))
+        responses = list(threads.map(create, range(64)))
 
-    assert Counter(a.status_code for a in answers) == {201: 1, 200: 63}
-    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert Counter(a.status_code for a in responses) == {201: 1, 200: 63}
+    assert len({response.json()["id"] for response in responses}) == 1
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_sixty_four_at_once_get_or_create_one(alice):
         lambda client, path: client.delete(path),
     ],
 )
-def test_one_that_was_put_away_gives_way_to_a_new_one_and_can_come_back(alice, leave):
+def test_get_or_create_ignores_inactive_ones_which_can_be_restored(alice, leave):
     url = f"{PATH}?get_or_create=character"
     first = alice.post(url, BODY).json()
     leave(alice, f"{PATH}/{first['id']}")
@@ -291,7 +291,7 @@ def test_one_that_was_put_away_gives_way_to_a_new_one_and_can_come_back(alice, l
     assert total(alice) == 2
 
 
-def test_get_or_create_of_something_else_is_refused(alice):
+def test_get_or_create_with_another_value_is_rejected(alice):
     assert alice.post(f"{PATH}?get_or_create=title", BODY).status_code == 400
 
 
@@ -308,7 +308,7 @@ for n in range(1000):
 
 
 @pytest.mark.parametrize("after_s", [0.03, 0.11, 0.2])
-def test_a_crash_at_any_point_and_a_retry_leave_one(alice, mongo, after_s):
+def test_a_retry_after_a_crash_at_any_point_leaves_one(alice, mongo, after_s):
     worker = subprocess.Popen(
         [sys.executable, "-c", WORKER],
         cwd=ROOT,
@@ -332,7 +332,7 @@ def test_a_crash_at_any_point_and_a_retry_leave_one(alice, mongo, after_s):
     assert mongo["conversations"].count_documents({}) == done + 1
 
 
-def test_a_body_that_is_nested_too_deeply_is_refused_with_a_key(alice):
+def test_a_body_that_is_nested_too_deeply_is_rejected_with_a_key(alice):
     path = f"{PATH}/{conversation(alice)['id']}/archive"
     nested = "[" * 255 + "]" * 255
 
@@ -343,7 +343,7 @@ def test_a_body_that_is_nested_too_deeply_is_refused_with_a_key(alice):
     assert response.status_code == 400
 
 
-def test_many_later_keys_do_not_make_a_key_forgotten(alice, mongo):
+def test_many_later_keys_do_not_evict_a_key(alice, mongo):
     first = alice.post(PATH, BODY, headers=with_key("k"))
     path = first.headers["Location"]
     edits = [alice.patch(path, {"title": f"{n}"}, headers=with_key(f"p{n}")) for n in range(60)]
@@ -361,7 +361,7 @@ def test_many_later_keys_do_not_make_a_key_forgotten(alice, mongo):
     assert (len(keys), sum("answer" in key for key in keys)) == (61, 50)
 
 
-def test_get_or_create_keeps_its_key(alice):
+def test_get_or_create_stores_its_key(alice):
     url = f"{PATH}?get_or_create=character"
     first = alice.post(url, BODY, headers=with_key("k"))
 
@@ -417,7 +417,7 @@ def test_keys_that_release_0_1_0_stored_are_found(alice, mongo, spelled):
     first = alice.patch(path, {"title": "New"}, headers=with_key("k"))
     copied = alice.post(f"{path}/duplicate", {}, headers=with_key("k"))
     for scope in (f"PATCH {path} k", f"POST {path}/duplicate k"):
-        # It stored the path as it was sent.
+        # That release stored the path as sent.
         same = {"keys.key": {"$regex": f"(?i)^{scope}$"}}
         assert (
             mongo["conversations"].update_one(same, {"$set": {"keys.$.key": scope}}).matched_count

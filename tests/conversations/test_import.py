@@ -1,4 +1,4 @@
-"""What was exported comes back as it was, and nothing that exists is ever overwritten."""
+"""Imported exports are equal to their originals, and existing conversations are kept."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ def post(client, body, **extra):
 
 
 def imported(client, lines):
-    """The results of an import but for the totals, which are checked."""
+    """Return the results of an import except the totals, which are checked."""
     body = lines if isinstance(lines, bytes) else "\n".join(map(json.dumps, lines)).encode()
     response = post(client, body)
     assert response.status_code == 200, response.content
@@ -45,17 +45,17 @@ def statuses(results):
 
 
 def forget_everything():
-    """What another deployment has, or this one when the tombstones have expired."""
+    """Delete all documents, as in another deployment or after tombstones have expired."""
     collection("conversations").delete_many({})
 
 
 def id_of(moment, rest=b"\1" * 8):
-    """The id of a conversation that was created then."""
+    """Return an id for a conversation of that time."""
     return ObjectId(int(moment.timestamp()).to_bytes(4, "big") + rest)
 
 
 def make_older():
-    """Move all ids back by an hour: an import keeps none that is younger than a minute."""
+    """Move all ids back by an hour: an import keeps only ids older than a minute."""
     for row in collection("conversations").find():
         collection("conversations").delete_one({"_id": row["_id"]})
         created = row["_id"].generation_time - timedelta(hours=1)
@@ -65,7 +65,7 @@ def make_older():
 
 @pytest.fixture
 def past(alice):
-    """One of every kind that alice can have, as an export."""
+    """One conversation of each kind for alice, as an export."""
     conversation(alice, title="Plain")
     conversation(alice, title="$user_id", tags=["a", "Ñandú"], custom={"z": "1", "a": "línea\n2"})
     conversation(alice, "pinned", "archived", settings={"temperature": 0, "stop_sequences": ["$x"]})
@@ -84,7 +84,7 @@ def past(alice):
     return whole(alice)
 
 
-def test_an_export_comes_back_byte_by_byte(alice, past):
+def test_an_imported_export_is_equal_in_every_byte(alice, past):
     forget_everything()
 
     results = imported(alice, past)
@@ -93,7 +93,7 @@ def test_an_export_comes_back_byte_by_byte(alice, past):
     assert whole(alice) == past
 
 
-def test_a_second_time_nothing_happens(alice, past):
+def test_a_second_import_changes_nothing(alice, past):
     before = list(collection("conversations").find())
 
     results = imported(alice, past)
@@ -102,7 +102,7 @@ def test_a_second_time_nothing_happens(alice, past):
     assert list(collection("conversations").find()) == before
 
 
-def test_what_exists_is_not_overwritten(alice):
+def test_existing_conversations_are_not_overwritten(alice):
     created = conversation(alice, title="Then")
     line = {**exported(alice)[0], "title": "From a backup"}
     alice.patch(f"{PATH}/{created['id']}", {"title": "Now"})
@@ -113,7 +113,7 @@ def test_what_exists_is_not_overwritten(alice):
     assert alice.get(f"{PATH}/{created['id']}").json()["title"] == "Now"
 
 
-def test_what_comes_back_can_be_used(alice, past):
+def test_imported_conversations_can_be_used(alice, past):
     forget_everything()
     imported(alice, past)
     by_title = {line["title"]: line for line in exported(alice)}
@@ -132,7 +132,7 @@ def test_what_comes_back_can_be_used(alice, past):
     assert restored == {"active", "archived"}
 
 
-def test_another_user_gets_the_same_under_other_ids(alice, bob, past):
+def test_another_user_gets_the_conversations_with_other_ids(alice, bob, past):
     results = imported(bob, past)
 
     theirs, his = exported(alice), exported(bob)
@@ -147,7 +147,7 @@ def test_another_user_gets_the_same_under_other_ids(alice, bob, past):
     assert whole(alice) == past
 
 
-def test_ids_that_were_taken_are_the_same_ones_next_time(alice, bob, past):
+def test_replacement_ids_are_equal_in_the_next_import(alice, bob, past):
     first = imported(bob, past)
 
     second = imported(bob, past)
@@ -156,7 +156,7 @@ def test_ids_that_were_taken_are_the_same_ones_next_time(alice, bob, past):
     assert [r["id"] for r in second] == [r["id"] for r in first]
 
 
-def test_they_stay_the_same_when_the_first_is_free_again(alice, bob):
+def test_replacement_ids_stay_when_the_first_id_is_free(alice, bob):
     conversation(alice)
     lines = exported(alice)
     [first] = imported(bob, lines)
@@ -167,7 +167,7 @@ def test_they_stay_the_same_when_the_first_is_free_again(alice, bob):
     assert (second["status"], second["id"]) == (200, first["id"])
 
 
-def test_a_purged_one_comes_back_under_another_id(alice):
+def test_a_purged_conversation_is_imported_with_another_id(alice):
     gone = conversation(alice, "deleted")
     lines = exported(alice)
     alice.delete(f"{PATH}/{gone['id']}?mode=purge")
@@ -179,7 +179,7 @@ def test_a_purged_one_comes_back_under_another_id(alice):
     assert first["id"] == second["id"] != gone["id"]
 
 
-def test_somebody_who_takes_every_id_stops_that_line_only(alice):
+def test_a_line_without_a_free_id_fails_alone(alice):
     conversation(alice, title="One")
     conversation(alice, title="Two")
     lines = exported(alice)
@@ -193,7 +193,7 @@ def test_somebody_who_takes_every_id_stops_that_line_only(alice):
     ]
 
 
-def test_the_same_line_twice_is_one_conversation(alice, bob):
+def test_a_repeated_line_is_one_conversation(alice, bob):
     conversation(alice)
     lines = exported(alice) * 3
 
@@ -202,7 +202,7 @@ def test_the_same_line_twice_is_one_conversation(alice, bob):
         assert len(exported(client)) == 1
 
 
-def test_of_several_at_once_one_imports_a_line(alice, past):
+def test_concurrent_imports_create_each_line_once(alice, past):
     forget_everything()
 
     with ThreadPoolExecutor(4) as pool:
@@ -215,7 +215,7 @@ def test_of_several_at_once_one_imports_a_line(alice, past):
     assert whole(alice) == past
 
 
-def test_one_bad_line_stops_no_other(alice):
+def test_an_invalid_line_does_not_stop_others(alice):
     conversation(alice)
     [good] = exported(alice)
     forget_everything()
@@ -270,7 +270,7 @@ BAD: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("path", "value", "pointer"), BAD)
-def test_a_line_is_judged_as_strictly_as_the_api(alice, path, value, pointer):
+def test_a_line_is_validated_as_in_the_api(alice, path, value, pointer):
     alice.patch(f"{PATH}/{conversation(alice)['id']}", {"title": "New"})
     [line] = exported(alice)
     forget_everything()
@@ -288,7 +288,7 @@ def test_a_line_is_judged_as_strictly_as_the_api(alice, path, value, pointer):
     assert exported(alice) == []
 
 
-def test_an_unknown_field_is_called_that(alice):
+def test_an_unknown_field_has_its_own_code(alice):
     conversation(alice)
 
     [result] = imported(alice, [exported(alice)[0] | {"colour": "red"}])
@@ -302,7 +302,7 @@ def test_messages_are_in_the_language_of_the_caller(alice):
     assert json.loads(response.getvalue().splitlines()[0])["message"]
 
 
-def test_more_than_a_batch_has_its_results_in_order(alice, bob):
+def test_results_of_several_batches_are_in_order(alice, bob):
     conversation(alice)
     [line] = exported(alice)
     lines = [line | {"id": str(ObjectId())} if n % 3 else line | {"version": 0} for n in range(450)]
@@ -313,7 +313,7 @@ def test_more_than_a_batch_has_its_results_in_order(alice, bob):
     assert statuses(results) == [201 if n % 3 else 400 for n in range(450)]
 
 
-def test_the_quota_counts_what_is_not_in_the_trash(alice, bob, settings):
+def test_the_quota_ignores_trashed_conversations(alice, bob, settings):
     for steps in [(), ("deleted",), ("archived",), ()]:
         conversation(alice, *steps)
     settings.MAX_CONVERSATIONS_PER_USER = 2
@@ -326,7 +326,7 @@ def test_the_quota_counts_what_is_not_in_the_trash(alice, bob, settings):
     assert first[3]["code"] == "QUOTA_EXCEEDED"
 
 
-def test_an_imported_one_is_a_change_of_now(alice):
+def test_an_import_is_a_new_change_in_the_feed(alice):
     conversation(alice)
     lines = exported(alice)
     collection("conversations").delete_many({})
@@ -342,7 +342,9 @@ def test_an_imported_one_is_a_change_of_now(alice):
 @pytest.mark.parametrize(
     ("bound", "most"), [("max_bytes", 100), ("max_line_bytes", 100), ("max_lines", 1)]
 )
-def test_too_much_is_refused_before_anything_is_done(alice, past, monkeypatch, bound, most):
+def test_a_body_that_is_too_large_is_rejected_before_any_insert(
+    alice, past, monkeypatch, bound, most
+):
     forget_everything()
     monkeypatch.setattr(NDJSONParser, bound, most)
 
@@ -353,9 +355,7 @@ def test_too_much_is_refused_before_anything_is_done(alice, past, monkeypatch, b
     assert exported(alice) == []
 
 
-def test_a_last_line_without_a_line_break_counts_at_the_beginning_of_a_chunk_too(
-    alice, monkeypatch
-):
+def test_a_last_line_at_the_start_of_a_chunk_is_counted(alice, monkeypatch):
     monkeypatch.setattr(NDJSONParser, "max_lines", 2)
     two_lines_of_64_kib = b"\n".rjust(65_535) + b"\n"
 
@@ -365,7 +365,7 @@ def test_a_last_line_without_a_line_break_counts_at_the_beginning_of_a_chunk_too
     assert response.json()["error"]["details"] == {"limit_lines": 2}
 
 
-def test_a_body_longer_than_memory_is_taken_too(alice):
+def test_a_large_body_is_accepted(alice):
     conversation(alice, custom={str(n): "😀" * 512 for n in range(16)})
     [line] = exported(alice)
     lines = [line | {"id": str(ObjectId())} for _ in range(100)]
@@ -373,13 +373,13 @@ def test_a_body_longer_than_memory_is_taken_too(alice):
     assert statuses(imported(alice, lines)) == [201] * 100
 
 
-def test_only_ndjson_is_read(alice):
+def test_only_ndjson_is_accepted(alice):
     response = alice.post(IMPORT, {}, format="json")
 
     assert response.status_code == 415
 
 
-def test_an_idempotency_key_is_welcome_and_not_needed(alice, past):
+def test_an_idempotency_key_is_optional(alice, past):
     forget_everything()
 
     for _ in range(2):
@@ -387,7 +387,7 @@ def test_an_idempotency_key_is_welcome_and_not_needed(alice, past):
     assert whole(alice) == past
 
 
-def test_no_statement_asks_for_anybody_else(alice, past, commands):
+def test_every_statement_is_limited_to_the_user(alice, past, commands):
     imported(alice, past)
 
     finds = [c for c in commands if "find" in c]
@@ -395,7 +395,7 @@ def test_no_statement_asks_for_anybody_else(alice, past, commands):
     assert all(c["filter"]["user_id"] == "alice" for c in finds)
 
 
-def test_without_a_token_nobody_gets_in():
+def test_an_import_requires_a_token():
     client = client_of("alice")
     client.defaults.pop("HTTP_AUTHORIZATION")
 
@@ -404,7 +404,7 @@ def test_without_a_token_nobody_gets_in():
 
 
 @pytest.mark.parametrize("body", [b"", b"\n"])
-def test_an_empty_file_is_no_conversations(alice, body):
+def test_an_empty_body_imports_no_conversation(alice, body):
     response = alice.generic("POST", f"{PATH}/import", body, content_type="application/x-ndjson")
 
     assert response.status_code == 200

@@ -1,4 +1,4 @@
-"""The monolith's conversations are taken over: nothing lost, nothing silently altered."""
+"""The conversations of the monolith are imported; each change is reported."""
 
 import io
 import json
@@ -66,7 +66,7 @@ def run(monolith, tmp_path, capsys):
 
 
 def old(**fields):
-    """A document of the monolith that has nothing wrong with it; None leaves a field out."""
+    """Return a valid document of the monolith; None leaves a field out."""
     whole = {
         "_id": ObjectId(),
         "user_id": "alice",
@@ -92,7 +92,7 @@ def old(**fields):
 
 
 def taken_over(run, monolith, **fields):
-    """What becomes of one document: its resource, its repairs and its line in the report."""
+    """Import one document; return its resource, its repairs and its line in the report."""
     monolith.insert_one(old(**fields))
     code, totals, report = run()
     assert (code, totals["taken"], totals["not_taken"]) == (0, 1, 0), totals
@@ -100,7 +100,7 @@ def taken_over(run, monolith, **fields):
     return line, totals["repairs"], report
 
 
-def test_a_sound_one_comes_over_whole(run, monolith):
+def test_a_valid_conversation_is_imported_completely(run, monolith):
     id_ = ObjectId()
 
     line, repairs, report = taken_over(run, monolith, _id=id_)
@@ -141,14 +141,14 @@ def test_a_sound_one_comes_over_whole(run, monolith):
     assert (repairs, report) == ({}, [])
 
 
-def test_an_archived_one_was_archived_when_it_last_changed(run, monolith):
+def test_an_archived_one_has_its_last_change_as_archive_time(run, monolith):
     line, repairs, _ = taken_over(run, monolith, is_archived=True)
 
     assert (line["status"], line["archived_at"]) == ("archived", line["metadata"]["updated_at"])
     assert repairs == {}
 
 
-def test_what_came_over_can_be_used(run, monolith):
+def test_imported_conversations_can_be_used(run, monolith):
     line, *_ = taken_over(run, monolith)
     alice = client_of("alice")
 
@@ -160,7 +160,7 @@ def test_what_came_over_can_be_used(run, monolith):
     ]
 
 
-def test_ids_of_people_and_characters_become_text(run, monolith):
+def test_ids_of_users_and_characters_become_text(run, monolith):
     user, character = ObjectId(), ObjectId()
     monolith.insert_one(old(user_id=user, character_id=character))
 
@@ -171,7 +171,7 @@ def test_ids_of_people_and_characters_become_text(run, monolith):
 
 
 @pytest.mark.parametrize("id_", IDS, ids=ascii)
-def test_every_id_is_taken_over_as_it_is(run, monolith, id_):
+def test_every_id_is_kept(run, monolith, id_):
     monolith.insert_one(old(user_id=id_, character_id=id_, title=None))
 
     assert run()[0] == 0
@@ -238,7 +238,7 @@ REPAIRED = [
 
 
 @pytest.mark.parametrize(("path", "value", "shown", "becomes"), REPAIRED)
-def test_what_does_not_fit_is_repaired_and_reported(run, monolith, path, value, shown, becomes):
+def test_invalid_values_are_repaired_and_reported(run, monolith, path, value, shown, becomes):
     field, _, setting = path.partition(".")
     fields = {field: old()[field] | {setting: value}} if setting else {field: value}
 
@@ -254,7 +254,7 @@ def test_what_does_not_fit_is_repaired_and_reported(run, monolith, path, value, 
         assert any("was" in repair for repair in reported["repairs"]) or field == "settings"
 
 
-def test_a_time_that_is_missing_is_that_of_the_id(run, monolith):
+def test_a_missing_time_is_taken_from_the_id(run, monolith):
     id_ = ObjectId.from_datetime(CREATED)
 
     line, repairs, _ = taken_over(run, monolith, _id=id_, created_at=None, updated_at=None)
@@ -266,7 +266,7 @@ def test_a_time_that_is_missing_is_that_of_the_id(run, monolith):
     }
 
 
-def test_a_time_beyond_the_year_9999_is_none(run, monolith):
+def test_a_time_after_the_year_9999_is_ignored(run, monolith):
     monolith.insert_one(old(updated_at=DatetimeMS(10**15)))
 
     code, totals, _ = run()
@@ -275,7 +275,7 @@ def test_a_time_beyond_the_year_9999_is_none(run, monolith):
     assert totals["repairs"] == {"updated_at: no time, taken from created_at": 1}
 
 
-def test_a_long_title_is_kept_beside_the_short_one(run, monolith):
+def test_a_long_title_is_kept_beside_its_short_form(run, monolith):
     title = "Ñ" * 700
 
     line, _, report = taken_over(run, monolith, title=title)
@@ -300,7 +300,7 @@ def test_a_long_title_is_kept_beside_the_short_one(run, monolith):
         ({"character_id": {"$oid": "x"}}, "character_id: no id that can be kept"),
     ],
 )
-def test_what_cannot_be_taken_is_listed_with_its_reasons(run, monolith, fields, reason):
+def test_rejected_conversations_are_listed_with_reasons(run, monolith, fields, reason):
     monolith.insert_many([old(), old(**fields)])
 
     code, totals, report = run()
@@ -323,7 +323,7 @@ def test_text_that_is_not_utf_8_is_listed(run, monolith):
     assert report[0]["id"] == str(id_)
 
 
-def test_the_report_is_for_its_owner_only(run, monolith, tmp_path):
+def test_the_report_is_readable_only_by_its_owner(run, monolith, tmp_path):
     monolith.insert_one(old(title=""))
 
     run()
@@ -331,7 +331,7 @@ def test_the_report_is_for_its_owner_only(run, monolith, tmp_path):
     assert stat.S_IMODE((tmp_path / "report.ndjson").stat().st_mode) == 0o600
 
 
-def test_running_again_is_harmless(run, monolith):
+def test_a_second_run_changes_nothing(run, monolith):
     monolith.insert_many([old(), old(title="")])
     run()
     before = list(collection("conversations").find())
@@ -344,7 +344,7 @@ def test_running_again_is_harmless(run, monolith):
     assert list(collection("conversations").find()) == before
 
 
-def test_what_was_purged_here_stays_purged(run, monolith):
+def test_purged_conversations_stay_purged(run, monolith):
     alice = client_of("alice")
     line, *_ = taken_over(run, monolith)
     alice.delete(f"{PATH}/{line['id']}")
@@ -356,7 +356,7 @@ def test_what_was_purged_here_stays_purged(run, monolith):
     assert exported(alice) == []
 
 
-def test_an_id_that_is_another_users_is_not_taken(run, monolith):
+def test_an_id_of_another_user_is_rejected(run, monolith):
     line, *_ = taken_over(run, monolith)
     collection("conversations").update_one(
         {"_id": ObjectId(line["id"])}, {"$set": {"user_id": "b"}}
@@ -368,7 +368,7 @@ def test_an_id_that_is_another_users_is_not_taken(run, monolith):
     assert totals["reasons"] == {"_id: taken by another user's conversation": 1}
 
 
-def test_a_dry_run_says_the_same_and_changes_nothing(run, monolith):
+def test_a_dry_run_prints_the_same_and_changes_nothing(run, monolith):
     monolith.insert_many([old(), old(title=""), old(user_id="a b")])
 
     rehearsed = run("--dry-run")
@@ -381,7 +381,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(run, monolith):
     assert rehearsed == done
 
 
-def test_it_goes_on_after_an_id(run, monolith):
+def test_a_run_continues_after_an_id(run, monolith):
     rows = [old() for _ in range(5)]
     monolith.insert_many(rows)
 
@@ -391,13 +391,13 @@ def test_it_goes_on_after_an_id(run, monolith):
     assert totals["last_id"] == str(rows[4]["_id"])
 
 
-def test_more_than_a_batch_comes_over(run, monolith):
+def test_several_batches_are_imported(run, monolith):
     monolith.insert_many([old() for _ in range(1_200)])
 
     assert run()[1]["taken"] == collection("conversations").count_documents({}) == 1_200
 
 
-def test_of_two_at_once_one_takes_a_conversation(monolith):
+def test_concurrent_runs_import_each_conversation_once(monolith):
     monolith.insert_many([old() for _ in range(2_000)])
 
     with ThreadPoolExecutor(2) as pool:
@@ -409,7 +409,7 @@ def test_of_two_at_once_one_takes_a_conversation(monolith):
         assert not other.reasons
 
 
-def test_people_are_told_what_became_of_everything(monolith, capsys, tmp_path):
+def test_the_output_lists_all_outcomes(monolith, capsys, tmp_path):
     monolith.insert_many([old(), old(title="")])
 
     call_command(
@@ -449,7 +449,9 @@ def test_a_log_has_lines_of_progress(monolith, tmp_path, monkeypatch):
         (["--report", "/nowhere/report"], "--report: ", 1),
     ],
 )
-def test_it_says_why_it_cannot_run(arguments, problem, code, monolith, tmp_path, monkeypatch):
+def test_errors_state_why_the_command_cannot_run(
+    arguments, problem, code, monolith, tmp_path, monkeypatch
+):
     monkeypatch.setattr("conversations.management.commands.import_legacy.CONNECT_MS", 100)
     collection("conversations").insert_one(
         documents.new(user_id="alice", character_id="luna", now=clock.now())
@@ -464,7 +466,7 @@ def test_it_says_why_it_cannot_run(arguments, problem, code, monolith, tmp_path,
     assert failure.value.returncode == code
 
 
-def test_a_signal_ends_it_after_the_batch_and_it_says_where_to_go_on(monolith, tmp_path):
+def test_a_signal_ends_the_run_after_the_batch_with_the_id_to_resume(monolith, tmp_path):
     monolith.insert_many([old() for _ in range(20_000)])
     url = settings.DATABASES["default"]["HOST"]
     process = subprocess.Popen(
@@ -515,7 +517,7 @@ FIELDS = [name for name in old() if name not in {"_id", "user_id", "character_id
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(fields=st.dictionaries(st.sampled_from(FIELDS), ANYTHING))
-def test_whatever_the_monolith_holds_is_taken(run, monolith, fields):
+def test_any_document_of_the_monolith_is_imported(run, monolith, fields):
     monolith.delete_many({})
     database()["conversations"].delete_many({})
     monolith.insert_one(old() | fields)

@@ -29,7 +29,7 @@ ADJUSTED_TIMES = [
 
 @pytest.fixture
 def line(alice):
-    """A line of an export with one revision. The conversation itself is gone."""
+    """A line of an export with one revision. The conversation itself is deleted."""
     alice.patch(f"{PATH}/{conversation(alice)['id']}", {"title": "New"})
     make_older()
     [line] = exported(alice)
@@ -45,7 +45,7 @@ def put(line, path, value):
 
 
 @pytest.mark.parametrize("seconds", [-50, 0, 30, 60, 3_600, 2**31])
-def test_an_id_of_now_or_of_the_future_is_not_kept(alice, line, seconds):
+def test_an_id_with_a_current_or_future_time_is_not_kept(alice, line, seconds):
     wanted = id_of(min(clock.now() + timedelta(seconds=seconds), datetime(2106, 2, 7, tzinfo=UTC)))
 
     [first] = imported(alice, [line | {"id": str(wanted)}])
@@ -56,7 +56,7 @@ def test_an_id_of_now_or_of_the_future_is_not_kept(alice, line, seconds):
     assert ObjectId(first["id"]).generation_time.year < 2004
 
 
-def test_an_id_that_becomes_old_later_is_still_the_same_conversation(alice, line, monkeypatch):
+def test_an_id_that_becomes_old_later_finds_its_conversation(alice, line, monkeypatch):
     young = str(id_of(clock.now()))
     [first] = imported(alice, [line | {"id": young}])
     now = clock.now
@@ -76,7 +76,7 @@ def test_the_highest_ids_are_not_kept(alice, line):
     assert not collection("conversations").find_one({"_id": {"$gt": id_of(clock.now())}})
 
 
-def test_others_create_after_an_import_of_all_ids_of_the_coming_minute(alice, bob, line):
+def test_other_users_create_after_an_import_of_all_ids_of_the_next_minute(alice, bob, line):
     bobs = ObjectId(conversation(bob)["id"]).binary
     counter = int.from_bytes(bobs[9:])
     ids = [
@@ -105,7 +105,7 @@ def test_ids_that_release_0_1_0_derived_are_found_again(bob, line):
 
 
 @pytest.mark.parametrize("path", ADJUSTED_TIMES)
-def test_a_time_of_the_future_becomes_now(alice, line, path, settings):
+def test_a_time_in_the_future_becomes_the_current_time(alice, line, path, settings):
     settings.RETENTION_ARCHIVE_IDLE_DAYS = 30
     put(line, path, FAR)
 
@@ -119,7 +119,7 @@ def test_a_time_of_the_future_becomes_now(alice, line, path, settings):
     assert before <= datetime.fromisoformat(stored) <= clock.now()
 
 
-def test_times_of_a_trashed_one_and_of_its_history_are_adjusted_too(alice, line):
+def test_times_of_trash_and_history_are_adjusted(alice, line):
     trashed = {"status": "deleted", "deleted_at": FAR, "purge_at": FAR, "archived_at": FAR}
     line |= trashed
     [revision] = line["history"]
@@ -145,7 +145,7 @@ def test_times_of_a_trashed_one_and_of_its_history_are_adjusted_too(alice, line)
         assert alice.get(path).status_code == 200
 
 
-def test_a_time_of_a_clock_that_is_a_little_ahead_is_kept(alice, line):
+def test_a_time_slightly_ahead_is_kept(alice, line):
     line["metadata"]["last_activity"] = (clock.now() + timedelta(minutes=4)).isoformat()
 
     [result] = imported(alice, [line])
@@ -177,7 +177,7 @@ def test_a_character_is_unverified_until_it_is_looked_up(alice, line, status):
 
 
 @pytest.mark.parametrize("version", [2**53 - 1, 2**53 + 5, 2**63 - 1])
-def test_a_version_leaves_room_to_rise_and_can_be_imported_again(alice, line, version):
+def test_a_version_is_bounded_and_can_be_imported_again(alice, line, version):
     line |= {"version": version}
     line["history"][0]["version"] = version
 
@@ -194,7 +194,7 @@ def test_a_version_leaves_room_to_rise_and_can_be_imported_again(alice, line, ve
     assert alice.get(f"{PATH}/{second['id']}", {"as_of": 2**52 - 1}).status_code == 200
 
 
-def test_nothing_is_adjusted_in_a_line_that_changes_nothing(alice, line):
+def test_a_line_without_effect_is_not_adjusted(alice, line):
     line["metadata"]["last_activity"] = FAR
     imported(alice, [line])
 
@@ -204,7 +204,7 @@ def test_nothing_is_adjusted_in_a_line_that_changes_nothing(alice, line):
 
 
 @pytest.mark.parametrize("value", ["\x01" * 512, "😀" * 512, '"\\' * 256, "ñ" * 512, "," * 512])
-def test_the_longest_line_that_is_exported_can_be_imported(alice, value):
+def test_the_longest_exported_line_can_be_imported(alice, value):
     created = conversation(alice)
     for n in range(51):
         even, odd = ([f"{key:063}{end}" for key in range(16)] for end in (0, 1))
@@ -241,7 +241,7 @@ def test_the_longest_line_that_is_exported_can_be_imported(alice, value):
         "[" + '\\"[],' * 30_000 + '"]',
     ],
 )
-def test_a_line_of_too_many_values_is_refused_before_it_is_parsed(alice, raw, line):
+def test_a_line_with_too_many_values_is_rejected_before_it_is_parsed(alice, raw, line):
     results = imported(alice, raw.encode() + b"\n" + json.dumps(line).encode())
 
     assert [outcome(result)[0] for result in results] == [413, 201]
@@ -292,7 +292,7 @@ def test_a_long_import_is_inserted_in_batches_of_bytes(alice, line, commands):
     assert len(inserts) >= 3
 
 
-def test_a_second_import_of_the_same_user_has_to_wait(alice, bob, line):
+def test_a_second_concurrent_import_of_a_user_is_rejected(alice, bob, line):
     body = json.dumps(line).encode()
     running = post(alice, body)
 
@@ -305,4 +305,4 @@ def test_a_second_import_of_the_same_user_has_to_wait(alice, bob, line):
     other.close()
     next_one = post(alice, body)
     assert next_one.status_code == 200
-    next_one.close()  # or the next test of this process would have to wait
+    next_one.close()  # free the slot for the next test of this process

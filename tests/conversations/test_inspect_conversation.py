@@ -1,4 +1,4 @@
-"""What an engineer on call is told of one document."""
+"""The output of `inspect_conversation`."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def inspect(capsys):
 
 
 def by_hand(mongo, **fields):
-    """Put a document into the database that the service would not have written so."""
+    """Insert a document that the service cannot have written."""
     document = documents.new(user_id="alice", character_id="luna", now=clock.now(), tags=["a"])
     mongo.command("collMod", "conversations", validationLevel="off")
     try:
@@ -37,7 +37,7 @@ def by_hand(mongo, **fields):
     return document["_id"]
 
 
-def test_it_tells_what_is_stored(alice, inspect, mongo):
+def test_the_stored_document_is_shown(alice, inspect, mongo):
     created = conversation(alice, "archived", "pinned", title="Secret plans", tags=["private"])
     found = inspect(created["id"])
 
@@ -57,20 +57,20 @@ def test_it_tells_what_is_stored(alice, inspect, mongo):
     ]
 
 
-def test_what_people_wrote_is_told_on_request_only(alice, capsys):
+def test_texts_of_users_are_shown_only_on_request(alice, capsys):
     created = conversation(alice, title="Secret plans", tags=["private"], custom={"k": "personal"})
     alice.patch(f"{PATH}/{created['id']}", {"title": "Other plans"})
 
     for options in ([], ["--json"]):
         call_command("inspect_conversation", created["id"], *options)
-        told = capsys.readouterr().out
-        assert not [word for word in ("plans", "private", "personal") if word in told]
+        printed = capsys.readouterr().out
+        assert not [word for word in ("plans", "private", "personal") if word in printed]
         call_command("inspect_conversation", created["id"], "--words", *options)
-        told = capsys.readouterr().out
-        assert [word for word in ("Other plans", "private", "personal") if word in told]
+        printed = capsys.readouterr().out
+        assert [word for word in ("Other plans", "private", "personal") if word in printed]
 
 
-def test_the_hash_of_the_owner_is_that_of_the_logs(alice, inspect):
+def test_the_hash_of_the_user_equals_that_in_the_logs(alice, inspect):
     record = logging.makeLogRecord({})
     of_alice = user_id.set("alice")
     AddRequest(settings.LOGGING["filters"]["request"]["key"]).filter(record)
@@ -79,7 +79,7 @@ def test_the_hash_of_the_owner_is_that_of_the_logs(alice, inspect):
     assert inspect(conversation(alice)["id"])["user_hash"] == record.__dict__["user.hash"]
 
 
-def test_each_index_is_asked_for_it(alice, inspect):
+def test_each_index_is_checked_for_the_document(alice, inspect):
     active = inspect(conversation(alice, tags=["a"])["id"])["indexes"]
     deleted = inspect(conversation(alice, "pinned", "deleted")["id"])["indexes"]
 
@@ -90,7 +90,7 @@ def test_each_index_is_asked_for_it(alice, inspect):
     assert deleted["active_idle"] == "left out"
 
 
-def test_an_index_that_was_not_built_is_told(alice, inspect, mongo):
+def test_a_missing_index_is_shown(alice, inspect, mongo):
     created = conversation(alice)
     mongo["conversations"].drop_index("user_words")
 
@@ -100,7 +100,7 @@ def test_an_index_that_was_not_built_is_told(alice, inspect, mongo):
     assert found["indexes"]["user_words"] == "not built"
 
 
-def test_a_hold_is_told_without_its_reason(alice, inspect):
+def test_a_legal_hold_is_shown_without_its_reason(alice, inspect):
     created = conversation(alice)
     holds.hold("alice", created["id"], by="ops", reason="court")
 
@@ -108,7 +108,7 @@ def test_a_hold_is_told_without_its_reason(alice, inspect):
     assert inspect(created["id"], "--words")["words"]["hold_reason"] == "court"
 
 
-def test_a_tombstone_is_told_as_such(alice, inspect):
+def test_a_tombstone_is_shown_as_tombstone(alice, inspect):
     created = conversation(alice, "deleted")
     alice.delete(f"{PATH}/{created['id']}?mode=purge")
 
@@ -119,7 +119,7 @@ def test_a_tombstone_is_told_as_such(alice, inspect):
     assert found["indexes"]["purged_expiry"] == "held"
 
 
-def test_what_does_not_exist_exits_with_1(capsys):
+def test_an_unknown_id_exits_with_1(capsys):
     with pytest.raises(
         CommandError, match="There is neither a conversation nor a tombstone"
     ) as failure:
@@ -138,22 +138,22 @@ def test_what_does_not_exist_exits_with_1(capsys):
         ({"metadata": None, "keys": None}, ["keys", "metadata"]),
     ],
 )
-def test_what_the_service_would_not_have_written_is_named(mongo, inspect, fields, drift):
+def test_values_that_the_service_cannot_have_written_are_named(mongo, inspect, fields, drift):
     assert inspect(by_hand(mongo, **fields))["drift"] == drift
 
 
-def test_a_tombstone_with_words_left_in_it_is_drift(mongo, inspect):
+def test_a_tombstone_with_search_words_is_drift(mongo, inspect):
     drift = inspect(by_hand(mongo, status="purged", expires_at=clock.now()))["drift"]
 
     assert {"title", "tags", "search"} <= set(drift)
 
 
-def test_tags_that_were_written_by_hand_are_counted_until_they_are_mended(alice, mongo, inspect):
+def test_tags_written_by_hand_are_counted_until_repaired(alice, mongo, inspect):
     id_ = by_hand(mongo, tags=["Río", "a"], tag_keys=["a"], tag_line="a\nx")
 
-    told = alice.get(f"{PATH}/overview")
-    assert told.status_code == 200
-    assert told.json()["tags"] == [{"tag": "a", "count": 1}, {"tag": "x", "count": 1}]
+    overview = alice.get(f"{PATH}/overview")
+    assert overview.status_code == 200
+    assert overview.json()["tags"] == [{"tag": "a", "count": 1}, {"tag": "x", "count": 1}]
     call_command("reindex_search")
     assert alice.get("/api/v1/tags").json()["tags"][1] == {"tag": "Río", "count": 1}
     assert inspect(id_)["drift"] == []

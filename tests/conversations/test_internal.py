@@ -1,4 +1,4 @@
-"""What the Message service asks and reports."""
+"""The internal API, as the Message service uses it."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ def put(client, created, body, query=""):
 
 @pytest.fixture
 def old(alice, mongo):
-    """A conversation that was created before all reports of these tests."""
+    """A conversation older than all reports of these tests."""
     created = conversation(alice)
     at = datetime(2019, 1, 1, tzinfo=UTC)
     mongo["conversations"].update_one({}, {"$set": {"metadata.created_at": at}})
@@ -53,7 +53,7 @@ def read(client, created):
     return client.get(f"{PATH}/{created['id']}").json()
 
 
-def test_a_report_sets_totals_and_activity_but_no_version(alice, service, old):
+def test_a_report_sets_totals_and_activity_and_keeps_the_version(alice, service, old):
     response = put(service, old, report(1, 3))
 
     after = read(alice, old)
@@ -71,7 +71,7 @@ def test_a_report_sets_totals_and_activity_but_no_version(alice, service, old):
 
 
 def ahead(**by):
-    """A time that is ahead of the clock."""
+    """Return a time in the future."""
     return (clock.now() + timedelta(**by)).isoformat()
 
 
@@ -112,7 +112,7 @@ def test_last_activity_is_never_before_the_creation(alice, service, times):
     assert read(alice, created)["metadata"]["last_activity"] == created["metadata"]["created_at"]
 
 
-def test_last_activity_follows_a_correction_backwards(alice, service, old):
+def test_last_activity_follows_a_correction_to_an_earlier_time(alice, service, old):
     other = conversation(alice)
     put(service, old, report(1, last_message_at=ahead(minutes=4)))
     assert alice.get(PATH).json()["conversations"][0]["id"] == old["id"]
@@ -236,14 +236,14 @@ def test_in_any_order_the_latest_report_wins(alice, service):
 
 
 @pytest.mark.parametrize("states", [["archived"], ["deleted"]])
-def test_reports_are_taken_in_every_state(alice, service, states):
+def test_reports_are_accepted_in_every_state(alice, service, states):
     created = conversation(alice, *states)
 
     assert put(service, created, report(1, 2)).json()["applied"]
     assert read(alice, created)["status"] == created["status"]
 
 
-def test_a_new_message_can_bring_an_archived_one_back(alice, service):
+def test_a_new_message_can_restore_an_archived_conversation(alice, service):
     created = conversation(alice, "archived")
 
     put(service, created, report(1, 2), "?on_message=unarchive")
@@ -253,7 +253,7 @@ def test_a_new_message_can_bring_an_archived_one_back(alice, service):
 
 
 @pytest.mark.parametrize("states", [[], ["deleted"], ["archived"]])
-def test_nothing_comes_back_without_a_new_message(alice, service, states):
+def test_no_conversation_is_restored_without_a_new_message(alice, service, states):
     created = conversation(alice, *states)
 
     put(service, created, report(1, 0), "?on_message=unarchive")
@@ -262,7 +262,7 @@ def test_nothing_comes_back_without_a_new_message(alice, service, states):
     assert (after["status"], after["version"]) == (created["status"], created["version"])
 
 
-def test_the_absent_and_the_purged_take_no_report(alice, service):
+def test_unknown_and_purged_conversations_accept_no_report(alice, service):
     purged = conversation(alice, "deleted")
     alice.delete(f"{PATH}/{purged['id']}?mode=purge")
 
@@ -284,7 +284,7 @@ def test_the_absent_and_the_purged_take_no_report(alice, service):
         ({"extra": 1}, "/extra"),
     ],
 )
-def test_a_bad_report_is_refused(alice, service, change, pointer):
+def test_a_bad_report_is_rejected(alice, service, change, pointer):
     created = conversation(alice)
 
     response = put(service, created, report(1) | change)
@@ -295,7 +295,7 @@ def test_a_bad_report_is_refused(alice, service, change, pointer):
     assert read(alice, created) == created
 
 
-def test_many_reports_at_once(alice, bob, service):
+def test_a_batch_of_reports_has_one_result_each(alice, bob, service):
     first, second, stale = conversation(alice), conversation(bob), conversation(alice)
     put(service, stale, report(7))
     items = [
@@ -334,7 +334,7 @@ def test_five_hundred_reports_fit_and_no_more(alice, service, mongo):
     assert stored == [498, 499, 500]
 
 
-def test_authorize_judges_each_id_in_order(alice, bob, service):
+def test_authorize_returns_results_in_order(alice, bob, service):
     active, archived = conversation(alice), conversation(alice, "archived")
     trashed, theirs = conversation(alice, "deleted"), conversation(bob, "archived")
     ids = [row["id"] for row in (theirs, active, archived, trashed)]
@@ -370,7 +370,7 @@ def test_each_operation_has_its_scope(path, scope):
     assert response.json()["error"]["code"] == "INSUFFICIENT_PERMISSIONS"
 
 
-def test_people_are_no_services(alice, service):
+def test_users_cannot_use_the_internal_api(alice, service):
     created = conversation(alice)
 
     assert alice.post(AUTHORIZE, {"user_id": "alice", "ids": [created["id"]]}).status_code == 401

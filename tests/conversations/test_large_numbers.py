@@ -1,4 +1,4 @@
-"""Numbers at the end of what JSON readers count exactly, or beyond, break no read."""
+"""Numbers at or above the largest exact JSON integer break no read."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from conversation_service import clock
 from conversations import documents
 from conversations.limits import MAX_COUNT
-from tests.conversations.console.browser import staff, url_of
+from tests.conversations.admin.browser import staff, url_of
 from tests.conversations.test_export import EXPORT
 from tests.conversations.test_import import forget_everything, imported, make_older
 from tests.conversations.test_internal import put, report, service_with
@@ -15,7 +15,7 @@ from tests.factories import PATH, conversation
 
 
 @pytest.mark.parametrize("version", [MAX_COUNT - 3, MAX_COUNT, MAX_COUNT + 2])
-def test_a_version_rises_past_what_can_be_counted_exactly(alice, mongo, version):
+def test_a_version_can_exceed_the_largest_exact_number(alice, mongo, version):
     created = conversation(alice, title="First")
     mongo["conversations"].update_one({}, {"$set": {"version": version}})
     one = f"{PATH}/{created['id']}"

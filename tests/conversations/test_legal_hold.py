@@ -1,4 +1,4 @@
-"""A legal hold: staff keep a conversation from being purged, and its user is told no more."""
+"""A legal hold: staff prevent a purge, and the user sees only the error of the purge."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +9,7 @@ from django.core.management import call_command
 from conversations import collection
 from conversations.exceptions import ConversationNotFound
 from conversations.writes import holds
-from tests.conversations.console.browser import LIST, report, staff, text
+from tests.conversations.admin.browser import LIST, report, staff, text
 from tests.factories import PATH, client_of, conversation
 
 
@@ -47,7 +47,7 @@ def read(client, created):
     return client.get(f"{PATH}/{created['id']}").json()
 
 
-def test_what_is_held_cannot_be_purged_until_it_is_released(ops, alice):
+def test_a_held_conversation_cannot_be_purged_until_released(ops, alice):
     created = held(ops, alice, "deleted")
 
     refused = purge(alice, created)
@@ -58,7 +58,7 @@ def test_what_is_held_cannot_be_purged_until_it_is_released(ops, alice):
     assert refused.json()["error"]["code"] == "LEGAL_HOLD"
 
 
-def test_many_are_purged_but_for_those_that_are_held(ops, alice):
+def test_a_bulk_purge_skips_held_conversations(ops, alice):
     kept, free = held(ops, alice, "deleted"), conversation(alice, "deleted")
 
     response = alice.post(f"{PATH}/bulk", {"action": "purge", "ids": [kept["id"], free["id"]]})
@@ -68,7 +68,7 @@ def test_many_are_purged_but_for_those_that_are_held(ops, alice):
     assert read(alice, kept) == kept
 
 
-def test_trash_and_every_other_change_stay_allowed(ops, alice):
+def test_every_change_except_purge_is_allowed(ops, alice):
     created = held(ops, alice)
     path = f"{PATH}/{created['id']}"
 
@@ -83,7 +83,7 @@ def test_trash_and_every_other_change_stay_allowed(ops, alice):
     assert statuses == [200, 200, 200, 200, 409]
 
 
-def test_nothing_but_the_refusal_tells_of_it(ops, alice):
+def test_only_the_purge_error_reveals_the_hold(ops, alice):
     created = conversation(alice, "deleted")
     changed_at = collection.conversations().distinct("changed_at")
     path = f"{PATH}/{created['id']}"
@@ -102,7 +102,7 @@ def test_nothing_but_the_refusal_tells_of_it(ops, alice):
     assert collection.conversations().distinct("changed_at") == changed_at
 
 
-def test_a_wrong_state_or_version_is_said_before_the_hold(ops, alice, bob):
+def test_a_wrong_state_or_version_is_reported_before_the_hold(ops, alice, bob):
     active, trashed = held(ops, alice), held(ops, alice, "deleted")
 
     assert purge(alice, active).json()["error"]["code"] == "CONVERSATION_STATE_CONFLICT"
@@ -110,39 +110,39 @@ def test_a_wrong_state_or_version_is_said_before_the_hold(ops, alice, bob):
     assert purge(bob, trashed).status_code == 404
 
 
-def test_the_console_shows_who_why_and_when_and_remembers_it(ops, alice):
+def test_the_console_shows_and_logs_the_hold(ops, alice):
     created = held(ops, alice)
     page = ops.get(f"{LIST}{created['id']}/change/").content.decode()
     act(ops, "release", created, reason="Case closed")
 
     assert "Case 12" in page
     assert "Case 12" not in ops.get(f"{LIST}{created['id']}/change/").content.decode()
-    told = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
-    assert told == ["Held: Case 12", "Viewed.", "Released: Case closed", "Viewed."]
+    logged = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
+    assert logged == ["Held: Case 12", "Viewed.", "Released: Case closed", "Viewed."]
 
 
 @pytest.mark.parametrize("action", ["hold", "release"])
-def test_a_reason_must_be_given(ops, alice, action, mongo):
+def test_a_reason_is_required(ops, alice, action, mongo):
     created = conversation(alice)
 
-    told = act(ops, action, created, reason="  ")
+    page = act(ops, action, created, reason="  ")
 
-    assert "A reason is required. Nothing was changed." in told
+    assert "A reason is required. Nothing was changed." in page
     assert mongo["conversations"].find_one()["hold"] is None
 
 
-def test_the_first_hold_stays_as_it_was(ops, alice, mongo):
+def test_a_second_hold_does_not_replace_the_first(ops, alice, mongo):
     created = held(ops, alice)
 
-    told = act(ops, "hold", created, reason="Another")
+    page = act(ops, "hold", created, reason="Another")
 
-    assert "Unchanged: 1 (there was nothing to change)." in told
+    assert "Unchanged: 1 (there was nothing to change)." in page
     assert mongo["conversations"].find_one({"title": created["title"]})["hold"]["reason"] == (
         "Case 12"
     )
 
 
-def test_reasons_are_taken_literally(ops, alice, mongo):
+def test_reasons_are_stored_literally(ops, alice, mongo):
     created = conversation(alice)
 
     act(ops, "hold", created, reason="$$ROOT")
@@ -150,7 +150,7 @@ def test_reasons_are_taken_literally(ops, alice, mongo):
     assert mongo["conversations"].find_one()["hold"]["reason"] == "$$ROOT"
 
 
-def test_those_who_may_only_look_hold_nothing(alice, mongo):
+def test_staff_with_read_permission_cannot_hold(alice, mongo):
     created = conversation(alice)
 
     act(staff("view_conversation"), "hold", created)
@@ -158,7 +158,7 @@ def test_those_who_may_only_look_hold_nothing(alice, mongo):
     assert mongo["conversations"].find_one()["hold"] is None
 
 
-def test_a_document_from_before_there_were_holds_can_be_held_and_purged(ops, alice, mongo):
+def test_a_document_without_the_hold_field_can_be_held_and_purged(ops, alice, mongo):
     one, other = conversation(alice, "deleted"), conversation(alice, "deleted")
     mongo["conversations"].update_many({}, {"$unset": {"hold": ""}})
 
@@ -168,7 +168,7 @@ def test_a_document_from_before_there_were_holds_can_be_held_and_purged(ops, ali
     assert [purge(alice, one).status_code, purge(alice, other).status_code] == [409, 204]
 
 
-def test_of_a_hold_and_a_purge_at_once_one_wins(alice, mongo):
+def test_a_concurrent_hold_or_purge_wins(alice, mongo):
     ids = [conversation(alice, "deleted")["id"] for _ in range(20)]
 
     def hold(id_):
@@ -185,7 +185,7 @@ def test_of_a_hold_and_a_purge_at_once_one_wins(alice, mongo):
     assert [not future.result() for future in held_ids] == purged
 
 
-def test_commands_leave_it_alone(ops, alice, mongo, capsys):
+def test_commands_skip_held_conversations(ops, alice, mongo, capsys):
     created = held(ops, alice, "deleted")
     mongo["conversations"].update_one(
         {}, {"$set": {"purge_at": mongo["conversations"].find_one()["deleted_at"]}}

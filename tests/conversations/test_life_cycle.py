@@ -15,7 +15,7 @@ def read(client, created):
     return client.get(f"{PATH}/{created['id']}").json()
 
 
-def test_archive_and_restore(alice):
+def test_archive_and_restore_set_the_state(alice):
     created = conversation(alice)
 
     archived = act(alice, created, "archive").json()
@@ -42,14 +42,14 @@ def test_a_repeated_action_changes_nothing(alice, action):
 
 
 @pytest.mark.parametrize("action", ["restore", "unpin"])
-def test_undoing_what_was_not_done_changes_nothing(alice, action):
+def test_undo_of_an_absent_state_changes_nothing(alice, action):
     created = conversation(alice)
 
     assert act(alice, created, action).json() == created
 
 
 @pytest.mark.parametrize("states", [[], ["archived"], ["archived", "pinned"]])
-def test_the_trash_gives_back_what_it_got(alice, states):
+def test_a_restore_from_the_trash_returns_the_previous_state(alice, states):
     before = conversation(alice, *states)
 
     trashed = alice.delete(f"{PATH}/{before['id']}").json()
@@ -64,7 +64,7 @@ def test_the_trash_gives_back_what_it_got(alice, states):
     assert restored["metadata"]["last_activity"] == before["metadata"]["last_activity"]
 
 
-def test_trashing_twice_is_trashing_once(alice):
+def test_a_second_trash_changes_nothing(alice):
     trashed = conversation(alice, "archived", "deleted")
 
     assert alice.delete(f"{PATH}/{trashed['id']}").json() == trashed
@@ -72,7 +72,7 @@ def test_trashing_twice_is_trashing_once(alice):
 
 
 @pytest.mark.parametrize("action", ["archive", "pin", "unpin"])
-def test_what_is_in_the_trash_is_left_alone(alice, action):
+def test_a_trashed_conversation_rejects_other_actions(alice, action):
     trashed = conversation(alice, "deleted")
 
     response = act(alice, trashed, action)
@@ -82,7 +82,7 @@ def test_what_is_in_the_trash_is_left_alone(alice, action):
     assert read(alice, trashed) == trashed
 
 
-def test_delete_answers_nothing_where_nothing_is_preferred(alice):
+def test_delete_returns_no_body_with_prefer_minimal(alice):
     created = conversation(alice)
 
     response = alice.delete(f"{PATH}/{created['id']}", headers={"Prefer": "return=minimal"})
@@ -92,7 +92,7 @@ def test_delete_answers_nothing_where_nothing_is_preferred(alice):
     assert read(alice, created)["status"] == "deleted"
 
 
-def test_purge_leaves_a_tombstone_that_nobody_can_read(alice, mongo):
+def test_purge_leaves_an_unreadable_tombstone(alice, mongo):
     trashed = conversation(alice, "deleted", title="Secret", tags=["secret"])
     path = f"{PATH}/{trashed['id']}"
 
@@ -108,7 +108,7 @@ def test_purge_leaves_a_tombstone_that_nobody_can_read(alice, mongo):
 
 
 @pytest.mark.parametrize("states", [[], ["archived"]])
-def test_only_the_trash_can_be_purged(alice, states):
+def test_only_trashed_conversations_can_be_purged(alice, states):
     created = conversation(alice, *states)
 
     response = alice.delete(f"{PATH}/{created['id']}?mode=purge")
@@ -141,14 +141,14 @@ def test_if_match_guards_purging(alice):
     assert alice.delete(path, headers={"If-Match": '"v2"'}).status_code == 204
 
 
-def test_an_unknown_mode_is_refused(alice):
+def test_an_unknown_mode_is_rejected(alice):
     created = conversation(alice)
 
     assert alice.delete(f"{PATH}/{created['id']}?mode=gone").status_code == 400
     assert read(alice, created) == created
 
 
-def test_of_many_that_change_one_version_one_wins(alice):
+def test_one_of_many_concurrent_edits_of_a_version_wins(alice):
     created = conversation(alice)
 
     def rename(n):
@@ -165,7 +165,7 @@ def test_of_many_that_change_one_version_one_wins(alice):
     assert read(alice, created)["version"] == 2
 
 
-def test_concurrent_edits_of_different_fields_all_stay(alice):
+def test_concurrent_edits_of_different_fields_all_apply(alice):
     created = conversation(alice)
 
     def add(n):

@@ -33,7 +33,7 @@ def walk(client, direction="next", **parameters):
 
 @pytest.fixture
 def five(alice):
-    """Five of alice's, a second apart; the middle three in the same millisecond."""
+    """Five conversations of alice, a second apart; the middle three in the same millisecond."""
     for name, second in zip("abcde", [1, 2, 2, 2, 3], strict=True):
         with travel(f"2026-03-01T10:00:0{second}Z", tick=False):
             conversation(client_of("alice"), title=name)
@@ -78,7 +78,7 @@ def test_titles_are_sorted_without_case_or_accents(alice):
     ]
 
 
-def test_what_arrives_between_pages_shifts_nothing(alice, five):
+def test_a_create_between_pages_shifts_no_page(alice, five):
     first = listed(alice, limit=2)
     conversation(alice, title="new")
 
@@ -87,7 +87,7 @@ def test_what_arrives_between_pages_shifts_nothing(alice, five):
     assert titles(first) + titles(second) == ["e", "d", "c", "b"]
 
 
-def test_a_page_whose_rows_are_gone_leads_back(alice, five):
+def test_an_emptied_page_links_back(alice, five):
     first = listed(alice, limit=4)
     oldest = listed(alice, sort="created_at", order="asc", limit=1)["conversations"][0]
     alice.delete(f"{PATH}/{oldest['id']}")
@@ -99,7 +99,7 @@ def test_a_page_whose_rows_are_gone_leads_back(alice, five):
     assert titles(back) == titles(first)
 
 
-def test_links_lead_to_both_sides(alice, five):
+def test_links_lead_to_both_directions(alice, five):
     first = alice.get(f"{PATH}?limit=2")
     next_url = first.headers["Link"].removeprefix("<").partition(">")[0]
 
@@ -150,7 +150,7 @@ def test_a_link_keeps_a_repeated_parameter(alice):
         ("all", ["pinned", "plain", "put away"]),
     ],
 )
-def test_status_chooses(alice, status, expected):
+def test_status_filters_the_list(alice, status, expected):
     conversation(alice, title="plain")
     conversation(alice, "pinned", title="pinned")
     conversation(alice, "archived", title="put away")
@@ -177,23 +177,23 @@ def test_status_chooses(alice, status, expected):
         ({"status": "all", "character_id": "luna", "sort": "title", "order": "asc"}, ["a", "b"]),
     ],
 )
-def test_filters(alice, parameters, expected):
+def test_filters_select_conversations(alice, parameters, expected):
     rows = [("a", "luna", ["Río", "Sea"]), ("b", "luna", ["sea"]), ("c", "sol", [])]
     for second, (title, character, tags) in enumerate(rows, start=1):
         with travel(f"2026-03-01T10:00:0{second}Z", tick=False):
             states = ["pinned"] if title == "b" else []
-            person = client_of("alice")
-            conversation(person, *states, title=title, character_id=character, tags=tags)
+            client = client_of("alice")
+            conversation(client, *states, title=title, character_id=character, tags=tags)
 
     assert titles(listed(alice, **parameters)) == expected
 
 
-# Also such as would mean something in a regular expression, or do so after folding.
+# Includes characters of regular expressions, also after case folding.
 TAGS = ["a", "b", "a.b", "axb", "a b", "a-b", "a_b", ".", "..", "⑴", "1", "²", "½", "ﬁn", "fin"]
 TAGS += ["Río", "rio", "日本", "日本語", "हिन्दी", "\U0001df00", "x" * 50, "\ufdfa" * 50]
 
 
-def test_a_tag_is_that_very_tag(alice, mongo):
+def test_a_tag_filter_matches_the_whole_tag(alice, mongo):
     chance = Random(1)  # noqa: S311
     rows = []
     for n in range(80):
@@ -212,7 +212,7 @@ def test_a_tag_is_that_very_tag(alice, mongo):
         assert {*titles(listed(alice, search=f'tag:"{tag}"', limit=100))} == expected, tag
 
 
-def test_tags_may_be_as_long_as_they_get(alice):
+def test_a_tag_filter_accepts_the_longest_tag(alice):
     longest = ["\ufdfa" * 49 + letter for letter in "abcdefghij"]
     conversation(alice, title="all", tags=longest)
     conversation(alice, title="last", tags=longest[-1:])
@@ -221,20 +221,20 @@ def test_tags_may_be_as_long_as_they_get(alice):
     assert titles(listed(alice, tags=",".join(longest))) == ["all"]
 
 
-def test_a_range_on_the_sort_key_still_pages(alice, five):
+def test_a_range_on_the_sort_key_has_pages(alice, five):
     seen, _ = walk(alice, activity_after="2026-03-01T10:00:01Z", limit=2)
 
     assert seen == ["e", "d", "c", "b"]
 
 
-def test_the_total_is_exact_when_asked_for_and_null_when_it_would_cost(alice, five):
+def test_a_requested_total_is_exact_or_null_above_the_bound(alice, five):
     assert listed(alice, limit=2)["pagination"]["total_count"] is None
     assert listed(alice, limit=2, include_total="true")["pagination"]["total_count"] == 5
     assert listed(alice, page=2, per_page=3)["pagination"]["total_count"] == 5
     assert listed(alice, page=9, per_page=3)["pagination"]["total_count"] is None
 
 
-def test_pages_by_number(alice, five):
+def test_pages_have_numbers(alice, five):
     body = listed(alice, page=2, per_page=2)
 
     assert titles(body) == ["c", "b"]
@@ -243,11 +243,11 @@ def test_pages_by_number(alice, five):
     assert titles(after) == ["a"]
 
 
-def test_limits_above_a_hundred_are_a_hundred(alice):
+def test_a_limit_above_100_is_100(alice):
     assert listed(alice, limit=1000)["pagination"]["limit"] == 100
 
 
-def test_only_the_fields_that_were_asked_for(alice):
+def test_only_requested_fields_are_returned(alice):
     created = conversation(alice, title="x")
 
     body = listed(alice, fields="title,status")
@@ -255,7 +255,7 @@ def test_only_the_fields_that_were_asked_for(alice):
     assert body["conversations"] == [{"id": created["id"], "title": "x", "status": "active"}]
 
 
-def test_a_page_that_has_not_changed_is_not_sent_again(alice, five):
+def test_an_unchanged_page_is_304(alice, five):
     first = alice.get(PATH)
     tag = first.headers["ETag"]
 
@@ -270,7 +270,7 @@ def test_a_page_that_has_not_changed_is_not_sent_again(alice, five):
     assert changed.headers["ETag"] != tag
 
 
-def test_a_refused_choice_names_the_others(alice):
+def test_a_rejected_choice_names_the_valid_ones(alice):
     response = alice.get(PATH, {"sort": "version"})
 
     [error] = response.json()["error"]["details"]["errors"]
@@ -315,7 +315,7 @@ def test_a_refused_choice_names_the_others(alice):
         ({"cursor": "a" * 3000}, "INVALID_CURSOR"),
     ],
 )
-def test_bad_parameters_are_refused(alice, parameters, code):
+def test_bad_parameters_are_rejected(alice, parameters, code):
     response = alice.get(PATH, parameters)
 
     assert response.status_code == 400
@@ -348,7 +348,7 @@ def test_a_cursor_belongs_to_its_user(alice, bob, five):
 
 
 @pytest.mark.parametrize("position", [0, 10, -10])
-def test_a_forged_cursor_is_refused(alice, five, position):
+def test_a_forged_cursor_is_rejected(alice, five, position):
     cursor = list(listed(alice, limit=2)["pagination"]["next_cursor"])
     cursor[position] = "A" if cursor[position] != "A" else "B"
 
@@ -365,7 +365,7 @@ def test_the_page_size_may_change_between_pages(alice, five):
     assert titles(rest) == ["c", "b", "a"]
 
 
-def test_titles_that_grow_when_they_are_folded_page_too(alice):
+def test_titles_that_grow_by_case_folding_have_pages(alice):
     for count in (60, 120, 200):
         conversation(alice, title="\ufdfa" * count)
 

@@ -1,4 +1,4 @@
-"""Which events Prometheus is told of, each once."""
+"""Each event is counted once."""
 
 import pytest
 from prometheus_client import REGISTRY
@@ -8,8 +8,8 @@ from tests.factories import PATH, NewConversation, conversation
 EVENTS = ("created", "archived", "restored", "trashed", "purged")
 
 
-class Told:
-    """The events counted since this began."""
+class CountedEvents:
+    """The events counted since its creation."""
 
     def __init__(self) -> None:
         self.before = self._now()
@@ -28,11 +28,11 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def counted() -> CountedEvents:
+    return CountedEvents()
 
 
-def test_a_whole_life(alice, told):
+def test_each_change_of_state_is_counted(alice, counted):
     created = conversation(alice, "archived")
     path = f"{PATH}/{created['id']}"
 
@@ -40,38 +40,38 @@ def test_a_whole_life(alice, told):
     alice.delete(path)
     alice.delete(f"{path}?mode=purge")
 
-    assert told.since() == dict.fromkeys(EVENTS, 1)
+    assert counted.since() == dict.fromkeys(EVENTS, 1)
 
 
-def test_what_changes_nothing_is_no_event(alice, told):
+def test_a_request_without_effect_is_not_counted(alice, counted):
     created = conversation(alice, "archived")
 
     alice.post(f"{PATH}/{created['id']}/archive")
     alice.post(f"{PATH}/{created['id']}/pin")
 
-    assert told.since() == {"created": 1, "archived": 1}
+    assert counted.since() == {"created": 1, "archived": 1}
 
 
-def test_a_create_that_is_sent_again_is_no_event(alice, told):
+def test_a_replayed_create_is_not_counted(alice, counted):
     body = NewConversation()
     for _ in range(2):
         alice.post(PATH, body, headers={"Idempotency-Key": "again"})
 
-    assert told.since() == {"created": 1}
+    assert counted.since() == {"created": 1}
 
 
-def test_a_state_that_is_patched(alice, told):
+def test_a_patched_state_is_counted(alice, counted):
     created = conversation(alice)
 
     alice.patch(f"{PATH}/{created['id']}", {"status": "archived"})
     alice.patch(f"{PATH}/{created['id']}", {"status": "active"})
 
-    assert told.since() == {"created": 1, "archived": 1, "restored": 1}
+    assert counted.since() == {"created": 1, "archived": 1, "restored": 1}
 
 
-def test_a_bulk_action_counts_what_it_changed(alice, told):
+def test_a_bulk_action_counts_its_changes(alice, counted):
     ids = [conversation(alice)["id"] for _ in range(3)] + [conversation(alice, "archived")["id"]]
 
     alice.post(f"{PATH}/bulk", {"action": "archive", "ids": ids})
 
-    assert told.since() == {"created": 4, "archived": 1 + 3}
+    assert counted.since() == {"created": 4, "archived": 1 + 3}

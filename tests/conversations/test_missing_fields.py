@@ -10,7 +10,7 @@ from django.core.management import call_command
 from conversation_service import clock
 from conversations import documents
 from conversations.documents import SORT_KEYS
-from tests.conversations.console.browser import LIST, confirm, staff, url_of
+from tests.conversations.admin.browser import LIST, confirm, staff, url_of
 from tests.conversations.test_export import EXPORT
 from tests.conversations.test_internal import AUTHORIZE, put, report, service_with
 from tests.documented import DOCUMENT
@@ -38,7 +38,7 @@ def service():
 
 @pytest.fixture
 def stored(alice, mongo):
-    """A conversation with everything, in two revisions; the API's answer for it."""
+    """A conversation with every field and two revisions, as the API returns it."""
     created = conversation(
         alice, title="Río", tags=["Casual", "Work"], custom={"k": "v"}, settings={"top_p": 0.5}
     )
@@ -48,18 +48,20 @@ def stored(alice, mongo):
 
 
 def unset(mongo, *missing):
-    """Remove fields as if another release had written the document; the validator is in force."""
+    """Remove fields, as in a document of another release; the validator is in force."""
     mongo["conversations"].update_many({}, {"$unset": dict.fromkeys(missing, 1)})
 
 
 def without_times(body):
-    """The answer but for what any write changes."""
+    """Return the body without the fields that every write changes."""
     metadata = {**body["metadata"], "updated_at": None}
     return {**body, "metadata": metadata, "version": None}
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_document_without_a_field_is_read_everywhere_alike(alice, mongo, service, stored, path):
+def test_a_document_without_a_field_is_read_equally_by_every_endpoint(
+    alice, mongo, service, stored, path
+):
     unset(mongo, path)
     one = f"{PATH}/{stored['id']}"
 
@@ -94,8 +96,8 @@ def test_a_document_without_a_field_is_read_everywhere_alike(alice, mongo, servi
     assert (line, end["count"]) == (body, 1)
     revisions = alice.get(f"{one}/history").json()["revisions"]
     assert len(revisions) == len(history) == (0 if path == "revisions" else 2)
-    asked = {"user_id": "alice", "ids": [stored["id"]]}
-    assert service.post(AUTHORIZE, asked).json()["results"][0]["writable"]
+    body_sent = {"user_id": "alice", "ids": [stored["id"]]}
+    assert service.post(AUTHORIZE, body_sent).json()["results"][0]["writable"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -181,7 +183,7 @@ def test_a_document_without_a_field_goes_through_all_states(alice, mongo, servic
     copied = ("character_id", "title", "title_source", "settings", "tags", "custom")
     assert {name: copy.json()[name] for name in copied} == {name: before[name] for name in copied}
     assert trashed.json()["version"] == before["version"] + 1
-    # Without the time of archiving, nothing else says so, but the state before the trash does.
+    # Only the state before the trash replaces the missing archive time.
     assert restored.json()["status"] == "archived"
     assert activity.json()["applied"]
     assert activity.json()["metadata"].keys() == stored["metadata"].keys()
@@ -206,10 +208,10 @@ def test_bulk_retention_and_commands_accept_a_document_without_a_field(
         f"{PATH}/bulk", {"action": "tag", "tags": ["bulk"], "ids": [stored["id"]]}
     ).json()
 
-    results = [answer["results"][0] for answer in (dry, done, again)]
+    results = [response["results"][0] for response in (dry, done, again)]
     versions = [before["version"], before["version"] + 1, before["version"] + 1]
     assert [result["version"] for result in results] == versions
-    assert [answer["summary"]["ok"] for answer in (dry, done, again)] == [1, 1, 0]
+    assert [response["summary"]["ok"] for response in (dry, done, again)] == [1, 1, 0]
     settings.RETENTION_ARCHIVE_IDLE_DAYS = 30
     assert alice.get(one).status_code == alice.get(PATH).status_code == 200
     call_command("reindex_search", verbosity=0)
@@ -245,7 +247,7 @@ def test_the_console_shows_and_edits_a_document_without_a_field(alice, mongo, st
 @pytest.mark.parametrize("sort", SORT_KEYS)
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("status", ["active", "all"])
-def test_pages_lose_and_repeat_no_document_without_the_sort_key(alice, mongo, sort, order, status):
+def test_pages_contain_each_document_without_the_sort_key_once(alice, mongo, sort, order, status):
     rows = [
         documents.new(
             user_id="alice", character_id="luna", title=f"t{n}", now=clock.now() + timedelta(days=n)
@@ -269,7 +271,7 @@ def test_pages_lose_and_repeat_no_document_without_the_sort_key(alice, mongo, so
     assert len(seen) == 9
     assert set(seen) == {str(row["_id"]) for row in rows}
     assert [row["id"] for page in back for row in page["conversations"]] == seen
-    # Documents without the key are together at the end where the oldest or first are.
+    # Documents without the key are together, beside the oldest or first.
     end = seen[-5:] if order == "desc" else seen[:5]
     assert set(end) == {str(id_) for id_ in lacking}
 
@@ -328,7 +330,7 @@ def test_fields_of_a_newer_release_are_kept_by_every_edit(alice, mongo, service,
     assert document["metadata"]["reactions"] == 3
 
 
-def test_a_document_with_nothing_but_its_identity_reads_with_defaults(alice, mongo):
+def test_a_document_with_only_its_ids_is_read_with_defaults(alice, mongo):
     row = {"_id": ObjectId(), "user_id": "alice", "status": "active"}
     mongo["conversations"].insert_one(dict(row))
 

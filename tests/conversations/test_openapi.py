@@ -1,4 +1,4 @@
-"""The documentation: current, complete, and served without the internet."""
+"""The API documentation: current, complete, and served without the internet."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def test_it_is_openapi_3_1_and_covers_every_address():
     assert set(DOCUMENT["paths"]) == served
 
 
-def test_the_document_is_served_to_anybody():
+def test_the_document_is_public():
     response = Client().get("/api/schema")
 
     assert response.headers["Content-Type"] == "application/json"
@@ -43,7 +43,7 @@ def test_the_document_is_served_to_anybody():
 
 
 @pytest.mark.parametrize("page", ["/api/docs", "/api/docs/", "/api/redoc"])
-def test_the_pages_load_nothing_from_elsewhere(page):
+def test_the_pages_load_only_local_files(page):
     html = Client(headers={"Accept": "text/html"}).get(page).content.decode()
 
     policy = Client(headers={"Accept": "text/html"}).get(page).headers["Content-Security-Policy"]
@@ -58,7 +58,7 @@ def test_the_pages_load_nothing_from_elsewhere(page):
 
 @pytest.mark.parametrize("page", ["/api/docs", "/api/redoc"])
 @pytest.mark.parametrize("accept", ["application/json", "image/png", "", "*/*"])
-def test_the_pages_are_html_whatever_is_asked_for(page, accept):
+def test_the_pages_are_html_for_any_accept_header(page, accept):
     response = Client(headers={"Accept": accept}).get(page)
 
     assert response.status_code == 200
@@ -67,7 +67,7 @@ def test_the_pages_are_html_whatever_is_asked_for(page, accept):
 
 @pytest.mark.parametrize("page", ["/api/docs", "/api/redoc", "/api/schema"])
 @pytest.mark.parametrize("method", ["PUT", "OPTIONS", "POST", "DELETE"])
-def test_the_pages_can_only_be_read(page, method):
+def test_the_pages_accept_only_get(page, method):
     response = Client().generic(method, page)
 
     assert response.status_code == 405

@@ -28,7 +28,7 @@ def test_a_new_user_has_an_empty_sidebar(alice):
     }
 
 
-def test_a_sidebar(alice, bob):
+def test_an_overview_has_all_its_parts(alice, bob):
     conversation(alice, character_id="luna", tags=["Sea"])
     latest = conversation(alice, character_id="luna")
     pinned = conversation(alice, "pinned", character_id="sol", tags=["sea"])
@@ -51,17 +51,17 @@ def test_a_sidebar(alice, bob):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_it_is_what_looking_at_each_one_gives(mongo, seed):
+def test_the_overview_equals_single_lookups(mongo, seed):
     rows = crowd(seed, now=clock.now())
     mongo["conversations"].insert_many(rows)
 
     for user in ("alice", "bob"):
         overview = client_of(user).get(OVERVIEW).json()
         mine = [row for row in rows if row["user_id"] == user]
-        assert told(overview) == looked_up(mine)
+        assert parts(overview) == looked_up(mine)
 
 
-def told(overview):
+def parts(overview):
     return {
         "pinned": [row["id"] for row in overview["pinned"]],
         "characters": [
@@ -112,7 +112,7 @@ def plenty(mongo):
     return [str(row["_id"]) for row in rows]
 
 
-def test_it_ends_where_a_sidebar_does(alice, plenty):
+def test_the_overview_is_limited(alice, plenty):
     overview = alice.get(OVERVIEW).json()
 
     assert [row["id"] for row in overview["pinned"]] == plenty[:20]
@@ -122,7 +122,7 @@ def test_it_ends_where_a_sidebar_does(alice, plenty):
     assert overview["tags"][0] == {"tag": "all", "count": 120}
 
 
-def test_it_is_one_statement_that_reads_only_what_it_shows(mongo, commands, alice, plenty):
+def test_the_overview_is_one_statement_that_reads_only_its_rows(mongo, commands, alice, plenty):
     mongo["conversations"].insert_many(crowd(1, now=clock.now(), each=300))
     commands.clear()
     shown = alice.get(OVERVIEW).json()
@@ -135,7 +135,7 @@ def test_it_is_one_statement_that_reads_only_what_it_shows(mongo, commands, alic
     assert documents_examined(mongo, statement) == rows
 
 
-def test_the_change_feed_continues_from_a_minute_before(alice):
+def test_the_feed_cursor_starts_a_minute_before(alice):
     with travel("2026-03-09T10:00:00Z", tick=False):
         overview = client_of("alice").get(OVERVIEW).json()
 

@@ -1,4 +1,4 @@
-"""One conversation: what its owner gets, and that nobody else can tell it from none."""
+"""One conversation: its user reads it, and for other users it does not exist."""
 
 import pytest
 
@@ -26,7 +26,7 @@ CALLS = [
 
 
 def anonymous(body, conversation_id):
-    """The body without what is new in every answer and what the caller sent himself."""
+    """Return the body without its request id and the id of the request path."""
     assert body.pop("instance").startswith(f"{PATH}/{conversation_id}")
     assert body["error"].pop("error_id")
     assert body["error"].pop("request_id")
@@ -34,7 +34,7 @@ def anonymous(body, conversation_id):
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_somebody_elses_is_like_an_absent_one(alice, bob, call):
+def test_a_conversation_of_another_user_is_404(alice, bob, call):
     theirs = conversation(bob)
 
     forbidden = call(alice, f"{PATH}/{theirs['id']}")
@@ -49,7 +49,7 @@ def test_somebody_elses_is_like_an_absent_one(alice, bob, call):
 @pytest.mark.parametrize(
     "malformed", ["x", "65f0c0ffee65f0c0ffee65f", "65f0c0ffee65f0c0ffee65fg", "%00", "undefined"]
 )
-def test_a_malformed_id_is_an_absent_one(alice, malformed):
+def test_a_malformed_id_is_404(alice, malformed):
     response = alice.get(f"{PATH}/{malformed}")
 
     assert response.status_code == 404
@@ -71,7 +71,7 @@ def test_paths_may_end_with_a_slash(alice):
 
 
 @pytest.mark.parametrize("path", ["{id}?includes=character", "{id}?x=1", "summary?x=1"])
-def test_parameters_that_do_not_exist_are_refused(alice, path):
+def test_unknown_parameters_are_rejected(alice, path):
     created = conversation(alice)
 
     response = alice.get(f"{PATH}/{path.format(id=created['id'])}")
@@ -90,7 +90,7 @@ def test_parameters_that_do_not_exist_are_refused(alice, path):
         {"settings": {"top_p": 0}},
     ],
 )
-def test_a_purged_one_is_like_an_absent_one_to_everybody(alice, bob, body):
+def test_a_purged_conversation_is_404_for_every_user(alice, bob, body):
     purged = conversation(alice, "deleted")
     path = f"{PATH}/{purged['id']}"
     alice.delete(f"{path}?mode=purge")

@@ -25,11 +25,11 @@ STATS = {
 
 
 class Messages:
-    """Message, which knows the numbers of some conversations and breaks down after a while."""
+    """Message with statistics of some conversations; it fails after `breaks_after` requests."""
 
     def __init__(self):
         self.stats = {}
-        self.asked = []
+        self.received = []
         self.breaks_after = 1000
         self.before = lambda: None
 
@@ -37,9 +37,9 @@ class Messages:
         self.before()
         head = channel.recv(65_536).decode()
         id_ = head.split(" ")[1].split("/")[-2]
-        self.asked.append(id_)
+        self.received.append(id_)
         assert "Authorization: Bearer " in head
-        if len(self.asked) > self.breaks_after:
+        if len(self.received) > self.breaks_after:
             loopback.write(channel, b"", status="500 Internal Server Error")
         elif id_ in self.stats:
             loopback.write(channel, json.dumps(self.stats[id_]).encode())
@@ -59,8 +59,8 @@ def metadata(client, created):
     return client.get(f"{PATH}/{created['id']}").json()["metadata"]
 
 
-def test_rows_come_in_batches_that_are_asked_about_before_their_cursor_is_too_old(mongo):
-    """MongoDB closes one that is idle for ten minutes: at one question a second, 600 rows."""
+def test_batches_end_before_their_cursor_expires(mongo):
+    """MongoDB closes a cursor that is idle for 10 minutes: 600 rows at one request a second."""
     call_command("seed_demo", conversations=350, verbosity=0)
     rows = rows_to_reconcile(ObjectId(bytes(12)), "")
 
@@ -71,7 +71,7 @@ def test_rows_come_in_batches_that_are_asked_about_before_their_cursor_is_too_ol
     assert len([*rows]) == 149
 
 
-def test_totals_that_differ_are_repaired(alice, bob, messages, capsys):
+def test_differing_totals_are_repaired(alice, bob, messages, capsys):
     wrong, right, unknown = conversation(alice), conversation(bob), conversation(alice)
     messages.stats = {wrong["id"]: STATS, right["id"]: STATS}
     call_command("reconcile_activity", user="bob", rate=1000)
@@ -124,9 +124,7 @@ def test_a_last_activity_in_the_future_is_repaired(alice, mongo, messages, capsy
         (5, 7, 5),  # a report is on its way
     ],
 )
-def test_a_sequence_that_message_cannot_have_reached_is_repaired(
-    alice, mongo, messages, stored, known, after
-):
+def test_a_sequence_above_that_of_message_is_repaired(alice, mongo, messages, stored, known, after):
     created = conversation(alice)
     messages.stats = {created["id"]: STATS | ({} if known is None else {"sequence": known})}
     mongo["conversations"].update_one({}, {"$set": {"activity_sequence": stored}})
@@ -149,7 +147,7 @@ def test_statistics_from_the_future_are_not_stored(alice, messages, capsys):
     assert metadata(alice, created) == created["metadata"]
 
 
-def test_a_rehearsal_repairs_nothing(alice, messages, capsys):
+def test_a_dry_run_repairs_nothing(alice, messages, capsys):
     created = conversation(alice)
     messages.stats = {created["id"]: STATS}
 
@@ -170,38 +168,38 @@ def test_a_report_that_arrives_meanwhile_is_not_overwritten(alice, mongo, messag
     assert metadata(alice, created)["message_count"] == 9
 
 
-def test_it_says_where_to_continue(alice, messages, capsys):
+def test_an_aborted_run_prints_the_id_to_resume(alice, messages, capsys):
     created = [conversation(alice) for _ in range(4)]
     messages.breaks_after = 2
 
     with pytest.raises(Unfinished, match=f"--after {created[1]['id']}"):
         call_command("reconcile_activity", rate=1000)
 
-    told = capsys.readouterr()
-    assert told.out == "Conversations: 2 unknown to Message.\n"
+    printed = capsys.readouterr()
+    assert printed.out == "Conversations: 2 unknown to Message.\n"
 
 
-def test_it_continues_there(alice, messages):
+def test_a_run_resumes_after_an_id(alice, messages):
     created = [conversation(alice) for _ in range(4)]
 
     call_command("reconcile_activity", f"--after={created[1]['id']}", rate=1000)
 
-    assert messages.asked == [created[2]["id"], created[3]["id"]]
+    assert messages.received == [created[2]["id"], created[3]["id"]]
 
 
 @pytest.mark.parametrize("option", ["--after=x", "--rate=0"])
-def test_bad_options_are_refused(option):
+def test_bad_options_are_rejected(option):
     with pytest.raises(CommandError, match=option[:5]):
         call_command("reconcile_activity", option)
 
 
-def test_ctrl_c_loses_nothing_and_json_says_where_to_go_on(alice, mongo, messages, settings):
+def test_ctrl_c_keeps_repairs_and_json_has_the_id_to_resume(alice, mongo, messages, settings):
     created = [conversation(alice) for _ in range(6)]
     messages.stats = {one["id"]: STATS for one in created}
     running = {"MESSAGE_SERVICE_URL": settings.MESSAGE_SERVICE_URL}
 
     stopped = started(mongo, "reconcile_activity", "--rate=2", "--json", **running)
-    while len(messages.asked) < 2:
+    while len(messages.received) < 2:
         assert stopped.poll() is None, stopped.communicate()
         time.sleep(0.01)
     stopped.send_signal(signal.SIGTERM)
@@ -214,4 +212,4 @@ def test_ctrl_c_loses_nothing_and_json_says_where_to_go_on(alice, mongo, message
     second = json.loads(again.communicate(timeout=20)[0])
     assert (again.returncode, second["finished"]) == (0, True)
     assert first["repaired"] + second["repaired"] == len(created)
-    assert messages.asked == [one["id"] for one in created]
+    assert messages.received == [one["id"] for one in created]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bson import json_util
 
-from tests.conversations.console.browser import staff, text, url_of
+from tests.conversations.admin.browser import staff, text, url_of
 from tests.conversations.test_import import imported
 from tests.conversations.test_internal import AUTHORIZE, put, report, service_with
 from tests.factories import PATH
@@ -150,7 +150,7 @@ def test_it_can_be_duplicated_archived_restored_trashed_and_purged(alice, line):
 
 
 @each(TRASHED)
-def test_it_can_be_restored_to_where_it_was(alice, line):
+def test_it_can_be_restored_to_its_previous_state(alice, line):
     restored = alice.post(f"{PATH}/{line['id']}/restore").json()
 
     assert restored["status"] == ("archived" if line["archived_at"] else "active")

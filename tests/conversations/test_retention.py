@@ -1,4 +1,4 @@
-"""What happens by itself: idle conversations are archived, and the trash is emptied."""
+"""Retention: idle conversations are archived, and expired trash is purged."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from conversation_service import clock
 from conversations import documents
 from conversations.jobs import retention
-from tests.conversations.console.browser import staff, url_of
+from tests.conversations.admin.browser import staff, url_of
 from tests.factories import PATH, conversation
 from tests.running import started
 from tests.validators import rejecting_updates
@@ -25,7 +25,7 @@ def thirty_days(settings):
 
 
 def store(mongo, *idle_days, **fields):
-    """Put conversations of alice's into the database whose last activity is so many days ago."""
+    """Insert conversations of alice with their last activity the given number of days ago."""
     rows = []
     for days in idle_days:
         row = documents.new(user_id="alice", character_id="luna", now=clock.now() - days * DAY)
@@ -35,7 +35,7 @@ def store(mongo, *idle_days, **fields):
 
 
 def trashed(mongo, *days_past):
-    """Put conversations into the trash whose time was up so many days ago."""
+    """Insert trashed conversations that were due the given number of days ago."""
     return [
         store(
             mongo,
@@ -97,10 +97,10 @@ def statuses(mongo):
     return sorted(row["status"] for row in mongo["conversations"].find())
 
 
-# What the resource tells
+# The resource
 
 
-def test_a_conversation_says_when_it_will_be_archived(alice, thirty_days, mongo):
+def test_a_conversation_shows_its_archive_time(alice, thirty_days, mongo):
     [id_] = store(mongo, 3)
 
     shown = read(alice, id_)
@@ -114,16 +114,16 @@ def test_a_conversation_says_when_it_will_be_archived(alice, thirty_days, mongo)
     assert listed == {"id": id_, "retention": shown["retention"]}
 
 
-def test_what_is_pinned_or_archived_stays(alice, thirty_days):
+def test_pinned_and_archived_conversations_have_no_archive_time(alice, thirty_days):
     assert conversation(alice, "pinned")["retention"] is None
     assert conversation(alice, "archived")["retention"] is None
 
 
-def test_without_a_policy_nothing_happens(alice):
+def test_without_a_policy_there_is_no_archive_time(alice):
     assert conversation(alice)["retention"] is None
 
 
-def test_the_trash_says_when_it_ends(alice):
+def test_a_trashed_conversation_shows_its_purge_time(alice):
     created = conversation(alice, "deleted")
 
     assert created["retention"] == {"policy": "purge", "acts_at": created["purge_at"]}
@@ -131,7 +131,7 @@ def test_the_trash_says_when_it_ends(alice):
     assert restored["retention"] is None
 
 
-def test_a_former_version_tells_what_held_for_it(alice):
+def test_an_old_version_shows_its_own_retention(alice):
     created = conversation(alice, "deleted")
 
     then = alice.get(f"{PATH}/{created['id']}", {"as_of": 1}).json()
@@ -139,10 +139,10 @@ def test_a_former_version_tells_what_held_for_it(alice):
     assert then["retention"] is None
 
 
-# Archiving what is idle
+# Archive idle conversations
 
 
-def test_what_is_idle_is_archived_and_nothing_else(alice, mongo, capsys, thirty_days):
+def test_only_idle_conversations_are_archived(alice, mongo, capsys, thirty_days):
     idle, fresh = store(mongo, 31, 29)
     [pinned] = store(mongo, 31, pinned_at=clock.now())
     [held] = store(mongo, 31, hold={"by": "ops", "reason": "x", "at": clock.now()})
@@ -162,13 +162,13 @@ def test_what_is_idle_is_archived_and_nothing_else(alice, mongo, capsys, thirty_
 def test_with_zero_days_nothing_is_archived(mongo, capsys):
     store(mongo, 5000)
 
-    told = run(capsys, "apply_retention")
+    printed = run(capsys, "apply_retention")
 
-    assert told.startswith("RETENTION_ARCHIVE_IDLE_DAYS is 0")
+    assert printed.startswith("RETENTION_ARCHIVE_IDLE_DAYS is 0")
     assert statuses(mongo) == ["active"]
 
 
-def test_a_dry_run_tells_exactly_what_would_be_done(mongo, capsys, thirty_days):
+def test_a_dry_run_prints_the_exact_result(mongo, capsys, thirty_days):
     ids = store(mongo, *range(60, 10, -1))
     store(mongo, 40, pinned_at=clock.now())
     before = list(mongo["conversations"].find())
@@ -193,7 +193,7 @@ def test_a_dry_run_tells_exactly_what_would_be_done(mongo, capsys, thirty_days):
     assert sorted(str(row["_id"]) for row in archived) == sorted(previewed)
 
 
-def test_a_message_that_arrives_after_the_batch_was_read_saves_it(mongo, thirty_days):
+def test_a_conversation_with_a_new_message_is_not_archived(mongo, thirty_days):
     store(mongo, 40, 40)
     job = retention.idle_job()
     rows = list(job.each(10))
@@ -212,22 +212,22 @@ def test_a_conversation_that_the_validator_rejects_does_not_stop_a_run(mongo, ca
     [rejected] = store(mongo, 41, title="stuck")
 
     with rejecting_updates(mongo, title="stuck"):
-        told = run(capsys, "apply_retention")
+        printed = run(capsys, "apply_retention")
 
-    assert told == "Idle: 3 archived.\n"
+    assert printed == "Idle: 3 archived.\n"
     assert str(mongo["conversations"].find_one({"status": "active"})["_id"]) == rejected
 
 
-# Emptying the trash
+# Purge the trash
 
 
-def test_what_is_past_its_time_is_purged(alice, mongo, capsys):
+def test_expired_trash_is_purged(alice, mongo, capsys):
     past, present = trashed(mongo, 1, -1)
     young = conversation(alice, "deleted")
 
-    told = run(capsys, "purge_trash")
+    printed = run(capsys, "purge_trash")
 
-    assert told == "Trash: 1 purged, 0 kept by a legal hold.\n"
+    assert printed == "Trash: 1 purged, 0 kept by a legal hold.\n"
     [left] = mongo["conversations"].find({"status": "purged"})
     assert str(left["_id"]) == past
     assert left.keys() == {"_id", "user_id", "status", "changed_at", "expires_at"}
@@ -238,9 +238,9 @@ def test_a_dry_run_counts_and_purges_nothing(mongo, capsys):
     trashed(mongo, *range(1, 6))
     before = list(mongo["conversations"].find())
 
-    told = run(capsys, "purge_trash", dry_run=True, json=True)
+    printed = run(capsys, "purge_trash", dry_run=True, json=True)
 
-    assert json.loads(told) == {
+    assert json.loads(printed) == {
         "due": 5,
         "purged": 0,
         "held": 0,
@@ -250,25 +250,25 @@ def test_a_dry_run_counts_and_purges_nothing(mongo, capsys):
     assert list(mongo["conversations"].find()) == before
 
 
-def test_many_go_in_batches_whatever_their_times(mongo, capsys):
+def test_many_conversations_are_purged_in_batches(mongo, capsys):
     trashed(mongo, *[1] * 10, *range(1, 11))
     at = clock.now() - DAY
     mongo["conversations"].update_many({}, {"$set": {"purge_at": at}})
 
-    told = run(capsys, "purge_trash", json=True, batch_size=3)
+    printed = run(capsys, "purge_trash", json=True, batch_size=3)
 
-    assert json.loads(told)["purged"] == 20
+    assert json.loads(printed)["purged"] == 20
     assert json.loads(run(capsys, "purge_trash", json=True))["purged"] == 0
 
 
 @pytest.mark.parametrize("command", ["purge_trash", "apply_retention"])
-def test_a_batch_of_nothing_is_refused(command):
+def test_a_batch_size_of_zero_is_rejected(command):
     with pytest.raises(CommandError):
         call_command(command, batch_size=0)
 
 
 @pytest.mark.parametrize("command", ["purge_trash", "apply_retention"])
-def test_ctrl_c_loses_nothing_and_running_again_goes_on(mongo, command):
+def test_ctrl_c_keeps_the_work_and_the_next_run_continues(mongo, command):
     count = 3000
     fields = (
         {"status": "deleted", "deleted_at": clock.now() - DAY, "purge_at": clock.now() - DAY}
@@ -296,10 +296,10 @@ def test_ctrl_c_loses_nothing_and_running_again_goes_on(mongo, command):
     assert statuses(mongo) == [done] * count
 
 
-# What it costs
+# Cost
 
 
-def test_each_run_reads_what_is_due_by_its_index(mongo, commands, capsys, thirty_days):
+def test_each_run_reads_only_due_conversations_by_an_index(mongo, commands, capsys, thirty_days):
     store(mongo, *range(60))
     store(mongo, *range(60), pinned_at=clock.now())
     trashed(mongo, *range(-30, 30))

@@ -105,7 +105,7 @@ class Rollout:
 
 @pytest.fixture(scope="module")
 def rollout(django_db_setup, tmp_path_factory) -> Iterator[Rollout]:
-    """Upgrade: the former release, the new schema, then a pod of this release beside."""
+    """Upgrade: the previous release, the new schema, then a pod of this release beside it."""
     folder, logs = tmp_path_factory.mktemp("0.1.0"), tmp_path_factory.mktemp("logs")
     with tarfile.open(DATA / "code.tar.gz") as code:
         code.extractall(folder, filter="data")
@@ -124,7 +124,7 @@ def rollout(django_db_setup, tmp_path_factory) -> Iterator[Rollout]:
 
 @pytest.fixture(params=["old pod first", "new pod first"])
 def pods(rollout, request) -> tuple[Pod, Pod]:
-    """The pods in either order: one writes, and the other goes on."""
+    """The pods in either order: one writes, and the other continues."""
     pods = (rollout.old, rollout.new)
     return pods if request.param == "old pod first" else pods[::-1]
 
@@ -227,8 +227,8 @@ def edit(pod: Pod, user_id: str, conversation_id: str) -> None:
     service = pod.service()
     activity = f"/internal/v1/conversations/{conversation_id}/activity"
     assert done(service.send("PUT", activity, report(version, 3))).json()["applied"]
-    asked = {"user_id": user_id, "ids": [conversation_id]}
-    assert done(service.send("POST", AUTHORIZE, asked)).json()["results"][0]["writable"]
+    body = {"user_id": user_id, "ids": [conversation_id]}
+    assert done(service.send("POST", AUTHORIZE, body)).json()["results"][0]["writable"]
 
 
 def copy_and_end(pod: Pod, user_id: str, conversation_id: str) -> None:
@@ -260,18 +260,18 @@ def use_everything(pod: Pod, user_id: str) -> None:
     assert import_lines(user, export(user)) == {200}
 
 
-def test_a_pod_shows_all_that_the_other_wrote(pods, user_id):
+def test_a_pod_shows_all_writes_of_the_other(pods, user_id):
     first, second = pods
     use_everything(first, user_id)
 
     assert everything(second.user(user_id)) == everything(first.user(user_id))
 
 
-def test_both_show_what_was_written_before_the_upgrade(rollout):
+def test_both_pods_show_writes_from_before_the_upgrade(rollout):
     assert everything(rollout.new.user("before")) == everything(rollout.old.user("before"))
 
 
-def test_a_pod_edits_copies_and_purges_what_the_other_wrote(pods, user_id):
+def test_a_pod_edits_duplicates_and_purges_conversations_of_the_other(pods, user_id):
     first, second = pods
     created = first.user(user_id).create(title="Title", tags=["Casual"])["id"]
     for pod in (first, second, first):
@@ -360,7 +360,7 @@ def test_a_bulk_run_continues_at_the_other_pod(pods, user_id):
     assert (len(start["results"]), len(end["results"])) == (STEP, 1)
 
 
-def test_a_pod_replays_what_the_other_did_for_an_idempotency_key(pods, user_id):
+def test_a_pod_replays_the_idempotent_requests_of_the_other(pods, user_id):
     first, second = (pod.user(user_id) for pod in pods)
     created = first.create(title="Title")["id"]
     for method, path, body, status in (
@@ -408,7 +408,7 @@ def test_activity_reports_are_in_order_over_both_pods(pods, user_id):
     assert applied == [True, False, False, True, False]
 
 
-def test_the_former_release_serves_after_a_rollback_what_this_one_wrote(rollout, user_id):
+def test_the_previous_release_serves_the_writes_of_this_one_after_a_rollback(rollout, user_id):
     use_everything(rollout.new, user_id)
     new = everything(rollout.new.user(user_id))
 
@@ -425,7 +425,7 @@ def test_the_former_release_serves_after_a_rollback_what_this_one_wrote(rollout,
         }
 
 
-def test_conversations_with_the_ids_of_this_release_outlive_a_rollback(rollout, user_id):
+def test_conversations_with_new_ids_survive_a_rollback(rollout, user_id):
     new, old = rollout.new.user(user_id), rollout.old.user(user_id)
     created = new.create(character_id=WIDE_ID, title="Title")["id"]
     path = f"{PATH}/{created}"
@@ -439,9 +439,7 @@ def test_conversations_with_the_ids_of_this_release_outlive_a_rollback(rollout, 
     assert rollout.old.user(WIDE_ID).send("GET", path).status_code == 401
 
 
-def test_the_schema_of_the_former_release_loses_nothing_until_that_of_this_one_is_back(
-    rollout, user_id
-):
+def test_the_schema_of_the_previous_release_loses_no_data(rollout, user_id):
     new, old = rollout.new.user(user_id), rollout.old.user(user_id)
     wide = new.create(character_id=WIDE_ID, title="Title")["id"]
     before = everything(new)

@@ -1,4 +1,4 @@
-"""The database by itself: what its validator refuses, and which index serves which list."""
+"""The validator of the database, and the index of each list."""
 
 import itertools
 from datetime import timedelta
@@ -17,7 +17,7 @@ NOW = clock.now()
 
 
 def stored(mongo, path, value):
-    """Put a document with one value changed past the API."""
+    """Insert a document with one changed value, without the API."""
     document = documents.new(user_id="alice", character_id="luna", now=NOW)
     *parents, last = path.split(".")
     inner = document
@@ -47,7 +47,7 @@ AT_THE_BOUNDS = [
 
 
 @pytest.mark.parametrize("fields", AT_THE_BOUNDS)
-def test_what_the_api_accepts_the_database_accepts(alice, fields):
+def test_the_database_accepts_values_that_the_api_accepts(alice, fields):
     created = conversation(alice, **fields)
 
     path = f"{PATH}/{created['id']}"
@@ -103,13 +103,13 @@ BEYOND_THE_BOUNDS = [
 
 
 @pytest.mark.parametrize(("path", "value"), BEYOND_THE_BOUNDS)
-def test_what_the_api_refuses_the_database_refuses(mongo, path, value):
+def test_the_database_rejects_values_that_the_api_rejects(mongo, path, value):
     with pytest.raises(WriteError, match="failed validation"):
         stored(mongo, path, value)
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "context_window"])
-def test_the_database_accepts_what_another_deployment_allows(mongo, settings, name):
+def test_the_database_accepts_values_of_another_deployment(mongo, settings, name):
     settings.MAX_TOKENS_CEILING = settings.CONTEXT_WINDOW_CEILING = 10
 
     call_command("setup_indexes", verbosity=0)
@@ -118,7 +118,7 @@ def test_the_database_accepts_what_another_deployment_allows(mongo, settings, na
     assert mongo["conversations"].count_documents({}) == 1
 
 
-def test_a_document_from_before_a_stricter_rule_can_still_be_edited(mongo, alice):
+def test_a_document_older_than_a_rule_can_be_edited(mongo, alice):
     created = conversation(alice)
     before = {"settings.max_tokens": 2**40}
     mongo.command("collMod", "conversations", validationLevel="off")
@@ -140,7 +140,7 @@ def inputs(plan):
 
 @pytest.fixture
 def crowd(mongo):
-    """Many of alice's among those of others: in every state, with and without all filters."""
+    """Many conversations of alice and of others: in every state, with and without filters."""
     rows = []
     for n in range(200):
         mine = n // 2
@@ -158,7 +158,7 @@ def crowd(mongo):
 
 
 def listed(mongo, commands, parameters):
-    """Send a list request; return its answer and the plan of the one statement behind it."""
+    """Send a list request; return its response and the plan of its only statement."""
     commands.clear()
     body = client_of("alice").get(PATH, parameters).json()
     [find] = commands
@@ -179,7 +179,7 @@ LISTS += [{"status": status} | filters for status in ("active", "all") for filte
 
 
 @pytest.mark.parametrize("wanted", LISTS, ids=str)
-def test_a_list_reads_no_more_than_it_shows(mongo, commands, crowd, wanted):
+def test_a_list_reads_only_its_documents(mongo, commands, crowd, wanted):
     faults = []
     for sort, order in itertools.product(SORT_KEYS, ("asc", "desc")):
         parameters = {"sort": sort, "order": order, "limit": 2} | wanted
@@ -200,15 +200,15 @@ def test_a_list_reads_no_more_than_it_shows(mongo, commands, crowd, wanted):
 
 
 @pytest.mark.parametrize("wanted", LISTS, ids=str)
-def test_a_total_is_counted_without_reading_any(mongo, commands, crowd, wanted):
-    answer = client_of("alice").get(PATH, {"include_total": "true", "limit": 1} | wanted)
+def test_a_total_is_counted_without_document_reads(mongo, commands, crowd, wanted):
+    response = client_of("alice").get(PATH, {"include_total": "true", "limit": 1} | wanted)
 
     [count] = [command for command in commands if "aggregate" in command]
-    assert answer.json()["pagination"]["total_count"] > 0
+    assert response.json()["pagination"]["total_count"] > 0
     assert documents_examined(mongo, explainable(count)) == 0
 
 
-def test_the_latest_of_a_character_is_found_by_it(mongo, commands, alice):
+def test_the_latest_conversation_of_a_character_is_found_by_index(mongo, commands, alice):
     conversation(alice, character_id="luna")
     commands.clear()
 
@@ -216,7 +216,7 @@ def test_the_latest_of_a_character_is_found_by_it(mongo, commands, alice):
 
     [find] = commands
     plan = mongo.command("explain", explainable(find), verbosity="queryPlanner")
-    # One who has a single character finds it as soon by another index, which would be remembered.
+    # For a user with one character another index is as fast, and its plan would be cached.
     assert "'user_characters'" in str(plan["queryPlanner"]["winningPlan"])
 
 
@@ -227,7 +227,7 @@ def test_the_latest_of_a_character_is_found_by_it(mongo, commands, alice):
         {"activity_before": "2030-01-01T00:00:00Z", "sort": "title", "character_id": "sol"},
     ],
 )
-def test_any_other_list_stays_among_the_users_own(mongo, commands, crowd, parameters):
+def test_every_other_list_reads_only_documents_of_the_user(mongo, commands, crowd, parameters):
     _, plan = listed(mongo, commands, parameters)
 
     assert plan["executionStats"]["totalDocsExamined"] <= 100
@@ -266,7 +266,7 @@ def filter_of(command):
 
 
 def user_of(condition):
-    """The user whom a filter confines itself to, in each of its branches if it has any."""
+    """Return the user id in a filter, or in each of its branches."""
     if "$or" in condition:
         [user] = {user_of(branch) for branch in condition["$or"]}
         return user

@@ -1,4 +1,4 @@
-"""Search: words in any spelling, operators among them, and no more read than is promised."""
+"""Search: words in any spelling, literal operators, and a bounded number of reads."""
 
 import json
 import signal
@@ -79,11 +79,11 @@ def three(alice):
         ('  ... !? ""', ["Café con Luna", "Lunar eclipse"]),
     ],
 )
-def test_what_a_search_finds(alice, three, search, expected):
+def test_a_search_matches_words_of_titles_and_tags(alice, three, search, expected):
     assert found(alice, search) == expected
 
 
-def test_search_meets_every_other_filter(alice, three):
+def test_search_combines_with_every_filter(alice, three):
     assert found(alice, "role", status="all") == ["Café con Luna", "Moon role"]
     assert found(alice, "luna", pinned="true") == ["Lunar eclipse"]
     assert found(alice, "luna", tags="río") == ["Lunar eclipse"]
@@ -111,7 +111,7 @@ def test_search_meets_every_other_filter(alice, three):
         ("x-y_z.1", ["x-y", "z.1", "y"], ["x2"]),
     ],
 )
-def test_other_scripts(alice, title, hits, misses):
+def test_words_of_other_scripts_are_found(alice, title, hits, misses):
     conversation(alice, title=title)
 
     for hit in hits:
@@ -140,7 +140,7 @@ SPELLINGS = [
     spelling=st.sampled_from(SPELLINGS),
     data=st.data(),
 )
-def test_any_beginning_of_any_word_finds_it(mongo, words, in_tags, spelling, data):
+def test_any_prefix_of_any_word_matches(mongo, words, in_tags, spelling, data):
     title, tags = ("x", [" ".join(words)[:50].strip()]) if in_tags else (" ".join(words), [])
     tags = [unicodedata.normalize("NFC", tag) for tag in tags]
     whole = (tags or [title])[0]
@@ -174,7 +174,7 @@ def test_any_beginning_of_any_word_finds_it(mongo, words, in_tags, spelling, dat
         "::",
     ],
 )
-def test_hostile_text_is_only_text(alice, three, search):
+def test_hostile_text_is_searched_literally(alice, three, search):
     words = fold(search).strip('$.*{}[]()^\\":, ')
     expected = found(alice, words) if words else found(alice, "")
 
@@ -204,7 +204,7 @@ def test_hostile_text_is_only_text(alice, three, search):
         "after:20260115",
     ],
 )
-def test_a_search_that_cannot_be_understood_is_refused(alice, search):
+def test_an_invalid_search_is_rejected(alice, search):
     response = alice.get(PATH, {"search": search})
 
     assert response.status_code == 400
@@ -212,14 +212,14 @@ def test_a_search_that_cannot_be_understood_is_refused(alice, search):
     assert error["pointer"] == "/search"
 
 
-def test_search_is_no_operator_and_comes_once(alice):
+def test_the_search_parameter_has_no_operators_and_is_not_repeated(alice):
     assert alice.get(PATH, {"search[$ne]": "x"}).status_code == 400
     assert alice.get(f"{PATH}?search=a&search=b").status_code == 400
 
 
 @pytest.fixture
 def many(mongo, monkeypatch):
-    """Alice's and bob's: a word that few have, and one that all have, which is not few here."""
+    """Conversations of alice and bob with a rare word and with a word in all of them."""
     monkeypatch.setattr(search_query, "IN_MEMORY_SORT_MAX", 100)
     now = clock.now()
     rows = []
@@ -270,7 +270,7 @@ def sorted_titles(rows, sort, *, descending):
     return [row["title"] for row in sorted(rows, key=key, reverse=descending)]
 
 
-def test_the_total_of_a_search_is_exact_when_asked_for(alice, many):
+def test_a_requested_total_of_a_search_is_exact(alice, many):
     active = [row for row in many if row["status"] == "active"]
 
     body = listed(alice, search="comm", limit=5, include_total="true")
@@ -290,7 +290,7 @@ def test_a_cursor_belongs_to_its_search(alice, many):
 
 
 def examined(mongo, commands, **parameters):
-    """Return how many documents and index keys a list request examined in all its statements."""
+    """Return the number of documents and index keys that each statement of a list examined."""
     commands.clear()
     assert client_of("alice").get(PATH, parameters).status_code == 200
     return [plan_of(mongo, command) for command in [*commands]]
@@ -317,7 +317,7 @@ def plan_of(mongo, command):
         {"tags": "odd one", "created_after": "2000-01-01T00:00:00Z"},
     ],
 )
-def test_what_few_have_is_found_by_the_index_of_words(mongo, commands, many, parameters):
+def test_rare_words_are_found_by_the_index_of_words(mongo, commands, many, parameters):
     word = {"rarity"} if "rar" in str(parameters) else {"odd"}
     have = sum(any(word & {*entry["words"]} for entry in row["search"]) for row in many)
 
@@ -328,7 +328,7 @@ def test_what_few_have_is_found_by_the_index_of_words(mongo, commands, many, par
 
 
 @pytest.mark.parametrize("sort", SORT_KEYS)
-def test_what_many_have_is_met_in_the_order_of_the_list(mongo, commands, many, sort):
+def test_frequent_words_are_found_by_the_index_of_the_sort(mongo, commands, many, sort):
     parameters = {"search": "comm", "sort": sort, "status": "all", "limit": 10}
     cursor = listed(client_of("alice"), **parameters)["pagination"]["next_cursor"]
 
@@ -341,7 +341,7 @@ def test_what_many_have_is_met_in_the_order_of_the_list(mongo, commands, many, s
     assert max(first + second) <= 150
 
 
-def test_a_search_that_takes_too_long_is_given_up(alice, three, monkeypatch):
+def test_a_search_above_the_time_limit_is_aborted(alice, three, monkeypatch):
     monkeypatch.setattr(search_query, "SEARCH_BUDGET_S", 0.000_001)
 
     response = alice.get(PATH, {"search": "luna"})
@@ -402,7 +402,7 @@ def outdate(mongo, **fields):
     mongo["conversations"].update_many({"status": {"$ne": "purged"}}, {"$set": outdated})
 
 
-def test_a_conversation_from_before_there_was_search_loses_nothing(alice, mongo):
+def test_a_conversation_without_search_words_keeps_all_fields(alice, mongo):
     path = f"{PATH}/{conversation(alice, title='Luna', tags=['one'])['id']}"
     mongo.command("collMod", "conversations", validationLevel="off")
     mongo["conversations"].update_many({}, {"$unset": {"search": 1}})
@@ -416,7 +416,7 @@ def test_a_conversation_from_before_there_was_search_loses_nothing(alice, mongo)
     assert_current(mongo)
 
 
-def test_reindexing_derives_all_anew_and_nothing_else(alice, bob, mongo, capsys):
+def test_reindexing_rewrites_only_the_search_words(alice, bob, mongo, capsys):
     conversation(alice, "pinned", title="Luna", tags=["Río"])
     conversation(bob, title="Sol")
     gone = f"{PATH}/{conversation(bob, 'deleted')['id']}"
@@ -428,8 +428,8 @@ def test_reindexing_derives_all_anew_and_nothing_else(alice, bob, mongo, capsys)
     call_command("reindex_search")
     call_command("reindex_search")
 
-    told = capsys.readouterr().out.splitlines()
-    assert told == [
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [
         "Conversations: 2 read, 2 to derive again.",
         "Conversations: 2 read, 2 derived again.",
         "Conversations: 2 read, 0 derived again.",
@@ -439,7 +439,7 @@ def test_reindexing_derives_all_anew_and_nothing_else(alice, bob, mongo, capsys)
     assert after == [row for row in before if row["status"] != "purged"]
 
 
-def test_reindexing_continues_behind_an_id(alice, mongo, capsys):
+def test_reindexing_resumes_after_an_id(alice, mongo, capsys):
     first, second = conversation(alice, title="a"), conversation(alice, title="b")
     outdate(mongo)
 
@@ -452,7 +452,7 @@ def test_reindexing_continues_behind_an_id(alice, mongo, capsys):
     assert second
 
 
-def test_reindexing_goes_batch_by_batch(alice, mongo, monkeypatch, capsys):
+def test_reindexing_works_in_batches(alice, mongo, monkeypatch, capsys):
     monkeypatch.setattr(search_index, "BATCH", 2)
     for title in "abcde":
         conversation(alice, title=title)
@@ -464,7 +464,7 @@ def test_reindexing_goes_batch_by_batch(alice, mongo, monkeypatch, capsys):
     assert_current(mongo)
 
 
-def test_an_edit_while_reindexing_is_not_undone(alice, mongo):
+def test_an_edit_during_reindexing_is_kept(alice, mongo):
     path = f"{PATH}/{conversation(alice, title='Old', tags=['one'])['id']}"
     outdate(mongo)
     [batch] = search_index.batches(documents.ObjectId("0" * 24))
@@ -476,7 +476,7 @@ def test_an_edit_while_reindexing_is_not_undone(alice, mongo):
     assert_current(mongo)
 
 
-def test_ctrl_c_loses_nothing_and_reindexing_goes_on_behind_an_id(mongo):
+def test_ctrl_c_keeps_the_work_and_reindexing_resumes_after_an_id(mongo):
     number = 8_000
     now = clock.now()
     rows = (documents.new(user_id="x", character_id="y", now=now) for _ in range(number))

@@ -18,14 +18,14 @@ def owners() -> Counter:
     return Counter(row["user_id"] for row in collection.conversations().find({}, ["user_id"]))
 
 
-def told() -> list[tuple]:
+def stored() -> list[tuple]:
     found = (
         collection.conversations().find({}).sort([("user_id", 1), ("title", 1), ("metadata", 1)])
     )
     return [(row["user_id"], row["title"], row["tags"], row["status"]) for row in found]
 
 
-def test_demo_data_is_there_once(capsys):
+def test_demo_data_is_created_once(capsys):
     call_command("seed_demo", conversations=20)
     call_command("seed_demo", conversations=20)
 
@@ -43,7 +43,7 @@ def test_one_user_may_have_more_than_the_others():
     assert owners() == {"demo": 1_700, **others}
 
 
-def test_a_single_conversation_is_the_demo_users():
+def test_a_single_conversation_belongs_to_the_demo_user():
     call_command("seed_demo", conversations=1)
 
     assert owners() == {"demo": 1}
@@ -52,15 +52,15 @@ def test_a_single_conversation_is_the_demo_users():
 @travel("2026-11-24T12:00:00Z", tick=False)
 def test_the_same_numbers_give_the_same_data():
     call_command("seed_demo", conversations=1_500)
-    first = told()
+    first = stored()
     collection.conversations().delete_many({})
 
     call_command("seed_demo", conversations=1_500)
 
-    assert told() == first
+    assert stored() == first
 
 
-def test_demo_data_can_be_worked_with():
+def test_demo_data_can_be_edited():
     call_command("seed_demo", conversations=40)
     demo = client_of("demo")
     [row] = demo.get(PATH, {"limit": 1, "search": "caf"}).json()["conversations"]
@@ -80,19 +80,19 @@ def test_demo_data_can_be_worked_with():
         ({"conversations": 10, "heavy": 11}, "--heavy must be from 0 to --conversations"),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(numbers, complaint):
+def test_invalid_numbers_are_rejected(numbers, complaint):
     with pytest.raises(CommandError, match=complaint):
         call_command("seed_demo", **numbers)
 
 
-def test_a_rehearsal_says_how_many_and_creates_none(capsys):
+def test_a_dry_run_prints_the_number_and_creates_none(capsys):
     call_command("seed_demo", conversations=20, dry_run=True)
 
     assert capsys.readouterr().out == "20 conversations to create.\n"
     assert owners() == {}
 
 
-def test_other_numbers_add_nothing_to_what_is_there(capsys):
+def test_other_numbers_add_nothing_to_existing_demo_data(capsys):
     call_command("seed_demo", conversations=20)
     call_command("seed_demo", conversations=30)
 
@@ -111,7 +111,7 @@ def test_many_are_stored_before_their_indexes_are_built(mongo, commands, capsys,
     call_command("setup_indexes", "--check", verbosity=0)
 
 
-def test_the_database_would_have_accepted_what_was_stored_without_it(mongo, monkeypatch):
+def test_documents_stored_without_validation_are_valid(mongo, monkeypatch):
     monkeypatch.setattr(seed_demo, "WITHOUT_INDEXES_FROM", 1_500)
     call_command("seed_demo", conversations=1_500)
 
@@ -119,7 +119,7 @@ def test_the_database_would_have_accepted_what_was_stored_without_it(mongo, monk
     assert mongo["conversations"].count_documents(schema.validator) == 1_500
 
 
-def test_the_indexes_of_conversations_that_are_there_stay(alice, commands, monkeypatch):
+def test_indexes_are_kept_if_there_are_conversations(alice, commands, monkeypatch):
     monkeypatch.setattr(seed_demo, "WITHOUT_INDEXES_FROM", 1)
     conversation(alice)
 
@@ -129,9 +129,9 @@ def test_the_indexes_of_conversations_that_are_there_stay(alice, commands, monke
 
 
 @travel("2026-11-24T12:00:00Z", tick=False)
-def test_what_is_lacking_is_added_with_the_same_data(mongo, capsys):
+def test_missing_conversations_are_added_with_equal_data(mongo, capsys):
     call_command("seed_demo", conversations=2_500)
-    whole = told()
+    whole = stored()
     capsys.readouterr()
     ids = [row["_id"] for row in collection.conversations().find({}, ["_id"]).sort("_id")]
     lost = [*ids[:3], *ids[1_200:1_700], ids[-1]]
@@ -141,10 +141,10 @@ def test_what_is_lacking_is_added_with_the_same_data(mongo, capsys):
         call_command("seed_demo", conversations=2_500, json=True)
 
     assert json.loads(capsys.readouterr().out)["created"] == len(lost)
-    assert told() == whole
+    assert stored() == whole
 
 
-def test_ctrl_c_loses_nothing_and_running_again_goes_on(mongo):
+def test_ctrl_c_keeps_the_work_and_the_next_run_continues(mongo):
     arguments = ("--conversations=10000", "--json")
     stopped = started(mongo, "seed_demo", *arguments)
     while not mongo["conversations"].find_one():

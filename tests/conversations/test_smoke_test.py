@@ -1,4 +1,4 @@
-"""A walk through a deployment that runs: a real gunicorn, and a proxy that spoils one answer."""
+"""The smoke test of a running gunicorn, with a proxy that spoils one response."""
 
 import json
 import os
@@ -26,7 +26,7 @@ HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "date", "serv
 
 @dataclass
 class Answer:
-    """What the deployment said, for a proxy to spoil."""
+    """A response of the deployment, which the proxy can spoil."""
 
     request: str
     number: int
@@ -41,21 +41,21 @@ class Answer:
 
 @dataclass
 class Proxy:
-    """Stands before the deployment, and spoils what it says."""
+    """A proxy in front of the deployment that spoils its responses."""
 
     url: str
     spoil: Callable[[Answer], object]
     address: str = ""
-    asked: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
 
     def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         name = f"{method} {re.sub('[0-9a-f]{24}', '…', path.partition('?')[0])}"
-        self.asked.append(name)
+        self.received.append(name)
         got = requests.request(method, self.url + path, headers=headers, data=body, timeout=20)
         kept = {k: v for k, v in got.headers.items() if k.lower() not in HOP_BY_HOP}
-        answer = Answer(name, self.asked.count(name), got.status_code, kept, got.content)
-        self.spoil(answer)
-        return answer
+        response = Answer(name, self.received.count(name), got.status_code, kept, got.content)
+        self.spoil(response)
+        return response
 
 
 @contextmanager
@@ -65,17 +65,17 @@ def proxied(url: str, spoil: Callable[[Answer], object]):
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def answer(self):
+        def response(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answer = proxy.forward(self.command, self.path, dict(self.headers), body)
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
+            response = proxy.forward(self.command, self.path, dict(self.headers), body)
+            self.send_response(response.status)
+            for name, value in response.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.body)))
+            self.send_header("Content-Length", str(len(response.body)))
             self.end_headers()
-            self.wfile.write(answer.body)
+            self.wfile.write(response.body)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815
+        do_GET = do_POST = do_PATCH = do_DELETE = response  # noqa: N815
 
         def log_message(self, *arguments): ...
 
@@ -89,13 +89,13 @@ def proxied(url: str, spoil: Callable[[Answer], object]):
 @pytest.fixture(scope="module")
 def url(django_db_setup, tmp_path_factory):
     log = tmp_path_factory.mktemp("smoke") / "log"
-    # A machine that is busy must not look like a client that is slow.
+    # A busy machine must not count as a slow client.
     with serving(log, "config.wsgi:application", CLIENT_HEAD_TIMEOUT_S="10") as server:
         yield f"http://127.0.0.1:{server.port}"
 
 
 def run(base_url: str, **options) -> tuple[str, int]:
-    """Return what it prints, errors last, and its exit code."""
+    """Return the output, errors last, and the exit code."""
     out = StringIO()
     try:
         call_command("smoke_test", base_url=base_url, stdout=out, **options)
@@ -113,7 +113,7 @@ def left(mongo) -> int:
     return mongo["conversations"].count_documents({"status": {"$ne": "purged"}})
 
 
-def test_a_deployment_that_is_well_passes_and_nothing_is_left(url, mongo):
+def test_a_healthy_deployment_passes_and_no_data_is_left(url, mongo):
     printed, code = run(url, internal=True)
 
     assert code == 0, printed
@@ -134,7 +134,7 @@ def test_a_step_has_a_line_with_expectation_status_and_time(url):
     assert float(milliseconds) > 0
 
 
-def test_machines_get_a_line_for_each_step_and_one_for_the_end(url):
+def test_json_output_has_a_line_per_step_and_a_last_line(url):
     printed, code = run(url, json=True)
 
     *steps, end = [json.loads(line) for line in printed.splitlines()]
@@ -144,10 +144,10 @@ def test_machines_get_a_line_for_each_step_and_one_for_the_end(url):
     assert (end["passed"], end["steps"], end["left"]) == (len(steps), len(steps), [])
 
 
-def test_machines_are_told_what_is_wrong(url):
-    def spoil(answer):
-        if answer.request == "GET /api/v1/tags":
-            answer.status = 500
+def test_json_output_names_the_fault(url):
+    def spoil(response):
+        if response.request == "GET /api/v1/tags":
+            response.status = 500
 
     printed, code = run_spoiled(url, spoil, json=True)
 
@@ -158,27 +158,27 @@ def test_machines_are_told_what_is_wrong(url):
 
 
 def status(value):
-    return lambda answer: setattr(answer, "status", value)
+    return lambda response: setattr(response, "status", value)
 
 
 def without(header):
-    return lambda answer: answer.headers.pop(header)
+    return lambda response: response.headers.pop(header)
 
 
 def edited(old, new):
-    return lambda answer: answer.edit(old, new)
+    return lambda response: response.edit(old, new)
 
 
 def says(body):
-    return lambda answer: setattr(answer, "body", body)
+    return lambda response: setattr(response, "body", body)
 
 
 def spoiler(request, change, number=1):
-    """Change the answer number `number` to this request, and no other."""
+    """Change response number `number` to this request, and no other."""
 
-    def spoil(answer):
-        if (answer.request, answer.number) == (request, number):
-            change(answer)
+    def spoil(response):
+        if (response.request, response.number) == (request, number):
+            change(response)
 
     return spoil
 
@@ -251,7 +251,7 @@ DELETED = '"type":"deleted"', '"type":"forgotten"'
         ),
     ],
 )
-def test_one_fault_ends_it_at_that_step_and_nothing_is_left(url, mongo, step, spoil):
+def test_a_fault_ends_the_test_at_its_step_and_no_data_is_left(url, mongo, step, spoil):
     printed, code = run_spoiled(url, spoil, internal=True)
 
     assert code == 1, printed
@@ -259,7 +259,7 @@ def test_one_fault_ends_it_at_that_step_and_nothing_is_left(url, mongo, step, sp
     assert left(mongo) == 0
 
 
-def test_the_answer_that_was_wrong_can_be_found_in_the_logs(url):
+def test_a_wrong_response_can_be_found_in_the_logs(url):
     spoil = spoiler(f"POST {API}/…/pin", status(500))
 
     printed, _ = run_spoiled(url, spoil)
@@ -267,10 +267,10 @@ def test_the_answer_that_was_wrong_can_be_found_in_the_logs(url):
     assert re.search(r"pin answered 500, not 200 \(X-Request-ID smoke\w+-\d+\)", printed)
 
 
-def test_metrics_are_asked_for_where_they_can_be_reached(url):
-    def metrics(answer):
-        if answer.request == "GET /metrics":
-            answer.status, answer.body = 200, b"# TYPE build_info gauge\n"
+def test_metrics_are_checked_where_they_are_reachable(url):
+    def metrics(response):
+        if response.request == "GET /metrics":
+            response.status, response.body = 200, b"# TYPE build_info gauge\n"
 
     assert run_spoiled(url, metrics, metrics=True)[1] == 0
     printed, code = run_spoiled(url, spoiler("GET /metrics", status(404)), metrics=True)
@@ -278,10 +278,10 @@ def test_metrics_are_asked_for_where_they_can_be_reached(url):
     assert "it returns metrics: GET /metrics answered 404" in printed
 
 
-def test_what_cannot_be_purged_is_named(url, mongo):
-    def spoil(answer):
-        if answer.request == f"DELETE {API}/…":
-            answer.status = 500
+def test_data_that_cannot_be_purged_is_named(url, mongo):
+    def spoil(response):
+        if response.request == f"DELETE {API}/…":
+            response.status = 500
 
     printed, code = run_spoiled(url, spoil)
 
@@ -290,12 +290,12 @@ def test_what_cannot_be_purged_is_named(url, mongo):
     assert f"Could not be purged: {purged['_id']}." in printed
 
 
-def test_where_it_goes_down_what_may_be_left_is_named(url, mongo):
+def test_data_that_may_be_left_after_a_crash_of_the_service_is_named(url, mongo):
     down = []
 
-    def spoil(answer):
-        down.extend([answer.request] if answer.request.endswith("/pin") else [])
-        answer.status = 503 if down else answer.status
+    def spoil(response):
+        down.extend([response.request] if response.request.endswith("/pin") else [])
+        response.status = 503 if down else response.status
 
     printed, code = run_spoiled(url, spoil)
 
@@ -304,8 +304,8 @@ def test_where_it_goes_down_what_may_be_left_is_named(url, mongo):
     assert f"Could not be purged: {left['_id']}, all conversations with the tag smoke" in printed
 
 
-def test_ctrl_c_ends_it_after_the_step_at_hand_and_nothing_is_left(url, mongo):
-    interrupt = spoiler(f"POST {API}/…/pin", lambda answer: os.kill(os.getpid(), signal.SIGINT))
+def test_ctrl_c_ends_the_test_after_the_current_step_and_no_data_is_left(url, mongo):
+    interrupt = spoiler(f"POST {API}/…/pin", lambda response: os.kill(os.getpid(), signal.SIGINT))
 
     printed, code = run_spoiled(url, interrupt)
 
@@ -315,9 +315,9 @@ def test_ctrl_c_ends_it_after_the_step_at_hand_and_nothing_is_left(url, mongo):
     assert left(mongo) == 0
 
 
-def test_it_waits_as_long_as_a_rate_limit_asks(url):
-    def limit(answer):
-        answer.status, answer.headers["Retry-After"] = 429, "1"
+def test_the_test_waits_for_retry_after(url):
+    def limit(response):
+        response.status, response.headers["Retry-After"] = 429, "1"
 
     began = time.monotonic()
     printed, code = run_spoiled(url, spoiler(f"GET {API}", limit, 2))
@@ -326,33 +326,33 @@ def test_it_waits_as_long_as_a_rate_limit_asks(url):
     assert time.monotonic() - began > 1
 
 
-def test_it_fits_within_the_rate_limits(url, settings):
-    with proxied(url, lambda answer: None) as proxy:
+def test_the_test_fits_within_the_rate_limits(url, settings):
+    with proxied(url, lambda response: None) as proxy:
         run(proxy.address)
 
     limits = settings.RATE_LIMITS
-    changed = [name for name in proxy.asked if "…" in name or "bulk" in name]
-    assert len(proxy.asked) <= limits["all"]
-    assert proxy.asked.count(f"POST {API}") <= limits["create"]
-    assert proxy.asked.count(f"GET {API}") <= limits["list"]
-    assert proxy.asked.count(f"DELETE {API}/…") <= limits["delete"]
+    changed = [name for name in proxy.received if "…" in name or "bulk" in name]
+    assert len(proxy.received) <= limits["all"]
+    assert proxy.received.count(f"POST {API}") <= limits["create"]
+    assert proxy.received.count(f"GET {API}") <= limits["list"]
+    assert proxy.received.count(f"DELETE {API}/…") <= limits["delete"]
     assert sum(name.startswith(("PATCH", "POST")) for name in changed) <= limits["patch"]
 
 
-def test_where_nobody_answers_nothing_was_tried():
+def test_an_unreachable_service_fails_at_the_first_step():
     printed, code = run(f"http://{closed_port()}")
 
     assert code == 4
     assert "it is alive: GET /health/live: ConnectionError" in printed
 
 
-def test_nothing_is_written_to_another_environment_than_was_meant(url, mongo):
-    with proxied(url, lambda answer: None) as proxy:
+def test_nothing_is_written_to_another_environment_than_given(url, mongo):
+    with proxied(url, lambda response: None) as proxy:
         printed, code = run(proxy.address, environment="staging")
 
     assert code == 4
     assert "this is test, not staging" in printed
-    assert {name.split("/")[1] for name in proxy.asked} == {"health"}
+    assert {name.split("/")[1] for name in proxy.received} == {"health"}
     assert mongo["conversations"].count_documents({}) == 0
 
 
@@ -361,7 +361,7 @@ def test_environment_and_version_are_asserted(url, version, code):
     assert run(url, environment="test", expect_version=version)[1] == code
 
 
-def test_where_only_the_issuer_signs_a_token_must_be_sent(settings):
+def test_with_public_keys_a_token_is_required(settings):
     settings.JWT_ALGORITHM = "RS256"
 
     printed, code = run(f"http://{closed_port()}")
@@ -371,7 +371,7 @@ def test_where_only_the_issuer_signs_a_token_must_be_sent(settings):
     assert "Send --token" in printed
 
 
-def test_a_real_user_keeps_all_that_was_there(url, mongo, settings):
+def test_conversations_of_a_real_user_are_kept(url, mongo, settings):
     own = conversation(client_of("carol"))
     tokens = {"token": token("carol"), "other_token": token("dave")}
     settings.JWT_ALGORITHM = "RS256"  # here, so that none can be made
@@ -395,6 +395,6 @@ def test_a_token_is_read_from_a_file(url, tmp_path):
     "option",
     ["--base-url=chat.example.org", "--timeout=0", "--timeout=soon", "--token=@/nowhere/token"],
 )
-def test_a_wrong_option_is_refused(option):
+def test_a_wrong_option_is_rejected(option):
     with pytest.raises(CommandError):
         call_command("smoke_test", "--base-url=http://127.0.0.1:1", option)

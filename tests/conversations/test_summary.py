@@ -19,7 +19,7 @@ def counts_of(client):
     return {row["tag"]: row["count"] for row in statistics(client)["top_tags"]}
 
 
-def test_this_week_ends_now(alice, mongo):
+def test_this_week_ends_at_the_current_time(alice, mongo):
     conversation(alice)
     conversation(alice)
     far = datetime(9999, 12, 31, tzinfo=UTC)
@@ -31,7 +31,7 @@ def test_this_week_ends_now(alice, mongo):
     assert (recent["conversations_this_week"], recent["active_this_week"]) == (1, 1)
 
 
-def test_nobody_knows_anything_of_a_new_user(alice):
+def test_a_new_user_has_zeros(alice):
     assert statistics(alice) == {
         "total_conversations": 0,
         "active_conversations": 0,
@@ -50,7 +50,7 @@ def test_nobody_knows_anything_of_a_new_user(alice):
     }
 
 
-def test_a_users_numbers(mongo, bob):
+def test_a_summary_counts_the_conversations_of_a_user(mongo, bob):
     with travel("2026-03-01T10:00:00Z", tick=False):
         alice = client_of("alice")
         conversation(alice, character_id="sol", tags=["Río"])
@@ -94,7 +94,7 @@ def test_a_users_numbers(mongo, bob):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_numbers_are_those_of_counting_one_by_one(mongo, seed):
+def test_the_summary_equals_a_count_of_each_conversation(mongo, seed):
     with travel("2026-03-09T10:00:00Z", tick=False):
         rows = crowd(seed, now=clock.now())
         mongo["conversations"].insert_many(rows)
@@ -155,7 +155,7 @@ def moment(value):
     return value and value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def test_tags_are_counted_as_they_are_after_every_edit(alice):
+def test_tag_counts_follow_every_edit(alice):
     first = f"{PATH}/{conversation(alice, tags=['Sea', 'night'])['id']}"
     second = f"{PATH}/{conversation(alice)['id']}"
     assert counts_of(alice) == {"Sea": 1, "night": 1}
@@ -175,7 +175,7 @@ def test_tags_are_counted_as_they_are_after_every_edit(alice):
     assert counts_of(alice) == {}
 
 
-def test_it_is_one_statement_that_counts_from_indexes_alone(mongo, commands, alice):
+def test_the_summary_is_one_statement_covered_by_indexes(mongo, commands, alice):
     mongo["conversations"].insert_many(crowd(1, now=clock.now(), each=300))
     commands.clear()
     shown = statistics(alice)

@@ -17,7 +17,7 @@ def tags(client, **parameters):
     return response.json()["tags"]
 
 
-def test_tags_are_counted_the_most_frequent_first(alice, bob):
+def test_tags_are_sorted_by_count(alice, bob):
     conversation(alice, tags=["Río", "sea"])
     conversation(alice, "archived", tags=["río"])
     conversation(alice, tags=["night"])
@@ -30,7 +30,7 @@ def test_tags_are_counted_the_most_frequent_first(alice, bob):
         {"tag": "sea", "count": 1},
     ]
     assert tags(alice, limit=1) == [{"tag": "Río", "count": 2}]
-    assert tags(client_of("nobody")) == []
+    assert tags(client_of("unknown")) == []
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_prefix_completes_any_word_of_a_tag(alice, prefix, expected):
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("prefix", ["", "r", "ri", "s", "fi", "日", "owl", "ni ow", "x"])
-def test_the_counts_are_those_of_counting_one_by_one(mongo, seed, prefix):
+def test_the_counts_equal_a_count_of_each_conversation(mongo, seed, prefix):
     with travel("2026-03-09T10:00:00Z", tick=False):
         rows = crowd(seed, now=clock.now())
         mongo["conversations"].insert_many(rows)
@@ -83,11 +83,11 @@ def completes(prefix, tag):
         {"page": "1"},
     ],
 )
-def test_bad_parameters_are_refused(alice, parameters):
+def test_bad_parameters_are_rejected(alice, parameters):
     assert alice.get(TAGS, parameters).status_code == 400
 
 
-def test_it_is_answered_by_an_index_in_the_users_own_range(mongo, commands):
+def test_tags_are_counted_by_an_index_in_the_range_of_the_user(mongo, commands):
     mongo["conversations"].insert_many(crowd(3, now=clock.now(), each=200))
     having = mongo["conversations"].count_documents(
         {"user_id": "alice", "status": {"$in": ["active", "archived"]}, "tag_keys": "night owl"}

@@ -1,4 +1,4 @@
-"""Imports and exports take turns: however one ends, its place is free again."""
+"""Concurrent imports and exports are limited, and each end frees its slot."""
 
 import errno
 import gc
@@ -35,7 +35,7 @@ def code(response):
     return response.status_code, response.json()["error"]["code"]
 
 
-def test_a_user_runs_two_exports_at_a_time(alice, bob):
+def test_a_user_runs_two_concurrent_exports(alice, bob):
     first, second = alice.get(EXPORT), alice.get(EXPORT)
 
     assert code(alice.get(EXPORT)) == (429, "RATE_LIMIT_EXCEEDED")
@@ -45,7 +45,7 @@ def test_a_user_runs_two_exports_at_a_time(alice, bob):
     second.close()
 
 
-def test_exports_and_imports_do_not_count_together(alice, body):
+def test_exports_and_imports_are_counted_separately(alice, body):
     exporting_ = [alice.get(EXPORT), alice.get(EXPORT)]
 
     assert post(alice, body).getvalue()
@@ -53,7 +53,7 @@ def test_exports_and_imports_do_not_count_together(alice, body):
         response.close()
 
 
-def test_all_users_together_have_a_limit(alice, body):
+def test_concurrent_exports_of_all_users_have_a_limit(alice, body):
     running = [client_of(f"user{n}").get(EXPORT) for n in range(exports.total)]
     running += [post(client_of(f"user{n}"), body) for n in range(imports.total)]
 
@@ -65,7 +65,7 @@ def test_all_users_together_have_a_limit(alice, body):
     assert post(alice, body).getvalue()
 
 
-def test_a_body_is_not_read_before_there_is_a_place(alice, body):
+def test_a_body_is_not_read_before_a_slot_is_free(alice, body):
     running = post(alice, body)
     sent = io.BytesIO(body)
 
@@ -83,7 +83,7 @@ def test_a_body_is_not_read_before_there_is_a_place(alice, body):
 
 
 @pytest.mark.parametrize("rows_read", [0, 1, 2])
-def test_a_client_that_hangs_up_frees_its_place(alice, body, rows_read):
+def test_a_client_that_disconnects_frees_its_slot(alice, body, rows_read):
     for _ in range(5):
         for response in (alice.get(EXPORT), post(alice, body)):
             stream = iter(response.streaming_content)
@@ -95,14 +95,14 @@ def test_a_client_that_hangs_up_frees_its_place(alice, body, rows_read):
     assert not imports._running
 
 
-def test_an_answer_that_is_dropped_frees_its_place(alice, body):
+def test_a_dropped_response_frees_its_slot(alice, body):
     for _ in range(3):
         assert alice.get(EXPORT).status_code == 200
         assert post(alice, body).status_code == 200
         gc.collect()
 
 
-def test_a_failure_frees_the_place(alice, mongo, body):
+def test_a_failure_frees_the_slot(alice, mongo, body):
     alice.raise_request_exception = False
     damage(mongo)
     for _ in range(3):
@@ -121,7 +121,7 @@ def test_a_failure_frees_the_place(alice, mongo, body):
 
 
 @pytest.mark.parametrize("bad", [b"x" * (6 * 1024 * 1024 + 1), b"\n" * 10_001, b"{"])
-def test_a_refused_body_frees_the_place(alice, bad):
+def test_a_rejected_body_frees_the_slot(alice, bad):
     for _ in range(3):
         response = post(alice, bad)
         assert response.status_code == (200 if bad == b"{" else 413)
@@ -133,7 +133,7 @@ class Broken(io.BytesIO):
         raise OSError(errno.ECONNRESET, "the client left")
 
 
-def test_a_client_that_leaves_while_it_sends_frees_the_place(alice):
+def test_a_client_that_disconnects_while_sending_frees_the_slot(alice):
     alice.raise_request_exception = False
     for _ in range(3):
         with suppress(UnreadablePostError):
@@ -152,7 +152,7 @@ def no_room(*_arguments, **_options):
 
 
 @pytest.mark.parametrize("fails", ["TemporaryFile", "write"])
-def test_no_room_for_a_body_is_503(alice, body, fails, monkeypatch):
+def test_no_disk_space_for_a_body_is_503(alice, body, fails, monkeypatch):
     long = body * (2 * 1024 * 1024 // len(body))
     if fails == "TemporaryFile":
         monkeypatch.setattr(tempfile, fails, no_room)

@@ -1,4 +1,4 @@
-"""Every error of MongoDB that may pass is 503 with Retry-After, and its log line has no content."""
+"""Every transient error of MongoDB is 503 with Retry-After, and its log line has no content."""
 
 import json
 import re
@@ -11,14 +11,14 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
 from conversation_service.mongodb.connection import RESPONSIVE_S
-from tests.conversations.console.browser import LIST, staff
+from tests.conversations.admin.browser import LIST, staff
 from tests.conversations.test_internal import put, report, service_with
 from tests.factories import PATH, NewConversation, conversation
 from tests.failpoints import failing
 
 # failCommand cannot add the details that these codes require.
 MISSING_INFO = "Location40671"
-# What PyMongo's retryable reads repeat, without the codes below.
+# Retried by PyMongo's retryable reads, without the codes below.
 RETRIED_READS = {
     6: "HostUnreachable",
     7: "HostNotFound",
@@ -165,16 +165,16 @@ def test_retries_of_a_read_end_with_its_time_limit(requests, commands):
 @pytest.mark.parametrize(
     ("code", "codename"), {**NEVER_RETRIED, **RETRIED_READS, **NO_PRIMARY}.items()
 )
-def test_an_error_that_may_pass_is_503_everywhere(requests, log, code, codename):
-    # Without a primary, the driver looks at the clock every 0.5 s only.
+def test_a_transient_error_is_503_everywhere(requests, log, code, codename):
+    # Without a primary, the driver checks the clock every 0.5 s only.
     names = SAMPLE if code in NO_PRIMARY else requests
-    answers = {}
+    responses = {}
     with failing(errorCode=code):
         for name in names:
             with pymongo.timeout(0.05):  # the driver retries until the time is over
-                answers[name] = requests[name]()
+                responses[name] = requests[name]()
 
-    assert [name for name, response in answers.items() if not unavailable(response)] == []
+    assert [name for name, response in responses.items() if not unavailable(response)] == []
     if code in NEVER_RETRIED:  # retries may end with the time limit, which has no code
         assert codename in log.getvalue()
     assert re.search(r"(primary|no primary among) 127\.0\.0\.1:\d+", log.getvalue())
@@ -189,7 +189,7 @@ def test_an_error_that_may_pass_is_503_everywhere(requests, log, code, codename)
         *("SystemOverloadedError", "TransientTransactionError"),
     ],
 )
-def test_an_error_with_a_label_that_says_so_is_503_whatever_its_code(requests, label):
+def test_an_error_with_a_retry_label_is_503_with_any_code(requests, label):
     with failing(errorCode=8, errorLabels=[label]):
         for request in requests.values():
             with pymongo.timeout(0.05):
@@ -198,7 +198,7 @@ def test_an_error_with_a_label_that_says_so_is_503_whatever_its_code(requests, l
 
 
 @pytest.mark.parametrize("code", [64, 91, 100, 189])
-def test_a_write_that_no_majority_confirms_is_503(requests, code):
+def test_a_write_without_a_majority_is_503(requests, code):
     concern = {"code": code, "errmsg": SECRET}
     with failing(writeConcernError=concern), pymongo.timeout(0.3):
         for name in ("create", "patch", "bulk by ids", "import", "activity", "activity of many"):
@@ -208,7 +208,7 @@ def test_a_write_that_no_majority_confirms_is_503(requests, code):
 
 @pytest.mark.parametrize("name", ["bulk by ids", "bulk by filter", "import", "activity of many"])
 @pytest.mark.parametrize("code", [112, 246, 365, 13388])
-def test_one_write_of_many_that_may_succeed_later_is_503(requests, log, monkeypatch, name, code):
+def test_a_transient_error_of_one_bulk_item_is_503(requests, log, monkeypatch, name, code):
     def refuse(*arguments, **options):
         error = {"index": 0, "code": code, "errmsg": SECRET, "op": {"title": SECRET}}
         raise BulkWriteError({"writeErrors": [error], "writeConcernErrors": []})

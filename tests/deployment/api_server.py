@@ -1,9 +1,9 @@
-"""A Kubernetes API in memory: as much of one as the real kubectl needs to deploy this service.
+"""A Kubernetes API in memory, with the parts that kubectl needs to deploy this service.
 
-What controllers and kubelets would do happens at once: a Deployment gets its ReplicaSet and
+The work of controllers and kubelets happens at once: a Deployment gets its ReplicaSet and
 pods, a Job ends. `broken_images` never become ready, `failing_jobs` fail, named alone or with
 their image, `endless_jobs` never end, and a Job of `absent_images` waits for them. Reading
-`forbidden` resources is refused.
+`forbidden` resources is rejected.
 """
 
 import base64
@@ -82,7 +82,7 @@ class Cluster:
     def __init__(self) -> None:
         self.objects: dict[Key, Object] = {}
         self.requests: list[Request] = []
-        self.edited: set[Key] = set()  # by something else than an apply
+        self.edited: set[Key] = set()  # not by an apply
         self.broken_images: set[str] = set()
         self.absent_images: set[str] = set()
         self.failing_jobs: set[str | tuple[str, str]] = set()
@@ -94,7 +94,7 @@ class Cluster:
 
     @property
     def changes(self) -> list[str]:
-        """Return the requests that changed something, or tried to."""
+        """Return the requests that made or attempted a change."""
         return [str(seen) for seen in self.requests if seen.method != "GET" and not seen.dry]
 
     def get(self, resource: str, name: str, namespace: str = "conversation-service") -> Object:
@@ -108,7 +108,7 @@ class Cluster:
         ]
 
     def put(self, key: Key, thing: Object) -> Object:
-        """Store an object as a server would, and let the controllers act on it."""
+        """Store an object like a server, and run the controllers."""
         former = self.objects.get(key)
         fresh: Object = {
             "apiVersion": version_of(key.resource),
@@ -186,7 +186,7 @@ class Cluster:
                 replica_set["status"] = {}
 
     def _pods(self, key: Key, deployment: Object, prefix: str, *, broken: bool) -> None:
-        """Replace the pods of a Deployment; those of broken images join the former ones."""
+        """Replace the pods of a Deployment; pods of broken images join the previous ones."""
         former = [pod for pod in self.find("pods", key.namespace) if owner(pod) == key.name]
         for pod in former:
             if not broken or not ready(pod):
@@ -284,7 +284,7 @@ def ready(pod: Object) -> bool:
 
 @contextmanager
 def serving() -> Iterator[Cluster]:
-    """Serve a new cluster on a free port of this machine; its address is `url`."""
+    """Serve a new cluster on a free port of this machine, with its address in `url`."""
     cluster = Cluster()
 
     handler = type("Handler", (Api,), {"cluster": cluster})
@@ -298,7 +298,7 @@ def serving() -> Iterator[Cluster]:
 
 
 class Server(ThreadingHTTPServer):
-    request_queue_size = 64  # kubectl asks for all groups of resources at once
+    request_queue_size = 64  # kubectl requests all groups of resources at once
 
 
 class Api(BaseHTTPRequestHandler):
@@ -310,28 +310,30 @@ class Api(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
-        except (BrokenPipeError, ConnectionResetError):  # kubectl has seen enough
+        except (BrokenPipeError, ConnectionResetError):  # kubectl has disconnected
             self.close_connection = True
 
     def do_GET(self) -> None:
-        self._answer(self._read)
+        self._respond(self._read)
 
     def do_POST(self) -> None:
-        self._answer(self._create)
+        self._respond(self._create)
 
     def do_PATCH(self) -> None:
-        self._answer(self._patch)
+        self._respond(self._patch)
 
     def do_DELETE(self) -> None:
-        self._answer(self._delete)
+        self._respond(self._delete)
 
-    def _answer(self, action: Any) -> None:
+    def _respond(self, action: Any) -> None:
         url = urlsplit(self.path)
         self.query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        self.asked = url.path.rstrip("/")
+        self.resource_path = url.path.rstrip("/")
         length = int(self.headers.get("Content-Length", 0))
         self.body = json.loads(self.rfile.read(length)) if length else {}
-        self.cluster.requests.append(Request(self.command, self.asked, "dryRun" in self.query))
+        self.cluster.requests.append(
+            Request(self.command, self.resource_path, "dryRun" in self.query)
+        )
         try:
             with self.cluster.changed:
                 found = action()
@@ -351,17 +353,17 @@ class Api(BaseHTTPRequestHandler):
             if found is not None:
                 self._send(found)
 
-    def _send(self, answer: Object | str, code: int = 200) -> None:
-        text = answer if isinstance(answer, str) else json.dumps(answer)
+    def _send(self, response: Object | str, code: int = 200) -> None:
+        text = response if isinstance(response, str) else json.dumps(response)
         self.send_response(code)
-        kind = "text/plain" if isinstance(answer, str) else "application/json"
+        kind = "text/plain" if isinstance(response, str) else "application/json"
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()
         self.wfile.write(text.encode())
 
     def _place(self) -> re.Match[str]:
-        place = PATH.fullmatch(self.asked)
+        place = PATH.fullmatch(self.resource_path)
         if not place or place["resource"] not in KINDS.get(place["version"], {}):
             raise Refused(404, "NotFound", "the server could not find the requested resource")
         return place
@@ -377,8 +379,8 @@ class Api(BaseHTTPRequestHandler):
         return self.cluster.objects[key]
 
     def _read(self) -> Object | str | None:
-        if self.asked in DESCRIBED:
-            return DESCRIBED[self.asked]
+        if self.resource_path in DESCRIBED:
+            return DESCRIBED[self.resource_path]
         place = self._place()
         if place["resource"] in self.cluster.forbidden:
             raise Refused(403, "Forbidden", f"{place['resource']} is forbidden")
@@ -410,7 +412,7 @@ class Api(BaseHTTPRequestHandler):
         ]
 
     def _watch(self, place: re.Match[str]) -> None:
-        """Tell of every change since a version, until the client leaves."""
+        """Send every change since a version, until the client disconnects."""
         seen = int(self.query.get("resourceVersion") or 0)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -432,7 +434,7 @@ class Api(BaseHTTPRequestHandler):
             self.wfile.flush()
 
     def _exec(self) -> None:
-        """Answer `kubectl exec` over a WebSocket: one line of output, and success."""
+        """Respond to `kubectl exec` over a WebSocket: one line of output, and success."""
         nonce = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         accept = base64.b64encode(hashlib.sha1(nonce.encode()).digest()).decode()  # noqa: S324
         self.send_response(101)
@@ -524,7 +526,7 @@ def resources(group_version: str) -> Object:
 
 
 def schema(root: str, group_version: str) -> Object:
-    """Return just enough OpenAPI for kubectl to find that a patch can be tried out."""
+    """Return the part of OpenAPI that shows kubectl that dry runs of patches are supported."""
     name, _, version = group_version.rpartition("/")
     query = [{"name": name, "in": "query"} for name in ("dryRun", "fieldValidation")]
     paths = {}
@@ -546,7 +548,7 @@ def schema(root: str, group_version: str) -> Object:
 
 
 ROOTS = {f"/apis/{version}" if "/" in version else "/api/v1": version for version in KINDS}
-# What the server says of itself.
+# Discovery documents of the server.
 DESCRIBED: dict[str, Object] = {
     "/version": {"major": "1", "minor": VERSION.split(".")[1], "gitVersion": f"v{VERSION}.0"},
     "/api": {"kind": "APIVersions", "versions": ["v1"]},

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Stands in for `docker` where there is no engine, and writes down what it was asked.
+"""Stands in for `docker` where there is no engine, and records the commands.
 
 $DOCKER_STAND_IN is a JSON file: `running` is the version that serves, `fails` names commands and
-the tag they fail with ("up 2.0.0"), `asked` collects every command. What Compose makes of the
-file that it is given is left to the real Compose.
+the tag they fail with ("up 2.0.0"), `commands` collects every command. The evaluation of the
+Compose file is left to the real Compose.
 """
 
 import json
@@ -24,15 +24,15 @@ def main(arguments: list[str]) -> int:
     command = words[2] if words[0] == "compose" else " ".join(words[:-1])
     if command == "config":
         return subprocess.call([environment["DOCKER_COMPOSE"], *arguments[1:]])
-    state["asked"].append(f"{command} {version}")
+    state["commands"].append(f"{command} {version}")
     if command == "up":
         state["running"] = version
     place.write_text(json.dumps(state))
-    sys.stdout.write(answer(command.split()[0], words[-1], state["running"]))
+    sys.stdout.write(output_of(command.split()[0], words[-1], state["running"]))
     return f"{command} {version.partition('@')[0]}" in state["fails"]
 
 
-def answer(command: str, last: str, running: str) -> str:
+def output_of(command: str, last: str, running: str) -> str:
     if command == "ps":
         return "a-container\nanother\n" if running else ""
     if command == "inspect":
@@ -44,7 +44,7 @@ def answer(command: str, last: str, running: str) -> str:
 
 
 def digest_of(tag: str) -> str:
-    """Return a digest that tells the tag: 1.0.0 is 100…0."""
+    """Return a digest that contains the tag: 1.0.0 is 100…0."""
     return "sha256:" + tag.replace(".", "").ljust(64, "0")
 
 

@@ -1,4 +1,4 @@
-"""What is in k8s/: as written, and as kubectl renders it for a release."""
+"""The manifests in k8s/: as written, and as kubectl renders them for a release."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def read(path: str) -> list[Manifest]:
 
 @cache
 def written() -> list[Manifest]:
-    """Everything in base/, before kustomize has touched it."""
+    """Return all objects of base/, without kustomize."""
     listed = yaml.safe_load((K8S / "base/kustomization.yaml").read_text())["resources"]
     return [manifest for path in listed for manifest in read(f"base/{path}")]
 
@@ -35,7 +35,7 @@ def one(kind: str, manifests: list[Manifest]) -> Manifest:
 
 
 def variables(environment: str) -> dict[str, str]:
-    """What the ConfigMap of an environment holds."""
+    """Return the data of the ConfigMap of an environment."""
     return assignments("base/config.env") | assignments(f"overlays/{environment}/config.env")
 
 
@@ -63,7 +63,7 @@ def render(environment: str, folder: Path, **more: Any) -> list[Manifest]:
 
 
 def run_tool(name: str, *arguments: object) -> str:
-    """Run one of .tools and return its output, or fail with all that it said."""
+    """Run one of .tools and return its output, or fail with it."""
     done = subprocess.run(
         [TOOLS / "bin" / name, *map(str, arguments)],
         cwd=ROOT,
@@ -76,7 +76,7 @@ def run_tool(name: str, *arguments: object) -> str:
 
 
 def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
-    """Yield the name and the pod template of everything that makes pods."""
+    """Yield the name and the pod template of each object that creates pods."""
     for manifest in manifests:
         match manifest:
             case {"kind": "Deployment" | "Job", "spec": {"template": template}}:

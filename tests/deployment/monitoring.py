@@ -1,4 +1,4 @@
-"""The rules and the dashboard, as tests look at them."""
+"""The rules and the dashboard, parsed for tests."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def rules(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def write_rules(folder: Path) -> Path:
-    """Write what the operator would hand to Prometheus."""
+    """Write the rule file that the operator gives to Prometheus."""
     path = folder / "rules.yaml"
     path.write_text(yaml.safe_dump({"groups": groups()}))
     return path
@@ -38,7 +38,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def dashboard_queries() -> list[str]:
-    """Return every query of the dashboard as Grafana sends it, with everything chosen."""
+    """Return every query of the dashboard as Grafana sends it, with all values selected."""
     shown = dashboard()
     queries = [target["expr"] for panel in shown["panels"] for target in panel.get("targets", [])]
     queries += [annotation["expr"] for annotation in shown["annotations"]["list"]]
@@ -51,8 +51,8 @@ def dashboard_queries() -> list[str]:
 def metrics_in(query: str) -> set[str]:
     """Return the names of all metrics in a query, recorded ones too.
 
-    What is left of PromQL without strings, durations and lists of labels are names of metrics,
-    and of functions, which are followed by a parenthesis, and its few words.
+    PromQL without strings, durations and lists of labels consists of names of metrics,
+    names of functions, which are followed by a parenthesis, and keywords.
     """
     bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]', "", re.sub(r'"[^"]*"', "", query))
     bare = re.sub(r"\b(by|on|without|ignoring|group_left)\s*\([^)]*\)", "", bare)

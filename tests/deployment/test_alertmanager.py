@@ -1,4 +1,4 @@
-"""The example for Alertmanager tells the right people, and each thing once."""
+"""The example for Alertmanager notifies the right receivers, once per incident."""
 
 import re
 
@@ -11,7 +11,7 @@ PATH = ROOT / "k8s" / "examples" / "alertmanager.yaml"
 
 
 @pytest.mark.deployment
-def test_alertmanager_accepts_it():
+def test_alertmanager_accepts_the_configuration():
     checked = run("amtool", "check-config", PATH)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -27,15 +27,15 @@ def test_alertmanager_accepts_it():
         (["service=message-service", "severity=critical"], "mail"),
     ],
 )
-def test_severity_decides_who_is_told(labels, receiver):
+def test_severity_selects_the_receiver(labels, receiver):
     route = run("amtool", "config", "routes", "test", f"--config.file={PATH}", *labels)
 
     assert route.stdout.strip() == receiver
 
 
 @pytest.mark.parametrize("alert", rules("alert"))
-def test_every_alert_says_by_its_labels_whose_it_is(alert):
-    """Of those that keep what Prometheus' targets have, `service` comes from there."""
+def test_every_alert_has_labels_of_its_service_and_environment(alert):
+    """Alerts that keep the labels of their targets have `service` from there."""
     rule = rules("alert")[alert]
 
     assert rule["labels"].get("service") == "conversation-service" or (
@@ -45,7 +45,7 @@ def test_every_alert_says_by_its_labels_whose_it_is(alert):
     )
 
 
-def test_what_silences_and_what_is_silenced_exists():
+def test_alerts_named_by_inhibit_rules_exist():
     matchers = [
         matcher
         for rule in yaml.safe_load(PATH.read_text())["inhibit_rules"]

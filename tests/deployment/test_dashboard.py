@@ -1,4 +1,4 @@
-"""The dashboard is what its program prints, and Grafana and Prometheus can read it."""
+"""The dashboard equals the output of its program and is valid for Grafana and Prometheus."""
 
 import itertools
 import re
@@ -14,7 +14,7 @@ PANELS = dashboard()["panels"]
 SHOWN = [panel for panel in PANELS if panel["type"] != "row"]
 
 
-def test_it_is_what_its_program_prints():
+def test_the_dashboard_is_the_output_of_its_program():
     program = [sys.executable, COMPONENT / "dashboard.py"]
 
     printed = subprocess.run(program, capture_output=True, text=True, check=True).stdout
@@ -30,7 +30,7 @@ def test_it_can_be_provisioned():
     assert "id" not in shown  # the database of one Grafana
 
 
-def test_it_runs_on_any_source_of_data_that_is_chosen():
+def test_it_works_with_any_selected_data_source():
     variables = {variable["name"]: variable for variable in dashboard()["templating"]["list"]}
     sources = re.findall(r'"uid": "([^"]*)"', DASHBOARD.read_text())
 
@@ -38,12 +38,12 @@ def test_it_runs_on_any_source_of_data_that_is_chosen():
     assert set(sources) == {"${datasource}", "conversation-service"}
 
 
-def test_it_has_only_panels_that_current_versions_draw():
+def test_it_has_only_panels_that_current_versions_support():
     assert {panel["type"] for panel in SHOWN} == {"timeseries", "stat"}
 
 
 @pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: panel["title"])
-def test_a_panel_says_what_it_counts(panel):
+def test_each_panel_describes_its_data(panel):
     assert panel["fieldConfig"]["defaults"]["unit"]
     assert panel["datasource"]
     assert panel["targets"]
@@ -52,12 +52,12 @@ def test_a_panel_says_what_it_counts(panel):
 
 
 @pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: panel["title"])
-def test_a_rate_is_taken_over_what_the_chosen_time_allows(panel):
+def test_each_rate_uses_the_rate_interval(panel):
     for target in panel["targets"]:
         assert set(re.findall(r"\brate\([^[]*\[([^\]]*)\]", target["expr"])) <= {"$__rate_interval"}
 
 
-def test_panels_have_places_and_ids_of_their_own():
+def test_panels_have_unique_ids_and_do_not_overlap():
     cells = [
         (column, line)
         for place in (panel["gridPos"] for panel in PANELS)
@@ -72,7 +72,7 @@ def test_panels_have_places_and_ids_of_their_own():
 
 
 @pytest.mark.deployment
-def test_prometheus_can_read_every_query(tmp_path):
+def test_prometheus_accepts_every_query(tmp_path):
     queries = [
         {"record": f"query:{number}", "expr": query}
         for number, query in enumerate(dashboard_queries())

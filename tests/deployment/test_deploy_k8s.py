@@ -26,7 +26,7 @@ SECRET_KEYS = ("SECRET_KEY", "JWT_SECRET_KEY", "MONGODB_URL", "REDIS_URL")
 
 
 class Operator:
-    """Whoever runs the scripts: a terminal, and a kubeconfig with one cluster in it."""
+    """The operator of the scripts, with a terminal and a kubeconfig for one cluster."""
 
     def __init__(self, cluster: Cluster, home: Path) -> None:
         self.cluster = cluster
@@ -48,7 +48,7 @@ class Operator:
         )
 
     def deploy(self, image: str, *options: str) -> subprocess.CompletedProcess:
-        """Release to staging; what a test names again wins."""
+        """Release to staging; arguments of a test override the defaults."""
         chosen = ("--context", "staging", "--environment", "staging", "--timeout", "20")
         self.cluster.requests.clear()
         return self.run("deploy-k8s.sh", *chosen, "--image", image, *options)
@@ -106,7 +106,7 @@ def serving_image(cluster: Cluster) -> str:
     return image_of(cluster.get("deployments", NAME))
 
 
-def test_a_first_release_prepares_then_rolls_out_then_tries_out(operator, cluster):
+def test_a_first_release_prepares_rolls_out_and_runs_the_smoke_test(operator, cluster):
     done = operator.deploy(FORMER)
 
     assert done.returncode == 0, done.stderr
@@ -137,7 +137,7 @@ def test_the_secret_is_read_first_and_never_written(operator, cluster):
     assert json.dumps(cluster.objects[SECRET]) == before
 
 
-def test_everything_runs_the_image_that_was_asked_for(operator, cluster):
+def test_every_object_runs_the_requested_image(operator, cluster):
     operator.has_deployed(FORMER)
     operator.has_deployed(NEW)
 
@@ -146,7 +146,7 @@ def test_everything_runs_the_image_that_was_asked_for(operator, cluster):
     assert {serving_image(cluster), *jobs, *by_the_clock} == {NEW}
 
 
-def test_the_smoke_test_runs_as_the_pods_do_and_calls_the_service(operator, cluster):
+def test_the_smoke_test_runs_like_the_pods_and_calls_the_service(operator, cluster):
     operator.has_deployed(FORMER)
 
     pod = cluster.get("jobs", "conversation-service-smoke")["spec"]["template"]["spec"]
@@ -164,7 +164,7 @@ def test_the_smoke_test_runs_as_the_pods_do_and_calls_the_service(operator, clus
     assert "initContainers" not in pod
 
 
-def test_where_only_auth_signs_the_smoke_test_sends_a_token_from_a_secret(operator, cluster):
+def test_with_public_keys_the_smoke_test_sends_a_token_from_a_secret(operator, cluster):
     done = operator.deploy(NEW, "--token-secret", "smoke-token")
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -176,7 +176,7 @@ def test_where_only_auth_signs_the_smoke_test_sends_a_token_from_a_secret(operat
     assert mounts[-1]["mountPath"] == "/run/secrets/smoke"
 
 
-def test_a_second_release_makes_its_jobs_anew(operator, cluster):
+def test_a_second_release_recreates_its_jobs(operator, cluster):
     operator.has_deployed(FORMER)
 
     done = operator.deploy(NEW)
@@ -186,7 +186,7 @@ def test_a_second_release_makes_its_jobs_anew(operator, cluster):
     assert serving_image(cluster) == NEW
 
 
-def test_what_never_becomes_ready_is_rolled_back(operator, cluster):
+def test_a_version_that_never_becomes_ready_is_rolled_back(operator, cluster):
     operator.has_deployed(FORMER)
     cluster.broken_images.add(NEW)
 
@@ -199,7 +199,7 @@ def test_what_never_becomes_ready_is_rolled_back(operator, cluster):
     assert "PATCH cronjobs/purge-trash" not in cluster.changes
 
 
-def test_a_version_that_fails_the_smoke_test_is_rolled_back_and_the_former_one_tested(
+def test_a_version_that_fails_the_smoke_test_is_rolled_back_and_the_previous_one_tested(
     operator, cluster
 ):
     operator.has_deployed(FORMER)
@@ -211,11 +211,11 @@ def test_a_version_that_fails_the_smoke_test_is_rolled_back_and_the_former_one_t
     assert f"the log of {SMOKE}-0" in done.stdout
     assert serving_image(cluster) == FORMER
     assert image_of(cluster.get("jobs", SMOKE)) == FORMER
-    assert cluster.changes.count("POST jobs") == 3  # release, smoke, smoke of the former
+    assert cluster.changes.count("POST jobs") == 3  # release, smoke, smoke of the previous version
     assert {image_of(job["spec"]["jobTemplate"]) for job in cluster.find("cronjobs")} == {FORMER}
 
 
-def test_a_former_version_that_fails_the_smoke_test_too_is_reported(operator, cluster):
+def test_a_previous_version_that_fails_the_smoke_test_is_reported(operator, cluster):
     operator.has_deployed(FORMER)
     cluster.failing_jobs.add(SMOKE)
 
@@ -233,7 +233,7 @@ APPLIED = {
 
 
 def applied(cluster: Cluster) -> dict[Key, dict]:
-    """Return what a release applies, without the fields that only the server sets."""
+    """Return the objects of a release, without fields that only the server sets."""
     return {
         key: {
             "labels": thing["metadata"].get("labels"),
@@ -245,7 +245,7 @@ def applied(cluster: Cluster) -> dict[Key, dict]:
 
 
 def differ_from_the_manifests(cluster: Cluster) -> None:
-    """Change every kind of object, as if the former release had had other manifests."""
+    """Change every kind of object, as if the previous release had other manifests."""
     cluster.get("services", NAME)["spec"]["ports"][0]["targetPort"] = 1234
     cluster.get("horizontalpodautoscalers", NAME)["spec"]["minReplicas"] = 7
     cluster.get("poddisruptionbudgets", NAME)["spec"]["maxUnavailable"] = 2
@@ -314,7 +314,7 @@ def test_an_interrupted_release_restores_every_object(
 
 
 @pytest.mark.parametrize("resource", ["networkpolicies", "services", "deployments"])
-def test_a_release_that_cannot_keep_the_former_state_changes_nothing(operator, cluster, resource):
+def test_a_release_that_cannot_save_the_previous_state_changes_nothing(operator, cluster, resource):
     operator.has_deployed(FORMER)
     cluster.forbidden.add(resource)
 
@@ -324,7 +324,7 @@ def test_a_release_that_cannot_keep_the_former_state_changes_nothing(operator, c
     assert cluster.changes == []
 
 
-def test_a_release_that_never_served_is_not_returned_to(operator, cluster):
+def test_a_release_that_never_served_is_not_restored(operator, cluster):
     operator.has_deployed(FORMER)
     cluster.broken_images.add(NEW)
     deployment = copy.deepcopy(cluster.get("deployments", NAME))
@@ -365,7 +365,7 @@ def test_a_pod_of_a_deleted_job_does_not_count(operator, cluster):
     assert process.returncode == 0
 
 
-def test_after_a_roll_back_the_next_release_goes_through(operator, cluster):
+def test_after_a_rollback_the_next_release_succeeds(operator, cluster):
     operator.has_deployed(FORMER)
     cluster.failing_jobs.add((SMOKE, NEW))
     assert operator.deploy(NEW).returncode == 5
@@ -375,7 +375,7 @@ def test_after_a_roll_back_the_next_release_goes_through(operator, cluster):
     assert serving_image(cluster) == NEW
 
 
-def test_a_first_release_that_fails_has_no_way_back(operator, cluster):
+def test_a_failed_first_release_has_no_rollback(operator, cluster):
     cluster.broken_images.add(NEW)
 
     done = operator.deploy(NEW, "--timeout", "3")
@@ -384,7 +384,7 @@ def test_a_first_release_that_fails_has_no_way_back(operator, cluster):
     assert "there is no former version" in done.stderr
 
 
-def test_the_version_that_serves_is_not_undone_when_it_is_released_again(operator, cluster):
+def test_a_failed_repeat_of_the_current_release_is_not_rolled_back(operator, cluster):
     operator.has_deployed(FORMER)
     operator.has_deployed(NEW)
     cluster.failing_jobs.add(SMOKE)
@@ -396,7 +396,7 @@ def test_the_version_that_serves_is_not_undone_when_it_is_released_again(operato
     assert serving_image(cluster) == NEW
 
 
-def test_nothing_is_rolled_out_when_the_release_job_fails(operator, cluster):
+def test_nothing_is_rolled_out_if_the_release_job_fails(operator, cluster):
     operator.has_deployed(FORMER)
     cluster.failing_jobs.add("conversation-service-release")
 
@@ -409,7 +409,7 @@ def test_nothing_is_rolled_out_when_the_release_job_fails(operator, cluster):
     assert not [change for change in cluster.changes if "deployments" in change]
 
 
-def test_an_image_that_cannot_be_pulled_is_not_waited_for(operator, cluster):
+def test_an_image_that_cannot_be_pulled_fails_at_once(operator, cluster):
     operator.has_deployed(FORMER)
     cluster.absent_images.add(NEW)
 
@@ -420,7 +420,7 @@ def test_an_image_that_cannot_be_pulled_is_not_waited_for(operator, cluster):
     assert Key("jobs", NAME, "conversation-service-release") not in cluster.objects
 
 
-def test_a_release_waits_for_no_other(operator, cluster):
+def test_a_concurrent_release_is_rejected(operator, cluster):
     operator.has_deployed(FORMER)
     cluster.get("jobs", "conversation-service-release")["status"] = {"active": 1}
 
@@ -442,7 +442,7 @@ def test_a_missing_secret_stops_it_before_anything_changes(operator, cluster, ke
     assert cluster.changes == []
 
 
-def test_a_cluster_without_the_secret_is_told_what_to_make(operator, cluster):
+def test_the_error_for_a_missing_secret_says_how_to_create_it(operator, cluster):
     cluster.objects.clear()
 
     done = operator.deploy(FORMER)
@@ -452,7 +452,7 @@ def test_a_cluster_without_the_secret_is_told_what_to_make(operator, cluster):
     assert cluster.changes == []
 
 
-def test_the_cluster_of_another_environment_is_left_alone(operator, cluster):
+def test_the_cluster_of_another_environment_is_not_changed(operator, cluster):
     cluster.put(
         Key("namespaces", "", NAME), {"metadata": {"labels": {"environment": "production"}}}
     )
@@ -464,7 +464,7 @@ def test_the_cluster_of_another_environment_is_left_alone(operator, cluster):
     assert cluster.changes == []
 
 
-def test_an_unknown_context_is_refused(operator, cluster):
+def test_an_unknown_context_is_rejected(operator, cluster):
     done = operator.deploy(FORMER, "--context", "elsewhere")
 
     assert done.returncode == 3
@@ -483,7 +483,7 @@ def test_an_unknown_context_is_refused(operator, cluster):
         ("--unknown", "option"),
     ],
 )
-def test_what_is_not_exact_is_refused(operator, cluster, option, value):
+def test_inexact_arguments_are_rejected(operator, cluster, option, value):
     done = operator.deploy(FORMER, option, value)
 
     assert done.returncode == 2
@@ -491,7 +491,7 @@ def test_what_is_not_exact_is_refused(operator, cluster, option, value):
     assert cluster.requests == []
 
 
-def test_a_context_must_be_named(operator):
+def test_a_context_is_required(operator):
     done = operator.run("deploy-k8s.sh", "--environment", "staging", "--image", NEW)
 
     assert done.returncode == 2
@@ -511,13 +511,13 @@ def test_a_dry_run_shows_every_change_and_only_reads(operator, cluster):
     ]
 
 
-def test_a_dry_run_stops_where_the_release_would(operator, cluster):
+def test_a_dry_run_stops_at_the_errors_of_a_release(operator, cluster):
     del cluster.objects[SECRET]
 
     assert operator.deploy(NEW, "--dry-run").returncode == 3
 
 
-def test_the_differences_are_shown_and_nothing_is_kept(operator, cluster):
+def test_the_differences_are_shown_and_no_files_are_left(operator, cluster):
     operator.has_deployed(FORMER)
 
     done = operator.deploy(NEW, "--dry-run", "--diff")
@@ -527,7 +527,7 @@ def test_the_differences_are_shown_and_nothing_is_kept(operator, cluster):
     assert cluster.changes == []
 
 
-def test_what_reaches_the_cluster_is_valid(operator, cluster, tmp_path):
+def test_applied_manifests_are_valid(operator, cluster, tmp_path):
     operator.has_deployed(FORMER)
     sent = [
         json.dumps({name: part for name, part in thing.items() if name != "status"})
@@ -571,7 +571,7 @@ def test_a_diagnosis_shows_every_section_and_only_reads(operator, cluster):
     assert FORMER in done.stdout
 
 
-def test_a_diagnosis_tells_why_a_pod_waits_and_what_it_logged(operator, cluster):
+def test_a_diagnosis_shows_why_a_pod_waits_and_its_logs(operator, cluster):
     operator.has_deployed(FORMER)
     cluster.broken_images.add(NEW)
     deployment = copy.deepcopy(cluster.get("deployments", NAME))
@@ -586,7 +586,7 @@ def test_a_diagnosis_tells_why_a_pod_waits_and_what_it_logged(operator, cluster)
     assert "conversation-service-1-0: 200 ready" in shown
 
 
-def test_a_diagnosis_names_the_secrets_and_keeps_them(operator):
+def test_a_diagnosis_names_the_secrets_without_their_values(operator):
     shown = operator.run("diagnose.sh", "--context", "staging").stdout
 
     assert all(key in shown for key in SECRET_KEYS)
@@ -594,7 +594,7 @@ def test_a_diagnosis_names_the_secrets_and_keeps_them(operator):
     assert HIDDEN not in shown
 
 
-def test_a_diagnosis_goes_on_where_something_cannot_be_read(operator):
+def test_a_diagnosis_continues_after_an_unreadable_object(operator):
     shown = operator.run("diagnose.sh", "--context", "staging").stdout
 
     assert "--- Use\nerror: Metrics API not available\nThis cannot be read.\n" in shown
@@ -602,7 +602,7 @@ def test_a_diagnosis_goes_on_where_something_cannot_be_read(operator):
 
 
 @pytest.mark.parametrize("options", [(), ("--context",), ("--context", "elsewhere"), ("--loud",)])
-def test_a_diagnosis_needs_a_cluster(operator, cluster, options):
+def test_a_diagnosis_requires_a_cluster(operator, cluster, options):
     done = operator.run("diagnose.sh", *options)
 
     assert done.returncode == 2

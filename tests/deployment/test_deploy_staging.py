@@ -16,7 +16,7 @@ FORMER, NEW = (f"{tag}@{digest_of(tag)}" for tag in ("1.0.0", "2.0.0"))
 
 
 class Host:
-    """The staging host: what its engine runs, what fails there, and what was asked of it."""
+    """The staging host: what its engine runs, which commands fail, and which ran."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -24,7 +24,7 @@ class Host:
         (folder / "docker").symlink_to(ROOT / "tests/deployment/docker_stand_in.py")
 
     def deploy(self, *options: str, running: str = "", fails: tuple[str, ...] = ()):
-        self._state.write_text(json.dumps({"running": running, "fails": fails, "asked": []}))
+        self._state.write_text(json.dumps({"running": running, "fails": fails, "commands": []}))
         return subprocess.run(
             [ROOT / "scripts/deploy-staging.sh", *options],
             env=environment(
@@ -45,8 +45,10 @@ class Host:
 
     @property
     def changes(self) -> list[str]:
-        asked = json.loads(self._state.read_text())["asked"]
-        return [command for command in asked if command.startswith(("pull", "run", "up", "exec"))]
+        commands = json.loads(self._state.read_text())["commands"]
+        return [
+            command for command in commands if command.startswith(("pull", "run", "up", "exec"))
+        ]
 
 
 @pytest.fixture
@@ -54,20 +56,20 @@ def host(tmp_path):
     return Host(tmp_path)
 
 
-def test_a_release_prepares_then_starts_then_tries_out(host):
+def test_a_release_prepares_starts_and_runs_the_smoke_test(host):
     done = host.deploy("--version", "2.0.0", running=FORMER)
 
     assert done.returncode == 0, done.stderr
     assert host.changes == ["pull 2.0.0", f"run {NEW}", f"up {NEW}", f"exec {NEW}"]
 
 
-def test_a_tag_is_pinned_to_the_digest_that_was_pulled(host):
+def test_a_tag_is_pinned_to_the_pulled_digest(host):
     host.deploy("--version", "2.0.0")
 
     assert host.running == NEW
 
 
-def test_what_does_not_become_healthy_is_taken_back(host):
+def test_a_version_that_does_not_become_healthy_is_rolled_back(host):
     done = host.deploy("--version", "2.0.0", running=FORMER, fails=("up 2.0.0",))
 
     assert done.returncode == 5
@@ -77,34 +79,34 @@ def test_what_does_not_become_healthy_is_taken_back(host):
     assert f"{FORMER} serves again" in done.stderr
 
 
-def test_what_fails_the_smoke_test_is_taken_back(host):
+def test_a_version_that_fails_the_smoke_test_is_rolled_back(host):
     done = host.deploy("--version", "2.0.0", running=FORMER, fails=("exec 2.0.0",))
 
     assert done.returncode == 5
     assert host.running == FORMER
 
 
-def test_a_former_tag_that_may_have_moved_is_returned_to_by_its_digest(host):
+def test_a_rollback_uses_the_digest_of_the_previous_tag(host):
     host.deploy("--version", "2.0.0", running="1.0.0", fails=("exec 2.0.0",))
 
     assert host.running == FORMER
 
 
-def test_a_first_release_that_fails_has_no_way_back(host):
+def test_a_failed_first_release_has_no_rollback(host):
     done = host.deploy("--version", "2.0.0", fails=("up 2.0.0",))
 
     assert done.returncode == 6
     assert "there is no former version" in done.stderr
 
 
-def test_two_failures_in_a_row_are_said(host):
+def test_two_failures_in_a_row_are_reported(host):
     done = host.deploy("--version", "2.0.0", running=FORMER, fails=("up 2.0.0", "up 1.0.0"))
 
     assert done.returncode == 6
     assert f"{FORMER} does not become healthy either" in done.stderr
 
 
-def test_nothing_is_started_when_preparing_fails(host):
+def test_nothing_is_started_if_the_preparation_fails(host):
     done = host.deploy("--version", "2.0.0", running=FORMER, fails=("run 2.0.0",))
 
     assert done.returncode == 4
@@ -112,14 +114,14 @@ def test_nothing_is_started_when_preparing_fails(host):
     assert host.changes[-1] == f"run {NEW}"
 
 
-def test_an_image_that_is_not_there_changes_nothing(host):
+def test_a_missing_image_changes_nothing(host):
     done = host.deploy("--version", "2.0.0", running=FORMER, fails=("pull 2.0.0",))
 
     assert done.returncode == 3
     assert host.changes == ["pull 2.0.0"]
 
 
-def test_a_dry_run_shows_every_change_and_makes_none(host):
+def test_a_dry_run_shows_every_step_and_changes_nothing(host):
     done = host.deploy("--version", NEW, "--dry-run", running=FORMER)
 
     assert done.returncode == 0, done.stderr
@@ -131,7 +133,7 @@ def test_a_dry_run_shows_every_change_and_makes_none(host):
 
 
 @pytest.mark.parametrize("version", ["", "latest", "1.0.0@sha256:12", "1.0.0 --build"])
-def test_what_is_not_exact_is_refused(host, version):
+def test_inexact_arguments_are_rejected(host, version):
     done = host.deploy("--version", version)
 
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""The guide to deployment: the same in both languages, and true of what is here."""
+"""The deployment guide: equal in both languages, and correct for this repository."""
 
 import argparse
 import re
@@ -35,7 +35,7 @@ FOLDERS = (
 FILE = re.compile(
     rf"(?<![\w./~-])(?:(?:{FOLDERS}|\.github)/[\w./-]*\w|\.env\.example|compose\.yaml)"
 )
-MADE = ("docker/secrets", "docker/.env")  # by who follows the guide
+MADE = ("docker/secrets", "docker/.env")  # set by the reader of the guide
 COMMAND = re.compile(r"manage\.py (\w+)([^`|&>#\n]*)")
 SCRIPT = re.compile(r"scripts/([a-z0-9-]+\.sh)((?: +(?:\\\n +)?[^ `|&#\n]+)*)")
 MAKE = re.compile(r"`make ([a-z-]+)`|^make ([a-z-]+)$", re.MULTILINE)
@@ -44,7 +44,7 @@ RESOURCE = re.compile(r"(?<![\w/.-])(deployment|service|job|cronjob)/([a-z][a-z-
 ALERT = re.compile(r"ConversationService\w+")
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 
-# What reads them is not the service: a terminal that follows the guide, Compose and GitHub.
+# Not read by the service, but by the terminal of the reader, Compose and GitHub.
 OTHERS = {"BACKUP_URL", "NEW_URL", "KUBE_CONFIG"}
 # Of mongod, mongodump and mongorestore.
 MONGODB_OPTIONS = {
@@ -55,7 +55,7 @@ MONGODB_OPTIONS = {
     "--wiredTigerCacheSizeGB",
     "--wiredTigerConcurrentReadTransactions",
 }
-# Made by deploy-k8s.sh of the release's own Job.
+# Created by deploy-k8s.sh from the Job of the release.
 SMOKE = ("job", "conversation-service-smoke")
 
 
@@ -87,14 +87,14 @@ def test_both_have_tables_of_the_same_form():
 
 
 @both
-def test_every_link_leads_somewhere(text):
+def test_every_link_has_a_target(text):
     for file, anchor in LINK.findall(text):
         target = (DOCS / file).read_text(encoding="utf-8") if file else text
         assert not anchor or anchor in anchors(target), f"{file}#{anchor}"
 
 
 @both
-def test_every_file_is_there(text):
+def test_every_named_file_exists(text):
     named = {name for name in FILE.findall(text) if not name.startswith(MADE)}
 
     assert "k8s/base/deployment.yaml" in named
@@ -102,7 +102,7 @@ def test_every_file_is_there(text):
 
 
 @both
-def test_every_target_of_make_is_there(text):
+def test_every_make_target_exists(text):
     named = {one or other for one, other in MAKE.findall(text)}
     makefile = (BASE_DIR / "Makefile").read_text(encoding="utf-8")
 
@@ -132,7 +132,7 @@ def test_every_script_takes_its_options(text):
 
 
 @both
-def test_an_option_that_stands_alone_belongs_to_a_script_or_a_command(text):
+def test_every_option_belongs_to_a_script_or_a_command(text):
     alone = {span.split()[0] for span in code(text) if span.startswith("--")}
     scripts = "".join(path.read_text("utf-8") for path in (BASE_DIR / "scripts").glob("*.sh"))
     known = {
@@ -146,7 +146,7 @@ def test_an_option_that_stands_alone_belongs_to_a_script_or_a_command(text):
 
 
 @both
-def test_every_variable_is_read_by_something(text):
+def test_every_variable_is_read(text):
     named = set(VARIABLE.findall(text))
     known = {*env.scheme, *(f"{name}_FILE" for name in env.scheme), *OTHERS, *error_codes()}
 
@@ -176,7 +176,7 @@ def test_every_alert_exists(text):
 
 
 @both
-def test_the_sum_of_connections_is_right(text):
+def test_the_number_of_connections_is_correct(text):
     values = assignments("base/config.env")
     pool, workers = int(values["CONNECTION_POOL_MAX"]), int(values["WEB_CONCURRENCY"])
     [scaler] = (item for item in written() if item["kind"] == "HorizontalPodAutoscaler")
@@ -187,7 +187,7 @@ def test_the_sum_of_connections_is_right(text):
 
 
 @both
-def test_what_is_set_now_is_what_the_settings_say(text):
+def test_stated_values_equal_the_settings(text):
     now = re.findall(r"^\|[^|]*`([A-Z_]+)` \| ([\d,]+)[^|]*\|", text, re.MULTILINE)
     values = {name: float(value.replace(",", "")) for name, value in now}
 
@@ -196,7 +196,7 @@ def test_what_is_set_now_is_what_the_settings_say(text):
 
 
 @both
-def test_scheduled_jobs_run_when_it_says(text):
+def test_scheduled_jobs_run_at_the_stated_times(text):
     jobs = [item for item in written() if item["kind"] == "CronJob"]
     rows = dict(re.findall(r"^\| `cronjob/(\S+)` \| ([^|]+) \|", text, re.MULTILINE))
 
@@ -208,14 +208,14 @@ def test_scheduled_jobs_run_when_it_says(text):
 
 
 @both
-def test_manifests_are_checked_against_the_versions_that_it_names(text):
+def test_manifests_are_checked_against_the_stated_versions(text):
     [row] = re.findall(r"^\| Kubernetes, kubectl .*", text, re.MULTILINE)
 
     assert sorted({*re.findall(r"\b1\.\d+", row)}) == VERSIONS
 
 
 @both
-def test_what_the_image_did_is_what_was_recorded(text):
+def test_the_stated_image_results_equal_the_recorded_ones(text):
     record = (DOCS / "image-check.md").read_text(encoding="utf-8")
     [memory] = re.findall(r"(\d+), (\d+), (\d+), (\d+) MiB", text)
     [(size, base)] = re.findall(r"(\d+ MB), (\d+) ", text)
@@ -236,7 +236,7 @@ def code(text: str) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the lines of each block, without comments and what these leave blank."""
+    """Return the lines of each block, without comments and the blank lines that remain."""
     blocks = [
         re.sub(r"(^|\s+)# .*", "", block, flags=re.MULTILINE) for block in BLOCK.findall(text)
     ]

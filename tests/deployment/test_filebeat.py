@@ -1,4 +1,4 @@
-"""Filebeat finds the logs of our pods, reads what is in them, and has what it needs for that."""
+"""Filebeat finds and parses the logs of our pods, and has its files and rights."""
 
 import re
 from fnmatch import fnmatch
@@ -18,8 +18,8 @@ POD = yaml.safe_load((FOLDER / "daemonset.yaml").read_text())["spec"]["template"
 ID = "0" * 64  # of a container
 
 
-def test_it_reads_as_current_versions_do():
-    """Version 9 no longer takes the input `container`."""
+def test_it_uses_the_input_of_current_versions():
+    """Version 9 rejects the input `container`."""
     assert INPUT["type"] == "filestream"
     assert INPUT["id"]
     assert INPUT["prospector.scanner"]["symlinks"]
@@ -27,7 +27,7 @@ def test_it_reads_as_current_versions_do():
     assert "file_identity.fingerprint" in INPUT
 
 
-def test_it_takes_lines_out_of_the_runtimes_frame_and_then_apart():
+def test_it_parses_the_container_format_and_then_json():
     (container, ndjson) = INPUT["parsers"]
 
     assert container == {"container": {"stream": "all", "format": "auto"}}
@@ -44,7 +44,7 @@ def test_it_takes_lines_out_of_the_runtimes_frame_and_then_apart():
         (f"conversation-service-client_other_conversation-service-{ID}.log", False),
     ],
 )
-def test_it_reads_the_logs_of_our_namespace_and_no_others(name, ours):
+def test_it_reads_only_logs_of_our_namespace(name, ours):
     found = any(fnmatch(f"/var/log/containers/{name}", path) for path in INPUT["paths"])
 
     assert found is ours
@@ -56,7 +56,7 @@ def test_it_writes_into_a_data_stream_without_an_index_of_its_own():
     assert CONFIG["setup.template.enabled"] is False
 
 
-def test_it_speaks_to_elasticsearch_encrypted_and_by_name():
+def test_it_connects_to_elasticsearch_by_tls_with_credentials():
     output = CONFIG["output.elasticsearch"]
 
     assert all(host.startswith("https://") for host in output["hosts"])
@@ -65,13 +65,13 @@ def test_it_speaks_to_elasticsearch_encrypted_and_by_name():
     assert "ssl.verification_mode" not in output
 
 
-def test_it_is_given_every_variable_it_asks_for():
-    asked = set(re.findall(r"\$\{(\w+)\}", TEXT))
+def test_it_gets_every_variable_that_it_reads():
+    used = set(re.findall(r"\$\{(\w+)\}", TEXT))
 
-    assert asked == {variable["name"] for variable in CONTAINER["env"]}
+    assert used == {variable["name"] for variable in CONTAINER["env"]}
 
 
-def test_it_is_given_every_folder_it_reads_and_writes():
+def test_it_has_every_folder_that_it_reads_and_writes():
     mounted = {mount["mountPath"]: mount for mount in CONTAINER["volumeMounts"]}
     configured = CONTAINER["args"][CONTAINER["args"].index("-c") + 1]
     read = [
@@ -88,7 +88,7 @@ def test_it_is_given_every_folder_it_reads_and_writes():
     }
 
 
-def test_it_reads_as_root_and_can_do_nothing_else():
+def test_it_runs_as_root_without_capabilities():
     assert CONTAINER["securityContext"] == {
         "runAsUser": 0,
         "allowPrivilegeEscalation": False,
@@ -109,7 +109,7 @@ def test_it_looks_up_pods_and_changes_nothing():
 
 @pytest.mark.deployment
 @pytest.mark.parametrize("version", ["1.29", "1.36"])
-def test_kubernetes_accepts_it(tmp_path, version):
+def test_kubernetes_accepts_the_manifests(tmp_path, version):
     built = run("kubectl", "kustomize", FOLDER)
     assert built.returncode == 0, built.stderr
     path = tmp_path / "logging.yaml"

@@ -1,4 +1,4 @@
-"""While keys are changed, every pod has the former and the coming ones beside those in use."""
+"""During a change of keys, every pod has the previous and the next keys as well."""
 
 import pytest
 
@@ -16,7 +16,7 @@ ADDED = assignments("components/former-keys/config.env")
 
 @pytest.mark.deployment
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_pod_mounts_what_its_configuration_names(environment, tmp_path):
+def test_every_pod_mounts_the_files_that_its_configuration_names(environment, tmp_path):
     component = f"{'../' * len(tmp_path.parts)}{K8S.relative_to('/')}/components/former-keys"
     manifests = render(environment, tmp_path, components=[component])
     named = {*ADDED.values(), *files(environment)}

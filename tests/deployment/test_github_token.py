@@ -1,4 +1,4 @@
-"""scripts/github-token.sh, asked by nobody but us, against a stand-in for GitHub."""
+"""scripts/github-token.sh, run against a stand-in for GitHub."""
 
 import json
 import subprocess
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.config.processes import environment
-from tests.conversation_service.loopback import answer, serving
+from tests.conversation_service.loopback import respond, serving
 
 pytestmark = pytest.mark.deployment
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/github-token.sh"
 
 
-def ask(talk) -> subprocess.CompletedProcess:
+def run_script(talk) -> subprocess.CompletedProcess:
     with serving(talk) as github:
         return subprocess.run(
             [SCRIPT, "https://cluster.company.com"],
@@ -30,7 +30,7 @@ def ask(talk) -> subprocess.CompletedProcess:
 
 
 def test_the_token_of_the_job_becomes_a_credential():
-    done = ask(answer(b'{"count": 3, "value": "head.body.signature"}'))
+    done = run_script(respond(b'{"count": 3, "value": "head.body.signature"}'))
 
     assert json.loads(done.stdout) == {
         "apiVersion": "client.authentication.k8s.io/v1",
@@ -39,20 +39,20 @@ def test_the_token_of_the_job_becomes_a_credential():
     }
 
 
-@pytest.mark.parametrize("talk", [answer(status="403 Forbidden"), answer(b'{"message": "no"}')])
+@pytest.mark.parametrize("talk", [respond(status="403 Forbidden"), respond(b'{"message": "no"}')])
 def test_without_a_token_there_is_no_credential(talk):
-    done = ask(talk)
+    done = run_script(talk)
 
     assert done.returncode != 0
     assert done.stdout == ""
 
 
-def test_one_refusal_of_an_overloaded_github_does_not_end_a_release():
-    answers = iter([answer(status="503 Service Unavailable"), answer(b'{"value": "a.b.c"}')])
+def test_a_release_survives_an_error_of_an_overloaded_github():
+    responses = iter([respond(status="503 Service Unavailable"), respond(b'{"value": "a.b.c"}')])
 
     def talk(channel):
-        next(answers)(channel)
+        next(responses)(channel)
 
-    done = ask(talk)
+    done = run_script(talk)
 
     assert json.loads(done.stdout)["status"] == {"token": "a.b.c"}

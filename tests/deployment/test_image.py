@@ -1,4 +1,4 @@
-"""The image and the compose files: what they repeat agrees, and none repeats an old mistake."""
+"""The image and the compose files agree with each other and with the service."""
 
 import re
 import runpy
@@ -34,7 +34,7 @@ def test_the_image_serves_on_the_default_port():
     assert re.findall(r"^EXPOSE (.*)$", DOCKERFILE, re.MULTILINE) == [_default("PORT")]
 
 
-def test_the_image_asks_itself_whether_it_is_live_with_what_it_has():
+def test_the_health_check_of_the_image_uses_its_own_python():
     probe = re.search(r"^HEALTHCHECK .*\n +CMD (.*)$", DOCKERFILE, re.MULTILINE)
 
     assert probe
@@ -52,21 +52,21 @@ def test_the_image_runs_gunicorn_as_documented():
     assert " ".join(command) in (ROOT / "README.md").read_text("utf-8")
 
 
-def test_the_user_is_a_number_that_staging_names_too():
+def test_the_user_of_the_image_is_the_number_in_staging():
     assert re.findall(r"^USER (.*)$", DOCKERFILE, re.MULTILINE) == ["1000:1000"]
     assert "--gid 1000" in DOCKERFILE
     assert "--uid 1000" in DOCKERFILE
     assert STAGING["conversation-service"]["user"] == "1000:1000"
 
 
-def test_the_last_stage_installs_and_owns_nothing():
+def test_the_last_stage_installs_nothing_and_owns_no_files():
     last = DOCKERFILE.rpartition("\nFROM ")[2]
 
     assert not re.search(r"apt-get|pip |curl|chown", last)
     assert "/opt/venv" in last
 
 
-def test_the_image_holds_what_the_locks_say():
+def test_the_image_installs_the_locked_requirements():
     installs = re.findall(r"pip (?:install|wheel) .*(?:\\\n.*)?", DOCKERFILE)
 
     assert installs
@@ -75,7 +75,7 @@ def test_the_image_holds_what_the_locks_say():
     assert "local.txt" not in DOCKERFILE
 
 
-def test_the_image_needs_no_syntax_from_the_internet():
+def test_the_image_needs_no_remote_syntax():
     assert "syntax=" not in DOCKERFILE
 
 
@@ -90,14 +90,14 @@ def test_the_version_is_that_of_the_project():
     "path",
     [".env", ".git/config", "tests/conftest.py", "var/run.lock", "docker/secrets/secret_key"],
 )
-def test_what_is_not_named_stays_out_of_the_image(path):
+def test_files_that_are_not_listed_stay_out_of_the_image(path):
     assert not _sent(path)
 
 
 @pytest.mark.parametrize(
     "path", ["manage.py", "config/wsgi.py", "docs/openapi.json", "requirements/production.txt"]
 )
-def test_what_the_service_needs_is_in_the_image(path):
+def test_files_that_the_service_needs_are_in_the_image(path):
     assert _sent(path)
 
 
@@ -111,7 +111,7 @@ def test_every_variable_is_one_that_the_service_reads(file):
     assert {f"{name}_SERVICE_URL" for name in ("AUTH", "CHARACTERS", "MESSAGE")} <= names
 
 
-def test_secrets_of_staging_are_files_that_the_service_is_given():
+def test_secrets_of_staging_are_mounted_files():
     service = STAGING["conversation-service"]
     files = {
         name.removesuffix("_FILE"): path
@@ -124,7 +124,7 @@ def test_secrets_of_staging_are_files_that_the_service_is_given():
     assert not SECRETS & set(service["environment"])
 
 
-def test_secrets_of_staging_come_from_files_that_git_does_not_keep():
+def test_secrets_of_staging_come_from_files_ignored_by_git():
     document = COMPOSE["docker/compose.staging.yaml"]
     used = {name for service in STAGING.values() for name in service.get("secrets", [])}
 
@@ -136,21 +136,21 @@ def test_secrets_of_staging_come_from_files_that_git_does_not_keep():
 
 
 @each_file
-def test_the_service_is_given_longer_to_stop_than_it_takes(file):
+def test_the_stop_grace_period_exceeds_the_graceful_timeout(file):
     graceful_s = runpy.run_path(str(ROOT / "config/gunicorn.conf.py"))["graceful_timeout"]
     given = COMPOSE[file]["services"]["conversation-service"]["stop_grace_period"]
 
     assert int(given.removesuffix("s")) > graceful_s + 10
 
 
-def test_the_gateway_is_given_as_long_as_the_service():
+def test_the_gateway_has_the_timeout_of_the_service():
     gateway, service = STAGING["gateway"], STAGING["conversation-service"]
 
     assert gateway["stop_grace_period"] == service["stop_grace_period"]
 
 
 @each_file
-def test_the_service_is_healthy_when_it_is_ready(file):
+def test_the_health_check_of_the_service_is_readiness(file):
     check = COMPOSE[file]["services"]["conversation-service"]["healthcheck"]
 
     assert check["test"] == [
@@ -163,14 +163,14 @@ def test_the_service_is_healthy_when_it_is_ready(file):
 
 
 @each_service
-def test_nothing_is_published_beyond_this_machine(file, name):
+def test_ports_are_published_on_this_machine_only(file, name):
     ports = COMPOSE[file]["services"][name].get("ports", [])
 
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
 @each_file
-def test_databases_publish_nothing(file):
+def test_databases_publish_no_port(file):
     services = COMPOSE[file]["services"]
 
     assert "ports" not in services["mongodb"]
@@ -220,7 +220,7 @@ def test_every_mounted_file_exists(file, name):
 
 
 @each_service
-def test_every_container_is_without_rights_and_its_logs_end(file, name):
+def test_every_container_has_no_privileges_and_bounded_logs(file, name):
     service = COMPOSE[file]["services"][name]
 
     assert service["read_only"] is True
@@ -240,12 +240,12 @@ def test_every_container_has_limits(file, name):
 
 
 @pytest.mark.parametrize("name", STAGING)
-def test_every_container_of_staging_has_a_limit_of_memory(name):
+def test_every_container_of_staging_has_a_memory_limit(name):
     assert STAGING[name]["deploy"]["resources"]["limits"]["memory"]
 
 
 @each_lasting_service
-def test_every_server_says_how_it_is_and_starts_again(file, name):
+def test_every_server_has_a_health_check_and_a_restart_policy(file, name):
     service = COMPOSE[file]["services"][name]
 
     assert service["healthcheck"]["test"]
@@ -254,7 +254,7 @@ def test_every_server_says_how_it_is_and_starts_again(file, name):
 
 
 @each_service
-def test_nobody_starts_before_what_they_need(file, name):
+def test_every_container_waits_for_its_dependencies(file, name):
     needs = COMPOSE[file]["services"][name].get("depends_on", {})
     wanted = {
         other: "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
@@ -267,7 +267,7 @@ def test_nobody_starts_before_what_they_need(file, name):
 
 
 @each_file
-def test_the_database_is_prepared_before_the_service_serves(file):
+def test_the_database_is_prepared_before_the_service_starts(file):
     services = COMPOSE[file]["services"]
     command = " ".join(services["prepare"]["command"])
 
@@ -277,7 +277,7 @@ def test_the_database_is_prepared_before_the_service_serves(file):
 
 
 @each_file
-def test_mongodb_is_the_replica_set_that_the_service_looks_for(file):
+def test_mongodb_has_the_replica_set_name_of_the_url(file):
     server = COMPOSE[file]["services"]["mongodb"]
 
     assert "--replSet rs0" in " ".join(server["command"])
@@ -286,22 +286,22 @@ def test_mongodb_is_the_replica_set_that_the_service_looks_for(file):
     assert "replicaSet=rs0" in _text(file)
 
 
-def test_mongodb_of_staging_wants_users():
+def test_mongodb_of_staging_requires_authentication():
     assert "--keyFile" in " ".join(STAGING["mongodb"]["command"])
 
 
-def test_the_service_may_use_the_database_that_it_uses():
+def test_the_service_has_rights_on_its_database():
     assert f'"{_default("MONGODB_DATABASE")}"' in _text("docker/mongo-init.js")
 
 
-def test_databases_of_staging_reach_nobody_else():
+def test_databases_of_staging_are_on_an_internal_network():
     networks = COMPOSE["docker/compose.staging.yaml"]["networks"]
 
     assert networks["back"] == {"internal": True}
     assert STAGING["mongodb"]["networks"] == STAGING["redis"]["networks"] == ["back"]
 
 
-def test_a_deployment_without_a_version_is_refused():
+def test_a_deployment_without_a_version_is_rejected():
     assert "${VERSION:?" in STAGING["conversation-service"]["image"]
 
 
@@ -316,12 +316,12 @@ def test_upstreams_of_development_are_in_its_file():
     assert DEVELOPMENT["upstreams"]["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
 
 
-def test_compose_in_the_root_is_that_of_development():
+def test_compose_in_the_root_includes_development():
     assert yaml.safe_load(_text("compose.yaml"))["include"] == ["docker/compose.yaml"]
 
 
 @each_file
-def test_nothing_is_left_of_the_first_compose(file):
+def test_no_file_of_the_first_compose_is_left(file):
     assert "version" not in COMPOSE[file]
     assert "external: true" not in _text(file).partition("\nsecrets:")[2]
 
@@ -335,7 +335,7 @@ def _text(file: str) -> str:
 
 
 def _sent(path: str) -> bool:
-    """Say whether a file is sent to the build: the last line of .dockerignore that fits decides."""
+    """Return True if a file is in the build context, by the last matching line of .dockerignore."""
     sent = True
     for line in IGNORED:
         pattern = line.removeprefix("!").rstrip("/")

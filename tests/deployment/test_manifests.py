@@ -1,4 +1,4 @@
-"""What stands in k8s/ and elsewhere too, held together."""
+"""Values in k8s/ agree with those elsewhere in the repository."""
 
 import runpy
 from urllib.parse import urlsplit
@@ -43,7 +43,7 @@ POLICIES = {
 MOST_CONNECTIONS = 500
 
 
-def test_all_speak_of_one_port():
+def test_all_manifests_use_one_port():
     service = one("Service", written())["spec"]["ports"]
     ports = [
         *[port["containerPort"] for port in API["ports"]],
@@ -61,11 +61,11 @@ def test_all_speak_of_one_port():
     ("probe", "view"),
     [
         ("startupProbe", health.live),
-        ("livenessProbe", health.live),  # must not ask MongoDB: an outage would restart every pod
+        ("livenessProbe", health.live),  # must not use MongoDB: an outage would restart every pod
         ("readinessProbe", health.ready),
     ],
 )
-def test_a_probe_asks_what_it_is_for(probe, view):
+def test_each_probe_calls_its_view(probe, view):
     request = API[probe]["httpGet"]
 
     assert resolve(request["path"]).func is view
@@ -76,7 +76,7 @@ def test_readiness_waits_longer_than_the_view_takes():
     assert API["readinessProbe"]["timeoutSeconds"] > health.READY_S
 
 
-def test_a_pod_may_end_what_it_began():
+def test_a_pod_has_time_to_finish_its_requests():
     [_, pause] = API["lifecycle"]["preStop"]["exec"]["command"]
     graceful = runpy.run_path(str(ROOT / "config/gunicorn.conf.py"))["graceful_timeout"]
 
@@ -100,7 +100,7 @@ def test_metrics_are_kept_in_memory():
     assert shm["mountPath"] == env.scheme["WORKER_TMP_DIR"][1]
 
 
-def test_all_that_may_run_hold_fewer_connections_than_mongodb_bears():
+def test_all_pods_together_stay_below_the_connection_limit_of_mongodb():
     configured = assignments("base/config.env")
     each = int(configured["CONNECTION_POOL_MAX"]) * int(configured["WEB_CONCURRENCY"])
     most = one("HorizontalPodAutoscaler", written())["spec"]["maxReplicas"]
@@ -111,7 +111,7 @@ def test_all_that_may_run_hold_fewer_connections_than_mongodb_bears():
     assert f"= {each * (most + surge)} connections" in stated
 
 
-def test_how_many_run_is_the_autoscalers_alone():
+def test_only_the_autoscaler_sets_the_number_of_replicas():
     target = one("HorizontalPodAutoscaler", written())["spec"]["scaleTargetRef"]
 
     assert target == {key: DEPLOYMENT[key] for key in ("apiVersion", "kind")} | {
@@ -120,7 +120,7 @@ def test_how_many_run_is_the_autoscalers_alone():
     assert "replicas" not in DEPLOYMENT["spec"]
 
 
-def test_the_autoscaler_goes_by_the_cpu_and_does_not_flap():
+def test_the_autoscaler_scales_by_cpu_and_does_not_flap():
     scaling = one("HorizontalPodAutoscaler", written())["spec"]
 
     assert [metric["resource"]["name"] for metric in scaling["metrics"]] == ["cpu"]
@@ -128,7 +128,7 @@ def test_the_autoscaler_goes_by_the_cpu_and_does_not_flap():
     assert scaling["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
 
 
-def test_a_zone_a_node_or_a_release_may_fail():
+def test_pods_are_spread_over_zones_and_nodes_with_a_disruption_budget():
     constraints = {each["topologyKey"]: each for each in POD["topologySpreadConstraints"]}
     rolling = DEPLOYMENT["spec"]["strategy"]["rollingUpdate"]
 
@@ -141,7 +141,7 @@ def test_a_zone_a_node_or_a_release_may_fail():
     assert DEPLOYMENT["spec"]["progressDeadlineSeconds"] > startup
 
 
-def test_nothing_fills_the_node_or_what_the_container_may_have():
+def test_volumes_have_size_limits():
     volumes = [volume["emptyDir"] for volume in POD["volumes"] if "emptyDir" in volume]
     in_memory = sum(int(volume["sizeLimit"].removesuffix("Mi")) for volume in volumes)
     limit = int(API["resources"]["limits"]["memory"].removesuffix("Mi"))
@@ -150,7 +150,7 @@ def test_nothing_fills_the_node_or_what_the_container_may_have():
     assert in_memory <= limit / 2  # it counts as the container's own
 
 
-def test_every_secret_is_mounted_named_and_in_the_templates():
+def test_every_secret_is_mounted_and_in_the_templates():
     [volume] = (volume["secret"] for volume in POD["volumes"] if "secret" in volume)
     [mount] = (mount for mount in API["volumeMounts"] if mount["name"] == "secrets")
     mounted = {item["key"]: f"{mount['mountPath']}/{item['path']}" for item in volume["items"]}
@@ -194,8 +194,8 @@ def files_of(values: dict[str, str], folder, environment: str) -> dict[str, str]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_service_starts_with_what_a_pod_is_given(environment, tmp_path):
-    strong = {name: f"{name}: long enough for Django, which asks for 50" for name in SECRETS}
+def test_the_service_starts_with_the_environment_of_a_pod(environment, tmp_path):
+    strong = {name: f"{name}: long enough for Django, which requires 50" for name in SECRETS}
     urls = {name: SECRETS[name] for name in ("MONGODB_URL", "REDIS_URL")}
 
     done = manage(
@@ -208,7 +208,7 @@ def test_the_service_starts_with_what_a_pod_is_given(environment, tmp_path):
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_service_refuses_the_template_of_the_secret_as_it_stands(environment, tmp_path):
+def test_the_service_rejects_the_unchanged_template_of_the_secret(environment, tmp_path):
     done = manage("check", **files_of(SECRETS, tmp_path, environment))
 
     assert done.returncode != 0
@@ -216,7 +216,7 @@ def test_the_service_refuses_the_template_of_the_secret_as_it_stands(environment
     assert "JWT_SECRET_KEY is not set." in done.stderr
 
 
-def test_production_lacks_nothing_but_what_the_secret_holds():
+def test_production_needs_only_the_values_of_the_secret():
     given = variables("production")
     missing = manage(
         "check", **{name: value for name, value in given.items() if not name.endswith("_FILE")}
@@ -237,7 +237,7 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", commands(), ids=lambda command: command[2])
-def test_a_job_runs_a_command_with_options_that_it_has(command):
+def test_each_job_runs_an_existing_command_with_valid_options(command):
     (
         *program,
         name,
@@ -257,7 +257,7 @@ def test_the_release_migrates_before_it_builds_indexes():
     ]
 
 
-def test_selectors_meet_the_pods_that_serve():
+def test_selectors_match_the_serving_pods():
     labels = TEMPLATE["metadata"]["labels"]
     selectors = [
         DEPLOYMENT["spec"]["selector"],
@@ -294,14 +294,14 @@ def allowed(policy: str) -> set[tuple[str, int]]:
     }
 
 
-def test_what_is_configured_may_be_called_and_nothing_else():
+def test_egress_is_allowed_to_configured_hosts_only():
     secret = {address(SECRETS[name]) for name in ("MONGODB_URL", "REDIS_URL")}
 
     assert allowed("called") == called("base/config.env") | secret
     assert allowed("tracing") == called("components/tracing/config.env")
 
 
-def test_apart_from_that_only_names_are_asked_for_and_the_service_itself():
+def test_other_egress_is_dns_and_the_service_only():
     others = [
         (peer, {port["port"] for port in rule["ports"]})
         for rule in POLICIES["called"]["egress"]
@@ -323,7 +323,7 @@ def test_apart_from_that_only_names_are_asked_for_and_the_service_itself():
     ]
 
 
-def test_the_gateway_message_prometheus_and_the_service_itself_may_call():
+def test_ingress_is_allowed_from_gateway_message_prometheus_and_the_service():
     [rule] = POLICIES["callers"]["ingress"]
     name = "kubernetes.io/metadata.name"
 
@@ -338,11 +338,11 @@ def test_the_gateway_message_prometheus_and_the_service_itself_may_call():
     ]
 
 
-def test_nobody_is_let_in_or_out_by_default():
+def test_traffic_is_denied_by_default():
     assert POLICIES["deny-by-default"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def test_the_namespace_takes_restricted_pods_only():
+def test_the_namespace_accepts_restricted_pods_only():
     labels = one("Namespace", written())["metadata"]["labels"]
 
     assert {

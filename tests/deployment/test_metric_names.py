@@ -1,4 +1,4 @@
-"""Rules and dashboard ask for nothing that the service does not tell: renaming fails here."""
+"""Rules and dashboard query only metrics that exist."""
 
 import re
 from importlib import import_module
@@ -11,14 +11,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.deployment.monitoring import CLUSTER, dashboard_queries, metrics_in, rules
 
 RULES = chain(rules("alert").values(), rules("record").values())
-ASKED = sorted(set().union(*map(metrics_in, [*dashboard_queries(), *(r["expr"] for r in RULES)])))
+QUERIED = sorted(set().union(*map(metrics_in, [*dashboard_queries(), *(r["expr"] for r in RULES)])))
 METRICS = ["conversation_service.observability.metrics", "conversations.metrics"]
-# Those of Prometheus itself.
-TOLD_BY_NOBODY = {"up"}
+# Metrics of Prometheus itself.
+BUILT_IN = {"up"}
 
 
-def told() -> set[str]:
-    """Return every name that a sample of ours can have, whether or not there is one yet."""
+def exposed() -> set[str]:
+    """Return every possible name of a sample of the service."""
     for module in METRICS:
         import_module(module)
     suffixes = {
@@ -33,16 +33,16 @@ def told() -> set[str]:
     }
 
 
-def told_by_the_cluster() -> set[str]:
+def exposed_by_the_cluster() -> set[str]:
     families = text_string_to_metric_families(CLUSTER.read_text())
     return {sample.name for family in families for sample in family.samples}
 
 
-@pytest.mark.parametrize("metric", ASKED)
-def test_whatever_is_asked_for_is_told_by_somebody(metric):
+@pytest.mark.parametrize("metric", QUERIED)
+def test_every_queried_metric_is_exposed(metric):
     if ":" in metric:
         assert metric in rules("record")
     elif re.match("kube_|container_", metric):
-        assert metric in told_by_the_cluster()
+        assert metric in exposed_by_the_cluster()
     else:
-        assert metric in told() | TOLD_BY_NOBODY
+        assert metric in exposed() | BUILT_IN

@@ -1,4 +1,4 @@
-"""What a real Prometheus makes of the real service: two workers, and a pod without MongoDB."""
+"""A real Prometheus scrapes the real service: two workers, and a pod without MongoDB."""
 
 import json
 import os
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.deployment
 
 SECRET = secrets.token_urlsafe(48)
 PATH = "/api/v1/conversations"
-# Of the guide, as they stand there.
+# Copied from the guide.
 FIRST_QUERIES = [
     'rate(http_requests_total{service="conversation-service"}[5m])',
     "histogram_quantile(0.95,"
@@ -34,8 +34,8 @@ FIRST_QUERIES = [
 ]
 
 
-class Person:
-    """Calls a server as somebody, and counts the calls."""
+class User:
+    """Sends requests as a user, and records the statuses."""
 
     def __init__(self, server, user_id: str) -> None:
         self.server = server
@@ -51,7 +51,7 @@ class Person:
         return response
 
     def live(self, character_id: str = "luna") -> list[int]:
-        """Do a bit of everything, and more than is allowed."""
+        """Send each kind of request, and exceed a rate limit."""
         made = self.call("POST", PATH, json=NewConversation(character_id=character_id)).json()
         self.call("GET", PATH)
         self.call("GET", f"{PATH}/{made['id']}")
@@ -69,7 +69,7 @@ class Person:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
-    """The service under load, a pod that has no MongoDB, and what Prometheus knows of both."""
+    """The service under load, a pod without MongoDB, and a Prometheus that scrapes both."""
     folder = tmp_path_factory.mktemp("prometheus")
     (ROOT / "var" / "static").mkdir(parents=True, exist_ok=True)  # as collectstatic does
     with ExitStack() as running:
@@ -85,17 +85,17 @@ def watched(tmp_path_factory):
         lost = running.enter_context(serving(folder / "two.log", settings))
         pods = {"one": service.port, "two": lost.port}
         watcher = running.enter_context(prometheus(folder, pods))
-        # Each of a character that is not yet remembered, so that the upstream is asked.
+        # Each with a character that is not cached, so that the upstream gets a request.
         for user_id, character_id in (("ana", "ada"), ("bea", "sherlock"), ("carla", "luna")):
-            statuses = Person(service, user_id).live(character_id)
+            statuses = User(service, user_id).live(character_id)
             assert {200, 201, 401, 404, 429} <= set(statuses)
-            assert {Person(lost, user_id).call("GET", PATH).status_code for _ in range(5)} == {503}
+            assert {User(lost, user_id).call("GET", PATH).status_code for _ in range(5)} == {503}
             wait_for_scrapes(watcher)
         yield SimpleNamespace(service=service, lost=lost, prometheus=watcher)
 
 
 def wait_for_scrapes(watcher) -> None:
-    """Wait until each pod was asked anew, and not only answered what it was asked before."""
+    """Wait until each pod has served a scrape that started after this call."""
     before = watcher.scrapes()
     eventually(lambda: watcher.scrapes() > before + 1)
 
@@ -123,7 +123,7 @@ def manage(command: str, settings: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("query", FIRST_QUERIES)
-def test_the_guides_queries_give_data(watched, query):
+def test_the_queries_of_the_guide_give_data(watched, query):
     eventually(lambda: any(watched.prometheus.values(query)))
 
 
@@ -137,7 +137,7 @@ def test_every_recorded_series_has_data(watched, series):
     eventually(lambda: watched.prometheus.values(series))
 
 
-def test_no_rule_fails(watched):
+def test_every_rule_is_evaluated_without_error(watched):
     eventually(lambda: all(rule["health"] != "unknown" for rule in watched.prometheus.rules()))
 
     known = watched.prometheus.rules()
@@ -145,35 +145,35 @@ def test_no_rule_fails(watched):
     assert [rule for rule in known if rule["health"] != "ok"] == []
 
 
-def test_a_pod_without_mongodb_spoils_the_ratio_and_is_no_outage_of_mongodb(watched):
+def test_a_pod_without_mongodb_lowers_the_ratio_and_raises_no_outage_alert(watched):
     burning = "ConversationServiceErrorBudgetBurnFast"
     eventually(lambda: burning in watched.prometheus.alerts())
 
     assert watched.prometheus.values('mongodb_writable{pod="two"}') == [0]
     eventually(lambda: watched.prometheus.values('mongodb_writable{pod="one"}') == [1])
-    # Until then nobody knew a primary, and a rule is asked once a second.
+    # Before, no pod had a primary, and rules are evaluated once a second.
     alarm = "ConversationServiceMongoDBWithoutPrimary"
     eventually(lambda: alarm not in watched.prometheus.alerts())
 
 
 def test_both_workers_are_one_target(watched):
-    """Which of them answers a scrape makes no difference: each request is counted once."""
+    """Each worker returns the metrics of both, so each request is counted once."""
     total = 'sum(http_requests_total{pod="one"})'
     before = settled(watched.prometheus, total)
 
-    called = len(Person(watched.service, "dora").live())
+    called = len(User(watched.service, "dora").live())
 
     eventually(lambda: watched.prometheus.values(total) == [before + called])
 
 
-def test_no_counter_ever_goes_down_though_a_worker_was_killed(watched):
+def test_no_counter_decreases_after_a_worker_is_killed(watched):
     total = 'sum(http_requests_total{pod="one"})'
     before = settled(watched.prometheus, total)
     (killed, *_) = former = watched.service.workers()
 
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: len(watched.service.workers() - former) == 1)
-    called = len(Person(watched.service, "elena").live())
+    called = len(User(watched.service, "elena").live())
 
     eventually(lambda: watched.prometheus.values(total) == [before + called])
     assert watched.prometheus.scrapes() > 10
@@ -189,13 +189,13 @@ def settled(watcher, query: str) -> float:
     return value
 
 
-def test_a_pod_has_far_fewer_series_than_a_scrape_may_have(watched):
+def test_a_pod_has_far_fewer_series_than_the_sample_limit(watched):
     counts = watched.prometheus.values('scrape_samples_scraped{job="conversation-service"}')
 
     assert 100 < max(counts) < 5_000
 
 
-def test_every_line_of_the_log_is_what_filebeat_expects(watched):
+def test_every_log_line_has_the_format_that_filebeat_expects(watched):
     lines = watched.lost.log.read_text().splitlines()
 
     assert lines

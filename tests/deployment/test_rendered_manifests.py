@@ -1,4 +1,4 @@
-"""What a cluster is sent, as kubectl renders it, held against the schemas of Kubernetes."""
+"""The manifests that kubectl renders, validated by the schemas of Kubernetes."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def traced(environment, tmp_path_factory) -> list[Manifest]:
 
 
 def problems(manifests: list[Manifest], version: str, folder) -> list[str]:
-    """Return what is against the schemas, and what has none though it should."""
+    """Return violations of the schemas, and objects without a schema."""
     path = folder / "manifests.yaml"
     path.write_text(yaml.safe_dump_all(manifests))
     done = subprocess.run(
@@ -57,14 +57,14 @@ def problems(manifests: list[Manifest], version: str, folder) -> list[str]:
         text=True,
         check=False,
     )
-    # A kind without a schema is a mere warning to it.
+    # The tool only warns about a kind without a schema.
     custom = [f"Couldn't find schema for kind {kind} " for kind in CUSTOM]
     lines = (done.stdout + done.stderr).splitlines()
     return [line for line in lines if not any(text in line for text in custom)]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_manifest_keeps_the_schema_of_kubernetes(rendered, traced, version, tmp_path):
+def test_every_manifest_is_valid_by_the_schema_of_kubernetes(rendered, traced, version, tmp_path):
     assert problems(rendered, version, tmp_path) == []
     assert problems(traced, version, tmp_path) == []
     assert problems(read("examples/secret.yaml"), version, tmp_path) == []
@@ -107,7 +107,7 @@ def check_custom(manifests: list[Manifest]) -> subprocess.CompletedProcess:
     )
 
 
-def test_custom_resources_keep_the_schemas_of_their_operators(rendered):
+def test_custom_resources_are_valid_by_the_schemas_of_their_operators(rendered):
     custom = [manifest for manifest in rendered if manifest["kind"] in CUSTOM]
 
     done = check_custom(custom + read("examples/external-secret.yaml"))
@@ -123,7 +123,7 @@ def test_a_wrong_custom_resource_is_found():
     assert "remoteRef" in check_custom([secret]).stderr
 
 
-def test_policies_find_nothing(rendered, tmp_path):
+def test_policies_report_no_failure(rendered, tmp_path):
     path = tmp_path / "manifests.yaml"
     path.write_text(yaml.safe_dump_all(rendered))
 
@@ -142,7 +142,7 @@ def test_every_pod_runs_the_image_of_the_release(rendered):
     assert images == {IMAGE}
 
 
-def test_every_pod_is_hardened_and_configured_as_the_one_that_serves(rendered):
+def test_every_pod_is_hardened_and_configured_like_the_serving_one(rendered):
     serving = one("Deployment", rendered)["spec"]["template"]["spec"]
     [api] = serving["containers"]
 
@@ -169,7 +169,7 @@ def test_every_pod_is_hardened_and_configured_as_the_one_that_serves(rendered):
                 assert container[key] == api[key]
 
 
-def test_memory_is_given_as_it_is_promised_and_the_cpu_has_no_limit(rendered):
+def test_memory_request_and_limit_are_equal_and_the_cpu_has_no_limit(rendered):
     for _, template in pods(rendered):
         for container in containers(template):
             resources = container["resources"]
@@ -184,7 +184,7 @@ def configuration(rendered: list[Manifest]) -> Manifest:
     return next(each for each in maps if each["metadata"]["name"].startswith(f"{CONFIGURATION}-"))
 
 
-def test_what_a_pod_refers_to_is_there(rendered):
+def test_objects_that_a_pod_refers_to_exist(rendered):
     name = configuration(rendered)["metadata"]["name"]
     account = one("ServiceAccount", rendered)["metadata"]["name"]
 
@@ -194,7 +194,7 @@ def test_what_a_pod_refers_to_is_there(rendered):
             assert container["envFrom"] == [{"configMapRef": {"name": name}}]
 
 
-def test_another_configuration_restarts_the_pods(environment, rendered, tmp_path):
+def test_a_changed_configuration_restarts_the_pods(environment, rendered, tmp_path):
     changed = render(
         environment,
         tmp_path,
@@ -210,14 +210,14 @@ def test_another_configuration_restarts_the_pods(environment, rendered, tmp_path
     assert one("Deployment", changed) != one("Deployment", rendered)
 
 
-def test_the_secrets_are_for_the_user_of_the_pod_alone(rendered):
+def test_secrets_are_readable_by_the_user_of_the_pod_only(rendered):
     volumes = one("Deployment", rendered)["spec"]["template"]["spec"]["volumes"]
     [secret] = (volume["secret"] for volume in volumes if "secret" in volume)
 
     assert secret["defaultMode"] == 0o440
 
 
-def test_a_service_meets_only_the_pods_that_serve(rendered):
+def test_a_service_selects_only_serving_pods(rendered):
     serving = one("Deployment", rendered)["metadata"]["name"]
     selectors = [
         {"matchLabels": one("Service", rendered)["spec"]["selector"]},
@@ -230,7 +230,7 @@ def test_a_service_meets_only_the_pods_that_serve(rendered):
         assert met == [serving]
 
 
-def test_every_pod_may_call_what_it_needs(rendered):
+def test_every_pod_may_call_its_dependencies(rendered):
     [called] = (
         manifest["spec"]["podSelector"]
         for manifest in rendered
@@ -240,7 +240,7 @@ def test_every_pod_may_call_what_it_needs(rendered):
     assert all(selects(called, template["metadata"]["labels"]) for _, template in pods(rendered))
 
 
-def test_the_service_monitor_meets_the_service(rendered):
+def test_the_service_monitor_selects_the_service(rendered):
     monitor, service = one("ServiceMonitor", rendered), one("Service", rendered)
     [endpoint] = monitor["spec"]["endpoints"]
 
@@ -249,18 +249,18 @@ def test_the_service_monitor_meets_the_service(rendered):
     assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
 
 
-def test_scheduled_jobs_neither_meet_themselves_nor_pile_up(rendered):
+def test_scheduled_jobs_do_not_overlap_or_accumulate(rendered):
     jobs = [manifest["spec"] for manifest in rendered if manifest["kind"] == "CronJob"]
 
     assert len(jobs) == 4
     for job in jobs:
         assert job["timeZone"] == "Etc/UTC"
         assert job["concurrencyPolicy"] == "Forbid"
-        assert job["startingDeadlineSeconds"] > 10  # the controller looks every ten seconds
+        assert job["startingDeadlineSeconds"] > 10  # the controller checks every 10 seconds
         assert job["jobTemplate"]["spec"]["activeDeadlineSeconds"] > 0
         assert job["failedJobsHistoryLimit"] > 0
 
 
-def test_the_namespace_says_which_environment_it_is(environment, rendered):
+def test_the_namespace_names_its_environment(environment, rendered):
     assert one("Namespace", rendered)["metadata"]["labels"]["environment"] == environment
     assert configuration(rendered)["data"]["ENVIRONMENT"] == environment

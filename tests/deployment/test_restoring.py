@@ -1,4 +1,4 @@
-"""What the guide to deployment says about a restore, done word for word."""
+"""The restore of the deployment guide, with its own commands."""
 
 import re
 
@@ -12,7 +12,7 @@ from tests.factories import PATH, conversation
 GUIDE = (BASE_DIR / "docs" / "deployment.md").read_text(encoding="utf-8")
 
 
-def test_what_was_purged_since_the_backup_does_not_come_back(alice, mongo):
+def test_conversations_purged_since_the_backup_are_not_restored(alice, mongo):
     backed_up_at = clock.now()
     conversation(alice, title="Kept")
     path = f"{PATH}/{conversation(alice, title='Purged')['id']}"

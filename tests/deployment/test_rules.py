@@ -1,4 +1,4 @@
-"""Every alert fires when it should, stays silent when it should, and says what to do."""
+"""Every alert fires and stays silent as specified, and links to its runbook."""
 
 import re
 import runpy
@@ -16,20 +16,20 @@ RUNBOOKS = {"en": ROOT / "docs" / "alerts.md", "es": ROOT / "docs" / "alertas.md
 
 
 def expectations() -> list[tuple[str, list[dict[str, str]]]]:
-    """Return each question of the unit tests for firing alerts, with the labels of the answers."""
-    questions = [
-        question
+    """Return each expectation of the unit tests: an alert, and the labels of each firing one."""
+    expected = [
+        each
         for path in UNIT_TESTS
         for test in yaml.safe_load(path.read_text())["tests"]
-        for question in test["promql_expr_test"]
-        if 'alertstate="firing"' in question["expr"]
+        for each in test["promql_expr_test"]
+        if 'alertstate="firing"' in each["expr"]
     ]
     return [
         (
-            labels(question["expr"])["alertname"],
-            [labels(sample["labels"]) for sample in question["exp_samples"]],
+            labels(each["expr"])["alertname"],
+            [labels(sample["labels"]) for sample in each["exp_samples"]],
         )
-        for question in questions
+        for each in expected
     ]
 
 
@@ -50,7 +50,7 @@ def test_prometheus_accepts_the_rules(tmp_path):
 
 @pytest.mark.deployment
 @pytest.mark.parametrize("unit_test", UNIT_TESTS, ids=lambda path: path.stem)
-def test_alerts_do_what_their_unit_tests_say(tmp_path, unit_test):
+def test_alerts_pass_their_unit_tests(tmp_path, unit_test):
     write_rules(tmp_path)
     shutil.copy(unit_test, tmp_path)
 
@@ -60,24 +60,24 @@ def test_alerts_do_what_their_unit_tests_say(tmp_path, unit_test):
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_every_alert_is_seen_firing_and_silent(alert):
-    answers = [bool(firing) for name, firing in expectations() if name == alert]
+def test_every_alert_is_tested_firing_and_silent(alert):
+    responses = [bool(firing) for name, firing in expectations() if name == alert]
 
-    assert {True, False} <= set(answers)
+    assert {True, False} <= set(responses)
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_what_an_alert_tells_it_knows(alert):
-    told = " ".join(ALERTS[alert]["annotations"].values())
-    needed = set(re.findall(r"\{\{ ?\$labels\.(\w+)", told))
+def test_annotations_use_only_labels_of_their_alert(alert):
+    annotations = " ".join(ALERTS[alert]["annotations"].values())
+    needed = set(re.findall(r"\{\{ ?\$labels\.(\w+)", annotations))
 
     for name, firing in expectations():
         if name == alert:
-            assert all(needed <= answer.keys() for answer in firing)
+            assert all(needed <= response.keys() for response in firing)
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_every_alert_says_what_happened_how_bad_it_is_and_what_to_do(alert):
+def test_every_alert_has_summary_severity_and_runbook(alert):
     rule = ALERTS[alert]
 
     assert rule["labels"]["severity"] in {"critical", "warning"}
@@ -90,28 +90,28 @@ def test_every_alert_says_what_happened_how_bad_it_is_and_what_to_do(alert):
 
 
 @pytest.mark.parametrize("language", RUNBOOKS)
-def test_the_runbooks_treat_the_alerts_in_their_order(language):
+def test_the_runbooks_have_the_order_of_the_alerts(language):
     assert headings(RUNBOOKS[language]) == list(ALERTS)
 
 
-def test_alerts_of_two_environments_are_kept_apart():
-    """By all that is aggregated; what is not has its namespace anyhow."""
+def test_alerts_of_two_environments_are_separate():
+    """Aggregations keep the namespace; other series have it already."""
     for rule in [*ALERTS.values(), *rules("record").values()]:
         for kept in re.findall(r"\bby \(([^)]*)\)", rule["expr"]):
             assert "namespace" in kept.split(", "), rule
 
 
-def test_no_rule_counts_what_belongs_to_another_service():
-    """Each metric is asked for with a label that says whose it is, or was recorded so."""
+def test_no_rule_counts_metrics_of_another_service():
+    """Each metric is selected by a label of its service, or was recorded with it."""
     own = {"service", "container", "deployment", "horizontalpodautoscaler", "cronjob"}
     for rule in [*ALERTS.values(), *rules("record").values()]:
         for metric in metrics_in(rule["expr"]):
             if ":" not in metric:
-                for asked in re.findall(rf"\b{metric}(\{{[^}}]*\}})?", rule["expr"]):
-                    assert own & set(re.findall(r"(\w+)=", asked)), rule
+                for selector in re.findall(rf"\b{metric}(\{{[^}}]*\}})?", rule["expr"]):
+                    assert own & set(re.findall(r"(\w+)=", selector)), rule
 
 
-def test_all_windows_of_a_ratio_are_computed_alike():
+def test_all_windows_of_a_ratio_have_the_same_expression():
     shapes = {
         re.sub(r"\[\w+\]", "[window]", rule["expr"])
         for name, rule in rules("record").items()
@@ -122,13 +122,13 @@ def test_all_windows_of_a_ratio_are_computed_alike():
 
 
 @pytest.mark.parametrize("name", [name for name in rules("record") if "ratio_rate" in name])
-def test_a_ratio_is_named_for_its_window(name):
+def test_the_name_of_a_ratio_contains_its_window(name):
     windows = set(re.findall(r"\[(\w+)\]", rules("record")[name]["expr"]))
 
     assert windows <= {name.rpartition("ratio_rate")[2]}
 
 
-def test_recorded_series_are_used_and_used_ones_recorded():
+def test_recorded_and_used_series_are_equal():
     dashboards = (ROOT / "k8s/components/monitoring/dashboard.json").read_text()
     expressions = " ".join(rule["expr"] for group in groups() for rule in group["rules"])
     used = set(re.findall(r"namespace_service:[\w:]+", expressions + dashboards))
@@ -136,7 +136,7 @@ def test_recorded_series_are_used_and_used_ones_recorded():
     assert used == set(rules("record"))
 
 
-def test_saturation_begins_before_gunicorn_takes_no_more():
+def test_saturation_alerts_fire_before_gunicorn_accepts_no_more():
     gunicorn = runpy.run_path(str(ROOT / "config" / "gunicorn.conf.py"))
     threshold = int(ALERTS["ConversationServiceSaturated"]["expr"].rpartition(">")[2])
 

@@ -1,4 +1,4 @@
-"""What the scripts say of themselves, and what they and the manifests both know."""
+"""The help of the scripts, and the names that they share with the manifests."""
 
 import re
 import subprocess
@@ -43,18 +43,18 @@ def test_help_names_every_exit_code(script):
     assert used <= set(re.findall(r"\b\d\b", help_of(script).partition("Exit codes:")[2]))
 
 
-def test_the_secret_that_is_checked_is_the_one_that_pods_mount():
+def test_the_checked_secret_is_the_mounted_one():
     mounted = next(volume["secret"] for volume in POD["volumes"] if "secret" in volume)
 
     assert f"secret={mounted['secretName']}\n" in DEPLOY
     assert f"secret_keys=({' '.join(item['key'] for item in mounted['items'])})\n" in DEPLOY
 
 
-def test_the_image_that_is_replaced_is_the_one_in_the_manifests():
+def test_the_replaced_image_is_the_one_in_the_manifests():
     assert f"name: {POD['containers'][0]['image']}, newName" in DEPLOY
 
 
-def test_the_services_that_staging_calls_are_in_its_compose_file():
+def test_services_that_staging_calls_are_in_its_compose_file():
     called = {
         *re.findall(r"^readonly service=(\S+)", STAGING, re.MULTILINE),
         *re.findall(r"run --rm --no-TTY (\S+)", STAGING),
@@ -66,7 +66,7 @@ def test_the_services_that_staging_calls_are_in_its_compose_file():
 
 
 @pytest.mark.parametrize("text", [DEPLOY, STAGING], ids=["kubernetes", "staging"])
-def test_the_smoke_test_knows_the_options_that_it_is_given(text):
+def test_the_smoke_test_accepts_the_options_of_the_scripts(text):
     call = text.partition("smoke_test")[2].partition("\n}")[0]
     smoke_test = load_command_class("conversations", "smoke_test")
     usage = smoke_test.create_parser("manage.py", "smoke_test").format_help()

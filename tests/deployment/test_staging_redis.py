@@ -1,4 +1,4 @@
-"""Staging's Redis takes its password from the URL of the service, as the file starts it."""
+"""The Redis of staging takes its password from the URL of the service."""
 
 import subprocess
 import time
@@ -56,7 +56,7 @@ def test_the_service_can_log_in_with_the_password_of_its_url(tmp_path, password)
     )
 
 
-def test_characters_that_need_no_encoding_mean_themselves(tmp_path):
+def test_characters_that_need_no_encoding_are_literal(tmp_path):
     port = free_port()
     assert_that_it_logs_in(tmp_path, port, f'redis://:a"b\\c$d@e@127.0.0.1:{port}/0')
 

@@ -1,4 +1,4 @@
-"""The workflows: who may do what, with whose code, and that what they call is there."""
+"""The workflows: their permissions, their actions, and the files that they call."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ each_workflow = pytest.mark.parametrize("name", WORKFLOWS)
 each_job = pytest.mark.parametrize("job", JOBS)
 
 
-def test_the_workflows_are_those_of_the_guide():
+def test_the_workflows_equal_those_of_the_guide():
     assert {Path(name).name for name in WORKFLOWS} == {
         "main.yml",
         "test.yml",
@@ -44,7 +44,7 @@ def test_the_workflows_are_those_of_the_guide():
 
 
 @each_file
-def test_code_of_others_is_named_by_commit_and_version(name):
+def test_actions_of_others_are_pinned_by_commit_with_version(name):
     used = re.findall(r"uses: *(.+)", TEXTS[name])
     others = [line for line in used if not line.startswith("$/")]
 
@@ -60,19 +60,19 @@ def test_an_action_has_one_version_everywhere():
 
 
 @each_file
-def test_what_is_ours_is_there(name):
+def test_local_actions_and_workflows_exist(name):
     for place in re.findall(r"uses: \$/(\S+)", TEXTS[name]):
         found = ROOT / place
         assert found.is_file() or (found / "action.yml").is_file()
 
 
 @each_workflow
-def test_nothing_is_permitted_by_default(name):
+def test_no_permission_is_given_by_default(name):
     assert WORKFLOWS[name]["permissions"] == {}
 
 
 @each_job
-def test_a_job_may_write_only_what_its_work_is(job):
+def test_a_job_has_only_the_write_permissions_that_it_needs(job):
     writes = {scope for scope, right in JOBS[job]["permissions"].items() if right == "write"}
 
     assert writes == {
@@ -86,12 +86,12 @@ def test_a_job_may_write_only_what_its_work_is(job):
 
 
 @each_job
-def test_a_job_that_runs_ends(job):
+def test_every_job_has_a_timeout(job):
     assert "uses" in JOBS[job] or JOBS[job]["timeout-minutes"] <= 90
 
 
 @each_workflow
-def test_two_runs_do_not_meet(name):
+def test_concurrent_runs_are_excluded(name):
     assert WORKFLOWS[name]["concurrency"]["group"]
 
 
@@ -100,7 +100,7 @@ def test_a_command_contains_no_expression(name, command):
     assert "${{" not in command
 
 
-def test_checking_out_leaves_no_credentials():
+def test_checkout_leaves_no_credentials():
     checkouts = [step for _, step in STEPS if step.get("uses", "").startswith("actions/checkout@")]
 
     assert checkouts
@@ -108,7 +108,7 @@ def test_checking_out_leaves_no_credentials():
 
 
 @pytest.mark.parametrize(("name", "command"), RUNS)
-def test_what_a_command_calls_is_there(name, command):
+def test_files_that_a_command_calls_exist(name, command):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
     assert set(re.findall(r"\bmake ([a-z-]+)", command)) <= targets
@@ -122,14 +122,14 @@ def test_every_check_is_made_before_a_merge():
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])
-def test_a_deployment_waits_for_its_environment_and_for_no_other_of_its_kind(name):
+def test_a_deployment_waits_only_for_its_own_environment(name):
     workflow = WORKFLOWS[f"workflows/deploy-{name}.yml"]
 
     assert workflow["jobs"]["deploy"]["environment"] == name
     assert workflow["concurrency"] == {"group": f"deploy-{name}", "cancel-in-progress": False}
 
 
-def test_production_gets_what_was_tested_in_staging():
+def test_production_gets_the_image_tested_in_staging():
     jobs = WORKFLOWS["workflows/main.yml"]["jobs"]
 
     assert jobs["build"]["needs"] == "test"
@@ -151,13 +151,13 @@ def test_only_main_pushes_an_image():
     assert jobs["publish"]["if"] == "github.event_name == 'push' && github.ref == 'refs/heads/main'"
 
 
-def test_what_is_deployed_is_verified_first():
+def test_an_image_is_verified_before_it_is_deployed():
     steps = [step["name"] for step in FILES["actions/deploy/action.yml"]["runs"]["steps"]]
 
     assert steps.index("Verify that main built it") < steps.index("Release")
 
 
-def test_the_registry_is_the_one_that_compose_pulls_from():
+def test_the_registry_is_that_of_the_compose_file():
     registry = WORKFLOWS["workflows/build.yml"]["env"]["REGISTRY"]
 
     assert f"${{REGISTRY:-{registry}}}/" in (ROOT / "docker/compose.staging.yaml").read_text()

@@ -1,4 +1,4 @@
-"""A Prometheus that watches as in the cluster: the same paths, limits, rules and labels."""
+"""A Prometheus configured as in the cluster: the same paths, limits, rules and labels."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ MONITOR = yaml.safe_load((COMPONENT / "servicemonitor.yaml").read_text())["spec"
 (ENDPOINT,) = MONITOR["endpoints"]
 
 
-START_S = 60  # on a machine with more to do than it can
+START_S = 60  # on an overloaded machine
 
 
 class Service:
@@ -44,7 +44,7 @@ def serving(log: Path, settings: dict[str, str]) -> Iterator[Service]:
     settings = settings | {"HOST": "127.0.0.1", "PORT": str(port)}
     with running([*gunicorn, "config.wsgi:application"], log, environment(**settings)) as process:
         eventually(
-            lambda: answers(process, f"http://127.0.0.1:{port}/health/live"), within_s=START_S
+            lambda: responds(process, f"http://127.0.0.1:{port}/health/live"), within_s=START_S
         )
         yield Service(process, port, log)
 
@@ -62,8 +62,8 @@ def running(
         process.wait(30)
 
 
-def answers(process: subprocess.Popen, url: str) -> bool:
-    assert process.poll() is None, f"{url} will not answer: the process ended"
+def responds(process: subprocess.Popen, url: str) -> bool:
+    assert process.poll() is None, f"{url} will not respond: the process ended"
     try:
         return requests.get(url, timeout=5).ok
     except (requests.ConnectionError, requests.Timeout):
@@ -75,26 +75,26 @@ class Prometheus:
         self.url = url
 
     def get(self, path: str, **parameters: str) -> Any:
-        answer = requests.get(f"{self.url}/api/v1/{path}", parameters, timeout=10).json()
-        assert answer["status"] == "success", answer
-        return answer["data"]
+        response = requests.get(f"{self.url}/api/v1/{path}", parameters, timeout=10).json()
+        assert response["status"] == "success", response
+        return response["data"]
 
     def values(self, query: str) -> list[float]:
-        """Return what a query gives now, without what is not a number."""
+        """Return the current values of a query, without NaN."""
         values = [float(series["value"][1]) for series in self.get("query", query=query)["result"]]
         return [value for value in values if value == value]  # noqa: PLR0124
 
     def scrapes(self) -> int:
-        """Return how often the pod that was asked the least was asked."""
+        """Return the lowest number of scrapes of a pod."""
         counts = self.values('count_over_time(up{job="conversation-service"}[1h])')
         return int(min(counts, default=0))
 
     def alerts(self) -> set[str]:
-        """Return the names of alerts that fire, or will if it goes on."""
+        """Return the names of firing and pending alerts."""
         return {alert["labels"]["alertname"] for alert in self.get("alerts")["alerts"]}
 
     def counters(self) -> list[str]:
-        """Return the names of all series of the service that must not go down."""
+        """Return the names of all series of the service that must not decrease."""
         matching = {"match[]": '{job="conversation-service"}'}
         names = self.get("label/__name__/values", **matching)
         return [name for name in names if name.endswith(("_total", "_count", "_bucket", "_sum"))]
@@ -108,7 +108,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, pods: dict[str, int]) -> Iterator[Prometheus]:
-    """Watch pods of these names at these ports, and a cluster that they could be in."""
+    """Scrape pods with these names and ports, and metrics of their cluster."""
     port = free_port()
     with cluster() as cluster_port:
         config = folder / "prometheus.yaml"
@@ -121,12 +121,12 @@ def prometheus(folder: Path, pods: dict[str, int]) -> Iterator[Prometheus]:
         ]
         with running(command, folder / "prometheus.log") as process:
             url = f"http://127.0.0.1:{port}"
-            eventually(lambda: answers(process, f"{url}/-/ready"), within_s=START_S)
+            eventually(lambda: responds(process, f"{url}/-/ready"), within_s=START_S)
             yield Prometheus(url)
 
 
 def configuration(folder: Path, pods: dict[str, int], cluster_port: int) -> dict[str, Any]:
-    """Return what the operator makes of the ServiceMonitor, only that it asks more often."""
+    """Return the operator's configuration for the ServiceMonitor, with a shorter interval."""
     ours = {
         "job_name": "serviceMonitor/conversation-service/conversation-service/0",
         "metrics_path": ENDPOINT["path"],
@@ -160,7 +160,7 @@ def labels_of(pod: str) -> dict[str, str]:
 
 @contextmanager
 def cluster() -> Iterator[int]:
-    """Say what kube-state-metrics and cAdvisor would; give the port."""
+    """Serve the metrics of kube-state-metrics and cAdvisor; yield the port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):

@@ -1,4 +1,4 @@
-"""What the pages of the API guide show: steps, in three languages, and what they print."""
+"""The steps of the API guide, in three languages, with their output."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ LANGUAGES = ("bash", "python", "javascript")
 
 _FENCED = r"^```{language}\n(.*?)^```$"
 _CODE = re.compile(_FENCED.format(language=f"({'|'.join(LANGUAGES)})"), re.MULTILINE | re.DOTALL)
-# Blocks that follow one another say the same; one without a language to run is what they print.
+# Adjacent blocks are equivalent; a block without a runnable language is their output.
 _STEP = re.compile(
     rf"((?:^```(?:{'|'.join(LANGUAGES)})\n.*?^```\n+)+)(?:{_FENCED.format(language='(?:text|json)')})?",
     re.MULTILINE | re.DOTALL,
@@ -31,11 +31,11 @@ def steps(page: Path) -> list[Step]:
 
 
 def prelude(language: str) -> str:
-    """Return what every page begins with: the first step of the first page."""
+    """Return the start of every page: the first step of the first page."""
     return steps(GUIDE / "first-call.md")[0].code[language]
 
 
 def is_as_shown(printed: str, shown: str) -> bool:
-    """Compare without white space, as languages differ in it; … stands for anything on a line."""
+    """Compare without white space, as languages differ in it; … matches any text of a line."""
     pieces = (re.escape(re.sub(r"\s", "", piece)) for piece in shown.split("…"))
     return bool(re.fullmatch(".*?".join(pieces), re.sub(r"\s", "", printed)))

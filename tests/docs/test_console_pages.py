@@ -1,4 +1,4 @@
-"""The pages on the console: the same in both languages, and true of its roles."""
+"""The pages about the console: equal in both languages, and correct for its roles."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ ENGLISH, SPANISH = (
     (BASE_DIR / "docs" / name).read_text(encoding="utf-8") for name in ("console.md", "consola.md")
 )
 ROW = re.compile(r"^\| .* \|$", re.MULTILINE)
-# What each row of the table of roles needs.
+# The permissions for each row of the table of roles.
 NEEDS = ("LOOK", "ARCHIVE", "REVERT", "TRASH", "HOLD", "BULK", "EXPORT", "LOG")
 
 
@@ -36,7 +36,7 @@ def permissions_of(role: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("text", "yes"), [(ENGLISH, "yes"), (SPANISH, "sí")], ids=["en", "es"])
-def test_the_table_of_roles_is_what_roles_may(text: str, yes: str):
+def test_the_table_of_roles_equals_their_permissions(text: str, yes: str):
     _, table = text.split("| support | operator | auditor |\n")
     rows = [row.split("|") for row in table.splitlines()[1 : len(NEEDS) + 1]]
     granted = {role: permissions_of(role) for role in ("support", "operator", "auditor")}

@@ -1,4 +1,4 @@
-"""The pages of docs/, held against what they speak of."""
+"""The pages of docs/ agree with the code."""
 
 import re
 from pathlib import Path
@@ -17,20 +17,20 @@ DOCS = BASE_DIR / "docs"
 WRITTEN = [DOCS / "index.md", DOCS / "architecture.md", *sorted((DOCS / "guide").glob("*.md"))]
 PATH = re.compile(r"/(?:api|internal)/v1(?:/[\w{}]+)+")
 VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`")
-# Of the terminal that follows the guide.
+# Variables of the terminal of the reader.
 OTHERS = {"SERVICE_TOKEN"}
 
 each = pytest.mark.parametrize("page", WRITTEN, ids=[page.stem for page in WRITTEN])
 
 
 class Navigation(yaml.SafeLoader):
-    """Reads mkdocs.yml and leaves what only MkDocs can make."""
+    """Reads mkdocs.yml without the tags of MkDocs."""
 
 
 Navigation.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
 
 
-def test_the_pages_of_variables_are_what_their_program_writes():
+def test_the_pages_of_variables_are_the_output_of_their_program():
     assert configuration.PAGE.read_text("utf-8") == configuration.page(), "make configuration"
     assert configuration.EXAMPLE.read_text("utf-8") == configuration.example(), "make configuration"
 
@@ -57,23 +57,25 @@ def test_every_code_and_variable_exists(page: Path):
     assert named - OTHERS <= {*codes(ServiceError), *env.scheme}
 
 
-def test_every_code_that_a_user_may_get_is_explained():
+def test_every_error_code_of_the_public_api_is_explained():
     text = "".join((DOCS / "guide" / name).read_text("utf-8") for name in ("errors.md", "sync.md"))
-    answers = (
-        answer
+    responses = (
+        response
         for path, operations in DOCUMENT["paths"].items()
         if path.startswith("/api/")
         for operation in operations.values()
-        for status, answer in operation["responses"].items()
+        for status, response in operation["responses"].items()
         if status >= "400"
     )
-    given = {code for a in answers for code in re.findall(r"`([A-Z]+_[A-Z_]+)`", a["description"])}
+    given = {
+        code for a in responses for code in re.findall(r"`([A-Z]+_[A-Z_]+)`", a["description"])
+    }
 
     assert len(given) > 20
     assert given <= set(VARIABLE.findall(text))
 
 
-def test_rate_limits_are_those_of_the_settings():
+def test_rate_limits_equal_the_settings():
     text = (DOCS / "guide" / "errors.md").read_text(encoding="utf-8")
     named = re.search(
         r"any (\d+) seconds: (\d+) lists, (\d+) creations, (\d+) edits, (\d+) deletions, (\d+)",
@@ -85,7 +87,7 @@ def test_rate_limits_are_those_of_the_settings():
     assert [int(n) for n in named.groups()] == [env.scheme[f"RATE_LIMIT_{k}"][1] for k in kinds]
 
 
-def test_the_reference_has_every_call_and_every_object():
+def test_the_reference_has_every_endpoint_and_every_object():
     text = "\n".join(reference(DOCUMENT))
 
     assert PLACE in (DOCS / "reference.md").read_text(encoding="utf-8")
@@ -95,7 +97,7 @@ def test_the_reference_has_every_call_and_every_object():
         assert f"### {name} {{#{name.lower()}}}" in text
 
 
-def test_blocks_that_say_the_same_stand_behind_tabs():
+def test_equivalent_blocks_are_in_tabs():
     page = "```bash\nx\n```\n\n```python\ny\n```\n\n```text\nz\n```\n\n```bash\nalone\n```\n"
 
     assert with_tabs(page) == (

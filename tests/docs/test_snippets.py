@@ -1,4 +1,4 @@
-"""The API guide, done: every page in every language, from top to bottom, against a real server."""
+"""The API guide, run against a real server: every page in every language, from top to bottom."""
 
 import re
 import shutil
@@ -39,7 +39,7 @@ PROGRAMS = {
 NEWEST = (
     """$(curl -H "Authorization: Bearer $TOKEN" $API/conversations | jq -r .conversations[0].id)"""
 )
-# What its reader fills in; and a stream is not followed until Ctrl-C.
+# Values that the reader fills in; and a stream is not followed until Ctrl-C.
 README_LINES = {"^TOKEN=….*": "", "^API=.*": "", "^ID=….*": f"ID={NEWEST}"}
 README_CURL = 'curl() { command curl -sS --fail --max-time 2 "$@" || [ $? = 28 ]; } 2>/dev/null\n'
 
@@ -49,7 +49,7 @@ by_page = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGE
 
 @pytest.fixture(scope="module")
 def address(django_db_setup, tmp_path_factory):
-    """As `make run` serves it, rate limits included, on the database of the tests."""
+    """The service as in `make run`, with rate limits, on the database of the tests."""
     log = tmp_path_factory.mktemp("guide") / "log"
     with (
         characters(free_port()) as upstream,
@@ -59,7 +59,7 @@ def address(django_db_setup, tmp_path_factory):
             DJANGO_SETTINGS_MODULE="config.settings.development",
             MONGODB_DATABASE=settings.DATABASES["default"]["NAME"],
             CHARACTERS_SERVICE_URL=upstream.url,
-            CLIENT_HEAD_TIMEOUT_S="10",  # a machine that is busy is no client that is slow
+            CLIENT_HEAD_TIMEOUT_S="10",  # a busy machine must not count as a slow client
         ) as server,
     ):
         yield f"http://127.0.0.1:{server.port}"
@@ -67,7 +67,9 @@ def address(django_db_setup, tmp_path_factory):
 
 @by_page
 @by_language
-def test_a_page_does_what_it_shows(page: Path, language: str, address: str, tmp_path: Path):
+def test_snippets_of_a_page_have_the_shown_results(
+    page: Path, language: str, address: str, tmp_path: Path
+):
     shown = steps(page)
     printed = run(
         language, [step.code[language] for step in shown], page.stem, address, folder=tmp_path
@@ -80,7 +82,7 @@ def test_a_page_does_what_it_shows(page: Path, language: str, address: str, tmp_
 
 
 @by_page
-def test_a_page_says_each_step_in_every_language(page: Path):
+def test_a_page_has_each_step_in_every_language(page: Path):
     assert steps(page)
     assert all(set(step.code) == set(LANGUAGES) for step in steps(page))
 
@@ -120,7 +122,7 @@ def example_of_retries(language: str) -> tuple[Step, str]:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Forwards each request to an address, after it has failed some."""
+    """Forwards each request to an address, after some failures."""
 
     def __init__(self, forward_to: str, failures: list[int], headers: dict[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), ProxyHandler)
@@ -161,7 +163,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
 def failing_at_first(
     address: str, statuses: list[int], *, headers: dict[str, str] | None = None
 ) -> Iterator[Proxy]:
-    """Run a proxy whose first responses are these failures, by default with `Retry-After: 1`."""
+    """Run a proxy that first responds with these failures, by default with `Retry-After: 1`."""
     with Proxy(address, statuses, {"Retry-After": "1"} if headers is None else headers) as proxy:
         Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
@@ -170,7 +172,7 @@ def failing_at_first(
             proxy.shutdown()
 
 
-def test_the_calls_of_the_readme_succeed(address: str, tmp_path: Path):
+def test_requests_of_the_readme_succeed(address: str, tmp_path: Path):
     text = (BASE_DIR / "README.md").read_text(encoding="utf-8")
     [calls] = [
         block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "API=" in block
@@ -201,7 +203,7 @@ def test_output_is_compared_to_the_end(printed: str, shown: str, same: bool):
 
 
 def run(language: str, code: list[str], page: str, address: str, *, folder: Path) -> list[str]:
-    """Run the steps as one program, and return what each printed."""
+    """Run the steps as one program, and return the output of each."""
     program, *options = PROGRAMS[language]
     require(program, *(["curl", "jq"] if language == "bash" else []))
     script = folder / FILES[language]
@@ -234,7 +236,7 @@ def run(language: str, code: list[str], page: str, address: str, *, folder: Path
 
 
 def require(*programs: str) -> None:
-    """Skip what a laptop cannot run; .ci/run installs everything."""
+    """Skip languages that are not installed; .ci/run installs all of them."""
     if missing := [program for program in programs if not shutil.which(program)]:
         assert not environment().get("CI"), f"not installed: {missing}"
         pytest.skip(f"not installed: {missing}")

@@ -1,4 +1,4 @@
-"""What is checked, one after the other, where an engine runs."""
+"""The checks of the image, in order, with a running engine."""
 
 import json
 import secrets
@@ -19,7 +19,7 @@ STAGING = (
 )
 IMAGE = "conversation-service:development"
 RELEASE = "registry.company.com/conversation-service:check"
-NEIGHBOURS = ("auth-service", "characters-service", "message-service")
+UPSTREAMS = ("auth-service", "characters-service", "message-service")
 UP_S = 180
 
 
@@ -90,7 +90,7 @@ def check_development() -> None:
     with timed("  every part is healthy"):
         system.eventually(everything_is_healthy, within_s=30)
     token = demo_token()
-    with timed("  somebody logs in, and talks with a character"):
+    with timed("  a user logs in, and sends a message to a character"):
         system.talk(token)
         assert b"/static/" in system.get(f"{system.URL}/admin/login/")[1]
     with timed("  the smoke test, from inside, with /metrics and /internal"):
@@ -100,7 +100,7 @@ def check_development() -> None:
         system.require_loopback_only(*docker("ps", "--quiet").split())
     with timed("  without MongoDB it is live and not ready, with it ready again"):
         check_without_mongodb()
-    with timed("  a request in flight is answered before it stops"):
+    with timed("  a request in flight gets its response before the stop"):
         check_graceful_stop(token)
     with timed("  `up` again starts what stopped, and nothing is lost"):
         docker(*DEVELOPMENT, "up", "--detach", "--wait", "--wait-timeout", UP_S)
@@ -169,7 +169,7 @@ def check_staging() -> None:
     token = docker(
         *STAGING, "exec", "conversation-service", "python", "manage.py", "issue_token", "demo"
     )
-    with timed("  somebody talks with a character, through the gateway"):
+    with timed("  a user sends a message to a character, through the gateway"):
         system.talk(token)
     with timed("  the smoke test, from a replica through the gateway"):
         smoke_test(STAGING, "staging", "http://gateway:8003")
@@ -180,11 +180,11 @@ def check_staging() -> None:
         for replica in replicas():
             system.require_contained(replica)
         system.require_loopback_only(*docker("ps", "--quiet").split())
-    with timed("  databases refuse strangers, and the service what is not its own"):
+    with timed("  databases reject other clients, and the service has no other rights"):
         check_database_users()
     with timed("  every container has limits"):
         check_limits()
-    with timed("  a replica goes, and nobody notices"):
+    with timed("  a replica stops, and every request succeeds"):
         check_one_replica_less(token)
     with timed("  a second deployment, and a new start of MongoDB, change nothing"):
         docker(*STAGING, "restart", "mongodb")
@@ -196,7 +196,7 @@ def check_staging() -> None:
 
 
 def prepare_staging() -> None:
-    """Do what people do once on a machine for staging, and run neighbours on the shared network."""
+    """Prepare a machine for staging, and run the upstreams on the shared network."""
     folder = DATA / "secrets"
     folder.mkdir(mode=0o700)
     words = {name: secrets.token_hex() for name in ("service", "root", "redis")}
@@ -217,7 +217,7 @@ def prepare_staging() -> None:
     docker("network", "create", "staging-network")
     docker(
         *("run", "--detach", "--network", "staging-network"),
-        *(f"--network-alias={name}" for name in NEIGHBOURS),
+        *(f"--network-alias={name}" for name in UPSTREAMS),
         *(IMAGE, "python", "manage.py", "run_neighbours", "--host=0.0.0.0"),
         "--ports=8001,8002,8004",
     )
@@ -230,8 +230,8 @@ def replicas() -> list[str]:
 
 
 def check_database_users() -> None:
-    stranger = "try { db.users.findOne() } catch (error) { print(error.codeName) }"
-    assert docker(*STAGING, "exec", "mongodb", "mongosh", "--quiet", "--eval", stranger) == (
+    other_user = "try { db.users.findOne() } catch (error) { print(error.codeName) }"
+    assert docker(*STAGING, "exec", "mongodb", "mongosh", "--quiet", "--eval", other_user) == (
         "Unauthorized"
     )
     service = (

@@ -1,4 +1,4 @@
-"""A Docker engine without a network, in namespaces that take all of it along when they end."""
+"""A Docker engine without a network, in namespaces that end with all of its processes."""
 
 import os
 import subprocess
@@ -16,9 +16,9 @@ PLUGINS = ("docker-compose", "docker-buildx")
 
 
 def enter(module: str) -> int:
-    """Run a module where its network, its mounts and its processes are its own.
+    """Run a module with its own network, mounts and processes.
 
-    The kernel ends whatever is left of them when it ends.
+    The kernel removes the rest of them at its end.
     """
     return subprocess.call(
         [
@@ -54,7 +54,7 @@ def engine() -> Iterator[None]:
 
 
 def prepare() -> None:
-    """Give `docker` its engine and plugins, and both the programs that were unpacked."""
+    """Set the paths of the engine, the plugins and the unpacked programs."""
     plugins = DATA / "client" / "cli-plugins"
     plugins.mkdir(parents=True)
     for name in PLUGINS:
@@ -71,12 +71,12 @@ def wait_for(daemon: subprocess.Popen) -> None:
     deadline = time.monotonic() + START_S
     while subprocess.run(["docker", "version"], capture_output=True, check=False).returncode:
         assert daemon.poll() is None, f"dockerd ended; see {FOLDER}/dockerd.log"
-        assert time.monotonic() < deadline, f"dockerd does not answer; see {FOLDER}/dockerd.log"
+        assert time.monotonic() < deadline, f"dockerd does not respond; see {FOLDER}/dockerd.log"
         time.sleep(0.2)
 
 
 def docker(*arguments: object) -> str:
-    """Return what it prints, or raise with what it says."""
+    """Return the output, or raise with it."""
     done = subprocess.run(
         ["docker", *map(str, arguments)], capture_output=True, text=True, check=False
     )

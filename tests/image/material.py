@@ -1,4 +1,4 @@
-"""What an engine without a registry needs: programs, base images, packages. Kept in var/image."""
+"""Programs, base images and packages for an engine without a registry. Kept in var/image."""
 
 import os
 import shutil
@@ -12,14 +12,14 @@ import yaml
 from config.env import BASE_DIR
 
 FOLDER = BASE_DIR / "var" / "image"
-# What one run leaves behind until its end.
+# Files of one run, removed at its end.
 DATA = FOLDER / "engine"
 PROGRAMS = FOLDER / "programs"
 PACKAGES = FOLDER / "packages"
 TOOLS = BASE_DIR / ".tools" / "bin"
 
 NEEDED = ("apt-get", "mmdebstrap", "npm", "unshare", "runc", "iptables", "ip", "mount")
-# Docker 26 for Debian 13 needs nothing of it but its C library, which that of Debian 12 is.
+# Docker 26 for Debian 13 needs only its C library, and that of Debian 12 suffices.
 ENGINE = ("docker.io", "docker-cli", "containerd", "tini")
 PYTHON = ("ca-certificates", "python3-venv", "python3-pip")
 # In the lock for Pythons before 3.11.3; Debian has 3.11.2.
@@ -38,11 +38,11 @@ LIKE_THE_REAL_SERVERS = (
 
 
 class CannotRun(Exception):
-    """This machine has not what the check needs; nothing is wrong with the image."""
+    """This machine lacks a requirement of the check; the image is not at fault."""
 
 
 def gather() -> None:
-    """Fetch what is not there yet, or raise CannotRun."""
+    """Fetch missing files, or raise CannotRun."""
     require_machine()
     PACKAGES.mkdir(parents=True, exist_ok=True)
     try:
@@ -101,7 +101,7 @@ def mirror() -> str:
 
 
 def fetch_packages() -> None:
-    """Fetch those of the locks; the build holds each against its hash."""
+    """Fetch the locked packages; the build checks each hash."""
     download = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
     for lock in ("build", "production"):
         run(*download, "--dest", PACKAGES, "-r", BASE_DIR / f"requirements/{lock}.txt")
@@ -125,7 +125,7 @@ def server_files() -> tuple[str, ...]:
 
 
 def make_root(name: str, packages: tuple[str, ...], *hooks: str) -> None:
-    """Make the root file system of an image, unless it is there."""
+    """Create the root file system of an image, unless it exists."""
     if not (FOLDER / name).exists():
         run(
             *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}"),

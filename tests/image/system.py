@@ -23,17 +23,17 @@ def get(url: str, *, token: str = "", host: str = "") -> tuple[int, bytes]:
 def call(
     method: str, url: str, body: Any = None, *, token: str = "", host: str = ""
 ) -> tuple[int, bytes]:
-    """Return status and body, whatever they are."""
+    """Return any status and body."""
     headers = {"Content-Type": "application/json"}
     headers |= {"Authorization": f"Bearer {token}"} if token else {}
     headers |= {"Host": host} if host else {}
     data = None if body is None else json.dumps(body).encode()
     parts = urlsplit(url)
-    # Not urllib.request: it would send this to the proxy that the environment names.
+    # Not urllib.request: it would use the proxy of the environment.
     with closing(HTTPConnection(parts.netloc, timeout=30)) as connection:
         connection.request(method, url.removeprefix(f"http://{parts.netloc}"), data, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        response = connection.getresponse()
+        return response.status, response.read()
 
 
 def eventually(condition: Callable[[], bool], *, within_s: float) -> None:
@@ -44,7 +44,7 @@ def eventually(condition: Callable[[], bool], *, within_s: float) -> None:
 
 
 def talk(token: str) -> None:
-    """Begin a conversation, find it, change it, and erase it."""
+    """Create a conversation, read it, update it, and purge it."""
     status, body = call("POST", API, {"character_id": "luna", "title": "Noche"}, token=token)
     assert status == 201, body
     one = f"{API}/{json.loads(body)['id']}"
@@ -59,7 +59,7 @@ def talk(token: str) -> None:
 
 
 class Upload:
-    """A request of which a part is still to come."""
+    """A request with an incomplete body."""
 
     def __init__(self, token: str) -> None:
         body = json.dumps({"character_id": "luna", "title": "In flight"}).encode()
@@ -73,16 +73,16 @@ class Upload:
         self._connection.sendall(head.encode() + body[:10])
 
     def finish(self) -> int:
-        """Send the rest and return the status of the answer."""
+        """Send the rest and return the status of the response."""
         with self._connection:
             self._connection.sendall(self._rest)
-            answer = HTTPResponse(self._connection)
-            answer.begin()
-            return answer.status
+            response = HTTPResponse(self._connection)
+            response.begin()
+            return response.status
 
 
 def require_contained(container: str) -> None:
-    """Look from inside: a user without rights, on a root that nobody can write to."""
+    """Check inside a container: a user without rights and a read-only root."""
     status = docker("exec", container, "cat", "/proc/self/status")
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert facts["Uid"].split() == ["1000"] * 4, facts["Uid"]

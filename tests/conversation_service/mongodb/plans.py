@@ -1,4 +1,4 @@
-"""What the server says about how it runs a query."""
+"""Query plans of the server."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ class Plan:
 
 def plan(queryset: QuerySet) -> Plan:
     explained = json.loads(queryset.explain(verbosity="executionStats"))
-    # The part before the first stage that the query planner cannot take over.
+    # The part before the first stage that the query planner cannot run.
     cursor = explained["stages"][0]["$cursor"] if "stages" in explained else explained
     later = {name.strip("$").upper() for stage in explained.get("stages", ()) for name in stage}
     return Plan(

@@ -1,4 +1,4 @@
-"""What clients and operators see while MongoDB cannot be reached, or not as MONGODB_URL says."""
+"""Responses and logs while MongoDB cannot be reached, or MONGODB_URL is wrong."""
 
 import re
 import socket
@@ -92,7 +92,7 @@ def names(monkeypatch):
 
 @contextmanager
 def connected(url: str):
-    """Let the service connect anew, to this URL and with a time limit of 0.5 s."""
+    """Reconnect the service to this URL, with a time limit of 0.5 s."""
 
     connection = connections[DEFAULT_DB_ALIAS]
 
@@ -126,14 +126,14 @@ def unavailable(response) -> bool:
 
 
 @pytest.mark.parametrize("answer", ["failing", "unknown", "silent", "elsewhere"])
-def test_without_name_resolution_the_database_is_unavailable(alice, names, log, answer):
+def test_without_name_resolution_the_database_is_503(alice, names, log, answer):
     names.answer = getattr(names, answer)
     with connected(SRV):
         assert unavailable(alice.get(PATH))
         assert unavailable(alice.post(PATH, NewConversation()))
         assert Client().get("/health/ready").status_code == 503
         assert Client(raise_request_exception=False).get("/admin/login/").status_code in {200, 503}
-        names.answer = names.failing  # ends the look-up that waits for an answer
+        names.answer = names.failing  # ends the look-up that waits for a response
 
     reasons = re.findall("MongoDB at MONGODB_URL cannot be used: (.*)", log.getvalue())
     assert len(reasons) == len({*reasons}) > 0
@@ -150,7 +150,7 @@ def test_the_service_connects_as_soon_as_names_resolve(alice, names):
         assert Client().get("/health/ready").status_code == 200
 
 
-def test_a_host_that_does_not_resolve_is_unavailable(alice, log):
+def test_a_host_that_does_not_resolve_is_503(alice, log):
     with connected("mongodb://nowhere.invalid/?replicaSet=rs0"):
         assert unavailable(alice.get(PATH))
         assert Client().get("/health/ready").status_code == 503
@@ -158,7 +158,7 @@ def test_a_host_that_does_not_resolve_is_unavailable(alice, log):
     assert "MongoDB at nowhere.invalid:27017 cannot be used" in log.getvalue()
 
 
-def test_a_host_with_a_hanging_resolution_is_unavailable(alice, monkeypatch):
+def test_a_host_with_a_hanging_name_resolution_is_503(alice, monkeypatch):
     released = threading.Event()
     resolve = socket.getaddrinfo
 
@@ -186,7 +186,7 @@ def test_a_host_with_a_hanging_resolution_is_unavailable(alice, monkeypatch):
         f"mongodb+srv://user:{PASSWORD}@127.0.0.1:1/",
     ],
 )
-def test_an_invalid_url_is_unavailable_and_not_logged(alice, log, url):
+def test_an_invalid_url_is_503_and_not_logged(alice, log, url):
     with connected(url):
         assert unavailable(alice.get(PATH))
         assert Client().get("/health/ready").status_code == 503
@@ -205,7 +205,7 @@ def test_an_invalid_url_is_unavailable_and_not_logged(alice, log, url):
     ],
     ids=["password", "TLS", "replica set", "port"],
 )
-def test_the_reason_is_logged_once_and_not_with_each_request(alice, log, change, reason):
+def test_the_reason_is_logged_once_and_not_per_request(alice, log, change, reason):
     with connected(change(env("MONGODB_URL"))):
         for _ in range(4):
             assert unavailable(alice.get(PATH))
@@ -216,7 +216,7 @@ def test_the_reason_is_logged_once_and_not_with_each_request(alice, log, change,
     assert "Traceback" not in log.getvalue()
 
 
-def test_reads_go_to_the_primary_whatever_the_url_says(alice, commands):
+def test_reads_go_to_the_primary_with_any_url(alice, commands):
     url = env("MONGODB_URL") + "&readPreference=secondaryPreferred"
     created = conversation(alice)
     with connected(f"{url}&readPreferenceTags=role:reports&maxStalenessSeconds=120"):

@@ -3,7 +3,7 @@ from django.contrib.auth.models import User
 
 
 @pytest.fixture(autouse=True)
-def people():
+def some_users():
     for name in ["Ada", "a.*(", "bob"]:
         User.objects.create(username=name)
 
@@ -17,7 +17,7 @@ def people():
         pytest.param("ad", [], id="a part"),
     ],
 )
-def test_iexact_finds_the_whole_word_and_no_pattern(wanted, found):
+def test_iexact_matches_the_whole_text_literally(wanted, found):
     names = User.objects.filter(username__iexact=wanted).values_list("username", flat=True)
 
     assert list(names) == found

@@ -55,7 +55,7 @@ def names(collection):
     return set(collection.index_information()) - {"_id_"}
 
 
-def test_what_is_missing_is_created_once(declare, things):
+def test_missing_indexes_are_created_once(declare, things):
     declare(OWNER, EXPIRY, validator=VALIDATOR)
 
     first, second = setup_indexes(), setup_indexes()
@@ -65,7 +65,7 @@ def test_what_is_missing_is_created_once(declare, things):
     assert names(things) == {"by_owner", "expiry"}
 
 
-def test_the_validator_refuses_what_does_not_fit(declare, things):
+def test_the_validator_rejects_invalid_documents(declare, things):
     declare(validator=VALIDATOR)
     setup_indexes()
 
@@ -73,7 +73,7 @@ def test_the_validator_refuses_what_does_not_fit(declare, things):
         things.insert_one({"owner": "ada", "n": "one"})
 
 
-def test_a_changed_validator_is_set_anew(declare, things):
+def test_a_changed_validator_is_replaced(declare, things):
     declare(validator=VALIDATOR)
     setup_indexes()
     declare(validator={"$jsonSchema": {"required": ("owner", "n")}})
@@ -109,7 +109,7 @@ def test_an_index_with_options_is_recognised(declare, things, options):
 
 
 @pytest.mark.parametrize("stored", [EXPIRY, IndexModel("expires_at", name="expiry")])
-def test_another_expiry_is_set_without_building_the_index_anew(declare, things, stored):
+def test_a_new_expiry_is_set_without_rebuilding_the_index(declare, things, stored):
     things.create_indexes([stored])
     declare(IndexModel("expires_at", name="expiry", expireAfterSeconds=3_600))
 
@@ -130,7 +130,7 @@ def test_another_expiry_is_set_without_building_the_index_anew(declare, things, 
         ),
     ],
 )
-def test_a_conflict_is_left_alone_until_replacing_is_asked_for(declare, things, stored):
+def test_a_conflicting_index_is_replaced_only_on_request(declare, things, stored):
     things.create_indexes([stored])
     before = things.index_information()
     declare(OWNER)
@@ -154,7 +154,7 @@ def test_the_same_key_may_be_indexed_twice_with_different_filters(declare):
     assert setup_indexes() == {"all": "kept", "open": "kept"}
 
 
-def test_an_index_that_nobody_declares_is_shown_and_dropped_only_on_request(declare, things):
+def test_an_undeclared_index_is_shown_and_dropped_only_on_request(declare, things):
     things.create_index("n", name="stray")
     declare(OWNER)
 
@@ -164,7 +164,7 @@ def test_an_index_that_nobody_declares_is_shown_and_dropped_only_on_request(decl
     assert names(things) == {"by_owner"}
 
 
-def test_a_unique_index_over_duplicates_is_refused_without_showing_them(declare, things):
+def test_a_unique_index_over_duplicates_is_rejected_without_showing_them(declare, things):
     things.insert_many([{"owner": "ada@example.com"}, {"owner": "ada@example.com"}])
     declare(IndexModel("owner", name="one_each", unique=True))
 
@@ -187,21 +187,21 @@ def test_check_fails_on_any_drift_and_changes_nothing(declare, things, index):
     assert names(things) == before
 
 
-def test_check_passes_when_all_is_in_place(declare):
+def test_check_passes_without_drift(declare):
     declare(OWNER, validator=VALIDATOR)
     setup_indexes()
 
     assert setup_indexes("--check") == {"by_owner": "kept", "validator": "kept"}
 
 
-def test_a_dry_run_shows_the_work_and_does_none(declare, things):
+def test_a_dry_run_shows_the_steps_and_changes_nothing(declare, things):
     declare(OWNER, validator=VALIDATOR)
 
     assert setup_indexes("--dry-run") == {"by_owner": "missing", "validator": "missing"}
     assert "things" not in things.database.list_collection_names()
 
 
-def test_all_that_is_missing_is_built_in_one_reading(declare, commands):
+def test_all_missing_indexes_are_built_in_one_scan(declare, commands):
     declare(OWNER, EXPIRY, IndexModel("n", name="by_n"))
     setup_indexes()
 
@@ -209,7 +209,7 @@ def test_all_that_is_missing_is_built_in_one_reading(declare, commands):
     assert [index["name"] for index in build["indexes"]] == ["by_owner", "expiry", "by_n"]
 
 
-def test_indexes_can_be_shared_out_to_several_builds(declare, commands):
+def test_indexes_can_be_built_in_several_scans(declare, commands):
     declare(OWNER, EXPIRY, IndexModel("n", name="by_n"))
     setup_indexes("--builds=2")
 
@@ -220,7 +220,7 @@ def test_indexes_can_be_shared_out_to_several_builds(declare, commands):
     ]
 
 
-def test_an_index_that_cannot_be_unique_is_named_among_others(declare, things):
+def test_a_failed_unique_index_is_named_among_others(declare, things):
     things.insert_many([{"owner": "ada"}, {"owner": "ada"}])
     declare(EXPIRY, IndexModel("owner", name="one_each", unique=True), OWNER)
 
@@ -231,10 +231,10 @@ def test_an_index_that_cannot_be_unique_is_named_among_others(declare, things):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_whoever_stops_waiting_for_a_build_is_told_what_becomes_of_it(mongo, number):
+def test_an_interrupted_wait_reports_the_state_of_the_build(mongo, number):
     mongo["conversations"].drop_index("user_words")
     with mongo.client.start_session() as session, session.start_transaction():
-        # No build begins while somebody is writing.
+        # A build does not start during a write.
         mongo["conversations"].insert_one(
             documents.new(user_id="x", character_id="y", now=clock.now()), session=session
         )
@@ -258,7 +258,7 @@ def waits_for_its_build(mongo):
     return mongo.client.admin.aggregate(stages).to_list()
 
 
-def test_the_last_line_of_json_counts_the_results(declare, things):
+def test_the_last_json_line_counts_the_results(declare, things):
     things.create_index("n", name="stray")
     declare(OWNER)
     out = StringIO()
@@ -268,7 +268,7 @@ def test_the_last_line_of_json_counts_the_results(declare, things):
     assert last == {"kept": len(lines) - 2, "created": 1, "extra": 1, "dry_run": False}
 
 
-def test_without_json_it_prints_a_line_for_each(declare):
+def test_without_json_it_prints_a_line_per_index(declare):
     declare(OWNER)
     out = StringIO()
 
@@ -277,7 +277,7 @@ def test_without_json_it_prints_a_line_for_each(declare):
     assert "created   things  by_owner\n" in out.getvalue()
 
 
-def test_it_refuses_to_run_before_the_migrations(declare, mongo):
+def test_it_rejects_to_run_before_the_migrations(declare, mongo):
     applied = mongo["django_migrations"].find_one_and_delete({"app": "sessions"})
     declare(OWNER)
 
@@ -288,7 +288,7 @@ def test_it_refuses_to_run_before_the_migrations(declare, mongo):
         mongo["django_migrations"].insert_one(applied)
 
 
-def test_runs_at_the_same_time_do_no_harm(declare, things):
+def test_concurrent_runs_succeed(declare, things):
     things.insert_many({"owner": str(number)} for number in range(2_000))
     declare(OWNER, EXPIRY, validator=VALIDATOR)
 
@@ -299,7 +299,7 @@ def test_runs_at_the_same_time_do_no_harm(declare, things):
     assert set(setup_indexes().values()) == {"kept"}
 
 
-def test_sessions_expire_by_themselves():
+def test_sessions_expire():
     index = Session._meta.db_table, "django_session_expire_date_a5c62663"
 
     out = StringIO()

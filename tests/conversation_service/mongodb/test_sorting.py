@@ -1,4 +1,4 @@
-"""An ordered page is read from the index, and no query changes its answer for that."""
+"""A sorted page is read from the index, and every query keeps its result."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +15,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def people():
+def many_users():
     User.objects.bulk_create(
         User(
             username=f"user{number:02}",
@@ -50,7 +50,7 @@ INDEXED_PAGES = {
 
 
 @pytest.mark.parametrize("page", INDEXED_PAGES.values(), ids=INDEXED_PAGES)
-def test_a_page_costs_no_more_than_its_own_rows(people, page):
+def test_a_page_reads_only_its_own_rows(many_users, page):
     found = plan(page())
 
     assert found.documents_examined <= 5
@@ -58,7 +58,7 @@ def test_a_page_costs_no_more_than_its_own_rows(people, page):
     assert "SORT" not in found.stages
 
 
-def test_a_page_further_down_costs_the_rows_before_it(people):
+def test_a_later_page_reads_the_rows_before_it(many_users):
     found = plan(User.objects.order_by("username")[10:15])
 
     assert found.documents_examined <= 15
@@ -149,7 +149,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_every_query_answers_as_it_does_without_the_early_sort(people, stock, shape):
+def test_every_query_has_equal_results_without_the_early_sort(many_users, stock, shape):
     ours, theirs = list(shape()), list(shape().using(stock))
 
     assert ours == theirs
@@ -170,5 +170,5 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_every_question_has_the_answer_it_has_without_the_early_sort(people, stock, end):
+def test_random_queries_have_equal_results_without_the_early_sort(many_users, stock, end):
     assert end(User.objects.all()) == end(User.objects.using(stock).all())

@@ -13,7 +13,7 @@ from tests.conversation_service.mongodb.plans import plan
 
 @pytest.fixture
 def ticket(mongo):
-    """A model with what Django's own apps do not have: unique fields that may be null."""
+    """A model with nullable unique fields, which Django's own apps do not have."""
     with isolate_apps("conversation_service"):
 
         class Origin(EmbeddedModel):
@@ -80,7 +80,7 @@ def test_looking_up_by_a_nullable_unique_field_reads_one_document(ticket, lookup
     assert "COLLSCAN" not in found.stages
 
 
-def test_many_may_lack_a_nullable_unique_field(ticket):
+def test_many_documents_may_lack_a_nullable_unique_field(ticket):
     ticket.objects.create()
     ticket.objects.create()
     ticket.objects.create(serial=-(2**40))
@@ -89,14 +89,14 @@ def test_many_may_lack_a_nullable_unique_field(ticket):
 
 
 @pytest.mark.parametrize("taken", [{"code": ""}, {"serial": -(2**40)}])
-def test_the_smallest_values_are_unique_too(ticket, taken):
+def test_the_smallest_values_are_unique(ticket, taken):
     ticket.objects.create(**taken)
 
     with pytest.raises(IntegrityError):
         ticket.objects.create(**taken)
 
 
-def test_a_unique_field_inside_an_absent_document_is_not_taken(ticket):
+def test_a_unique_field_inside_an_absent_document_conflicts_with_none(ticket):
     ticket.objects.create()
     ticket.objects.create()
     ticket.objects.create(origin=ticket.Origin(reference="x"))

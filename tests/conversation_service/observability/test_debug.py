@@ -23,7 +23,7 @@ API = "/api/v1/conversations"
 
 
 class Markers:
-    """Words that no log may contain. Each is used once, so that a failure names its place."""
+    """Words that must not be logged. Each is used once, so that a failure names its place."""
 
     def __init__(self) -> None:
         self._number = count(1)
@@ -52,7 +52,7 @@ def guarded_valkey(folder: Path, password: str) -> Iterator[str]:
 
 
 def manage(*arguments: str, **variables: str) -> str:
-    """Run a command and return all it prints."""
+    """Run a command and return its output."""
     done = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
@@ -67,7 +67,7 @@ def manage(*arguments: str, **variables: str) -> str:
 
 
 def converse(server: Server, marker: Markers, secret: str) -> None:
-    """Put a marker in every field that a client can send, in calls that succeed and that fail."""
+    """Put a marker in every field of successful and failed requests."""
     now = int(clock.now().timestamp())
     claims = {"user_id": marker("user id"), "token_type": "access", "iat": now, "exp": now + 600}
     token = jwt.encode(claims, secret, "HS256")
@@ -143,7 +143,7 @@ def administer(server: Server, marker: Markers, name: str, password: str) -> Non
 
 
 @pytest.mark.parametrize("form", ["line", "ecs"])
-def test_debug_logs_nothing_of_users(tmp_path, marker, mongo, form):
+def test_debug_logs_no_data_of_users(tmp_path, marker, mongo, form):
     secret = marker("JWT_SECRET_KEY") + "x" * 32
     name, password = marker("name of staff"), marker("password of staff")
     with guarded_valkey(tmp_path / "valkey", marker("password of Redis")) as redis_url:

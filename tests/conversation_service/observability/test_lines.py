@@ -1,4 +1,4 @@
-"""Lines of the log for people: one per record, whatever a client sends."""
+"""Plain log lines: one per record, with any input of a client."""
 
 import logging
 import re
@@ -47,7 +47,7 @@ def lines(*arguments, **options):
 
 
 def failure(text):
-    """Return an error with a text, as `exc_info`, that was caused by another one."""
+    """Return an error with a text and a cause, as `exc_info`."""
     try:
         try:
             raise KeyError(text)
@@ -66,14 +66,14 @@ def test_a_logged_value_stays_in_its_line_and_sends_nothing_to_a_terminal(text):
 
 
 @each
-def test_a_logged_request_id_stays_in_its_line_too(text):
+def test_a_logged_request_id_stays_in_its_line(text):
     [line] = lines("x", request_id=f"{text}{FORGED}")
 
     assert line.isprintable()
 
 
 @each
-def test_a_traceback_stands_below_its_record_and_begins_no_other(text):
+def test_a_traceback_follows_its_record_and_starts_no_new_one(text):
     first, *below = lines("x", exc_info=failure(f"{text}{FORGED}"))
 
     assert not first.startswith(" ")
@@ -81,13 +81,13 @@ def test_a_traceback_stands_below_its_record_and_begins_no_other(text):
     assert "Traceback (most recent call last):" in below[0]
 
 
-def test_a_printable_text_is_left_as_it_is():
+def test_printable_text_is_unchanged():
     [line] = lines("%s", "¿Qué? 日本語 😀 C:\\new")
 
     assert line.endswith("¿Qué? 日本語 😀 C:\\new")
 
 
-def test_a_document_in_an_error_of_mongodb_is_cut_out_up_to_its_end():
+def test_a_document_in_a_mongodb_error_is_removed_to_its_end():
     text = "E11000 duplicate key error dup key: { title: 'a\nsecret words' }"
 
     for formatter in (Lines(FORMAT, style="{"), EcsObjects()):

@@ -1,4 +1,4 @@
-"""What the service writes to its log, as production does: one JSON object a line."""
+"""The log of production: one JSON object per line."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from tests.factories import token
 from tests.failpoints import failing
 
 LIST = "/api/v1/conversations"
-SECRET_WORDS = "rumpelstiltskin"  # what a person said, and no log may
+SECRET_WORDS = "rumpelstiltskin"  # text of a user, which must not be logged
 ALICE = {"Authorization": f"Bearer {token('alice')}", "User-Agent": "tests"}
 
 
@@ -37,19 +37,19 @@ def lines_of(server, request_id: str) -> list[dict]:
     ]
 
 
-def ask(server, request_id: str, path: str = LIST, method: str = "GET", **options):
+def fetch(server, request_id: str, path: str = LIST, method: str = "GET", **options):
     headers = {"X-Request-ID": request_id} | options.pop("headers", ALICE)
     url = f"http://127.0.0.1:{server.port}{path}"
     return requests.request(method, url, headers=headers, timeout=10, **options)
 
 
-def test_every_line_is_an_object_from_the_first_on(server):
+def test_every_line_is_a_json_object(server):
     assert {line["service"]["name"] for line in lines(server)} == {"conversation-service"}
     assert any("Starting gunicorn" in line["message"] for line in lines(server))
 
 
-def test_a_request_is_one_line(server):
-    ask(server, "one-line", f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0")
+def test_a_request_logs_one_line(server):
+    fetch(server, "one-line", f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0")
 
     [line] = lines_of(server, "one-line")
 
@@ -62,10 +62,10 @@ def test_a_request_is_one_line(server):
     assert "request_id" not in line  # it is http.request.id
 
 
-def test_a_person_is_a_hash_that_stays_the_same(server):
-    ask(server, "hash-1")
-    ask(server, "hash-2")
-    ask(server, "hash-3", headers={"Authorization": f"Bearer {token('bob')}"})
+def test_a_user_is_logged_as_a_stable_hash(server):
+    fetch(server, "hash-1")
+    fetch(server, "hash-2")
+    fetch(server, "hash-3", headers={"Authorization": f"Bearer {token('bob')}"})
 
     hashes = [lines_of(server, f"hash-{n}")[0]["user"]["hash"] for n in (1, 2, 3)]
 
@@ -74,10 +74,10 @@ def test_a_person_is_a_hash_that_stays_the_same(server):
     assert "alice" not in server.log.read_text()
 
 
-def test_the_trace_of_the_caller_is_told(server):
+def test_the_trace_of_the_caller_is_logged(server):
     trace = "0af7651916cd43dd8448eb211c80319c"
 
-    ask(server, "traced", headers=ALICE | {"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    fetch(server, "traced", headers=ALICE | {"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
 
     assert lines_of(server, "traced")[0]["trace"]["id"] == trace
 
@@ -92,7 +92,7 @@ def test_the_trace_of_the_caller_is_told(server):
     ],
 )
 def test_the_line_of_a_401_has_its_reason(server, name, authorization, reason):
-    ask(server, f"rejected-{name}", headers={"Authorization": authorization})
+    fetch(server, f"rejected-{name}", headers={"Authorization": authorization})
 
     line = lines_of(server, f"rejected-{name}")[-1]
 
@@ -112,17 +112,17 @@ def test_the_next_request_on_the_same_connection_has_no_reason(server):
 
 
 def test_health_checks_are_not_logged(server):
-    ask(server, "probe", "/health/live")
+    fetch(server, "probe", "/health/live")
 
     assert lines_of(server, "probe") == []
 
 
-def test_neither_words_nor_tokens_are_logged(server):
+def test_texts_and_tokens_are_not_logged(server):
     body = {"character_id": "luna", "title": SECRET_WORDS, "custom": {"note": SECRET_WORDS}}
-    ask(server, "words-1", method="POST", json=body)
-    ask(server, "words-2", method="POST", json=body | {"settings": {"temperature": SECRET_WORDS}})
-    ask(server, "words-3", f"{LIST}?search={SECRET_WORDS}")
-    ask(server, "words-4", headers={"Authorization": f"Bearer {SECRET_WORDS}.b.c"})
+    fetch(server, "words-1", method="POST", json=body)
+    fetch(server, "words-2", method="POST", json=body | {"settings": {"temperature": SECRET_WORDS}})
+    fetch(server, "words-3", f"{LIST}?search={SECRET_WORDS}")
+    fetch(server, "words-4", headers={"Authorization": f"Bearer {SECRET_WORDS}.b.c"})
 
     logged = server.log.read_text()
 
@@ -131,16 +131,16 @@ def test_neither_words_nor_tokens_are_logged(server):
     assert ALICE["Authorization"].split()[1] not in logged
 
 
-def test_the_query_string_of_a_request_that_failed_is_not_logged(server):
+def test_the_query_string_of_a_failed_request_is_not_logged(server):
     with failing(errorCode=2):  # BadValue: a fault of the service, not of the database
-        response = ask(server, "failed", f"{LIST}?search={SECRET_WORDS}")
+        response = fetch(server, "failed", f"{LIST}?search={SECRET_WORDS}")
 
     assert response.status_code == 500
     assert "INTERNAL_ERROR" in "".join(line["message"] for line in lines_of(server, "failed"))
     assert SECRET_WORDS not in server.log.read_text()
 
 
-def test_a_document_in_an_error_of_mongodb_is_cut_out():
+def test_a_document_in_a_mongodb_error_is_removed():
     logger, formatter = logging.getLogger("a"), EcsObjects()
     error = DuplicateKeyError(f"E11000 duplicate key error dup key: {{ title: {SECRET_WORDS!r} }}")
 

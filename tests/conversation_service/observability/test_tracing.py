@@ -1,4 +1,4 @@
-"""Traces, as a collector on this machine receives them."""
+"""Traces, received by a collector on this machine."""
 
 import subprocess
 import sys
@@ -76,13 +76,13 @@ def test_a_request_continues_the_trace_of_its_caller(server, collector):
     assert "rumpelstiltskin" not in str(trace_of(collector, TRACE))
 
 
-def test_lines_of_the_log_name_the_trace(server):
+def test_log_lines_contain_the_trace(server):
     server.get(LIST, headers=ALICE | {"traceparent": f"00-{TRACE[::-1]}-b7ad6b7169203331-01"})
 
     assert f'"trace":{{"id":"{TRACE[::-1]}"}}' in server.log.read_text()
 
 
-def test_a_request_without_a_trace_begins_one(server, collector):
+def test_a_request_without_a_trace_starts_one(server, collector):
     known = len(collector.spans)
 
     server.get(f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0", headers=ALICE)
@@ -102,14 +102,14 @@ def test_health_checks_are_not_traced(server, collector):
 @pytest.mark.parametrize(
     "switch", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_PROPAGATORS": "none"}], ids=str
 )
-def test_opentelemetrys_own_switches_break_no_request(collector, tmp_path, switch):
+def test_variables_of_opentelemetry_break_no_request(collector, tmp_path, switch):
     options = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, **switch}
 
     with serving(tmp_path / "log", "config.wsgi:application", **options) as server:
         assert server.get(LIST, headers=ALICE).status_code == 200
 
 
-def test_without_a_collector_no_exporter_is_even_imported():
+def test_without_a_collector_no_exporter_is_imported():
     program = "import sys, config.wsgi; print(*sys.modules)"
 
     modules = subprocess.check_output([sys.executable, "-c", program], text=True).split()

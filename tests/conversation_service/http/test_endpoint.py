@@ -1,0 +1,232 @@
+"""The memory of a request is freed with its response, without the garbage collector.
+
+A request that stays until the next collection makes each worker larger, and its pauses longer.
+"""
+
+import gc
+import io
+import json
+import logging
+from contextlib import contextmanager
+
+import pytest
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.views import View
+from rest_framework.request import Request
+
+from conversation_service import clock
+from tests.conversation_service import loopback
+from tests.conversations.test_internal import report
+from tests.factories import PATH, conversation, token
+from tests.failpoints import failing
+
+CHANGES = "/api/v1/changes"
+TAGS = "/api/v1/tags"
+AUTHORIZE = "/internal/v1/authorize"
+ACTIVITY = "/internal/v1/activity"
+NDJSON = {"CONTENT_TYPE": "application/x-ndjson"}
+STREAM = {"HTTP_ACCEPT": "text/event-stream"}
+SERVICE = {"sub": "message", "token_type": "service"}
+
+
+class Caller:
+    """Sends requests to the WSGI application like a server, and keeps no reference to them."""
+
+    def __init__(self, user: str = "alice", **claims) -> None:
+        self.token = token(user, **claims)
+        self.application = get_wsgi_application()
+
+    def send(self, method: str, path: str, body=None, **environ) -> int:
+        raw = json.dumps(body).encode() if isinstance(body, dict) else body or b""
+        path, _, query = path.partition("?")
+        response = self.application(
+            {
+                "REQUEST_METHOD": method,
+                "PATH_INFO": path,
+                "QUERY_STRING": query,
+                "CONTENT_LENGTH": str(len(raw)) if raw else "",
+                "CONTENT_TYPE": "application/json",
+                "HTTP_AUTHORIZATION": f"Bearer {self.token}",
+                "SERVER_NAME": "testserver",
+                "SERVER_PORT": "80",
+                "wsgi.input": io.BytesIO(raw),
+                "wsgi.errors": io.StringIO(),
+                "wsgi.url_scheme": "http",
+            }
+            | environ,
+            lambda status, headers, *error: lambda data: None,
+        )
+        try:
+            b"".join(response)
+            return response.status_code
+        finally:
+            response.close()
+
+
+def survivors() -> list[str]:
+    kinds = (HttpRequest, Request, View)
+    return [type(found).__name__ for found in gc.get_objects() if isinstance(found, kinds)]
+
+
+@contextmanager
+def without_collector():
+    """Exclude existing objects from gc.get_objects(), so that it is quick to search."""
+    logging.disable()  # pytest keeps log records, and their tracebacks refer to requests
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.enable()
+        logging.disable(logging.NOTSET)
+
+
+def endpoints(resolver=None, prefix=""):
+    for entry in (resolver or get_resolver()).url_patterns:
+        route = prefix + str(entry.pattern)
+        if isinstance(entry, URLResolver):
+            yield from endpoints(entry, route)
+        elif (isinstance(entry, URLPattern) and "api/v1" in route) or "internal/v1" in route:
+            yield "/" + route
+
+
+def requests_of(method, route, id_):
+    """Return the request that an endpoint accepts."""
+    bodies = {
+        ("POST", PATH): {"character_id": "luna"},
+        ("POST", f"{PATH}/bulk"): {"action": "pin", "ids": [id_]},
+        ("POST", f"{PATH}/<str:id>/revert"): {"version": 1, "fields": ["title"]},
+        ("POST", AUTHORIZE): {"user_id": "alice", "ids": [id_]},
+        ("POST", ACTIVITY): {"items": [{"id": id_, **report(1)}]},
+        ("PUT", "/internal/v1/conversations/<str:id>/activity"): report(2),
+        ("PATCH", f"{PATH}/<str:id>"): {"title": "Other"},
+        ("POST", f"{PATH}/import"): b"{}\n",
+    }
+    environ = NDJSON if route.endswith("import") else {}
+    return route.replace("<str:id>", id_), bodies.get((method, route)), environ
+
+
+METHODS = {
+    "GET": [
+        PATH,
+        *(f"{PATH}/{name}" for name in ("summary", "overview", "export", "<str:id>")),
+        f"{PATH}/<str:id>/history",
+        CHANGES,
+        TAGS,
+    ],
+    "POST": [
+        *(PATH, f"{PATH}/bulk", f"{PATH}/import", AUTHORIZE, ACTIVITY),
+        *(
+            f"{PATH}/<str:id>/{name}"
+            for name in ("archive", "restore", "duplicate", "revert", "pin", "unpin")
+        ),
+    ],
+    "PATCH": [f"{PATH}/<str:id>"],
+    "PUT": ["/internal/v1/conversations/<str:id>/activity"],
+    "DELETE": [f"{PATH}/<str:id>"],
+}
+CALLS = [(method, route) for method, routes in METHODS.items() for route in routes]
+
+
+def test_every_endpoint_is_listed_here():
+    assert {*endpoints()} == {route for _, route in CALLS}
+
+
+def caller_of(route) -> Caller:
+    scope = "conversations:authorize conversations:activity"
+    return Caller(scope=scope, **SERVICE) if route.startswith("/internal") else Caller()
+
+
+@pytest.mark.parametrize(("method", "route"), CALLS)
+def test_no_request_survives_its_response(alice, method, route):
+    created = conversation(alice)["id"]
+    path, body, environ = requests_of(method, route, created)
+    caller = caller_of(route)
+    caller.send(method, path, body, **environ)  # objects that are built once, for all requests
+
+    with without_collector():
+        assert caller.send(method, path, body, **environ) < 300
+        assert survivors() == []
+
+
+def faults(method, path, body, environ):
+    """Yield the faulty requests of an endpoint: a method, a path, a body and an environ."""
+    unknown = "?unknown=1" if method == "GET" else ""
+    yield method, path + unknown, b"{", environ
+    yield method, path, body, environ | {"HTTP_AUTHORIZATION": ""}
+    yield method, path, body, environ | {"HTTP_ACCEPT": "image/png"}
+    yield method, path, body or b"x", environ | {"CONTENT_TYPE": "text/plain"}
+    yield "TRACE", path, body, environ
+    yield "OPTIONS", path, None, environ
+
+
+@pytest.mark.parametrize(("method", "route"), CALLS)
+def test_no_faulty_request_survives_its_response(alice, method, route):
+    path, body, environ = requests_of(method, route, conversation(alice)["id"])
+    caller = caller_of(route)
+
+    for *sent, headers in faults(method, path, body, environ):
+        caller.send(*sent, **headers)
+        with without_collector():
+            caller.send(*sent, **headers)
+            assert survivors() == [], (sent, headers)
+
+
+@pytest.mark.parametrize(("method", "route"), CALLS)
+def test_no_request_survives_an_unavailable_database(alice, method, route):
+    path, body, environ = requests_of(method, route, conversation(alice)["id"])
+    caller = caller_of(route)
+
+    with failing(errorCode=46):
+        caller.send(method, path, body, **environ)
+        with without_collector():
+            caller.send(method, path, body, **environ)
+            assert survivors() == []
+
+
+def test_no_request_survives_a_bug(monkeypatch):
+    caller = Caller()
+    monkeypatch.setattr(clock, "now", lambda: 1 / 0)
+    caller.send("GET", f"{PATH}/overview")
+
+    with without_collector():
+        assert caller.send("GET", f"{PATH}/overview") == 500
+        assert survivors() == []
+
+
+def test_no_request_survives_a_rate_limit(settings):
+    settings.RATE_LIMIT_ENABLED = True
+    settings.RATE_LIMITS = settings.RATE_LIMITS | {"list": 1}
+    caller = Caller("limited")
+    caller.send("GET", PATH)
+
+    with without_collector():
+        assert caller.send("GET", PATH) == 429
+        assert survivors() == []
+
+
+@pytest.mark.parametrize("talk", [loopback.respond(), loopback.respond(status="500 Broken")])
+def test_no_request_survives_an_upstream_that_fails(settings, talk):
+    settings.CHARACTER_CHECK = "strict"
+    caller = Caller()
+    with loopback.serving(talk) as address:
+        settings.CHARACTERS_SERVICE_URL = f"http://{address}"
+        caller.send("POST", PATH, {"character_id": "luna"})
+
+        with without_collector():
+            assert caller.send("POST", PATH, {"character_id": "luna"}) == 503
+            assert survivors() == []
+
+
+def test_no_request_survives_its_stream(settings):
+    settings.CHANGES_STREAM_S = 0.05
+    caller = Caller()
+    caller.send("GET", CHANGES, **STREAM)
+
+    with without_collector():
+        assert caller.send("GET", CHANGES, **STREAM) == 200
+        assert survivors() == []

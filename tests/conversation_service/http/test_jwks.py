@@ -1,0 +1,359 @@
+"""Tokens signed with a private key, checked with the keys that their issuer publishes."""
+
+import base64
+import hashlib
+import hmac
+import json
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from django.urls import path
+from rest_framework.response import Response
+from rest_framework.test import APIClient
+from rest_framework.views import APIView
+
+from conversation_service.http import authentication, jwks
+from tests.conversation_service import loopback
+
+pytestmark = pytest.mark.urls(__name__)
+
+INVALID = (401, "AUTH_TOKEN_INVALID")
+UNAVAILABLE = (503, "AUTH_UNAVAILABLE")
+
+
+class WhoAmI(APIView):
+    def get(self, request):
+        return Response({"id": request.user.id})
+
+
+urlpatterns = [path("api/v1/me", WhoAmI.as_view())]
+
+
+class Issuer:
+    """An issuer of tokens with an endpoint for its public keys."""
+
+    def __init__(self) -> None:
+        self.published: list[object] = []
+        self.private: dict[str, ec.EllipticCurvePrivateKey] = {}
+        self.fetches = 0
+        self.talk: loopback.Talk | None = None
+
+    def rotate(self, kid: str) -> None:
+        self.private[kid] = ec.generate_private_key(ec.SECP256R1())
+        self.published = [public_jwk(self.private[kid], kid=kid)]
+
+    def token(self, kid: str, **claims) -> str:
+        return token(self.private[kid], kid=kid, **claims)
+
+    def __call__(self, channel: socket.socket) -> None:
+        self.fetches += 1
+        talk = self.talk or loopback.respond(json.dumps({"keys": self.published}).encode())
+        talk(channel)
+
+
+def public_jwk(key: Any, **fields: Any) -> Any:
+    algorithms = jwt.algorithms
+    kind = algorithms.ECAlgorithm if hasattr(key, "curve") else algorithms.RSAAlgorithm
+    return json.loads(kind.to_jwk(key.public_key())) | fields
+
+
+def token(key, *, kid=None, algorithm="ES256", **claims) -> str:
+    payload = {"user_id": "u-1", "exp": int(time.time()) + 3600} | claims
+    return jwt.encode(payload, key, algorithm, headers={} if kid is None else {"kid": kid})
+
+
+@pytest.fixture
+def issuer(settings):
+    issuer = Issuer()
+    issuer.rotate("k1")
+    with loopback.serving(issuer) as address:
+        settings.JWT_ALGORITHM = "ES256"
+        # Unique, as a process caches keys by address until its end.
+        settings.JWT_JWKS_URL = f"http://{address}/{uuid4()}"
+        yield issuer
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the key cache, which a test can advance."""
+    clock = SimpleNamespace(ahead_s=0.0)
+    monkeypatch.setattr(authentication, "time", lambda: time.time() + clock.ahead_s)
+    monkeypatch.setattr(jwks, "monotonic", lambda: time.monotonic() + clock.ahead_s)
+    return clock
+
+
+def send(value: str):
+    return APIClient().get("/api/v1/me", headers={"Authorization": f"Bearer {value}"})
+
+
+def outcome(response) -> tuple[int, str | None]:
+    return response.status_code, response.json().get("error", {}).get("code")
+
+
+def seconds_of(call) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_the_keys_are_fetched_once_for_many_tokens(issuer):
+    for _ in range(20):
+        assert outcome(send(issuer.token("k1"))) == (200, None)
+
+    assert issuer.fetches == 1
+
+
+def test_first_tokens_in_parallel_share_one_fetch(issuer):
+    value = issuer.token("k1")
+
+    with ThreadPoolExecutor(16) as pool:
+        outcomes = set(pool.map(lambda _: outcome(send(value)), range(32)))
+
+    assert outcomes == {(200, None)}
+    assert issuer.fetches == 1
+
+
+def test_rsa_keys_are_accepted(issuer, settings):
+    settings.JWT_ALGORITHM = "RS256"
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    issuer.published = [public_jwk(key, kid="r1", use="sig", alg="RS256")]
+
+    assert outcome(send(token(key, kid="r1", algorithm="RS256"))) == (200, None)
+
+
+def test_a_token_signed_with_the_public_key_as_secret_is_rejected(issuer):
+    """HS256 with the text of the public key is the classic confusion of algorithms."""
+    public = issuer.private["k1"].public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    claims = {"user_id": "u-1", "exp": int(time.time()) + 3600}
+    header = {"alg": "HS256", "typ": "JWT", "kid": "k1"}
+    signed = b".".join(map(encoded, [json.dumps(header).encode(), json.dumps(claims).encode()]))
+    signature = encoded(hmac.digest(pem, signed, hashlib.sha256))
+
+    assert outcome(send((signed + b"." + signature).decode())) == INVALID
+
+
+def encoded(part: bytes) -> bytes:
+    return base64.urlsafe_b64encode(part).rstrip(b"=")
+
+
+def test_another_algorithm_causes_no_fetch(issuer):
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    assert outcome(send(token(key, kid="k1", algorithm="RS256"))) == INVALID
+    assert issuer.fetches == 0
+
+
+def test_a_token_of_the_shared_secret_is_rejected(issuer, settings):
+    forged = token(settings.JWT_SECRET_KEY, kid="k1", algorithm="HS256")
+
+    assert outcome(send(forged)) == INVALID
+
+
+def test_a_known_key_id_with_another_key_is_rejected(issuer):
+    forged = token(ec.generate_private_key(ec.SECP256R1()), kid="k1")
+
+    assert outcome(send(forged)) == INVALID
+
+
+def test_a_token_without_a_key_id_is_rejected(issuer):
+    assert outcome(send(token(issuer.private["k1"]))) == INVALID
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"use": "enc"}, {"alg": "ES384"}, {"kid": 1}, {"crv": "P-384"}, {"x": "!"}, {"d": "AA"}),
+        {"kty": "oct", "k": "AAAA"},
+    ],
+    ids=str,
+)
+def test_keys_for_other_uses_are_ignored(issuer, fields):
+    unfit = public_jwk(issuer.private["k1"], kid="k1") | fields
+    other = public_jwk(ec.generate_private_key(ec.SECP256R1()), kid="k2")
+    issuer.published = ["nonsense", unfit, other]
+
+    assert outcome(send(issuer.token("k1"))) == INVALID
+
+
+def test_a_key_published_a_second_ago_is_accepted_at_once(issuer, clock):
+    assert outcome(send(issuer.token("k1"))) == (200, None)
+    issuer.rotate("k2")
+    clock.ahead_s += 1
+
+    assert outcome(send(issuer.token("k2"))) == (200, None)
+
+
+def test_a_withdrawn_key_is_rejected_when_the_keys_expire(issuer, clock):
+    withdrawn = issuer.token("k1")
+    assert outcome(send(withdrawn)) == (200, None)
+    issuer.rotate("k2")
+
+    clock.ahead_s += 301
+
+    assert outcome(send(withdrawn)) == INVALID
+
+
+def test_keys_are_refreshed_before_they_expire(issuer, clock):
+    assert outcome(send(issuer.token("k1"))) == (200, None)
+    slowly = Event()
+    issuer.talk = lambda channel: slowly.wait(5)
+    clock.ahead_s += 241
+
+    assert seconds_of(lambda: send(issuer.token("k1"))) < 0.5
+    wait_for(lambda: issuer.fetches == 2)
+    slowly.set()
+
+
+def test_random_key_ids_cannot_flood_the_issuer(issuer):
+    unknown_keys = [token(issuer.private["k1"], kid=f"random-{n}") for n in range(60)]
+    started = time.monotonic()
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = set(pool.map(lambda value: outcome(send(value)), unknown_keys))
+
+    assert outcomes == {INVALID}
+    assert issuer.fetches <= 1 + (time.monotonic() - started)
+
+
+def test_an_unknown_key_id_is_fetched_again_after_one_second(issuer, clock):
+    other_user = token(issuer.private["k1"], kid="k9")
+    for _ in range(3):
+        send(other_user)
+        send(other_user)
+        clock.ahead_s += 1.1
+
+    assert issuer.fetches == 3
+
+
+def test_without_keys_every_token_is_rejected(issuer):
+    issuer.talk = loopback.respond(status="503 Service Unavailable")
+
+    response = send(issuer.token("k1"))
+
+    assert outcome(response) == UNAVAILABLE
+    assert response.headers["Retry-After"] == "2"
+
+
+def test_keys_are_used_for_an_hour_while_the_issuer_is_down(issuer, clock):
+    assert outcome(send(issuer.token("k1"))) == (200, None)
+    issuer.talk = loopback.respond(status="500 Internal Server Error")
+
+    clock.ahead_s += 3_590
+    assert outcome(send(issuer.token("k1"))) == (200, None)
+
+    clock.ahead_s += 20
+    assert outcome(send(issuer.token("k1"))) == UNAVAILABLE
+
+
+def test_an_unknown_key_is_503_while_the_issuer_is_down(issuer, clock):
+    assert outcome(send(issuer.token("k1"))) == (200, None)
+    issuer.rotate("k2")
+    issuer.talk = loopback.respond(status="500 Internal Server Error")
+    clock.ahead_s += 2
+
+    assert outcome(send(issuer.token("k2"))) == UNAVAILABLE
+
+
+def test_a_recovered_issuer_is_used_again_after_two_seconds(issuer, clock):
+    issuer.talk = loopback.respond(status="500 Internal Server Error")
+    assert outcome(send(issuer.token("k1"))) == UNAVAILABLE
+    issuer.talk = None
+    assert outcome(send(issuer.token("k1"))) == UNAVAILABLE
+    assert issuer.fetches == 1
+
+    clock.ahead_s += 2.1
+
+    assert outcome(send(issuer.token("k1"))) == (200, None)
+
+
+@pytest.mark.parametrize("talk", [loopback.silence, loopback.trickle])
+def test_an_issuer_that_hangs_delays_a_request_by_two_seconds_at_most(issuer, talk):
+    issuer.talk = talk
+    value = issuer.token("k1")
+
+    assert seconds_of(lambda: send(value)) < 2.5
+    assert outcome(send(value)) == UNAVAILABLE
+
+
+def test_an_issuer_that_hangs_delays_no_token_of_a_known_key(issuer, clock):
+    value = issuer.token("k1")
+    assert outcome(send(value)) == (200, None)
+    issuer.talk = loopback.silence
+    clock.ahead_s += 301
+
+    first = seconds_of(lambda: send(value))
+    clock.ahead_s += 3
+    later = seconds_of(lambda: send(value))
+
+    assert first < 2.5
+    assert later < 0.5
+    assert outcome(send(value)) == (200, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            b"",
+            b"<html>",
+            b"[]",
+            b"{}",
+            b'{"keys": {}}',
+            b'{"keys": []}',
+            b'{"keys": [1]}',
+            b"\xff",
+        ),
+        *(b"[" * 100_000, b" " * 300_000),
+    ],
+    ids=lambda body: body[:10],
+)
+def test_an_invalid_key_set_replaces_no_keys(issuer, clock, body):
+    assert outcome(send(issuer.token("k1"))) == (200, None)
+    issuer.talk = loopback.respond(body)
+    clock.ahead_s += 301
+
+    assert outcome(send(issuer.token("k1"))) == (200, None)
+    assert issuer.fetches == 2
+
+
+def test_redirects_to_other_keys_are_not_followed(issuer):
+    other = Issuer()
+    other.published = issuer.published
+    with loopback.serving(other) as address:
+        issuer.talk = loopback.respond(
+            status="302 Found", headers=f"Location: http://{address}/keys\r\n"
+        )
+
+        assert outcome(send(issuer.token("k1"))) == UNAVAILABLE
+
+    assert other.fetches == 0
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/keys", "keys", "http://"])
+def test_keys_are_fetched_over_http_only(issuer, settings, url):
+    settings.JWT_JWKS_URL = url
+
+    assert outcome(send(issuer.token("k1"))) == UNAVAILABLE
+
+
+def test_an_unreachable_issuer_is_503(issuer, settings):
+    settings.JWT_JWKS_URL = f"http://{loopback.closed_port()}/keys"
+
+    assert outcome(send(issuer.token("k1"))) == UNAVAILABLE

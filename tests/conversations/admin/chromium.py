@@ -1,0 +1,106 @@
+"""A real Chromium for the pages of the service."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from threading import Thread
+
+from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
+from django.core.wsgi import get_wsgi_application
+from playwright.sync_api import Page, sync_playwright
+
+from tests.conversations.admin.browser import LIST
+
+PATH = next(filter(None, map(shutil.which, ["chromium", "google-chrome", "chrome"])), None)
+SERIOUS = {"error", "warning"}  # messages of a page to developers; other levels are advice
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """Serve the whole service on this machine; yield its address."""
+    server = ThreadedWSGIServer(("127.0.0.1", 0), WSGIRequestHandler)
+    server.daemon_threads = True
+    server.set_app(get_wsgi_application())
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class SharedChromium:
+    """One Chromium for many pages, as its start costs more than a page: 1.4 s of processor time.
+
+    Playwright's event loop stays on the main thread between two pages. Django must not see it
+    there, as it rejects the ORM in a thread with a running event loop.
+    """
+
+    def __init__(self) -> None:
+        self._started = ExitStack()
+        driver = self._started.enter_context(sync_playwright())
+        self._loop = asyncio.get_running_loop()
+        self._chromium = driver.chromium.launch(
+            executable_path=PATH,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        self._started.callback(self._chromium.close)
+        asyncio._set_running_loop(None)
+
+    @contextmanager
+    def page(self, **options) -> Iterator[Page]:
+        """Open a page with its own cookies and storage."""
+        with self._loop_in_sight(), self._chromium.new_context(**options) as context:
+            yield context.new_page()
+
+    def close(self) -> None:
+        with self._loop_in_sight():
+            self._started.close()
+
+    @contextmanager
+    def _loop_in_sight(self) -> Iterator[None]:
+        asyncio._set_running_loop(self._loop)
+        try:
+            yield
+        finally:
+            asyncio._set_running_loop(None)
+
+
+@cache
+def shared_chromium() -> SharedChromium:
+    return SharedChromium()
+
+
+def close_chromium() -> None:
+    """End Chromium if it runs; the next page starts another."""
+    if shared_chromium.cache_info().currsize:
+        shared_chromium().close()
+        shared_chromium.cache_clear()
+
+
+@contextmanager
+def browser(complaints: list[str], **options) -> Iterator[Page]:
+    """Open a page, and record the errors of the browser."""
+
+    def note(complaint: str) -> None:
+        complaints.append(f"{page.url}: {complaint}")
+
+    with shared_chromium().page(**options) as page:
+        page.set_default_timeout(20_000)
+        page.on("console", lambda said: note(said.text) if said.type in SERIOUS else None)
+        page.on("pageerror", lambda error: note(str(error)))
+        yield page
+
+
+def log_in(page: Page, url: str, name: str, password: str) -> None:
+    page.goto(f"{url}{LIST}")
+    page.wait_for_selector("#id_username:focus")
+    page.keyboard.type(name)
+    page.keyboard.press("Tab")
+    page.keyboard.type(password)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{url}{LIST}")

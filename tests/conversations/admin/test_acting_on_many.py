@@ -1,0 +1,107 @@
+"""Staff act on many conversations at once, after a confirmation."""
+
+import pytest
+from django.contrib.admin.models import LogEntry
+
+from tests.conversations.admin.browser import (
+    LIST,
+    confirm,
+    report,
+    select,
+    statuses,
+    store,
+)
+from tests.factories import PATH, client_of, conversation
+
+
+@pytest.mark.parametrize(
+    ("action", "before", "status", "said"),
+    [
+        ("archive", [], "archived", "Archived: 2 conversations."),
+        ("restore", ["archived"], "active", "Restored: 2 conversations."),
+        ("restore", ["archived", "deleted"], "archived", "Restored: 2 conversations."),
+        ("trash", ["archived"], "deleted", "Moved to the trash: 2 conversations."),
+    ],
+)
+def test_an_action_has_the_effect_of_the_api(ops, action, before, status, said):
+    owners = [client_of("alice"), client_of("bob")]
+    chosen = [(owner, conversation(owner, *before)) for owner in owners]
+
+    response = confirm(ops, action, *(created["id"] for _, created in chosen))
+
+    assert report(response) == said
+    for owner, created in chosen:
+        after = owner.get(f"{PATH}/{created['id']}").json()
+        assert (after["status"], after["version"]) == (status, created["version"] + 1)
+        assert after["metadata"]["last_activity"] == created["metadata"]["last_activity"]
+
+
+def test_the_report_counts_skipped_conversations_with_reasons(ops, alice):
+    active = conversation(alice)
+    archived = conversation(alice, "archived")
+    trashed = conversation(alice, "deleted")
+    purged = conversation(alice, "deleted")
+    alice.delete(f"{PATH}/{purged['id']}?mode=purge")
+
+    response = confirm(ops, "archive", *(c["id"] for c in (active, archived, trashed, purged)))
+
+    assert report(response) == (
+        "Archived: 1 conversation. "
+        "Unchanged: 1 (no longer in this list). "
+        "Unchanged: 1 (The state of the conversation does not allow this). "
+        "Unchanged: 1 (there was nothing to change)."
+    )
+    assert alice.get(f"{PATH}/{archived['id']}").json() == archived
+
+
+def test_an_action_applies_the_filter_of_the_list(ops, alice):
+    archived = conversation(alice, "archived")
+
+    response = confirm(ops, "trash", archived["id"], query="?status__exact=active")
+
+    assert "Unchanged: 1 (no longer in this list)." in report(response)
+    assert alice.get(f"{PATH}/{archived['id']}").json() == archived
+
+
+def test_an_action_is_logged_without_texts_of_the_user(ops, alice):
+    changed = conversation(alice, title="Secret")
+    untouched = conversation(alice, "archived", title="Secret too")
+
+    confirm(ops, "archive", changed["id"], untouched["id"])
+
+    [entry] = LogEntry.objects.all()
+    assert (entry.user.username, entry.object_id) == ("ops", changed["id"])
+    assert (entry.get_change_message(), entry.object_repr) == ("Archived.", changed["id"])
+
+
+def test_staff_with_read_permission_cannot_act(viewer, mongo):
+    [stored] = store(mongo, 1)
+
+    page = viewer.get(LIST)
+    confirm(viewer, "archive", stored["_id"])
+
+    assert page.context["action_form"] is None
+    assert statuses(mongo) == ["active"]
+
+
+def test_all_matches_can_be_selected_across_pages(ops, mongo):
+    stored = store(mongo, 60)
+    store(mongo, 1, user_id="bob")
+
+    response = confirm(ops, "archive", stored[0]["_id"], query="?q=alice", select_across="1")
+
+    assert report(response) == "Archived: 60 conversations."
+    assert statuses(mongo) == ["active"] + ["archived"] * 60
+
+
+def test_more_than_a_thousand_conversations_are_rejected(ops, mongo):
+    stored = store(mongo, 1001)
+
+    response = confirm(ops, "trash", stored[0]["_id"], select_across="1")
+
+    assert report(response).startswith("More than 1,000 conversations match")
+    assert set(statuses(mongo)) == {"active"}
+
+
+def test_an_invalid_selection_is_rejected(ops):
+    assert select(ops, "archive", "nonsense").status_code == 400

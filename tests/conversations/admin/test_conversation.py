@@ -1,0 +1,212 @@
+"""The page of one conversation, its history and its actions."""
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.test import Client
+
+from tests.conversations.admin.browser import (
+    LIST,
+    report,
+    select,
+    shown,
+    staff,
+    store,
+    text,
+    url_of,
+)
+from tests.factories import PATH, conversation
+
+LOG = "/admin/admin/logentry/"
+ACTIONS = ["archive", "restore", "trash", "hold", "release"]
+
+
+def test_a_conversation_is_shown_in_rows_and_not_as_json(viewer, mongo):
+    [stored] = store(
+        mongo, 1, title="<b>Café</b>", tags=["casual", "noche"], custom={"origin": "web"}
+    )
+
+    page = text(response := viewer.get(f"{LIST}{stored['_id']}/change/"))
+
+    assert "<b>Café</b>" in page
+    assert "&lt;b&gt;Café&lt;/b&gt;" in response.content.decode()
+    assert "temperature 0.7 max_tokens 2,048" in page
+    assert "stop_sequences -" in page
+    assert "casual noche" in page
+    assert "origin web" in page
+    assert "messages 0 tokens 0" in page
+    assert "created 2026-11-24 12:00:00" in page
+    assert "trashed -" in page
+
+
+def test_forms_to_add_edit_and_delete_are_absent(mongo):
+    [stored] = store(mongo, 1)
+    everything = Client()
+    everything.force_login(User.objects.create_superuser("root"))
+    one = f"{LIST}{stored['_id']}/"
+
+    attempts = [
+        everything.get(f"{LIST}add/"),
+        everything.post(f"{LIST}add/", {"title": "New"}),
+        everything.post(f"{one}change/", {"title": "Other"}),
+        everything.post(f"{one}delete/", {"post": "yes"}),
+    ]
+    select(everything, "delete_selected", stored["_id"], post="yes")
+
+    assert [response.status_code for response in attempts] == [403] * 4
+    [left] = mongo["conversations"].find()
+    assert left["title"] == "Number 0"
+
+
+# History
+
+
+def test_the_history_shows_what_each_version_changed(viewer, alice):
+    created = conversation(alice, title="Before", tags=["old", "kept"], custom={"a": "1"})
+    path = f"{PATH}/{created['id']}"
+    alice.patch(path, {"title": "After", "tags": ["kept", "new"], "custom": {"a": "2"}})
+    alice.patch(path, {"settings": {"temperature": 0.5}})
+
+    page = text(viewer.get(url_of(created["id"])))
+
+    assert "title Before After" in page
+    assert "tags old new" in page
+    assert "custom: a 1 2" in page
+    assert "LLM settings: temperature 0.7 0.5" in page
+    assert page.index("Version 3") < page.index("Version 2") < page.index("as it was created")
+
+
+def test_a_view_of_a_conversation_is_logged(viewer, alice):
+    created = conversation(alice, title="Secret")
+
+    viewer.get(url_of(created["id"]))
+
+    [entry] = LogEntry.objects.all()
+    assert (entry.user.username, entry.object_id) == ("viewer", created["id"])
+    assert entry.get_change_message() == "Viewed."
+    assert "Secret" not in entry.object_repr
+
+
+def test_the_log_is_searched_by_conversation_and_by_staff(alice, mongo):
+    looked_at, other = conversation(alice), conversation(alice)
+    auditor = staff(role="auditor", name="auditor")
+    for created in (looked_at, other):
+        auditor.get(url_of(created["id"]))
+
+    of_one = auditor.get(url_of(looked_at["id"], "history"), follow=True)
+    by_one = auditor.get(LOG, {"q": "auditor"})
+    by_unknown = auditor.get(LOG, {"q": "unknown"})
+
+    assert looked_at["id"] in text(of_one)
+    assert other["id"] not in text(of_one)
+    assert len(by_one.context["cl"].result_list) == 2
+    assert len(by_unknown.context["cl"].result_list) == 0
+
+
+def test_a_revert_shows_its_changes_first(ops, alice):
+    created = conversation(alice, title="Before")
+    alice.patch(f"{PATH}/{created['id']}", {"title": "After"})
+
+    page = ops.get(url_of(created["id"], "revert", "1"))
+
+    assert "title After Before" in text(page)
+    assert alice.get(f"{PATH}/{created['id']}").json()["title"] == "After"
+
+
+def test_a_revert_equals_that_of_the_api_with_staff_as_actor(ops, alice):
+    created = conversation(alice, "pinned", title="Before", tags=["old"])
+    alice.patch(f"{PATH}/{created['id']}", {"title": "After", "tags": ["new"]})
+
+    response = ops.post(url_of(created["id"], "revert", "2"))
+
+    assert report(response) == "Reverted."
+    after = alice.get(f"{PATH}/{created['id']}").json()
+    assert (after["title"], after["tags"], after["version"]) == ("Before", ["old"], 4)
+    [revision] = alice.get(f"{PATH}/{created['id']}/history?limit=1").json()["revisions"]
+    assert (revision["by"], revision["client"]) == ("staff:ops", "console")
+    assert alice.get(f"{PATH}?search=before").json() == alice.get(PATH).json()
+
+
+@pytest.mark.parametrize("version", ["0", "2", "999"])
+def test_an_unknown_version_is_404(ops, alice, version):
+    created = conversation(alice)
+
+    assert ops.get(url_of(created["id"], "revert", version)).status_code == 404
+
+
+def test_a_revert_in_the_trash_is_rejected_as_in_the_api(ops, alice):
+    created = conversation(alice)
+    alice.patch(f"{PATH}/{created['id']}", {"title": "After"})
+    alice.delete(f"{PATH}/{created['id']}")
+
+    response = ops.post(url_of(created["id"], "revert", "1"))
+
+    assert report(response) == "The state of the conversation does not allow this"
+
+
+# Actions
+
+
+@pytest.mark.parametrize(
+    ("states", "name", "status"),
+    [
+        ([], "archive", "archived"),
+        (["archived"], "restore", "active"),
+        (["deleted"], "restore", "active"),
+        ([], "trash", "deleted"),
+    ],
+)
+def test_an_action_requires_confirmation(ops, alice, states, name, status):
+    created = conversation(alice, *states)
+    address = url_of(created["id"], "act", name)
+
+    ops.get(address)
+    before = alice.get(f"{PATH}/{created['id']}").json()["status"]
+    response = ops.post(address)
+
+    assert before == created["status"]
+    assert alice.get(f"{PATH}/{created['id']}").json()["status"] == status
+    assert response.headers["Location"] == url_of(created["id"])
+
+
+def test_only_possible_actions_are_offered(ops, alice):
+    page = ops.get(url_of(conversation(alice)["id"])).content.decode()
+
+    assert [name for name in ACTIONS if f"/act/{name}/" in page] == ["archive", "trash", "hold"]
+
+
+def test_a_hold_needs_a_reason_and_shows_on_the_page(ops, alice):
+    created = conversation(alice)
+    address = url_of(created["id"], "act", "hold")
+
+    without = ops.post(address, {"reason": " "})
+    ops.post(address, {"reason": "Case 12"})
+    page = text(ops.get(url_of(created["id"])))
+
+    assert "A reason is required. Nothing was changed." in text(without)
+    assert "by ops reason Case 12" in page
+    assert "Release the legal hold" in page
+
+
+@pytest.mark.parametrize("step", [["act", "purge"], ["act", "nothing"]])
+def test_an_unknown_action_is_404(ops, alice, step):
+    assert ops.post(url_of(conversation(alice)["id"], *step)).status_code == 404
+
+
+def test_an_absent_conversation_is_not_shown_or_changed(ops):
+    absent = "a" * 24
+
+    assert ops.get(url_of(absent)).status_code == 302
+    assert ops.get(url_of("nonsense")).status_code == 302
+    assert ops.post(url_of(absent, "act", "archive")).status_code == 404
+    assert ops.post(url_of(absent, "revert", "1")).status_code == 404
+
+
+def test_a_conversation_links_to_all_of_its_user(viewer, mongo):
+    [stored, _] = store(mongo, 2, user_id="ana@example.org")
+    store(mongo, 1, user_id="bob")
+
+    page = viewer.get(url_of(stored["_id"])).content.decode()
+
+    assert f'href="{LIST}?q=ana%40example.org"' in page
+    assert len(shown(viewer.get(LIST, {"q": "ana@example.org"}))) == 2

@@ -1,0 +1,162 @@
+"""The pages in a real Chromium, which reports violations of the policy and script errors."""
+
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.contrib.auth.models import User
+
+from tests.conversations.admin import chromium
+from tests.conversations.admin.browser import LIST, PASSWORD, store, url_of
+from tests.conversations.admin.chromium import browser, serving
+
+pytestmark = pytest.mark.skipif(
+    chromium.PATH is None, reason="There is no Chromium on this machine"
+)
+
+
+@pytest.fixture
+def url(settings) -> Iterator[str]:
+    settings.ALLOWED_HOSTS = ["127.0.0.1"]
+    with serving() as url:
+        yield url
+
+
+def log_in(page, url):
+    chromium.log_in(page, url, "root", PASSWORD)
+
+
+def pages(stored) -> list[str]:
+    return [
+        *("/admin/", LIST, url_of(stored["_id"]), url_of(stored["_id"], "act", "hold")),
+        *("/admin/admin/logentry/", "/admin/auth/user/", "/admin/auth/user/add/"),
+        *("/admin/auth/group/add/", "/admin/password_change/"),
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_breaks_the_policy_or_is_wider_than_the_screen(mongo, url, scheme):
+    User.objects.create_superuser("root", password=PASSWORD)
+    [stored] = store(mongo, 1, title="Long " * 40, user_id="u" * 64)
+    complaints: list[str] = []
+    wide = []
+
+    with browser(complaints, color_scheme=scheme) as page:
+        log_in(page, url)
+        for path in pages(stored):
+            page.goto(f"{url}{path}")
+            for width in (1280, 390):
+                page.set_viewport_size({"width": width, "height": 900})
+                if page.evaluate("document.documentElement.scrollWidth") > width:
+                    wide.append((path, width))
+        dark = page.evaluate("document.documentElement.classList.contains('dark')")
+
+    assert complaints == []
+    assert wide == []
+    assert dark == (scheme == "dark")
+
+
+def test_a_narrow_list_without_checkboxes_offers_none(mongo, url):
+    User.objects.create_superuser("root", password=PASSWORD)
+    [stored] = store(mongo, 1)
+    complaints: list[str] = []
+    label = "getComputedStyle(document.querySelector('.data-row td'), '::before').content"
+
+    with browser(complaints, viewport={"width": 390, "height": 900}) as page:
+        log_in(page, url)
+        page.goto(f"{url}{url_of(stored['_id'])}")
+        page.goto(f"{url}/admin/admin/logentry/")
+        of_log = page.evaluate(label)
+        page.goto(f"{url}{LIST}")
+        of_list = page.evaluate(label)
+
+    assert (of_log, of_list) == ("none", '"Select record"')
+
+
+def test_the_documentation_breaks_no_policy(url):
+    complaints: list[str] = []
+
+    with browser(complaints) as page:
+        page.goto(f"{url}/api/docs")
+        page.wait_for_selector(".opblock")
+        page.goto(f"{url}/api/redoc")
+        page.wait_for_selector("[data-section-id]")
+
+    assert complaints == []
+
+
+def test_an_action_can_be_done_by_keyboard(mongo, url):
+    User.objects.create_superuser("root", password=PASSWORD)
+    store(mongo, 2)
+    complaints: list[str] = []
+
+    with browser(complaints, viewport={"width": 1280, "height": 900}) as page:
+        log_in(page, url)
+        page.keyboard.press("/")
+        page.keyboard.type("number 1")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**q=number**")
+        page.locator(".action-select").first.focus()
+        page.keyboard.press("Space")
+        page.locator("select[name=action]").select_option("archive")
+        page.locator("button[name=index]").press("Enter")
+        page.wait_for_selector("form.c-form")
+        heading = page.inner_text("form.c-form h2")
+        page.wait_for_selector(".c-form button:focus")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#result_list")
+        said = page.inner_text("#main")
+        page.wait_for_load_state("networkidle")  # or the menu has no script yet
+        page.locator(".c-user").press("Enter")
+        page.wait_for_selector("button[value=es]")
+        page.locator("button[value=es]").press("Enter")
+        page.wait_for_selector("html[lang=es]")
+
+    assert heading == "Archive: 1 conversation"
+    assert "Archived: 1 conversation." in said
+    assert complaints == []
+
+
+def test_a_title_can_be_reverted_by_mouse(alice, mongo, url):
+    User.objects.create_superuser("root", password=PASSWORD)
+    [stored] = store(mongo, 1, title="As it was")
+    alice.patch(f"/api/v1/conversations/{stored['_id']}", {"title": "As it is"})
+    complaints: list[str] = []
+
+    with browser(complaints, viewport={"width": 1280, "height": 900}) as page:
+        log_in(page, url)
+        page.get_by_role("link", name="As it is").click()
+        page.get_by_role("link", name="Revert to version 1").click()
+        page.locator("form.c-form button[type=submit]").click()
+        page.locator(".c-head h2", has_text="As it was").wait_for()
+
+    assert complaints == []
+    assert mongo["conversations"].find_one()["title"] == "As it was"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_reports_no_serious_violation(mongo, url, scheme):
+    User.objects.create_superuser("root", password=PASSWORD)
+    [stored] = store(mongo, 1)
+    found: dict[str, list[str]] = {}
+
+    with browser([], viewport={"width": 1280, "height": 900}, color_scheme=scheme) as page:
+        page.goto(f"{url}/admin/login/")
+        found["/admin/login/"] = serious(page)
+        log_in(page, url)
+        for path in pages(stored):
+            page.goto(f"{url}{path}")
+            found[path] = serious(page)
+
+    assert {path: faults for path, faults in found.items() if faults} == {}
+
+
+def serious(page) -> list[str]:
+    page.wait_for_load_state("networkidle")  # theme and fonts are there
+    violations = Axe().run(page).response["violations"]
+    return [
+        f"{fault['id']}: {node['target']} {node['failureSummary']}"
+        for fault in violations
+        if fault["impact"] in {"serious", "critical"}
+        for node in fault["nodes"]
+    ]

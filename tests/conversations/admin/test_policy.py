@@ -1,0 +1,123 @@
+"""The content security policy, the languages and unused addresses of the console."""
+
+import re
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from tests.conversations.admin.browser import LIST, store, text, url_of
+
+POLICY = "Content-Security-Policy"
+
+
+@pytest.fixture
+def root(mongo):
+    User.objects.create_superuser("root")
+    client = Client(raise_request_exception=False)
+    client.force_login(User.objects.get())
+    return client
+
+
+def policy(response):
+    parts = (part.strip().split(" ") for part in response.headers[POLICY].split(";"))
+    return {name: values for name, *values in parts}
+
+
+@pytest.mark.parametrize("path", ["/admin/", "/admin/login/", LIST, "/admin/nothing/"])
+def test_the_console_allows_only_its_own_scripts(viewer, path):
+    allowed = policy(viewer.get(path))
+
+    assert allowed["script-src"] == ["'self'"]
+    assert allowed["default-src"] == ["'none'"]
+    assert allowed["frame-ancestors"] == ["'none'"]
+    assert "'unsafe-inline'" not in allowed["style-src"]
+
+
+@pytest.mark.parametrize("path", ["/api/docs", "/api/redoc"])
+def test_documentation_pages_allow_no_inline_script(path):
+    response = Client().get(path)
+
+    assert policy(response)["script-src"] == ["'self'"]
+    assert not re.search(rb"<script(?![^>]*src=)", response.content)
+
+
+def test_no_page_has_an_inline_script_or_style_without_the_nonce(root, mongo):
+    [stored] = store(mongo, 1)
+    for path in ("/admin/", LIST, url_of(stored["_id"]), "/admin/auth/user/add/"):
+        response = root.get(path)
+        page = response.content.decode()
+        [nonce] = re.findall(r"'nonce-([^']+)'", response.headers[POLICY])
+
+        assert not re.search(r"<script(?![^>]*src=)(?![^>]*application/json)", page), path
+        assert re.findall(r"<style[^>]*>", page) == [f'<style nonce="{nonce}">'], path
+        assert not re.search(r"<[^>]+\s(style|on\w+)=", page), path
+
+
+def test_files_that_pages_load_exist(viewer):
+    page = viewer.get(LIST).content.decode()
+    addresses = re.findall(r'(?:src|href)="(/static/[^"]+)"', page)
+
+    assert any(address.endswith("favicon.svg") for address in addresses)
+    for address in addresses:
+        response = viewer.get(address)
+        response.close()
+        assert response.status_code == 200, address
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/admin/r/1/2/",
+        "/admin/r/x/y/",
+        "/admin/search/?s=a",
+    ],
+)
+def test_unused_addresses_are_404(root, path):
+    assert root.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "query", ["username__regex=(", "password__startswith=pbkdf2", "username__iregex=["]
+)
+def test_lists_accept_only_offered_filters(root, query):
+    assert root.get(f"/admin/auth/user/?{query}").status_code == 400
+
+
+@pytest.mark.parametrize("term", ["(", "[", "*", "\\", "$where", "a" * 500])
+@pytest.mark.parametrize(
+    "path", [LIST, "/admin/auth/user/", "/admin/auth/group/", "/admin/admin/logentry/"]
+)
+def test_any_search_text_is_accepted(root, path, term):
+    assert root.get(path, {"q": term}).status_code == 200
+
+
+def test_the_language_follows_the_browser_until_it_is_selected(viewer):
+    by_browser = viewer.get("/admin/", headers={"Accept-Language": "es"})
+    chosen = viewer.post("/admin/i18n/setlang", {"language": "es", "next": LIST})
+    by_hand = viewer.get(LIST)
+
+    assert "Resumen" in text(by_browser)
+    assert chosen.headers["Location"] == LIST
+    assert "Conversaciones" in text(by_hand)
+    assert "Escribir" not in text(viewer.get("/admin/"))
+    assert by_hand.headers["Content-Language"] == "es"
+
+
+def test_the_whole_console_is_in_spanish(root, mongo):
+    [stored] = store(mongo, 1, title="Luna")
+    root.cookies["django_language"] = "es"
+
+    words = " ".join(
+        text(root.get(path))
+        for path in ("/admin/", LIST, url_of(stored["_id"]), url_of(stored["_id"], "act", "hold"))
+    )
+
+    for english in ("Overview", "Archive ", "Select", "Counted", "History", "Reason", "Legal"):
+        assert english not in words
+
+
+def test_roles_are_groups_created_by_the_migration(root):
+    page = text(root.get("/admin/auth/group/"))
+
+    assert all(role in page for role in ("support", "operator", "auditor"))
