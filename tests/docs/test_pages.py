@@ -41,6 +41,10 @@ def test_the_table_has_each_variable_once():
     assert sorted(rows) == sorted(env.scheme)
 
 
+def test_each_variable_has_a_description():
+    assert [name for name, variable in env.scheme.items() if not variable.description] == []
+
+
 @each
 def test_every_address_is_served(page: Path):
     text = page.read_text(encoding="utf-8")
