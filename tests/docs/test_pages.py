@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from django.core.management import get_commands
 
 from config.env import BASE_DIR, env
 from conversation_service.errors import ServiceError
@@ -67,6 +68,19 @@ def test_every_file_and_test_that_a_page_names_exists(page: Path):
 
     assert {name for name in files if not (BASE_DIR / name).exists()} == set()
     assert {name for name in tests if not re.search(rf"def {name}\b", CODE)} - TEST_FILES == set()
+
+
+def test_each_command_is_on_a_page():
+    text = "".join(
+        (BASE_DIR / page).read_text("utf-8") for page in MARKDOWN if page.name != "changing-it.md"
+    )
+    ours = {
+        name
+        for name, app in get_commands().items()
+        if app in {"conversation_service", "conversations"}
+    }
+
+    assert {name for name in ours if name not in text} == set()
 
 
 def test_each_variable_has_a_description():
