@@ -42,6 +42,18 @@ def test_a_patch_sets_each_state_in_which_edits_are_possible(alice, status, befo
     assert read(alice, created)["status"] == status
 
 
+@pytest.mark.parametrize("status", sorted({*states.EDITABLE} - {states.ACTIVE}))
+def test_get_or_create_returns_no_conversation_that_is_no_longer_active(alice, status):
+    path, body = f"{PATH}?get_or_create=character", {"character_id": "luna"}
+    first = alice.post(path, body).json()
+    assert alice.patch(f"{PATH}/{first['id']}", {"status": status}).status_code == 200
+
+    second = alice.post(path, body)
+
+    assert second.status_code == 201
+    assert second.json()["id"] != first["id"]
+
+
 @pytest.mark.parametrize("action", ["archive", "pin"])
 def test_a_repeated_action_changes_nothing(alice, action):
     created = conversation(alice)
