@@ -31,7 +31,7 @@ with a secret:
 - Blanks around the items of a list are dropped, and so are empty items. A `$` is an ordinary
   character.
 - User name and password in `MONGODB_URL` and `REDIS_URL` must be percent-encoded: `/` is `%2F`.
-- A variable whose name is almost that of one below, such as `RATE_LIMT_LIST`, is refused: it is
+- A variable with almost the name of one below, such as `RATE_LIMT_LIST`, is refused: it is
   probably a mistake. Names that other programs have as well, such as `LOG_LEVEL`, `DEBUG` and
   `PORT`, are checked for swapped letters at most: `LOG_LEVL` is ignored.
 - `staging` and `production` have no default for `SECRET_KEY`, `MONGODB_URL`, `ALLOWED_HOSTS`, and

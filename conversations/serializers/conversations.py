@@ -202,7 +202,7 @@ class HistoryParameters(Parameters):
 
 
 class RevertSerializer(StrictSerializer):
-    version = Integer(min_value=1, help_text="The version whose values are restored.")
+    version = Integer(min_value=1, help_text="The version to restore values from.")
     fields_ = List(max_length=len(REVERTIBLE_FIELDS), min_length=1, child=Choice(REVERTIBLE_FIELDS))
 
 

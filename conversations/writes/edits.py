@@ -9,7 +9,7 @@ from typing import Any
 
 from conversations import limits
 from conversations.documents import DEFAULTS, PLAIN_FIELDS, SETTINGS, stored
-from conversations.states import ARCHIVED
+from conversations.states import ACTIVE, ARCHIVED
 from conversations.words import searchable, sort_key, tag_key, tag_line
 from conversations.writes.updates import (
     ARCHIVE,
@@ -39,7 +39,7 @@ def edit(patch: Mapping[str, Any]) -> Update:
     if "pinned" in patch:
         updates.append(PIN if patch["pinned"] else UNPIN)
     if "status" in patch:
-        updates.append(ARCHIVE if patch["status"] == ARCHIVED else UNARCHIVE)
+        updates.append({ACTIVE: UNARCHIVE, ARCHIVED: ARCHIVE}[patch["status"]])
     for name in _PLAIN.keys() & patch.keys():
         value = DEFAULTS[name] if patch[name] is None else patch[name]
         updates.append(Update((_PLAIN[name],), {name: value}))

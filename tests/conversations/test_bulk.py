@@ -6,7 +6,8 @@ import pytest
 
 from conversation_service import clock
 from conversations import documents
-from conversations.serializers.bulk import ACTIONS
+from conversations.serializers.bulk import ACTIONS, FilterSerializer
+from conversations.serializers.listing import ListParameters
 from tests.factories import PATH, client_of, conversation
 
 BULK = f"{PATH}/bulk"
@@ -532,3 +533,9 @@ def test_a_step_reads_only_its_items_by_an_index(alice, mongo, commands):
         )
         assert sent["filter"]["user_id"] == "alice"
         assert plan["executionStats"]["totalDocsExamined"] <= most
+
+
+def test_a_bulk_filter_has_every_filter_of_the_list():
+    no_filters = {"limit", "cursor", "page", "per_page", "sort", "order", "fields", "include_total"}
+
+    assert {*FilterSerializer().fields} == {*ListParameters().fields} - no_filters

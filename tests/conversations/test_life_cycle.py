@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from conversations import states
 from tests.factories import PATH, client_of, conversation
 
 
@@ -28,6 +29,29 @@ def test_archive_and_restore_set_the_state(alice):
     )
     assert archived["archived_at"] is not None
     assert (restored["status"], restored["archived_at"], restored["version"]) == ("active", None, 3)
+
+
+@pytest.mark.parametrize("status", states.EDITABLE)
+@pytest.mark.parametrize("before", [[], ["archived"]])
+def test_a_patch_sets_each_state_in_which_edits_are_possible(alice, status, before):
+    created = conversation(alice, *before)
+
+    response = alice.patch(f"{PATH}/{created['id']}", {"status": status})
+
+    assert response.json()["status"] == status
+    assert read(alice, created)["status"] == status
+
+
+@pytest.mark.parametrize("status", sorted({*states.EDITABLE} - {states.ACTIVE}))
+def test_get_or_create_returns_no_conversation_that_is_no_longer_active(alice, status):
+    path, body = f"{PATH}?get_or_create=character", {"character_id": "luna"}
+    first = alice.post(path, body).json()
+    assert alice.patch(f"{PATH}/{first['id']}", {"status": status}).status_code == 200
+
+    second = alice.post(path, body)
+
+    assert second.status_code == 201
+    assert second.json()["id"] != first["id"]
 
 
 @pytest.mark.parametrize("action", ["archive", "pin"])

@@ -7,6 +7,7 @@ from time_machine import travel
 
 from conversation_service import clock
 from conversations import documents
+from conversations.serializers.listing import ListParameters
 from conversations.words import tag_key
 from tests.factories import PATH, client_of, conversation
 
@@ -372,3 +373,27 @@ def test_titles_that_grow_by_case_folding_have_pages(alice):
     seen, _ = walk(alice, sort="title", order="asc", limit=1)
 
     assert len(seen) == 3
+
+
+# A value of each filter that an untagged, active conversation with "luna" does not match.
+EXCLUDING = {
+    "status": "archived",
+    "character_id": "sol",
+    "tags": "work",
+    "tags_match": "any",  # with `tags`
+    "pinned": "true",
+    "search": "elsewhere",
+    "created_after": "2999-01-01T00:00:00Z",
+    "created_before": "2000-01-01T00:00:00Z",
+    "activity_after": "2999-01-01T00:00:00Z",
+    "activity_before": "2000-01-01T00:00:00Z",
+}
+NO_FILTERS = {"limit", "cursor", "page", "per_page", "sort", "order", "fields", "include_total"}
+
+
+@pytest.mark.parametrize("name", sorted({*ListParameters().fields} - NO_FILTERS))
+def test_each_filter_excludes_a_conversation_that_does_not_match(alice, name):
+    conversation(alice, character_id="luna")
+    others = {"tags": "work"} if name == "tags_match" else {}
+
+    assert titles(listed(alice, **{name: EXCLUDING[name]}, **others)) == []

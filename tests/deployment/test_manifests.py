@@ -9,6 +9,7 @@ from django.core.management import get_commands, load_command_class
 from django.urls import resolve
 
 from config.env import env
+from config.upstreams import UPSTREAMS
 from conversation_service import health
 from tests.config.test_settings import manage
 from tests.deployment.manifests import (
@@ -55,6 +56,21 @@ def test_all_manifests_use_one_port():
 
     assert set(ports) == {8003}
     assert {port["targetPort"] for port in service} == {port["name"] for port in API["ports"]}
+
+
+@pytest.mark.parametrize("name", UPSTREAMS)
+def test_each_upstream_has_an_address_that_the_network_policies_allow(name):
+    url = assignments("base/config.env").get(f"{name.upper()}_SERVICE_URL", "")
+    allowed = {
+        (peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
+        for rule in POLICIES["called"]["egress"]
+        for peer in rule["to"]
+        for port in rule["ports"]
+        if "namespaceSelector" in peer
+    }
+
+    namespace = (urlsplit(url).hostname or "").split(".")[1:2]
+    assert (*namespace, urlsplit(url).port) in allowed
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from itertools import chain
 
 import pytest
 from prometheus_client import REGISTRY
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deployment.monitoring import CLUSTER, dashboard_queries, metrics_in, rules
@@ -31,6 +32,18 @@ def exposed() -> set[str]:
         for family in REGISTRY.collect()
         for suffix in suffixes.get(family.type, [])
     }
+
+
+def test_every_metric_is_on_the_dashboard_or_in_a_rule():
+    declared = {
+        collector._name
+        for module in METRICS
+        for collector in vars(import_module(module)).values()
+        if isinstance(collector, MetricWrapperBase)
+    }
+    used = {re.sub("_(total|bucket|count|sum)$", "", name) for name in QUERIED}
+
+    assert declared - used == set()
 
 
 def exposed_by_the_cluster() -> set[str]:

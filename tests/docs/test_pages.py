@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from django.core.management import get_commands
 
 from config.env import BASE_DIR, env
 from conversation_service.errors import ServiceError
@@ -15,6 +16,11 @@ from tests.documented import DOCUMENT
 
 DOCS = BASE_DIR / "docs"
 WRITTEN = [DOCS / "index.md", DOCS / "architecture.md", *sorted((DOCS / "guide").glob("*.md"))]
+MARKDOWN = [
+    *(Path(name) for name in ("README.md", "README.es.md", "CONTRIBUTING.md", "DECISIONS.md")),
+    *(path.relative_to(BASE_DIR) for path in sorted(DOCS.rglob("*.md"))),
+]
+TEST_FILES = {path.stem for path in (BASE_DIR / "tests").rglob("test_*.py")}
 PATH = re.compile(r"/(?:api|internal)/v1(?:/[\w{}]+)+")
 VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`")
 # Variables of the terminal of the reader.
@@ -39,6 +45,46 @@ def test_the_table_has_each_variable_once():
     rows = re.findall(r"^\| `([A-Z0-9_]+)` ", configuration.page(), re.MULTILINE)
 
     assert sorted(rows) == sorted(env.scheme)
+
+
+CODE = "".join(path.read_text("utf-8") for path in (BASE_DIR / "tests").rglob("*.py"))
+FOLDERS = (
+    "benchmarks|config|conversation_service|conversations|docker|docs|docs_site|k8s|requirements"
+    "|scripts|tests"
+)
+# Made by the guide to deployment, or added in a recipe.
+NOT_THERE = {
+    "conversation_service/upstreams/voices.py",
+    "conversation_service/development/stand_ins/voices.py",
+    "conversations/management/commands/count_conversations.py",
+}
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=str)
+def test_every_file_and_test_that_a_page_names_exists(page: Path):
+    text = (BASE_DIR / page).read_text(encoding="utf-8")
+    files = set(re.findall(rf"`((?:{FOLDERS})/[\w./-]+)`", text)) - NOT_THERE
+    tests = set(re.findall(r"`(test_\w+)(?:\.py)?`", text))
+
+    assert {name for name in files if not (BASE_DIR / name).exists()} == set()
+    assert {name for name in tests if not re.search(rf"def {name}\b", CODE)} - TEST_FILES == set()
+
+
+def test_each_command_is_on_a_page():
+    text = "".join(
+        (BASE_DIR / page).read_text("utf-8") for page in MARKDOWN if page.name != "changing-it.md"
+    )
+    ours = {
+        name
+        for name, app in get_commands().items()
+        if app in {"conversation_service", "conversations"}
+    }
+
+    assert {name for name in ours if name not in text} == set()
+
+
+def test_each_variable_has_a_description():
+    assert [name for name, variable in env.scheme.items() if not variable.description] == []
 
 
 @each
