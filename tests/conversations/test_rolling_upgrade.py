@@ -23,6 +23,8 @@ from pymongo.database import Database
 
 from config.env import env
 from conversation_service.tokens import service_token
+from conversations.declaration import declarations
+from conversations.models import Conversation, LLMSettings, Metadata
 from conversations.writes.bulk import STEP
 from tests.config.processes import environment
 from tests.config.test_gunicorn import serving
@@ -49,6 +51,12 @@ django.setup()
 call_command("migrate", verbosity=0, interactive=False)
 call_command("setup_indexes")
 """
+LATER_FIELDS = {
+    name
+    for model in (Conversation, LLMSettings, Metadata)
+    for name, field in declarations(model).items()
+    if field.since
+}
 numbers = count()
 
 
@@ -172,8 +180,15 @@ def pages(user: Client, path: str, key: str, cursor: str = "") -> list[Any]:
             return items
 
 
+def without_later_fields(value: Any) -> Any:
+    """Return a JSON value without the fields that 0.1.0 does not know."""
+    if isinstance(value, dict):
+        return {n: without_later_fields(v) for n, v in value.items() if n not in LATER_FIELDS}
+    return [without_later_fields(v) for v in value] if isinstance(value, list) else value
+
+
 def everything(user: Client) -> dict[str, Any]:
-    """Return all that a pod shows to a user."""
+    """Return all that a pod shows to a user, without the fields that 0.1.0 does not know."""
     rows = {
         f"{status}, {sort}": pages(
             user, f"{PATH}?status={status}&sort={sort}&limit=3", "conversations"
@@ -186,7 +201,7 @@ def everything(user: Client) -> dict[str, Any]:
     overview = done(user.send("GET", f"{PATH}/overview")).json()
     for depends_on_now in ("generated_at", "sync_cursor"):
         del overview[depends_on_now]
-    return rows | {
+    everything = rows | {
         "export": export(user),
         "changes": pages(user, f"{CHANGES}?limit=3", "changes"),
         "overview": overview,
@@ -194,6 +209,8 @@ def everything(user: Client) -> dict[str, Any]:
         "summary": done(user.send("GET", f"{PATH}/summary")).json()["statistics"],
         "search": pages(user, f"{PATH}?search=title&status=all&limit=3", "conversations"),
     }
+    shown: dict[str, Any] = without_later_fields(everything)
+    return shown
 
 
 def edit(pod: Pod, user_id: str, conversation_id: str) -> None:
