@@ -186,13 +186,18 @@ class Ignored(serializers.JSONField):
 
 
 class Text(serializers.CharField):
-    """A string of at most `max_length` code points, in NFC, without NUL."""
+    """A string of at most `max_length` code points, in NFC, without NUL.
+
+    With `cache_size`, the field keeps the results for that many texts.
+    """
 
     default_error_messages = {"invalid": _("This must be a string.")}
     max_length: int
 
-    def __init__(self, *, max_length: int, **kwargs: Any) -> None:
+    def __init__(self, *, max_length: int, cache_size: int = 0, **kwargs: Any) -> None:
         super().__init__(max_length=max_length, **({"trim_whitespace": False} | kwargs))
+        if cache_size:
+            self.validate_text = lru_cache(cache_size)(self.validate_text)  # type: ignore[method-assign]
         # The parser rejects JSON with lone surrogates, and a query string has none.
         self.validators = [
             validator
@@ -202,12 +207,15 @@ class Text(serializers.CharField):
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if isinstance(data, str):
-            if len(data) > self.max_length and not _may_shrink_to(self.max_length, data):
-                self.fail("max_length", max_length=self.max_length)
-            data = unicodedata.normalize("NFC", data)
-        elif data is not None and data is not serializers.empty:
+            return self.validate_text(data)
+        if data is not None and data is not serializers.empty:
             self.fail("invalid")
         return super().run_validation(data)
+
+    def validate_text(self, text: str) -> Any:
+        if len(text) > self.max_length and not _may_shrink_to(self.max_length, text):
+            self.fail("max_length", max_length=self.max_length)
+        return super().run_validation(unicodedata.normalize("NFC", text))
 
 
 def _may_shrink_to(length: int, text: str) -> bool:
