@@ -1,9 +1,9 @@
 """Random but reproducible conversations for `manage.py seed_demo`."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Self
 
@@ -50,6 +50,8 @@ class Demo:
     users: int
     heavy: int
     now: datetime
+    # Encoded fields by title and tags.
+    shared_fields: dict[tuple[str, ...], bytes] = field(default_factory=dict, compare=False)
 
     def at(self, moment: datetime) -> Self:
         return type(self)(self.conversations, self.users, self.heavy, moment)
@@ -117,13 +119,17 @@ class Demo:
                 "changed_at": begun,
             }
         )
+        # 2,600 combinations of a title and tags
+        shared = self.shared_fields.get((title, *tags)) or self._encode_shared(title, tags)
         # In BSON, the length is before the fields, and a zero byte after them.
-        fields = own[4:-1] + shared_fields(title, tuple(tags))[4:]
+        fields = own[4:-1] + shared[4:]
         return RawBSONDocument((len(fields) + 4).to_bytes(4, "little") + fields)
 
-
-@lru_cache(maxsize=4_096)  # 2,600 combinations
-def shared_fields(title: str, tags: tuple[str, ...]) -> bytes:
-    """Return, as BSON, the fields that all conversations with this title and tags share."""
-    whole = documents.new(user_id=USER, character_id="", title=title, tags=tags, now=clock.now())
-    return bson.encode({name: whole[name] for name in whole if name not in _OWN})
+    def _encode_shared(self, title: str, tags: list[str]) -> bytes:
+        """Keep, as BSON, the fields that all conversations with this title and tags share."""
+        whole = documents.new(
+            user_id=USER, character_id="", title=title, tags=tags, now=clock.now()
+        )
+        shared = bson.encode({name: whole[name] for name in whole if name not in _OWN})
+        self.shared_fields[title, *tags] = shared
+        return shared
