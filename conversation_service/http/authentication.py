@@ -14,6 +14,8 @@ from typing import Any, cast
 import jwt
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from jwt import (
     DecodeError,
     ExpiredSignatureError,
@@ -56,6 +58,7 @@ _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 Claims = Mapping[str, Any]
 
 _building = Lock()
+_backends: dict[str, TokenBackend] = {}
 
 
 @dataclass(frozen=True)
@@ -103,20 +106,27 @@ class ServiceAuthentication(BaseAuthentication):
 
 def token_backend() -> TokenBackend:
     """Return what verifies and signs tokens under the current settings."""
+    if backend := _backends.get("current"):
+        return backend
     with _building:  # concurrent first calls must share one set of keys
-        return _build(
-            settings.JWT_ALGORITHM,
-            (settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS),
-            settings.JWT_JWKS_URL,
-            settings.JWT_AUDIENCE or None,
-            settings.JWT_ISSUER or None,
-            settings.JWT_LEEWAY_S,
-        )
+        if "current" not in _backends:
+            _backends["current"] = _build(
+                settings.JWT_ALGORITHM,
+                (settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS),
+                settings.JWT_JWKS_URL,
+                audience=settings.JWT_AUDIENCE or None,
+                issuer=settings.JWT_ISSUER or None,
+                leeway=settings.JWT_LEEWAY_S,
+            )
+        return _backends["current"]
 
 
-@lru_cache(maxsize=8)  # a backend caches the keys of the issuer
-def _build(algorithm: str, secrets: tuple[str, ...], jwks_url: str, *claims: Any) -> TokenBackend:
-    checks = dict(zip(("audience", "issuer", "leeway"), claims, strict=True))
+@receiver(setting_changed)  # in tests
+def drop_backend(**change: Any) -> None:
+    _backends.clear()
+
+
+def _build(algorithm: str, secrets: tuple[str, ...], jwks_url: str, **checks: Any) -> TokenBackend:
     if algorithm not in ALGORITHMS:
         raise ImproperlyConfigured(
             f"JWT_ALGORITHM is {algorithm} and must be one of {', '.join(sorted(ALGORITHMS))}."
