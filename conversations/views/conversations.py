@@ -20,6 +20,7 @@ from conversation_service.http.preconditions import etag, if_match, json_or_304,
 from conversation_service.http.rendering import JSONResponse
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history
+from conversations.exceptions import ConversationNotFound
 from conversations.queries import lookup
 from conversations.queries.listing import Page, list_page
 from conversations.queries.overview import user_overview
@@ -58,6 +59,8 @@ def not_found_first(handle: Handler) -> Handler:
     def handler(view: "ConversationViewSet", request: CallerRequest, id: str) -> HttpResponse:
         try:
             return handle(view, request, id)
+        except ConversationNotFound:
+            raise
         except (APIException, ServiceError):
             lookup.get(request.user.id, id)  # raises ConversationNotFound
             raise
@@ -137,11 +140,11 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
     def retrieve(self, request: CallerRequest, id: str) -> HttpResponse:
         parameters = retrieve_parameters.parse(request)
         if version := parameters.get("as_of"):
-            return _answer(history.as_of(lookup.with_history(request.user.id, id), version))
+            return _response(history.as_of(lookup.with_history(request.user.id, id), version))
         document = lookup.get(request.user.id, id)
         if "include" in parameters:
-            return _answer(document, character=get_character_or_none(document["character_id"]))
-        return _answer(document)
+            return _response(document, character=get_character_or_none(document["character_id"]))
+        return _response(document)
 
     @openapi.partial_update
     @not_found_first
@@ -164,7 +167,7 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
             return HttpResponse(
                 status=HTTPStatus.NO_CONTENT, headers={"Preference-Applied": "return=minimal"}
             )
-        return _answer(result.document)
+        return _response(result.document)
 
     @openapi.archive
     @not_found_first
@@ -230,10 +233,10 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
             versions=versions,
             key=key if is_edit else None,
         )
-        return _answer(result.document, replayed=result.replayed)
+        return _response(result.document, replayed=result.replayed)
 
 
-def _answer(
+def _response(
     document: Document, status: int = HTTPStatus.OK, *, replayed: bool = False, **included: Any
 ) -> HttpResponse:
     body = documents.resource(document) | included
@@ -245,8 +248,8 @@ def _answer(
 
 def _created(result: WriteResult) -> HttpResponse:
     if result.existed:
-        return _answer(result.document)
-    response = _answer(result.document, HTTPStatus.CREATED, replayed=result.replayed)
+        return _response(result.document)
+    response = _response(result.document, HTTPStatus.CREATED, replayed=result.replayed)
     response.headers["Location"] = f"/api/v1/conversations/{result.document['_id']}"
     return response
 

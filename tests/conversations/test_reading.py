@@ -100,3 +100,10 @@ def test_a_purged_conversation_is_404_for_every_user(alice, bob, body):
             response = client.patch(path, body, headers=headers)
             assert response.status_code == 404
             assert response.json()["error"]["code"] == "CONVERSATION_NOT_FOUND"
+
+
+def test_a_missing_conversation_is_looked_up_once(alice, commands):
+    commands.clear()
+
+    assert alice.get(f"{PATH}/{'0' * 24}").status_code == 404
+    assert [name for command in commands for name in command if name == "find"] == ["find"]
