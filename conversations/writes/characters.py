@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from bson import ObjectId
+
 from conversation_service.http.actor import Actor
-from conversation_service.mongodb.connection import Document
 from conversation_service.upstreams import characters
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
 from conversations.collection import NOT_PURGED, conversations
@@ -14,7 +15,7 @@ from conversations.writes import writer
 from conversations.writes.edits import title_values
 from conversations.writes.updates import STORED_TAG_WORDS, Update, UpdateTemplate
 
-_BATCH = 200
+BATCH = 200
 
 _IS_AUTOMATIC = {"$eq": ["$title_source", "auto"]}
 # An automatic title becomes the character's name.
@@ -36,8 +37,6 @@ _VERIFIED = UpdateTemplate(
     },
     states=ANY_STATE,
 )
-
-
 _MISSING = Update((UpdateTemplate({"character_status": "missing"}, states=ANY_STATE),))
 
 
@@ -71,14 +70,18 @@ def mark_verified(character_id: str, name: str | None, *, actor: Actor) -> int:
     update = _MISSING if name is None else Update((_VERIFIED,), title_values(name))
     unverified = _unverified(character_id)
     written = 0
-    previous: list[Document] = []
-    while rows := conversations().find(unverified, ["user_id"]).limit(_BATCH).to_list():
-        if rows == previous:
-            break  # the validator rejected all
+    rejected: list[ObjectId] = []
+    while True:
+        remaining = {**unverified, "_id": {"$nin": rejected}}
+        rows = conversations().find(remaining, ["user_id"]).limit(BATCH).to_list()
+        if not rows:
+            return written
         targets = [(row["user_id"], row["_id"]) for row in rows]
-        written += writer.write(targets, update, actor=actor, only=unverified)
-        previous = rows
-    return written
+        batch_written = writer.write(targets, update, actor=actor, only=unverified)
+        written += batch_written
+        if batch_written < len(rows):
+            ids = [row["_id"] for row in rows]
+            rejected += conversations().distinct("_id", {**unverified, "_id": {"$in": ids}})
 
 
 def _unverified(character_id: str) -> dict[str, Any]:

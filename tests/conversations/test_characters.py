@@ -10,6 +10,7 @@ import pytest
 from django.core.management import call_command
 
 from conversation_service.commands import Unfinished
+from conversations.writes import characters as verifying
 from tests.conversation_service import loopback
 from tests.factories import PATH, NewConversation, conversation
 from tests.running import started
@@ -252,9 +253,11 @@ def test_verifying_has_a_dry_run(alice, bob, settings, capsys):
     assert "verified 2, missing 1." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("batch", [1, 200])
 def test_a_conversation_that_the_validator_rejects_does_not_stop_verifying(
-    alice, mongo, settings, capsys
+    alice, mongo, settings, capsys, monkeypatch, batch
 ):
+    monkeypatch.setattr(verifying, "BATCH", batch)
     stuck, free = (conversation(alice, character_id="luna", title=title) for title in "ab")
 
     with rejecting_updates(mongo, title="a"), served(settings, characters(LUNA)):
