@@ -57,17 +57,12 @@ def await_majority(user_id: str) -> None:
 def find_one(
     where: Mapping[str, Any], projection: Mapping[str, Any], **find: Any
 ) -> Document | None:
-    return next(
-        iter(first_batch("conversations", where, projection=projection, limit=1, **find)), None
-    )
-
-
-def is_id(conversation_id: str) -> bool:
-    return ObjectId.is_valid(conversation_id)
+    rows = first_batch("conversations", where, projection=projection, limit=1, **find)
+    return rows[0] if rows else None
 
 
 def existing_filter(conversation_id: str) -> dict[str, Any]:
-    if not is_id(conversation_id):
+    if not ObjectId.is_valid(conversation_id):
         raise ConversationNotFound
     return {"_id": ObjectId(conversation_id), **NOT_PURGED}
 

@@ -50,7 +50,7 @@ SORT_KEYS = {
     "updated_at": "metadata.updated_at",
     "title": "title_key",
 }
-# They follow `_id` in those indexes, which so cover these filters.
+# They follow `_id` in those indexes, so that the indexes cover these filters.
 FILTER_KEYS = ["character_id", "pinned_at", "tag_line"]
 
 
@@ -74,7 +74,7 @@ def new(  # noqa: PLR0913
     """Return a new conversation's document; `plain` are values for PLAIN_FIELDS.
 
     Without a title it gets the character's name, or, if no character is given, the first
-    200 characters in the character's id. All LLM settings are stored: a later default never changes
+    200 characters of the character's id. All LLM settings are stored: a later default never changes
     an old conversation.
     """
     automatic = character.name if character else character_id[: limits.TITLE_LENGTH]
@@ -166,8 +166,8 @@ def resource(document: Document) -> dict[str, Any]:
 def retention(document: Document) -> dict[str, Any] | None:
     """Return the next automatic action on a conversation and its earliest time, or None.
 
-    It ignores a legal hold, which its user must not notice. The latest time is the end
-    of the year 9999.
+    A legal hold does not change the result, because users must not notice a hold. The latest time
+    is the end of the year 9999.
     """
     if purge_at := document["purge_at"]:
         return {"policy": "purge", "acts_at": purge_at}

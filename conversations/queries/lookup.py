@@ -16,7 +16,6 @@ from conversations.collection import (
     committed,
     conversations,
     find_one,
-    is_id,
     own_filter,
 )
 from conversations.documents import PUBLIC, WITH_HISTORY, complete
@@ -90,7 +89,7 @@ def owners_of(ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
 
 def ownership(ids: Iterable[str]) -> dict[str, Document]:
     """Return owner and status by id, if the conversation exists."""
-    wanted = [ObjectId(id_) for id_ in ids if is_id(id_)]
+    wanted = [ObjectId(id_) for id_ in ids if ObjectId.is_valid(id_)]
     rows = conversations().find(
         {"_id": {"$in": wanted}, **NOT_PURGED}, ["user_id", "status"], hint=ID_INDEX
     )

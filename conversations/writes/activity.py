@@ -23,7 +23,6 @@ from conversations.collection import (
     conversations,
     existing_filter,
     find_one,
-    is_id,
 )
 from conversations.documents import complete, stored
 from conversations.exceptions import ActivityAhead, ConversationNotFound
@@ -108,7 +107,11 @@ def store_reports(reports: Sequence[tuple[str, Activity]]) -> list[ActivityBatch
     `batch`.
     """
     batch = ObjectId()
-    sent = {(ObjectId(id_), report.sequence): report for id_, report in reports if is_id(id_)}
+    sent = {
+        (ObjectId(id_), report.sequence): report
+        for id_, report in reports
+        if ObjectId.is_valid(id_)
+    }
     statements = [
         UpdateOne(
             {"_id": id_, **NOT_PURGED, **_condition(report)},

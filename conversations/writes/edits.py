@@ -40,9 +40,10 @@ def edit(patch: Mapping[str, Any]) -> Update:
         updates.append(PIN if patch["pinned"] else UNPIN)
     if "status" in patch:
         updates.append({ACTIVE: UNARCHIVE, ARCHIVED: ARCHIVE}[patch["status"]])
-    for name in _PLAIN.keys() & patch.keys():
-        value = DEFAULTS[name] if patch[name] is None else patch[name]
-        updates.append(Update((_PLAIN[name],), {name: value}))
+    for name, template in _PLAIN.items():
+        if name in patch:
+            value = DEFAULTS[name] if patch[name] is None else patch[name]
+            updates.append(Update((template,), {name: value}))
     return _combined(updates)
 
 
@@ -220,7 +221,7 @@ def _column(rows: Expression, index: int) -> Expression:
 
 
 def _sorted_lines(keys: Expression) -> Expression:
-    """Return the expression that computes documents.tag_line in the database."""
+    """Return the expression that computes words.tag_line in the database."""
     line_break = {"$cond": [{"$eq": ["$$value", ""]}, "", "\n"]}
     return {
         "$reduce": {
