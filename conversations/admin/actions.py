@@ -18,7 +18,7 @@ from conversations import states
 from conversations.admin import roles
 from conversations.exceptions import ConversationNotFound
 from conversations.models import Conversation
-from conversations.states import ANY_STATE, EDITABLE
+from conversations.states import ANY_STATE
 from conversations.writes import holds, updates
 from conversations.writes.updates import Update
 from conversations.writes.writer import ABSENT, BulkResult, apply_to_many
@@ -110,13 +110,13 @@ ACTIONS: Mapping[str, Action] = {
             roles.TRASH,
             "delete",
             lambda user_id, ids, staff: _update(user_id, ids, updates.trash(), staff),
-            states=EDITABLE,
+            states=states.TRASH.starts,
             variant="danger",
         ),
         Action(
             "hold",
             _("Place a legal hold"),
-            _("Held"),
+            _("Legal hold placed"),
             _("Prevent the purge until the legal hold is released? The user cannot see it."),
             roles.HOLD,
             "lock",
@@ -127,7 +127,7 @@ ACTIONS: Mapping[str, Action] = {
         Action(
             "release",
             _("Release the legal hold"),
-            _("Released"),
+            _("Legal hold released"),
             _("Release the legal hold? Afterwards the conversation can be purged."),
             roles.HOLD,
             "lock_open",

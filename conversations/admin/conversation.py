@@ -53,7 +53,7 @@ class HoldFilter(admin.SimpleListFilter):
     parameter_name = "held"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("yes", _("Held"))]
+        return [("yes", _("Legal hold"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         if self.value() != "yes":
@@ -141,7 +141,9 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     @admin.display(description=_("state"))
     def state(self, row: Any) -> SafeString:
         held = row.hold is not None
-        mark = format_html(' <span class="c-badge c-held">{}</span>', _("On hold")) if held else ""
+        mark = (
+            format_html(' <span class="c-badge c-held">{}</span>', _("Legal hold")) if held else ""
+        )
         return format_html(
             '<span class="c-badge c-{}">{}</span>{}', row.status, row.get_status_display(), mark
         )

@@ -35,7 +35,7 @@ def act(ops, action, *created, reason="Case 12"):
 
 def held(ops, client, *states):
     created = conversation(client, *states)
-    assert act(ops, "hold", created) == "Held: 1 conversation."
+    assert act(ops, "hold", created) == "Legal hold placed: 1 conversation."
     return created
 
 
@@ -51,7 +51,7 @@ def test_a_held_conversation_cannot_be_purged_until_released(ops, alice):
     created = held(ops, alice, "deleted")
 
     refused = purge(alice, created)
-    assert act(ops, "release", created) == "Released: 1 conversation."
+    assert act(ops, "release", created) == "Legal hold released: 1 conversation."
     done = purge(alice, created)
 
     assert (refused.status_code, done.status_code) == (409, 204)
@@ -118,7 +118,12 @@ def test_the_console_shows_and_logs_the_hold(ops, alice):
     assert "Case 12" in page
     assert "Case 12" not in ops.get(f"{LIST}{created['id']}/change/").content.decode()
     logged = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
-    assert logged == ["Held: Case 12", "Viewed.", "Released: Case closed", "Viewed."]
+    assert logged == [
+        "Legal hold placed: Case 12",
+        "Viewed.",
+        "Legal hold released: Case closed",
+        "Viewed.",
+    ]
 
 
 @pytest.mark.parametrize("action", ["hold", "release"])

@@ -64,7 +64,7 @@ def test_a_filter_shows_conversations_with_a_legal_hold(viewer, alice, mongo):
     response = viewer.get(LIST, {"held": "yes"})
 
     assert shown(response) == ["Kept"]
-    assert "Active On hold" in text(response)
+    assert "Active Legal hold" in text(response)
 
 
 def test_purged_conversations_are_not_listed(viewer, alice):
