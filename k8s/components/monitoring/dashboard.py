@@ -116,7 +116,7 @@ ROWS: dict[str, list[Panel]] = {
             thresholds={None: "green", 0.001: "orange", 0.0144: "red"},
         ),
         stat(
-            "95 % answered within",
+            "95 % of responses within",
             "s",
             f"max(namespace_service:http_request_duration_seconds:p95_rate5m{RECORDED})",
             text="0.5 s is promised.",
@@ -124,7 +124,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         stat("Requests", "reqps", f"sum(namespace_service:http_requests:rate5m{RECORDED})"),
         stat(
-            "Pods that answer",
+            "Pods that respond",
             "none",
             f"sum(up{{{OURS}}})",
             thresholds={None: "red", 1: "orange", 2: "green"},
@@ -155,7 +155,7 @@ ROWS: dict[str, list[Panel]] = {
                 for window in ("5m", "1h", "1d")
             },
             width=12,
-            text="Share of answers that took more than 0.5 s. 5 % is promised.",
+            text="Share of responses that took more than 0.5 s. 5 % is promised.",
         ),
     ],
     "Requests": [
@@ -179,10 +179,10 @@ ROWS: dict[str, list[Panel]] = {
                 "{{route}}": f"sum by (route) ({rate('http_requests_total', FAILED)})"
                 f" / sum by (route) ({rate('http_requests_total', ROUTES)})"
             },
-            text="Share of 5xx. Routes without any are left out.",
+            text="Share of 5xx. Routes without 5xx are left out.",
         ),
         Panel(
-            "Time to answer",
+            "Response time",
             "s",
             {
                 f"{share:.0%}": quantile(share, "http_request_duration_seconds", matchers=TIMED)
@@ -190,14 +190,14 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel(
-            "Time to answer, 95 % by route",
+            "Response time, 95 % by route",
             "s",
             {
                 "{{route}}": quantile(
                     0.95, "http_request_duration_seconds", by="route", matchers=ROUTES
                 )
             },
-            text="/api/v1/changes waits for as long as its callers wish.",
+            text="/api/v1/changes waits as long as its clients request.",
         ),
         Panel(
             "In progress",
@@ -205,7 +205,7 @@ ROWS: dict[str, list[Panel]] = {
             {"{{pod}}": f"sum by (pod) (http_requests_in_progress{{{OURS}}})"},
         ),
     ],
-    "Conversations and people": [
+    "Conversations and users": [
         Panel(
             "Conversations",
             "cpm",
@@ -263,7 +263,7 @@ ROWS: dict[str, list[Panel]] = {
     ],
     "Upstreams": [
         Panel(
-            "Questions",
+            "Upstream requests",
             "reqps",
             {
                 "{{upstream}} {{outcome}}": "sum by (upstream, outcome) "
@@ -272,7 +272,7 @@ ROWS: dict[str, list[Panel]] = {
             width=6,
         ),
         Panel(
-            "Time to answer, 95 %",
+            "Response time, 95 %",
             "s",
             {"{{upstream}}": quantile(0.95, "upstream_request_duration_seconds", by="upstream")},
             width=6,
@@ -286,7 +286,7 @@ ROWS: dict[str, list[Panel]] = {
             text="0 closed, 1 half-open, 2 open.",
         ),
         Panel(
-            "Remembered answers",
+            "Cached responses",
             "reqps",
             {
                 "{{upstream}} {{outcome}}": "sum by (upstream, outcome) "
