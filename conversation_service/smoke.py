@@ -18,7 +18,7 @@ class Fault(Exception):
     """A response is not as expected."""
 
 
-class NoAnswer(Fault):
+class NoResponse(Fault):
     """The deployment did not respond."""
 
 
@@ -92,26 +92,26 @@ class Site:
         **options: Any,
     ) -> requests.Response:
         """Return the response. Raises Fault for another status or error code."""
-        answer = self.send(method, path, token=token, **options)
+        response = self.send(method, path, token=token, **options)
         try:
-            found = str(answer.json()["error"]["code"])
+            found = str(response.json()["error"]["code"])
         except (ValueError, LookupError, TypeError):  # not a failure of this service
             found = ""
-        if answer.status_code != expect or code not in {"", found}:
+        if response.status_code != expect or code not in {"", found}:
             wanted = f"{expect:d} {code}".strip()
-            got = f"{answer.status_code} {found}".strip()
-            raise Fault(f"{method} {path} answered {got}, not {wanted}")
-        return answer
+            got = f"{response.status_code} {found}".strip()
+            raise Fault(f"{method} {path} responded {got}, not {wanted}")
+        return response
 
     def send(self, method: str, path: str, *, token: str = "", **options: Any) -> requests.Response:
         """Return the response, after waiting for a rate limit if necessary."""
-        answer = self._send(method, path, token, **options)
+        response = self._send(method, path, token, **options)
         for _ in range(WAITS):
-            if answer.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+            if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
                 break
-            time.sleep(min(LONGEST_WAIT_S, float(answer.headers.get("Retry-After", 1))))
-            answer = self._send(method, path, token, **options)
-        return answer
+            time.sleep(min(LONGEST_WAIT_S, float(response.headers.get("Retry-After", 1))))
+            response = self._send(method, path, token, **options)
+        return response
 
     def _send(
         self,
@@ -124,7 +124,7 @@ class Site:
         self.status = None
         self.request_id = f"{self._name}-{next(self._numbers)}"
         try:
-            answer = self._session.request(
+            response = self._session.request(
                 method,
                 self._base_url + path,
                 auth=Bearer(token),
@@ -134,9 +134,9 @@ class Site:
                 **options,
             )
         except requests.RequestException as error:
-            raise NoAnswer(f"{method} {path}: {type(error).__name__}") from None
-        self.status = answer.status_code
-        return answer
+            raise NoResponse(f"{method} {path}: {type(error).__name__}") from None
+        self.status = response.status_code
+        return response
 
 
 def same(what: str, found: object, wanted: object) -> None:
@@ -154,7 +154,7 @@ def walk(steps: Iterable[Step], site: Site, on: object) -> Iterator[Outcome]:
         except Fault as error:
             fault = error
         except (ValueError, LookupError, TypeError) as error:
-            fault = Fault(f"the answer has another shape: {type(error).__name__} {error}")
+            fault = Fault(f"the response has another shape: {type(error).__name__} {error}")
         milliseconds = round((time.monotonic() - began) * 1000, 1)
         yield Outcome(current, fault, site.status, site.request_id, milliseconds)
         if fault:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import orjson
 from requests import Response
 
-from conversation_service.smoke import Fault, NoAnswer, NotTried, Site, same, step
+from conversation_service.smoke import Fault, NoResponse, NotTried, Site, same, step
 from conversations.queries.feed import GONE
 from conversations.states import ACTIVE, ARCHIVED, DELETED
 
@@ -98,7 +98,7 @@ def failure(response: Response) -> dict[str, Any]:
 def it_is_alive(visit: Visit) -> None:
     try:
         visit.site.call("GET", "/health/live")
-    except NoAnswer as error:
+    except NoResponse as error:
         raise NotTried(str(error)) from None
 
 
@@ -402,6 +402,6 @@ def purge(visit: Visit, id_: str) -> bool:
     try:
         visit.site.send("DELETE", path, token=visit.tokens.user)
         purged = visit.site.send("DELETE", path, token=visit.tokens.user, params={"mode": "purge"})
-    except (NoAnswer, ValueError):
+    except (NoResponse, ValueError):
         return False
     return purged.status_code in gone

@@ -25,7 +25,7 @@ HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "date", "serv
 
 
 @dataclass
-class Answer:
+class Response:
     """A response of the deployment, which the proxy can spoil."""
 
     request: str
@@ -44,22 +44,22 @@ class Proxy:
     """A proxy in front of the deployment that spoils its responses."""
 
     url: str
-    spoil: Callable[[Answer], object]
+    spoil: Callable[[Response], object]
     address: str = ""
     received: list[str] = field(default_factory=list)
 
-    def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+    def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Response:
         name = f"{method} {re.sub('[0-9a-f]{24}', '…', path.partition('?')[0])}"
         self.received.append(name)
         got = requests.request(method, self.url + path, headers=headers, data=body, timeout=20)
         kept = {k: v for k, v in got.headers.items() if k.lower() not in HOP_BY_HOP}
-        response = Answer(name, self.received.count(name), got.status_code, kept, got.content)
+        response = Response(name, self.received.count(name), got.status_code, kept, got.content)
         self.spoil(response)
         return response
 
 
 @contextmanager
-def proxied(url: str, spoil: Callable[[Answer], object]):
+def proxied(url: str, spoil: Callable[[Response], object]):
     proxy = Proxy(url, spoil)
 
     class Handler(BaseHTTPRequestHandler):
@@ -104,7 +104,7 @@ def run(base_url: str, **options) -> tuple[str, int]:
     return out.getvalue(), 0
 
 
-def run_spoiled(url: str, spoil: Callable[[Answer], object], **options) -> tuple[str, int]:
+def run_spoiled(url: str, spoil: Callable[[Response], object], **options) -> tuple[str, int]:
     with proxied(url, spoil) as proxy:
         return run(proxy.address, **options)
 
@@ -264,7 +264,7 @@ def test_a_wrong_response_can_be_found_in_the_logs(url):
 
     printed, _ = run_spoiled(url, spoil)
 
-    assert re.search(r"pin answered 500, not 200 \(X-Request-ID smoke\w+-\d+\)", printed)
+    assert re.search(r"pin responded 500, not 200 \(X-Request-ID smoke\w+-\d+\)", printed)
 
 
 def test_metrics_are_checked_where_they_are_reachable(url):
@@ -275,7 +275,7 @@ def test_metrics_are_checked_where_they_are_reachable(url):
     assert run_spoiled(url, metrics, metrics=True)[1] == 0
     printed, code = run_spoiled(url, spoiler("GET /metrics", status(404)), metrics=True)
     assert code == 1
-    assert "it returns metrics: GET /metrics answered 404" in printed
+    assert "it returns metrics: GET /metrics responded 404" in printed
 
 
 def test_data_that_cannot_be_purged_is_named(url, mongo):
