@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework import serializers
 
 from conversation_service.errors import (
@@ -15,7 +14,7 @@ from conversation_service.errors import (
 )
 from conversation_service.http.openapi import failures
 from conversations.serializers.bulk import BulkSerializer
-from conversations.views.openapi.conversations import X_CLIENT, operation
+from conversations.views.openapi.conversations import IGNORED_KEY, X_CLIENT, operation
 from conversations.writes.bulk import SAMPLE, STEP
 
 
@@ -58,12 +57,7 @@ bulk: Any = operation(
     request=BulkSerializer,
     parameters=[
         X_CLIENT,
-        OpenApiParameter(
-            "Idempotency-Key",
-            OpenApiTypes.STR,
-            OpenApiParameter.HEADER,
-            description="Accepted but ignored: the request can be repeated.",
-        ),
+        IGNORED_KEY,
     ],
     examples=[
         OpenApiExample(

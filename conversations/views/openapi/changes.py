@@ -21,6 +21,7 @@ from conversations.serializers.changes import ChangesParameters
 from conversations.serializers.fields import OBJECT_ID
 from conversations.views.openapi.conversations import (
     EXAMPLE,
+    IF_NONE_MATCH,
     ConversationSerializer,
     operation,
 )
@@ -99,12 +100,7 @@ changes: Any = operation(
             OpenApiParameter.HEADER,
             description="For a stream, instead of `cursor`: the id of the last event.",
         ),
-        OpenApiParameter(
-            "If-None-Match",
-            OpenApiTypes.STR,
-            OpenApiParameter.HEADER,
-            description="The ETag of a page. The response is 304 if the page is the same.",
-        ),
+        IF_NONE_MATCH,
         response_header("ETag", "Weak, of the content; a stream has none.", 304),
         response_header("Cache-Control", "`private`, and either `no-cache` or `no-store`.", 200),
     ],

@@ -253,6 +253,18 @@ class OverviewSerializer(serializers.Serializer):
 ID = OpenApiParameter(
     "id", {"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}, OpenApiParameter.PATH
 )
+IF_NONE_MATCH = OpenApiParameter(
+    "If-None-Match",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description="The ETag of a page. The response is 304 if the page is the same.",
+)
+IGNORED_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description="Accepted but ignored: the request can be repeated.",
+)
 IF_MATCH = OpenApiParameter(
     "If-Match",
     OpenApiTypes.STR,
@@ -331,12 +343,7 @@ list_ = operation(
     "conversations with a sort key that changes between two requests.",
     parameters=[
         ListParameters,
-        OpenApiParameter(
-            "If-None-Match",
-            OpenApiTypes.STR,
-            OpenApiParameter.HEADER,
-            description="The ETag of a page. The response is 304 if the page is the same.",
-        ),
+        IF_NONE_MATCH,
         response_header("ETag", "Weak, of the content of this page.", 200, 304),
         response_header("Cache-Control", "Always `private, no-cache`.", 200, 304),
         response_header("Link", "The previous and the next page (RFC 8288), relative.", 200),

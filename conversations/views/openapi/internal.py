@@ -2,7 +2,11 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    extend_schema,
+    extend_schema_serializer,
+)
 from rest_framework import serializers
 
 from conversation_service.errors import (
@@ -24,6 +28,7 @@ from conversations.serializers.internal import (
 )
 from conversations.states import ANY_STATE, WRITABLE
 from conversations.views.openapi.conversations import (
+    ID,
     FaultSerializer,
     MetadataSerializer,
 )
@@ -31,7 +36,8 @@ from conversations.views.openapi.conversations import (
 REASONS = ["not_found", "not_owner", *(state for state in ANY_STATE if state not in WRITABLE)]
 
 
-class VerdictSerializer(serializers.Serializer):
+@extend_schema_serializer(component_name="Verdict")  # codespell:ignore verdict
+class AccessSerializer(serializers.Serializer):
     id = serializers.CharField()
     exists = serializers.BooleanField()
     owner = serializers.BooleanField()
@@ -43,7 +49,7 @@ class VerdictSerializer(serializers.Serializer):
 
 
 class AuthorizationSerializer(serializers.Serializer):
-    results = VerdictSerializer(many=True, help_text="In the order of the ids.")
+    results = AccessSerializer(many=True, help_text="In the order of the ids.")
 
 
 class ReportedSerializer(serializers.Serializer):
@@ -68,9 +74,6 @@ class OutcomesSerializer(serializers.Serializer):
     results = OutcomeSerializer(many=True, help_text="In the order of the items.")
 
 
-_ID = OpenApiParameter(
-    "id", {"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}, OpenApiParameter.PATH
-)
 _TIMES = ["2026-01-15T15:00:00.000Z", "2026-01-15T16:30:00.000Z"]
 _REPORT = {
     "sequence": 12,
@@ -103,7 +106,7 @@ authorize = _operation(
     request=AuthorizeSerializer,
     examples=[
         OpenApiExample(
-            "Two", {"user_id": "u-1", "ids": ["507f1f77bcf86cd799439014"]}, request_only=True
+            "One", {"user_id": "u-1", "ids": ["507f1f77bcf86cd799439014"]}, request_only=True
         )
     ],
     responses={200: AuthorizationSerializer, **failures(*_FAILURES)},
@@ -116,7 +119,7 @@ activity = _operation(
     "`last_message_at` of the latest report, but never a time before `created_at`. A time more "
     "than 5 minutes ahead of the clock of the service is rejected.",
     request=ActivitySerializer,
-    parameters=[_ID, ActivityParameters],
+    parameters=[ID, ActivityParameters],
     examples=[OpenApiExample("A report", _REPORT, request_only=True)],
     responses={200: ReportedSerializer, **failures(*_FAILURES, ConversationNotFound)},
 )

@@ -1,7 +1,6 @@
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
 from conversation_service.errors import (
@@ -18,6 +17,7 @@ from conversations.exceptions import TransfersExhausted
 from conversations.jobs.concurrency import exports, imports
 from conversations.serializers.transfer import ExportParameters, TransferredSerializer
 from conversations.views.openapi.conversations import (
+    IGNORED_KEY,
     ConversationSerializer,
     FaultSerializer,
     RevisionSerializer,
@@ -58,13 +58,6 @@ class ResultSerializer(StrictSerializer):
     )
 
 
-_IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key",
-    OpenApiTypes.STR,
-    OpenApiParameter.HEADER,
-    description="Accepted but ignored: an import can be repeated.",
-)
-
 export: Any = operation(
     "exportConversations",
     "Export my conversations",
@@ -102,7 +95,7 @@ import_: Any = operation(
     f"{MAX_TEXTS:,} texts. A user can run {imports.per_user} import at a time in a process: "
     "another one gets 429, or 503 if the process runs its maximum of imports.",
     request={MEDIA_TYPE: TransferredSerializer},
-    parameters=[_IDEMPOTENCY_KEY],
+    parameters=[IGNORED_KEY],
     responses={
         (200, MEDIA_TYPE): OpenApiResponse(ResultSerializer, "Each line except the last."),
         **failures(
