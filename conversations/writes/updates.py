@@ -13,7 +13,7 @@ from typing import Any
 
 from django.conf import settings
 
-from conversations import limits
+from conversations import limits, states
 from conversations.documents import stored
 from conversations.states import ACTIVE, ANY_STATE, ARCHIVED, DELETED, EDITABLE, PURGED
 from conversations.words import searchable
@@ -107,6 +107,7 @@ ARCHIVE = Update(
         UpdateTemplate(
             {"status": ARCHIVED, "archived_at": _time_once("archived_at")},
             _NOT_THE_ACTIVE_ONE,
+            states=states.ARCHIVE.accepts,
             event=ARCHIVED,
         ),
     )
@@ -131,7 +132,7 @@ RESTORE = Update(
                 "purge_at": None,
             },
             {"previous_status": None},
-            states=ANY_STATE,
+            states=states.RESTORE.accepts,
             event="restored",
         ),
     )
@@ -148,7 +149,7 @@ _TRASH = UpdateTemplate(
         "purge_at": {"$ifNull": ["$purge_at", _IN_DAYS]},
     },
     {"previous_status": _if_in_trash("$previous_status", "$status"), **_NOT_THE_ACTIVE_ONE},
-    states=ANY_STATE,
+    states=states.TRASH.accepts,
     event="trashed",
 )
 
@@ -159,7 +160,7 @@ def trash() -> Update:
 
 _PURGE = UpdateTemplate(
     {"status": PURGED},
-    states=[DELETED],
+    states=states.PURGE.accepts,
     blocked_by_hold=True,
     # The change feed needs this tombstone until `expires_at`, when a TTL index deletes it.
     replacement={
