@@ -1,4 +1,4 @@
-"""The permissions of the console. Migration 0002 creates a group for each role that has some."""
+"""The permissions of the console. Migration 0002 creates the roles."""
 
 from typing import cast
 

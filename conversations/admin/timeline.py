@@ -29,7 +29,6 @@ class Entry:
     by: str
     client: str | None
     differences: list[Difference]
-    previous: int
 
 
 def history_entries(document: Document) -> list[Entry]:
@@ -45,7 +44,6 @@ def history_entries(document: Document) -> list[Entry]:
                 for path, changed in revision["changes"].items()
                 for difference in _differences(path, changed["before"], changed["after"])
             ],
-            revision["version"] - 1,
         )
         for revision in history.page(
             document, before=None, limit=len(document["revisions"])

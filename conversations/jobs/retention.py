@@ -25,9 +25,9 @@ from conversations.writes.updates import Update
 
 @dataclass(frozen=True)
 class RetentionJob:
-    """An update for conversations with a time at the path `clock` that is not after `until`."""
+    """An update for the conversations with a time at `time_path` that is not after `until`."""
 
-    clock: str
+    time_path: str
     until: datetime
     conditions: Mapping[str, Any]
     update: Update
@@ -35,7 +35,7 @@ class RetentionJob:
 
     @property
     def due(self) -> dict[str, Any]:
-        return {**self.conditions, self.clock: {"$lte": self.until}}
+        return {**self.conditions, self.time_path: {"$lte": self.until}}
 
     def count(self) -> int:
         return conversations().count_documents(self.due, hint=self.index)
@@ -46,7 +46,7 @@ class RetentionJob:
         return conversations().count_documents(held, hint=self.index)
 
     def each(self, batch_size: int) -> Iterator[Document]:
-        """Yield id, user and clock for due conversations, the longest due first.
+        """Yield id, user and time for due conversations, the longest due first.
 
         Each batch has its own statement, so that no cursor outlives a primary or a time limit.
         """
@@ -56,8 +56,8 @@ class RetentionJob:
                 conversations()
                 .find(
                     where,
-                    ["user_id", self.clock],
-                    sort=[(self.clock, 1), ("_id", 1)],
+                    ["user_id", self.time_path],
+                    sort=[(self.time_path, 1), ("_id", 1)],
                     limit=batch_size,
                     hint=self.index,
                 )
@@ -68,8 +68,8 @@ class RetentionJob:
                 return
             at = self.time_of(rows[-1])
             after: list[dict[str, Any]] = [
-                {self.clock: {"$gt": at, "$lte": self.until}},
-                {self.clock: at, "_id": {"$gt": rows[-1]["_id"]}},
+                {self.time_path: {"$gt": at, "$lte": self.until}},
+                {self.time_path: at, "_id": {"$gt": rows[-1]["_id"]}},
             ]
             where = {**self.conditions, "$or": after}
 
@@ -80,7 +80,7 @@ class RetentionJob:
 
     def time_of(self, row: Document) -> datetime:
         value: Any = row
-        for name in self.clock.split("."):
+        for name in self.time_path.split("."):
             value = value[name]
         return value  # type: ignore[no-any-return]
 

@@ -241,15 +241,15 @@ def test_verifying_has_a_dry_run(alice, bob, settings, capsys):
 
     with served(settings, characters(LUNA)):
         call_command("verify_characters", dry_run=True)
-        rehearsed = capsys.readouterr().out
+        dry_run = capsys.readouterr().out
         unchanged = [alice.get(f"{PATH}/{one['id']}").json() for one in created]
         call_command("verify_characters")
 
     assert unchanged == created
-    assert {"luna: verified, 2 conversations", "unknown: missing, 1 conversations"} <= {
-        *rehearsed.splitlines()
+    assert {"luna: verified, conversations: 2", "unknown: missing, conversations: 1"} <= {
+        *dry_run.splitlines()
     }
-    assert "verified 2, missing 1; a dry run, nothing changed." in rehearsed
+    assert "verified 2, missing 1; a dry run, nothing changed." in dry_run
     assert "verified 2, missing 1." in capsys.readouterr().out
 
 

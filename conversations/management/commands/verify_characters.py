@@ -59,7 +59,7 @@ class Command(BaseCommand):
                 if numbers["dry_run"]:
                     count = writes.count_unverified(id_)
                     line = {"character_id": id_, "outcome": outcome, "conversations": count}
-                    text = f"{id_}: {outcome}, {count:,} conversations"
+                    text = f"{id_}: {outcome}, conversations: {count:,}"
                     self.stdout.write(as_json(line) if json else text)
                 else:
                     name = character.name if character else None
