@@ -11,10 +11,14 @@ def environment(**changes: str) -> dict[str, str]:
     return os.environ | changes  # noqa: TID251
 
 
-def eventually(condition: Callable[[], object], *, within_s: float = 60) -> None:
+def eventually(
+    condition: Callable[[], object], *, within_s: float = 60, log: Path | None = None
+) -> None:
+    """Wait for a condition; a failure shows the log."""
     deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s} s"
+        shown = log.read_text() if log else ""
+        assert time.monotonic() < deadline, f"not within {within_s} s\n{shown}"
         time.sleep(0.05)
 
 

@@ -92,7 +92,7 @@ def wait_until_ready(process: subprocess.Popen, port: int, log: Path) -> None:
             return False
         return True
 
-    eventually(responds)
+    eventually(responds, log=log)
 
 
 @pytest.fixture(scope="module")

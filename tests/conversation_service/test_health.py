@@ -366,13 +366,13 @@ def test_a_mongodb_without_a_primary_is_not_ready(tmp_path, own_mongodb):
 
 
 def test_reads_succeed_during_an_election(tmp_path, own_mongodb):
-    nobodys = "64b7f0f0f0f0f0f0f0f0f0f0"
+    absent_id = "64b7f0f0f0f0f0f0f0f0f0f0"
     headers = {"Authorization": f"Bearer {token()}"}
 
     def read(address: str) -> set[int]:
         ends = time.monotonic() + 4
         return {
-            requests.get(f"{address}{PATH}/{nobodys}", headers=headers, timeout=20).status_code
+            requests.get(f"{address}{PATH}/{absent_id}", headers=headers, timeout=20).status_code
             for _ in iter(lambda: time.monotonic() < ends, False)
         }
 

@@ -128,11 +128,11 @@ def test_single_bulk_and_dry_run_fail_at_the_same_check(
     path = f"{PATH}/{created['id']}"
     single = SINGLE.get(action, lambda client, at: client.post(f"{at}/{action}"))
 
-    [rehearsed] = bulk(alice, action, dry_run=True, **body)["results"]
+    [dry_run] = bulk(alice, action, dry_run=True, **body)["results"]
     [of_many] = bulk(alice, action, **body)["results"]
     alone = single(alice, path).json()
 
-    assert (rehearsed["code"], of_many["code"]) == (code, code)
+    assert (dry_run["code"], of_many["code"]) == (code, code)
     assert alone.get("error", {}).get("code") == code
     assert read(alice, created) == created
 
@@ -411,13 +411,13 @@ def test_a_dry_run_by_ids_returns_the_outcomes_and_changes_nothing(alice, mongo)
     ids = [active["id"], archived["id"], trashed["id"], ABSENT]
     before = list(mongo["conversations"].find())
 
-    rehearsed = bulk(alice, "archive", ids=ids, dry_run=True)
+    dry_run = bulk(alice, "archive", ids=ids, dry_run=True)
 
     assert list(mongo["conversations"].find()) == before
     done = bulk(alice, "archive", ids=ids)
-    assert rehearsed["summary"] == done["summary"]
-    assert outcomes(rehearsed)[0] == (200, None, 1)
-    assert outcomes(rehearsed)[1:] == outcomes(done)[1:]
+    assert dry_run["summary"] == done["summary"]
+    assert outcomes(dry_run)[0] == (200, None, 1)
+    assert outcomes(dry_run)[1:] == outcomes(done)[1:]
 
 
 def test_a_dry_run_by_filter_counts_all_and_lists_the_first(alice, mongo):

@@ -371,14 +371,14 @@ def test_an_id_of_another_user_is_rejected(run, monolith):
 def test_a_dry_run_prints_the_same_and_changes_nothing(run, monolith):
     monolith.insert_many([old(), old(title=""), old(user_id="a b")])
 
-    rehearsed = run("--dry-run")
+    dry_run = run("--dry-run")
     nothing = collection("conversations").count_documents({})
     done = run()
 
     assert nothing == 0
-    for _, totals, _ in (rehearsed, done):
+    for _, totals, _ in (dry_run, done):
         del totals["dry_run"], totals["seconds"]
-    assert rehearsed == done
+    assert dry_run == done
 
 
 def test_a_run_continues_after_an_id(run, monolith):
@@ -512,7 +512,7 @@ FIELDS = [name for name in old() if name not in {"_id", "user_id", "character_id
 
 
 @hypothesis_settings(
-    max_examples=60,
+    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from bson import json_util
 
+from conversations import documents
 from tests.conversations.admin.browser import staff, text, url_of
 from tests.conversations.test_import import imported
 from tests.conversations.test_internal import AUTHORIZE, put, report, service_with
@@ -237,10 +238,15 @@ def test_a_list_continues_at_its_cursor(alice, old):
     assert page["pagination"]["has_next"] == old["has_next"]
 
 
-def test_every_sort_has_a_cursor_of_each_kind_of_list():
-    sorts = {old["query"].get("sort", "last_activity") for old in CURSORS if old["kind"] == "list"}
+def test_there_are_cursors_of_every_kind():
+    lists = {
+        (old["query"].get("sort", "last_activity"), old["name"])
+        for old in CURSORS
+        if old["kind"] == "list"
+    }
 
-    assert sorts == {"last_activity", "created_at", "updated_at", "title"}
+    assert {old["kind"] for old in CURSORS} == {"list", "feed", "history", "bulk"}
+    assert lists >= {(sort, name) for sort in documents.SORT_KEYS for name in ("next", "previous")}
 
 
 def test_release_0_1_0_accepts_the_list_cursors_of_this_release_during_an_update(alice):

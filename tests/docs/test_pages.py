@@ -20,6 +20,17 @@ MARKDOWN = [
     *(Path(name) for name in ("README.md", "README.es.md", "CONTRIBUTING.md", "DECISIONS.md")),
     *(path.relative_to(BASE_DIR) for path in sorted(DOCS.rglob("*.md"))),
 ]
+CODE = "".join(path.read_text("utf-8") for path in (BASE_DIR / "tests").rglob("*.py"))
+FOLDERS = (
+    "benchmarks|config|conversation_service|conversations|docker|docs|docs_site|k8s|requirements"
+    "|scripts|tests"
+)
+# Examples in docs/changing-it.md.
+NOT_THERE = {
+    "conversation_service/upstreams/voices.py",
+    "conversation_service/development/stand_ins/voices.py",
+    "conversations/management/commands/count_conversations.py",
+}
 TEST_FILES = {path.stem for path in (BASE_DIR / "tests").rglob("test_*.py")}
 PATH = re.compile(r"/(?:api|internal)/v1(?:/[\w{}]+)+")
 VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`")
@@ -45,19 +56,6 @@ def test_the_table_has_each_variable_once():
     rows = re.findall(r"^\| `([A-Z0-9_]+)` ", configuration.page(), re.MULTILINE)
 
     assert sorted(rows) == sorted(env.scheme)
-
-
-CODE = "".join(path.read_text("utf-8") for path in (BASE_DIR / "tests").rglob("*.py"))
-FOLDERS = (
-    "benchmarks|config|conversation_service|conversations|docker|docs|docs_site|k8s|requirements"
-    "|scripts|tests"
-)
-# Made by the guide to deployment, or added in a recipe.
-NOT_THERE = {
-    "conversation_service/upstreams/voices.py",
-    "conversation_service/development/stand_ins/voices.py",
-    "conversations/management/commands/count_conversations.py",
-}
 
 
 @pytest.mark.parametrize("page", MARKDOWN, ids=str)

@@ -74,7 +74,7 @@ def test_no_title_becomes_a_formula_in_a_spreadsheet(ops, mongo, before):
 
 
 @settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     st.lists(

@@ -43,10 +43,10 @@ def test_no_page_breaks_the_policy_or_is_wider_than_the_screen(mongo, url, schem
 
     with browser(complaints, color_scheme=scheme) as page:
         log_in(page, url)
-        for path in pages(stored):
-            page.goto(f"{url}{path}")
-            for width in (1280, 390):
-                page.set_viewport_size({"width": width, "height": 900})
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            for path in pages(stored):
+                page.goto(f"{url}{path}")
                 if page.evaluate("document.documentElement.scrollWidth") > width:
                     wide.append((path, width))
         dark = page.evaluate("document.documentElement.classList.contains('dark')")

@@ -100,7 +100,7 @@ def test_the_language_follows_the_browser_until_it_is_selected(viewer):
     assert "Resumen" in text(by_browser)
     assert chosen.headers["Location"] == LIST
     assert "Conversaciones" in text(by_hand)
-    assert "Escribir" not in text(viewer.get("/admin/"))
+    assert 'lang="es"' in viewer.get("/admin/").content.decode()
     assert by_hand.headers["Content-Language"] == "es"
 
 
