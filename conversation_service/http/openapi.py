@@ -8,7 +8,6 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.plumbing import get_lib_doc_excludes
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework import serializers
@@ -20,7 +19,6 @@ from conversation_service.errors import (
     DatabaseUnavailable,
     InternalError,
     NotAcceptable,
-    RateLimitExceeded,
     ServiceError,
     TokenExpired,
     TokenInvalid,
@@ -115,47 +113,46 @@ class ProblemSerializer(serializers.Serializer):
     error = ErrorSerializer()
 
 
-Kinds = tuple[type[ServiceError], ...]
-
-ANYWHERE: Kinds = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable)
-AT_WORST: Kinds = (InternalError, DatabaseUnavailable)
+# Every operation can fail in these ways.
+ANYWHERE = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable, ServiceError)
+AT_WORST = (UnknownField, InternalError, DatabaseUnavailable)
 
 
 def failures(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
-    """Document these failures, and the failures of every endpoint."""
+    """Document failures by status, each with an example."""
     by_status: dict[int, list[type[ServiceError]]] = {}
-    also = (UnknownField,) if ServiceError in kinds else ()
-    for kind in (*ANYWHERE, *kinds, *also, *AT_WORST):
+    for kind in kinds:
         by_status.setdefault(int(kind.status), []).append(kind)
-    return {status: _responses(same) for status, same in sorted(by_status.items())}
+    return {
+        status: OpenApiResponse(
+            ProblemSerializer,
+            " or ".join(f"`{kind.code}`: {kind.title}" for kind in same),
+            [
+                OpenApiExample(
+                    kind.code,
+                    problem(kind(), "/api/v1/conversations", "5f1c0d9a7b3e2468", "3f8a1c5e"),
+                )
+                for kind in same
+            ],
+        )
+        for status, same in sorted(by_status.items())
+    }
 
 
-def _responses(kinds: list[type[ServiceError]]) -> OpenApiResponse:
-    return OpenApiResponse(
-        ProblemSerializer,
-        description=" or ".join(f"`{kind.code}`: {kind.title}" for kind in kinds),
-        examples=[
-            OpenApiExample(
-                kind.code,
-                problem(kind(), "/api/v1/conversations", "5f1c0d9a7b3e2468", "3f8a1c5e"),
-            )
-            for kind in kinds
-        ],
-    )
+def request_header(name: str, description: str) -> OpenApiParameter:
+    return OpenApiParameter(name, location=OpenApiParameter.HEADER, description=description)
 
 
 def response_header(name: str, description: str, *statuses: int) -> OpenApiParameter:
     return OpenApiParameter(
         name,
-        OpenApiTypes.STR,
-        OpenApiParameter.HEADER,
+        location=OpenApiParameter.HEADER,
         description=description,
         response=list(statuses) or True,
     )
 
 
 # Only for users: services have no limit. In fact each response to a user has the headers.
-RATE_LIMITED = {int(RateLimitExceeded.status): _responses([RateLimitExceeded])}
 _RATED = (200, 201, 204, 429)
 RATES = [
     response_header(
@@ -184,11 +181,8 @@ RATES = [
 ]
 
 COMMON = [
-    OpenApiParameter(
-        "X-Request-ID",
-        OpenApiTypes.STR,
-        OpenApiParameter.HEADER,
-        description="Id of the request: 1 to 128 of `A-Za-z0-9._-`. Default: a new id.",
+    request_header(
+        "X-Request-ID", "Id of the request: 1 to 128 of `A-Za-z0-9._-`. Default: a new id."
     ),
     response_header("X-Request-ID", "The id of the request, also in the logs."),
     response_header(

@@ -5,14 +5,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework import serializers
 
-from conversation_service.errors import (
-    InvalidCursor,
-    LengthRequired,
-    PayloadTooLarge,
-    ServiceError,
-    UnsupportedMediaType,
-)
-from conversation_service.http.openapi import failures
+from conversation_service.errors import InvalidCursor
 from conversations.serializers.bulk import BulkSerializer
 from conversations.views.openapi.conversations import IGNORED_KEY, X_CLIENT, operation
 from conversations.writes.bulk import SAMPLE, STEP
@@ -55,24 +48,15 @@ bulk: Any = operation(
     "and steps can be repeated. `dry_run` counts and shows the results and changes nothing; with a "
     f"filter it shows the first {SAMPLE}.",
     request=BulkSerializer,
-    parameters=[
-        X_CLIENT,
-        IGNORED_KEY,
-    ],
-    examples=[
-        OpenApiExample(
-            "By ids", {"action": "archive", "ids": ["507f1f77bcf86cd799439014"]}, request_only=True
-        ),
-        OpenApiExample(
-            "By filter",
-            {
-                "action": "tag",
-                "tags": ["old"],
-                "filter": {"activity_before": "2026-01-01T00:00:00Z"},
-            },
-            request_only=True,
-        ),
-    ],
+    parameters=[X_CLIENT, IGNORED_KEY],
+    examples={
+        "By ids": {"action": "archive", "ids": ["507f1f77bcf86cd799439014"]},
+        "By filter": {
+            "action": "tag",
+            "tags": ["old"],
+            "filter": {"activity_before": "2026-01-01T00:00:00Z"},
+        },
+    },
     responses={
         200: OpenApiResponse(
             BulkResultsSerializer,
@@ -92,12 +76,9 @@ bulk: Any = operation(
                         ],
                         "next_cursor": None,
                     },
-                    response_only=True,
                 )
             ],
-        ),
-        **failures(
-            ServiceError, InvalidCursor, LengthRequired, PayloadTooLarge, UnsupportedMediaType
-        ),
+        )
     },
+    errors=[InvalidCursor],
 )

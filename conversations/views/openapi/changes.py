@@ -5,16 +5,15 @@ from typing import Any
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
     OpenApiExample,
-    OpenApiParameter,
     OpenApiResponse,
     PolymorphicProxySerializer,
     extend_schema_field,
 )
 from rest_framework import serializers
 
-from conversation_service.errors import InvalidCursor, ServiceError
+from conversation_service.errors import InvalidCursor
 from conversation_service.http.event_stream import MEDIA_TYPE
-from conversation_service.http.openapi import failures, response_header
+from conversation_service.http.openapi import request_header, response_header
 from conversations.exceptions import ChangesCursorExpired, StreamsExhausted
 from conversations.queries.feed import GONE, UPSERT
 from conversations.serializers.changes import ChangesParameters
@@ -74,8 +73,6 @@ _EXAMPLE = OpenApiExample(
         "next_cursor": "WzE3Njg0OTA5NDAwMDAsIiJd.c2lnbmF0dXJl",
         "has_more": False,
     },
-    response_only=True,
-    media_type="application/json",
 )
 
 changes: Any = operation(
@@ -94,11 +91,8 @@ changes: Any = operation(
     "and continue with `error.details.snapshot_cursor`.",
     parameters=[
         ChangesParameters,
-        OpenApiParameter(
-            "Last-Event-ID",
-            OpenApiTypes.STR,
-            OpenApiParameter.HEADER,
-            description="For a stream, instead of `cursor`: the id of the last event.",
+        request_header(
+            "Last-Event-ID", "For a stream, instead of `cursor`: the id of the last event."
         ),
         IF_NONE_MATCH,
         response_header("ETag", "Weak, of the content; a stream has none.", 304),
@@ -108,6 +102,6 @@ changes: Any = operation(
         (200, "application/json"): OpenApiResponse(ChangesSerializer, "Changes.", [_EXAMPLE]),
         (200, MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, "Events."),
         304: OpenApiResponse(description="The page has not changed."),
-        **failures(ServiceError, InvalidCursor, ChangesCursorExpired, StreamsExhausted),
     },
+    errors=[InvalidCursor, ChangesCursorExpired, StreamsExhausted],
 )

@@ -1,18 +1,14 @@
+"""API documentation for the export and the import."""
+
 from typing import Any
 
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
-from conversation_service.errors import (
-    LengthRequired,
-    PayloadTooLarge,
-    ServiceError,
-    StorageFull,
-    UnsupportedMediaType,
-)
+from conversation_service.errors import StorageFull
 from conversation_service.http.fields import StrictSerializer
 from conversation_service.http.ndjson import MAX_TEXTS, MAX_VALUES, MEDIA_TYPE, NDJSONParser
-from conversation_service.http.openapi import failures, response_header
+from conversation_service.http.openapi import response_header
 from conversations.exceptions import TransfersExhausted
 from conversations.jobs.concurrency import exports, imports
 from conversations.serializers.transfer import ExportParameters, TransferredSerializer
@@ -73,8 +69,8 @@ export: Any = operation(
     ],
     responses={
         (200, MEDIA_TYPE): OpenApiResponse(ExportedSerializer, "Each line except the last."),
-        **failures(ServiceError, TransfersExhausted),
     },
+    errors=[TransfersExhausted],
 )
 import_: Any = operation(
     "importConversations",
@@ -98,13 +94,6 @@ import_: Any = operation(
     parameters=[IGNORED_KEY],
     responses={
         (200, MEDIA_TYPE): OpenApiResponse(ResultSerializer, "Each line except the last."),
-        **failures(
-            ServiceError,
-            LengthRequired,
-            PayloadTooLarge,
-            UnsupportedMediaType,
-            TransfersExhausted,
-            StorageFull,
-        ),
     },
+    errors=[TransfersExhausted, StorageFull],
 )
