@@ -1,7 +1,6 @@
 """Several pipelines in one statement, and the stages that tag counts share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pymongo
@@ -16,12 +15,6 @@ Pipeline = list[dict[str, Any]]
 BUDGET_S = 2.0
 # More rows than all parts return: the first batch holds them all.
 _ALL_ROWS = 1_000
-
-
-@dataclass(frozen=True)
-class TagCount:
-    tag: str
-    count: int
 
 
 def run_parts(
@@ -93,7 +86,7 @@ def most_frequent_stages(limit: int) -> Pipeline:
     ]
 
 
-def tag_count(row: Document) -> TagCount:
+def tag_count(row: Document) -> dict[str, Any]:
     """Return a tag as its oldest conversation spells it.
 
     Without a spelling, return its key: the conversation lost the tag during the statement, or
@@ -101,4 +94,4 @@ def tag_count(row: Document) -> TagCount:
     """
     key: str = row["_id"]
     spelt = (tag for document in row["spelt"] for tag in document.get("tags", []))
-    return TagCount(next((tag for tag in spelt if tag_key(tag) == key), key), row["count"])
+    return {"tag": next((tag for tag in spelt if tag_key(tag) == key), key), "count": row["count"]}

@@ -1,8 +1,9 @@
 """A user's tags with their counts, for a sidebar or for autocompletion."""
 
+from typing import Any
+
 from conversations.queries.aggregation import (
     Pipeline,
-    TagCount,
     most_frequent_stages,
     run_parts,
     tag_count,
@@ -13,7 +14,7 @@ from conversations.states import NOT_TRASHED
 from conversations.words import fold, search_prefixes
 
 
-def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[TagCount]:
+def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[dict[str, Any]]:
     """Count conversations by tag, the most frequent tag first, without the trash.
 
     With `prefix`, only tags that contain, for each word in `prefix`, a word starting with that
