@@ -18,7 +18,7 @@ _ALL_ROWS = 1_000
 
 
 def run_parts(
-    scan: Pipeline, *, hint: str = CHARACTERS_INDEX, **parts: Pipeline
+    scan: Pipeline, parts: Mapping[str, Pipeline], *, hint: str = CHARACTERS_INDEX
 ) -> dict[str, list[Document]]:
     """Run several pipelines in one statement and return the rows by part; `scan` gets the hint.
 

@@ -31,14 +31,16 @@ def user_overview(user_id: str, *, now: datetime) -> dict[str, Any]:
     active = {"user_id": user_id, "status": ACTIVE}
     found = run_parts(
         all_tags(user_id, TAGS),
-        pinned=[
-            {"$match": active | {"pinned_at": {"$type": "date"}}},
-            {"$sort": {"pinned_at": -1, "_id": -1}},
-            {"$limit": PINNED},
-            {"$project": PUBLIC},
-        ],
-        characters=latest_by_character_stages(active),
-        **{state: count_stages(active | {"status": state}) for state in ANY_STATE},
+        {
+            "pinned": [
+                {"$match": active | {"pinned_at": {"$type": "date"}}},
+                {"$sort": {"pinned_at": -1, "_id": -1}},
+                {"$limit": PINNED},
+                {"$project": PUBLIC},
+            ],
+            "characters": latest_by_character_stages(active),
+            **{state: count_stages(active | {"status": state}) for state in ANY_STATE},
+        },
     )
     return {
         "pinned": [resource(row) for row in found["pinned"]],

@@ -32,15 +32,17 @@ def user_summary(user_id: str, *, now: datetime) -> dict[str, Any]:
     since = {"$gte": now - WEEK, "$lte": now + limits.MAX_AHEAD}
     found = run_parts(
         totals_stages(kept),
-        **{state: count_stages(kept | {"status": state}) for state in ANY_STATE},
-        created_since=count_stages(kept | {"metadata.created_at": since}),
-        active_since=count_stages(kept | {"metadata.last_activity": since}),
-        newest=[
-            {"$match": kept},
-            {"$sort": {"metadata.created_at": -1}},
-            {"$limit": 1},
-            {"$project": {"metadata.created_at": 1}},
-        ],
+        {
+            **{state: count_stages(kept | {"status": state}) for state in ANY_STATE},
+            "created_since": count_stages(kept | {"metadata.created_at": since}),
+            "active_since": count_stages(kept | {"metadata.last_activity": since}),
+            "newest": [
+                {"$match": kept},
+                {"$sort": {"metadata.created_at": -1}},
+                {"$limit": 1},
+                {"$project": {"metadata.created_at": 1}},
+            ],
+        },
     )
     counts = {state: count_of(found[state]) for state in ANY_STATE}
     [scanned] = found["scan"]

@@ -22,7 +22,7 @@ def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[dict[str, 
     """
     prefixes = search_prefixes(fold(prefix))
     if not prefixes:
-        return [tag_count(row) for row in run_parts(all_tags(user_id, limit))["scan"]]
+        return [tag_count(row) for row in run_parts(all_tags(user_id, limit), {})["scan"]]
     any_word = [has_word(word) for word in prefixes]
     word_of_tag = [has_word(word, "words") for word in prefixes]
     tags = {"$zip": {"inputs": ["$tag_keys", {"$slice": ["$search", 1, {"$size": "$search"}]}]}}
@@ -36,7 +36,7 @@ def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[dict[str, 
         {"$group": {"_id": "$key", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
         *most_frequent_stages(limit),
     ]
-    return [tag_count(row) for row in run_parts(scan, hint="user_words")["scan"]]
+    return [tag_count(row) for row in run_parts(scan, {}, hint="user_words")["scan"]]
 
 
 def all_tags(user_id: str, limit: int) -> Pipeline:
