@@ -205,9 +205,9 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         cursor = parameters.get("cursor")
         [before] = cursors.unseal(cursor, binding=binding) if cursor else [None]
         document = lookup.with_history(request.user.id, id)
-        page = history.page(document, before=before, limit=parameters["limit"])
-        next_cursor = cursors.seal([page.next], binding=binding) if page.next else None
-        return JSONResponse({"revisions": page.revisions, "next_cursor": next_cursor})
+        revisions, before = history.page(document, before=before, limit=parameters["limit"])
+        next_cursor = cursors.seal([before], binding=binding) if before else None
+        return JSONResponse({"revisions": revisions, "next_cursor": next_cursor})
 
     @openapi.revert
     @not_found_first
