@@ -74,16 +74,21 @@ def most_frequent_stages(limit: int) -> Pipeline:
     return [
         {"$sort": {"count": -1, "_id": 1}},
         {"$limit": limit},
-        {
-            "$lookup": {
-                "from": conversations().name,
-                "localField": "oldest",
-                "foreignField": "_id",
-                "pipeline": [{"$project": {"tags": 1}}],
-                "as": "spelt",
-            }
-        },
+        lookup_stage("oldest", {"tags": 1}),
     ]
+
+
+def lookup_stage(path: str, projection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage that replaces the id at a path by a list with its document, if it exists."""
+    return {
+        "$lookup": {
+            "from": conversations().name,
+            "localField": path,
+            "foreignField": "_id",
+            "pipeline": [{"$project": projection}],
+            "as": path,
+        }
+    }
 
 
 def tag_count(row: Document) -> dict[str, Any]:
@@ -93,5 +98,5 @@ def tag_count(row: Document) -> dict[str, Any]:
     something else wrote the tags, which `manage.py reindex_search` repairs.
     """
     key: str = row["_id"]
-    spelt = (tag for document in row["spelt"] for tag in document.get("tags", []))
+    spelt = (tag for document in row["oldest"] for tag in document.get("tags", []))
     return {"tag": next((tag for tag in spelt if tag_key(tag) == key), key), "count": row["count"]}

@@ -10,6 +10,7 @@ from conversations.queries.aggregation import (
     Pipeline,
     count_of,
     count_stages,
+    lookup_stage,
     run_parts,
     tag_count,
 )
@@ -66,7 +67,6 @@ def latest_by_character_stages(active: dict[str, Any]) -> Pipeline:
 
     In the index order of user_characters, $group with $first reads a single key for each character.
     """
-    name = conversations().name
     return [
         {"$match": active},
         {"$sort": {"character_id": 1, "metadata.last_activity": -1, "_id": -1}},
@@ -79,18 +79,10 @@ def latest_by_character_stages(active: dict[str, Any]) -> Pipeline:
         },
         {"$sort": {"at": -1, "latest": -1}},
         {"$limit": CHARACTERS},
+        lookup_stage("latest", PUBLIC),
         {
             "$lookup": {
-                "from": name,
-                "localField": "latest",
-                "foreignField": "_id",
-                "pipeline": [{"$project": PUBLIC}],
-                "as": "latest",
-            }
-        },
-        {
-            "$lookup": {
-                "from": name,
+                "from": conversations().name,
                 "localField": "_id",
                 "foreignField": "character_id",
                 "pipeline": count_stages(active),

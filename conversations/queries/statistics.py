@@ -4,6 +4,7 @@ Counts read an index up to a bound. Larger numbers are estimates from the collec
 random sample.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -165,10 +166,7 @@ def count_by_hour(now: datetime) -> Counts:
 
 def rank_characters(sample: Sequence[Mapping[str, Any]], total: int) -> Counts:
     """Rank characters by their share in the sample; exact if the sample has all conversations."""
-    numbers: dict[str, int] = {}
-    for row in sample:
-        if name := row.get("character_id"):
-            numbers[name] = numbers.get(name, 0) + 1
+    numbers = Counter(name for row in sample if (name := row.get("character_id")))
     ranked = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:CHARACTERS]
     whole = len(sample) < SAMPLE
     scale = 1.0 if whole else total / len(sample)

@@ -4,12 +4,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from conversations import limits
-from conversations.collection import conversations
 from conversations.documents import DEFAULTS, complete
 from conversations.queries.aggregation import (
     Pipeline,
     count_of,
     count_stages,
+    lookup_stage,
     run_parts,
     tag_count,
     tag_count_stages,
@@ -116,15 +116,7 @@ def totals_stages(kept: dict[str, Any]) -> Pipeline:
                     },
                     {"$sort": {"count": -1, "_id": 1}},
                     {"$limit": 1},
-                    {
-                        "$lookup": {
-                            "from": conversations().name,
-                            "localField": "newest",
-                            "foreignField": "_id",
-                            "pipeline": [{"$project": {"character_name": 1}}],
-                            "as": "newest",
-                        }
-                    },
+                    lookup_stage("newest", {"character_name": 1}),
                 ],
                 "tags": tag_count_stages("$_id.tags", TOP_TAGS),
             }
