@@ -28,7 +28,6 @@ from conversations.serializers.conversations import (
     Custom,
     ExternalId,
     Tags,
-    Title,
     without_nulls,
 )
 from conversations.serializers.fields import imported_field
@@ -76,7 +75,6 @@ class TransferredMetadataSerializer(StrictSerializer):
 _OWN_FIELDS: Mapping[str, Callable[[], Any]] = {
     "user_id": lambda: Ignored(required=False),
     "character_id": ExternalId,
-    "title": Title,
     "settings": WholeSettingsSerializer,
     "tags": Tags,
     "custom": WholeCustom,
