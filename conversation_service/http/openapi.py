@@ -118,7 +118,7 @@ ANYWHERE = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable, ServiceErro
 AT_WORST = (UnknownField, InternalError, DatabaseUnavailable)
 
 
-def failures(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
+def failure_responses(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
     """Document failures by status, each with an example."""
     by_status: dict[int, list[type[ServiceError]]] = {}
     for kind in kinds:

@@ -80,5 +80,5 @@ bulk: Any = operation(
             ],
         )
     },
-    errors=[InvalidCursor],
+    failures=[InvalidCursor],
 )

@@ -103,5 +103,5 @@ changes: Any = operation(
         (200, MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, "Events."),
         304: OpenApiResponse(description="The page has not changed."),
     },
-    errors=[InvalidCursor, ChangesCursorExpired, StreamsExhausted],
+    failures=[InvalidCursor, ChangesCursorExpired, StreamsExhausted],
 )

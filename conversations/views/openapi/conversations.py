@@ -17,17 +17,7 @@ from drf_spectacular.utils import (
 )
 from rest_framework import serializers
 
-from conversation_service.errors import (
-    InsufficientPermissions,
-    InvalidCursor,
-    LengthRequired,
-    PageTooDeep,
-    PayloadTooLarge,
-    PreconditionRequired,
-    RateLimitExceeded,
-    ServiceError,
-    UnsupportedMediaType,
-)
+from conversation_service import errors
 from conversation_service.http import rendering
 from conversation_service.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from conversation_service.http.openapi import (
@@ -35,34 +25,14 @@ from conversation_service.http.openapi import (
     AT_WORST,
     COMMON,
     RATES,
-    failures,
+    failure_responses,
     request_header,
     response_header,
 )
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
-from conversations import documents
+from conversations import documents, exceptions
 from conversations.documents import RESOURCE_FIELDS
-from conversations.exceptions import (
-    CharacterNotExists,
-    ConversationNotFound,
-    ConversationStateConflict,
-    ConversationVersionConflict,
-    LegalHold,
-    QuotaExceeded,
-    RevisionExpired,
-    RevisionNotFound,
-)
-from conversations.serializers.conversations import (
-    CreateParameters,
-    CreateSerializer,
-    DeleteParameters,
-    DuplicateSerializer,
-    HistoryParameters,
-    PatchSerializer,
-    RetrieveParameters,
-    RevertSerializer,
-    TagsParameters,
-)
+from conversations.serializers import conversations as inputs
 from conversations.serializers.fields import OBJECT_ID, output_field
 from conversations.serializers.listing import ListParameters
 from conversations.states import ACTIVE, ARCHIVED, DELETED
@@ -285,20 +255,18 @@ ETAG = response_header("ETag", 'The version, such as `"v3"`, for If-Match.', 200
 CACHE = response_header("Cache-Control", "Always `private, no-store`.", 200, 201)
 LOCATION = response_header("Location", "The address of the conversation.", 201)
 
-_BEGUN = documents.new(
+_NEW = documents.new(
     user_id="u-1",
     character_id="luna",
     title="Noche con Luna",
     tags=["casual"],
     now=datetime(2026, 1, 15, 15, tzinfo=UTC),
-)
-EXAMPLE: dict[str, Any] = orjson.loads(
-    rendering.dumps(documents.resource(_BEGUN | {"_id": ObjectId("507f1f77bcf86cd799439014")}))
-)
+) | {"_id": ObjectId("507f1f77bcf86cd799439014")}
+EXAMPLE: dict[str, Any] = orjson.loads(rendering.dumps(documents.resource(_NEW)))
 _PINNED = EXAMPLE | {"pinned_at": "2026-01-15T15:10:00.000Z"}
 _AS_READ = OpenApiExample("A conversation", EXAMPLE)
 _ONE = OpenApiResponse(ConversationSerializer, "The conversation.", [_AS_READ])
-_CHARACTER = (QuotaExceeded, CharacterNotExists, CharacterServiceUnavailable)
+_CHARACTER = (exceptions.QuotaExceeded, exceptions.CharacterNotExists, CharacterServiceUnavailable)
 
 
 def operation(  # noqa: PLR0913
@@ -306,7 +274,7 @@ def operation(  # noqa: PLR0913
     summary: str,
     *,
     responses: dict[Any, Any],
-    errors: Sequence[type[ServiceError]] = (),
+    failures: Sequence[type[errors.ServiceError]] = (),
     parameters: Sequence[Any] = (),
     examples: dict[str, Any] | None = None,
     for_services: bool = False,
@@ -314,22 +282,21 @@ def operation(  # noqa: PLR0913
 ) -> Any:
     """Document an operation. `examples` are requests by name.
 
-    `errors` are the failures other than those of every operation and those that a body or one of
-    these parameters can have.
+    `failures` are those that neither every operation has nor a body or one of these parameters.
     """
     kinds = [*ANYWHERE]
     if schema.get("request"):
-        kinds += [LengthRequired, PayloadTooLarge, UnsupportedMediaType]
+        kinds += [errors.LengthRequired, errors.PayloadTooLarge, errors.UnsupportedMediaType]
     if ID in parameters:
-        kinds += [ConversationNotFound]
+        kinds += [exceptions.ConversationNotFound]
     if IF_MATCH in parameters:
-        kinds += [ConversationVersionConflict, ConversationStateConflict]
-    kinds += errors
+        kinds += [exceptions.ConversationVersionConflict, exceptions.ConversationStateConflict]
+    kinds += failures
     if IDEMPOTENCY_KEY in parameters:
         kinds += [IdempotencyKeyReused, IdempotencyInProgress]
-    kinds += [InsufficientPermissions] if for_services else []
-    responses = responses | failures(*kinds, *AT_WORST)
-    responses |= {} if for_services else failures(RateLimitExceeded)
+    kinds += [errors.InsufficientPermissions] if for_services else []
+    responses = responses | failure_responses(*kinds, *AT_WORST)
+    responses |= {} if for_services else failure_responses(errors.RateLimitExceeded)
     return extend_schema(
         operation_id=operation_id,
         summary=summary,
@@ -391,13 +358,13 @@ list_ = operation(
         ),
         304: OpenApiResponse(description="The page has not changed."),
     },
-    errors=[InvalidCursor, PageTooDeep],
+    failures=[errors.InvalidCursor, errors.PageTooDeep],
 )
 create = operation(
     "createConversation",
     "Create a conversation",
-    request=CreateSerializer,
-    parameters=[CreateParameters, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE, LOCATION],
+    request=inputs.CreateSerializer,
+    parameters=[inputs.CreateParameters, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE, LOCATION],
     examples={
         "Only the required field": {"character_id": "luna"},
         "With settings": {
@@ -413,26 +380,26 @@ create = operation(
             ConversationSerializer, "An existing conversation, with `get_or_create`."
         ),
     },
-    errors=[ConversationStateConflict, *_CHARACTER],
+    failures=[exceptions.ConversationStateConflict, *_CHARACTER],
 )
 duplicate = operation(
     "duplicateConversation",
     "Duplicate a conversation",
     description="Copies character, title, settings, tags and custom data, but no messages. A "
     "`title` in the request replaces the copied title. `forked_from` is the id of the original.",
-    request=DuplicateSerializer,
+    request=inputs.DuplicateSerializer,
     parameters=[ID, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE, LOCATION],
     responses={201: OpenApiResponse(ConversationSerializer, "The copy.", [_AS_READ])},
-    errors=[ConversationStateConflict, *_CHARACTER],
+    failures=[exceptions.ConversationStateConflict, *_CHARACTER],
 )
 retrieve = operation(
     "getConversation",
     "Read a conversation",
-    parameters=[ID, RetrieveParameters, ETAG, CACHE],
+    parameters=[ID, inputs.RetrieveParameters, ETAG, CACHE],
     responses={
         200: OpenApiResponse(ConversationWithCharacterSerializer, "The conversation.", [_AS_READ])
     },
-    errors=[RevisionNotFound, RevisionExpired],
+    failures=[exceptions.RevisionNotFound, exceptions.RevisionExpired],
 )
 partial_update = operation(
     "patchConversation",
@@ -441,8 +408,8 @@ partial_update = operation(
     "atomic statement. Two devices can change different fields at the same time. `tags_add` and "
     "`tags_remove` never conflict. A request that changes nothing makes no new version.",
     request={
-        "application/json": PatchSerializer,
-        "application/merge-patch+json": PatchSerializer,
+        "application/json": inputs.PatchSerializer,
+        "application/merge-patch+json": inputs.PatchSerializer,
     },
     parameters=[ID, IF_MATCH, X_CLIENT, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE],
     examples={
@@ -450,7 +417,7 @@ partial_update = operation(
         "One setting, one more tag": {"settings": {"temperature": 1.1}, "tags_add": ["night"]},
     },
     responses={200: _ONE},
-    errors=[PreconditionRequired],
+    failures=[errors.PreconditionRequired],
 )
 destroy = operation(
     "deleteConversation",
@@ -461,7 +428,7 @@ destroy = operation(
         ID,
         IF_MATCH,
         X_CLIENT,
-        DeleteParameters,
+        inputs.DeleteParameters,
         request_header("Prefer", "`return=minimal` for an empty 204 instead of the conversation."),
         response_header("ETag", "The version of the conversation in the trash.", 200),
         response_header(
@@ -472,25 +439,25 @@ destroy = operation(
         200: _ONE,
         204: OpenApiResponse(description="Purged; or in the trash, with `Prefer: return=minimal`."),
     },
-    errors=[PreconditionRequired, LegalHold],
+    failures=[errors.PreconditionRequired, exceptions.LegalHold],
 )
 history = operation(
     "getHistory",
     "Get the history of a conversation",
     description="The 50 newest revisions, the newest first. Counters have no history.",
-    parameters=[ID, HistoryParameters],
+    parameters=[ID, inputs.HistoryParameters],
     responses={200: HistorySerializer},
-    errors=[InvalidCursor],
+    failures=[errors.InvalidCursor],
 )
 revert = operation(
     "revertConversation",
     "Revert fields to a former version",
     description="Restores the values that the fields had in a version. This makes a new version.",
-    request=RevertSerializer,
+    request=inputs.RevertSerializer,
     parameters=[ID, IF_MATCH, X_CLIENT, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE],
     examples={"The first title": {"version": 1, "fields": ["title"]}},
     responses={200: _ONE},
-    errors=[RevisionNotFound, RevisionExpired, PreconditionRequired],
+    failures=[exceptions.RevisionNotFound, exceptions.RevisionExpired, errors.PreconditionRequired],
 )
 archive = _set_state("archiveConversation", "Archive", "An active conversation becomes archived.")
 restore = _set_state(
@@ -533,7 +500,7 @@ tags = operation(
     description="The exact number of conversations with each tag, without the trash. The most "
     "frequent first, tags of the same count by code point. The spelling is that of the oldest "
     "conversation with the tag.",
-    parameters=[TagsParameters],
+    parameters=[inputs.TagsParameters],
     responses={
         200: OpenApiResponse(
             TagsSerializer,

@@ -70,7 +70,7 @@ export: Any = operation(
     responses={
         (200, MEDIA_TYPE): OpenApiResponse(ExportedSerializer, "Each line except the last."),
     },
-    errors=[TransfersExhausted],
+    failures=[TransfersExhausted],
 )
 import_: Any = operation(
     "importConversations",
@@ -95,5 +95,5 @@ import_: Any = operation(
     responses={
         (200, MEDIA_TYPE): OpenApiResponse(ResultSerializer, "Each line except the last."),
     },
-    errors=[TransfersExhausted, StorageFull],
+    failures=[TransfersExhausted, StorageFull],
 )
