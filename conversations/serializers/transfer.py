@@ -24,12 +24,7 @@ from conversation_service.http.fields import (
 )
 from conversations import limits
 from conversations.documents import FIELDS, METADATA, PUBLIC, SETTINGS
-from conversations.serializers.conversations import (
-    Custom,
-    ExternalId,
-    Tags,
-    without_nulls,
-)
+from conversations.serializers.conversations import Custom, ExternalId, Tags, without_nulls
 from conversations.serializers.fields import imported_field
 from conversations.states import ARCHIVED, DELETED
 

@@ -3,12 +3,7 @@
 from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import (
-    OpenApiExample,
-    OpenApiResponse,
-    PolymorphicProxySerializer,
-    extend_schema_field,
-)
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, PolymorphicProxySerializer
 from rest_framework import serializers
 
 from conversation_service.errors import InvalidCursor
@@ -41,20 +36,14 @@ class DeletedSerializer(serializers.Serializer):
     deleted_at = serializers.DateTimeField()
 
 
-_CHANGE = PolymorphicProxySerializer(
-    component_name="Change",
-    serializers=[UpsertSerializer, DeletedSerializer],
-    resource_type_field_name=None,
-)
-
-
-@extend_schema_field(_CHANGE)
-class ChangeField(serializers.JSONField):
-    pass
-
-
 class ChangesSerializer(serializers.Serializer):
-    changes = serializers.ListField(child=ChangeField(), help_text="The oldest first.")
+    changes = PolymorphicProxySerializer(
+        component_name="Change",
+        serializers=[UpsertSerializer, DeletedSerializer],
+        resource_type_field_name=None,
+        many=True,
+        help_text="The oldest first.",
+    )
     next_cursor = serializers.CharField(help_text="The cursor of the next request.")
     has_more = serializers.BooleanField(help_text="True if the next page already has changes.")
 
