@@ -69,13 +69,15 @@ def word_conditions(parameters: Mapping[str, Any]) -> list[Condition]:
     return conditions + [{WORDS: word} for tag in search.tags if (word := _longest_word(tag))]
 
 
-def page_filter(matching: Mapping[str, Any], sides: Sequence[Condition]) -> dict[str, Any]:
-    """Return the filter for the matching rows on a cursor's side.
+def page_filter(matching: Mapping[str, Any], sides: Sequence[Condition]) -> Mapping[str, Any]:
+    """Return the filter for the matching rows on a cursor's side; without `sides`, for all.
 
     The $or is at the top and repeats the filter for each state and each condition. So MongoDB
     plans each branch as a range in the sort's index, and merges the branches in order without
     reading a row that the page does not have.
     """
+    if not sides:
+        return matching
     return {
         "$or": [
             {"$and": [{**matching, "status": state}, side]}

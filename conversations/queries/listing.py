@@ -90,7 +90,6 @@ def _find(
     sort = parameters["sort"]
     key, ascending = SORT_KEYS[sort], parameters["order"] == "asc"
     sides = cursor.conditions(key, ascending=ascending) if cursor else []
-    where = page_filter(matching, sides) if sides else matching
     direction = 1 if ascending != (cursor is not None and cursor.backwards) else -1
     options: dict[str, Any] = {
         "projection": PUBLIC if key.partition(".")[0] in PUBLIC else PUBLIC | {key: 1},
@@ -102,10 +101,10 @@ def _find(
     index = CHARACTERS_INDEX if by_activity else f"list_{sort}"
     if _covered_by_list_index(matching, key):
         # Without a hint, MongoDB tries each index with `user_id` for each branch.
-        return first_batch("conversations", where, hint=index, **options)
-    if words := word_conditions(parameters):
+        options["hint"] = index
+    elif words := word_conditions(parameters):
         return search.find(matching, words, sides, list_index=index, **options)
-    return first_batch("conversations", where, **options)
+    return first_batch("conversations", page_filter(matching, sides), **options)
 
 
 def _count(matching: dict[str, Any], parameters: Mapping[str, Any]) -> int:

@@ -29,7 +29,7 @@ class Waiter:
 
     user_id: str
     newest_ms: int = 0
-    _woken: Event = field(default_factory=Event)
+    woken: Event = field(default_factory=Event)
 
     def wait(self, newest_ms: int, timeout_s: float) -> bool:
         """Wait for a change later than `newest_ms`; return False after `timeout_s` without any.
@@ -37,13 +37,8 @@ class Waiter:
         A change that becomes visible late does not wake the request: read again after a timeout.
         """
         self.newest_ms = newest_ms
-        self._woken.clear()
-        if shutdown.begun.is_set():
-            return True
-        return self._woken.wait(timeout_s)
-
-    def wake(self) -> None:
-        self._woken.set()
+        self.woken.clear()
+        return shutdown.begun.is_set() or self.woken.wait(timeout_s)
 
 
 class Waiters:
@@ -89,9 +84,9 @@ class Waiters:
                 continue
             for waiter in self._all():
                 if latest.get(waiter.user_id, 0) > waiter.newest_ms:
-                    waiter.wake()
+                    waiter.woken.set()
         for waiter in self._all():
-            waiter.wake()
+            waiter.woken.set()
 
     def _all(self) -> list[Waiter]:
         with self._lock:
