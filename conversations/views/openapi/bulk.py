@@ -1,8 +1,6 @@
 """API documentation for bulk actions."""
 
-from typing import Any
-
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
 from conversation_service.errors import InvalidCursor
@@ -38,7 +36,7 @@ class BulkResultsSerializer(serializers.Serializer):
     )
 
 
-bulk: Any = operation(
+bulk = operation(
     "bulkConversations",
     "Update many conversations",
     description="Send up to 100 `ids`, or a `filter` with the parameters of the list. A filter is "
@@ -49,7 +47,7 @@ bulk: Any = operation(
     f"filter it shows the first {SAMPLE}.",
     request=BulkSerializer,
     parameters=[X_CLIENT, IGNORED_KEY],
-    examples={
+    request_examples={
         "By ids": {"action": "archive", "ids": ["507f1f77bcf86cd799439014"]},
         "By filter": {
             "action": "tag",
@@ -57,28 +55,15 @@ bulk: Any = operation(
             "filter": {"activity_before": "2026-01-01T00:00:00Z"},
         },
     },
-    responses={
-        200: OpenApiResponse(
-            BulkResultsSerializer,
-            "The result of each conversation.",
-            [
-                OpenApiExample(
-                    "One",
-                    {
-                        "summary": {"matched": 1, "ok": 1, "skipped": 0, "failed": 0},
-                        "results": [
-                            {
-                                "id": "507f1f77bcf86cd799439014",
-                                "status": 200,
-                                "code": None,
-                                "version": 2,
-                            }
-                        ],
-                        "next_cursor": None,
-                    },
-                )
+    responses={200: OpenApiResponse(BulkResultsSerializer, "The result of each conversation.")},
+    response_examples={
+        "One": {
+            "summary": {"matched": 1, "ok": 1, "skipped": 0, "failed": 0},
+            "results": [
+                {"id": "507f1f77bcf86cd799439014", "status": 200, "code": None, "version": 2}
             ],
-        )
+            "next_cursor": None,
+        }
     },
     failures=[InvalidCursor],
 )

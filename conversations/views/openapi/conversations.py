@@ -1,6 +1,6 @@
 """API documentation for conversations: an entry for each operation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -276,11 +276,12 @@ def operation(  # noqa: PLR0913
     responses: dict[Any, Any],
     failures: Sequence[type[errors.ServiceError]] = (),
     parameters: Sequence[Any] = (),
-    examples: dict[str, Any] | None = None,
+    request_examples: Mapping[str, Any] = {},
+    response_examples: Mapping[str, Any] = {},
     for_services: bool = False,
     **schema: Any,
 ) -> Any:
-    """Document an operation. `examples` are requests by name.
+    """Document an operation. Examples are bodies by their name.
 
     `failures` are those that neither every operation has nor a body or one of these parameters.
     """
@@ -297,15 +298,14 @@ def operation(  # noqa: PLR0913
     kinds += [errors.InsufficientPermissions] if for_services else []
     responses = responses | failure_responses(*kinds, *AT_WORST)
     responses |= {} if for_services else failure_responses(errors.RateLimitExceeded)
+    examples = [OpenApiExample(n, v, request_only=True) for n, v in request_examples.items()]
+    examples += [OpenApiExample(n, v, response_only=True) for n, v in response_examples.items()]
     return extend_schema(
         operation_id=operation_id,
         summary=summary,
         tags=["for other services" if for_services else "conversations"],
         parameters=[*COMMON, *([] if for_services else RATES), *parameters],
-        examples=[
-            OpenApiExample(name, value, request_only=True)
-            for name, value in (examples or {}).items()
-        ],
+        examples=examples,
         responses=responses,
         **schema,
     )
@@ -336,27 +336,21 @@ list_ = operation(
         response_header("Link", "The previous and the next page (RFC 8288), relative.", 200),
     ],
     responses={
-        200: OpenApiResponse(
-            ConversationListSerializer,
-            "A page of conversations.",
-            [
-                OpenApiExample(
-                    "A page",
-                    {
-                        "conversations": [EXAMPLE],
-                        "pagination": {
-                            "total_count": 1,
-                            "has_next": False,
-                            "has_prev": False,
-                            "next_cursor": None,
-                            "prev_cursor": None,
-                            "limit": 20,
-                        },
-                    },
-                )
-            ],
-        ),
+        200: OpenApiResponse(ConversationListSerializer, "A page of conversations."),
         304: OpenApiResponse(description="The page has not changed."),
+    },
+    response_examples={
+        "A page": {
+            "conversations": [EXAMPLE],
+            "pagination": {
+                "total_count": 1,
+                "has_next": False,
+                "has_prev": False,
+                "next_cursor": None,
+                "prev_cursor": None,
+                "limit": 20,
+            },
+        }
     },
     failures=[errors.InvalidCursor, errors.PageTooDeep],
 )
@@ -365,7 +359,7 @@ create = operation(
     "Create a conversation",
     request=inputs.CreateSerializer,
     parameters=[inputs.CreateParameters, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE, LOCATION],
-    examples={
+    request_examples={
         "Only the required field": {"character_id": "luna"},
         "With settings": {
             "character_id": "luna",
@@ -412,7 +406,7 @@ partial_update = operation(
         "application/merge-patch+json": inputs.PatchSerializer,
     },
     parameters=[ID, IF_MATCH, X_CLIENT, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE],
-    examples={
+    request_examples={
         "A new title": {"title": "Otra noche con Luna"},
         "One setting, one more tag": {"settings": {"temperature": 1.1}, "tags_add": ["night"]},
     },
@@ -455,7 +449,7 @@ revert = operation(
     description="Restores the values that the fields had in a version. This makes a new version.",
     request=inputs.RevertSerializer,
     parameters=[ID, IF_MATCH, X_CLIENT, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE],
-    examples={"The first title": {"version": 1, "fields": ["title"]}},
+    request_examples={"The first title": {"version": 1, "fields": ["title"]}},
     responses={200: _ONE},
     failures=[exceptions.RevisionNotFound, exceptions.RevisionExpired, errors.PreconditionRequired],
 )
@@ -472,26 +466,16 @@ overview = operation(
     "Get my overview",
     description="Pinned conversations, the latest conversation with each character, tags, counts "
     "and a cursor of the change feed, in one response.",
-    responses={
-        200: OpenApiResponse(
-            OverviewSerializer,
-            "The data of a client's first screen.",
-            [
-                OpenApiExample(
-                    "One character, one pin",
-                    {
-                        "pinned": [_PINNED],
-                        "characters": [
-                            {"character_id": "luna", "conversation_count": 1, "latest": _PINNED}
-                        ],
-                        "tags": [{"tag": "casual", "count": 1}],
-                        "counts": {ACTIVE: 1, ARCHIVED: 0, DELETED: 2},
-                        "sync_cursor": "WzE3Njg0OTA5NDAwMDAsIiJd.c2lnbmF0dXJl",
-                        "generated_at": "2026-01-15T15:30:00.000Z",
-                    },
-                )
-            ],
-        )
+    responses={200: OpenApiResponse(OverviewSerializer, "The data of a client's first screen.")},
+    response_examples={
+        "One character, one pin": {
+            "pinned": [_PINNED],
+            "characters": [{"character_id": "luna", "conversation_count": 1, "latest": _PINNED}],
+            "tags": [{"tag": "casual", "count": 1}],
+            "counts": {ACTIVE: 1, ARCHIVED: 0, DELETED: 2},
+            "sync_cursor": "WzE3Njg0OTA5NDAwMDAsIiJd.c2lnbmF0dXJl",
+            "generated_at": "2026-01-15T15:30:00.000Z",
+        }
     },
 )
 tags = operation(
@@ -501,17 +485,9 @@ tags = operation(
     "frequent first, tags of the same count by code point. The spelling is that of the oldest "
     "conversation with the tag.",
     parameters=[inputs.TagsParameters],
-    responses={
-        200: OpenApiResponse(
-            TagsSerializer,
-            "The most frequent tags.",
-            [
-                OpenApiExample(
-                    "Two tags",
-                    {"tags": [{"tag": "role play", "count": 12}, {"tag": "café", "count": 3}]},
-                )
-            ],
-        )
+    responses={200: OpenApiResponse(TagsSerializer, "The most frequent tags.")},
+    response_examples={
+        "Two tags": {"tags": [{"tag": "role play", "count": 12}, {"tag": "café", "count": 3}]}
     },
 )
 summary = operation("getSummary", "Get my statistics", responses={200: SummarySerializer})

@@ -72,7 +72,7 @@ authorize = operation(
     "Check access to conversations",
     description="Scope `conversations:authorize`. Only active conversations are writable.",
     request=AuthorizeSerializer,
-    examples={"One": {"user_id": "u-1", "ids": ["507f1f77bcf86cd799439014"]}},
+    request_examples={"One": {"user_id": "u-1", "ids": ["507f1f77bcf86cd799439014"]}},
     responses={200: AuthorizationSerializer},
     for_services=True,
 )
@@ -85,7 +85,7 @@ activity = operation(
     "than 5 minutes ahead of the clock of the service is rejected.",
     request=ActivitySerializer,
     parameters=[ID, ActivityParameters],
-    examples={"A report": _REPORT},
+    request_examples={"A report": _REPORT},
     responses={200: ReportedSerializer},
     for_services=True,
 )
@@ -95,7 +95,7 @@ activity_batch = operation(
     description="Like the report of one conversation. An unknown id is a 404 and a time in the "
     "future a 400 in its own result. The other reports are applied.",
     request=ActivityBatchSerializer,
-    examples={"One": {"items": [{"id": "507f1f77bcf86cd799439014", **_REPORT}]}},
+    request_examples={"One": {"items": [{"id": "507f1f77bcf86cd799439014", **_REPORT}]}},
     responses={200: OutcomesSerializer},
     for_services=True,
 )

@@ -1,7 +1,5 @@
 """API documentation for the export and the import."""
 
-from typing import Any
-
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
@@ -54,7 +52,7 @@ class ResultSerializer(StrictSerializer):
     )
 
 
-export: Any = operation(
+export = operation(
     "exportConversations",
     "Export my conversations",
     description="NDJSON with a line for each conversation, in any state and with its history, in "
@@ -72,7 +70,7 @@ export: Any = operation(
     },
     failures=[TransfersExhausted],
 )
-import_: Any = operation(
+import_ = operation(
     "importConversations",
     "Import conversations",
     description="NDJSON of an export, with or without its last line. Each conversation keeps its "
