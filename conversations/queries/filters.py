@@ -26,7 +26,7 @@ _MATCHES_NO_TEXT = "(?!)"  # a regular expression
 
 
 def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the filter for a user's conversations that validated ListParameters select.
+    """Return the filter for a user's conversations from ListParameters or a bulk filter.
 
     Bulk cursors are bound to its repr(): if a condition gets another form, the bulk cursors that
     clients hold become invalid.
@@ -37,7 +37,9 @@ def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     if "character_id" in parameters:
         matching["character_id"] = parameters["character_id"]
     if "pinned" in parameters:
-        matching["pinned_at"] = _PINNED[parameters["pinned"]]
+        matching["pinned_at"] = _PINNED[
+            str(parameters["pinned"]).lower()
+        ]  # a bulk filter has a boolean
     for path, name in (("metadata.created_at", "created"), ("metadata.last_activity", "activity")):
         bounds = {"$gt": parameters.get(f"{name}_after"), "$lt": parameters.get(f"{name}_before")}
         if given := {operator: moment for operator, moment in bounds.items() if moment}:

@@ -35,11 +35,6 @@ class FilterSerializer(StrictSerializer):
         listed = ListParameters().get_fields()
         return {name: listed[name] for name in _SHARED_WITH_THE_LIST} | super().get_fields()
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Convert `pinned` to the list's parameter."""
-        pinned = {"pinned": str(attrs["pinned"]).lower()} if "pinned" in attrs else {}
-        return attrs | pinned
-
 
 class BulkSerializer(StrictSerializer):
     action = Choice(ACTIONS)
