@@ -36,10 +36,8 @@ def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     matching: dict[str, Any] = {"user_id": user_id, "status": {"$in": [*states]}}
     if "character_id" in parameters:
         matching["character_id"] = parameters["character_id"]
-    if "pinned" in parameters:
-        matching["pinned_at"] = _PINNED[
-            str(parameters["pinned"]).lower()
-        ]  # a bulk filter has a boolean
+    if "pinned" in parameters:  # in a bulk filter, a boolean
+        matching["pinned_at"] = _PINNED[str(parameters["pinned"]).lower()]
     for path, name in (("metadata.created_at", "created"), ("metadata.last_activity", "activity")):
         bounds = {"$gt": parameters.get(f"{name}_after"), "$lt": parameters.get(f"{name}_before")}
         if given := {operator: moment for operator, moment in bounds.items() if moment}:
