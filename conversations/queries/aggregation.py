@@ -17,25 +17,26 @@ BUDGET_S = 2.0
 _ALL_ROWS = 1_000
 
 
-def run_parts(
-    scan: Pipeline, parts: Mapping[str, Pipeline], *, hint: str = CHARACTERS_INDEX
-) -> dict[str, list[Document]]:
-    """Run several pipelines in one statement and return the rows by part; `scan` gets the hint.
+def run(pipeline: Pipeline, hint: str = CHARACTERS_INDEX) -> list[Document]:
+    """Return all rows. Raises pymongo.errors.PyMongoError with `timeout` set after BUDGET_S."""
+    with pymongo.timeout(BUDGET_S):
+        return conversations().aggregate(pipeline, hint=hint, batchSize=_ALL_ROWS).to_list()
+
+
+def run_parts(scan: Pipeline, parts: Mapping[str, Pipeline]) -> dict[str, list[Document]]:
+    """Run several pipelines in one statement and return the rows by part. Raises the same errors as run().
 
     $facet would use one plan for all parts. With $unionWith each part has its own plan, but a hint
     applies only to the first. `scan` reads all the user's conversations: with the hint, the index
     has all values that it needs.
-
-    Raises pymongo.errors.PyMongoError with `timeout` set after BUDGET_S.
     """
     pipeline = [*scan, {"$replaceWith": {"part": "scan", "row": "$$ROOT"}}]
     for name, part in parts.items():
         branch = [*part, {"$replaceWith": {"part": name, "row": "$$ROOT"}}]
         pipeline.append({"$unionWith": {"coll": conversations().name, "pipeline": branch}})
     rows: dict[str, list[Document]] = {name: [] for name in ("scan", *parts)}
-    with pymongo.timeout(BUDGET_S):
-        for labelled in conversations().aggregate(pipeline, hint=hint, batchSize=_ALL_ROWS):
-            rows[labelled["part"]].append(labelled["row"])
+    for labelled in run(pipeline):
+        rows[labelled["part"]].append(labelled["row"])
     return rows
 
 

@@ -27,7 +27,7 @@ def user_overview(user_id: str, *, now: datetime) -> dict[str, Any]:
 
     `now` must be a time before this call. Pins and characters include active conversations, tags
     also archived ones. Reads the documents that it returns and a document for each tag's spelling;
-    all counts come from indexes. Raises the errors that run_parts() raises.
+    all counts come from indexes. Raises the same errors as run().
     """
     active = {"user_id": user_id, "status": ACTIVE}
     found = run_parts(

@@ -24,8 +24,7 @@ def user_summary(user_id: str, *, now: datetime) -> dict[str, Any]:
     """Return a user's statistics, as the API shows them.
 
     "This week" is the seven days up to `now`. All numbers come from indexes; documents are read
-    only for the character's name and for each tag's spelling. Raises the errors that run_parts()
-    raises.
+    only for the character's name and for each tag's spelling. Raises the same errors as run().
     """
     kept = {"user_id": user_id, "status": {"$in": NOT_TRASHED}}
     # Pods' clocks differ, and imported times can be far in the future.
