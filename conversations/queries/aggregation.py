@@ -24,11 +24,11 @@ def run(pipeline: Pipeline, hint: str = CHARACTERS_INDEX) -> list[Document]:
 
 
 def run_parts(scan: Pipeline, parts: Mapping[str, Pipeline]) -> dict[str, list[Document]]:
-    """Run several pipelines in one statement and return the rows by part. Raises the same errors as run().
+    """Run several pipelines in one statement and return the rows by part.
 
     $facet would use one plan for all parts. With $unionWith each part has its own plan, but a hint
     applies only to the first. `scan` reads all the user's conversations: with the hint, the index
-    has all values that it needs.
+    has all values that it needs. Raises the same errors as run().
     """
     pipeline = [*scan, {"$replaceWith": {"part": "scan", "row": "$$ROOT"}}]
     for name, part in parts.items():
