@@ -17,8 +17,8 @@ from conversations.words import fold, search_prefixes
 def tag_counts(user_id: str, prefix: str, *, limit: int) -> list[dict[str, Any]]:
     """Count conversations by tag, the most frequent tag first, without the trash.
 
-    Only tags that contain, for each word in `prefix`, a word starting with that word. Raises the same
-    errors as run().
+    Only tags that contain, for each word in `prefix`, a word starting with that word. Raises the
+    same errors as run().
     """
     prefixes = search_prefixes(fold(prefix))
     if not prefixes:
