@@ -22,16 +22,12 @@ class ConversationNotFound(ServiceError):
 
 
 class ConversationStateConflict(ServiceError):
-    """The operation is not possible in the conversation's state."""
-
     status = HTTPStatus.CONFLICT
     code = "CONVERSATION_STATE_CONFLICT"
     title = _("The state of the conversation does not allow this")
 
 
 class LegalHold(ServiceError):
-    """Staff keep the conversation from being purged."""
-
     status = HTTPStatus.CONFLICT
     code = "LEGAL_HOLD"
     title = _("The conversation must be kept for legal reasons and cannot be purged")
@@ -99,8 +95,6 @@ class ConversationIdTaken(ServiceError):
 
 
 class RevisionNotFound(ServiceError):
-    """The conversation never had this version."""
-
     status = HTTPStatus.NOT_FOUND
     code = "REVISION_NOT_FOUND"
     title = _("The conversation has no such version")

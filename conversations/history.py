@@ -6,7 +6,6 @@ the present one. Counters and activity have no versions.
 
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 from conversation_service.http.preconditions import Versions
@@ -46,20 +45,13 @@ def oldest_version(document: Document) -> int:
     return max(1, version - len(document["revisions"]))
 
 
-@dataclass(frozen=True)
-class HistoryPage:
-    """Revisions, the newest first. The next page has versions lower than `next`."""
-
-    revisions: list[dict[str, Any]]
-    next: int | None
-
-
-def page(document: Document, *, before: int | None, limit: int) -> HistoryPage:
-    log = document["revisions"]
-    found = [r for r in reversed(log) if before is None or r["version"] < before]
-    shown = found[:limit]
-    more = len(found) > limit
-    return HistoryPage([_shown(r) for r in shown], shown[-1]["version"] if more else None)
+def page(
+    document: Document, *, before: int | None, limit: int
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Return revisions, the newest first, and `before` for the next page."""
+    found = [r for r in reversed(document["revisions"]) if before is None or r["version"] < before]
+    shown = [_shown(revision) for revision in found[:limit]]
+    return shown, shown[-1]["version"] if len(found) > limit else None
 
 
 def since(document: Document, versions: Versions) -> list[dict[str, Any]]:
@@ -81,13 +73,14 @@ def _later(document: Document, version: int) -> Iterator[Revision]:
 
 
 def _shown(revision: Revision) -> dict[str, Any]:
-    shown = {name: revision[name] for name in ("version", "at")} | {
+    return {
+        "version": revision["version"],
+        "at": revision["at"],
         "by": revision.get("by", "user"),
         "client": revision.get("client"),
         "request_id": revision.get("request_id", ""),
+        "changes": {
+            changed["path"]: {"before": changed.get("before"), "after": changed.get("after")}
+            for changed in revision.get("changes", ())
+        },
     }
-    shown["changes"] = {
-        changed["path"]: {"before": changed.get("before"), "after": changed.get("after")}
-        for changed in revision.get("changes", ())
-    }
-    return shown

@@ -34,9 +34,6 @@ CHANGES_PAGE_SIZE = 100
 MAX_CHANGES_PAGE_SIZE = 500
 # Rows that page and per_page can skip. A cursor has no such bound.
 MAX_SKIPPED_ROWS = 10_000
-# Changes on a page of the feed.
-CHANGES_PAGE_SIZE = 100
-MAX_CHANGES_PAGE_SIZE = 500
 
 # Patterns for a whole string, without anchors: Python and MongoDB write its end differently.
 # Letters, marks and digits in any script, as in serializers.Tag. Cn: characters that only Python's

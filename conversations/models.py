@@ -77,9 +77,6 @@ class Metadata(EmbeddedModel):
     class Meta:
         default_permissions = ()
 
-    def __str__(self) -> str:
-        return str(self.last_activity)
-
 
 class Hold(EmbeddedModel):
     """A legal hold: staff keep a conversation from being purged. Users never see it."""
@@ -90,9 +87,6 @@ class Hold(EmbeddedModel):
 
     class Meta:
         default_permissions = ()
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 class Conversation(models.Model):

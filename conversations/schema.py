@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db.models import CharField, DateTimeField, Field, FloatField, IntegerField, TextField
 from django_mongodb_backend.fields import ArrayField, ObjectIdField
-from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo import DESCENDING, IndexModel
 
 from conversation_service.mongodb.collections import CollectionSchema
 from conversations import limits
@@ -26,13 +26,7 @@ INDEXES = [
     # filters, so that only returned documents are read.
     *(
         IndexModel(
-            [
-                ("user_id", ASCENDING),
-                ("status", ASCENDING),
-                (path, DESCENDING),
-                ("_id", DESCENDING),
-                *((filtered_by, ASCENDING) for filtered_by in FILTER_KEYS),
-            ],
+            ["user_id", "status", (path, DESCENDING), ("_id", DESCENDING), *FILTER_KEYS],
             name=f"list_{sort}",
         )
         for sort, path in SORT_KEYS.items()
@@ -41,91 +35,70 @@ INDEXES = [
     # The fields after `_id` cover the counts in summary and overview.
     IndexModel(
         [
-            ("user_id", ASCENDING),
-            ("character_id", ASCENDING),
-            ("status", ASCENDING),
+            "user_id",
+            "character_id",
+            "status",
             ("metadata.last_activity", DESCENDING),
             ("_id", DESCENDING),
-            ("tag_line", ASCENDING),
-            ("metadata.message_count", ASCENDING),
-            ("metadata.total_tokens", ASCENDING),
-            ("metadata.last_message_at", ASCENDING),
+            "tag_line",
+            "metadata.message_count",
+            "metadata.total_tokens",
+            "metadata.last_message_at",
         ],
         name="user_characters",
     ),
     # The change feed with tombstones. A snapshot excludes them in the index.
-    IndexModel(
-        [
-            ("user_id", ASCENDING),
-            ("changed_at", ASCENDING),
-            ("_id", ASCENDING),
-            ("status", ASCENDING),
-        ],
-        name="user_changes",
-    ),
+    IndexModel(["user_id", "changed_at", "_id", "status"], name="user_changes"),
     # The list with ?search=, or with ?tags= and a time, and tags by prefix. Without a sort key:
     # each activity report would move a key for every word.
-    IndexModel([("user_id", ASCENDING), ("search.words", ASCENDING)], name="user_words"),
+    IndexModel(["user_id", "search.words"], name="user_words"),
     # The pins in the overview.
     IndexModel(
-        [
-            ("user_id", ASCENDING),
-            ("status", ASCENDING),
-            ("pinned_at", DESCENDING),
-            ("_id", DESCENDING),
-        ],
+        ["user_id", "status", ("pinned_at", DESCENDING), ("_id", DESCENDING)],
         name="user_status_pinned",
         partialFilterExpression={"pinned_at": {"$type": "date"}},
     ),
     # A repeated request finds its idempotency key, and cannot store the key twice.
     IndexModel(
-        [("user_id", ASCENDING), ("keys.key", ASCENDING)],
+        ["user_id", "keys.key"],
         name="idempotency_keys",
         unique=True,
         partialFilterExpression={"keys.key": {"$exists": True}},
     ),
     # get_or_create: at most one active conversation per character.
     IndexModel(
-        [("user_id", ASCENDING), ("only", ASCENDING)],
+        ["user_id", "only"],
         name="only_of_character",
         unique=True,
         partialFilterExpression={"only": {"$type": "string"}},
     ),
     # manage.py verify_characters: the characters to look up.
     IndexModel(
-        [("character_id", ASCENDING)],
+        ["character_id"],
         name="unverified_characters",
         partialFilterExpression={"character_status": "unverified"},
     ),
     # The console: the newest in a state, for a user or for all, and titles by prefix.
-    IndexModel([("status", ASCENDING), ("_id", DESCENDING)], name="staff_status"),
-    IndexModel(
-        [("user_id", ASCENDING), ("status", ASCENDING), ("_id", DESCENDING)], name="staff_user"
-    ),
-    IndexModel(
-        [("status", ASCENDING), ("title_key", ASCENDING), ("_id", DESCENDING)], name="staff_title"
-    ),
+    IndexModel(["status", ("_id", DESCENDING)], name="staff_status"),
+    IndexModel(["user_id", "status", ("_id", DESCENDING)], name="staff_user"),
+    IndexModel(["status", "title_key", ("_id", DESCENDING)], name="staff_title"),
     # The console: legal holds. The ORM can express this condition; see querysets.held.
     IndexModel(
-        [("status", ASCENDING), ("_id", DESCENDING)],
+        ["status", ("_id", DESCENDING)],
         name="staff_held",
         partialFilterExpression={"hold.at": {"$gt": limits.EPOCH}},
     ),
     # manage.py purge_trash and apply_retention: due conversations, for all users.
+    IndexModel(["purge_at", "_id"], name="trash_due", partialFilterExpression={"status": DELETED}),
     IndexModel(
-        [("purge_at", ASCENDING), ("_id", ASCENDING)],
-        name="trash_due",
-        partialFilterExpression={"status": DELETED},
-    ),
-    IndexModel(
-        [("metadata.last_activity", ASCENDING), ("_id", ASCENDING)],
+        ["metadata.last_activity", "_id"],
         name="active_idle",
         # The planner never considers this index for a user's list, which has no hold in its filter.
         partialFilterExpression={"status": ACTIVE, "pinned_at": None, "hold": None},
     ),
     # MongoDB removes tombstones when the change feed no longer needs them.
     IndexModel(
-        [("expires_at", ASCENDING)],
+        ["expires_at"],
         name="purged_expiry",
         expireAfterSeconds=0,
         partialFilterExpression={"status": PURGED},

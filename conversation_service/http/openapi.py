@@ -8,7 +8,6 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.plumbing import get_lib_doc_excludes
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework import serializers
@@ -20,7 +19,6 @@ from conversation_service.errors import (
     DatabaseUnavailable,
     InternalError,
     NotAcceptable,
-    RateLimitExceeded,
     ServiceError,
     TokenExpired,
     TokenInvalid,
@@ -115,80 +113,63 @@ class ProblemSerializer(serializers.Serializer):
     error = ErrorSerializer()
 
 
-Kinds = tuple[type[ServiceError], ...]
+# Every operation can fail in these ways.
+ANYWHERE = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable, ServiceError)
+AT_WORST = (UnknownField, InternalError, DatabaseUnavailable)
 
-ANYWHERE: Kinds = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable)
-AT_WORST: Kinds = (InternalError, DatabaseUnavailable)
 
-
-def failures(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
-    """Document these failures, and the failures of every endpoint."""
+def failure_responses(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
+    """Document failures by status, each with an example."""
     by_status: dict[int, list[type[ServiceError]]] = {}
-    also = (UnknownField,) if ServiceError in kinds else ()
-    for kind in (*ANYWHERE, *kinds, *also, *AT_WORST):
+    for kind in kinds:
         by_status.setdefault(int(kind.status), []).append(kind)
-    return {status: _responses(same) for status, same in sorted(by_status.items())}
+    return {
+        status: OpenApiResponse(
+            ProblemSerializer,
+            " or ".join(f"`{kind.code}`: {kind.title}" for kind in same),
+            [
+                OpenApiExample(
+                    kind.code,
+                    problem(kind(), "/api/v1/conversations", "5f1c0d9a7b3e2468", "3f8a1c5e"),
+                )
+                for kind in same
+            ],
+        )
+        for status, same in sorted(by_status.items())
+    }
 
 
-def _responses(kinds: list[type[ServiceError]]) -> OpenApiResponse:
-    return OpenApiResponse(
-        ProblemSerializer,
-        description=" or ".join(f"`{kind.code}`: {kind.title}" for kind in kinds),
-        examples=[
-            OpenApiExample(
-                kind.code,
-                problem(kind(), "/api/v1/conversations", "5f1c0d9a7b3e2468", "3f8a1c5e"),
-            )
-            for kind in kinds
-        ],
-    )
+def request_header(name: str, description: str) -> OpenApiParameter:
+    return OpenApiParameter(name, location=OpenApiParameter.HEADER, description=description)
 
 
 def response_header(name: str, description: str, *statuses: int) -> OpenApiParameter:
     return OpenApiParameter(
         name,
-        OpenApiTypes.STR,
-        OpenApiParameter.HEADER,
+        location=OpenApiParameter.HEADER,
         description=description,
         response=list(statuses) or True,
     )
 
 
 # Only for users: services have no limit. In fact each response to a user has the headers.
-RATE_LIMITED = {int(RateLimitExceeded.status): _responses([RateLimitExceeded])}
-_RATED = (200, 201, 204, 429)
 RATES = [
-    response_header(
-        "X-RateLimit-Limit",
-        "Requests per window of the policy with the least remaining requests.",
-        *_RATED,
-    ),
-    response_header("X-RateLimit-Remaining", "Remaining requests of that policy.", *_RATED),
-    response_header(
-        "X-RateLimit-Reset",
-        "When one more request is accepted, in seconds since 1970 (UTC).",
-        *_RATED,
-    ),
-    response_header(
-        "RateLimit-Policy",
-        'The policies of this request, such as `"list";q=60;w=60, "all";q=100;w=60`: at most q '
-        "requests in w seconds (draft-ietf-httpapi-ratelimit-headers).",
-        *_RATED,
-    ),
-    response_header(
-        "RateLimit",
-        'The policy with the least remaining requests, such as `"list";r=59;t=60`: r requests now, '
-        "one more in t seconds.",
-        *_RATED,
-    ),
+    response_header(name, description, 200, 201, 204, 429)
+    for name, description in {
+        "X-RateLimit-Limit": "Requests per window of the policy with the least remaining requests.",
+        "X-RateLimit-Remaining": "Remaining requests of that policy.",
+        "X-RateLimit-Reset": "When one more request is accepted, in seconds since 1970 (UTC).",
+        "RateLimit-Policy": "The policies of this request, such as "
+        '`"list";q=60;w=60, "all";q=100;w=60`: at most q requests in w seconds '
+        "(draft-ietf-httpapi-ratelimit-headers).",
+        "RateLimit": 'The policy with the least remaining requests, such as `"list";r=59;t=60`: '
+        "r requests now, one more in t seconds.",
+    }.items()
 ]
 
 COMMON = [
-    OpenApiParameter(
-        "X-Request-ID",
-        OpenApiTypes.STR,
-        OpenApiParameter.HEADER,
-        description="Id of the request: 1 to 128 of `A-Za-z0-9._-`. Default: a new id.",
+    request_header(
+        "X-Request-ID", "Id of the request: 1 to 128 of `A-Za-z0-9._-`. Default: a new id."
     ),
     response_header("X-Request-ID", "The id of the request, also in the logs."),
     response_header(

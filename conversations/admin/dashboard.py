@@ -1,7 +1,7 @@
 """The data on the console's first page. The statistics are cached for all processes."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
@@ -62,19 +62,20 @@ class Dependency:
 
 def context() -> dict[str, Any]:
     found = cached_statistics()
+    counted_at = found["at"].replace(tzinfo=UTC)  # the cache returns a naive time
     return {
-        "counts_total": None if found.total is None else shown(found.total),
-        "counts_held": None if found.held is None else number(found.held),
+        "counts_total": None if found["total"] is None else shown(found["total"]),
+        "counts_held": None if found["held"] is None else number(found["held"]),
         "counts_by_state": [
-            (count.label, states.LABELS[count.label], number(count))
-            for count in found.by_state or []
+            (count["label"], states.LABELS[count["label"]], number(count))
+            for count in found["by_state"] or []
         ],
-        "chart_days": bars(found.by_day),
-        "chart_hours": bars(found.by_hour),
-        "characters": bars(found.characters),
+        "chart_days": bars(found["by_day"]),
+        "chart_hours": bars(found["by_hour"]),
+        "characters": bars(found["characters"]),
         "dependencies": dependencies(),
-        "counted_at": found.at,
-        "age_minutes": int((clock.now() - found.at).total_seconds() // 60),
+        "counted_at": counted_at,
+        "age_minutes": int((clock.now() - counted_at).total_seconds() // 60),
         "fresh_minutes": CACHED_S // 60,
         "sample": shown(statistics.SAMPLE),
         "counted": shown(statistics.COUNTED),
@@ -86,46 +87,33 @@ def context() -> dict[str, Any]:
 
 def cached_statistics() -> Statistics:
     """Return statistics that a process computed in the last CACHED_S, or compute them."""
-    if (stored := cache.get(_CACHE_KEY)) is None:
+    found: Statistics | None = cache.get(_CACHE_KEY)
+    if found is None:
         found = statistics.collect(clock.now())
-        cache.set(_CACHE_KEY, asdict(found), CACHED_S)
-        return found
-
-    def counts(name: str) -> list[Count] | None:
-        rows = stored[name]
-        return None if rows is None else [Count(**row) for row in rows]
-
-    held = stored["held"]
-    return Statistics(
-        at=stored["at"].replace(tzinfo=UTC),
-        total=stored["total"],
-        held=held and Count(**held),
-        by_state=counts("by_state"),
-        by_day=counts("by_day"),
-        by_hour=counts("by_hour"),
-        characters=counts("characters"),
-    )
+        cache.set(_CACHE_KEY, found, CACHED_S)
+    return found
 
 
 def number(count: Count) -> str:
     """Return the number as text: "≈" marks an estimate, "+" a bound where counting stopped."""
-    return f"{'≈ ' if count.estimated else ''}{shown(count.number)}{'+' if count.more else ''}"
+    mark, more = "≈ " if count.get("estimated") else "", "+" if count.get("more") else ""
+    return f"{mark}{shown(count['number'])}{more}"
 
 
 def bars(counts: Sequence[Count] | None) -> list[Bar] | None:
     if counts is None:
         return None
-    longest = max((count.number for count in counts), default=0) or 1
+    longest = max((count["number"] for count in counts), default=0) or 1
     step = _WIDTH / max(1, len(counts))
     return [
         Bar(
-            count.label,
+            count["label"],
             number(count),
             x=round(n * step, 1),
-            y=round(_HEIGHT - (height := count.number / longest * _HEIGHT), 1),
+            y=round(_HEIGHT - (height := count["number"] / longest * _HEIGHT), 1),
             width=round(step - _GAP, 1),
             height=round(height, 1),
-            share=round(count.number / longest * 100, 1),
+            share=round(count["number"] / longest * 100, 1),
         )
         for n, count in enumerate(counts)
     ]

@@ -45,9 +45,7 @@ def history_entries(document: Document) -> list[Entry]:
                 for difference in _differences(path, changed["before"], changed["after"])
             ],
         )
-        for revision in history.page(
-            document, before=None, limit=len(document["revisions"])
-        ).revisions
+        for revision in history.exported(document)
     ]
 
 

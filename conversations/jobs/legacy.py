@@ -19,7 +19,8 @@ from conversation_service import clock
 from conversation_service.http.fields import NOT_IN_A_LINE, Text
 from conversation_service.mongodb.connection import Document
 from conversations import documents, limits
-from conversations.serializers.conversations import ExternalId, Tag, Title
+from conversations.serializers.conversations import ExternalId, Tag
+from conversations.serializers.fields import input_field
 from conversations.states import ARCHIVED
 from conversations.words import tag_key
 
@@ -35,7 +36,7 @@ _NUMBERS: dict[str, Any] = {
 }
 
 _external_id = ExternalId()
-_title = Title()
+_title = input_field(documents.FIELDS["title"])
 _tag = Tag()
 _stop_sequence = Text(max_length=limits.STOP_SEQUENCE_LENGTH)
 

@@ -1,7 +1,6 @@
 """Several pipelines in one statement, and the stages that tag counts share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pymongo
@@ -18,31 +17,26 @@ BUDGET_S = 2.0
 _ALL_ROWS = 1_000
 
 
-@dataclass(frozen=True)
-class TagCount:
-    tag: str
-    count: int
+def run(pipeline: Pipeline, hint: str = CHARACTERS_INDEX) -> list[Document]:
+    """Return all rows. Raises pymongo.errors.PyMongoError with `timeout` set after BUDGET_S."""
+    with pymongo.timeout(BUDGET_S):
+        return conversations().aggregate(pipeline, hint=hint, batchSize=_ALL_ROWS).to_list()
 
 
-def run_parts(
-    scan: Pipeline, *, hint: str = CHARACTERS_INDEX, **parts: Pipeline
-) -> dict[str, list[Document]]:
-    """Run several pipelines in one statement and return the rows by part; `scan` gets the hint.
+def run_parts(scan: Pipeline, parts: Mapping[str, Pipeline]) -> dict[str, list[Document]]:
+    """Run several pipelines in one statement and return the rows by part.
 
     $facet would use one plan for all parts. With $unionWith each part has its own plan, but a hint
     applies only to the first. `scan` reads all the user's conversations: with the hint, the index
-    has all values that it needs.
-
-    Raises pymongo.errors.PyMongoError with `timeout` set after BUDGET_S.
+    has all values that it needs. Raises the same errors as run().
     """
     pipeline = [*scan, {"$replaceWith": {"part": "scan", "row": "$$ROOT"}}]
     for name, part in parts.items():
         branch = [*part, {"$replaceWith": {"part": name, "row": "$$ROOT"}}]
         pipeline.append({"$unionWith": {"coll": conversations().name, "pipeline": branch}})
     rows: dict[str, list[Document]] = {name: [] for name in ("scan", *parts)}
-    with pymongo.timeout(BUDGET_S):
-        for labelled in conversations().aggregate(pipeline, hint=hint, batchSize=_ALL_ROWS):
-            rows[labelled["part"]].append(labelled["row"])
+    for labelled in run(pipeline):
+        rows[labelled["part"]].append(labelled["row"])
     return rows
 
 
@@ -81,24 +75,29 @@ def most_frequent_stages(limit: int) -> Pipeline:
     return [
         {"$sort": {"count": -1, "_id": 1}},
         {"$limit": limit},
-        {
-            "$lookup": {
-                "from": conversations().name,
-                "localField": "oldest",
-                "foreignField": "_id",
-                "pipeline": [{"$project": {"tags": 1}}],
-                "as": "spelt",
-            }
-        },
+        lookup_stage("oldest", {"tags": 1}),
     ]
 
 
-def tag_count(row: Document) -> TagCount:
+def lookup_stage(path: str, projection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage that replaces the id at a path by a list with its document, if it exists."""
+    return {
+        "$lookup": {
+            "from": conversations().name,
+            "localField": path,
+            "foreignField": "_id",
+            "pipeline": [{"$project": projection}],
+            "as": path,
+        }
+    }
+
+
+def tag_count(row: Document) -> dict[str, Any]:
     """Return a tag as its oldest conversation spells it.
 
     Without a spelling, return its key: the conversation lost the tag during the statement, or
     something else wrote the tags, which `manage.py reindex_search` repairs.
     """
     key: str = row["_id"]
-    spelt = (tag for document in row["spelt"] for tag in document.get("tags", []))
-    return TagCount(next((tag for tag in spelt if tag_key(tag) == key), key), row["count"])
+    spelt = (tag for document in row["oldest"] for tag in document.get("tags", []))
+    return {"tag": next((tag for tag in spelt if tag_key(tag) == key), key), "count": row["count"]}

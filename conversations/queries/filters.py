@@ -26,7 +26,7 @@ _MATCHES_NO_TEXT = "(?!)"  # a regular expression
 
 
 def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the filter for a user's conversations that validated ListParameters select.
+    """Return the filter for a user's conversations from ListParameters or a bulk filter.
 
     Bulk cursors are bound to its repr(): if a condition gets another form, the bulk cursors that
     clients hold become invalid.
@@ -36,8 +36,8 @@ def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     matching: dict[str, Any] = {"user_id": user_id, "status": {"$in": [*states]}}
     if "character_id" in parameters:
         matching["character_id"] = parameters["character_id"]
-    if "pinned" in parameters:
-        matching["pinned_at"] = _PINNED[parameters["pinned"]]
+    if "pinned" in parameters:  # in a bulk filter, a boolean
+        matching["pinned_at"] = _PINNED[str(parameters["pinned"]).lower()]
     for path, name in (("metadata.created_at", "created"), ("metadata.last_activity", "activity")):
         bounds = {"$gt": parameters.get(f"{name}_after"), "$lt": parameters.get(f"{name}_before")}
         if given := {operator: moment for operator, moment in bounds.items() if moment}:
@@ -69,13 +69,15 @@ def word_conditions(parameters: Mapping[str, Any]) -> list[Condition]:
     return conditions + [{WORDS: word} for tag in search.tags if (word := _longest_word(tag))]
 
 
-def page_filter(matching: Mapping[str, Any], sides: Sequence[Condition]) -> dict[str, Any]:
-    """Return the filter for the matching rows on a cursor's side.
+def page_filter(matching: Mapping[str, Any], sides: Sequence[Condition]) -> Mapping[str, Any]:
+    """Return the filter for the matching rows on a cursor's side; without `sides`, for all.
 
     The $or is at the top and repeats the filter for each state and each condition. So MongoDB
     plans each branch as a range in the sort's index, and merges the branches in order without
     reading a row that the page does not have.
     """
+    if not sides:
+        return matching
     return {
         "$or": [
             {"$and": [{**matching, "status": state}, side]}

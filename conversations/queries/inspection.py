@@ -1,6 +1,6 @@
 """Diagnoses a stored document, by default without texts from users and characters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import bson
@@ -26,57 +26,54 @@ def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
     document = collection.conversations().find_one({"_id": id_}, hint="_id_")
     if document is None:
         return None
-    owner, metadata = document.get("user_id"), document.get("metadata") or {}
-    hold, revisions = document.get("hold") or {}, document.get("revisions") or []
+    metadata, hold = document.get("metadata") or {}, document.get("hold") or {}
+    revisions = document.get("revisions") or []
     found: dict[str, Any] = {
         "id": id_,
         "tombstone": document.get("status") == PURGED,
-        **{name: document.get(name) for name in ("status", "version", "user_id")},
-        "user_hash": user_hash(str(owner), settings.SECRET_KEY),
-        **{name: document.get(name) for name in ("character_id", "character_status")},
-        "counters": {name: metadata.get(name) for name in documents.COUNTERS}
-        | {"activity_sequence": document.get("activity_sequence")},
-        "clocks": {name: metadata.get(name) for name in documents.METADATA_TIMES}
-        | {name: document.get(name) for name in TIMES},
-        "hold": {name: hold.get(name) for name in ("by", "at")} if hold else None,
+        **_values(document, ["status", "version", "user_id"]),
+        "user_hash": user_hash(str(document.get("user_id")), settings.SECRET_KEY),
+        **_values(document, ["character_id", "character_status"]),
+        "counters": _values(metadata, documents.COUNTERS)
+        | _values(document, ["activity_sequence"]),
+        "clocks": _values(metadata, documents.METADATA_TIMES) | _values(document, TIMES),
+        "hold": _values(hold, ["by", "at"]) if hold else None,
         "keys": len(document.get("keys") or []),
         "sizes": {
-            "bytes": _size(document),
+            "bytes": len(bson.encode(document)),
             "revisions": len(revisions),
-            "log_bytes": _size({"revisions": revisions}),
+            "log_bytes": len(bson.encode({"revisions": revisions})),
         },
         "indexes": dict(index_states(document)),
         "drift": drift(document),
         "last_revisions": [
-            {name: revision.get(name) for name in ("version", "at", "by", "client", "request_id")}
+            _values(revision, ["version", "at", "by", "client", "request_id"])
             | {"changed": [changed["path"] for changed in revision.get("changes", [])]}
             for revision in revisions[: -REVISIONS - 1 : -1]
         ],
     }
     if words:
-        found["words"] = {name: document.get(name) for name in WORDS}
-        found["words"] |= {"hold_reason": hold.get("reason")}
+        found["words"] = _values(document, WORDS) | {"hold_reason": hold.get("reason")}
     return found
 
 
-def _size(document: Document) -> int:
-    return len(bson.encode(document))
+def _values(source: Document, names: Iterable[str]) -> Document:
+    return {name: source.get(name) for name in names}
 
 
 def index_states(document: Document) -> Iterator[tuple[str, str]]:
     """Look up the document in each index: "held", "left out" (filter), "lost" or "not built"."""
+    find_one = collection.conversations().find_one
     stored = {index["name"]: index for index in collection.conversations().list_indexes()}
     del stored["_id_"]  # inspect() used this index
     for name, index in stored.items():
         where = index.get("partialFilterExpression", {})
         mine = {"_id": document["_id"]}
-        if not collection.conversations().find_one({"$and": [mine, where]}, ["_id"], hint="_id_"):
+        if not find_one({"$and": [mine, where]}, ["_id"], hint="_id_"):
             yield name, "left out"
             continue
         keys = {path: _key_condition(document, path) for path in index["key"]}
-        held = collection.conversations().find_one(
-            {"$and": [keys, mine, where]}, ["_id"], hint=name
-        )
+        held = find_one({"$and": [keys, mine, where]}, ["_id"], hint=name)
         yield name, "held" if held else "lost"
     for declared in schema.INDEXES:
         if declared.document["name"] not in stored:

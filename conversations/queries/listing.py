@@ -1,7 +1,6 @@
 """The list: a page of a user's conversations, by any sort and filter."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from conversation_service.errors import PageTooDeep
@@ -17,21 +16,10 @@ _KEYS_BY_CHARACTER = {"character_id", "metadata.last_activity", "tag_line"}
 _NOT_BOUND = {"limit", "cursor", "page", "per_page", "fields", "include_total"}
 
 
-@dataclass(frozen=True)
-class Page:
-    """Rows in the list's order; `total` is None if neither counted nor known."""
+def list_page(user_id: str, parameters: Mapping[str, Any]) -> tuple[list[Document], dict[str, Any]]:
+    """Return the rows that validated ListParameters request, and `pagination` as in the API.
 
-    rows: list[Document]
-    limit: int
-    next_cursor: str | None
-    prev_cursor: str | None
-    total: int | None
-
-
-def list_page(user_id: str, parameters: Mapping[str, Any]) -> Page:
-    """Read the page that validated ListParameters request, and one row after the page.
-
-    Raises InvalidCursor, PageTooDeep, or what search.find() raises.
+    Reads one row after the page. Raises InvalidCursor, PageTooDeep, or what search.find() raises.
     """
     limit = min(parameters.get("per_page") or parameters.get("limit") or PAGE_SIZE, MAX_PAGE_SIZE)
     skip = (parameters.get("page", 1) - 1) * limit
@@ -69,13 +57,14 @@ def list_page(user_id: str, parameters: Mapping[str, Any]) -> Page:
         total = _count(matching, parameters)
     elif not (cursor or next_cursor) and (rows or not skip):
         total = skip + len(rows)
-    return Page(
-        rows,
-        limit,
-        next_cursor.encode(binding=binding) if next_cursor else None,
-        prev_cursor.encode(binding=binding) if prev_cursor else None,
-        total,
-    )
+    return rows, {
+        "total_count": total,
+        "has_next": next_cursor is not None,
+        "has_prev": prev_cursor is not None,
+        "next_cursor": next_cursor.encode(binding=binding) if next_cursor else None,
+        "prev_cursor": prev_cursor.encode(binding=binding) if prev_cursor else None,
+        "limit": limit,
+    }
 
 
 def _find(
@@ -90,7 +79,6 @@ def _find(
     sort = parameters["sort"]
     key, ascending = SORT_KEYS[sort], parameters["order"] == "asc"
     sides = cursor.conditions(key, ascending=ascending) if cursor else []
-    where = page_filter(matching, sides) if sides else matching
     direction = 1 if ascending != (cursor is not None and cursor.backwards) else -1
     options: dict[str, Any] = {
         "projection": PUBLIC if key.partition(".")[0] in PUBLIC else PUBLIC | {key: 1},
@@ -102,10 +90,10 @@ def _find(
     index = CHARACTERS_INDEX if by_activity else f"list_{sort}"
     if _covered_by_list_index(matching, key):
         # Without a hint, MongoDB tries each index with `user_id` for each branch.
-        return first_batch("conversations", where, hint=index, **options)
-    if words := word_conditions(parameters):
+        options["hint"] = index
+    elif words := word_conditions(parameters):
         return search.find(matching, words, sides, list_index=index, **options)
-    return first_batch("conversations", where, **options)
+    return first_batch("conversations", page_filter(matching, sides), **options)
 
 
 def _count(matching: dict[str, Any], parameters: Mapping[str, Any]) -> int:

@@ -1,6 +1,7 @@
 """Look up conversations by id, and the owners and states of many."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from bson import ObjectId
 
@@ -22,23 +23,17 @@ from conversations.documents import PUBLIC, WITH_HISTORY, complete
 from conversations.exceptions import ConversationNotFound, ConversationStateConflict
 from conversations.states import ACTIVE, NOT_TRASHED
 
-LATEST = {"metadata.last_activity": -1, "_id": -1}
 
-
-def get(user_id: str, conversation_id: str) -> Document:
+def get(user_id: str, conversation_id: str, projection: Mapping[str, Any] = PUBLIC) -> Document:
     """Return the user's conversation, or raise ConversationNotFound."""
-    document = find_one(own_filter(user_id, conversation_id), PUBLIC, hint=ID_INDEX)
+    document = find_one(own_filter(user_id, conversation_id), projection, hint=ID_INDEX)
     if document is None:
         raise ConversationNotFound
     return complete(document)
 
 
 def with_history(user_id: str, conversation_id: str) -> Document:
-    """Return the user's conversation with its revisions, or raise ConversationNotFound."""
-    document = find_one(own_filter(user_id, conversation_id), WITH_HISTORY, hint=ID_INDEX)
-    if document is None:
-        raise ConversationNotFound
-    return complete(document)
+    return get(user_id, conversation_id, WITH_HISTORY)
 
 
 def latest_with(user_id: str, character_id: str) -> Document | None:
@@ -49,8 +44,9 @@ def latest_with(user_id: str, character_id: str) -> Document | None:
     conversations change in each of ATTEMPTS waits.
     """
     wanted = {"user_id": user_id, "character_id": character_id, "status": ACTIVE}
+    latest = {"metadata.last_activity": -1, "_id": -1}
     for _attempt in range(ATTEMPTS):
-        found = find_one(wanted, PUBLIC, sort=LATEST, hint=CHARACTERS_INDEX, readConcern=MAJORITY)
+        found = find_one(wanted, PUBLIC, sort=latest, hint=CHARACTERS_INDEX, readConcern=MAJORITY)
         if found:
             return complete(found)
         if find_one(wanted, {"_id": 1}, hint=CHARACTERS_INDEX) is None:

@@ -39,8 +39,8 @@ def find(
         if not found:
             return []
         if found == IN_MEMORY_SORT_MAX:
-            where = page_filter(matching, sides) if sides else dict(matching)
-            return first_batch("conversations", where, hint=list_index, **options)
+            page = page_filter(matching, sides)
+            return first_batch("conversations", page, hint=list_index, **options)
         if sides:
             where["$and"].append({"$or": sides})
         return first_batch("conversations", where, hint=_INDEX, **options)

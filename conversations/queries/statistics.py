@@ -4,10 +4,10 @@ Counts read an index up to a bound. Larger numbers are estimates from the collec
 random sample.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import pymongo
 from bson import ObjectId
@@ -29,21 +29,19 @@ HOURS = 24
 CHARACTERS = 10
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(TypedDict):
     """A number: exact, `estimated`, or, with `more`, the bound where counting stopped."""
 
     label: str
     number: int
-    estimated: bool = False
-    more: bool = False
+    estimated: NotRequired[bool]
+    more: NotRequired[bool]
 
 
 Counts = list[Count]
 
 
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(TypedDict):
     """A part is None if its statement took longer than BUDGET_S."""
 
     at: datetime
@@ -60,15 +58,15 @@ def collect(now: datetime) -> Statistics:
     # From the collection's metadata, which include tombstones.
     total = _in_time(conversations().estimated_document_count)
     sample = _in_time(random_sample)
-    return Statistics(
-        now,
-        total,
-        _in_time(count_held),
-        _in_time(lambda: count_by_state(total or 0, sample or [])),
-        _in_time(lambda: count_by_day(now)),
-        _in_time(lambda: count_by_hour(now)),
-        None if sample is None or total is None else rank_characters(sample, total),
-    )
+    return {
+        "at": now,
+        "total": total,
+        "held": _in_time(count_held),
+        "by_state": _in_time(lambda: count_by_state(total or 0, sample or [])),
+        "by_day": _in_time(lambda: count_by_day(now)),
+        "by_hour": _in_time(lambda: count_by_hour(now)),
+        "characters": None if sample is None or total is None else rank_characters(sample, total),
+    }
 
 
 def _in_time(statement: Callable[[], T]) -> T | None:
@@ -99,7 +97,7 @@ def count_held() -> Count:
     """Count legal holds by the index staff_held."""
     where = {"status": {"$in": ANY_STATE}, "hold.at": {"$gt": EPOCH}}
     found = _count(where, "staff_held")
-    return Count("held", found, more=found == COUNTED)
+    return Count(label="held", number=found, more=found == COUNTED)
 
 
 def count_by_state(total: int, sample: Sequence[Mapping[str, Any]]) -> Counts:
@@ -108,10 +106,10 @@ def count_by_state(total: int, sample: Sequence[Mapping[str, Any]]) -> Counts:
     for status in ANY_STATE:
         found = _count({"status": status}, "staff_status")
         if found < COUNTED or not sample:
-            counts.append(Count(status, found, more=found == COUNTED))
+            counts.append(Count(label=status, number=found, more=found == COUNTED))
             continue
         share = sum(row["status"] == status for row in sample) / len(sample)
-        counts.append(Count(status, max(found, round(share * total)), estimated=True))
+        counts.append(Count(label=status, number=max(found, round(share * total)), estimated=True))
     return counts
 
 
@@ -127,7 +125,7 @@ def count_by_day(now: datetime) -> Counts:
         end = min(day + timedelta(days=1), now + timedelta(seconds=1))  # ids have whole seconds
         created = {"$gte": ObjectId.from_datetime(day), "$lt": ObjectId.from_datetime(end)}
         found = _count({"_id": created}, ID_INDEX)
-        counts.append(Count(f"{day:%Y-%m-%d}", found, more=found == COUNTED))
+        counts.append(Count(label=f"{day:%Y-%m-%d}", number=found, more=found == COUNTED))
     return counts
 
 
@@ -157,7 +155,7 @@ def count_by_hour(now: datetime) -> Counts:
     oldest = min(found) if sum(found.values()) == NEWEST else None
     hours = [(since + timedelta(hours=n)).replace(tzinfo=None) for n in range(HOURS)]
     return [
-        Count(f"{hour:%H}:00", found.get(hour, 0), more=hour == oldest)
+        Count(label=f"{hour:%H}:00", number=found.get(hour, 0), more=hour == oldest)
         for hour in hours
         if oldest is None or hour >= oldest
     ]
@@ -165,11 +163,8 @@ def count_by_hour(now: datetime) -> Counts:
 
 def rank_characters(sample: Sequence[Mapping[str, Any]], total: int) -> Counts:
     """Rank characters by their share in the sample; exact if the sample has all conversations."""
-    numbers: dict[str, int] = {}
-    for row in sample:
-        if name := row.get("character_id"):
-            numbers[name] = numbers.get(name, 0) + 1
+    numbers = Counter(name for row in sample if (name := row.get("character_id")))
     ranked = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:CHARACTERS]
     whole = len(sample) < SAMPLE
     scale = 1.0 if whole else total / len(sample)
-    return [Count(name, round(n * scale), estimated=not whole) for name, n in ranked]
+    return [Count(label=name, number=round(n * scale), estimated=not whole) for name, n in ranked]

@@ -1,10 +1,11 @@
 """A user's tags with their counts, for a sidebar or for autocompletion."""
 
+from typing import Any
+
 from conversations.queries.aggregation import (
     Pipeline,
-    TagCount,
     most_frequent_stages,
-    run_parts,
+    run,
     tag_count,
     tag_count_stages,
 )
@@ -13,19 +14,19 @@ from conversations.states import NOT_TRASHED
 from conversations.words import fold, search_prefixes
 
 
-def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[TagCount]:
+def tag_counts(user_id: str, prefix: str, *, limit: int) -> list[dict[str, Any]]:
     """Count conversations by tag, the most frequent tag first, without the trash.
 
-    With `prefix`, only tags that contain, for each word in `prefix`, a word starting with that
-    word. Raises the errors that run_parts() raises.
+    Only tags that contain, for each word in `prefix`, a word starting with that word. Raises the
+    same errors as run().
     """
     prefixes = search_prefixes(fold(prefix))
     if not prefixes:
-        return [tag_count(row) for row in run_parts(all_tags(user_id, limit))["scan"]]
+        return [tag_count(row) for row in run(all_tags(user_id, limit))]
     any_word = [has_word(word) for word in prefixes]
     word_of_tag = [has_word(word, "words") for word in prefixes]
     tags = {"$zip": {"inputs": ["$tag_keys", {"$slice": ["$search", 1, {"$size": "$search"}]}]}}
-    scan: Pipeline = [
+    pipeline: Pipeline = [
         # The index finds conversations with such words in the title or in a tag.
         {"$match": {"user_id": user_id, "status": {"$in": NOT_TRASHED}, "$and": any_word}},
         {"$project": {"tag": tags}},
@@ -35,7 +36,7 @@ def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[TagCount]:
         {"$group": {"_id": "$key", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
         *most_frequent_stages(limit),
     ]
-    return [tag_count(row) for row in run_parts(scan, hint="user_words")["scan"]]
+    return [tag_count(row) for row in run(pipeline, hint="user_words")]
 
 
 def all_tags(user_id: str, limit: int) -> Pipeline:

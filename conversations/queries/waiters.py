@@ -5,7 +5,7 @@ stream would send every user's writes to each process.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
@@ -29,7 +29,7 @@ class Waiter:
 
     user_id: str
     newest_ms: int = 0
-    _woken: Event = field(default_factory=Event)
+    woken: Event = field(default_factory=Event)
 
     def wait(self, newest_ms: int, timeout_s: float) -> bool:
         """Wait for a change later than `newest_ms`; return False after `timeout_s` without any.
@@ -37,21 +37,16 @@ class Waiter:
         A change that becomes visible late does not wake the request: read again after a timeout.
         """
         self.newest_ms = newest_ms
-        self._woken.clear()
-        if shutdown.begun.is_set():
-            return True
-        return self._woken.wait(timeout_s)
-
-    def wake(self) -> None:
-        self._woken.set()
+        self.woken.clear()
+        return shutdown.begun.is_set() or self.woken.wait(timeout_s)
 
 
 class Waiters:
-    """All waiters in this process, by user. A thread wakes them, and ends when none are left."""
+    """All waiters in this process. A thread wakes them, and ends when none are left."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._by_user: dict[str, list[Waiter]] = {}
+        self._waiters: set[Waiter] = set()
         self._thread: Thread | None = None
 
     @contextmanager
@@ -59,11 +54,11 @@ class Waiters:
         """Register a waiter, or raise StreamsExhausted if the user or the process has too many."""
         waiter = Waiter(user_id)
         with self._lock:
-            total = sum(map(len, self._by_user.values()))
-            own = self._by_user.get(user_id, [])
-            if len(own) >= settings.CHANGES_WAITING_PER_USER or total >= settings.CHANGES_WAITING:
+            total = len(self._waiters)
+            own = sum(other.user_id == user_id for other in self._waiters)
+            if own >= settings.CHANGES_WAITING_PER_USER or total >= settings.CHANGES_WAITING:
                 raise StreamsExhausted
-            self._by_user[user_id] = [*own, waiter]
+            self._waiters.add(waiter)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = Thread(target=self._poll, name="changes", daemon=True)
                 self._thread.start()
@@ -71,39 +66,34 @@ class Waiters:
             yield waiter
         finally:
             with self._lock:
-                self._by_user[user_id].remove(waiter)
-                if not self._by_user[user_id]:
-                    del self._by_user[user_id]
+                self._waiters.remove(waiter)
 
     def _poll(self) -> None:
         while not shutdown.begun.wait(settings.CHANGES_LOOK_S):
             with self._lock:
-                if not self._by_user:
+                if not self._waiters:
                     self._thread = None
                     return
-                users = [*self._by_user]
+                waiting = [*self._waiters]
             try:
-                latest = latest_changes(users)
+                latest = latest_changes({waiter.user_id for waiter in waiting})
             except PyMongoError as error:
                 logger.warning("Cannot look for changes: %s", type(error).__name__)
                 continue
-            for waiter in self._all():
+            for waiter in waiting:
                 if latest.get(waiter.user_id, 0) > waiter.newest_ms:
-                    waiter.wake()
-        for waiter in self._all():
-            waiter.wake()
-
-    def _all(self) -> list[Waiter]:
+                    waiter.woken.set()
         with self._lock:
-            return [waiter for own in self._by_user.values() for waiter in own]
+            for waiter in self._waiters:
+                waiter.woken.set()
 
 
-def latest_changes(users: list[str]) -> dict[str, int]:
+def latest_changes(users: Collection[str]) -> dict[str, int]:
     """Return each user's latest change in milliseconds, if newer than OVERLAP."""
     recent = {"$gte": clock.now() - OVERLAP}
     rows = conversations().aggregate(
         [
-            {"$match": {"user_id": {"$in": users}, "changed_at": recent}},
+            {"$match": {"user_id": {"$in": [*users]}, "changed_at": recent}},
             {"$group": {"_id": "$user_id", "at": {"$max": "$changed_at"}}},
         ],
         hint=INDEX,

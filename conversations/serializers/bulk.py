@@ -13,16 +13,8 @@ from conversations.serializers.listing import ListParameters
 MAX_IDS = 100
 ACTIONS = ["archive", "restore", "trash", "purge", "pin", "unpin", "tag", "untag"]
 
-_SHARED_WITH_THE_LIST = [
-    "status",
-    "character_id",
-    "tags_match",
-    "search",
-    "created_after",
-    "created_before",
-    "activity_after",
-    "activity_before",
-]
+# Parameters of the list that do not select conversations.
+_NO_FILTERS = {"limit", "cursor", "page", "per_page", "sort", "order", "fields", "include_total"}
 
 
 class FilterSerializer(StrictSerializer):
@@ -32,13 +24,10 @@ class FilterSerializer(StrictSerializer):
     pinned = Flag(required=False)
 
     def get_fields(self) -> dict[str, Any]:
+        own = super().get_fields()
+        excluded = _NO_FILTERS | own.keys()
         listed = ListParameters().get_fields()
-        return {name: listed[name] for name in _SHARED_WITH_THE_LIST} | super().get_fields()
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Convert `pinned` to the list's parameter."""
-        pinned = {"pinned": str(attrs["pinned"]).lower()} if "pinned" in attrs else {}
-        return attrs | pinned
+        return {name: listed[name] for name in listed if name not in excluded} | own
 
 
 class BulkSerializer(StrictSerializer):

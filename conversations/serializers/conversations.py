@@ -10,17 +10,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
 from conversation_service import external_ids
-from conversation_service.http.fields import (
-    Choice,
-    Dict,
-    Flag,
-    Integer,
-    Line,
-    List,
-    Parameters,
-    StrictSerializer,
-    Text,
-)
+from conversation_service.http import fields
 from conversations import limits
 from conversations.documents import FIELDS, PLAIN_FIELDS, REVERTIBLE_FIELDS, SETTINGS
 from conversations.exceptions import too_high
@@ -50,12 +40,7 @@ class ExternalId(serializers.CharField):
         return data
 
 
-class Title(Line):
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=limits.TITLE_LENGTH, **kwargs)
-
-
-class Tag(Line):
+class Tag(fields.Line):
     default_error_messages = {
         "characters": _("Use only letters, digits, spaces and the characters _ - . in a tag."),
     }
@@ -70,14 +55,14 @@ class Tag(Line):
         )
 
 
-class Tags(List):
+class Tags(fields.List):
     """Tags without repetition. Of tags that differ only in case or width, the first stays."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=limits.TAGS, child=Tag(), unique_by=tag_key, **kwargs)
 
 
-class Custom(Dict):
+class Custom(fields.Dict):
     """Strings by key, for the client's own use. A null removes its key.
 
     A PATCH can replace all keys, so it can have CUSTOM_KEYS values and as many nulls.
@@ -88,7 +73,9 @@ class Custom(Dict):
     }
 
     def __init__(self, **kwargs: Any) -> None:
-        child = Text(max_length=limits.CUSTOM_VALUE_LENGTH, allow_blank=True, allow_null=True)
+        child = fields.Text(
+            max_length=limits.CUSTOM_VALUE_LENGTH, allow_blank=True, allow_null=True
+        )
         super().__init__(max_length=2 * limits.CUSTOM_KEYS, child=child, **kwargs)
 
     def run_child_validation(self, data: Mapping[str, Any]) -> dict[str, str | None]:
@@ -100,7 +87,7 @@ class Custom(Dict):
         return custom
 
 
-class LLMSettingsSerializer(StrictSerializer):
+class LLMSettingsSerializer(fields.StrictSerializer):
     """How the character's language model runs. A null restores the default."""
 
     def __init__(self, *, has_ceilings: bool = False, **kwargs: Any) -> None:
@@ -132,11 +119,11 @@ def _plain_fields() -> dict[str, Any]:
     }
 
 
-class CreateSerializer(StrictSerializer):
+class CreateSerializer(fields.StrictSerializer):
     """A new conversation. Absent fields get their defaults."""
 
     character_id = ExternalId()
-    title = Title(required=False, allow_null=True)
+    title = input_field(FIELDS["title"], required=False, allow_null=True)
     settings = LLMSettingsSerializer(has_ceilings=True, required=False, allow_null=True)
     tags = Tags(required=False, allow_null=True)
     custom = Custom(required=False, allow_null=True)
@@ -154,17 +141,17 @@ class CreateSerializer(StrictSerializer):
         )
 
 
-class PatchSerializer(StrictSerializer):
+class PatchSerializer(fields.StrictSerializer):
     """A JSON merge patch (RFC 7396). `tags_add` and `tags_remove` never conflict."""
 
-    title = Title(required=False)
+    title = input_field(FIELDS["title"], required=False)
     settings = LLMSettingsSerializer(required=False, allow_null=True)
     tags = Tags(required=False, allow_null=True)
     tags_add = Tags(required=False)
     tags_remove = Tags(required=False)
     custom = Custom(required=False, allow_null=True)
-    pinned = Flag(required=False)
-    status = Choice(EDITABLE, required=False)
+    pinned = fields.Flag(required=False)
+    status = fields.Choice(EDITABLE, required=False)
 
     def get_fields(self) -> dict[str, Any]:
         return super().get_fields() | _plain_fields()
@@ -177,16 +164,16 @@ class PatchSerializer(StrictSerializer):
         return attrs
 
 
-class CreateParameters(Parameters):
-    get_or_create = Choice(
+class CreateParameters(fields.Parameters):
+    get_or_create = fields.Choice(
         ["character"],
         required=False,
         help_text="Return 200 and my latest active conversation with this character, if it exists.",
     )
 
 
-class RetrieveParameters(Parameters):
-    include = Choice(
+class RetrieveParameters(fields.Parameters):
+    include = fields.Choice(
         ["character"],
         required=False,
         help_text="Add `character`: id, name and description, or null if it is not available.",
@@ -196,22 +183,24 @@ class RetrieveParameters(Parameters):
     )
 
 
-class DuplicateSerializer(StrictSerializer):
-    title = Title(required=False, allow_null=True)
+class DuplicateSerializer(fields.StrictSerializer):
+    title = input_field(FIELDS["title"], required=False, allow_null=True)
 
 
-class HistoryParameters(Parameters):
+class HistoryParameters(fields.Parameters):
     limit = serializers.IntegerField(min_value=1, max_value=limits.REVISIONS, default=20)
-    cursor = Text(max_length=limits.CURSOR_LENGTH, required=False)
+    cursor = fields.Text(max_length=limits.CURSOR_LENGTH, required=False)
 
 
-class RevertSerializer(StrictSerializer):
-    version = Integer(min_value=1, help_text="The version to restore values from.")
-    fields_ = List(max_length=len(REVERTIBLE_FIELDS), min_length=1, child=Choice(REVERTIBLE_FIELDS))
+class RevertSerializer(fields.StrictSerializer):
+    version = fields.Integer(min_value=1, help_text="The version to restore values from.")
+    fields_ = fields.List(
+        max_length=len(REVERTIBLE_FIELDS), min_length=1, child=fields.Choice(REVERTIBLE_FIELDS)
+    )
 
 
-class TagsParameters(Parameters):
-    prefix = Line(
+class TagsParameters(fields.Parameters):
+    prefix = fields.Line(
         max_length=limits.TAG_LENGTH,
         allow_blank=True,
         default="",
@@ -221,15 +210,15 @@ class TagsParameters(Parameters):
     limit = serializers.IntegerField(min_value=1, max_value=limits.MAX_TAGS_LISTED, default=50)
 
 
-class DeleteParameters(Parameters):
-    mode = Choice(["trash", "purge"], default="trash")
+class DeleteParameters(fields.Parameters):
+    mode = fields.Choice(["trash", "purge"], default="trash")
 
 
 def without_nulls(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-no_parameters = Parameters()
+no_parameters = fields.Parameters()
 delete_parameters = DeleteParameters()
 create_parameters = CreateParameters()
 retrieve_parameters = RetrieveParameters()

@@ -5,14 +5,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
-from conversation_service.http.fields import (
-    Choice,
-    Integer,
-    List,
-    Parameters,
-    StrictSerializer,
-    Text,
-)
+from conversation_service.http import fields
 from conversations.documents import DEFAULTS, METADATA
 from conversations.limits import MAX_COUNT
 from conversations.serializers.conversations import ExternalId
@@ -22,15 +15,15 @@ MAX_IDS = 200
 MAX_REPORTS = 500
 
 
-class AuthorizeSerializer(StrictSerializer):
+class AuthorizeSerializer(fields.StrictSerializer):
     user_id = ExternalId()
-    ids = List(max_length=MAX_IDS, min_length=1, child=Text(max_length=64))
+    ids = fields.List(max_length=MAX_IDS, min_length=1, child=fields.Text(max_length=64))
 
 
-class ActivitySerializer(StrictSerializer):
+class ActivitySerializer(fields.StrictSerializer):
     """Totals since the creation. A later report has a higher `sequence`."""
 
-    sequence = Integer(min_value=1, max_value=MAX_COUNT)
+    sequence = fields.Integer(min_value=1, max_value=MAX_COUNT)
 
     def get_fields(self) -> dict[str, Any]:
         """Add the metadata fields that the Message service reports."""
@@ -47,15 +40,15 @@ class ActivitySerializer(StrictSerializer):
 
 
 class ActivityItemSerializer(ActivitySerializer):
-    id = Text(max_length=64)
+    id = fields.Text(max_length=64)
 
 
-class ActivityBatchSerializer(StrictSerializer):
-    items = List(max_length=MAX_REPORTS, min_length=1, child=ActivityItemSerializer())
+class ActivityBatchSerializer(fields.StrictSerializer):
+    items = fields.List(max_length=MAX_REPORTS, min_length=1, child=ActivityItemSerializer())
 
 
-class ActivityParameters(Parameters):
-    on_message = Choice(["keep", "unarchive"], default="keep")
+class ActivityParameters(fields.Parameters):
+    on_message = fields.Choice(["keep", "unarchive"], default="keep")
 
 
 authorize_input = AuthorizeSerializer()

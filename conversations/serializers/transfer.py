@@ -24,13 +24,7 @@ from conversation_service.http.fields import (
 )
 from conversations import limits
 from conversations.documents import FIELDS, METADATA, PUBLIC, SETTINGS
-from conversations.serializers.conversations import (
-    Custom,
-    ExternalId,
-    Tags,
-    Title,
-    without_nulls,
-)
+from conversations.serializers.conversations import Custom, ExternalId, Tags, without_nulls
 from conversations.serializers.fields import imported_field
 from conversations.states import ARCHIVED, DELETED
 
@@ -76,7 +70,6 @@ class TransferredMetadataSerializer(StrictSerializer):
 _OWN_FIELDS: Mapping[str, Callable[[], Any]] = {
     "user_id": lambda: Ignored(required=False),
     "character_id": ExternalId,
-    "title": Title,
     "settings": WholeSettingsSerializer,
     "tags": Tags,
     "custom": WholeCustom,

@@ -22,7 +22,7 @@ from conversation_service.mongodb.connection import Document
 from conversations import documents, history
 from conversations.exceptions import ConversationNotFound
 from conversations.queries import lookup
-from conversations.queries.listing import Page, list_page
+from conversations.queries.listing import list_page
 from conversations.queries.overview import user_overview
 from conversations.queries.summary import user_summary
 from conversations.queries.tags import tag_counts
@@ -88,25 +88,14 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
     @openapi.list_
     def list(self, request: CallerRequest) -> HttpResponse:
         parameters = list_parameters.parse(request)
-        page = list_page(request.user.id, parameters)
-        rows = [documents.resource(row) for row in page.rows]
+        found, pagination = list_page(request.user.id, parameters)
+        rows = [documents.resource(row) for row in found]
         if "fields" in parameters:
             names = {"id": None, **dict.fromkeys(parameters["fields"])}
             rows = [{name: row[name] for name in names} for row in rows]
-        body = {
-            "conversations": rows,
-            "pagination": {
-                "total_count": page.total,
-                "has_next": page.next_cursor is not None,
-                "has_prev": page.prev_cursor is not None,
-                "next_cursor": page.next_cursor,
-                "prev_cursor": page.prev_cursor,
-                "limit": page.limit,
-            },
-        }
-        response = json_or_304(request, body)
-        if page.next_cursor or page.prev_cursor:
-            response.headers["Link"] = _links(request, page)
+        response = json_or_304(request, {"conversations": rows, "pagination": pagination})
+        if pagination["has_next"] or pagination["has_prev"]:
+            response.headers["Link"] = _links(request, pagination)
         return response
 
     @openapi.create
@@ -205,9 +194,9 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         cursor = parameters.get("cursor")
         [before] = cursors.unseal(cursor, binding=binding) if cursor else [None]
         document = lookup.with_history(request.user.id, id)
-        page = history.page(document, before=before, limit=parameters["limit"])
-        next_cursor = cursors.seal([page.next], binding=binding) if page.next else None
-        return JSONResponse({"revisions": page.revisions, "next_cursor": next_cursor})
+        revisions, before = history.page(document, before=before, limit=parameters["limit"])
+        next_cursor = cursors.seal([before], binding=binding) if before else None
+        return JSONResponse({"revisions": revisions, "next_cursor": next_cursor})
 
     @openapi.revert
     @not_found_first
@@ -254,15 +243,16 @@ def _created(result: WriteResult) -> HttpResponse:
     return response
 
 
-def _links(request: Request, page: Page) -> str:
+def _links(request: Request, pagination: dict[str, Any]) -> str:
     """Return the Link header (RFC 8288) with the URLs of the next and the previous page."""
     # As latin-1, each byte of the query string is a character (PEP 3333) and stays as sent.
     query = request.META.get("QUERY_STRING", "")
     sent = parse_qsl(query, keep_blank_values=True, encoding="latin-1")
     replaced = {"cursor", "limit", "page", "per_page"}
     kept = [(name, value) for name, value in sent if name not in replaced]
-    url = f"{request.path}?{urlencode([*kept, ('limit', page.limit)], encoding='latin-1')}"
-    cursors = {"next": page.next_cursor, "prev": page.prev_cursor}
+    url = f"{request.path}?{urlencode([*kept, ('limit', pagination['limit'])], encoding='latin-1')}"
     return ", ".join(
-        f'<{url}&cursor={cursor}>; rel="{side}"' for side, cursor in cursors.items() if cursor
+        f'<{url}&cursor={cursor}>; rel="{side}"'
+        for side in ("next", "prev")
+        if (cursor := pagination[f"{side}_cursor"])
     )

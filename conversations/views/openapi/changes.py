@@ -1,20 +1,12 @@
 """API documentation for the change feed."""
 
-from typing import Any
-
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import (
-    OpenApiExample,
-    OpenApiParameter,
-    OpenApiResponse,
-    PolymorphicProxySerializer,
-    extend_schema_field,
-)
+from drf_spectacular.utils import OpenApiResponse, PolymorphicProxySerializer
 from rest_framework import serializers
 
-from conversation_service.errors import InvalidCursor, ServiceError
+from conversation_service.errors import InvalidCursor
 from conversation_service.http.event_stream import MEDIA_TYPE
-from conversation_service.http.openapi import failures, response_header
+from conversation_service.http.openapi import request_header, response_header
 from conversations.exceptions import ChangesCursorExpired, StreamsExhausted
 from conversations.queries.feed import GONE, UPSERT
 from conversations.serializers.changes import ChangesParameters
@@ -42,43 +34,19 @@ class DeletedSerializer(serializers.Serializer):
     deleted_at = serializers.DateTimeField()
 
 
-_CHANGE = PolymorphicProxySerializer(
-    component_name="Change",
-    serializers=[UpsertSerializer, DeletedSerializer],
-    resource_type_field_name=None,
-)
-
-
-@extend_schema_field(_CHANGE)
-class ChangeField(serializers.JSONField):
-    pass
-
-
 class ChangesSerializer(serializers.Serializer):
-    changes = serializers.ListField(child=ChangeField(), help_text="The oldest first.")
+    changes = PolymorphicProxySerializer(
+        component_name="Change",
+        serializers=[UpsertSerializer, DeletedSerializer],
+        resource_type_field_name=None,
+        many=True,
+        help_text="The oldest first.",
+    )
     next_cursor = serializers.CharField(help_text="The cursor of the next request.")
     has_more = serializers.BooleanField(help_text="True if the next page already has changes.")
 
 
-_EXAMPLE = OpenApiExample(
-    "One renamed, one purged",
-    {
-        "changes": [
-            {"type": UPSERT, "conversation": EXAMPLE},
-            {
-                "type": GONE,
-                "id": "507f1f77bcf86cd799439015",
-                "deleted_at": "2026-01-15T15:01:00.000Z",
-            },
-        ],
-        "next_cursor": "WzE3Njg0OTA5NDAwMDAsIiJd.c2lnbmF0dXJl",
-        "has_more": False,
-    },
-    response_only=True,
-    media_type="application/json",
-)
-
-changes: Any = operation(
+changes = operation(
     "getChanges",
     "Follow the changes",
     description="My conversations that changed since a cursor, in the order of their last "
@@ -94,20 +62,31 @@ changes: Any = operation(
     "and continue with `error.details.snapshot_cursor`.",
     parameters=[
         ChangesParameters,
-        OpenApiParameter(
-            "Last-Event-ID",
-            OpenApiTypes.STR,
-            OpenApiParameter.HEADER,
-            description="For a stream, instead of `cursor`: the id of the last event.",
+        request_header(
+            "Last-Event-ID", "For a stream, instead of `cursor`: the id of the last event."
         ),
         IF_NONE_MATCH,
         response_header("ETag", "Weak, of the content; a stream has none.", 304),
         response_header("Cache-Control", "`private`, and either `no-cache` or `no-store`.", 200),
     ],
     responses={
-        (200, "application/json"): OpenApiResponse(ChangesSerializer, "Changes.", [_EXAMPLE]),
+        (200, "application/json"): OpenApiResponse(ChangesSerializer, "Changes."),
         (200, MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, "Events."),
         304: OpenApiResponse(description="The page has not changed."),
-        **failures(ServiceError, InvalidCursor, ChangesCursorExpired, StreamsExhausted),
     },
+    response_examples={
+        "One renamed, one purged": {
+            "changes": [
+                {"type": UPSERT, "conversation": EXAMPLE},
+                {
+                    "type": GONE,
+                    "id": "507f1f77bcf86cd799439015",
+                    "deleted_at": "2026-01-15T15:01:00.000Z",
+                },
+            ],
+            "next_cursor": "WzE3Njg0OTA5NDAwMDAsIiJd.c2lnbmF0dXJl",
+            "has_more": False,
+        }
+    },
+    failures=[InvalidCursor, ChangesCursorExpired, StreamsExhausted],
 )

@@ -1,5 +1,6 @@
 """API documentation for conversations: an entry for each operation."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,7 +8,6 @@ import orjson
 from bson import ObjectId
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
@@ -17,42 +17,22 @@ from drf_spectacular.utils import (
 )
 from rest_framework import serializers
 
-from conversation_service.errors import (
-    InvalidCursor,
-    LengthRequired,
-    PageTooDeep,
-    PayloadTooLarge,
-    PreconditionRequired,
-    ServiceError,
-    UnsupportedMediaType,
-)
+from conversation_service import errors
 from conversation_service.http import rendering
 from conversation_service.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
-from conversation_service.http.openapi import COMMON, RATE_LIMITED, RATES, failures, response_header
+from conversation_service.http.openapi import (
+    ANYWHERE,
+    AT_WORST,
+    COMMON,
+    RATES,
+    failure_responses,
+    request_header,
+    response_header,
+)
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
-from conversations import documents
+from conversations import documents, exceptions
 from conversations.documents import RESOURCE_FIELDS
-from conversations.exceptions import (
-    CharacterNotExists,
-    ConversationNotFound,
-    ConversationStateConflict,
-    ConversationVersionConflict,
-    LegalHold,
-    QuotaExceeded,
-    RevisionExpired,
-    RevisionNotFound,
-)
-from conversations.serializers.conversations import (
-    CreateParameters,
-    CreateSerializer,
-    DeleteParameters,
-    DuplicateSerializer,
-    HistoryParameters,
-    PatchSerializer,
-    RetrieveParameters,
-    RevertSerializer,
-    TagsParameters,
-)
+from conversations.serializers import conversations as inputs
 from conversations.serializers.fields import OBJECT_ID, output_field
 from conversations.serializers.listing import ListParameters
 from conversations.states import ACTIVE, ARCHIVED, DELETED
@@ -117,11 +97,9 @@ class ConversationSerializer(serializers.Serializer):
     )
 
     def get_fields(self) -> dict[str, Any]:
-        own = super().get_fields()
-        public = {
-            name: own.get(name) or output_field(documents.FIELDS[name]) for name in documents.PUBLIC
-        }
-        return {name: (own | public)[name] for name in dict.fromkeys([*RESOURCE_FIELDS, *own])}
+        derived = {name: output_field(documents.FIELDS[name]) for name in documents.PUBLIC}
+        fields = derived | super().get_fields()
+        return {name: fields[name] for name in [*RESOURCE_FIELDS, *fields]}
 
 
 class RevisionSerializer(serializers.Serializer):
@@ -253,68 +231,82 @@ class OverviewSerializer(serializers.Serializer):
 ID = OpenApiParameter(
     "id", {"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}, OpenApiParameter.PATH
 )
-IF_NONE_MATCH = OpenApiParameter(
-    "If-None-Match",
-    OpenApiTypes.STR,
-    OpenApiParameter.HEADER,
-    description="The ETag of a page. The response is 304 if the page is the same.",
+IF_NONE_MATCH = request_header(
+    "If-None-Match", "The ETag of a page. The response is 304 if the page is the same."
 )
-IGNORED_KEY = OpenApiParameter(
+IGNORED_KEY = request_header(
+    "Idempotency-Key", "Accepted but ignored: the request can be repeated."
+)
+IF_MATCH = request_header(
+    "If-Match", 'The ETag of your last read, such as `"v3"`. A change since then is a 412.'
+)
+IDEMPOTENCY_KEY = request_header(
     "Idempotency-Key",
-    OpenApiTypes.STR,
-    OpenApiParameter.HEADER,
-    description="Accepted but ignored: the request can be repeated.",
+    "1 to 255 visible ASCII characters. For 24 hours, a repeated request gets the first response "
+    "and changes nothing.",
 )
-IF_MATCH = OpenApiParameter(
-    "If-Match",
-    OpenApiTypes.STR,
-    OpenApiParameter.HEADER,
-    description='The ETag of your last read, such as `"v3"`. A change since then is a 412.',
+REPLAYED = response_header(
+    "Idempotency-Replayed", "`true` if this is the response to an earlier request.", 200, 201
 )
-IDEMPOTENCY = [
-    OpenApiParameter(
-        "Idempotency-Key",
-        OpenApiTypes.STR,
-        OpenApiParameter.HEADER,
-        description="1 to 255 visible ASCII characters. For 24 hours, a repeated request gets the "
-        "first response and changes nothing.",
-    ),
-    response_header(
-        "Idempotency-Replayed", "`true` if this is the response to an earlier request.", 200, 201
-    ),
-]
-X_CLIENT = OpenApiParameter(
-    "X-Client",
-    OpenApiTypes.STR,
-    OpenApiParameter.HEADER,
-    description="The name of your client for the history. Default: User-Agent.",
+X_CLIENT = request_header(
+    "X-Client", "The name of your client for the history. Default: User-Agent."
 )
 ETAG = response_header("ETag", 'The version, such as `"v3"`, for If-Match.', 200, 201)
 CACHE = response_header("Cache-Control", "Always `private, no-store`.", 200, 201)
+LOCATION = response_header("Location", "The address of the conversation.", 201)
 
-_BEGUN = documents.new(
+_NEW = documents.new(
     user_id="u-1",
     character_id="luna",
     title="Noche con Luna",
     tags=["casual"],
     now=datetime(2026, 1, 15, 15, tzinfo=UTC),
-)
-EXAMPLE: dict[str, Any] = orjson.loads(
-    rendering.dumps(documents.resource(_BEGUN | {"_id": ObjectId("507f1f77bcf86cd799439014")}))
-)
+) | {"_id": ObjectId("507f1f77bcf86cd799439014")}
+EXAMPLE: dict[str, Any] = orjson.loads(rendering.dumps(documents.resource(_NEW)))
 _PINNED = EXAMPLE | {"pinned_at": "2026-01-15T15:10:00.000Z"}
-_AS_READ = OpenApiExample("A conversation", EXAMPLE, response_only=True)
+_AS_READ = OpenApiExample("A conversation", EXAMPLE)
 _ONE = OpenApiResponse(ConversationSerializer, "The conversation.", [_AS_READ])
+_CHARACTER = (exceptions.QuotaExceeded, exceptions.CharacterNotExists, CharacterServiceUnavailable)
 
 
-def operation(operation_id: str, summary: str, *, responses: dict[Any, Any], **schema: Any) -> Any:
-    parameters = [*COMMON, *RATES, *schema.pop("parameters", [])]
+def operation(  # noqa: PLR0913
+    operation_id: str,
+    summary: str,
+    *,
+    responses: dict[Any, Any],
+    failures: Sequence[type[errors.ServiceError]] = (),
+    parameters: Sequence[Any] = (),
+    request_examples: Mapping[str, Any] = {},
+    response_examples: Mapping[str, Any] = {},
+    for_services: bool = False,
+    **schema: Any,
+) -> Any:
+    """Document an operation. Examples are bodies by their name.
+
+    `failures` are those that neither every operation has nor a body or one of these parameters.
+    """
+    kinds = [*ANYWHERE]
+    if schema.get("request"):
+        kinds += [errors.LengthRequired, errors.PayloadTooLarge, errors.UnsupportedMediaType]
+    if ID in parameters:
+        kinds += [exceptions.ConversationNotFound]
+    if IF_MATCH in parameters:
+        kinds += [exceptions.ConversationVersionConflict, exceptions.ConversationStateConflict]
+    kinds += failures
+    if IDEMPOTENCY_KEY in parameters:
+        kinds += [IdempotencyKeyReused, IdempotencyInProgress]
+    kinds += [errors.InsufficientPermissions] if for_services else []
+    responses = responses | failure_responses(*kinds, *AT_WORST)
+    responses |= {} if for_services else failure_responses(errors.RateLimitExceeded)
+    examples = [OpenApiExample(n, v, request_only=True) for n, v in request_examples.items()]
+    examples += [OpenApiExample(n, v, response_only=True) for n, v in response_examples.items()]
     return extend_schema(
         operation_id=operation_id,
         summary=summary,
-        tags=["conversations"],
-        parameters=parameters,
-        responses=responses | RATE_LIMITED,
+        tags=["for other services" if for_services else "conversations"],
+        parameters=[*COMMON, *([] if for_services else RATES), *parameters],
+        examples=examples,
+        responses=responses,
         **schema,
     )
 
@@ -326,14 +318,9 @@ def _set_state(operation_id: str, summary: str, description: str) -> Any:
         description=f"{description} A repeated request changes nothing.",
         request=None,
         parameters=[ID, IF_MATCH, X_CLIENT, ETAG, CACHE],
-        responses={200: _ONE, **failures(ServiceError, ConversationNotFound, *_CONFLICTS)},
+        responses={200: _ONE},
     )
 
-
-_CONFLICTS = (ConversationVersionConflict, ConversationStateConflict)
-_CHARACTER = (QuotaExceeded, CharacterNotExists, CharacterServiceUnavailable)
-_KEYED = (IdempotencyKeyReused, IdempotencyInProgress)
-_BODY = (ServiceError, LengthRequired, PayloadTooLarge, UnsupportedMediaType)
 
 list_ = operation(
     "listConversations",
@@ -349,89 +336,64 @@ list_ = operation(
         response_header("Link", "The previous and the next page (RFC 8288), relative.", 200),
     ],
     responses={
-        200: OpenApiResponse(
-            ConversationListSerializer,
-            "A page of conversations.",
-            [
-                OpenApiExample(
-                    "A page",
-                    {
-                        "conversations": [EXAMPLE],
-                        "pagination": {
-                            "total_count": 1,
-                            "has_next": False,
-                            "has_prev": False,
-                            "next_cursor": None,
-                            "prev_cursor": None,
-                            "limit": 20,
-                        },
-                    },
-                    response_only=True,
-                )
-            ],
-        ),
+        200: OpenApiResponse(ConversationListSerializer, "A page of conversations."),
         304: OpenApiResponse(description="The page has not changed."),
-        **failures(ServiceError, InvalidCursor, PageTooDeep),
     },
+    response_examples={
+        "A page": {
+            "conversations": [EXAMPLE],
+            "pagination": {
+                "total_count": 1,
+                "has_next": False,
+                "has_prev": False,
+                "next_cursor": None,
+                "prev_cursor": None,
+                "limit": 20,
+            },
+        }
+    },
+    failures=[errors.InvalidCursor, errors.PageTooDeep],
 )
 create = operation(
     "createConversation",
     "Create a conversation",
-    request=CreateSerializer,
-    parameters=[
-        CreateParameters,
-        *IDEMPOTENCY,
-        ETAG,
-        CACHE,
-        response_header("Location", "The address of the conversation.", 201),
-    ],
-    examples=[
-        OpenApiExample("Only the required field", {"character_id": "luna"}, request_only=True),
-        OpenApiExample(
-            "With settings",
-            {
-                "character_id": "luna",
-                "title": "Noche con Luna",
-                "tags": ["casual"],
-                "settings": {"temperature": 0.9, "max_tokens": 1024},
-            },
-            request_only=True,
-        ),
-    ],
+    request=inputs.CreateSerializer,
+    parameters=[inputs.CreateParameters, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE, LOCATION],
+    request_examples={
+        "Only the required field": {"character_id": "luna"},
+        "With settings": {
+            "character_id": "luna",
+            "title": "Noche con Luna",
+            "tags": ["casual"],
+            "settings": {"temperature": 0.9, "max_tokens": 1024},
+        },
+    },
     responses={
         201: OpenApiResponse(ConversationSerializer, "The new conversation.", [_AS_READ]),
         200: OpenApiResponse(
             ConversationSerializer, "An existing conversation, with `get_or_create`."
         ),
-        **failures(*_BODY, ConversationStateConflict, *_CHARACTER, *_KEYED),
     },
+    failures=[exceptions.ConversationStateConflict, *_CHARACTER],
 )
 duplicate = operation(
     "duplicateConversation",
     "Duplicate a conversation",
     description="Copies character, title, settings, tags and custom data, but no messages. A "
     "`title` in the request replaces the copied title. `forked_from` is the id of the original.",
-    request=DuplicateSerializer,
-    parameters=[
-        ID,
-        *IDEMPOTENCY,
-        ETAG,
-        CACHE,
-        response_header("Location", "The address of the conversation.", 201),
-    ],
-    responses={
-        201: OpenApiResponse(ConversationSerializer, "The copy.", [_AS_READ]),
-        **failures(*_BODY, ConversationNotFound, ConversationStateConflict, *_CHARACTER, *_KEYED),
-    },
+    request=inputs.DuplicateSerializer,
+    parameters=[ID, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE, LOCATION],
+    responses={201: OpenApiResponse(ConversationSerializer, "The copy.", [_AS_READ])},
+    failures=[exceptions.ConversationStateConflict, *_CHARACTER],
 )
 retrieve = operation(
     "getConversation",
     "Read a conversation",
-    parameters=[ID, RetrieveParameters, ETAG, CACHE],
+    parameters=[ID, inputs.RetrieveParameters, ETAG, CACHE],
     responses={
-        200: OpenApiResponse(ConversationWithCharacterSerializer, "The conversation.", [_AS_READ]),
-        **failures(ServiceError, ConversationNotFound, RevisionNotFound, RevisionExpired),
+        200: OpenApiResponse(ConversationWithCharacterSerializer, "The conversation.", [_AS_READ])
     },
+    failures=[exceptions.RevisionNotFound, exceptions.RevisionExpired],
 )
 partial_update = operation(
     "patchConversation",
@@ -440,22 +402,16 @@ partial_update = operation(
     "atomic statement. Two devices can change different fields at the same time. `tags_add` and "
     "`tags_remove` never conflict. A request that changes nothing makes no new version.",
     request={
-        "application/json": PatchSerializer,
-        "application/merge-patch+json": PatchSerializer,
+        "application/json": inputs.PatchSerializer,
+        "application/merge-patch+json": inputs.PatchSerializer,
     },
-    parameters=[ID, IF_MATCH, X_CLIENT, *IDEMPOTENCY, ETAG, CACHE],
-    examples=[
-        OpenApiExample("A new title", {"title": "Otra noche con Luna"}, request_only=True),
-        OpenApiExample(
-            "One setting, one more tag",
-            {"settings": {"temperature": 1.1}, "tags_add": ["night"]},
-            request_only=True,
-        ),
-    ],
-    responses={
-        200: _ONE,
-        **failures(*_BODY, ConversationNotFound, PreconditionRequired, *_CONFLICTS, *_KEYED),
+    parameters=[ID, IF_MATCH, X_CLIENT, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE],
+    request_examples={
+        "A new title": {"title": "Otra noche con Luna"},
+        "One setting, one more tag": {"settings": {"temperature": 1.1}, "tags_add": ["night"]},
     },
+    responses={200: _ONE},
+    failures=[errors.PreconditionRequired],
 )
 destroy = operation(
     "deleteConversation",
@@ -466,13 +422,8 @@ destroy = operation(
         ID,
         IF_MATCH,
         X_CLIENT,
-        DeleteParameters,
-        OpenApiParameter(
-            "Prefer",
-            OpenApiTypes.STR,
-            OpenApiParameter.HEADER,
-            description="`return=minimal` for an empty 204 instead of the conversation.",
-        ),
+        inputs.DeleteParameters,
+        request_header("Prefer", "`return=minimal` for an empty 204 instead of the conversation."),
         response_header("ETag", "The version of the conversation in the trash.", 200),
         response_header(
             "Preference-Applied", "`return=minimal` if the request preferred this.", 204
@@ -481,42 +432,26 @@ destroy = operation(
     responses={
         200: _ONE,
         204: OpenApiResponse(description="Purged; or in the trash, with `Prefer: return=minimal`."),
-        **failures(
-            ServiceError, ConversationNotFound, PreconditionRequired, *_CONFLICTS, LegalHold
-        ),
     },
+    failures=[errors.PreconditionRequired, exceptions.LegalHold],
 )
 history = operation(
     "getHistory",
     "Get the history of a conversation",
     description="The 50 newest revisions, the newest first. Counters have no history.",
-    parameters=[ID, HistoryParameters],
-    responses={
-        200: HistorySerializer,
-        **failures(ServiceError, InvalidCursor, ConversationNotFound),
-    },
+    parameters=[ID, inputs.HistoryParameters],
+    responses={200: HistorySerializer},
+    failures=[errors.InvalidCursor],
 )
 revert = operation(
     "revertConversation",
     "Revert fields to a former version",
     description="Restores the values that the fields had in a version. This makes a new version.",
-    request=RevertSerializer,
-    parameters=[ID, IF_MATCH, X_CLIENT, *IDEMPOTENCY, ETAG, CACHE],
-    examples=[
-        OpenApiExample("The first title", {"version": 1, "fields": ["title"]}, request_only=True)
-    ],
-    responses={
-        200: _ONE,
-        **failures(
-            *_BODY,
-            ConversationNotFound,
-            RevisionNotFound,
-            RevisionExpired,
-            PreconditionRequired,
-            *_CONFLICTS,
-            *_KEYED,
-        ),
-    },
+    request=inputs.RevertSerializer,
+    parameters=[ID, IF_MATCH, X_CLIENT, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE],
+    request_examples={"The first title": {"version": 1, "fields": ["title"]}},
+    responses={200: _ONE},
+    failures=[exceptions.RevisionNotFound, exceptions.RevisionExpired, errors.PreconditionRequired],
 )
 archive = _set_state("archiveConversation", "Archive", "An active conversation becomes archived.")
 restore = _set_state(
@@ -531,28 +466,16 @@ overview = operation(
     "Get my overview",
     description="Pinned conversations, the latest conversation with each character, tags, counts "
     "and a cursor of the change feed, in one response.",
-    responses={
-        200: OpenApiResponse(
-            OverviewSerializer,
-            "The data of a client's first screen.",
-            [
-                OpenApiExample(
-                    "One character, one pin",
-                    {
-                        "pinned": [_PINNED],
-                        "characters": [
-                            {"character_id": "luna", "conversation_count": 1, "latest": _PINNED}
-                        ],
-                        "tags": [{"tag": "casual", "count": 1}],
-                        "counts": {ACTIVE: 1, ARCHIVED: 0, DELETED: 2},
-                        "sync_cursor": "WzE3Njg0OTA5NDAwMDAsIiJd.c2lnbmF0dXJl",
-                        "generated_at": "2026-01-15T15:30:00.000Z",
-                    },
-                    response_only=True,
-                )
-            ],
-        ),
-        **failures(ServiceError),
+    responses={200: OpenApiResponse(OverviewSerializer, "The data of a client's first screen.")},
+    response_examples={
+        "One character, one pin": {
+            "pinned": [_PINNED],
+            "characters": [{"character_id": "luna", "conversation_count": 1, "latest": _PINNED}],
+            "tags": [{"tag": "casual", "count": 1}],
+            "counts": {ACTIVE: 1, ARCHIVED: 0, DELETED: 2},
+            "sync_cursor": "WzE3Njg0OTA5NDAwMDAsIiJd.c2lnbmF0dXJl",
+            "generated_at": "2026-01-15T15:30:00.000Z",
+        }
     },
 )
 tags = operation(
@@ -561,24 +484,10 @@ tags = operation(
     description="The exact number of conversations with each tag, without the trash. The most "
     "frequent first, tags of the same count by code point. The spelling is that of the oldest "
     "conversation with the tag.",
-    parameters=[TagsParameters],
-    responses={
-        200: OpenApiResponse(
-            TagsSerializer,
-            "The most frequent tags.",
-            [
-                OpenApiExample(
-                    "Two tags",
-                    {"tags": [{"tag": "role play", "count": 12}, {"tag": "café", "count": 3}]},
-                    response_only=True,
-                )
-            ],
-        ),
-        **failures(ServiceError),
+    parameters=[inputs.TagsParameters],
+    responses={200: OpenApiResponse(TagsSerializer, "The most frequent tags.")},
+    response_examples={
+        "Two tags": {"tags": [{"tag": "role play", "count": 12}, {"tag": "café", "count": 3}]}
     },
 )
-summary = operation(
-    "getSummary",
-    "Get my statistics",
-    responses={200: SummarySerializer, **failures(ServiceError)},
-)
+summary = operation("getSummary", "Get my statistics", responses={200: SummarySerializer})

@@ -1,25 +1,10 @@
 """API documentation for other services."""
 
-from typing import Any
-
-from drf_spectacular.utils import (
-    OpenApiExample,
-    extend_schema,
-    extend_schema_serializer,
-)
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from conversation_service.errors import (
-    InsufficientPermissions,
-    LengthRequired,
-    PayloadTooLarge,
-    ServiceError,
-    UnsupportedMediaType,
-)
 from conversation_service.http.fields import StrictSerializer
-from conversation_service.http.openapi import COMMON, failures
 from conversations import documents
-from conversations.exceptions import ConversationNotFound
 from conversations.serializers.internal import (
     ActivityBatchSerializer,
     ActivityParameters,
@@ -31,6 +16,7 @@ from conversations.views.openapi.conversations import (
     ID,
     FaultSerializer,
     MetadataSerializer,
+    operation,
 )
 
 REASONS = ["not_found", "not_owner", *(state for state in ANY_STATE if state not in WRITABLE)]
@@ -79,39 +65,18 @@ _REPORT = {
     "sequence": 12,
     **dict(zip(documents.DEFAULTS["metadata"], [15, 1250, 600, 650, *_TIMES], strict=True)),
 }
-_FAILURES = (
-    ServiceError,
-    InsufficientPermissions,
-    LengthRequired,
-    PayloadTooLarge,
-    UnsupportedMediaType,
-)
 
 
-def _operation(operation_id: str, summary: str, **schema: Any) -> Any:
-    parameters = [*COMMON, *schema.pop("parameters", [])]
-    return extend_schema(
-        operation_id=operation_id,
-        summary=summary,
-        tags=["for other services"],
-        parameters=parameters,
-        **schema,
-    )
-
-
-authorize = _operation(
+authorize = operation(
     "authorize",
     "Check access to conversations",
     description="Scope `conversations:authorize`. Only active conversations are writable.",
     request=AuthorizeSerializer,
-    examples=[
-        OpenApiExample(
-            "One", {"user_id": "u-1", "ids": ["507f1f77bcf86cd799439014"]}, request_only=True
-        )
-    ],
-    responses={200: AuthorizationSerializer, **failures(*_FAILURES)},
+    request_examples={"One": {"user_id": "u-1", "ids": ["507f1f77bcf86cd799439014"]}},
+    responses={200: AuthorizationSerializer},
+    for_services=True,
 )
-activity = _operation(
+activity = operation(
     "putActivity",
     "Report the totals of a conversation",
     description="Scope `conversations:activity`. Totals are absolute. A report with a `sequence` "
@@ -120,19 +85,17 @@ activity = _operation(
     "than 5 minutes ahead of the clock of the service is rejected.",
     request=ActivitySerializer,
     parameters=[ID, ActivityParameters],
-    examples=[OpenApiExample("A report", _REPORT, request_only=True)],
-    responses={200: ReportedSerializer, **failures(*_FAILURES, ConversationNotFound)},
+    request_examples={"A report": _REPORT},
+    responses={200: ReportedSerializer},
+    for_services=True,
 )
-activity_batch = _operation(
+activity_batch = operation(
     "postActivity",
     "Report the totals of up to 500 conversations",
     description="Like the report of one conversation. An unknown id is a 404 and a time in the "
     "future a 400 in its own result. The other reports are applied.",
     request=ActivityBatchSerializer,
-    examples=[
-        OpenApiExample(
-            "One", {"items": [{"id": "507f1f77bcf86cd799439014", **_REPORT}]}, request_only=True
-        )
-    ],
-    responses={200: OutcomesSerializer, **failures(*_FAILURES)},
+    request_examples={"One": {"items": [{"id": "507f1f77bcf86cd799439014", **_REPORT}]}},
+    responses={200: OutcomesSerializer},
+    for_services=True,
 )

@@ -1,18 +1,12 @@
-from typing import Any
+"""API documentation for the export and the import."""
 
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
-from conversation_service.errors import (
-    LengthRequired,
-    PayloadTooLarge,
-    ServiceError,
-    StorageFull,
-    UnsupportedMediaType,
-)
+from conversation_service.errors import StorageFull
 from conversation_service.http.fields import StrictSerializer
 from conversation_service.http.ndjson import MAX_TEXTS, MAX_VALUES, MEDIA_TYPE, NDJSONParser
-from conversation_service.http.openapi import failures, response_header
+from conversation_service.http.openapi import response_header
 from conversations.exceptions import TransfersExhausted
 from conversations.jobs.concurrency import exports, imports
 from conversations.serializers.transfer import ExportParameters, TransferredSerializer
@@ -58,7 +52,7 @@ class ResultSerializer(StrictSerializer):
     )
 
 
-export: Any = operation(
+export = operation(
     "exportConversations",
     "Export my conversations",
     description="NDJSON with a line for each conversation, in any state and with its history, in "
@@ -73,10 +67,10 @@ export: Any = operation(
     ],
     responses={
         (200, MEDIA_TYPE): OpenApiResponse(ExportedSerializer, "Each line except the last."),
-        **failures(ServiceError, TransfersExhausted),
     },
+    failures=[TransfersExhausted],
 )
-import_: Any = operation(
+import_ = operation(
     "importConversations",
     "Import conversations",
     description="NDJSON of an export, with or without its last line. Each conversation keeps its "
@@ -98,13 +92,6 @@ import_: Any = operation(
     parameters=[IGNORED_KEY],
     responses={
         (200, MEDIA_TYPE): OpenApiResponse(ResultSerializer, "Each line except the last."),
-        **failures(
-            ServiceError,
-            LengthRequired,
-            PayloadTooLarge,
-            UnsupportedMediaType,
-            TransfersExhausted,
-            StorageFull,
-        ),
     },
+    failures=[TransfersExhausted, StorageFull],
 )
