@@ -29,6 +29,7 @@ from config.variables import (
     Variable,
     boolean,
     choice,
+    choices,
     host,
     http_url,
     integer,
@@ -202,16 +203,20 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     "Authentication": {
         "JWT_SECRET_KEY": text(
             "",
-            "Shared with Auth; at least 32 bytes in staging and production",
+            "Shared with Auth, for HS…; at least 32 bytes in staging and production",
             example=DEVELOPMENT_SECRET,
         ),
         "JWT_SECRET_KEY_FALLBACKS": words(
             "Former and future values of JWT_SECRET_KEY: their signatures are accepted"
         ),
-        "JWT_ALGORITHM": choice(
-            "HS256",
-            ("HS256", "HS384", "HS512", "RS256", "ES256"),
-            "HS… needs JWT_SECRET_KEY; RS256 and ES256 need JWT_JWKS_URL",
+        "JWT_ALGORITHM": choices(
+            ["HS256"],
+            (
+                *("HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+                *("ES256", "ES384", "ES512", "EdDSA"),
+            ),
+            "Accepted algorithms, such as `HS256,ES256` during a change; HS… needs "
+            "JWT_SECRET_KEY, the others need JWT_JWKS_URL",
         ),
         "JWT_JWKS_URL": http_url("", "Where Auth publishes its public keys", query=True),
         "JWT_ISSUER": text(

@@ -155,21 +155,25 @@ def contradictions() -> Iterator[tuple[str, str]]:
             "CONNECTION_POOL_MIN",
             f"is {lowest} and must not be more than CONNECTION_POOL_MAX, which is {highest}.",
         )
-    algorithm = env("JWT_ALGORITHM")
-    if env("JWT_JWKS_URL") and algorithm.startswith("HS"):
+    public = [name for name in env("JWT_ALGORITHM") if not name.startswith("HS")]
+    if env("JWT_JWKS_URL") and not public:
         yield (
             "JWT_ALGORITHM",
-            f"is {algorithm}, but JWT_JWKS_URL serves public keys: use RS256 or ES256.",
+            f"is {','.join(env('JWT_ALGORITHM'))}, but JWT_JWKS_URL serves public keys: add RS256 "
+            "or ES256, for example.",
         )
-    if not env("JWT_JWKS_URL") and not algorithm.startswith("HS"):
-        yield "JWT_JWKS_URL", f"is not set, but JWT_ALGORITHM is {algorithm}: it needs public keys."
+    if not env("JWT_JWKS_URL") and public:
+        yield (
+            "JWT_JWKS_URL",
+            f"is not set, but JWT_ALGORITHM has {public[0]}: it needs public keys.",
+        )
 
 
 def weaknesses() -> Iterator[tuple[str, str]]:
     """Check that each secret is set and strong: it has no default in staging and production."""
     secrets = [("SECRET_KEY", env("SECRET_KEY"))]
     secrets += [("SECRET_KEY_FALLBACKS", value) for value in env("SECRET_KEY_FALLBACKS")]
-    if not env("JWT_JWKS_URL"):
+    if any(name.startswith("HS") for name in env("JWT_ALGORITHM")):
         secrets += [("JWT_SECRET_KEY", env("JWT_SECRET_KEY"))]
         fallbacks = env("JWT_SECRET_KEY_FALLBACKS")
         secrets += [("JWT_SECRET_KEY_FALLBACKS", value) for value in fallbacks]

@@ -77,6 +77,21 @@ def choice(default: str, options: tuple[str, ...], description: str) -> Variable
     return Variable(read, default, kind, description, None)
 
 
+def choices(default: list[str], options: tuple[str, ...], description: str) -> Variable:
+    """A comma-separated list of words from `options`, at least one, in any case."""
+    words = {option.lower(): option for option in options}
+
+    def read(text: str) -> list[str]:
+        items = [words.get(item.strip().lower()) for item in text.split(",")]
+        found = [item for item in items if item]
+        if not items or len(found) < len(items):
+            raise ValueError(f"{_value(text)}must be one or more of {', '.join(options)}.")
+        return list(dict.fromkeys(found))
+
+    kind = "list of " + ", ".join(f"`{option}`" for option in options)
+    return Variable(read, default, kind, description, None)
+
+
 def text(
     default: str,
     description: str,

@@ -22,23 +22,24 @@ def user_token(user_id: str, *, life: timedelta) -> str:
 def service_token(name: str, *scopes: str, life: timedelta = SERVICE_TOKEN_LIFE) -> str:
     """Return a service token with these scopes.
 
-    Raises ImproperlyConfigured if JWT_ALGORITHM needs a private key, which only the issuer has.
+    Raises ImproperlyConfigured if each JWT_ALGORITHM needs a private key, which only the issuer
+    has.
     """
     return _sign(name, {"token_type": SERVICE, "scope": " ".join(scopes)}, life)
 
 
 def _sign(subject: str, claims: dict[str, str], life: timedelta) -> str:
-    algorithm, secret = settings.JWT_ALGORITHM, settings.JWT_SECRET_KEY
-    if not algorithm.startswith("HS"):
+    usable = [name for name in settings.JWT_ALGORITHM if name.startswith("HS")]
+    if not usable:
         raise ImproperlyConfigured(
-            f"Only the issuer has the private key for {algorithm}. To sign here, set JWT_ALGORITHM"
-            " to HS256, HS384 or HS512, and JWT_SECRET_KEY."
+            f"Only the issuer has the private key for {', '.join(settings.JWT_ALGORITHM)}. To sign "
+            "here, add HS256, HS384 or HS512 to JWT_ALGORITHM, and set JWT_SECRET_KEY."
         )
-    if not secret:
+    if not settings.JWT_SECRET_KEY:
         raise ImproperlyConfigured("JWT_SECRET_KEY is empty.")
     backend = TokenBackend(
-        algorithm,
-        signing_key=secret,
+        usable[0],
+        signing_key=settings.JWT_SECRET_KEY,
         audience=settings.JWT_AUDIENCE or None,
         issuer=settings.JWT_ISSUER or None,
     )

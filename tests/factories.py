@@ -24,7 +24,7 @@ class NewConversation(DictFactory):
 def token(user_id: str = "alice", **claims: Any) -> str:
     now = int(clock.now().timestamp())
     payload = {"user_id": user_id, "token_type": "access", "iat": now, "exp": now + 3600} | claims
-    return jwt.encode(payload, settings.JWT_SECRET_KEY, settings.JWT_ALGORITHM)
+    return jwt.encode(payload, settings.JWT_SECRET_KEY, settings.JWT_ALGORITHM[0])
 
 
 def client_of(user_id: str) -> APIClient:

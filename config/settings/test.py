@@ -6,7 +6,7 @@ from config.settings.base import *
 ENVIRONMENT = "test"
 SECRET_KEY = JWT_SECRET_KEY = DEVELOPMENT_SECRET
 SECRET_KEY_FALLBACKS: list[str] = []
-JWT_ALGORITHM = "HS256"
+JWT_ALGORITHM = ["HS256"]
 JWT_JWKS_URL = JWT_ISSUER = JWT_AUDIENCE = ""
 DEBUG = False
 ACCESS_LOG = env("ACCESS_LOG", default=False)

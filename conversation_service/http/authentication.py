@@ -1,6 +1,5 @@
 """Authentication by bearer JWT (RFC 6750, RFC 7519), without the database."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,7 +19,6 @@ from jwt import (
     DecodeError,
     ExpiredSignatureError,
     ImmatureSignatureError,
-    InvalidAlgorithmError,
     InvalidAudienceError,
     InvalidIssuedAtError,
     InvalidIssuerError,
@@ -30,7 +28,6 @@ from jwt import (
     get_unverified_header,
 )
 from jwt.exceptions import InvalidJTIError, InvalidSubjectError
-from jwt.utils import base64url_decode
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework_simplejwt.backends import TokenBackend
@@ -45,7 +42,6 @@ from conversation_service.observability import context
 from conversation_service.tokens import SERVICE, USER
 from conversation_service.upstreams import auth
 
-ALGORITHMS = {"HS256", "HS384", "HS512", "RS256", "ES256"}
 MAX_TOKEN_BYTES = 8 * 1024
 # The signature of a token is verified again after this time, as its issuer may remove the key.
 VERIFIED_S = 60
@@ -104,40 +100,39 @@ class ServiceAuthentication(BaseAuthentication):
         return _authenticate(request, _service)
 
 
-def token_backend() -> TokenBackend:
-    """Return what verifies and signs tokens under the current settings."""
-    if backend := _backends.get("current"):
-        return backend
+def backends() -> dict[str, TokenBackend]:
+    """Return what verifies tokens under the current settings, by algorithm."""
     with _building:  # concurrent first calls must share one set of keys
-        if "current" not in _backends:
-            _backends["current"] = _build(
-                settings.JWT_ALGORITHM,
-                (settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS),
-                settings.JWT_JWKS_URL,
-                audience=settings.JWT_AUDIENCE or None,
-                issuer=settings.JWT_ISSUER or None,
-                leeway=settings.JWT_LEEWAY_S,
+        if not _backends:
+            checks = {
+                "audience": settings.JWT_AUDIENCE or None,
+                "issuer": settings.JWT_ISSUER or None,
+                "leeway": settings.JWT_LEEWAY_S,
+            }
+            secrets = (settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS)
+            public = [name for name in settings.JWT_ALGORITHM if not name.startswith("HS")]
+            keys = KeySet(settings.JWT_JWKS_URL, public)
+            _backends.update(
+                {name: _backend(name, secrets, keys, **checks) for name in settings.JWT_ALGORITHM}
             )
-        return _backends["current"]
+        return _backends
 
 
 @receiver(setting_changed)  # in tests
-def drop_backend(**change: Any) -> None:
+def drop_backends(**change: Any) -> None:
     _backends.clear()
+    _verify_once.cache_clear()
 
 
-def _build(algorithm: str, secrets: tuple[str, ...], jwks_url: str, **checks: Any) -> TokenBackend:
-    if algorithm not in ALGORITHMS:
-        raise ImproperlyConfigured(
-            f"JWT_ALGORITHM is {algorithm} and must be one of {', '.join(sorted(ALGORITHMS))}."
-        )
+def _backend(algorithm: str, secrets: tuple[str, ...], keys: KeySet, **checks: Any) -> TokenBackend:
+    """Bind an algorithm to its own key material: secrets, or the published keys."""
     if algorithm.startswith("HS"):
         if not all(secrets):
             raise ImproperlyConfigured("JWT_SECRET_KEY is empty.")
         return _SharedSecretBackend(algorithm, *secrets, **checks)
-    if not jwks_url:
+    if not settings.JWT_JWKS_URL:
         raise ImproperlyConfigured(f"JWT_ALGORITHM {algorithm} needs JWT_JWKS_URL.")
-    return _PublicKeyBackend(algorithm, KeySet(jwks_url, algorithm), **checks)
+    return _PublicKeyBackend(algorithm, keys, **checks)
 
 
 class _SharedSecretBackend(TokenBackend):
@@ -167,10 +162,8 @@ class _PublicKeyBackend(TokenBackend):
         self._keys = keys
 
     def get_verifying_key(self, token: Token) -> Any:
-        header = get_unverified_header(cast(str, token))
-        if header.get("alg") != self.algorithm:
-            raise InvalidAlgorithmError
-        key = self._keys.key(header.get("kid", ""))
+        kid = get_unverified_header(cast(str, token)).get("kid")
+        key = self._keys.key(kid, self.algorithm)
         if key is None:
             raise _UnknownKeyError
         return key
@@ -185,7 +178,6 @@ _REJECTIONS: dict[type[InvalidTokenError], Rejection] = {
     ExpiredSignatureError: rejections.EXPIRED,
     ImmatureSignatureError: rejections.NOT_YET_VALID,
     InvalidSignatureError: rejections.SIGNATURE,
-    InvalidAlgorithmError: rejections.ALGORITHM,
     _UnknownKeyError: rejections.UNKNOWN_KEY,
     InvalidAudienceError: rejections.AUDIENCE,
     InvalidIssuerError: rejections.ISSUER,
@@ -201,19 +193,17 @@ _REJECTIONS_WITHOUT_CLAIM = {"aud": rejections.AUDIENCE, "iss": rejections.ISSUE
 def _authenticate(request: Request, read: Callable[[Claims], Caller]) -> tuple[Caller, str]:
     now = time()
     header = request.META.get("HTTP_AUTHORIZATION", "")
-    caller, token = _verify_once(header, read, token_backend(), int(now // VERIFIED_S))
+    caller, token = _verify_once(header, read, int(now // VERIFIED_S))
     if now >= caller.expires_at + settings.JWT_LEEWAY_S:  # it has expired since it was verified
         raise rejected(rejections.EXPIRED)
     return caller, token
 
 
 @lru_cache(maxsize=4_096)  # of two kilobytes each; a verification takes 30 to 200 µs
-def _verify_once(
-    header: str, read: Callable[[Claims], Caller], backend: TokenBackend, period: int
-) -> tuple[Caller, str]:
+def _verify_once(header: str, read: Callable[[Claims], Caller], period: int) -> tuple[Caller, str]:
     """Verify a token once in each period. A rejected token is verified with each request."""
     token = _bearer_token(header)
-    return read(_verified(token, backend)), token
+    return read(claims_of(token)), token
 
 
 def _bearer_token(header: str) -> str:
@@ -226,29 +216,31 @@ def _bearer_token(header: str) -> str:
     return token
 
 
-def _verified(token: str, backend: TokenBackend) -> Claims:
-    """Return the claims of an access token with a valid signature and valid times."""
+def claims_of(token: str) -> Claims:
+    """Return the claims of an access token with a valid signature and valid times.
+
+    Raises the ServiceError of a rejection for any other token.
+    """
+    try:
+        # PyJWT raises DecodeError for a malformed token, and later for an exp that is no number.
+        header = jwt.decode_complete(token, options={"verify_signature": False})["header"]
+    except InvalidTokenError:
+        raise rejected(rejections.MALFORMED) from None
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str):
+        raise rejected(rejections.MALFORMED)
+    backend = backends().get(algorithm)
+    if backend is None:
+        raise rejected(rejections.ALGORITHM)
     try:
         claims: Claims = backend.decode(cast(Token, token))
     except TokenBackendError as error:
-        raise rejected(_rejection_for(token, error.__cause__)) from None
-    header: Claims = json.loads(base64url_decode(token.partition(".")[0]))
+        raise rejected(_rejection_for(error.__cause__)) from None
     _check_kind(header, claims)
     return claims
 
 
-def _rejection_for(token: str, error: BaseException | None) -> Rejection:
-    """Return the rejection for an error of the verification.
-
-    PyJWT raises DecodeError for a malformed token, and for an exp or nbf that is not a number. So
-    the token is parsed once more.
-    """
-    try:
-        header = jwt.decode_complete(token, options={"verify_signature": False})["header"]
-    except InvalidTokenError:
-        return rejections.MALFORMED
-    if not isinstance(header.get("alg"), str):
-        return rejections.MALFORMED
+def _rejection_for(error: BaseException | None) -> Rejection:
     if isinstance(error, MissingRequiredClaimError):
         return _REJECTIONS_WITHOUT_CLAIM[error.claim]
     return next(rejection for kind, rejection in _REJECTIONS.items() if isinstance(error, kind))

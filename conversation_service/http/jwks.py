@@ -1,12 +1,13 @@
 """The public keys of the token issuer (RFC 7517), cached."""
 
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from math import inf
 from threading import Event, Lock, Thread
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from jwt import PyJWK, PyJWTError
 
@@ -23,36 +24,41 @@ PAUSE_S = 1.0  # between two fetches, even if each request has an unknown key id
 RETRY_S = 2.0  # after a failed fetch
 MAX_BYTES = 256 * 1024
 
-Keys = dict[str, Any]
+
+class Key(NamedTuple):
+    kid: str | None  # some issuers publish a single key, without an id
+    algorithm: str
+    key: Any
 
 
 class KeySet:
-    """The issuer's keys by their id; safe to share between threads and greenlets.
+    """The issuer's keys; safe to share between threads and greenlets.
 
     A single thread fetches at a time. A request waits FETCH_S at most, and only for a key that is
     not cached.
     """
 
-    def __init__(self, url: str, algorithm: str) -> None:
+    def __init__(self, url: str, algorithms: list[str]) -> None:
         self._url = url
-        self._algorithm = algorithm
+        self._algorithms = algorithms
         self._lock = Lock()
-        self._latest: tuple[Keys, float] = ({}, -inf)
+        self._latest: tuple[list[Key], float] = ([], -inf)
         self._not_before = -inf
         self._failing = False
         self._fetched = Event()
         self._fetched.set()
 
-    def key(self, kid: str) -> Any:
-        """Return the key with this id, or None if the issuer has no such key.
+    def key(self, kid: str | None, algorithm: str) -> Any:
+        """Return the key for a token, or None if the issuer has no such key.
 
-        Raises AuthUnavailable if the issuer does not respond.
+        A token without an id, or a set of keys without ids, needs exactly one key for the
+        algorithm. Raises AuthUnavailable if the issuer does not respond.
         """
         expired = self._age() > FRESH_S and not self._failing
-        key = None if expired else self._find(kid)
+        key = None if expired else self._find(kid, algorithm)
         if key is None:
             ended = self._refresh().wait(FETCH_S)
-            key = self._find(kid)
+            key = self._find(kid, algorithm)
             if key is None and (self._failing or not ended):
                 raise AuthUnavailable(again_in_s=RETRY_S)
         elif self._age() > FRESH_S - AHEAD_S:
@@ -62,9 +68,15 @@ class KeySet:
     def _age(self) -> float:
         return monotonic() - self._latest[1]
 
-    def _find(self, kid: str) -> Any:
+    def _find(self, kid: str | None, algorithm: str) -> Any:
         keys, fetched_at = self._latest
-        return keys.get(kid) if monotonic() - fetched_at <= STALE_S else None
+        if monotonic() - fetched_at > STALE_S:
+            return None
+        fitting = [key for key in keys if key.algorithm == algorithm]
+        if kid is not None:
+            same = [key for key in fitting if key.kid == kid]
+            fitting = same[:1] or [key for key in fitting if key.kid is None]
+        return fitting[0].key if len(fitting) == 1 else None
 
     def _refresh(self) -> Event:
         """Start a fetch if none is running and PAUSE_S or RETRY_S has passed. Return its end."""
@@ -79,7 +91,7 @@ class KeySet:
         started = monotonic()
         failing = True
         try:
-            self._latest = (_fetch(self._url, self._algorithm), started)
+            self._latest = (_fetch(self._url, self._algorithms), started)
             failing = False
         except (http.UpstreamError, ValueError) as error:
             logger.warning("The keys of the issuer of tokens cannot be fetched: %r", error)
@@ -90,8 +102,8 @@ class KeySet:
             ended.set()
 
 
-def _fetch(url: str, algorithm: str) -> Keys:
-    """Return the keys for the algorithm. Raises UpstreamError or ValueError if there is none."""
+def _fetch(url: str, algorithms: list[str]) -> list[Key]:
+    """Return the keys for the algorithms. Raises UpstreamError or ValueError if there is none."""
     response = http.get(url, timeout_s=FETCH_S, limit=MAX_BYTES)
     if response.status != HTTPStatus.OK:
         raise ValueError(f"The status is {response.status}")
@@ -99,13 +111,18 @@ def _fetch(url: str, algorithm: str) -> Keys:
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise ValueError("The response is not a set of keys")
-    keys = {}
-    for entry in entries:
-        match entry:
-            case {"kid": str(kid)} if "d" not in entry:  # a published private key is not secret
-                if (entry.get("use", "sig"), entry.get("alg", algorithm)) == ("sig", algorithm):
-                    with suppress(PyJWTError):  # a key of another type or curve, or malformed
-                        keys[kid] = PyJWK(entry, algorithm).key
+    keys = [key for entry in entries if isinstance(entry, dict) for key in _keys(entry, algorithms)]
     if not keys:
-        raise ValueError(f"No key is for {algorithm}")
+        raise ValueError(f"No key is for {', '.join(algorithms)}")
     return keys
+
+
+def _keys(entry: dict[str, Any], algorithms: list[str]) -> Iterator[Key]:
+    """Yield the key for each algorithm that it can verify, or only for the one that it names."""
+    kid = entry.get("kid")
+    if "d" in entry or entry.get("use", "sig") != "sig" or not isinstance(kid, str | None):
+        return  # a published private key is not secret
+    for algorithm in algorithms:
+        if entry.get("alg", algorithm) == algorithm:
+            with suppress(PyJWTError):  # a key of another type or curve, or malformed
+                yield Key(kid, algorithm, PyJWK(entry, algorithm).key)

@@ -45,7 +45,8 @@ MALFORMED = Rejection(
 SIGNATURE = Rejection("signature", _("The signature of the token does not match."))
 ALGORITHM = Rejection("signature", _("The algorithm of the token is not accepted."))
 UNKNOWN_KEY = Rejection(
-    "signature", _("The issuer publishes no key with the key id (kid) of the token.")
+    "signature",
+    _("The issuer must publish exactly one key for the key id (kid) and algorithm of the token."),
 )
 EXPIRED = Rejection("expired", TokenExpired.title, TokenExpired)
 NOT_YET_VALID = Rejection(

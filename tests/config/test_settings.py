@@ -161,7 +161,7 @@ def test_an_unknown_environment_is_named_in_the_error():
 
 
 def test_development_starts_without_any_variable():
-    assert show("settings.JWT_ALGORITHM") == "HS256"
+    assert show("settings.JWT_ALGORITHM") == "['HS256']"
     assert show("settings.DEBUG") == "True"
     assert show("settings.DEBUG", DEBUG="false") == "False"
 

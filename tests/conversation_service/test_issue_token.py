@@ -66,7 +66,7 @@ def test_the_token_of_a_service_has_its_scopes():
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 def test_tokens_follow_the_settings(settings, algorithm):
-    settings.JWT_ALGORITHM = algorithm
+    settings.JWT_ALGORITHM = [algorithm]
     settings.JWT_SECRET_KEY = "long enough for every hmac " * 3
     settings.JWT_ISSUER = "https://auth"
     settings.JWT_AUDIENCE = "chat"
@@ -125,7 +125,7 @@ def test_no_token_is_issued_for_an_id_that_is_rejected(name):
 
 
 def test_no_token_is_issued_with_public_keys_only(settings):
-    settings.JWT_ALGORITHM = "RS256"
+    settings.JWT_ALGORITHM = ["RS256"]
 
     with pytest.raises(CommandError, match="Only the issuer has the private key for RS256"):
         issue("demo")

@@ -362,7 +362,7 @@ def test_environment_and_version_are_asserted(url, version, code):
 
 
 def test_with_public_keys_a_token_is_required(settings):
-    settings.JWT_ALGORITHM = "RS256"
+    settings.JWT_ALGORITHM = ["RS256"]
 
     printed, code = run(f"http://{closed_port()}")
 
@@ -374,7 +374,7 @@ def test_with_public_keys_a_token_is_required(settings):
 def test_conversations_of_a_real_user_are_kept(url, mongo, settings):
     own = conversation(client_of("carol"))
     tokens = {"token": token("carol"), "other_token": token("dave")}
-    settings.JWT_ALGORITHM = "RS256"  # here, so that none can be made
+    settings.JWT_ALGORITHM = ["RS256"]  # here, so that none can be made
 
     printed, code = run(url, **tokens)
 

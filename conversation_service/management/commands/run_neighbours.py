@@ -72,10 +72,10 @@ class Command(BaseCommand):
                 "The stand-in for Auth gives a token of any user to anyone. Use it only with "
                 "ENVIRONMENT=development."
             )
-        if not settings.JWT_ALGORITHM.startswith("HS"):
+        if not any(name.startswith("HS") for name in settings.JWT_ALGORITHM):
             raise CommandError(
-                f"With JWT_ALGORITHM={settings.JWT_ALGORITHM} only the issuer can sign tokens: "
-                "use HS256."
+                f"With JWT_ALGORITHM={','.join(settings.JWT_ALGORITHM)} only the issuer can sign "
+                "tokens: add HS256."
             )
         makers: dict[str, Callable[[int], StandIn]] = {
             "auth": partial(auth, host=host),

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.urls import path
 from rest_framework.response import Response
@@ -62,7 +62,9 @@ class Issuer:
 
 def public_jwk(key: Any, **fields: Any) -> Any:
     algorithms = jwt.algorithms
-    kind = algorithms.ECAlgorithm if hasattr(key, "curve") else algorithms.RSAAlgorithm
+    kind: Any = algorithms.ECAlgorithm if hasattr(key, "curve") else algorithms.RSAAlgorithm
+    if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
+        kind = algorithms.OKPAlgorithm
     return json.loads(kind.to_jwk(key.public_key())) | fields
 
 
@@ -76,7 +78,7 @@ def issuer(settings):
     issuer = Issuer()
     issuer.rotate("k1")
     with loopback.serving(issuer) as address:
-        settings.JWT_ALGORITHM = "ES256"
+        settings.JWT_ALGORITHM = ["ES256"]
         # Unique, as a process caches keys by address until its end.
         settings.JWT_JWKS_URL = f"http://{address}/{uuid4()}"
         yield issuer
@@ -129,16 +131,77 @@ def test_first_tokens_in_parallel_share_one_fetch(issuer):
     assert issuer.fetches == 1
 
 
-def test_rsa_keys_are_accepted(issuer, settings):
-    settings.JWT_ALGORITHM = "RS256"
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    issuer.published = [public_jwk(key, kid="r1", use="sig", alg="RS256")]
-
-    assert outcome(send(token(key, kid="r1", algorithm="RS256"))) == (200, None)
+def rsa_key():
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-def test_a_token_signed_with_the_public_key_as_secret_is_rejected(issuer):
+KEYS = {
+    "RS": rsa_key,
+    "PS": rsa_key,
+    "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "ES384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "ES512": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate,
+    "EdDSA, 448": ed448.Ed448PrivateKey.generate,
+}
+ALGORITHMS = [
+    *(f"{family}{bits}" for family in ("RS", "PS") for bits in (256, 384, 512)),
+    *("ES256", "ES384", "ES512", "EdDSA", "EdDSA, 448"),
+]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_public_keys_of_each_algorithm_are_accepted(issuer, settings, name):
+    algorithm = name.partition(",")[0]
+    settings.JWT_ALGORITHM = [algorithm]
+    key, other = (KEYS.get(name, KEYS.get(name[:2]))() for _ in range(2))
+    issuer.published = [public_jwk(key, kid="k1", use="sig", alg=algorithm)]
+
+    assert outcome(send(token(key, kid="k1", algorithm=algorithm))) == (200, None)
+    assert outcome(send(token(other, kid="k1", algorithm=algorithm))) == INVALID
+
+
+def test_secrets_and_public_keys_are_accepted_during_a_change(issuer, settings):
+    settings.JWT_ALGORITHM = ["HS256", "ES256"]
+
+    assert outcome(send(token(settings.JWT_SECRET_KEY, algorithm="HS256"))) == (200, None)
+    assert outcome(send(issuer.token("k1"))) == (200, None)
+
+    settings.JWT_ALGORITHM = ["ES256"]
+    assert outcome(send(token(settings.JWT_SECRET_KEY, algorithm="HS256"))) == INVALID
+    assert outcome(send(issuer.token("k1"))) == (200, None)
+
+
+@pytest.mark.parametrize("algorithms", [["ES256"], ["ES256", "RS256"], ["HS256", "ES256"]])
+def test_an_unknown_algorithm_is_rejected_among_several(issuer, settings, algorithms):
+    settings.JWT_ALGORITHM = algorithms
+
+    assert outcome(send(token(rsa_key(), kid="k1", algorithm="RS512"))) == INVALID
+    assert outcome(send(token("s" * 64, kid="k1", algorithm="HS512"))) == INVALID
+
+
+def test_a_key_is_used_only_for_the_algorithm_that_it_names(issuer, settings):
+    settings.JWT_ALGORITHM = ["RS256", "PS256"]
+    key = rsa_key()
+    issuer.published = [public_jwk(key, kid="k1", alg="PS256")]
+
+    assert outcome(send(token(key, kid="k1", algorithm="PS256"))) == (200, None)
+    assert outcome(send(token(key, kid="k1", algorithm="RS256"))) == INVALID
+
+
+def test_a_key_without_an_algorithm_is_used_for_all_that_fit(issuer, settings):
+    settings.JWT_ALGORITHM = ["RS256", "PS512", "ES256"]
+    key = rsa_key()
+    issuer.published = [public_jwk(key, kid="k1")]
+
+    assert outcome(send(token(key, kid="k1", algorithm="RS256"))) == (200, None)
+    assert outcome(send(token(key, kid="k1", algorithm="PS512"))) == (200, None)
+
+
+@pytest.mark.parametrize("algorithms", [["ES256"], ["HS256", "ES256"], ["ES256", "HS256"]])
+def test_a_token_signed_with_the_public_key_as_secret_is_rejected(issuer, settings, algorithms):
     """HS256 with the text of the public key is the classic confusion of algorithms."""
+    settings.JWT_ALGORITHM = algorithms
     public = issuer.private["k1"].public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     claims = {"user_id": "u-1", "exp": int(time.time()) + 3600}
@@ -172,8 +235,25 @@ def test_a_known_key_id_with_another_key_is_rejected(issuer):
     assert outcome(send(forged)) == INVALID
 
 
-def test_a_token_without_a_key_id_is_rejected(issuer):
+@pytest.mark.parametrize("published", ["k1", None])
+@pytest.mark.parametrize("kid", ["k1", None])
+def test_a_missing_key_id_stands_for_the_only_key_that_fits(issuer, settings, published, kid):
+    settings.JWT_ALGORITHM = ["ES256", "RS256"]
+    ids = {} if published is None else {"kid": published}
+    issuer.published = [public_jwk(issuer.private["k1"], **ids), public_jwk(rsa_key(), **ids)]
+
+    assert outcome(send(token(issuer.private["k1"], kid=kid))) == (200, None)
+
+
+@pytest.mark.parametrize("ids", [{"kid": "k2"}, {}])
+def test_a_token_without_a_key_id_is_rejected_if_several_keys_fit(issuer, ids):
+    issuer.published.append(public_jwk(ec.generate_private_key(ec.SECP256R1()), **ids))
+
     assert outcome(send(token(issuer.private["k1"]))) == INVALID
+
+
+def test_another_key_id_is_not_the_only_key_that_fits(issuer):
+    assert outcome(send(token(issuer.private["k1"], kid="k2"))) == INVALID
 
 
 @pytest.mark.parametrize(
