@@ -8,7 +8,7 @@ from http import HTTPStatus
 from bson import ObjectId
 from django.http import HttpResponse
 
-from conversation_service.http import cursors, idempotency
+from conversation_service.http import cursors
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.rendering import JSONResponse
@@ -17,7 +17,7 @@ from conversations.serializers.bulk import bulk_input
 from conversations.serializers.conversations import no_parameters
 from conversations.views.openapi import bulk as openapi
 from conversations.writes import bulk as run
-from conversations.writes import writer
+from conversations.writes import idempotency, writer
 from conversations.writes.bulk import BulkCursor
 from conversations.writes.writer import ABSENT, BulkResult
 

@@ -13,7 +13,7 @@ from rest_framework.viewsets import ViewSetMixin
 
 from conversation_service import clock
 from conversation_service.errors import ServiceError
-from conversation_service.http import cursors, idempotency
+from conversation_service.http import cursors
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.preconditions import etag, if_match, json_or_304, required_if_match
@@ -40,7 +40,7 @@ from conversations.serializers.conversations import (
 )
 from conversations.serializers.listing import list_parameters
 from conversations.views.openapi import conversations as openapi
-from conversations.writes import edits, updates
+from conversations.writes import edits, idempotency, updates
 from conversations.writes.characters import get_character_or_none
 from conversations.writes.create import create_conversation, duplicate_conversation
 from conversations.writes.updates import Update
@@ -114,6 +114,8 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         parameters = create_parameters.parse(request)
         values = create_input.run_validation(request.data)
         key = idempotency.read_key(request)
+        if key and (replayed := idempotency.find_response(request.user.id, key)):
+            return _created(WriteResult(replayed, replayed=True))
         get_or_create = "get_or_create" in parameters
         return _created(
             create_conversation(request.user.id, values, key, get_or_create=get_or_create)
@@ -195,6 +197,8 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         no_parameters.parse(request)
         title = duplicate_input.run_validation(request.data).get("title")
         key = idempotency.read_key(request)
+        if key and (replayed := idempotency.find_response(request.user.id, key)):
+            return _created(WriteResult(replayed, replayed=True))
         return _created(duplicate_conversation(request.user.id, id, title, key))
 
     @openapi.history

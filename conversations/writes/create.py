@@ -9,7 +9,6 @@ from django.conf import settings
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from conversation_service import clock
-from conversation_service.http.idempotency import IdempotencyKey
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document, ensure_responsive
 from conversation_service.mongodb.monitor import unavailable
@@ -24,7 +23,8 @@ from conversations.exceptions import (
 )
 from conversations.queries import lookup
 from conversations.states import DELETED
-from conversations.writes import idempotency_records
+from conversations.writes import idempotency
+from conversations.writes.idempotency import IdempotencyKey
 from conversations.writes.writer import WriteResult
 
 DUPLICATE_KEY = 11_000  # MongoDB's error code
@@ -37,11 +37,9 @@ def create_conversation(
 ) -> WriteResult:
     """Create a conversation, or with `get_or_create` return the character's latest active one.
 
-    A replay and an existing conversation need neither quota nor character. Raises the errors from
+    An existing conversation needs neither quota nor character. Raises the errors from
     `_new_document` and `_insert`.
     """
-    if key and (replayed := idempotency_records.find_response(user_id, key)):
-        return WriteResult(replayed, replayed=True)
     if get_or_create and (active := lookup.latest_with(user_id, values["character_id"])):
         return WriteResult(active, existed=True)
     document = _new_document(user_id, values)
@@ -58,8 +56,6 @@ def duplicate_conversation(
     Messages are not copied. Raises the errors from create_conversation, ConversationNotFound, and
     ConversationStateConflict for a conversation in the trash.
     """
-    if key and (replayed := idempotency_records.find_response(user_id, key)):
-        return WriteResult(replayed, replayed=True)
     original = lookup.get(user_id, conversation_id)
     if original["status"] == DELETED:
         raise ConversationStateConflict(status=DELETED)
@@ -113,7 +109,7 @@ def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
     for _attempt in range(ATTEMPTS):
         if key:
             document["keys"] = [
-                idempotency_records.record(
+                idempotency.record(
                     key.scope, key.fingerprint, document["changed_at"], document.__getitem__
                 )
             ]
@@ -126,7 +122,7 @@ def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
             if "_id" in conflict:
                 document["_id"] = documents.random_id()
             elif key and "keys.key" in conflict:
-                if replayed := idempotency_records.find_response(document["user_id"], key):
+                if replayed := idempotency.find_response(document["user_id"], key):
                     return WriteResult(replayed, replayed=True)
             elif "only" in conflict:
                 if active := lookup.latest_with(document["user_id"], document["character_id"]):

@@ -19,7 +19,6 @@ from pymongo.errors import BulkWriteError
 
 from conversation_service.errors import ServiceError
 from conversation_service.http.actor import Actor
-from conversation_service.http.idempotency import IdempotencyKey
 from conversation_service.http.preconditions import ANY_VERSION, Versions
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document
@@ -44,7 +43,8 @@ from conversations.exceptions import (
     LimitExceeded,
 )
 from conversations.states import PURGED
-from conversations.writes import idempotency_records
+from conversations.writes import idempotency
+from conversations.writes.idempotency import IdempotencyKey
 from conversations.writes.updates import (
     CHANGED_AT,
     NOW,
@@ -125,7 +125,7 @@ def _diagnosis(template: UpdateTemplate, *, with_key: bool) -> Expression:
     # First, as a tombstone has no other field that a check could read.
     checks: list[tuple[str, Expression]] = [("absent", {"$eq": ["$status", PURGED]})]
     if with_key:
-        checks.append(("replayed", {"$ne": [idempotency_records.FOUND, None]}))
+        checks.append(("replayed", {"$ne": [idempotency.FOUND, None]}))
     accepted = {"$ifNull": ["$$versions", [version]]}
     checks.append(("version", {"$not": [{"$in": [version, accepted]}]}))
     checks.append(("state", {"$not": [{"$in": ["$status", [*template.states]]}]}))
@@ -182,7 +182,7 @@ def _pipeline(template: UpdateTemplate, *, with_key: bool) -> list[dict[str, Any
     }
     return [
         {"$set": {**template.public, **template.derived, **if_effective}},
-        idempotency_records.add_record_stage(),
+        idempotency.add_record_stage(),
     ]
 
 
@@ -265,7 +265,7 @@ def _explain_no_match(
             **(PUBLIC if versions.accepted is None else WITH_HISTORY),
             "diagnosis": statement.diagnosis,
             "exceeded_limits": statement.exceeded_limits,
-            **({"record": idempotency_records.FOUND} if key else {}),
+            **({"record": idempotency.FOUND} if key else {}),
         },
         hint=ID_INDEX,
         let=variables,

@@ -27,7 +27,6 @@ from conversation_service.errors import (
     UnsupportedMediaType,
 )
 from conversation_service.http import rendering
-from conversation_service.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from conversation_service.http.openapi import COMMON, RATE_LIMITED, RATES, failures, response_header
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
 from conversations import documents
@@ -56,6 +55,7 @@ from conversations.serializers.conversations import (
 from conversations.serializers.fields import OBJECT_ID, output_field
 from conversations.serializers.listing import ListParameters
 from conversations.states import ACTIVE, ARCHIVED, DELETED
+from conversations.writes.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 
 
 def schema(request: HttpRequest) -> HttpResponse:
