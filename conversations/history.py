@@ -9,7 +9,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from conversation_service.http.preconditions import Versions
 from conversation_service.mongodb.connection import Document
 from conversations.exceptions import RevisionExpired, RevisionNotFound
 
@@ -62,10 +61,9 @@ def page(document: Document, *, before: int | None, limit: int) -> HistoryPage:
     return HistoryPage([_shown(r) for r in shown], shown[-1]["version"] if more else None)
 
 
-def since(document: Document, versions: Versions) -> list[dict[str, Any]]:
-    """Return the revisions after the latest version in If-Match, the newest first."""
-    known = max(versions.accepted or {0}, default=0)
-    return [_shown(revision) for revision in _later(document, known)]
+def since(document: Document, version: int) -> list[dict[str, Any]]:
+    """Return the revisions after a version, the newest first."""
+    return [_shown(revision) for revision in _later(document, version)]
 
 
 def exported(document: Document) -> list[dict[str, Any]]:

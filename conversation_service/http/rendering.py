@@ -1,8 +1,11 @@
 """JSON in and out, by orjson."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha256
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -47,6 +50,21 @@ class JSONResponse(HttpResponse):
 
     def __init__(self, data: Any, **options: Any) -> None:
         super().__init__(dumps(data), **{"content_type": "application/json"} | options)
+
+
+def json_or_304(request: Request, body: Any) -> HttpResponse:
+    """Return JSON with a weak ETag from its content, or 304 if If-None-Match matches.
+
+    Sends `Cache-Control: private, no-cache`.
+    """
+    response: HttpResponse = JSONResponse(body)
+    tag = f'W/"{sha256(response.content).hexdigest()[:24]}"'
+    known = re.findall(r'"[^"]*"', request.META.get("HTTP_IF_NONE_MATCH", ""))
+    if tag.removeprefix("W/") in known:
+        response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
+    response.headers["ETag"] = tag
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response
 
 
 class JSONRenderer(BaseRenderer):

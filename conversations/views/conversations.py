@@ -16,8 +16,7 @@ from conversation_service.errors import ServiceError
 from conversation_service.http import cursors
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.endpoint import Endpoint
-from conversation_service.http.preconditions import etag, if_match, json_or_304, required_if_match
-from conversation_service.http.rendering import JSONResponse
+from conversation_service.http.rendering import JSONResponse, json_or_304
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history
 from conversations.exceptions import ConversationNotFound
@@ -158,11 +157,10 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
     @not_found_first
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
         parameters = delete_parameters.parse(request)
-        actor = self.actor
-        versions = required_if_match(request, actor.client)
+        versions = self.if_match(may_be_required=True)
         is_purge = parameters["mode"] == "purge"
         update = updates.purge() if is_purge else updates.trash()
-        result = apply_to_one(request.user.id, id, update, actor=actor, versions=versions)
+        result = apply_to_one(request.user.id, id, update, actor=self.actor, versions=versions)
         if is_purge:
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
         if "return=minimal" in request.headers.get("Prefer", ""):
@@ -227,14 +225,12 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         request = self.request
         no_parameters.parse(request)
         key = idempotency.read_key(request)
-        actor = self.actor
-        versions = required_if_match(request, actor.client) if is_edit else if_match(request)
         result = apply_to_one(
             request.user.id,
             conversation_id,
             update,
-            actor=actor,
-            versions=versions,
+            actor=self.actor,
+            versions=self.if_match(may_be_required=is_edit),
             key=key if is_edit else None,
         )
         return _response(result.document, replayed=result.replayed)
@@ -244,7 +240,7 @@ def _response(
     document: Document, status: int = HTTPStatus.OK, *, replayed: bool = False, **included: Any
 ) -> HttpResponse:
     body = documents.resource(document) | included
-    headers = {"ETag": etag(body["version"]), "Cache-Control": "private, no-store"}
+    headers = {"ETag": f'"v{body["version"]}"', "Cache-Control": "private, no-store"}
     if replayed:
         headers["Idempotency-Replayed"] = "true"
     return JSONResponse(body, status=status, headers=headers)

@@ -19,7 +19,6 @@ from pymongo.errors import BulkWriteError
 
 from conversation_service.errors import ServiceError
 from conversation_service.http.actor import Actor
-from conversation_service.http.preconditions import ANY_VERSION, Versions
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document
 from conversation_service.mongodb.monitor import unavailable
@@ -55,6 +54,9 @@ from conversations.writes.updates import (
 )
 
 logger = logging.getLogger(__name__)
+
+# The versions that an update accepts; None accepts every version.
+Versions = frozenset[int] | None
 
 
 @dataclass(frozen=True)
@@ -190,14 +192,14 @@ def _variables(
     update: Update,
     actor: Actor | None = None,
     *,
-    versions: Versions = ANY_VERSION,
+    versions: Versions = None,
     key: IdempotencyKey | None = None,
     mark: ObjectId | None = None,
 ) -> dict[str, Any]:
     """Return the `let` for a statement."""
     variables = {
         "values": {"$literal": update.values},
-        "versions": None if versions.accepted is None else [*versions.accepted],
+        "versions": None if versions is None else [*versions],
         "mark": mark,
     }
     if actor:
@@ -216,7 +218,7 @@ def apply_to_one(  # noqa: PLR0913
     update: Update,
     *,
     actor: Actor,
-    versions: Versions = ANY_VERSION,
+    versions: Versions = None,
     key: IdempotencyKey | None = None,
 ) -> WriteResult:
     """Apply an update in one statement by `_id`, and return the conversation afterwards.
@@ -262,7 +264,7 @@ def _explain_no_match(
     found = find_one(
         own,
         {
-            **(PUBLIC if versions.accepted is None else WITH_HISTORY),
+            **(PUBLIC if versions is None else WITH_HISTORY),
             "diagnosis": statement.diagnosis,
             "exceeded_limits": statement.exceeded_limits,
             **({"record": idempotency.FOUND} if key else {}),
@@ -280,7 +282,7 @@ def _explain_no_match(
             return WriteResult(complete(current["record"].get("answer", current)), replayed=True)
         case "version":
             raise ConversationVersionConflict(
-                current=resource(current), changes=history.since(current, versions)
+                current=resource(current), changes=history.since(current, max(versions or {0}))
             )
         case "state":
             raise ConversationStateConflict(status=current["status"])
