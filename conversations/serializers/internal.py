@@ -7,6 +7,7 @@ from rest_framework import serializers
 
 from conversation_service.http.fields import (
     Choice,
+    ExternalId,
     Integer,
     List,
     Parameters,
@@ -15,7 +16,6 @@ from conversation_service.http.fields import (
 )
 from conversations.documents import DEFAULTS, METADATA
 from conversations.limits import MAX_COUNT
-from conversations.serializers.conversations import ExternalId
 from conversations.serializers.fields import imported_field
 
 MAX_IDS = 200

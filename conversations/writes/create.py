@@ -42,7 +42,13 @@ def create_conversation(
     """
     if get_or_create and (active := lookup.latest_with(user_id, values["character_id"])):
         return WriteResult(active, existed=True)
-    document = _new_document(user_id, values)
+    given: dict[str, Any] = {}
+    for name, value in values.items():  # a null means the same as an absent value
+        if isinstance(value, dict):
+            given[name] = {key: inner for key, inner in value.items() if inner is not None}
+        elif value is not None:
+            given[name] = value
+    document = _new_document(user_id, given)
     if get_or_create:
         document["only"] = values["character_id"]  # unique: one active conversation per character
     return _insert(document, key)
