@@ -3,9 +3,9 @@
 from datetime import timedelta
 from uuid import uuid4
 
+import jwt
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from rest_framework_simplejwt.backends import TokenBackend
 
 from conversation_service import clock
 
@@ -36,12 +36,8 @@ def _sign(subject: str, claims: dict[str, str], life: timedelta) -> str:
         )
     if not secret:
         raise ImproperlyConfigured("JWT_SECRET_KEY is empty.")
-    backend = TokenBackend(
-        algorithm,
-        signing_key=secret,
-        audience=settings.JWT_AUDIENCE or None,
-        issuer=settings.JWT_ISSUER or None,
-    )
     now = clock.now()
     stamps = {"sub": subject, "iat": now, "exp": now + life, "jti": uuid4().hex}
-    return backend.encode(stamps | claims)
+    names = {"aud": settings.JWT_AUDIENCE, "iss": settings.JWT_ISSUER}
+    expected = {claim: name for claim, name in names.items() if name}
+    return jwt.encode(stamps | claims | expected, secret, algorithm)

@@ -1,15 +1,13 @@
 """Authentication by bearer JWT (RFC 6750, RFC 7519), without the database."""
 
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
-from threading import Lock
 from time import time
-from typing import Any, cast
+from typing import Any
 
 import jwt
 from django.conf import settings
@@ -27,15 +25,10 @@ from jwt import (
     InvalidSignatureError,
     InvalidTokenError,
     MissingRequiredClaimError,
-    get_unverified_header,
 )
 from jwt.exceptions import InvalidJTIError, InvalidSubjectError
-from jwt.utils import base64url_decode
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
-from rest_framework_simplejwt.backends import TokenBackend
-from rest_framework_simplejwt.exceptions import TokenBackendError
-from rest_framework_simplejwt.tokens import Token
 
 from conversation_service.external_ids import is_external_id
 from conversation_service.http import rejections
@@ -45,7 +38,6 @@ from conversation_service.observability import context
 from conversation_service.tokens import SERVICE, USER
 from conversation_service.upstreams import auth
 
-ALGORITHMS = {"HS256", "HS384", "HS512", "RS256", "ES256"}
 MAX_TOKEN_BYTES = 8 * 1024
 # The signature of a token is verified again after this time, as its issuer may remove the key.
 VERIFIED_S = 60
@@ -57,8 +49,7 @@ _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 Claims = Mapping[str, Any]
 
-_building = Lock()
-_backends: dict[str, TokenBackend] = {}
+_key_sets: dict[tuple[str, str], KeySet] = {}
 
 
 @dataclass(frozen=True)
@@ -104,80 +95,54 @@ class ServiceAuthentication(BaseAuthentication):
         return _authenticate(request, _service)
 
 
-def token_backend() -> TokenBackend:
-    """Return what verifies and signs tokens under the current settings."""
-    if backend := _backends.get("current"):
-        return backend
-    with _building:  # concurrent first calls must share one set of keys
-        if "current" not in _backends:
-            _backends["current"] = _build(
-                settings.JWT_ALGORITHM,
-                (settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS),
-                settings.JWT_JWKS_URL,
+def decode(token: str) -> dict[str, Any]:
+    """Return `header` and `payload` of a token with a valid signature and valid times.
+
+    A secret in JWT_SECRET_KEY_FALLBACKS is accepted too: so the issuer and this service can change
+    the secret at different times. Raises jwt.InvalidTokenError, or AuthUnavailable.
+    """
+    for key in _accepted_keys(token):
+        with suppress(InvalidSignatureError):
+            return jwt.decode_complete(
+                token,
+                key,
+                [settings.JWT_ALGORITHM],
                 audience=settings.JWT_AUDIENCE or None,
                 issuer=settings.JWT_ISSUER or None,
                 leeway=settings.JWT_LEEWAY_S,
+                options={"verify_aud": bool(settings.JWT_AUDIENCE)},
             )
-        return _backends["current"]
+    raise InvalidSignatureError
 
 
-@receiver(setting_changed)  # in tests
-def drop_backend(**change: Any) -> None:
-    _backends.clear()
-
-
-def _build(algorithm: str, secrets: tuple[str, ...], jwks_url: str, **checks: Any) -> TokenBackend:
-    if algorithm not in ALGORITHMS:
-        raise ImproperlyConfigured(
-            f"JWT_ALGORITHM is {algorithm} and must be one of {', '.join(sorted(ALGORITHMS))}."
-        )
-    if algorithm.startswith("HS"):
+def _accepted_keys(token: str) -> Sequence[Any]:
+    algorithm, url = settings.JWT_ALGORITHM, settings.JWT_JWKS_URL
+    if algorithm in {"HS256", "HS384", "HS512"}:
+        secrets = [settings.JWT_SECRET_KEY, *settings.JWT_SECRET_KEY_FALLBACKS]
         if not all(secrets):
             raise ImproperlyConfigured("JWT_SECRET_KEY is empty.")
-        return _SharedSecretBackend(algorithm, *secrets, **checks)
-    if not jwks_url:
-        raise ImproperlyConfigured(f"JWT_ALGORITHM {algorithm} needs JWT_JWKS_URL.")
-    return _PublicKeyBackend(algorithm, KeySet(jwks_url, algorithm), **checks)
-
-
-class _SharedSecretBackend(TokenBackend):
-    """Signs with the first secret, and accepts the signatures of all.
-
-    So the issuer and this service can change the secret at different times.
-    """
-
-    def __init__(self, algorithm: str, secret: str, *others: str, **checks: Any) -> None:
-        super().__init__(algorithm, signing_key=secret, **checks)
-        self._next = _SharedSecretBackend(algorithm, *others, **checks) if others else None
-
-    def decode(self, token: Token, verify: bool = True) -> dict[str, Any]:
-        try:
-            return super().decode(token, verify)
-        except TokenBackendError as error:
-            if self._next is None or not isinstance(error.__cause__, InvalidSignatureError):
-                raise
-            return self._next.decode(token, verify)
-
-
-class _PublicKeyBackend(TokenBackend):
-    """Verifies with the published keys of the issuer. simplejwt may wait 30 s for them."""
-
-    def __init__(self, algorithm: str, keys: KeySet, **checks: Any) -> None:
-        super().__init__(algorithm, **checks)
-        self._keys = keys
-
-    def get_verifying_key(self, token: Token) -> Any:
-        header = get_unverified_header(cast(str, token))
-        if header.get("alg") != self.algorithm:
-            raise InvalidAlgorithmError
-        key = self._keys.key(header.get("kid", ""))
-        if key is None:
-            raise _UnknownKeyError
-        return key
+        return secrets
+    if algorithm not in {"RS256", "ES256"} or not url:
+        raise ImproperlyConfigured(f"JWT_ALGORITHM {algorithm} is unknown or needs JWT_JWKS_URL.")
+    header = jwt.get_unverified_header(token)
+    if header.get("alg") != algorithm:
+        raise InvalidAlgorithmError
+    # Concurrent first calls share one set of keys.
+    key_set = _key_sets.setdefault((url, algorithm), KeySet(url, algorithm))
+    key = key_set.key(header.get("kid", ""))
+    if key is None:
+        raise _UnknownKeyError
+    return [key]
 
 
 class _UnknownKeyError(InvalidTokenError):
     pass
+
+
+@receiver(setting_changed)  # in tests
+def forget_tokens_and_keys(**change: Any) -> None:
+    _verify_once.cache_clear()
+    _key_sets.clear()
 
 
 # The first class that the exception is an instance of counts.
@@ -201,19 +166,22 @@ _REJECTIONS_WITHOUT_CLAIM = {"aud": rejections.AUDIENCE, "iss": rejections.ISSUE
 def _authenticate(request: Request, read: Callable[[Claims], Caller]) -> tuple[Caller, str]:
     now = time()
     header = request.META.get("HTTP_AUTHORIZATION", "")
-    caller, token = _verify_once(header, read, token_backend(), int(now // VERIFIED_S))
+    caller, token = _verify_once(header, read, int(now // VERIFIED_S))
     if now >= caller.expires_at + settings.JWT_LEEWAY_S:  # it has expired since it was verified
         raise rejected(rejections.EXPIRED)
     return caller, token
 
 
 @lru_cache(maxsize=4_096)  # of two kilobytes each; a verification takes 30 to 200 µs
-def _verify_once(
-    header: str, read: Callable[[Claims], Caller], backend: TokenBackend, period: int
-) -> tuple[Caller, str]:
+def _verify_once(header: str, read: Callable[[Claims], Caller], period: int) -> tuple[Caller, str]:
     """Verify a token once in each period. A rejected token is verified with each request."""
     token = _bearer_token(header)
-    return read(_verified(token, backend)), token
+    try:
+        decoded = decode(token)
+    except InvalidTokenError as error:
+        raise rejected(_rejection_for(token, error)) from None
+    _check_kind(decoded["header"], decoded["payload"])
+    return read(decoded["payload"]), token
 
 
 def _bearer_token(header: str) -> str:
@@ -226,18 +194,7 @@ def _bearer_token(header: str) -> str:
     return token
 
 
-def _verified(token: str, backend: TokenBackend) -> Claims:
-    """Return the claims of an access token with a valid signature and valid times."""
-    try:
-        claims: Claims = backend.decode(cast(Token, token))
-    except TokenBackendError as error:
-        raise rejected(_rejection_for(token, error.__cause__)) from None
-    header: Claims = json.loads(base64url_decode(token.partition(".")[0]))
-    _check_kind(header, claims)
-    return claims
-
-
-def _rejection_for(token: str, error: BaseException | None) -> Rejection:
+def _rejection_for(token: str, error: InvalidTokenError) -> Rejection:
     """Return the rejection for an error of the verification.
 
     PyJWT raises DecodeError for a malformed token, and for an exp or nbf that is not a number. So

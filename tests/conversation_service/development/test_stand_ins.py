@@ -18,7 +18,7 @@ from rest_framework.views import APIView
 
 from conversation_service.development import process
 from conversation_service.development.stand_ins.message import message
-from conversation_service.http.authentication import token_backend
+from conversation_service.http.authentication import decode
 from conversation_service.upstreams import characters, messages
 from tests.conversation_service import loopback
 from tests.external_ids import IDS
@@ -188,7 +188,7 @@ def test_message_counts_messages_and_reports_activity(upstreams, service):
     assert response.json()["pushed"] == {"status": 200, "applied": True}
     line, token, activity = service.pushed[-1]
     assert line == f"PUT /internal/v1/conversations/{CONVERSATION}/activity HTTP/1.1"
-    assert token_backend().decode(token)["scope"] == "conversations:activity"
+    assert decode(token)["payload"]["scope"] == "conversations:activity"
     assert activity == response.json()["activity"]
     assert activity["sequence"] > service.pushed[0][2]["sequence"]
     assert (activity["message_count"], activity["total_tokens"]) == (2, 7)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from conversation_service.http.authentication import token_backend
+from conversation_service.http.authentication import decode
 from conversation_service.upstreams import http, messages
 from conversation_service.upstreams.messages import Stats
 from tests.conversation_service import loopback
@@ -46,7 +46,7 @@ def test_requests_to_message_name_the_calling_service(upstream):
     messages.stats(CONVERSATION)
 
     _, _, token = upstream.received[0].partition("Authorization: Bearer ")
-    claims = token_backend().decode(token.split("\r\n")[0])
+    claims = decode(token.split("\r\n")[0])["payload"]
     assert (claims["sub"], claims["token_type"]) == ("conversation-service", "service")
 
 
