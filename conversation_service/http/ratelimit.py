@@ -13,7 +13,6 @@ import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote
@@ -41,45 +40,17 @@ class Policy(NamedTuple):
     limit: int
 
 
-@dataclass(frozen=True)
-class Usage:
-    """A policy's counted requests, and the microseconds until one more is accepted."""
+class Decision(NamedTuple):
+    """A request's decision, by the policy with the least remaining requests.
 
-    policy: Policy
-    used: int
-    wait: int
+    Among equal policies it is the one with the longest wait until one more request is accepted.
+    """
 
-    @property
-    def remaining(self) -> int:
-        return max(0, self.policy.limit - self.used)
-
-    @property
-    def wait_s(self) -> int:
-        return math.ceil(self.wait / _SECOND)
-
-
-@dataclass(frozen=True)
-class Decision:
     accepted: bool
-    at: int
-    usages: Sequence[Usage]
-
-    @property
-    def tightest(self) -> Usage:
-        """The policy with the least remaining requests; among equals, with the longest wait."""
-        return min(self.usages, key=lambda usage: (usage.remaining, -usage.wait))
-
-    def headers(self, window_s: int) -> dict[str, str]:
-        tightest = self.tightest
-        name, limit = tightest.policy
-        policies = (f'"{usage.policy.name}";q={usage.policy.limit}' for usage in self.usages)
-        return {
-            "X-RateLimit-Limit": str(limit),
-            "X-RateLimit-Remaining": str(tightest.remaining),
-            "X-RateLimit-Reset": str(math.ceil((self.at + tightest.wait) / _SECOND)),
-            "RateLimit-Policy": ", ".join(f"{policy};w={window_s}" for policy in policies),
-            "RateLimit": f'"{name}";r={tightest.remaining};t={tightest.wait_s}',
-        }
+    policy: Policy
+    remaining: int
+    wait_s: int
+    reset_at: int  # the end of the wait, in seconds since the epoch
 
 
 class UserRateThrottle(BaseThrottle):
@@ -90,27 +61,34 @@ class UserRateThrottle(BaseThrottle):
 
     def allow_request(self, request: Request, view: Any) -> bool:
         caller = request.user
-        if not settings.RATE_LIMIT_ENABLED or not isinstance(caller, Caller):
+        if not isinstance(caller, Caller) or caller.token_type != USER:
             return True
         handler = getattr(view, "action", None) or view.request.method.lower()
         own = getattr(view, "rate_limits", {}).get(handler)
         limits = ((name, settings.RATE_LIMITS[name]) for name in (own, ALL) if name)
         policies = [Policy(name, limit) for name, limit in limits if limit > 0]
-        if caller.token_type != USER or not policies:
+        if not settings.RATE_LIMIT_ENABLED or not policies:
             return True
-        decision = count(caller.id, policies, settings.RATE_LIMIT_WINDOW_S)
+        window_s = settings.RATE_LIMIT_WINDOW_S
+        decision = count(caller.id, policies, window_s)
+        name, limit = decision.policy
         # DRF adds a view's headers to its response, also to a failure.
-        view.headers |= decision.headers(settings.RATE_LIMIT_WINDOW_S)
+        view.headers |= {
+            "X-RateLimit-Limit": str(limit),
+            "X-RateLimit-Remaining": str(decision.remaining),
+            "X-RateLimit-Reset": str(decision.reset_at),
+            "RateLimit-Policy": ", ".join(f'"{p.name}";q={p.limit};w={window_s}' for p in policies),
+            "RateLimit": f'"{name}";r={decision.remaining};t={decision.wait_s}',
+        }
         if decision.accepted:
             return True
-        exhausted = decision.tightest
-        RATE_LIMITED.labels(exhausted.policy.name).inc()
+        RATE_LIMITED.labels(name).inc()
         raise RateLimitExceeded(
-            again_in_s=exhausted.wait_s,
-            policy=exhausted.policy.name,
-            limit=exhausted.policy.limit,
-            window_s=settings.RATE_LIMIT_WINDOW_S,
-            retry_after_s=exhausted.wait_s,
+            again_in_s=decision.wait_s,
+            policy=name,
+            limit=limit,
+            window_s=window_s,
+            retry_after_s=decision.wait_s,
         )
 
 
@@ -126,8 +104,13 @@ def count(caller: str, policies: Sequence[Policy], window_s: int) -> Decision:
         accepted, at, *numbers = redis.call(lambda r: _take_from_redis(r, keys, limits, window))
     except redis.Unavailable:
         accepted, at, *numbers = _local_counts.take(keys, limits, window)
-    usages = map(Usage, policies, numbers[::2], numbers[1::2])
-    return Decision(bool(accepted), at, list(usages))
+    usages = zip(policies, numbers[::2], numbers[1::2], strict=True)
+    remaining, wait, policy = min(
+        ((max(0, policy.limit - used), wait, policy) for policy, used, wait in usages),
+        key=lambda usage: (usage[0], -usage[1]),
+    )
+    wait_s, reset_at = math.ceil(wait / _SECOND), math.ceil((at + wait) / _SECOND)
+    return Decision(bool(accepted), policy, remaining, wait_s, reset_at)
 
 
 # Returns whether the request is accepted, the time, and for each key the counted requests and the
