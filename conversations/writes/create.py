@@ -13,7 +13,7 @@ from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document, ensure_responsive
 from conversation_service.mongodb.monitor import unavailable
 from conversation_service.upstreams import characters
-from conversation_service.upstreams.characters import Character, CharacterServiceUnavailable
+from conversation_service.upstreams.characters import CharacterServiceUnavailable
 from conversations import documents, metrics
 from conversations.collection import ATTEMPTS, conversations
 from conversations.exceptions import (
@@ -76,33 +76,24 @@ def duplicate_conversation(
 def _new_document(user_id: str, values: dict[str, Any]) -> Document:
     """Check quota and character; return the document to insert.
 
-    Concurrent requests can exceed the quota. Raises QuotaExceeded, CharacterNotExists or
-    CharacterServiceUnavailable.
+    Concurrent requests can exceed the quota. Raises QuotaExceeded, CharacterNotExists and, with
+    CHARACTER_CHECK=strict, CharacterServiceUnavailable.
     """
     limit = settings.MAX_CONVERSATIONS_PER_USER
     if limit and lookup.count_up_to(user_id, limit) >= limit:
         raise QuotaExceeded(limit=limit)
-    character = verify_character(values["character_id"])
+    character = None
+    if settings.CHARACTER_CHECK != "off":
+        try:
+            character = characters.get(values["character_id"])
+        except CharacterServiceUnavailable:
+            if settings.CHARACTER_CHECK == "strict":
+                raise
+            logger.warning("A conversation is created without verifying its character")
+        else:
+            if character is None:
+                raise CharacterNotExists(character_id=values["character_id"])
     return documents.new(user_id=user_id, now=clock.now(), character=character, **values)
-
-
-def verify_character(character_id: str) -> Character | None:
-    """Return the character, or None with CHARACTER_CHECK=off or if Characters is unavailable.
-
-    Raises CharacterNotExists and, with CHARACTER_CHECK=strict, CharacterServiceUnavailable.
-    """
-    if settings.CHARACTER_CHECK == "off":
-        return None
-    try:
-        character = characters.get(character_id)
-    except CharacterServiceUnavailable:
-        if settings.CHARACTER_CHECK == "strict":
-            raise
-        logger.warning("A conversation is created without verifying its character")
-        return None
-    if character is None:
-        raise CharacterNotExists(character_id=character_id)
-    return character
 
 
 def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
