@@ -68,19 +68,10 @@ def json_or_304(request: Request, body: Any) -> HttpResponse:
 
 
 class JSONRenderer(BaseRenderer):
-    """Names the media type for DRF."""
+    """Names the media type for DRF, which renders no response: each is a JSONResponse."""
 
     media_type = "application/json"
     format = "json"
-    charset = None  # RFC 8259 section 11: JSON has no charset parameter
-
-    def render(
-        self,
-        data: Any,
-        accepted_media_type: str | None = None,
-        renderer_context: Mapping[str, Any] | None = None,
-    ) -> bytes:
-        return b"" if data is None else dumps(data)
 
 
 class JSONParser(BaseParser):
