@@ -175,7 +175,12 @@ def _authenticate(request: Request, read: Callable[[Claims], Caller]) -> tuple[C
 @lru_cache(maxsize=4_096)  # of two kilobytes each; a verification takes 30 to 200 µs
 def _verify_once(header: str, read: Callable[[Claims], Caller], period: int) -> tuple[Caller, str]:
     """Verify a token once in each period. A rejected token is verified with each request."""
-    token = _bearer_token(header)
+    scheme, _, token = header.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise rejected(rejections.MISSING)
+    if len(token) > MAX_TOKEN_BYTES or not _COMPACT.fullmatch(token):
+        raise rejected(rejections.MALFORMED)
     try:
         decoded = decode(token)
     except InvalidTokenError as error:
@@ -184,22 +189,8 @@ def _verify_once(header: str, read: Callable[[Claims], Caller], period: int) -> 
     return read(decoded["payload"]), token
 
 
-def _bearer_token(header: str) -> str:
-    scheme, _, token = header.partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token:
-        raise rejected(rejections.MISSING)
-    if len(token) > MAX_TOKEN_BYTES or not _COMPACT.fullmatch(token):
-        raise rejected(rejections.MALFORMED)
-    return token
-
-
 def _rejection_for(token: str, error: InvalidTokenError) -> Rejection:
-    """Return the rejection for an error of the verification.
-
-    PyJWT raises DecodeError for a malformed token, and for an exp or nbf that is not a number. So
-    the token is parsed once more.
-    """
+    """PyJWT raises DecodeError for malformed tokens and malformed times: parse once more."""
     try:
         header = jwt.decode_complete(token, options={"verify_signature": False})["header"]
     except InvalidTokenError:

@@ -27,11 +27,7 @@ Keys = dict[str, Any]
 
 
 class KeySet:
-    """The issuer's keys by their id; safe to share between threads and greenlets.
-
-    A single thread fetches at a time. A request waits FETCH_S at most, and only for a key that is
-    not cached.
-    """
+    """The issuer's keys by their id. A request waits, FETCH_S at most, for an uncached key only."""
 
     def __init__(self, url: str, algorithm: str) -> None:
         self._url = url

@@ -1,11 +1,8 @@
 """Rate limits for users, as a DRF throttle.
 
 An exact sliding window: for each user and policy it stores the times when the last requests were
-accepted, up to the limit. No period with a length of RATE_LIMIT_WINDOW_S has more requests. A fixed
-window, a weighted window and a leaky bucket accept nearly twice the limit.
-
-Redis stores the times for all processes, by its own clock. Without Redis, or while Redis does not
-reply, each process counts for itself: no request is rejected because Redis is down.
+accepted, up to the limit. Redis stores them for all processes, by its own clock. Without a reply
+from Redis, each process counts for itself: no request is rejected because Redis is down.
 """
 
 import hashlib
@@ -41,10 +38,7 @@ class Policy(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A request's decision, by the policy with the least remaining requests.
-
-    Among equal policies it is the one with the longest wait until one more request is accepted.
-    """
+    """The policy has the least remaining requests; among equals, the longest wait for the next."""
 
     accepted: bool
     policy: Policy

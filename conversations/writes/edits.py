@@ -1,8 +1,4 @@
-"""The updates that users compose: PATCH, and the revert to an earlier version.
-
-Each field has its template and the function that builds its update; `edit` and `revert` list the
-fields.
-"""
+"""The updates that users compose: PATCH, and the revert to an earlier version."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
