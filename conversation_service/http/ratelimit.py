@@ -5,18 +5,17 @@ accepted, up to the limit. Redis stores them for all processes, by its own clock
 from Redis, each process counts for itself: no request is rejected because Redis is down.
 """
 
-import hashlib
 import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from django.conf import settings
 from redis import Redis
-from redis.exceptions import NoScriptError
+from redis.commands.core import Script
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
@@ -95,7 +94,7 @@ def count(caller: str, policies: Sequence[Policy], window_s: int) -> Decision:
     limits = [policy.limit for policy in policies]
     window = window_s * _SECOND
     try:
-        accepted, at, *numbers = redis.call(lambda r: _take_from_redis(r, keys, limits, window))
+        accepted, at, *numbers = redis.call(lambda r: _TAKE(keys, [window, *limits], client=r))
     except redis.Unavailable:
         accepted, at, *numbers = _local_counts.take(keys, limits, window)
     usages = zip(policies, numbers[::2], numbers[1::2], strict=True)
@@ -111,7 +110,9 @@ def count(caller: str, policies: Sequence[Policy], window_s: int) -> Decision:
 # wait until the next one leaves the window.
 #
 # Removes times in the future: they were written before the clock was set back.
-_TAKE = """
+_TAKE = Script(
+    Redis(),  # only for the encoding: each call names its client
+    """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local window = tonumber(ARGV[1])
@@ -137,19 +138,8 @@ for i, key in ipairs(KEYS) do
     table.insert(reply, frees and frees + window - now or 0)
 end
 return reply
-"""
-_TAKE_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
-
-
-def _take_from_redis(
-    server: Redis, keys: Sequence[str], limits: Sequence[int], window: int
-) -> list[int]:
-    arguments: list[Any] = [len(keys), *keys, window, *limits]
-    try:
-        reply = server.evalsha(_TAKE_SHA, *arguments)
-    except NoScriptError:  # the server has restarted
-        reply = server.eval(_TAKE, *arguments)
-    return cast(list[int], reply)
+""",
+)
 
 
 class LocalCounts:
