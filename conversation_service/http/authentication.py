@@ -14,19 +14,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
-from jwt import (
-    DecodeError,
-    ExpiredSignatureError,
-    ImmatureSignatureError,
-    InvalidAlgorithmError,
-    InvalidAudienceError,
-    InvalidIssuedAtError,
-    InvalidIssuerError,
-    InvalidSignatureError,
-    InvalidTokenError,
-    MissingRequiredClaimError,
-)
-from jwt.exceptions import InvalidJTIError, InvalidSubjectError
+from jwt import InvalidTokenError
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
@@ -102,7 +90,7 @@ def decode(token: str) -> dict[str, Any]:
     the secret at different times. Raises jwt.InvalidTokenError, or AuthUnavailable.
     """
     for key in _accepted_keys(token):
-        with suppress(InvalidSignatureError):
+        with suppress(jwt.InvalidSignatureError):
             return jwt.decode_complete(
                 token,
                 key,
@@ -112,7 +100,7 @@ def decode(token: str) -> dict[str, Any]:
                 leeway=settings.JWT_LEEWAY_S,
                 options={"verify_aud": bool(settings.JWT_AUDIENCE)},
             )
-    raise InvalidSignatureError
+    raise jwt.InvalidSignatureError
 
 
 def _accepted_keys(token: str) -> Sequence[Any]:
@@ -126,7 +114,7 @@ def _accepted_keys(token: str) -> Sequence[Any]:
         raise ImproperlyConfigured(f"JWT_ALGORITHM {algorithm} is unknown or needs JWT_JWKS_URL.")
     header = jwt.get_unverified_header(token)
     if header.get("alg") != algorithm:
-        raise InvalidAlgorithmError
+        raise jwt.InvalidAlgorithmError
     # Concurrent first calls share one set of keys.
     key_set = _key_sets.setdefault((url, algorithm), KeySet(url, algorithm))
     key = key_set.key(header.get("kid", ""))
@@ -147,17 +135,17 @@ def forget_tokens_and_keys(**change: Any) -> None:
 
 # The first class that the exception is an instance of counts.
 _REJECTIONS: dict[type[InvalidTokenError], Rejection] = {
-    ExpiredSignatureError: rejections.EXPIRED,
-    ImmatureSignatureError: rejections.NOT_YET_VALID,
-    InvalidSignatureError: rejections.SIGNATURE,
-    InvalidAlgorithmError: rejections.ALGORITHM,
+    jwt.ExpiredSignatureError: rejections.EXPIRED,
+    jwt.ImmatureSignatureError: rejections.NOT_YET_VALID,
+    jwt.InvalidSignatureError: rejections.SIGNATURE,
+    jwt.InvalidAlgorithmError: rejections.ALGORITHM,
     _UnknownKeyError: rejections.UNKNOWN_KEY,
-    InvalidAudienceError: rejections.AUDIENCE,
-    InvalidIssuerError: rejections.ISSUER,
-    InvalidSubjectError: rejections.SUBJECT,
-    InvalidJTIError: rejections.TOKEN_ID,
-    InvalidIssuedAtError: rejections.TIMES,
-    DecodeError: rejections.TIMES,
+    jwt.InvalidAudienceError: rejections.AUDIENCE,
+    jwt.InvalidIssuerError: rejections.ISSUER,
+    jwt.exceptions.InvalidSubjectError: rejections.SUBJECT,
+    jwt.exceptions.InvalidJTIError: rejections.TOKEN_ID,
+    jwt.InvalidIssuedAtError: rejections.TIMES,
+    jwt.DecodeError: rejections.TIMES,
     InvalidTokenError: rejections.MALFORMED,
 }
 _REJECTIONS_WITHOUT_CLAIM = {"aud": rejections.AUDIENCE, "iss": rejections.ISSUER}
@@ -190,14 +178,14 @@ def _verify_once(header: str, read: Callable[[Claims], Caller], period: int) -> 
 
 
 def _rejection_for(token: str, error: InvalidTokenError) -> Rejection:
-    """PyJWT raises DecodeError for malformed tokens and malformed times: parse once more."""
+    """PyJWT raises jwt.DecodeError for malformed tokens and malformed times: parse once more."""
     try:
         header = jwt.decode_complete(token, options={"verify_signature": False})["header"]
     except InvalidTokenError:
         return rejections.MALFORMED
     if not isinstance(header.get("alg"), str):
         return rejections.MALFORMED
-    if isinstance(error, MissingRequiredClaimError):
+    if isinstance(error, jwt.MissingRequiredClaimError):
         return _REJECTIONS_WITHOUT_CLAIM[error.claim]
     return next(rejection for kind, rejection in _REJECTIONS.items() if isinstance(error, kind))
 

@@ -152,31 +152,17 @@ def response_header(name: str, description: str, *statuses: int) -> OpenApiParam
 
 # Only for users: services have no limit. In fact each response to a user has the headers.
 RATE_LIMITED = {int(RateLimitExceeded.status): _responses([RateLimitExceeded])}
-_RATED = (200, 201, 204, 429)
 RATES = [
-    response_header(
-        "X-RateLimit-Limit",
-        "Requests per window of the policy with the least remaining requests.",
-        *_RATED,
-    ),
-    response_header("X-RateLimit-Remaining", "Remaining requests of that policy.", *_RATED),
-    response_header(
-        "X-RateLimit-Reset",
-        "When one more request is accepted, in seconds since 1970 (UTC).",
-        *_RATED,
-    ),
-    response_header(
-        "RateLimit-Policy",
-        'The policies of this request, such as `"list";q=60;w=60, "all";q=100;w=60`: at most q '
-        "requests in w seconds (draft-ietf-httpapi-ratelimit-headers).",
-        *_RATED,
-    ),
-    response_header(
-        "RateLimit",
-        'The policy with the least remaining requests, such as `"list";r=59;t=60`: r requests now, '
-        "one more in t seconds.",
-        *_RATED,
-    ),
+    response_header(name, description, 200, 201, 204, 429)
+    for name, description in {
+        "X-RateLimit-Limit": "Requests per window of the policy with the least remaining requests.",
+        "X-RateLimit-Remaining": "Remaining requests of that policy.",
+        "X-RateLimit-Reset": "When one more request is accepted, in seconds since 1970 (UTC).",
+        "RateLimit-Policy": 'The policies of this request, such as `"list";q=60;w=60, "all";q=100;'
+        "w=60`: at most q requests in w seconds (draft-ietf-httpapi-ratelimit-headers).",
+        "RateLimit": 'The policy with the least remaining requests, such as `"list";r=59;t=60`: '
+        "r requests now, one more in t seconds.",
+    }.items()
 ]
 
 COMMON = [

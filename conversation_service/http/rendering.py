@@ -114,18 +114,16 @@ class JSONNegotiation(BaseContentNegotiation):
 
     def select_parser(self, request: Request, parsers: Any) -> BaseParser:
         encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
-        if encoding.lower() != "identity" or not self._is_readable(request.content_type or ""):
+        media_type, *parameters = request.content_type.lower().replace(" ", "").split(";")
+        charsets = {name for name in parameters if name.startswith("charset=")}
+        is_utf8 = charsets <= {"charset=utf-8", 'charset="utf-8"'}
+        if encoding.lower() != "identity" or media_type not in self.readable or not is_utf8:
             wanted = " or ".join(sorted(self.readable))
             raise UnsupportedMediaType(
                 _("Send the body with Content-Type: %(types)s, in UTF-8 and uncompressed.")
                 % {"types": wanted}
             )
         return parsers[0]  # type: ignore[no-any-return]
-
-    def _is_readable(self, content_type: str) -> bool:
-        media_type, *parameters = content_type.lower().replace(" ", "").split(";")
-        charsets = {name for name in parameters if name.startswith("charset=")}
-        return media_type in self.readable and charsets <= {"charset=utf-8", 'charset="utf-8"'}
 
 
 def names(accept: str, media_types: frozenset[str]) -> bool:
