@@ -5,7 +5,7 @@ sharded cluster sends the statement to a single shard. Purged conversations leav
 only the change feed reads.
 """
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from bson import ObjectId
@@ -13,7 +13,8 @@ from pymongo import ReadPreference
 from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
 
-from conversation_service.mongodb.connection import Document, collection, first_batch
+from conversation_service.mongodb import connection
+from conversation_service.mongodb.connection import Document
 from conversations.exceptions import ConversationNotFound
 from conversations.states import PURGED
 
@@ -28,8 +29,8 @@ MAJORITY = {"level": "majority"}
 ATTEMPTS = 5
 
 
-def conversations() -> Collection[Document]:
-    return collection("conversations")
+conversations = partial(connection.collection, "conversations")
+find_one = partial(connection.find_one, "conversations")
 
 
 def committed() -> Collection[Document]:
@@ -52,13 +53,6 @@ def await_majority(user_id: str) -> None:
     """
     no_match = {"_id": None, "user_id": user_id}
     conversations().update_one(no_match, {"$set": {"only": None}}, hint=ID_INDEX)
-
-
-def find_one(
-    where: Mapping[str, Any], projection: Mapping[str, Any], **find: Any
-) -> Document | None:
-    rows = first_batch("conversations", where, projection=projection, limit=1, **find)
-    return rows[0] if rows else None
 
 
 def existing_filter(conversation_id: str) -> dict[str, Any]:

@@ -60,13 +60,6 @@ class Declaration:
         allowed: int = getattr(settings, self.ceiling_variable)
         return min(self.maximum, allowed)
 
-    @property
-    def default_for_new(self) -> Any:
-        """The default that a new conversation stores and that null restores, up to the ceiling."""
-        if self.ceiling_variable:
-            return min(self.default, self.ceiling)
-        return [*self.default] if isinstance(self.default, list) else self.default
-
     def exceeds_ceiling(self, value: Any) -> bool:
         return value is not None and (ceiling := self.ceiling) is not None and value > ceiling
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
@@ -41,6 +42,9 @@ PUBLIC_TIMES = [name for name in PUBLIC if FIELDS[name].is_time]
 DEFAULTS = defaults(Conversation)
 _CREATION_TIMES = [name for name, field in METADATA.items() if field.default is CREATION_TIME]
 _NULLABLE = {name: None for name, field in FIELDS.items() if field.field.null}
+_CEILINGS = {
+    name: field.ceiling_variable for name, field in SETTINGS.items() if field.ceiling_variable
+}
 _LISTS_AND_OBJECTS = [name for name, value in DEFAULTS.items() if isinstance(value, list | dict)]
 
 # Each has its compound index in schema.py, in which `_id` follows it.
@@ -56,7 +60,10 @@ FILTER_KEYS = ["character_id", "pinned_at", "tag_line"]
 
 def default_settings() -> dict[str, Any]:
     """Return the LLM settings for a new conversation, within this deployment's ceilings."""
-    return {name: setting.default_for_new for name, setting in SETTINGS.items()}
+    found = {name: copy(value) for name, value in DEFAULTS["settings"].items()}
+    for name, variable in _CEILINGS.items():
+        found[name] = min(found[name], getattr(settings, variable))
+    return found
 
 
 def new(  # noqa: PLR0913

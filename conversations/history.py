@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
-from conversation_service.http.preconditions import Versions
 from conversation_service.mongodb.connection import Document
 from conversations.exceptions import RevisionExpired, RevisionNotFound
 
@@ -54,10 +53,9 @@ def page(
     return shown, shown[-1]["version"] if len(found) > limit else None
 
 
-def since(document: Document, versions: Versions) -> list[dict[str, Any]]:
-    """Return the revisions after the latest version in If-Match, the newest first."""
-    known = max(versions.accepted or {0}, default=0)
-    return [_shown(revision) for revision in _later(document, known)]
+def since(document: Document, version: int) -> list[dict[str, Any]]:
+    """Return the revisions after a version, the newest first."""
+    return [_shown(revision) for revision in _later(document, version)]
 
 
 def exported(document: Document) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ class ListCursor:
         if isinstance(value, dict):
             value = bson.decode(base64.b64decode(value["bson"]))["value"]
         elif isinstance(value, int) and not isinstance(value, bool):
-            value = _EPOCH + timedelta(milliseconds=value)
+            value = moment(value)
         return cls(side, value, ObjectId(row_id))
 
     def encode(self, *, binding: str) -> str:
@@ -111,7 +111,11 @@ def unseal(cursor: str, *, binding: str) -> list[Any]:
     return values
 
 
-def milliseconds(moment: datetime) -> int:
+def milliseconds(time: datetime) -> int:
     """Return milliseconds since the epoch; a naive time, as from PyMongo, is in UTC."""
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     return (aware - _EPOCH) // timedelta(milliseconds=1)
+
+
+def moment(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)

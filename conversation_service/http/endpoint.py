@@ -5,16 +5,21 @@ from collections.abc import Mapping
 from traceback import clear_frames
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.translation import gettext_lazy as _
 from rest_framework.metadata import SimpleMetadata
 from rest_framework.views import APIView
 
+from conversation_service.errors import PreconditionRequired, ServiceError
 from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.rendering import JSONResponse
 from conversation_service.observability.context import request_id
 
 _CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
+_ENTITY_TAGS = re.compile(r'\s*(?:W/)?"[^"\s]*"\s*(?:,\s*(?:W/)?"[^"\s]*"\s*)*')
+_STRONG_VERSION = re.compile(r'(?<!W/)"v(\d{1,16})"')
 
 
 class Endpoint(APIView):
@@ -40,6 +45,25 @@ class Endpoint(APIView):
         sent = headers.get("HTTP_X_CLIENT") or headers.get("HTTP_USER_AGENT", "")
         match = _CLIENT.match(sent)
         return Actor("user", match[0] if match else None, request_id.get())
+
+    def if_match(self, *, may_be_required: bool = False) -> frozenset[int] | None:
+        """Return the versions in If-Match, or None for every version. A weak tag never matches.
+
+        With `may_be_required`, the clients in IF_MATCH_REQUIRED_FOR must send it. Raises
+        PreconditionRequired, or ServiceError if malformed.
+        """
+        header = self.request.META.get("HTTP_IF_MATCH")
+        if header is None:
+            if may_be_required and settings.IF_MATCH_REQUIRED_FOR:
+                name = (self.actor.client or "").partition("/")[0].lower()
+                if not {"*", name}.isdisjoint(settings.IF_MATCH_REQUIRED_FOR):
+                    raise PreconditionRequired
+            return None
+        if header.strip() == "*":
+            return None
+        if not _ENTITY_TAGS.fullmatch(header):
+            raise ServiceError(_('If-Match takes entity tags as in ETag, such as "v3".'))
+        return frozenset(map(int, _STRONG_VERSION.findall(header)))
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         response = super().dispatch(request, *args, **kwargs)

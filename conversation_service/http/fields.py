@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+from django.core.validators import RegexValidator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
@@ -15,6 +16,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
+from conversation_service import external_ids
 from conversation_service.http.exception_handler import MAX_FIELD_ERRORS
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
@@ -257,6 +259,25 @@ class Line(Text):
         ):
             self.fail("characters")
         return line
+
+
+class ExternalId(serializers.CharField):
+    """A user or character id. It is compared exactly and never normalised."""
+
+    default_error_messages = {
+        "invalid": _("Use a string of 1 to 255 visible ASCII characters."),
+        "blank": external_ids.RULE,
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+        # \Z, because $ accepts a line break at the end. It excludes NUL and surrogates too.
+        self.validators = [RegexValidator(rf"^{external_ids.PATTERN}\Z", external_ids.RULE)]
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return data
 
 
 class Integer(serializers.IntegerField):

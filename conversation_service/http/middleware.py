@@ -27,11 +27,8 @@ _NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 class ApiOrPages:
     """Apply the API's rules to its requests, and settings.PAGES_MIDDLEWARE to all pages.
 
-    Pages are the console and its static files. The API needs no sessions, forms and cookies, and
-    accepts every host name.
-
-    An API path may end with a slash, without a redirect. A body without a Content-Length is
-    rejected, since WSGI passes it to Django as an empty body. Each response has a Content-Length.
+    Pages are the console and its static files. A body without a Content-Length is rejected, since
+    WSGI passes it to Django as an empty body.
     """
 
     def __init__(self, get_response: GetResponse) -> None:

@@ -1,8 +1,4 @@
-"""Common parts of the API's documentation, and the pages that show it.
-
-The document is committed as docs/openapi.json (`make openapi`): a review shows each change of the
-API, and the service only reads a file.
-"""
+"""Common parts of the API's documentation, docs/openapi.json, and the pages that show it."""
 
 from typing import Any
 

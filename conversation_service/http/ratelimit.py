@@ -1,26 +1,21 @@
 """Rate limits for users, as a DRF throttle.
 
 An exact sliding window: for each user and policy it stores the times when the last requests were
-accepted, up to the limit. No period with a length of RATE_LIMIT_WINDOW_S has more requests. A fixed
-window, a weighted window and a leaky bucket accept nearly twice the limit.
-
-Redis stores the times for all processes, by its own clock. Without Redis, or while Redis does not
-reply, each process counts for itself: no request is rejected because Redis is down.
+accepted, up to the limit. Redis stores them for all processes, by its own clock. Without a reply
+from Redis, each process counts for itself: no request is rejected because Redis is down.
 """
 
-import hashlib
 import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from django.conf import settings
 from redis import Redis
-from redis.exceptions import NoScriptError
+from redis.commands.core import Script
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
@@ -41,45 +36,14 @@ class Policy(NamedTuple):
     limit: int
 
 
-@dataclass(frozen=True)
-class Usage:
-    """A policy's counted requests, and the microseconds until one more is accepted."""
+class Decision(NamedTuple):
+    """The policy has the least remaining requests; among equals, the longest wait for the next."""
 
-    policy: Policy
-    used: int
-    wait: int
-
-    @property
-    def remaining(self) -> int:
-        return max(0, self.policy.limit - self.used)
-
-    @property
-    def wait_s(self) -> int:
-        return math.ceil(self.wait / _SECOND)
-
-
-@dataclass(frozen=True)
-class Decision:
     accepted: bool
-    at: int
-    usages: Sequence[Usage]
-
-    @property
-    def tightest(self) -> Usage:
-        """The policy with the least remaining requests; among equals, with the longest wait."""
-        return min(self.usages, key=lambda usage: (usage.remaining, -usage.wait))
-
-    def headers(self, window_s: int) -> dict[str, str]:
-        tightest = self.tightest
-        name, limit = tightest.policy
-        policies = (f'"{usage.policy.name}";q={usage.policy.limit}' for usage in self.usages)
-        return {
-            "X-RateLimit-Limit": str(limit),
-            "X-RateLimit-Remaining": str(tightest.remaining),
-            "X-RateLimit-Reset": str(math.ceil((self.at + tightest.wait) / _SECOND)),
-            "RateLimit-Policy": ", ".join(f"{policy};w={window_s}" for policy in policies),
-            "RateLimit": f'"{name}";r={tightest.remaining};t={tightest.wait_s}',
-        }
+    policy: Policy
+    remaining: int
+    wait_s: int
+    reset_at: int  # the end of the wait, in seconds since the epoch
 
 
 class UserRateThrottle(BaseThrottle):
@@ -98,19 +62,26 @@ class UserRateThrottle(BaseThrottle):
         policies = [Policy(name, limit) for name, limit in limits if limit > 0]
         if caller.token_type != USER or not policies:
             return True
-        decision = count(caller.id, policies, settings.RATE_LIMIT_WINDOW_S)
+        window_s = settings.RATE_LIMIT_WINDOW_S
+        decision = count(caller.id, policies, window_s)
+        name, limit = decision.policy
         # DRF adds a view's headers to its response, also to a failure.
-        view.headers |= decision.headers(settings.RATE_LIMIT_WINDOW_S)
+        view.headers |= {
+            "X-RateLimit-Limit": str(limit),
+            "X-RateLimit-Remaining": str(decision.remaining),
+            "X-RateLimit-Reset": str(decision.reset_at),
+            "RateLimit-Policy": ", ".join(f'"{p.name}";q={p.limit};w={window_s}' for p in policies),
+            "RateLimit": f'"{name}";r={decision.remaining};t={decision.wait_s}',
+        }
         if decision.accepted:
             return True
-        exhausted = decision.tightest
-        RATE_LIMITED.labels(exhausted.policy.name).inc()
+        RATE_LIMITED.labels(name).inc()
         raise RateLimitExceeded(
-            again_in_s=exhausted.wait_s,
-            policy=exhausted.policy.name,
-            limit=exhausted.policy.limit,
-            window_s=settings.RATE_LIMIT_WINDOW_S,
-            retry_after_s=exhausted.wait_s,
+            again_in_s=decision.wait_s,
+            policy=name,
+            limit=limit,
+            window_s=window_s,
+            retry_after_s=decision.wait_s,
         )
 
 
@@ -123,18 +94,25 @@ def count(caller: str, policies: Sequence[Policy], window_s: int) -> Decision:
     limits = [policy.limit for policy in policies]
     window = window_s * _SECOND
     try:
-        accepted, at, *numbers = redis.call(lambda r: _take_from_redis(r, keys, limits, window))
+        accepted, at, *numbers = redis.call(lambda r: _TAKE(keys, [window, *limits], client=r))
     except redis.Unavailable:
         accepted, at, *numbers = _local_counts.take(keys, limits, window)
-    usages = map(Usage, policies, numbers[::2], numbers[1::2])
-    return Decision(bool(accepted), at, list(usages))
+    usages = zip(policies, numbers[::2], numbers[1::2], strict=True)
+    remaining, wait, policy = min(
+        ((max(0, policy.limit - used), wait, policy) for policy, used, wait in usages),
+        key=lambda usage: (usage[0], -usage[1]),
+    )
+    wait_s, reset_at = math.ceil(wait / _SECOND), math.ceil((at + wait) / _SECOND)
+    return Decision(bool(accepted), policy, remaining, wait_s, reset_at)
 
 
 # Returns whether the request is accepted, the time, and for each key the counted requests and the
 # wait until the next one leaves the window.
 #
 # Removes times in the future: they were written before the clock was set back.
-_TAKE = """
+_TAKE = Script(
+    Redis(),  # only for the encoding: each call names its client
+    """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local window = tonumber(ARGV[1])
@@ -160,19 +138,8 @@ for i, key in ipairs(KEYS) do
     table.insert(reply, frees and frees + window - now or 0)
 end
 return reply
-"""
-_TAKE_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
-
-
-def _take_from_redis(
-    server: Redis, keys: Sequence[str], limits: Sequence[int], window: int
-) -> list[int]:
-    arguments: list[Any] = [len(keys), *keys, window, *limits]
-    try:
-        reply = server.evalsha(_TAKE_SHA, *arguments)
-    except NoScriptError:  # the server has restarted
-        reply = server.eval(_TAKE, *arguments)
-    return cast(list[int], reply)
+""",
+)
 
 
 class LocalCounts:

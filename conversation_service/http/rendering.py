@@ -1,8 +1,11 @@
 """JSON in and out, by orjson."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha256
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -49,20 +52,26 @@ class JSONResponse(HttpResponse):
         super().__init__(dumps(data), **{"content_type": "application/json"} | options)
 
 
+def json_or_304(request: Request, body: Any) -> HttpResponse:
+    """Return JSON with a weak ETag from its content, or 304 if If-None-Match matches.
+
+    Sends `Cache-Control: private, no-cache`.
+    """
+    response: HttpResponse = JSONResponse(body)
+    tag = f'W/"{sha256(response.content).hexdigest()[:24]}"'
+    known = re.findall(r'"[^"]*"', request.META.get("HTTP_IF_NONE_MATCH", ""))
+    if tag.removeprefix("W/") in known:
+        response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
+    response.headers["ETag"] = tag
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response
+
+
 class JSONRenderer(BaseRenderer):
-    """Names the media type for DRF."""
+    """Names the media type for DRF, which renders no response: each is a JSONResponse."""
 
     media_type = "application/json"
     format = "json"
-    charset = None  # RFC 8259 section 11: JSON has no charset parameter
-
-    def render(
-        self,
-        data: Any,
-        accepted_media_type: str | None = None,
-        renderer_context: Mapping[str, Any] | None = None,
-    ) -> bytes:
-        return b"" if data is None else dumps(data)
 
 
 class JSONParser(BaseParser):
@@ -105,18 +114,16 @@ class JSONNegotiation(BaseContentNegotiation):
 
     def select_parser(self, request: Request, parsers: Any) -> BaseParser:
         encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
-        if encoding.lower() != "identity" or not self._is_readable(request.content_type or ""):
+        media_type, *parameters = request.content_type.lower().replace(" ", "").split(";")
+        charsets = {name for name in parameters if name.startswith("charset=")}
+        is_utf8 = charsets <= {"charset=utf-8", 'charset="utf-8"'}
+        if encoding.lower() != "identity" or media_type not in self.readable or not is_utf8:
             wanted = " or ".join(sorted(self.readable))
             raise UnsupportedMediaType(
                 _("Send the body with Content-Type: %(types)s, in UTF-8 and uncompressed.")
                 % {"types": wanted}
             )
         return parsers[0]  # type: ignore[no-any-return]
-
-    def _is_readable(self, content_type: str) -> bool:
-        media_type, *parameters = content_type.lower().replace(" ", "").split(";")
-        charsets = {name for name in parameters if name.startswith("charset=")}
-        return media_type in self.readable and charsets <= {"charset=utf-8", 'charset="utf-8"'}
 
 
 def names(accept: str, media_types: frozenset[str]) -> bool:

@@ -64,9 +64,16 @@ def first_batch(name: str, where: Mapping[str, Any], *, limit: int, **find: Any)
     """Return the result of MongoDB's command find, in one batch of at most 16 MB."""
     one_batch = {"limit": limit, "batchSize": limit, "singleBatch": True}
     command = {"find": name, "filter": where, **find, **one_batch}
-    reply = private.read_command(database(), command, "find")
+    reply = private.read_command(database())(command, "find")
     found: list[Document] = reply["cursor"]["firstBatch"]
     return found
+
+
+def find_one(
+    name: str, where: Mapping[str, Any], projection: Mapping[str, Any], **find: Any
+) -> Document | None:
+    rows = first_batch(name, where, projection=projection, limit=1, **find)
+    return rows[0] if rows else None
 
 
 def ensure_responsive() -> None:
@@ -78,7 +85,7 @@ def ensure_responsive() -> None:
     a failover or a firewall has cut. Raises pymongo.errors.PyMongoError.
     """
     if time.monotonic() - Commands.last_reply > RESPONSIVE_S:
-        private.read_command(database(), {"ping": 1}, "ping")
+        private.read_command(database())({"ping": 1}, "ping")
 
 
 _collections: dict[tuple[int, str, str], Collection[Document]] = {}

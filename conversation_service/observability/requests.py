@@ -36,10 +36,8 @@ class ObserveRequests:
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
         self.in_progress = 0
-        metrics.every_second["requests"] = self.publish_progress
-
-    def publish_progress(self) -> None:
-        metrics.HTTP_REQUESTS_IN_PROGRESS.set(self.in_progress)
+        gauge = metrics.HTTP_REQUESTS_IN_PROGRESS
+        metrics.every_second["requests"] = lambda: gauge.set(self.in_progress)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         sent_id = request.META.get("HTTP_X_REQUEST_ID", "")

@@ -18,11 +18,7 @@ from conversation_service.observability.requests import NOT_OBSERVED, method_and
 
 
 def start(*, service: str, version: str) -> None:
-    """Start to record and send spans.
-
-    Each worker calls this before it creates its MongoClient. OpenTelemetry reads its other settings
-    (OTEL_TRACES_SAMPLER …) from the environment.
-    """
+    """Record and send spans. Each worker calls this before it creates its MongoClient."""
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.pymongo import PymongoInstrumentor

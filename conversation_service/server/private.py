@@ -9,6 +9,7 @@ patched after the fork.
 
 import socket
 from email.utils import formatdate
+from operator import attrgetter
 from typing import Any
 
 import gevent.socket
@@ -134,14 +135,11 @@ def change_gevent() -> None:
 # PyMongo 4.20
 
 
-def read_command(database: Any, command: dict[str, Any], name: str) -> Any:
-    """Return the reply to a command, which is retried once as PyMongo's own reads are.
-
-    Database.command() does not retry, and a cursor costs a sixth more than one batch. All attempts
-    share one timeoutMS. Guards: tests/conversations/test_unavailable_database.py and
-    tests/conversations/test_failover.py.
-    """
-    return database._retryable_read_command(command, name)
+# A database's method that returns the reply to a command, given the command and its name. The
+# command is retried once as PyMongo's own reads are: Database.command() does not retry, and a
+# cursor costs a sixth more than one batch. All attempts share one timeoutMS. Guards:
+# tests/conversations/test_unavailable_database.py and tests/conversations/test_failover.py.
+read_command = attrgetter("_retryable_read_command")
 
 
 def pool_sizes(client: Any) -> tuple[int, int]:

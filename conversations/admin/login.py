@@ -59,7 +59,7 @@ class LimitLogins:
             policy = ratelimit.Policy(POLICY, limit)
             counted = ratelimit.count(f"address:{client_address(request)}", [policy], WINDOW_S)
             if not counted.accepted:
-                return _too_many(counted.tightest.wait_s)
+                return _too_many(counted.wait_s)
         if request.method != "POST":
             return self.get_response(request)
         request.body  # noqa: B018 - read first, so that a slow client is not yet counted

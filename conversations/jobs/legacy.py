@@ -16,10 +16,10 @@ from django.db.models import FloatField
 from rest_framework.exceptions import ValidationError
 
 from conversation_service import clock
-from conversation_service.http.fields import NOT_IN_A_LINE, Text
+from conversation_service.http.fields import NOT_IN_A_LINE, ExternalId, Text
 from conversation_service.mongodb.connection import Document
 from conversations import documents, limits
-from conversations.serializers.conversations import ExternalId, Tag
+from conversations.serializers.conversations import Tag
 from conversations.serializers.fields import input_field
 from conversations.states import ARCHIVED
 from conversations.words import tag_key
@@ -242,7 +242,8 @@ class _Reading:
         number = _number(value)
         if number is None:
             self._repaired(path, "no number, taken as today's default", value)
-            default: float = bounds.default_for_new
+            name = path.removeprefix("settings.")
+            default: float = documents.default_settings()[name]
             return default
         if isinstance(value, str):
             self._repaired(path, "made a number", value)

@@ -4,12 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.validators import RegexValidator
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
-from conversation_service import external_ids
 from conversation_service.http import fields
 from conversations import limits
 from conversations.documents import FIELDS, PLAIN_FIELDS, REVERTIBLE_FIELDS, SETTINGS
@@ -19,25 +17,6 @@ from conversations.states import EDITABLE
 from conversations.words import tag_key
 
 _CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
-
-
-class ExternalId(serializers.CharField):
-    """A user or character id. It is compared exactly and never normalised."""
-
-    default_error_messages = {
-        "invalid": _("Use a string of 1 to 255 visible ASCII characters."),
-        "blank": external_ids.RULE,
-    }
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(trim_whitespace=False, **kwargs)
-        # \Z, because $ accepts a line break at the end. It excludes NUL and surrogates too.
-        self.validators = [RegexValidator(rf"^{external_ids.PATTERN}\Z", external_ids.RULE)]
-
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return data
 
 
 class Tag(fields.Line):
@@ -90,27 +69,22 @@ class Custom(fields.Dict):
 class LLMSettingsSerializer(fields.StrictSerializer):
     """How the character's language model runs. A null restores the default."""
 
-    def __init__(self, *, has_ceilings: bool = False, **kwargs: Any) -> None:
-        """Accept every value that can be stored or, with `has_ceilings`, that a user can set."""
-        super().__init__(**kwargs)
-        self._has_ceilings = has_ceilings
-
     def get_fields(self) -> dict[str, Any]:
         return {
             name: input_field(setting, required=False, allow_null=True)
             for name, setting in SETTINGS.items()
         }
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if self._has_ceilings:
-            errors = {
-                name: ErrorDetail(too_high(SETTINGS[name].ceiling), code="max_value")
-                for name, value in attrs.items()
-                if SETTINGS[name].exceeds_ceiling(value)
-            }
-            if errors:
-                raise serializers.ValidationError(errors)
-        return attrs
+
+def within_ceilings(sent: Mapping[str, Any]) -> None:
+    """Reject values that can be stored, but that users cannot set in this deployment."""
+    errors = {
+        name: ErrorDetail(too_high(SETTINGS[name].ceiling), code="max_value")
+        for name, value in sent.items()
+        if SETTINGS[name].exceeds_ceiling(value)
+    }
+    if errors:
+        raise serializers.ValidationError(errors)
 
 
 def _plain_fields() -> dict[str, Any]:
@@ -122,23 +96,14 @@ def _plain_fields() -> dict[str, Any]:
 class CreateSerializer(fields.StrictSerializer):
     """A new conversation. Absent fields get their defaults."""
 
-    character_id = ExternalId()
+    character_id = fields.ExternalId()
     title = input_field(FIELDS["title"], required=False, allow_null=True)
-    settings = LLMSettingsSerializer(has_ceilings=True, required=False, allow_null=True)
+    settings = LLMSettingsSerializer(validators=[within_ceilings], required=False, allow_null=True)
     tags = Tags(required=False, allow_null=True)
     custom = Custom(required=False, allow_null=True)
 
     def get_fields(self) -> dict[str, Any]:
         return super().get_fields() | _plain_fields()
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Remove every null, which means the same as an absent field."""
-        return without_nulls(
-            {
-                name: without_nulls(value) if isinstance(value, dict) else value
-                for name, value in attrs.items()
-            }
-        )
 
 
 class PatchSerializer(fields.StrictSerializer):
@@ -212,10 +177,6 @@ class TagsParameters(fields.Parameters):
 
 class DeleteParameters(fields.Parameters):
     mode = fields.Choice(["trash", "purge"], default="trash")
-
-
-def without_nulls(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 no_parameters = fields.Parameters()

@@ -8,7 +8,6 @@ from rest_framework import serializers
 from conversation_service.http import fields
 from conversations.documents import DEFAULTS, METADATA
 from conversations.limits import MAX_COUNT
-from conversations.serializers.conversations import ExternalId
 from conversations.serializers.fields import imported_field
 
 MAX_IDS = 200
@@ -16,7 +15,7 @@ MAX_REPORTS = 500
 
 
 class AuthorizeSerializer(fields.StrictSerializer):
-    user_id = ExternalId()
+    user_id = fields.ExternalId()
     ids = fields.List(max_length=MAX_IDS, min_length=1, child=fields.Text(max_length=64))
 
 

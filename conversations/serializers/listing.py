@@ -8,7 +8,7 @@ from rest_framework import serializers
 from conversation_service.http import fields
 from conversations import limits
 from conversations.documents import RESOURCE_FIELDS, SORT_KEYS
-from conversations.serializers.conversations import ExternalId, Tag
+from conversations.serializers.conversations import Tag
 from conversations.serializers.search import SearchField
 from conversations.states import ACTIVE, LISTS
 
@@ -45,7 +45,7 @@ class ListParameters(fields.Parameters):
         help_text="Rows per page, if pages are numbered; values above 100 count as 100.",
     )
     status = fields.Choice([*LISTS], default=ACTIVE, help_text="`all` excludes the trash.")
-    character_id = ExternalId(required=False)
+    character_id = fields.ExternalId(required=False)
     tags = _CommaSeparated(
         child=Tag(),
         max_length=limits.TAGS,

@@ -12,7 +12,7 @@ from rest_framework.exceptions import ValidationError
 
 from conversation_service.http import fields
 from conversations import limits
-from conversations.serializers.conversations import ExternalId, Tag
+from conversations.serializers.conversations import Tag
 from conversations.states import ARCHIVED
 from conversations.words import fold, search_prefixes
 
@@ -88,4 +88,4 @@ class SearchField(fields.Line):
         return moment
 
 
-_TAG, _CHARACTER, _MOMENT = Tag(), ExternalId(), fields.Moment()
+_TAG, _CHARACTER, _MOMENT = Tag(), fields.ExternalId(), fields.Moment()

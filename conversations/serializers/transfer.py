@@ -12,6 +12,7 @@ from rest_framework import serializers
 from conversation_service.http.fields import (
     Choice,
     Dict,
+    ExternalId,
     Flag,
     Ignored,
     Integer,
@@ -24,7 +25,7 @@ from conversation_service.http.fields import (
 )
 from conversations import limits
 from conversations.documents import FIELDS, METADATA, PUBLIC, SETTINGS
-from conversations.serializers.conversations import Custom, ExternalId, Tags, without_nulls
+from conversations.serializers.conversations import Custom, Tags
 from conversations.serializers.fields import imported_field
 from conversations.states import ARCHIVED, DELETED
 
@@ -51,7 +52,8 @@ class Id(Text):
 
 class WholeCustom(Custom):
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        return without_nulls(super().to_internal_value(data))
+        sent: dict[str, Any] = super().to_internal_value(data)
+        return {key: value for key, value in sent.items() if value is not None}
 
 
 class WholeSettingsSerializer(StrictSerializer):

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
 from bson import ObjectId
 from django.http import HttpResponse
 
-from conversation_service.http import cursors, idempotency
+from conversation_service.http import cursors
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.rendering import JSONResponse
@@ -17,11 +16,9 @@ from conversations.serializers.bulk import bulk_input
 from conversations.serializers.conversations import no_parameters
 from conversations.views.openapi import bulk as openapi
 from conversations.writes import bulk as run
-from conversations.writes import writer
+from conversations.writes import idempotency, writer
 from conversations.writes.bulk import BulkCursor
 from conversations.writes.writer import ABSENT, BulkResult
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BulkView(Endpoint):
@@ -49,26 +46,21 @@ class BulkView(Endpoint):
             return _response(results, writer.count_outcomes(chosen, update))
         action, tags = wanted["action"], wanted.get("tags")
         binding = repr(("bulk", user_id, action, tags, sorted(chosen.items())))
-        sent = wanted.get("cursor")
-        cursor = decode_cursor(sent, binding) if sent else run.start(chosen)
-        if cursor is None:
+        if sent := wanted.get("cursor"):
+            after, last, began = cursors.unseal(sent, binding=binding)
+            cursor = BulkCursor(ObjectId(after), ObjectId(last), cursors.moment(began))
+        elif started := run.start(chosen):
+            cursor = started
+        else:
             return _response([])
         ids = run.next_ids(chosen, cursor)
         only = {**chosen, **cursor.conditions()}
         found = writer.apply_to_many(user_id, ids, update, actor=actor, only=only)
-        is_last = len(ids) < run.STEP or ids[-1] == cursor.last
-        next_cursor = None if is_last else encode_cursor(cursor, ids[-1], binding)
+        next_cursor = None
+        if len(ids) == run.STEP and ids[-1] != cursor.last:
+            state = [str(ids[-1]), str(cursor.last), cursors.milliseconds(cursor.began)]
+            next_cursor = cursors.seal(state, binding=binding)
         return _response(_listed(ids, found), next_cursor=next_cursor)
-
-
-def encode_cursor(cursor: BulkCursor, after: ObjectId, binding: str) -> str:
-    began = cursors.milliseconds(cursor.began)
-    return cursors.seal([str(after), str(cursor.last), began], binding=binding)
-
-
-def decode_cursor(sent: str, binding: str) -> BulkCursor:
-    after, last, began = cursors.unseal(sent, binding=binding)
-    return BulkCursor(ObjectId(after), ObjectId(last), _EPOCH + timedelta(milliseconds=began))
 
 
 def _listed(

@@ -7,7 +7,7 @@ from conversation_service.http import event_stream
 from conversation_service.http.authentication import Caller, CallerRequest
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.event_stream import EventStreamNegotiation
-from conversation_service.http.preconditions import json_or_304
+from conversation_service.http.rendering import json_or_304
 from conversations.queries import feed_cursor, streaming
 from conversations.queries.feed import read_page
 from conversations.queries.feed_cursor import SNAPSHOT, FeedCursor

@@ -13,11 +13,10 @@ from rest_framework.viewsets import ViewSetMixin
 
 from conversation_service import clock
 from conversation_service.errors import ServiceError
-from conversation_service.http import cursors, idempotency
+from conversation_service.http import cursors
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.endpoint import Endpoint
-from conversation_service.http.preconditions import etag, if_match, json_or_304, required_if_match
-from conversation_service.http.rendering import JSONResponse
+from conversation_service.http.rendering import JSONResponse, json_or_304
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history
 from conversations.exceptions import ConversationNotFound
@@ -40,7 +39,7 @@ from conversations.serializers.conversations import (
 )
 from conversations.serializers.listing import list_parameters
 from conversations.views.openapi import conversations as openapi
-from conversations.writes import edits, updates
+from conversations.writes import edits, idempotency, updates
 from conversations.writes.characters import get_character_or_none
 from conversations.writes.create import create_conversation, duplicate_conversation
 from conversations.writes.updates import Update
@@ -103,6 +102,8 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         parameters = create_parameters.parse(request)
         values = create_input.run_validation(request.data)
         key = idempotency.read_key(request)
+        if key and (replayed := idempotency.find_response(request.user.id, key)):
+            return _created(WriteResult(replayed, replayed=True))
         get_or_create = "get_or_create" in parameters
         return _created(
             create_conversation(request.user.id, values, key, get_or_create=get_or_create)
@@ -145,11 +146,10 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
     @not_found_first
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
         parameters = delete_parameters.parse(request)
-        actor = self.actor
-        versions = required_if_match(request, actor.client)
+        versions = self.if_match(may_be_required=True)
         is_purge = parameters["mode"] == "purge"
         update = updates.purge() if is_purge else updates.trash()
-        result = apply_to_one(request.user.id, id, update, actor=actor, versions=versions)
+        result = apply_to_one(request.user.id, id, update, actor=self.actor, versions=versions)
         if is_purge:
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
         if "return=minimal" in request.headers.get("Prefer", ""):
@@ -184,6 +184,8 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         no_parameters.parse(request)
         title = duplicate_input.run_validation(request.data).get("title")
         key = idempotency.read_key(request)
+        if key and (replayed := idempotency.find_response(request.user.id, key)):
+            return _created(WriteResult(replayed, replayed=True))
         return _created(duplicate_conversation(request.user.id, id, title, key))
 
     @openapi.history
@@ -212,14 +214,12 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         request = self.request
         no_parameters.parse(request)
         key = idempotency.read_key(request)
-        actor = self.actor
-        versions = required_if_match(request, actor.client) if is_edit else if_match(request)
         result = apply_to_one(
             request.user.id,
             conversation_id,
             update,
-            actor=actor,
-            versions=versions,
+            actor=self.actor,
+            versions=self.if_match(may_be_required=is_edit),
             key=key if is_edit else None,
         )
         return _response(result.document, replayed=result.replayed)
@@ -229,7 +229,7 @@ def _response(
     document: Document, status: int = HTTPStatus.OK, *, replayed: bool = False, **included: Any
 ) -> HttpResponse:
     body = documents.resource(document) | included
-    headers = {"ETag": etag(body["version"]), "Cache-Control": "private, no-store"}
+    headers = {"ETag": f'"v{body["version"]}"', "Cache-Control": "private, no-store"}
     if replayed:
         headers["Idempotency-Replayed"] = "true"
     return JSONResponse(body, status=status, headers=headers)

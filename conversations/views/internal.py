@@ -1,15 +1,18 @@
 """The endpoints for other services, which send service tokens."""
 
+from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpResponse
 from rest_framework.request import Request
 
+from conversation_service.errors import ServiceError
 from conversation_service.http.authentication import ServiceAuthentication
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.permissions import HasScope
 from conversation_service.http.rendering import JSONParser, JSONResponse
 from conversation_service.mongodb.connection import Document
+from conversations.exceptions import ActivityAhead
 from conversations.queries import lookup
 from conversations.serializers.internal import (
     activity_batch_input,
@@ -62,9 +65,11 @@ class ActivityBatchView(Endpoint):
         reports = [(item.pop("id"), Activity(item.pop("sequence"), totals=item)) for item in items]
         rows = []
         for (id_, _), result in zip(reports, store_reports(reports), strict=True):
-            row = {"id": id_, "status": result.status, "applied": result.applied}
-            if rejected := result.rejected:
-                row |= {"code": rejected.code, "errors": rejected.details["errors"]}
+            error = result if isinstance(result, ServiceError) else None
+            status = error.status if error else HTTPStatus.OK
+            row = {"id": id_, "status": status, "applied": result is True}
+            if isinstance(error, ActivityAhead):
+                row |= {"code": error.code, "errors": error.details["errors"]}
             rows.append(row)
         return JSONResponse({"results": rows})
 

@@ -7,13 +7,13 @@ database's clock, which is the same for every pod.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any
 
 from bson import ObjectId
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.cursor import Cursor
 
+from conversation_service.errors import ServiceError
 from conversation_service.mongodb.connection import Document
 from conversations.collection import (
     ID_INDEX,
@@ -48,32 +48,11 @@ class Activity:
     totals: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class ActivityResult:
-    """Whether a report was stored, and what is stored afterwards."""
-
-    applied: bool
-    sequence: int
-    metadata: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ActivityBatchResult:
-    """The result for a report in a batch."""
-
-    status: int
-    applied: bool
-    rejected: ActivityAhead | None = None
-
-
-_ABSENT = ActivityBatchResult(HTTPStatus.NOT_FOUND, applied=False)
-
-
 # Reports
 
 
-def store_report(conversation_id: str, report: Activity, *, unarchive: bool) -> ActivityResult:
-    """Store a report if it is later than the stored one.
+def store_report(conversation_id: str, report: Activity, *, unarchive: bool) -> dict[str, Any]:
+    """Store a report if it is later than the stored one; return whether, and what is stored then.
 
     A report changes `last_activity` and no version, except that `unarchive` restores an archived
     conversation with new messages. Raises ConversationNotFound, or ActivityAhead if a time is more
@@ -95,12 +74,15 @@ def store_report(conversation_id: str, report: Activity, *, unarchive: bool) -> 
         raise ConversationNotFound
     if written is None and (fields := _fields_ahead(current, report)):
         raise ActivityAhead(fields)
-    metadata = complete(current)["metadata"]
-    return ActivityResult(written is not None, current["activity_sequence"], metadata)
+    return {
+        "applied": written is not None,
+        "sequence": current["activity_sequence"],
+        "metadata": complete(current)["metadata"],
+    }
 
 
-def store_reports(reports: Sequence[tuple[str, Activity]]) -> list[ActivityBatchResult]:
-    """Store many reports in two round trips; return a result for each.
+def store_reports(reports: Sequence[tuple[str, Activity]]) -> list[bool | ServiceError]:
+    """Store many reports in two round trips; return for each whether it was stored, or its error.
 
     Several reports on the same conversation are all sent, ordered by sequence number, as later
     reports can be rejected. PyMongo returns only how many were stored, so each carries the mark
@@ -120,25 +102,21 @@ def store_reports(reports: Sequence[tuple[str, Activity]]) -> list[ActivityBatch
         )
         for (id_, _sequence), report in sorted(sent.items())
     ]
-    if not statements:
-        return [_ABSENT for _report in reports]
-    conversations().bulk_write(statements, ordered=False)
+    if statements:
+        conversations().bulk_write(statements, ordered=False)
     ids = [*{id_ for id_, _sequence in sent}]
     rows = committed().find({"_id": {"$in": ids}, **NOT_PURGED}, _READ | {"activity_batch": 1})
     found = {str(row["_id"]): row for row in rows}
-    results = []
+    results: list[bool | ServiceError] = []
     for id_, report in reports:
         row = found.get(id_.lower())
         if row is None:
-            result = _ABSENT
+            results.append(ConversationNotFound())
         elif row["activity_sequence"] == report.sequence and row.get("activity_batch") == batch:
-            result = ActivityBatchResult(HTTPStatus.OK, applied=True)
-        elif fields := _fields_ahead(row, report):
-            error = ActivityAhead(fields)
-            result = ActivityBatchResult(HTTPStatus.BAD_REQUEST, applied=False, rejected=error)
+            results.append(True)
         else:
-            result = ActivityBatchResult(HTTPStatus.OK, applied=False)
-        results.append(result)
+            fields = _fields_ahead(row, report)
+            results.append(ActivityAhead(fields) if fields else False)
     return results
 
 

@@ -9,12 +9,11 @@ from django.conf import settings
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from conversation_service import clock
-from conversation_service.http.idempotency import IdempotencyKey
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document, ensure_responsive
 from conversation_service.mongodb.monitor import unavailable
 from conversation_service.upstreams import characters
-from conversation_service.upstreams.characters import Character, CharacterServiceUnavailable
+from conversation_service.upstreams.characters import CharacterServiceUnavailable
 from conversations import documents, metrics
 from conversations.collection import ATTEMPTS, conversations
 from conversations.exceptions import (
@@ -24,7 +23,8 @@ from conversations.exceptions import (
 )
 from conversations.queries import lookup
 from conversations.states import DELETED
-from conversations.writes import idempotency_records
+from conversations.writes import idempotency
+from conversations.writes.idempotency import IdempotencyKey
 from conversations.writes.writer import WriteResult
 
 DUPLICATE_KEY = 11_000  # MongoDB's error code
@@ -37,14 +37,18 @@ def create_conversation(
 ) -> WriteResult:
     """Create a conversation, or with `get_or_create` return the character's latest active one.
 
-    A replay and an existing conversation need neither quota nor character. Raises the errors from
+    An existing conversation needs neither quota nor character. Raises the errors from
     `_new_document` and `_insert`.
     """
-    if key and (replayed := idempotency_records.find_response(user_id, key)):
-        return WriteResult(replayed, replayed=True)
     if get_or_create and (active := lookup.latest_with(user_id, values["character_id"])):
         return WriteResult(active, existed=True)
-    document = _new_document(user_id, values)
+    given: dict[str, Any] = {}
+    for name, value in values.items():  # a null means the same as an absent value
+        if isinstance(value, dict):
+            given[name] = {key: inner for key, inner in value.items() if inner is not None}
+        elif value is not None:
+            given[name] = value
+    document = _new_document(user_id, given)
     if get_or_create:
         document["only"] = values["character_id"]  # unique: one active conversation per character
     return _insert(document, key)
@@ -58,8 +62,6 @@ def duplicate_conversation(
     Messages are not copied. Raises the errors from create_conversation, ConversationNotFound, and
     ConversationStateConflict for a conversation in the trash.
     """
-    if key and (replayed := idempotency_records.find_response(user_id, key)):
-        return WriteResult(replayed, replayed=True)
     original = lookup.get(user_id, conversation_id)
     if original["status"] == DELETED:
         raise ConversationStateConflict(status=DELETED)
@@ -74,33 +76,24 @@ def duplicate_conversation(
 def _new_document(user_id: str, values: dict[str, Any]) -> Document:
     """Check quota and character; return the document to insert.
 
-    Concurrent requests can exceed the quota. Raises QuotaExceeded, CharacterNotExists or
-    CharacterServiceUnavailable.
+    Concurrent requests can exceed the quota. Raises QuotaExceeded, CharacterNotExists and, with
+    CHARACTER_CHECK=strict, CharacterServiceUnavailable.
     """
     limit = settings.MAX_CONVERSATIONS_PER_USER
     if limit and lookup.count_up_to(user_id, limit) >= limit:
         raise QuotaExceeded(limit=limit)
-    character = verify_character(values["character_id"])
+    character = None
+    if settings.CHARACTER_CHECK != "off":
+        try:
+            character = characters.get(values["character_id"])
+        except CharacterServiceUnavailable:
+            if settings.CHARACTER_CHECK == "strict":
+                raise
+            logger.warning("A conversation is created without verifying its character")
+        else:
+            if character is None:
+                raise CharacterNotExists(character_id=values["character_id"])
     return documents.new(user_id=user_id, now=clock.now(), character=character, **values)
-
-
-def verify_character(character_id: str) -> Character | None:
-    """Return the character, or None with CHARACTER_CHECK=off or if Characters is unavailable.
-
-    Raises CharacterNotExists and, with CHARACTER_CHECK=strict, CharacterServiceUnavailable.
-    """
-    if settings.CHARACTER_CHECK == "off":
-        return None
-    try:
-        character = characters.get(character_id)
-    except CharacterServiceUnavailable:
-        if settings.CHARACTER_CHECK == "strict":
-            raise
-        logger.warning("A conversation is created without verifying its character")
-        return None
-    if character is None:
-        raise CharacterNotExists(character_id=character_id)
-    return character
 
 
 def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
@@ -113,7 +106,7 @@ def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
     for _attempt in range(ATTEMPTS):
         if key:
             document["keys"] = [
-                idempotency_records.record(
+                idempotency.record(
                     key.scope, key.fingerprint, document["changed_at"], document.__getitem__
                 )
             ]
@@ -126,7 +119,7 @@ def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
             if "_id" in conflict:
                 document["_id"] = documents.random_id()
             elif key and "keys.key" in conflict:
-                if replayed := idempotency_records.find_response(document["user_id"], key):
+                if replayed := idempotency.find_response(document["user_id"], key):
                     return WriteResult(replayed, replayed=True)
             elif "only" in conflict:
                 if active := lookup.latest_with(document["user_id"], document["character_id"]):

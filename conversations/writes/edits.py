@@ -1,14 +1,16 @@
-"""The updates that users compose: PATCH, and the revert to an earlier version.
-
-Each field has its template and the function that builds its update; `edit` and `revert` list the
-fields.
-"""
+"""The updates that users compose: PATCH, and the revert to an earlier version."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from conversations import limits
-from conversations.documents import DEFAULTS, PLAIN_FIELDS, SETTINGS, stored
+from conversations.documents import (
+    DEFAULTS,
+    PLAIN_FIELDS,
+    SETTINGS,
+    default_settings,
+    stored,
+)
 from conversations.states import ACTIVE, ARCHIVED
 from conversations.words import searchable, sort_key, tag_key, tag_line
 from conversations.writes.updates import (
@@ -117,7 +119,7 @@ _SETTINGS_UNCHANGED = {
 def _settings(patch: Mapping[str, Any] | None) -> Iterator[Update]:
     """Yield an update for each setting; null sets the default for new conversations."""
     for name, sent in (dict.fromkeys(SETTINGS) if patch is None else patch).items():
-        value = SETTINGS[name].default_for_new if sent is None else sent
+        value = default_settings()[name] if sent is None else sent
         is_too_high = name in _SETTINGS_UNCHANGED and SETTINGS[name].exceeds_ceiling(value)
         template = _SETTINGS_UNCHANGED[name] if is_too_high else _SETTINGS[name]
         yield Update((template,), {name: value})

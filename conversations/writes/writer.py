@@ -19,8 +19,6 @@ from pymongo.errors import BulkWriteError
 
 from conversation_service.errors import ServiceError
 from conversation_service.http.actor import Actor
-from conversation_service.http.idempotency import IdempotencyKey
-from conversation_service.http.preconditions import ANY_VERSION, Versions
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document
 from conversation_service.mongodb.monitor import unavailable
@@ -44,7 +42,8 @@ from conversations.exceptions import (
     LimitExceeded,
 )
 from conversations.states import PURGED
-from conversations.writes import idempotency_records
+from conversations.writes import idempotency
+from conversations.writes.idempotency import IdempotencyKey
 from conversations.writes.updates import (
     CHANGED_AT,
     NOW,
@@ -55,6 +54,9 @@ from conversations.writes.updates import (
 )
 
 logger = logging.getLogger(__name__)
+
+# The versions that an update accepts; None accepts every version.
+Versions = frozenset[int] | None
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def _diagnosis(template: UpdateTemplate, *, with_key: bool) -> Expression:
     # First, as a tombstone has no other field that a check could read.
     checks: list[tuple[str, Expression]] = [("absent", {"$eq": ["$status", PURGED]})]
     if with_key:
-        checks.append(("replayed", {"$ne": [idempotency_records.FOUND, None]}))
+        checks.append(("replayed", {"$ne": [idempotency.FOUND, None]}))
     accepted = {"$ifNull": ["$$versions", [version]]}
     checks.append(("version", {"$not": [{"$in": [version, accepted]}]}))
     checks.append(("state", {"$not": [{"$in": ["$status", [*template.states]]}]}))
@@ -182,7 +184,7 @@ def _pipeline(template: UpdateTemplate, *, with_key: bool) -> list[dict[str, Any
     }
     return [
         {"$set": {**template.public, **template.derived, **if_effective}},
-        idempotency_records.add_record_stage(),
+        idempotency.add_record_stage(),
     ]
 
 
@@ -190,14 +192,14 @@ def _variables(
     update: Update,
     actor: Actor | None = None,
     *,
-    versions: Versions = ANY_VERSION,
+    versions: Versions = None,
     key: IdempotencyKey | None = None,
     mark: ObjectId | None = None,
 ) -> dict[str, Any]:
     """Return the `let` for a statement."""
     variables = {
         "values": {"$literal": update.values},
-        "versions": None if versions.accepted is None else [*versions.accepted],
+        "versions": None if versions is None else [*versions],
         "mark": mark,
     }
     if actor:
@@ -216,7 +218,7 @@ def apply_to_one(  # noqa: PLR0913
     update: Update,
     *,
     actor: Actor,
-    versions: Versions = ANY_VERSION,
+    versions: Versions = None,
     key: IdempotencyKey | None = None,
 ) -> WriteResult:
     """Apply an update in one statement by `_id`, and return the conversation afterwards.
@@ -262,10 +264,10 @@ def _explain_no_match(
     found = find_one(
         own,
         {
-            **(PUBLIC if versions.accepted is None else WITH_HISTORY),
+            **(PUBLIC if versions is None else WITH_HISTORY),
             "diagnosis": statement.diagnosis,
             "exceeded_limits": statement.exceeded_limits,
-            **({"record": idempotency_records.FOUND} if key else {}),
+            **({"record": idempotency.FOUND} if key else {}),
         },
         hint=ID_INDEX,
         let=variables,
@@ -280,7 +282,7 @@ def _explain_no_match(
             return WriteResult(complete(current["record"].get("answer", current)), replayed=True)
         case "version":
             raise ConversationVersionConflict(
-                current=resource(current), changes=history.since(current, versions)
+                current=resource(current), changes=history.since(current, max(versions or {0}))
             )
         case "state":
             raise ConversationStateConflict(status=current["status"])

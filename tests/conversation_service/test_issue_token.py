@@ -8,11 +8,11 @@ import pytest
 import time_machine
 from django.core.management import CommandError, call_command
 from django.urls import path
-from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
 from conversation_service.http.authentication import ServiceAuthentication
+from conversation_service.http.rendering import JSONResponse
 from tests.external_ids import IDS, NO_IDS
 
 pytestmark = pytest.mark.urls(__name__)
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.urls(__name__)
 
 class User(APIView):
     def get(self, request):
-        return Response({"id": request.user.id})
+        return JSONResponse({"id": request.user.id})
 
 
 class Service(APIView):
     authentication_classes = [ServiceAuthentication]
 
     def get(self, request):
-        return Response({"id": request.user.id, "scopes": sorted(request.user.scopes)})
+        return JSONResponse({"id": request.user.id, "scopes": sorted(request.user.scopes)})
 
 
 urlpatterns = [path("user", User.as_view()), path("service", Service.as_view())]

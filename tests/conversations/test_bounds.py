@@ -9,7 +9,6 @@ from rest_framework.exceptions import ErrorDetail
 
 from conversation_service.http import fields
 from conversation_service.tokens import service_token
-from conversations.serializers.conversations import ExternalId
 from tests.conversations.test_bad_input import refused
 from tests.documented import DocumentedClient
 from tests.factories import PATH, conversation
@@ -40,7 +39,7 @@ def is_bounded(field: serializers.Field) -> bool:
         serializers.ListSerializer: fields.List,
         serializers.ListField: fields.List,
         serializers.DictField: fields.Dict,
-        serializers.CharField: (fields.Text, ExternalId),  # its pattern bounds the length
+        serializers.CharField: (fields.Text, fields.ExternalId),  # its pattern bounds the length
         serializers.ChoiceField: fields.Choice,
         serializers.DateTimeField: fields.Moment,
         serializers.JSONField: fields.Ignored,

@@ -19,7 +19,6 @@ from rest_framework import serializers
 
 from conversation_service import errors
 from conversation_service.http import rendering
-from conversation_service.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from conversation_service.http.openapi import (
     ANYWHERE,
     AT_WORST,
@@ -36,6 +35,7 @@ from conversations.serializers import conversations as inputs
 from conversations.serializers.fields import OBJECT_ID, output_field
 from conversations.serializers.listing import ListParameters
 from conversations.states import ACTIVE, ARCHIVED, DELETED
+from conversations.writes.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 
 
 def schema(request: HttpRequest) -> HttpResponse:

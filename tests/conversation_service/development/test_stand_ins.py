@@ -12,13 +12,13 @@ import pytest
 import requests
 from django.core.management import CommandError, call_command
 from django.urls import path
-from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
 from conversation_service.development import process
 from conversation_service.development.stand_ins.message import message
 from conversation_service.http.authentication import claims_of
+from conversation_service.http.rendering import JSONResponse
 from conversation_service.upstreams import characters, messages
 from tests.conversation_service import loopback
 from tests.external_ids import IDS
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.urls(__name__)
 
 class WhoAmI(APIView):
     def get(self, request):
-        return Response({"id": request.user.id})
+        return JSONResponse({"id": request.user.id})
 
 
 urlpatterns = [path("api/v1/me", WhoAmI.as_view())]

@@ -10,12 +10,12 @@ import time_machine
 from cryptography.hazmat.primitives.asymmetric import rsa
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import path
-from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
 from conversation_service.http.authentication import ServiceAuthentication
 from conversation_service.http.permissions import HasScope
+from conversation_service.http.rendering import JSONResponse
 from conversation_service.tokens import USER
 from tests.external_ids import IDS, NO_IDS
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.urls(__name__)
 
 class WhoAmI(APIView):
     def get(self, request):
-        return Response({"id": request.user.id, "token_type": request.user.token_type})
+        return JSONResponse({"id": request.user.id, "token_type": request.user.token_type})
 
 
 class Authorize(APIView):
@@ -34,7 +34,7 @@ class Authorize(APIView):
     permission_classes = [HasScope("conversations:authorize")]
 
     def post(self, request):
-        return Response({"id": request.user.id, "scopes": sorted(request.user.scopes)})
+        return JSONResponse({"id": request.user.id, "scopes": sorted(request.user.scopes)})
 
 
 urlpatterns = [

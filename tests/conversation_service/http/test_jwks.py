@@ -17,11 +17,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.urls import path
-from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
 from conversation_service.http import authentication, jwks
+from conversation_service.http.rendering import JSONResponse
 from tests.conversation_service import loopback
 
 pytestmark = pytest.mark.urls(__name__)
@@ -32,7 +32,7 @@ UNAVAILABLE = (503, "AUTH_UNAVAILABLE")
 
 class WhoAmI(APIView):
     def get(self, request):
-        return Response({"id": request.user.id})
+        return JSONResponse({"id": request.user.id})
 
 
 urlpatterns = [path("api/v1/me", WhoAmI.as_view())]

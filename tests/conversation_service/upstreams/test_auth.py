@@ -12,10 +12,10 @@ import jwt
 import pytest
 from django.conf import settings as current
 from django.urls import path
-from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
+from conversation_service.http.rendering import JSONResponse
 from conversation_service.upstreams import response_cache
 from tests.conversation_service import loopback
 from tests.conversation_service.upstreams.misbehaviour import WAYS
@@ -30,7 +30,7 @@ NO = loopback.respond(status="401 Unauthorized")
 
 class WhoAmI(APIView):
     def get(self, request):
-        return Response({"id": request.user.id})
+        return JSONResponse({"id": request.user.id})
 
 
 urlpatterns = [path("api/v1/me", WhoAmI.as_view())]

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.urls import path
-from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
+from conversation_service.http.rendering import JSONResponse
 from conversation_service.upstreams import http
 from tests.conversation_service import loopback
 from tests.conversation_service.upstreams.conftest import (
@@ -41,7 +41,7 @@ class Ask(APIView):
     permission_classes = []
 
     def get(self, request):
-        return Response({"times": [outcome() for _ in range(2)]})
+        return JSONResponse({"times": [outcome() for _ in range(2)]})
 
 
 urlpatterns = [path("api/v1/fetch", Ask.as_view())]
