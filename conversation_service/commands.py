@@ -5,11 +5,17 @@ With --json, stdout is NDJSON with the result as its last line. All other output
 
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping
+from math import inf
 from textwrap import fill
 from typing import Any
 
 from bson import ObjectId
-from django.core.management.base import CommandError, CommandParser, DjangoHelpFormatter
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    DjangoHelpFormatter,
+)
 
 from conversation_service.external_ids import RULE, is_external_id
 from conversation_service.http import rendering
@@ -49,10 +55,46 @@ def end_help(
     parser.epilog = f"{_section('exit codes', codes)}\n\n{_section('examples', examples)}"
 
 
-def add_dry_run(parser: Any, *names: str) -> None:
+# The numbers, the same as text, and the error to end with.
+JobResult = tuple[Mapping[str, Any], str, CommandError | None]
+
+
+class Job(BaseCommand):
+    """A command with --dry-run and --json that prints its numbers as the last line.
+
+    The help describes the exit codes 0, 1 and 4.
+    """
+
+    example: str
+    exit_0: str
+    exit_1 = "it could not run"
+    exit_4 = "interrupted before the end"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add_dry_run(parser)
+        add_json(parser)
+        exit_codes = {0: self.exit_0, 1: self.exit_1, UNFINISHED: self.exit_4}
+        end_help(parser, exit_codes, f"manage.py {self.example}")
+
+    def run(self, *args: Any, **options: Any) -> JobResult:
+        raise NotImplementedError
+
+    def handle(self, *, json: bool, dry_run: bool, **options: Any) -> None:
+        self.json = json
+        numbers, text, error = self.run(dry_run=dry_run, **options)
+        finished = not isinstance(error, Unfinished)
+        self.write({**numbers, "dry_run": dry_run, "finished": finished}, text)
+        if error:
+            raise error
+
+    def write(self, values: Mapping[str, Any], text: str) -> None:
+        self.stdout.write(as_json(values) if self.json else text)
+
+
+def add_dry_run(parser: Any) -> None:
     """Add --dry-run. `parser` can be a mutually exclusive group."""
     parser.add_argument(
-        "--dry-run", *names, action="store_true", help="print the changes without making them"
+        "--dry-run", action="store_true", help="print the changes without making them"
     )
 
 
@@ -74,6 +116,20 @@ def object_id(text: str) -> ObjectId:
     if not ObjectId.is_valid(text):
         raise ArgumentTypeError("use an id of 24 hexadecimal digits")
     return ObjectId(text)
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ArgumentTypeError("use a number of at least 1")
+    return value
+
+
+def positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < inf:
+        raise ArgumentTypeError("use a number above 0")
+    return value
 
 
 def external_id(text: str) -> str:

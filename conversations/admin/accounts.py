@@ -3,13 +3,11 @@
 from typing import Any, cast
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import ManyToManyField
 from django.forms import ChoiceField, Form, ModelMultipleChoiceField
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
@@ -17,8 +15,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminRadioSelectWidget
 
 from conversation_service.errors import Message
-from conversations.admin.changelist import PlainChangeList
-from conversations.admin.timeline import EMPTY
+from conversations.admin.changelist import ListPage, time_cell
 
 admin.site.unregister([User, Group])
 
@@ -45,30 +42,11 @@ class AccountPasswordForm(AdminPasswordChangeForm):  # type: ignore[misc]  # unf
             _adapt_password_choice(self)
 
 
-class _ConsolePages:
-    """Use the menu's words as titles, and accept only filters that the list offers.
+class _AccountPage(ListPage):
+    """Has the menu's words as titles of its forms, too."""
 
-    Django's titles use "user" and "group", which have another meaning in this service. Any other
-    filter could be a regular expression; an invalid one is an error 500.
-    """
-
-    list_title: Message
     add_title: Message
     change_title: Message
-    get_list_filter: Any
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return PlainChangeList
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        return lookup.removesuffix("__exact") in self.get_list_filter(request)
-
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        context = {"title": self.list_title} | (extra_context or {})
-        response: HttpResponse = super().changelist_view(request, context)  # type: ignore[misc]
-        return response
 
     def changeform_view(
         self,
@@ -87,7 +65,7 @@ class _ConsolePages:
 
 # UserAdmin precedes unfold's ModelAdmin: an empty add_fieldsets there would hide Django's own.
 @admin.register(User)
-class AccountAdmin(_ConsolePages, UserAdmin, ModelAdmin):  # type: ignore[misc]  # unfold: no types
+class AccountAdmin(_AccountPage, UserAdmin, ModelAdmin):  # type: ignore[misc]  # unfold: no types
     list_title = _("Accounts")
     add_title = _("Add an account")
     change_title = _("Account")
@@ -104,7 +82,6 @@ class AccountAdmin(_ConsolePages, UserAdmin, ModelAdmin):  # type: ignore[misc] 
     filter_horizontal = []
     list_display = ["username", "email", "is_active", "is_staff", "is_superuser", "login_at"]
     list_filter = ["is_active", "is_superuser"]
-    list_before_template = "console/filters.html"
     show_facets = admin.ShowFacets.NEVER
 
     def formfield_for_manytomany(
@@ -116,14 +93,12 @@ class AccountAdmin(_ConsolePages, UserAdmin, ModelAdmin):  # type: ignore[misc] 
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     @admin.display(description=_("last login (UTC)"), ordering="last_login")
-    def login_at(self, account: User) -> SafeString | str:
-        if not account.last_login:
-            return EMPTY
-        return format_html('<time class="c-time">{}</time>', f"{account.last_login:%Y-%m-%d %H:%M}")
+    def login_at(self, account: User) -> SafeString:
+        return time_cell(account.last_login)
 
 
 @admin.register(Group)
-class RoleAdmin(_ConsolePages, GroupAdmin, ModelAdmin):  # type: ignore[misc]  # unfold: no types
+class RoleAdmin(_AccountPage, GroupAdmin, ModelAdmin):  # type: ignore[misc]  # unfold: no types
     list_title = _("Roles")
     add_title = _("Add a role")
     change_title = _("Role")

@@ -14,14 +14,16 @@ from django.utils.translation import gettext_lazy as _
 
 from conversation_service.errors import Message
 from conversation_service.http.actor import Actor
+from conversation_service.mongodb.connection import Document
 from conversations import states
 from conversations.admin import roles
+from conversations.documents import REVERTIBLE_FIELDS
 from conversations.exceptions import ConversationNotFound
 from conversations.models import Conversation
 from conversations.states import ANY_STATE
-from conversations.writes import holds, updates
+from conversations.writes import edits, holds, updates
 from conversations.writes.updates import Update
-from conversations.writes.writer import ABSENT, BulkResult, apply_to_many
+from conversations.writes.writer import ABSENT, BulkResult, apply_to_many, apply_to_one
 
 LIMIT = 1_000  # conversations in an action, because the browser waits
 REASON_LENGTH = 500
@@ -154,6 +156,16 @@ def perform(request: HttpRequest, action: Action, row: Conversation, reason: str
     if result.error:
         raise result.error
     return result.outcome == "ok"
+
+
+def revert(request: HttpRequest, row: Conversation, then: Document) -> bool:
+    """Revert a conversation to a former version and record it; return False without an effect."""
+    update = edits.revert(then, REVERTIBLE_FIELDS)
+    actor = Actor.staff(request.user.get_username())
+    written = apply_to_one(row.user_id, str(row.pk), update, actor=actor).written
+    if written:
+        record(request, [row], f"Reverted to version {then['version']}.")
+    return written
 
 
 @dataclass(frozen=True)

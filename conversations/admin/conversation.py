@@ -1,42 +1,37 @@
 """The console's pages for conversations."""
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from functools import partial
 from typing import Any, cast
 
 from bson import ObjectId
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import BadRequest, PermissionDenied
-from django.db.models import Field, QuerySet
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.http.response import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
-from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 
 from conversation_service.errors import Message, ServiceError
-from conversation_service.http.actor import Actor
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history, states
 from conversations.admin import actions, export, roles, timeline
 from conversations.admin.actions import ACTIONS, Action
-from conversations.admin.changelist import UncountedChangeList
+from conversations.admin.changelist import ReadOnlyPage, UncountedChangeList, time_cell
 from conversations.declaration import Declaration
 from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
 from conversations.models import Conversation, Hold
 from conversations.queries import lookup
 from conversations.querysets import ConversationQuerySet
-from conversations.writes import edits
-from conversations.writes.writer import apply_to_one
 
+_URL = "conversations_conversation"
 EXPORTS: dict[str, tuple[Message, Callable[[Iterable[Conversation]], HttpResponseBase]]] = {
     "export_csv": (_("Export as CSV"), export.as_csv),
     "export_ndjson": (_("Export as NDJSON"), export.as_ndjson),
@@ -62,50 +57,27 @@ class HoldFilter(admin.SimpleListFilter):
 
 
 @admin.register(Conversation)
-class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
+class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfold has no types
     """Find conversations, and act on them as their users can.
 
     Only staff can place and see a legal hold, which prevents a purge. The log records each action
     and each view.
     """
 
+    list_title = _("Conversations")
+    change_list = ConversationChangeList
     list_display = [
-        "named",
-        "user",
-        "character",
-        "state",
-        "messages_sent",
-        "last_active",
-        "created",
+        *("named", "user", "character", "state"),
+        *("messages_sent", "last_active", "created"),
     ]
     list_filter = ["status", HoldFilter]
-    list_before_template = "console/filters.html"
     list_fullwidth = True
-    list_per_page = 50
-    sortable_by = ()
     show_facets = admin.ShowFacets.NEVER
-    show_full_result_count = False
     # Django shows the search box; get_search_results searches.
     search_fields = ["user_id"]
     search_help_text = _("A conversation id, a user id, or the start of a title")
 
     # The list
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Conversation | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Conversation | None = None) -> bool:
-        return False
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Reject other filters in an address: they have no index."""
-        return lookup in {"status__exact", HoldFilter.parameter_name}
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return ConversationChangeList
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet, search_term: str
@@ -119,12 +91,10 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         context = {
-            "title": _("Conversations"),
             "selection_note_all": _("All matching conversations are selected"),
             "action_limit": timeline.shown(actions.LIMIT),
         }
-        response: HttpResponse = super().changelist_view(request, context | (extra_context or {}))
-        return response
+        return super().changelist_view(request, context | (extra_context or {}))
 
     @admin.display(description=_("title"))
     def named(self, row: Conversation) -> SafeString:
@@ -140,44 +110,35 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
 
     @admin.display(description=_("state"))
     def state(self, row: Any) -> SafeString:
-        held = row.hold is not None
-        mark = (
-            format_html(' <span class="c-badge c-held">{}</span>', _("Legal hold")) if held else ""
-        )
-        return format_html(
-            '<span class="c-badge c-{}">{}</span>{}', row.status, row.get_status_display(), mark
-        )
+        badge = '<span class="c-badge c-{}">{}</span>'
+        state = format_html(badge, row.status, row.get_status_display())
+        if row.hold is None:
+            return state
+        return format_html("{} {}", state, format_html(badge, "held", _("Legal hold")))
 
     @admin.display(description=_("messages"))
     def messages_sent(self, row: Any) -> SafeString:
-        return format_html(
-            '<span class="c-number">{}</span>', timeline.shown(row.message_count or 0)
-        )
+        count = timeline.shown(row.message_count or 0)
+        return format_html('<span class="c-number">{}</span>', count)
 
     @admin.display(description=_("last activity (UTC)"))
     def last_active(self, row: Any) -> SafeString:
-        return _minute(row.last_activity)
+        return time_cell(row.last_activity)
 
     @admin.display(description=_("created (UTC)"))
     def created(self, row: Any) -> SafeString:
-        return _minute(row.created_at)
+        return time_cell(row.created_at)
 
     # One conversation
 
     def get_urls(self) -> list[URLPattern]:
-        own = [
-            path(
-                "<path:object_id>/act/<slug:name>/",
-                self.admin_site.admin_view(self.act_view),
-                name="conversations_conversation_act",
-            ),
-            path(
-                "<path:object_id>/revert/<int:version>/",
-                self.admin_site.admin_view(self.revert_view),
-                name="conversations_conversation_revert",
-            ),
+        act = self.admin_site.admin_view(self.act_view)
+        revert = self.admin_site.admin_view(self.revert_view)
+        return [
+            path("<path:object_id>/act/<slug:name>/", act, name=f"{_URL}_act"),
+            path("<path:object_id>/revert/<int:version>/", revert, name=f"{_URL}_revert"),
+            *super().get_urls(),
         ]
-        return [*own, *super().get_urls()]
 
     def changeform_view(
         self,
@@ -189,38 +150,37 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         """Show a conversation and record the view."""
         if object_id is None or request.method == "POST" or not self.has_view_permission(request):
             raise PermissionDenied
-        conversation, document = self._read(object_id)
-        if document is None:
+        try:
+            conversation, document = self._read(request, object_id)
+        except Http404:
             response: HttpResponse = self._get_obj_does_not_exist_redirect(
                 request, self.opts, object_id
             )
             return response
         actions.record(request, [conversation], "Viewed.")
-        entries = timeline.history_entries(document)
-        hold = []
-        if conversation.hold:
-            for field in Hold._meta.get_fields():
-                value = timeline.shown(getattr(conversation.hold, field.name))
-                hold.append((str(cast(Field, field).verbose_name), value))
-        may_revert = roles.allow(request, roles.REVERT) and conversation.status in states.EDITABLE
+        metadata = document["metadata"]
+        hold_fields = Hold._meta.concrete_fields if conversation.hold else []
         return self._page(
             request,
             "console/conversation.html",
             conversation,
             title=conversation.title,
-            status=conversation.get_status_display(),
             settings=_lines(document["settings"]),
             custom=_lines(document["custom"]),
-            hold=hold,
+            hold=[
+                (field.verbose_name, timeline.shown(getattr(conversation.hold, field.name)))
+                for field in hold_fields
+            ],
             plain=_rows(documents.FIELDS, document, documents.PLAIN_FIELDS),
-            counters=_rows(documents.METADATA, document["metadata"], documents.COUNTERS),
+            counters=_rows(documents.METADATA, metadata, documents.COUNTERS),
             times=[
-                *_rows(documents.METADATA, document["metadata"], documents.METADATA_TIMES),
+                *_rows(documents.METADATA, metadata, documents.METADATA_TIMES),
                 *_rows(documents.FIELDS, document, documents.PUBLIC_TIMES),
             ],
-            entries=entries,
+            entries=timeline.history_entries(document),
             oldest=history.oldest_version(document),
-            may_revert=may_revert,
+            may_revert=conversation.status in states.EDITABLE
+            and roles.allow(request, roles.REVERT),
             may_read_log=roles.allow(request, roles.LOG),
             offered=[
                 action
@@ -235,9 +195,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
             raise Http404
         action = ACTIONS[name]
         _require(request, roles.LOOK, action.permission)
-        conversation, document = self._read(object_id)
-        if document is None:
-            raise Http404
+        conversation, _document = self._read(request, object_id)
         reason = _reason(request)
         if request.method != "POST" or (action.needs_reason and not reason):
             return self._page(
@@ -249,19 +207,13 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
                 reason_missing=request.method == "POST",
                 reason_length=actions.REASON_LENGTH,
             )
-        return self._done(
-            request,
-            conversation,
-            action.done,
-            lambda: actions.perform(request, action, conversation, reason),
-        )
+        act = partial(actions.perform, request, action, conversation, reason)
+        return self._done(request, conversation, action.done, act)
 
     def revert_view(self, request: HttpRequest, object_id: str, version: int) -> HttpResponse:
         """Show a revert's changes, then revert as the API does."""
         _require(request, roles.LOOK, roles.REVERT)
-        conversation, document = self._read(object_id)
-        if document is None:
-            raise Http404
+        conversation, document = self._read(request, object_id)
         try:
             then = history.as_of(document, version)
         except (RevisionNotFound, RevisionExpired) as refused:
@@ -276,17 +228,7 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
                 differences=timeline.reverting(document, then),
             )
 
-        def revert() -> bool:
-            result = apply_to_one(
-                conversation.user_id,
-                str(conversation.pk),
-                edits.revert(then, documents.REVERTIBLE_FIELDS),
-                actor=Actor.staff(request.user.get_username()),
-            )
-            if result.written:
-                actions.record(request, [conversation], f"Reverted to version {version}.")
-            return result.written
-
+        revert = partial(actions.revert, request, conversation, then)
         return self._done(request, conversation, _("Reverted"), revert)
 
     def history_view(
@@ -294,32 +236,25 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
     ) -> HttpResponse:
         """Redirect to this conversation's log."""
         _require(request, roles.LOOK, roles.LOG)
-        query = urlencode({"q": object_id})
-        return HttpResponseRedirect(f"{reverse('admin:admin_logentry_changelist')}?{query}")
+        url = reverse("admin:admin_logentry_changelist", query={"q": object_id})
+        return HttpResponseRedirect(url)
 
-    def _read(self, object_id: str) -> tuple[Conversation, Document | None]:
-        """Return a conversation from the ORM, and its document with history or None."""
-        found = ObjectId.is_valid(object_id) and self.model.objects.filter(pk=object_id).first()
-        if not found:
-            return self.model(), None
+    def _read(self, request: HttpRequest, object_id: str) -> tuple[Conversation, Document]:
+        """Return a conversation from the ORM, and its document with history. Raises Http404."""
+        conversation = self.get_object(request, object_id)
+        if conversation is None:
+            raise Http404
         try:
-            return found, lookup.with_history(found.user_id, str(found.pk))
+            return conversation, lookup.with_history(conversation.user_id, str(conversation.pk))
         except ConversationNotFound:  # purged between the two reads
-            return found, None
+            raise Http404 from None
 
     def _page(
         self, request: HttpRequest, template: str, conversation: Conversation, **context: Any
     ) -> TemplateResponse:
         request.current_app = self.admin_site.name
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "conversation": conversation,
-            "list_url": reverse("admin:conversations_conversation_changelist"),
-            "one_url": _url_of(conversation),
-            **context,
-        }
-        return TemplateResponse(request, template, context)
+        context |= {"opts": self.opts, "conversation": conversation}
+        return TemplateResponse(request, template, self.admin_site.each_context(request) | context)
 
     def _done(
         self,
@@ -335,28 +270,20 @@ class ConversationAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no type
         else:
             said = f"{done}." if acted else gettext("There was nothing to change.")
             self.message_user(request, said, messages.SUCCESS if acted else messages.INFO)
-        return HttpResponseRedirect(_url_of(conversation))
+        return HttpResponseRedirect(reverse(f"admin:{_URL}_change", args=[conversation.pk]))
 
     # Many at once
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Return the bulk actions that the roles allow, without Django's own."""
         offered: dict[str, Any] = {}
-        if roles.allow(request, roles.BULK):
-            offered |= {
-                action.name: (
-                    partial(ConversationAdmin.act_on_all, action=action),
-                    action.name,
-                    action.label,
-                )
-                for action in ACTIONS.values()
-                if roles.allow(request, action.permission)
-            }
+        for name, action in ACTIONS.items():
+            if roles.allow(request, roles.BULK, action.permission):
+                act = partial(ConversationAdmin.act_on_all, action=action)
+                offered[name] = (act, name, action.label)
         if roles.allow(request, roles.EXPORT):
-            offered |= {
-                name: (partial(ConversationAdmin.export_all, name=name), name, label)
-                for name, (label, _write) in EXPORTS.items()
-            }
+            for name, (label, _write) in EXPORTS.items():
+                offered[name] = (partial(ConversationAdmin.export_all, name=name), name, label)
         return offered
 
     def response_action(
@@ -424,10 +351,6 @@ def _reason(request: HttpRequest) -> str:
     return request.POST.get("reason", "").strip()[: actions.REASON_LENGTH]
 
 
-def _url_of(conversation: Conversation) -> str:
-    return reverse("admin:conversations_conversation_change", args=[conversation.pk])
-
-
 def _rows(
     fields: Mapping[str, Declaration], values: dict[str, Any], names: Iterable[str]
 ) -> list[tuple[str, str]]:
@@ -440,9 +363,3 @@ def _lines(values: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _cut(external_id: str) -> SafeString:
     return format_html('<span class="c-id" title="{0}">{0}</span>', external_id)
-
-
-def _minute(moment: datetime | None) -> SafeString:
-    if moment is None:
-        return format_html("{}", timeline.EMPTY)
-    return format_html('<time class="c-time">{}</time>', f"{moment:%Y-%m-%d %H:%M}")

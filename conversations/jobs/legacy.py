@@ -8,10 +8,10 @@ import math
 import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from bson import Decimal128, Int64, ObjectId
+from bson import Decimal128, ObjectId
 from django.db.models import FloatField
 from rest_framework.exceptions import ValidationError
 
@@ -24,13 +24,13 @@ from conversations.serializers.fields import input_field
 from conversations.states import ARCHIVED
 from conversations.words import tag_key
 
+T = TypeVar("T")
+
 _KNOWN = {
     "_id", "user_id", "character_id", "title", "is_archived", "message_count", "total_tokens",
     "tags", "settings", "created_at", "updated_at",
 }  # fmt: skip
-_NOTHING: Any = object()
 _SECONDS_UNTIL_MILLISECONDS = 100_000_000_000
-
 _NUMBERS: dict[str, Any] = {
     name: setting for name, setting in documents.SETTINGS.items() if setting.maximum is not None
 }
@@ -58,15 +58,19 @@ class LegacyIssue:
 class Converted:
     """A conversion's result: a document, an existing conversation, or reasons to reject it."""
 
-    id: Any
+    old: Document
     document: Document | None = None
     repairs: list[LegacyIssue] = field(default_factory=list)
     reasons: list[LegacyIssue] = field(default_factory=list)
     already_there: bool = False
 
-    def refuse(self, path: str, kind: str) -> None:
+    @property
+    def id(self) -> Any:
+        return self.old.get("_id")
+
+    def refuse(self, path: str, kind: str, was: Any = None) -> None:
         self.document = None
-        self.reasons.append(LegacyIssue(path, kind))
+        self.reasons.append(LegacyIssue(path, kind, was))
 
     def meet(self, user_id: str) -> None:
         """Record that a user already has a conversation with this id."""
@@ -74,224 +78,192 @@ class Converted:
             self.refuse("_id", "taken by another user's conversation")
         self.document, self.already_there = None, not self.reasons
 
+    def note(self, path: str, kind: str, was: Any = None) -> None:
+        """Record a repair."""
+        self.repairs.append(LegacyIssue(path, kind, was))
 
-def convert(old: Document) -> Converted:
-    """Convert a document from the monolith and list all issues."""
-    reading = _Reading(old)
-    document = reading.document()
-    taken = None if reading.reasons else document
-    return Converted(old.get("_id"), taken, reading.repairs, reading.reasons)
+    def repaired(self, value: T, path: str, kind: str, was: Any = None) -> T:
+        """Record a repair and return the value that replaces the old one."""
+        self.note(path, kind, was)
+        return value
 
-
-class _Reading:
-    def __init__(self, old: Document) -> None:
-        self._old = old
-        self.repairs: list[LegacyIssue] = []
-        self.reasons: list[LegacyIssue] = []
-
-    def document(self) -> Document:
-        id_ = self.id()
-        user_id, character_id = self.external("user_id"), self.external("character_id")
-        created_at = self.moment("created_at", id_.generation_time)
-        updated_at = self.moment("updated_at", created_at)
-        archived = self.archived()
-        title, custom = self.title(character_id)
+    def read_document(self) -> Document:
+        id_ = self.read_id()
+        user_id, character_id = self.read_external("user_id"), self.read_external("character_id")
+        created_at = self.read_time("created_at", id_.generation_time, "the id")
+        updated_at = self.read_time("updated_at", created_at, "created_at")
+        title, custom = self.read_title()
         document = documents.new(
             user_id=user_id,
             character_id=character_id,
             now=clock.now(),
             title=title,
-            settings=self.settings(),
-            tags=self.tags(),
+            settings=self.read_settings(),
+            tags=self.read_tags(),
             custom=custom,
         )
+        document["_id"] = id_
         document["metadata"] |= {
-            "message_count": self.count("message_count"),
-            "total_tokens": self.count("total_tokens"),
+            "message_count": self.read_count("message_count"),
+            "total_tokens": self.read_count("total_tokens"),
             "last_activity": updated_at,
             "created_at": created_at,
             "updated_at": updated_at,
         }
-        for name in sorted(self._old.keys() - _KNOWN):
-            self._repaired(name, "unknown, left out", self._old[name])
-        state = {"status": ARCHIVED, "archived_at": updated_at} if archived else {}
-        return document | state | {"_id": id_}
+        if self.read_archived():
+            document |= {"status": ARCHIVED, "archived_at": updated_at}
+        for name in sorted(self.old.keys() - _KNOWN):
+            self.note(name, "unknown, left out", self.old[name])
+        return document
 
-    def _repaired(self, path: str, kind: str, was: Any = None) -> None:
-        self.repairs.append(LegacyIssue(path, kind, was))
-
-    def _refused(self, path: str, kind: str, was: Any = None) -> None:
-        self.reasons.append(LegacyIssue(path, kind, was))
-
-    def id(self) -> ObjectId:
-        value = self._old.get("_id")
-        if isinstance(value, ObjectId):
-            return value
-        self._refused("_id", "no ObjectId", value)
+    def read_id(self) -> ObjectId:
+        if isinstance(self.id, ObjectId):
+            return self.id
+        self.refuse("_id", "no ObjectId", self.id)
         return ObjectId()
 
-    def external(self, name: str) -> str:
-        value = self._old.get(name)
+    def read_external(self, name: str) -> str:
+        value = self.old.get(name)
         if isinstance(value, int | UUID) and not isinstance(value, bool):
-            self._repaired(name, "made text", value)
+            self.note(name, "made text", value)
         written = str(value) if isinstance(value, str | ObjectId | int | UUID) else ""
-        if _accepted(_external_id, written) == written:
-            return written
-        self._refused(name, "missing" if value is None else "no id that can be kept", value)
-        return ""
+        if _accepted(_external_id, written) != written:
+            self.refuse(name, "missing" if value is None else "no id that can be kept", value)
+        return written
 
-    def title(self, character_id: str) -> tuple[str | None, dict[str, str]]:
-        value = self._old.get("title")
+    def read_title(self) -> tuple[str | None, dict[str, str]]:
+        """Return the title and the custom fields."""
+        value = self.old.get("title")
         if value is None:
-            self._repaired("title", "missing, named after the character")
-            return None, {}
+            return self.repaired(None, "title", "missing, named after the character"), {}
         if not isinstance(value, str):
-            self._repaired("title", "made text", value)
+            self.note("title", "made text", value)
         title = _line(str(value))
         if not title:
-            self._repaired("title", "empty, named after the character", value)
-            return None, {}
-        custom = {}
+            return self.repaired(None, "title", "empty, named after the character", value), {}
         if len(title) > limits.TITLE_LENGTH:
-            custom["legacy_title"] = title[: limits.CUSTOM_VALUE_LENGTH]
+            custom = {"legacy_title": title[: limits.CUSTOM_VALUE_LENGTH]}
             title = title[: limits.TITLE_LENGTH].rstrip()
-            self._repaired("title", "cut, and kept in custom.legacy_title", value)
-        elif isinstance(value, str) and title != value:
-            self._repaired("title", "white space or characters replaced", value)
-        return title, custom
+            self.note("title", "cut, and kept in custom.legacy_title", value)
+            return title, custom
+        if isinstance(value, str) and title != value:
+            self.note("title", "white space or characters replaced", value)
+        return title, {}
 
-    def archived(self) -> bool:
-        value = self._old.get("is_archived", _NOTHING)
+    def read_archived(self) -> bool:
+        value = self.old.get("is_archived")
         if isinstance(value, bool):
             return value
-        if value is _NOTHING or value is None:
-            self._repaired("is_archived", "missing, taken as false")
-            return False
+        if value is None:
+            return self.repaired(False, "is_archived", "missing, taken as false")
         archived = value == 1 or str(value).strip().casefold() in {"true", "yes", "1"}
-        self._repaired("is_archived", f"not a boolean, taken as {str(archived).lower()}", value)
-        return archived
+        kind = f"not a boolean, taken as {str(archived).lower()}"
+        return self.repaired(archived, "is_archived", kind, value)
 
-    def count(self, name: str) -> int:
-        value: Any = self._old.get(name)
-        if type(value) in {int, Int64} and 0 <= value <= limits.MAX_COUNT:
-            return int(value)
+    def read_count(self, name: str) -> int:
+        value = self.old.get(name)
         if value is None:
-            self._repaired(name, "missing, taken as 0")
-            return 0
+            return self.repaired(0, name, "missing, taken as 0")
         number = _number(value)
-        if number is not None and number == int(number) and 0 <= number <= limits.MAX_COUNT:
-            self._repaired(name, "made a whole number", value)
-            return int(number)
-        self._repaired(name, "no count, taken as 0", value)
-        return 0
+        if number is None or number != int(number) or not 0 <= number <= limits.MAX_COUNT:
+            return self.repaired(0, name, "no count, taken as 0", value)
+        if isinstance(value, int):
+            return int(value)
+        return self.repaired(int(number), name, "made a whole number", value)
 
-    def tags(self) -> list[str]:
-        value = self._old.get("tags")
+    def read_tags(self) -> list[str]:
+        value = self.old.get("tags")
         if value is None:
-            self._repaired("tags", "missing, taken as none")
-            return []
+            return self.repaired([], "tags", "missing, taken as none")
         if isinstance(value, str):
-            self._repaired("tags", "split at commas", value)
-            value = value.split(",")
+            value = self.repaired(value.split(","), "tags", "split at commas", value)
         if not isinstance(value, list):
-            self._repaired("tags", "no list, taken as none", value)
-            return []
+            return self.repaired([], "tags", "no list, taken as none", value)
         kept: dict[str, str] = {}
         for old in value:
-            if tag := self.tag(old):
-                if tag_key(tag) in kept:
-                    self._repaired("tags", "repeated, left out", old)
-                elif len(kept) == limits.TAGS:
-                    self._repaired("tags", f"more than {limits.TAGS}, left out", old)
-                else:
-                    kept[tag_key(tag)] = tag
+            tag = self.read_tag(old)
+            if tag and tag_key(tag) in kept:
+                self.note("tags", "repeated, left out", old)
+            elif tag and len(kept) == limits.TAGS:
+                self.note("tags", f"more than {limits.TAGS}, left out", old)
+            elif tag:
+                kept[tag_key(tag)] = tag
         return list(kept.values())
 
-    def tag(self, value: Any) -> str | None:
+    def read_tag(self, value: Any) -> str:
         """Replace the characters that a tag does not accept by spaces, and cut the tag."""
         if isinstance(value, str) and _accepted(_tag, value) == value:
             return value
         written = _line(str(value)) if isinstance(value, str | int | float | ObjectId) else ""
         plain = "".join(c if _accepted(_tag, f"a{c}a") else " " for c in written)
         tag = _line(plain)[: limits.TAG_LENGTH].rstrip()
-        self._repaired("tags", "characters replaced, or cut" if tag else "no tag, left out", value)
-        return tag
+        kind = "characters replaced, or cut" if tag else "no tag, left out"
+        return self.repaired(tag, "tags", kind, value)
 
-    def settings(self) -> dict[str, Any]:
-        value = self._old.get("settings")
+    def read_settings(self) -> dict[str, Any]:
+        value = self.old.get("settings")
         if value is None:
-            self._repaired("settings", "missing, taken as today's defaults")
-            return {}
+            return self.repaired({}, "settings", "missing, taken as today's defaults")
         if not isinstance(value, dict):
-            self._repaired("settings", "no object, taken as today's defaults", value)
-            return {}
+            return self.repaired({}, "settings", "no object, taken as today's defaults", value)
         settings: dict[str, Any] = {}
         for name, old in value.items():
             path = f"settings.{name}"
             if name in _NUMBERS:
-                settings[name] = self.setting(path, old, _NUMBERS[name])
+                settings[name] = self.read_number(path, old, _NUMBERS[name])
             elif name == "stop_sequences":
-                settings[name] = self.stop_sequences(old)
+                settings[name] = self.read_stop_sequences(path, old)
             else:
-                self._repaired(path, "unknown, left out", old)
+                self.note(path, "unknown, left out", old)
         for name in _NUMBERS.keys() - value.keys():
-            self._repaired(f"settings.{name}", "missing, taken as today's default")
+            self.note(f"settings.{name}", "missing, taken as today's default")
         return settings
 
-    def setting(self, path: str, value: Any, bounds: Any) -> float:
+    def read_number(self, path: str, value: Any, setting: Any) -> float:
         number = _number(value)
         if number is None:
-            self._repaired(path, "no number, taken as today's default", value)
-            name = path.removeprefix("settings.")
-            default: float = documents.default_settings()[name]
-            return default
+            default: float = documents.default_settings()[path.removeprefix("settings.")]
+            return self.repaired(default, path, "no number, taken as today's default", value)
         if isinstance(value, str):
-            self._repaired(path, "made a number", value)
-        within: float = min(max(number, bounds.minimum), bounds.maximum)
+            self.note(path, "made a number", value)
+        within: float = min(max(number, setting.minimum), setting.maximum)
         if within != number:
-            self._repaired(path, "brought within the bounds", value)
-            number = within
-        if isinstance(bounds.field, FloatField):
-            return float(number)
-        if number != int(number):
-            self._repaired(path, "made a whole number", value)
-        return int(number)
+            self.note(path, "brought within the bounds", value)
+        if isinstance(setting.field, FloatField):
+            return float(within)
+        if within != int(within):
+            self.note(path, "made a whole number", value)
+        return int(within)
 
-    def stop_sequences(self, value: Any) -> list[str]:
+    def read_stop_sequences(self, path: str, value: Any) -> list[str]:
         if not isinstance(value, list):
-            self._repaired("settings.stop_sequences", "no list, taken as none", value)
-            return []
-        kept = []
+            return self.repaired([], path, "no list, taken as none", value)
+        kept: list[str] = []
         for old in value:
-            if isinstance(old, str) and _accepted(_stop_sequence, old) == old:
-                kept.append(old)
+            if not isinstance(old, str) or _accepted(_stop_sequence, old) != old:
+                self.note(path, "no stop sequence, left out", old)
+            elif len(kept) == limits.STOP_SEQUENCES:
+                self.note(path, f"more than {limits.STOP_SEQUENCES}, left out", old)
             else:
-                self._repaired("settings.stop_sequences", "no stop sequence, left out", old)
-        for old in kept[limits.STOP_SEQUENCES :]:
-            self._repaired(
-                "settings.stop_sequences", f"more than {limits.STOP_SEQUENCES}, left out", old
-            )
-        return kept[: limits.STOP_SEQUENCES]
+                kept.append(old)
+        return kept
 
-    def moment(self, name: str, otherwise: datetime) -> datetime:
-        value = self._old.get(name)
+    def read_time(self, name: str, otherwise: datetime, source: str) -> datetime:
+        value = self.old.get(name)
         if isinstance(value, datetime):
             return value  # in milliseconds and UTC, as here
-        if value is None:
-            self._repaired(name, _INSTEAD[name].format("missing"))
-            return otherwise
-        moment = parse_time(value)
-        if moment is None:
-            self._repaired(name, _INSTEAD[name].format("no time"), value)
-            return otherwise
-        self._repaired(name, "made a time", value)
-        return moment
+        if moment := _parse_time(value):
+            return self.repaired(moment, name, "made a time", value)
+        found = "missing" if value is None else "no time"
+        return self.repaired(otherwise, name, f"{found}, taken from {source}", value)
 
 
-_INSTEAD = {
-    "created_at": "{}, taken from the id",
-    "updated_at": "{}, taken from created_at",
-}
+def convert(old: Document) -> Converted:
+    """Convert a document from the monolith and list all issues."""
+    converted = Converted(old)
+    document = converted.read_document()
+    converted.document = None if converted.reasons else document
+    return converted
 
 
 def _accepted(field: Any, value: Any) -> Any:
@@ -312,14 +284,16 @@ def _number(value: Any) -> float | None:
     """Convert a value to a finite number, or return None. Text can contain a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal128):
         return None
+    if isinstance(value, int):
+        return value
     try:
-        number = float(str(value) if isinstance(value, Decimal128) else value)
-    except (ValueError, OverflowError):
+        number = float(str(value))
+    except ValueError:
         return None
     return number if math.isfinite(number) else None
 
 
-def parse_time(value: Any) -> datetime | None:
+def _parse_time(value: Any) -> datetime | None:
     """Parse ISO 8601 text, by default in UTC, or seconds or milliseconds since 1970."""
     try:
         if isinstance(value, str):

@@ -11,7 +11,7 @@ from pymongo.collection import Collection
 
 from conversation_service.http.ndjson import batches
 from conversation_service.mongodb.connection import Document
-from conversations.jobs.legacy import Converted, LegacyIssue, convert
+from conversations.jobs.legacy import Converted, convert
 from conversations.queries import lookup
 from conversations.writes.create import DUPLICATE_KEY, insert_all
 
@@ -38,9 +38,8 @@ def take_over(
             try:
                 converted.append(convert(bson.decode(row.raw, _STRICT)))
             except InvalidBSON:
-                id_ = bson.decode(row.raw, _LENIENT).get("_id")
-                issue = LegacyIssue("", "not readable, contains invalid text")
-                converted.append(Converted(id_, reasons=[issue]))
+                converted.append(Converted(bson.decode(row.raw, _LENIENT)))
+                converted[-1].refuse("", "not readable, contains invalid text")
         _find_existing(converted)
         if not dry_run:
             insert(converted)

@@ -14,9 +14,7 @@ from django.conf import settings
 
 from conversation_service import clock
 from conversation_service.http.actor import Actor
-from conversation_service.http.ndjson import batches
 from conversation_service.mongodb.connection import Document
-from conversation_service.progress import stopped_by_signals, track
 from conversations.collection import NOT_HELD, conversations
 from conversations.states import ACTIVE, DELETED
 from conversations.writes import updates, writer
@@ -107,19 +105,3 @@ def trash_job() -> RetentionJob:
     return RetentionJob(
         "purge_at", clock.now(), {"status": DELETED, **NOT_HELD}, updates.purge(), "trash_due"
     )
-
-
-def run(job: RetentionJob, batch_size: int, *, total: int, what: str, out: Any) -> tuple[int, bool]:
-    """Run a job in batches, with progress on `out`.
-
-    Returns the number of written conversations, and False if Ctrl-C or SIGTERM came before the last
-    batch.
-    """
-    rows = track(job.each(batch_size), total=total, what=what, out=out)
-    written = 0
-    with stopped_by_signals() as stopping:
-        for batch in batches(rows, batch_size):
-            written += job.apply_to(batch)
-            if stopping:
-                return written, False
-    return written, True

@@ -264,7 +264,7 @@ def test_many_conversations_are_purged_in_batches(mongo, capsys):
 @pytest.mark.parametrize("command", ["purge_trash", "apply_retention"])
 def test_a_batch_size_of_zero_is_rejected(command):
     with pytest.raises(CommandError):
-        call_command(command, batch_size=0)
+        call_command(command, "--batch-size=0")
 
 
 @pytest.mark.parametrize("command", ["purge_trash", "apply_retention"])

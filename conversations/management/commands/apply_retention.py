@@ -1,11 +1,12 @@
 from datetime import UTC
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandParser
 
-from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
+from conversation_service.commands import JobResult
 from conversations.jobs import retention
 from conversations.jobs.retention import RetentionJob
+from conversations.management.retention import RetentionCommand
 from conversations.states import ARCHIVED
 
 HELP = """
@@ -18,51 +19,34 @@ it after the current batch.
 """
 
 
-class Command(BaseCommand):
+class Command(RetentionCommand):
     help = HELP
+    example = "apply_retention --dry-run --json"
+    exit_0 = "all due conversations are archived"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        end_help(
-            parser,
-            {
-                0: "all due conversations are archived",
-                1: "it could not run",
-                4: "interrupted before the end",
-            },
-            "manage.py apply_retention --dry-run --json",
-        )
-        add_dry_run(parser, "--preview")
+        super().add_arguments(parser)
         parser.add_argument(
-            "--batch-size", type=int, default=500, help="conversations per batch (default 500)"
+            "--preview", dest="dry_run", action="store_true", help="the same as --dry-run"
         )
-        add_json(parser)
 
-    def handle(self, *, dry_run: bool, batch_size: int, json: bool, **options: Any) -> None:
-        if batch_size < 1:
-            raise CommandError("--batch-size must be at least 1.")
+    def run(self, *, dry_run: bool, batch_size: int, **options: Any) -> JobResult:
         job = retention.idle_job()
-        numbers = {"due": 0, ARCHIVED: 0, "dry_run": dry_run, "finished": True}
-        if job:
-            numbers["due"] = job.count()
-            if dry_run:
-                numbers["due"] = self.print_due(job, batch_size, json=json)
-            else:
-                numbers[ARCHIVED], numbers["finished"] = retention.run(
-                    job, batch_size, total=numbers["due"], what="Archived", out=self.stderr
-                )
-        elif not json:
-            self.stdout.write("RETENTION_ARCHIVE_IDLE_DAYS is 0: nothing is archived when idle.")
-        count = f"{numbers['due']:,} to archive" if dry_run else f"{numbers['archived']:,} archived"
-        self.stdout.write(as_json(numbers) if json else f"Idle: {count}.")
-        if not numbers["finished"]:
-            raise Unfinished("Stopped; run it again to go on.")
+        if job is None:
+            text = "RETENTION_ARCHIVE_IDLE_DAYS is 0: nothing is archived when idle."
+            return {"due": 0, ARCHIVED: 0}, text, None
+        if dry_run:
+            due = self.print_due(job, batch_size)
+            return {"due": due, ARCHIVED: 0}, f"Idle: {due:,} to archive.", None
+        due = job.count()
+        archived, error = self.apply(job, batch_size, total=due, what="Archived")
+        return {"due": due, ARCHIVED: archived}, f"Idle: {archived:,} archived.", error
 
-    def print_due(self, job: RetentionJob, batch_size: int, *, json: bool) -> int:
+    def print_due(self, job: RetentionJob, batch_size: int) -> int:
         count = 0
         for row in job.each(batch_size):
             count += 1
             id_, user_id, at = row["_id"], row["user_id"], job.time_of(row).replace(tzinfo=UTC)
             line = {"id": id_, "user_id": user_id, "last_activity": at}
-            text = f"{id_} {user_id} {at:%Y-%m-%d %H:%M}"
-            self.stdout.write(as_json(line) if json else text)
+            self.write(line, f"{id_} {user_id} {at:%Y-%m-%d %H:%M}")
         return count

@@ -1,33 +1,25 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bson import ObjectId, json_util
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
-from conversation_service.commands import (
-    NO_MONGODB,
-    Unfinished,
-    add_dry_run,
-    add_json,
-    as_json,
-    end_help,
-    object_id,
-)
+from conversation_service.commands import NO_MONGODB, Job, JobResult, Unfinished, object_id
 from conversation_service.errors import DatabaseUnavailable, ServiceError
 from conversation_service.http.ndjson import batches
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
-from conversations import collection
+from conversations.collection import conversations
 from conversations.jobs.legacy import Converted, LegacyIssue
 from conversations.jobs.legacy_import import BATCH, take_over
 
@@ -87,90 +79,77 @@ class Totals:
             return "Run it again with the same options."
         return f"Everything up to {self.last_id} is done: go on with --after {self.last_id}."
 
+    def as_text(self, seconds: float, *, dry_run: bool) -> str:
+        lines = [
+            "Nothing was written: a dry run." if dry_run else "Done.",
+            f"{self.read:>10,} read in {seconds:.1f} s, {self.read / seconds:,.0f}/s",
+            f"{self.taken:>10,} imported, {self.repaired:,} of them repaired",
+            f"{self.already_there:>10,} already existed",
+            f"{self.not_taken:>10,} rejected",
+        ]
+        for heading, kinds in (("Repairs:", self.repairs), ("Reasons:", self.reasons)):
+            lines += [heading] if kinds else []
+            lines += [f"{count:>10,} {name}" for name, count in kinds.most_common()]
+        return "\n".join(lines)
 
-class Command(BaseCommand):
+
+class Command(Job):
     help = HELP
+    example = "import_legacy --from mongodb://old-host/monolith --dry-run"
+    exit_0 = "all are imported"
+    exit_1 = "some were rejected, or it could not run"
+    exit_4 = "interrupted, or MongoDB is unavailable; it prints the option to resume"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        end_help(
-            parser,
-            {
-                0: "all are imported",
-                1: "some were rejected, or it could not run",
-                4: "interrupted, or MongoDB is unavailable; it prints the option to resume",
-            },
-            "manage.py import_legacy --from mongodb://old-host/monolith --dry-run",
-        )
         parser.add_argument("--from", dest="uri", required=True, help="the monolith's MongoDB")
         parser.add_argument("--database", help="the database, if the URI has none")
         parser.add_argument("--collection", default="conversations", help="(default conversations)")
         parser.add_argument("--after", type=object_id, help="resume after this _id")
-        add_dry_run(parser)
-        add_json(parser)
         parser.add_argument(
             "--report",
             type=Path,
             default=Path("import_legacy.ndjson"),
             help="file for repairs and rejections, appended (default import_legacy.ndjson)",
         )
+        super().add_arguments(parser)
 
-    def handle(self, **options: Any) -> None:
+    def run(self, *, report: Path, dry_run: bool, **options: Any) -> JobResult:
         totals = Totals()
         began = time.monotonic()
         try:
-            finished = self.take_over(totals, **options)
+            with open_source(**options) as source, open_report(report) as file:
+                finished = self.take_over(source, file, totals, options["after"], dry_run=dry_run)
         except (PyMongoError, ServiceError) as error:
             # The reason contains neither documents nor the password in a URL.
-            is_mongodb = isinstance(error, PyMongoError)
-            reason = (
-                failures.reason(error).removesuffix(".") if is_mongodb else type(error).__name__
-            )
-            text = f"MongoDB: {reason}. {totals.next_step}"
+            text = f"MongoDB: {failures.reason(error).removesuffix('.')}. {totals.next_step}"
             if totals.read:
                 raise Unfinished(text) from None
             unavailable = isinstance(error, DatabaseUnavailable) or failures.find(error)
             raise CommandError(text, returncode=NO_MONGODB if unavailable else 1) from None
-        seconds = time.monotonic() - began
-        if options["json"]:
-            result = {**vars(totals), "seconds": round(seconds, 1)}
-            result |= {"dry_run": options["dry_run"], "finished": finished}
-            self.stdout.write(as_json(result))
-        else:
-            self.print_totals(totals, seconds, dry_run=options["dry_run"])
+        problem: CommandError | None = None
         if not finished:
-            raise Unfinished(f"Stopped. {totals.next_step}")
-        if totals.not_taken:
-            raise CommandError(f"{totals.not_taken:,} were rejected: see {options['report']}.")
+            problem = Unfinished(f"Stopped. {totals.next_step}")
+        elif totals.not_taken:
+            problem = CommandError(f"{totals.not_taken:,} were rejected: see {report}.")
+        seconds = time.monotonic() - began
+        numbers = {**vars(totals), "seconds": round(seconds, 1)}
+        return numbers, totals.as_text(seconds, dry_run=dry_run), problem
 
-    def take_over(  # noqa: PLR0913
+    def take_over(
         self,
+        source: Collection[Document],
+        file: IO[bytes],
         totals: Totals,
-        *,
-        uri: str,
-        database: str | None,
-        collection: str,
         after: ObjectId | None,
+        *,
         dry_run: bool,
-        report: Path,
-        **options: Any,
     ) -> bool:
         """Return True if the last document was read."""
-        with ExitStack() as stack:
-            source = stack.enter_context(open_source(uri, database, collection))
-            try:
-                report.touch(mode=0o600)
-                file = stack.enter_context(report.open("ab"))
-            except OSError as error:
-                raise CommandError(f"--report: {error}") from None
-            stopping = stack.enter_context(stopped_by_signals())
-            remaining = {"_id": {"$gt": after}} if after else {}
-            rows = track(
-                chain.from_iterable(take_over(source, after=after, dry_run=dry_run)),
-                total=source.count_documents(remaining),
-                what="Read",
-                out=self.stderr,
-            )
-            for batch in batches(rows, BATCH):
+        total = source.count_documents({"_id": {"$gt": after}} if after else {})
+        rows = chain.from_iterable(take_over(source, after=after, dry_run=dry_run))
+        tracked = track(rows, total=total, what="Read", out=self.stderr)
+        with stopped_by_signals() as stopping:
+            for batch in batches(tracked, BATCH):
                 for converted in batch:
                     totals.add(converted)
                     if converted.reasons or (converted.document and converted.repairs):
@@ -179,31 +158,28 @@ class Command(BaseCommand):
                     return False
         return True
 
-    def print_totals(self, totals: Totals, seconds: float, *, dry_run: bool) -> None:
-        self.stdout.write("Nothing was written: a dry run." if dry_run else "Done.")
-        rate = totals.read / seconds
-        self.stdout.write(f"{totals.read:>10,} read in {seconds:.1f} s, {rate:,.0f}/s")
-        self.stdout.write(f"{totals.taken:>10,} imported, {totals.repaired:,} of them repaired")
-        self.stdout.write(f"{totals.already_there:>10,} already existed")
-        self.stdout.write(f"{totals.not_taken:>10,} rejected")
-        for heading, kinds in (("Repairs", totals.repairs), ("Reasons", totals.reasons)):
-            if kinds:
-                self.stdout.write(f"{heading}:")
-            for name, count in kinds.most_common():
-                self.stdout.write(f"{count:>10,} {name}")
+
+def open_report(path: Path) -> IO[bytes]:
+    try:
+        path.touch(mode=0o600)
+        return path.open("ab")
+    except OSError as error:
+        raise CommandError(f"--report: {error}") from None
 
 
 @contextmanager
-def open_source(uri: str, database: str | None, name: str) -> Iterator[Collection[Document]]:
+def open_source(
+    uri: str, database: str | None, collection: str, **options: Any
+) -> Iterator[Collection[Document]]:
     try:
         client: MongoClient[Document] = MongoClient(uri, serverSelectionTimeoutMS=CONNECT_MS)
     except ValueError as error:  # PyMongo raises this for some invalid URIs
         raise CommandError(f"--from: {error}") from None
     with client:
-        source = (client[database] if database else client.get_default_database())[name]
+        source = (client[database] if database else client.get_default_database())[collection]
         if source.estimated_document_count() == 0:
             raise CommandError(f"{source.full_name} contains no documents.")
-        target = collection.conversations()
+        target = conversations()
         same_server = client.nodes & target.database.client.nodes
         if same_server and source.full_name == target.full_name:
             raise CommandError(f"{source.full_name} is the collection of this service.")

@@ -1,9 +1,8 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-
-from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
+from conversation_service.commands import JobResult
 from conversations.jobs import retention
+from conversations.management.retention import RetentionCommand
 from conversations.states import PURGED
 
 HELP = """
@@ -15,44 +14,17 @@ it after the current batch.
 """
 
 
-class Command(BaseCommand):
+class Command(RetentionCommand):
     help = HELP
+    example = "purge_trash --dry-run"
+    exit_0 = "all due conversations are purged"
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        end_help(
-            parser,
-            {
-                0: "all due conversations are purged",
-                1: "it could not run",
-                4: "interrupted before the end",
-            },
-            "manage.py purge_trash --dry-run",
-        )
-        add_dry_run(parser)
-        parser.add_argument(
-            "--batch-size", type=int, default=500, help="conversations per batch (default 500)"
-        )
-        add_json(parser)
-
-    def handle(self, *, dry_run: bool, batch_size: int, json: bool, **options: Any) -> None:
-        if batch_size < 1:
-            raise CommandError("--batch-size must be at least 1.")
+    def run(self, *, dry_run: bool, batch_size: int, **options: Any) -> JobResult:
         job = retention.trash_job()
-        total = job.count()
-        numbers = {
-            "due": total,
-            PURGED: 0,
-            "held": job.count_held(),
-            "dry_run": dry_run,
-            "finished": True,
-        }
+        due, held = job.count(), job.count_held()
+        purged, error = 0, None
         if not dry_run:
-            numbers[PURGED], numbers["finished"] = retention.run(
-                job, batch_size, total=total, what="Purged", out=self.stderr
-            )
-        done = "to purge" if dry_run else PURGED
-        count = numbers["due" if dry_run else PURGED]
-        text = f"Trash: {count:,} {done}, {numbers['held']:,} kept by a legal hold."
-        self.stdout.write(as_json(numbers) if json else text)
-        if not numbers["finished"]:
-            raise Unfinished("Stopped; run it again to go on.")
+            purged, error = self.apply(job, batch_size, total=due, what="Purged")
+        count = f"{due:,} to purge" if dry_run else f"{purged:,} purged"
+        text = f"Trash: {count}, {held:,} kept by a legal hold."
+        return {"due": due, PURGED: purged, "held": held}, text, error

@@ -3,17 +3,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bson import ObjectId
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandParser
 
 from conversation_service import clock
 from conversation_service.commands import (
+    Job,
+    JobResult,
     Unfinished,
     add_after,
-    add_dry_run,
-    add_json,
-    as_json,
-    end_help,
     external_id,
+    positive_float,
 )
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
@@ -41,53 +40,31 @@ when Message is unavailable, it prints the option to resume.
 """
 
 
-class Command(BaseCommand):
+class Command(Job):
     help = HELP
+    example = "reconcile_activity --rate 20 --after 507f1f77bcf86cd799439014"
+    exit_0 = "all conversations are compared"
+    exit_4 = "interrupted before the end, or Message is unavailable"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        end_help(
-            parser,
-            {
-                0: "all conversations are compared",
-                1: "it could not run",
-                4: "interrupted before the end, or Message is unavailable",
-            },
-            "manage.py reconcile_activity --rate 20 --after 507f1f77bcf86cd799439014",
-        )
         add_after(parser)
-        parser.add_argument(
-            "--rate", type=float, default=50, help="requests per second (default 50)"
-        )
-        parser.add_argument(
-            "--user", type=external_id, help="compare only the conversations of this user"
-        )
-        add_dry_run(parser)
-        add_json(parser)
+        add = parser.add_argument
+        add("--rate", type=positive_float, default=50, help="requests per second (default 50)")
+        add("--user", type=external_id, help="compare only the conversations of this user")
+        super().add_arguments(parser)
 
-    def handle(
-        self,
-        *,
-        after: ObjectId,
-        rate: float,
-        user: str | None,
-        dry_run: bool,
-        json: bool,
-        **options: Any,
-    ) -> None:
-        if rate <= 0:
-            raise CommandError("--rate must be above 0.")
-        numbers: dict[str, Any] = dict.fromkeys(OUTCOMES, 0)
-        numbers |= {"after": after, "dry_run": dry_run, "finished": True}
-        rows = activity.rows_to_reconcile(after, user)
-        reason = self.compare(rate_limited(rows, rate), numbers)
-        numbers["finished"] = not reason
+    def run(
+        self, *, after: ObjectId, rate: float, user: str | None, dry_run: bool, **options: Any
+    ) -> JobResult:
+        numbers: dict[str, Any] = dict.fromkeys(OUTCOMES, 0) | {"after": after}
+        rows = rate_limited(activity.rows_to_reconcile(after, user), rate)
+        reason = self.compare(rows, numbers, dry_run=dry_run)
         counts = [f"{numbers[name]:,} {label}" for name, label in OUTCOMES.items() if numbers[name]]
         text = f"Conversations: {', '.join(counts) or 'none'}."
-        self.stdout.write(as_json(numbers) if json else text)
-        if reason:
-            raise Unfinished(f"{reason} Go on with --after {numbers['after']}.")
+        error = Unfinished(f"{reason} Go on with --after {numbers['after']}.") if reason else None
+        return numbers, text, error
 
-    def compare(self, rows: Iterator[Document], numbers: dict[str, Any]) -> str:
+    def compare(self, rows: Iterator[Document], numbers: dict[str, Any], *, dry_run: bool) -> str:
         """Return the reason if it ended before the last conversation."""
         total = collection.conversations().estimated_document_count()
         with stopped_by_signals() as stopping:
@@ -95,7 +72,7 @@ class Command(BaseCommand):
                 if stopping:
                     return "Stopped."
                 try:
-                    numbers[reconcile(row, dry_run=numbers["dry_run"])] += 1
+                    numbers[reconcile(row, dry_run=dry_run)] += 1
                 except UpstreamError:
                     return "Message is unavailable."
                 numbers["after"] = row["_id"]

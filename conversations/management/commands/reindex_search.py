@@ -1,17 +1,10 @@
 from typing import Any
 
 from bson import ObjectId
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from pymongo.errors import PyMongoError
 
-from conversation_service.commands import (
-    Unfinished,
-    add_after,
-    add_dry_run,
-    add_json,
-    as_json,
-    end_help,
-)
+from conversation_service.commands import Job, JobResult, Unfinished, add_after
 from conversation_service.mongodb import failures
 from conversation_service.progress import stopped_by_signals, track
 from conversations import collection
@@ -27,47 +20,34 @@ miss conversations that were written by the former rules.
 """
 
 
-class Command(BaseCommand):
+class Command(Job):
     help = HELP
+    example = "reindex_search --after 507f1f77bcf86cd799439014"
+    exit_0 = "all conversations are up to date"
+    exit_4 = "interrupted before the end, or MongoDB is unavailable"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        end_help(
-            parser,
-            {
-                0: "all conversations are up to date",
-                1: "it could not run",
-                4: "interrupted before the end, or MongoDB is unavailable",
-            },
-            "manage.py reindex_search --after 507f1f77bcf86cd799439014",
-        )
         add_after(parser)
-        add_dry_run(parser)
-        add_json(parser)
+        super().add_arguments(parser)
 
-    def handle(self, *, after: ObjectId, dry_run: bool, json: bool, **options: Any) -> None:
+    def run(self, *, after: ObjectId, dry_run: bool, **options: Any) -> JobResult:
         numbers: dict[str, Any] = {"read": 0, "outdated": 0, "after": after}
-        numbers |= {"dry_run": dry_run, "finished": True}
-        reason = self.reindex(numbers)
-        numbers["finished"] = not reason
+        reason = self.reindex(numbers, dry_run=dry_run)
         done = "to derive again" if dry_run else "derived again"
         text = f"Conversations: {numbers['read']:,} read, {numbers['outdated']:,} {done}."
-        self.stdout.write(as_json(numbers) if json else text)
-        if reason:
-            raise Unfinished(f"{reason} Go on with --after {numbers['after']}.")
+        error = Unfinished(f"{reason} Go on with --after {numbers['after']}.") if reason else None
+        return numbers, text, error
 
-    def reindex(self, numbers: dict[str, Any]) -> str:
+    def reindex(self, numbers: dict[str, Any], *, dry_run: bool) -> str:
         """Return the reason if it ended before the last batch."""
         total = -(-collection.conversations().estimated_document_count() // search_index.BATCH)
-        batches = track(
-            search_index.batches(numbers["after"]), total=total, what="Batches", out=self.stderr
-        )
+        batches = search_index.batches(numbers["after"])
         with stopped_by_signals() as stopping:
             try:
-                for batch in batches:
+                for batch in track(batches, total=total, what="Batches", out=self.stderr):
                     if stopping:
                         return "Stopped."
-                    outdated = search_index.reindex(batch, dry_run=numbers["dry_run"])
-                    numbers["outdated"] += outdated
+                    numbers["outdated"] += search_index.reindex(batch, dry_run=dry_run)
                     numbers["read"] += len(batch)
                     numbers["after"] = batch[-1]["_id"]
             except PyMongoError as error:

@@ -3,15 +3,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from pymongo import WriteConcern
 
 from conversation_service import clock
-from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
+from conversation_service.commands import Job, JobResult, Unfinished
 from conversation_service.management.commands.setup_indexes import refuse_before_migrations
 from conversation_service.mongodb.connection import database
 from conversation_service.progress import stopped_by_signals, track
-from conversations import collection
+from conversations.collection import conversations
 from conversations.jobs import demo
 from conversations.jobs.demo import BATCH, Demo
 
@@ -31,71 +31,60 @@ yet, it drops the indexes and the validator first: the service cannot be used un
 With equal options it can be run again after an interruption. If the user "{demo.USER}" has other
 conversations, it does nothing. Ctrl-C and SIGTERM end it after the current batches.
 """
+STOPPED = (
+    "Stopped; run it again to go on. Until then indexes and the validator can be missing; "
+    "manage.py setup_indexes creates them."
+)
 
 
-class Command(BaseCommand):
+class Command(Job):
     help = HELP
+    example = "seed_demo --conversations 1000000 --users 20000 --heavy 10000"
+    exit_0 = "all are stored"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        end_help(
-            parser,
-            {0: "all are stored", 1: "it could not run", 4: "interrupted before the end"},
-            "manage.py seed_demo --conversations 1000000 --users 20000 --heavy 10000",
-        )
-        parser.add_argument(
-            "--conversations", type=int, default=200, help="number of conversations (default 200)"
-        )
-        parser.add_argument(
-            "--users", type=int, default=50, help="number of other users (default 50)"
-        )
-        parser.add_argument(
-            "--heavy", type=int, help=f'conversations of the user "{demo.USER}" (default half)'
-        )
-        add_dry_run(parser)
-        add_json(parser)
+        add = parser.add_argument
+        add("--conversations", type=int, default=200, help="number of conversations (default 200)")
+        add("--users", type=int, default=50, help="number of other users (default 50)")
+        add("--heavy", type=int, help=f'conversations of the user "{demo.USER}" (default half)')
+        super().add_arguments(parser)
 
-    def handle(self, *, dry_run: bool, json: bool, **options: Any) -> None:
+    def run(self, *, dry_run: bool, **options: Any) -> JobResult:
         wanted = parse(**options)
-        numbers: dict[str, Any] = {"missing": 0, "created": 0, "seconds": 0.0}
-        numbers |= {"indexes_seconds": 0.0, "dry_run": dry_run, "finished": True}
+        numbers: dict[str, Any] = {"missing": 0, "created": 0}
+        numbers |= {"seconds": 0.0, "indexes_seconds": 0.0}
         # In every data set, the first conversation belongs to one of these two users.
         owners = {"user_id": {"$in": [demo.USER, "user-0"]}}
-        former = collection.conversations().find_one(owners, ["_id"])
+        former = conversations().find_one(owners, ["_id"])
         if former is None:
             numbers["missing"] = wanted.conversations
         elif wanted.made(former["_id"]):
             wanted = wanted.at(former["_id"].generation_time)
             last = {"_id": wanted.id_of(wanted.conversations - 1)}
-            if collection.conversations().find_one(last, ["_id"]) is None:
+            if conversations().find_one(last, ["_id"]) is None:
                 numbers["missing"] = wanted.conversations - _count(wanted)
+        error = None
         if numbers["missing"] and not dry_run:
             numbers |= self.fill(wanted, anew=former is None)
-        rate = numbers["created"] / max(numbers["seconds"], 0.1)
-        if json:
-            text = as_json(numbers)
-        elif numbers["created"]:
+            error = Unfinished(STOPPED) if numbers["missing"] else None
+        text = "There is demo data already; nothing changed."
+        if numbers["created"]:
+            rate = numbers["created"] / max(numbers["seconds"], 0.1)
             text = (
                 f"Created {numbers['created']:,} conversations in {numbers['seconds']} s,"
                 f" {rate:,.0f}/s; {numbers['indexes_seconds']} s of that for the indexes."
             )
         elif numbers["missing"]:
             text = f"{numbers['missing']:,} conversations to create."
-        else:
-            text = "There is demo data already; nothing changed."
-        self.stdout.write(text)
-        if not numbers["finished"]:
-            raise Unfinished(
-                "Stopped; run it again to go on. Until then indexes and the validator can be "
-                "missing; manage.py setup_indexes creates them."
-            )
+        return numbers, text, error
 
     def fill(self, wanted: Demo, *, anew: bool) -> dict[str, Any]:
         refuse_before_migrations()
         began = time.monotonic()
         is_large = wanted.conversations >= WITHOUT_INDEXES_FROM
-        if anew and is_large and not collection.conversations().find_one():
+        if anew and is_large and not conversations().find_one():
             self.stderr.write("There are no indexes and no validator until all are stored.")
-            collection.conversations().drop_indexes()
+            conversations().drop_indexes()
             database().command("collMod", "conversations", validator={})
         before = 0 if anew else _count(wanted)
         finished = self.insert(wanted, anew=anew)
@@ -108,14 +97,13 @@ class Command(BaseCommand):
             "created": stored - before,
             "seconds": round(ended - began, 1),
             "indexes_seconds": round(ended - inserted, 1),
-            "finished": finished,
         }
 
     def insert(self, wanted: Demo, *, anew: bool) -> bool:
         """Return True if all are stored. The last batch is stored last: it shows completion."""
         *starts, last = range(0, wanted.conversations, BATCH)
         # A server can lose these writes: another run inserts them again.
-        target = collection.conversations().with_options(write_concern=WriteConcern(w=1))
+        target = conversations().with_options(write_concern=WriteConcern(w=1))
 
         def insert_batch(start: int) -> None:
             missing = wanted.batch(start)
@@ -149,4 +137,4 @@ def parse(*, conversations: int, users: int, heavy: int | None, **options: Any) 
 
 
 def _count(made: Demo) -> int:
-    return collection.conversations().count_documents(made.ids)
+    return conversations().count_documents(made.ids)

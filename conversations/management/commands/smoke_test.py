@@ -1,17 +1,25 @@
 import time
 from argparse import ArgumentTypeError
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from conversation_service.commands import Unfinished, add_json, as_json, end_help
+from conversation_service.commands import (
+    Unfinished,
+    add_json,
+    as_json,
+    end_help,
+    positive_float,
+)
 from conversation_service.progress import stopped_by_signals
-from conversation_service.smoke import NotTried, Outcome, Site, Step, walk
+from conversation_service.smoke import NotTried, Outcome, Site, walk
 from conversation_service.tokens import service_token, user_token
 from conversations.jobs import smoke
 from conversations.jobs.smoke import Tokens, Visit
@@ -51,13 +59,6 @@ def secret(text: str) -> str:
         raise ArgumentTypeError(f"{text[1:]}: {error}") from None
 
 
-def seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ArgumentTypeError("use more than 0 seconds")
-    return value
-
-
 class Command(BaseCommand):
     help = HELP
     requires_system_checks = []  # the command uses no database
@@ -77,7 +78,12 @@ class Command(BaseCommand):
         add("--base-url", type=address, required=True, help="such as https://chat.example.org")
         add("--environment", default="", help="the expected environment")
         add("--expect-version", default="", help="the expected version")
-        add("--timeout", type=seconds, default=10.0, help="seconds without a byte (default 10)")
+        add(
+            "--timeout",
+            type=positive_float,
+            default=10.0,
+            help="seconds without a byte (default 10)",
+        )
         add("--character", default="luna", help="an existing character id (default luna)")
         add("--token", type=secret, default="", help="a user token, or @FILE with it")
         add("--other-token", type=secret, default="", help="a token of another user")
@@ -87,25 +93,27 @@ class Command(BaseCommand):
         add_json(parser)
 
     def handle(self, *, base_url: str, json: bool, **options: Any) -> None:
-        mark = smoke.new_mark()
+        mark = f"smoke{uuid4().hex}"  # the tag for all conversations that this run creates
         tokens = make_tokens(mark, **options)
         enabled = {
-            smoke.it_returns_metrics.name: options["metrics"],
-            smoke.another_user_cannot_see_it.name: bool(tokens.stranger),
-            smoke.a_service_can_check_access.name: bool(tokens.service),
+            smoke.it_returns_metrics: options["metrics"],
+            smoke.another_user_cannot_see_it: tokens.stranger,
+            smoke.a_service_can_check_access: tokens.service,
         }
-        steps = [step for step in smoke.STEPS if enabled.get(step.name, True)]
+        steps = [step for step in smoke.STEPS if enabled.get(step, True)]
+        expected = options["environment"], options["expect_version"]
         began = time.monotonic()
-        with closing(Site(base_url, timeout_s=options["timeout"], name=mark)) as site:
-            visit = Visit(
-                site,
-                mark,
-                tokens,
-                character_id=options["character"],
-                environment=options["environment"],
-                version=options["expect_version"],
-            )
-            outcomes, left = self.run_steps(steps, visit, json=json)
+        site = Site(base_url, timeout_s=options["timeout"], name=mark)
+        visit = Visit(site, mark, tokens, options["character"], *expected)
+        outcomes: list[Outcome] = []
+        with closing(site.session), stopped_by_signals() as stopping:
+            try:
+                for outcome in self.printed(walk(steps, site, visit), json=json):
+                    outcomes.append(outcome)
+                    if stopping:
+                        break
+            finally:
+                left = smoke.clean(visit)
         passed = sum(not outcome.fault for outcome in outcomes)
         seconds = round(time.monotonic() - began, 1)
         if json:
@@ -117,48 +125,28 @@ class Command(BaseCommand):
         problems = []
         last = outcomes[-1]
         if last.fault:
-            problems.append(f"{last.step.name}: {last.fault} (X-Request-ID {last.request_id}).")
+            problems.append(f"{last.step}: {last.fault} (X-Request-ID {last.request_id}).")
         elif passed < len(steps):
             problems.append("Stopped before the end.")
         if left:
             problems.append(f"Could not be purged: {', '.join(left)}.")
         if problems:
-            failed = bool(left) or (last.fault and not isinstance(last.fault, NotTried))
+            failed = left or (last.fault and not isinstance(last.fault, NotTried))
             raise (CommandError if failed else Unfinished)("\n".join(problems))
 
-    def run_steps(
-        self, steps: list[Step], visit: Visit, *, json: bool
-    ) -> tuple[list[Outcome], list[str]]:
-        """Return the outcomes, and the conversations that could not be purged."""
-        outcomes, left = [], []
+    def printed(self, outcomes: Iterator[Outcome], *, json: bool) -> Iterator[Outcome]:
+        """Print each outcome and yield it."""
         if not json:
             self.stdout.write(f"{'step':42} {'expected':42} {'status':>6} {'ms':>8}")
-        with stopped_by_signals() as stopping:
-            try:
-                for outcome in walk(steps, visit.site, visit):
-                    outcomes.append(outcome)
-                    self.print_outcome(outcome, json=json)
-                    if stopping:
-                        break
-            finally:
-                left = smoke.clean(visit)
-        return outcomes, left
-
-    def print_outcome(self, outcome: Outcome, *, json: bool) -> None:
-        step, status = outcome.step, outcome.status
-        if json:
-            facts = {
-                "step": step.name,
-                "expected": step.expected,
-                "status": status,
-                "milliseconds": outcome.milliseconds,
-                "request_id": outcome.request_id,
-                "fault": str(outcome.fault) if outcome.fault else None,
-            }
-            self.stdout.write(as_json(facts))
-            return
-        line = f"{step.name:42} {step.expected:42} {status or '-':>6} {outcome.milliseconds:>8.1f}"
-        self.stdout.write(f"{line}  WRONG" if outcome.fault else line)
+        for outcome in outcomes:
+            if json:
+                fault = outcome.fault and str(outcome.fault)
+                self.stdout.write(as_json({**vars(outcome), "fault": fault}))
+            else:
+                line = "{step:42} {expected:42} {0:>6} {milliseconds:>8}{1}"
+                wrong = "  WRONG" if outcome.fault else ""
+                self.stdout.write(line.format(outcome.status or "-", wrong, **vars(outcome)))
+            yield outcome
 
 
 def make_tokens(mark: str, **options: Any) -> Tokens:

@@ -1,8 +1,6 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
-
-from conversation_service.commands import Unfinished, add_dry_run, add_json, as_json, end_help
+from conversation_service.commands import Job, JobResult, Unfinished
 from conversation_service.http.actor import Actor
 from conversation_service.progress import stopped_by_signals, track
 from conversation_service.upstreams import characters
@@ -17,34 +15,20 @@ SIGTERM end it after the current character.
 """
 
 
-class Command(BaseCommand):
+class Command(Job):
     help = HELP
+    example = "verify_characters --dry-run"
+    exit_0 = "all characters are verified or missing"
+    exit_4 = "interrupted before the end, or Characters is unavailable"
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        end_help(
-            parser,
-            {
-                0: "all characters are verified or missing",
-                1: "it could not run",
-                4: "interrupted before the end, or Characters is unavailable",
-            },
-            "manage.py verify_characters --dry-run",
-        )
-        add_dry_run(parser)
-        add_json(parser)
-
-    def handle(self, *, dry_run: bool, json: bool, **options: Any) -> None:
-        numbers: dict[str, Any] = {"verified": 0, "missing": 0}
-        numbers |= {"dry_run": dry_run, "finished": True}
-        reason = self.verify(numbers, json=json)
-        numbers["finished"] = not reason
+    def run(self, *, dry_run: bool, **options: Any) -> JobResult:
+        numbers = {"verified": 0, "missing": 0}
+        reason = self.verify(numbers, dry_run=dry_run)
         text = f"Conversations: verified {numbers['verified']:,}, missing {numbers['missing']:,}"
         text += "; a dry run, nothing changed." if dry_run else "."
-        self.stdout.write(as_json(numbers) if json else text)
-        if reason:
-            raise Unfinished(reason)
+        return numbers, text, Unfinished(reason) if reason else None
 
-    def verify(self, numbers: dict[str, Any], *, json: bool) -> str:
+    def verify(self, numbers: dict[str, int], *, dry_run: bool) -> str:
         """Return the reason if it ended before the last character."""
         unverified = list(writes.unverified_characters())
         with stopped_by_signals() as stopping:
@@ -56,11 +40,10 @@ class Command(BaseCommand):
                 except CharacterServiceUnavailable:
                     return "Characters is unavailable; run it again later."
                 outcome = "verified" if character else "missing"
-                if numbers["dry_run"]:
+                if dry_run:
                     count = writes.count_unverified(id_)
                     line = {"character_id": id_, "outcome": outcome, "conversations": count}
-                    text = f"{id_}: {outcome}, conversations: {count:,}"
-                    self.stdout.write(as_json(line) if json else text)
+                    self.write(line, f"{id_}: {outcome}, conversations: {count:,}")
                 else:
                     name = character.name if character else None
                     actor = Actor.service("verify_characters")
