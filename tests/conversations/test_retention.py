@@ -321,5 +321,5 @@ def test_the_planner_finds_these_indexes_without_a_hint(mongo, thirty_days):
     store(mongo, *range(60))
     trashed(mongo, *range(-30, 30))
     for job in (retention.idle_job(), retention.trash_job()):
-        plan = mongo["conversations"].find(job.due).sort(job.clock).explain()
+        plan = mongo["conversations"].find(job.due).sort(job.time_path).explain()
         assert job.index in json.dumps(plan["queryPlanner"]["winningPlan"], default=str)
