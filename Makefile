@@ -44,10 +44,10 @@ coverage: $(DEVELOPMENT) ## all tests, slower: in Python's development mode, and
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-# Three processes for two cores, as a third of the time of the tests is waiting. worksteal gives a process consecutive tests, so
-# that the servers of a test module start once. Byte code is kept whatever the environment says: more than 200 Python processes
-# load it.
-ALL_CORES := --numprocesses $(shell expr $$(nproc) \* 3 / 2) --dist worksteal
+# Two processes for each core, as a third of the time of the tests is waiting. loadfile runs a test module in one process, so
+# that its servers start once; the modules keep the order of tests/conftest.py. Byte code is kept whatever the environment says:
+# more than 200 Python processes load it.
+ALL_CORES := --numprocesses $(shell expr $$(nproc) \* 2) --dist loadfile --no-loadscope-reorder
 
 check: $(DEVELOPMENT) ## formatting, lint, types, layers, migrations, deployment settings
 	$(BIN)/ruff format --check --quiet .
@@ -69,7 +69,7 @@ check-deploy: $(DEVELOPMENT) $(TOOLS) ## scripts, images, manifests, rules and w
 	.tools/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.tools/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	.tools/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
-	PYTHONDEVMODE=1 $(BIN)/python -m pytest -m deployment $(ALL_CORES) tests/deployment
+	PYTHONDEVMODE=1 $(BIN)/python -m pytest -m deployment $(ALL_CORES) --dist worksteal tests/deployment
 
 check-image: $(DEVELOPMENT) $(TOOLS) ## build the image, run development and staging with it (Debian, root)
 	@$(BIN)/python -m tests.image

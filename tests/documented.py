@@ -61,4 +61,17 @@ def _check(response: Any, operation: dict[str, Any]) -> None:
 def _validator(operation_id: str, status: str) -> Draft202012Validator:
     [operation] = [op for _, _, op in OPERATIONS if op["operationId"] == operation_id]
     content = operation["responses"][status]["content"]["application/json"]
-    return Draft202012Validator(content["schema"] | {"components": DOCUMENT["components"]})
+    return Draft202012Validator(_without_references(content["schema"]))
+
+
+def _without_references(schema: Any) -> Any:
+    """Replace each $ref by its component: jsonschema would look it up for each value."""
+    if isinstance(schema, list):
+        return [_without_references(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    own = {name: _without_references(value) for name, value in schema.items() if name != "$ref"}
+    if "$ref" not in schema:
+        return own
+    name = schema["$ref"].removeprefix("#/components/schemas/")
+    return _without_references(DOCUMENT["components"]["schemas"][name]) | own

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from conversation_service.development import process
 from conversation_service.development.process import CannotStart
@@ -38,19 +40,17 @@ def valkey(folder: Path) -> Iterator[str]:
     server = process.start(command, output=log)
     deadline = time.monotonic() + START_S
     try:
-        with redis.Redis(host="127.0.0.1", port=port, socket_timeout=1) as client:
-            while not responds(client):
-                if server.poll() is not None:
-                    raise CannotStart(
-                        f"Valkey stopped at once with status {server.returncode}; its last words "
-                        f"are in {log}. {WAYS_OUT}"
-                    )
-                if time.monotonic() > deadline:
-                    raise CannotStart(
-                        f"Valkey did not become ready in {START_S:.0f} seconds; see {log}. "
-                        f"{WAYS_OUT}"
-                    )
-                time.sleep(0.02)
+        while not responds(port):
+            if server.poll() is not None:
+                raise CannotStart(
+                    f"Valkey stopped at once with status {server.returncode}; its last words "
+                    f"are in {log}. {WAYS_OUT}"
+                )
+            if time.monotonic() > deadline:
+                raise CannotStart(
+                    f"Valkey did not become ready in {START_S:.0f} seconds; see {log}. {WAYS_OUT}"
+                )
+            time.sleep(0.02)
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.stop(server, timeout_s=STOP_S)
@@ -73,8 +73,15 @@ def find() -> str:
     )
 
 
-def responds(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.ConnectionError:  # not listening yet
-        return False
+def responds(port: int) -> bool:
+    """Return True if a server on this port of 127.0.0.1 replies now.
+
+    Without retries: by default, redis-py waits between them for a second, then for longer.
+    """
+    with redis.Redis(
+        host="127.0.0.1", port=port, socket_timeout=1, retry=Retry(NoBackoff(), retries=0)
+    ) as client:
+        try:
+            return bool(client.ping())
+        except (redis.ConnectionError, redis.TimeoutError):  # not listening yet
+            return False

@@ -138,11 +138,15 @@ def test_no_error_contains_a_secret(tmp_path):
     assert SECRET_PIECE not in shown
 
 
-@pytest.mark.parametrize("word", ["true", "YES", "On", "1", "false", "No", "OFF", "0"])
-def test_booleans_accept_two_sets_of_words(word):
-    expected = str(word.lower() in {"true", "yes", "on", "1"})
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [(["true", "YES", "On", "1"], True), (["false", "No", "OFF", "0"], False)],
+)
+def test_booleans_accept_two_sets_of_words(words, value):
+    names = ["RATE_LIMIT_ENABLED", "ACCESS_LOG", "RELOAD", "AUTH_REMOTE_VALIDATION"]
+    expression = f"[getattr(settings, name) for name in {names}]"
 
-    assert show("settings.RATE_LIMIT_ENABLED", RATE_LIMIT_ENABLED=word) == expected
+    assert show(expression, **dict(zip(names, words, strict=True))) == str([value] * 4)
 
 
 def test_lists_lose_blanks_and_empty_items():
@@ -173,10 +177,8 @@ def test_a_dollar_is_kept_in_variables_and_files(tmp_path):
         "JWT_SECRET_KEY_FALLBACKS_FILE": str(former),
     }
 
-    assert show("settings.SECRET_KEY", **variables) == f"$q*eo{SECRET}"
-    assert show("settings.JWT_SECRET_KEY_FALLBACKS", **variables) == str(
-        [f"$SECRET_KEY-{SECRET}", f"$x{SECRET}"]
-    )
+    shown = show("(settings.SECRET_KEY, settings.JWT_SECRET_KEY_FALLBACKS)", **variables)
+    assert shown == str((f"$q*eo{SECRET}", [f"$SECRET_KEY-{SECRET}", f"$x{SECRET}"]))
 
 
 def test_a_dotenv_keeps_dollars_and_reports_lines_without_an_assignment(tmp_path, monkeypatch):

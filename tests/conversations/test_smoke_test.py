@@ -64,6 +64,7 @@ def proxied(url: str, spoil: Callable[[Response], object]):
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet: a second packet would wait 40 ms for an ACK
 
         def response(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

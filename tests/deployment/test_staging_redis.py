@@ -6,6 +6,8 @@ from urllib.parse import quote
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from conversation_service.development.process import free_port
 from conversation_service.development.valkey import find
@@ -21,9 +23,10 @@ def script(url_file, *, port: int) -> str:
 
 
 def wait_for(port: int) -> None:
+    once = Retry(NoBackoff(), retries=0)
     for _ in range(300):
         try:
-            redis.Redis(host="127.0.0.1", port=port).ping()
+            redis.Redis(host="127.0.0.1", port=port, retry=once).ping()
         except redis.AuthenticationError:
             return
         except redis.ConnectionError:

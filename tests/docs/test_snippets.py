@@ -136,6 +136,7 @@ class Proxy(ThreadingHTTPServer):
 class ProxyHandler(BaseHTTPRequestHandler):
     server: Proxy
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: a second packet would wait 40 ms for an ACK
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from config.env import env
 from conversation_service.development import launcher as local
 from conversation_service.development.process import free_port, responds
 from conversation_service.development.stand_ins.auth import auth
@@ -206,7 +207,7 @@ def test_a_benchmark_does_not_use_a_proxy_for_its_servers(monkeypatch, proxies):
 
 @pytest.mark.parametrize("host", ["::", "[::]", "::1"])
 def test_it_listens_on_ipv6(launcher, host):
-    launcher.start(HOST=host)
+    launcher.start(HOST=host, MONGODB_URL=env("MONGODB_URL"), REDIS_URL=env("REDIS_URL"))
     eventually(launcher.runs)
 
     assert [launcher.curl(number) for number in range(3)] == [200, 200, 201]

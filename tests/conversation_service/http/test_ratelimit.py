@@ -366,9 +366,8 @@ def test_the_token_is_checked_before_the_limit_and_the_request_after_it(limits, 
 def own_valkey(port, folder):
     command = [valkey.find(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     server = process.start(command, output=folder / "valkey.log")
-    with Redis(port=port) as client:
-        while not valkey.responds(client):
-            time.sleep(0.02)
+    while not valkey.responds(port):
+        time.sleep(0.02)
     try:
         yield server
     finally:

@@ -35,7 +35,7 @@ def collector() -> Iterator[SimpleNamespace]:
         def log_message(self, *args) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever).start()
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", spans=spans)
         server.shutdown()
 
