@@ -18,13 +18,14 @@ DEVELOPMENT := .venv/.development
 TOOLS := .tools/.installed
 BENCH := .tools/bench
 DOCS := .tools/docs
+CLIENTS := .tools/clients
 
 # pipefail: a step fails if its first command does, not only awk.
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test coverage check check-deploy check-image sbom bench format messages openapi dashboard screenshots lock \
+.PHONY: help install run test coverage check check-clients check-deploy check-image sbom bench format messages openapi dashboard screenshots lock \
 	docs docs-serve configuration
 
 help: ## show this list
@@ -71,6 +72,9 @@ check-deploy: $(DEVELOPMENT) $(TOOLS) ## scripts, images, manifests, rules and w
 	.tools/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	PYTHONDEVMODE=1 $(BIN)/python -m pytest -m deployment $(ALL_CORES) --dist worksteal tests/deployment
 
+check-clients: $(DEVELOPMENT) $(CLIENTS)/.installed ## generate four clients from docs/openapi.json, check their types and run them
+	$(BIN)/python -m pytest -m clients $(ALL_CORES) tests/clients
+
 check-image: $(DEVELOPMENT) $(TOOLS) ## build the image, run development and staging with it (Debian, root)
 	@$(BIN)/python -m tests.image
 
@@ -106,9 +110,10 @@ messages: $(DEVELOPMENT) ## collect what is to be translated, and compile the tr
 		$(BIN)/pybabel --quiet compile --domain django --directory $$app/locale; \
 	done
 
-openapi: $(DEVELOPMENT) ## write docs/openapi.json
+openapi: $(DEVELOPMENT) ## write docs/openapi.json and docs/collection.json
 	ENVIRONMENT=test $(BIN)/python manage.py spectacular --format openapi-json \
 		--validate --fail-on-warn --file docs/openapi.json
+	$(BIN)/python -m docs_site.collection
 
 screenshots: $(DEVELOPMENT) ## write pictures of the console to docs/img (needs Chromium)
 	@DJANGO_SETTINGS_MODULE=config.settings.test $(BIN)/python -m tests.servers \
@@ -137,6 +142,7 @@ lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
 	$(COMPILE) requirements/benchmark.in --output-file requirements/benchmark.txt \
 		--constraint requirements/development.txt
 	$(COMPILE) requirements/docs.in --output-file requirements/docs.txt
+	$(COMPILE) requirements/clients.in --output-file requirements/clients.txt
 
 $(DEVELOPMENT): requirements/development.txt | $(BIN)/python
 	@echo "Installing the packages for development, about 1 minute ..."
@@ -169,6 +175,14 @@ $(DOCS)/.installed: requirements/docs.txt
 	@cd $(DOCS) && bin/npm pack --silent mermaid@$(MERMAID) >/dev/null && \
 		echo "$(MERMAID_SHA512)  mermaid-$(MERMAID).tgz" | sha512sum --check --quiet && \
 		tar --extract --file mermaid-$(MERMAID).tgz --strip-components=2 package/dist/mermaid.min.js
+	@touch $@
+
+$(CLIENTS)/.installed: requirements/clients.txt tests/clients/package.json tests/clients/package-lock.json
+	@echo "Installing what generates and compiles clients ..."
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(subst $(BIN),$(CLIENTS)/bin,$(PIP)) -r requirements/clients.txt
+	@cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
+	@npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 # The version that mkdocs-material would load in the reader's browser.

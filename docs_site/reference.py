@@ -24,6 +24,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 
 
 def reference(document: Schema) -> Iterator[str]:
+    document = document | {"paths": _resolved(document["paths"], document["components"])}
     yield "## Endpoints\n"
     for path in sorted(document["paths"], key=_place):
         for method, operation in document["paths"][path].items():
@@ -31,6 +32,18 @@ def reference(document: Schema) -> Iterator[str]:
     yield "## Objects\n"
     for name, schema in document["components"]["schemas"].items():
         yield from _object(name, schema)
+
+
+def _resolved(value: Any, components: Schema) -> Any:
+    """Replace references to shared parameters and responses, and keep those to objects."""
+    if isinstance(value, list):
+        return [_resolved(item, components) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kind, _, name = value.get("$ref", "").removeprefix("#/components/").partition("/")
+    if kind in {"parameters", "responses"}:
+        value = components[kind][name]
+    return {key: _resolved(item, components) for key, item in value.items()}
 
 
 def _place(path: str) -> tuple[bool, bool]:
@@ -48,7 +61,7 @@ def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
         ),
     )
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
-        yield f"Body: {_type(content['schema'])}, `{media}`\n"
+        yield f"Body: {_body_type(content)}, `{media}`\n"
         for example in content.get("examples", {}).values():
             if media == "application/json":
                 shown = json.dumps(example["value"], ensure_ascii=False, indent=2)
@@ -63,8 +76,14 @@ def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
 
 
 def _body(response: Schema) -> str:
-    kinds = {_type(content["schema"]) for content in response.get("content", {}).values()}
+    kinds = {_body_type(content) for content in response.get("content", {}).values()}
     return ", ".join(sorted(kinds)) or "none"
+
+
+def _body_type(content: Schema) -> str:
+    if "x-itemSchema" in content:
+        return f"lines of {_type(content['x-itemSchema'])}"
+    return _type(content["schema"])
 
 
 def _object(name: str, schema: Schema) -> Iterator[str]:
@@ -93,6 +112,8 @@ def _type(schema: Schema) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
+    if "const" in schema:
+        return f"`{schema['const']}`"
     for several in ("oneOf", "anyOf", "allOf"):
         if several in schema:
             return " or ".join(_type(part) for part in schema[several])

@@ -154,6 +154,26 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "conversations.views.openapi.conversations.show_ceilings",
+        "conversations.views.openapi.conversations.any_listed",
+        *(
+            f"conversation_service.http.openapi_hooks.{hook}"
+            for hook in ("as_enforced", "as_lines", "open_enums", "with_samples", "share")
+        ),
+    ],
+    "SERVERS": [
+        {"url": "/", "description": "The deployment that serves this document"},
+        {"url": "http://localhost:8003", "description": "make run"},
+    ],
+    "TAGS": [
+        {
+            "name": "conversations",
+            "description": "The conversations of a user, with a token of this user. "
+            "Conversations of other users respond 404.",
+        },
+        {
+            "name": "for other services",
+            "description": "Access checks and totals, with a service token.",
+        },
     ],
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": [],

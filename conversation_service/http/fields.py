@@ -301,6 +301,12 @@ class Flag(serializers.BooleanField):
         return data
 
 
+class Switch(serializers.BooleanField):
+    """A boolean in a query string, as one of DRF's words for true and false, in any case."""
+
+    default_error_messages = {"invalid": _("Use true or false.")}
+
+
 class Choice(serializers.ChoiceField):
     """One of several values, which the error lists."""
 

@@ -86,7 +86,7 @@ class ServiceScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-
         return _bearer('A token with `token_type: "service"` and the scope of the operation.')
 
 
-class ErrorSerializer(serializers.Serializer):
+class ErrorObjectSerializer(serializers.Serializer):
     code = serializers.CharField(help_text="Stable; programs can depend on it.")
     type = serializers.CharField(help_text="The kind of the status, such as ValidationError.")
     message = serializers.CharField(help_text="For users, in the language of Accept-Language.")
@@ -106,7 +106,7 @@ class ProblemSerializer(serializers.Serializer):
     status = serializers.IntegerField()
     detail = serializers.CharField(help_text="This failure.")
     instance = serializers.CharField(help_text="The path of the request, cut to 100 characters.")
-    error = ErrorSerializer()
+    error = ErrorObjectSerializer()
 
 
 # Every operation can fail in these ways.
@@ -135,8 +135,10 @@ def failure_responses(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
     }
 
 
-def request_header(name: str, description: str) -> OpenApiParameter:
-    return OpenApiParameter(name, location=OpenApiParameter.HEADER, description=description)
+def request_header(name: str, description: str, pattern: str | None = None) -> OpenApiParameter:
+    """Describe a header. A pattern is for the whole value."""
+    kind: Any = {"type": "string", "pattern": f"^{pattern}$"} if pattern else str
+    return OpenApiParameter(name, kind, OpenApiParameter.HEADER, description=description)
 
 
 def response_header(name: str, description: str, *statuses: int) -> OpenApiParameter:
@@ -165,7 +167,8 @@ RATES = [
 
 COMMON = [
     request_header(
-        "X-Request-ID", "Id of the request: 1 to 128 of `A-Za-z0-9._-`. Default: a new id."
+        "X-Request-ID",
+        "Id of the request: 1 to 128 of `A-Za-z0-9._-`. Another value is replaced by a new id.",
     ),
     response_header("X-Request-ID", "The id of the request, also in the logs."),
     response_header(

@@ -17,10 +17,10 @@ Condition = dict[str, Any]
 
 WORDS = "search.words"
 _PINNED = {
-    "true": {"$ne": None},
+    True: {"$ne": None},
     # "Not a date" instead of null: an index stores null for missing values too, so null needs a
     # document fetch.
-    "false": {"$not": {"$gte": datetime.min.replace(tzinfo=UTC)}},
+    False: {"$not": {"$gte": datetime.min.replace(tzinfo=UTC)}},
 }
 _MATCHES_NO_TEXT = "(?!)"  # a regular expression
 
@@ -36,8 +36,8 @@ def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     matching: dict[str, Any] = {"user_id": user_id, "status": {"$in": [*states]}}
     if "character_id" in parameters:
         matching["character_id"] = parameters["character_id"]
-    if "pinned" in parameters:  # in a bulk filter, a boolean
-        matching["pinned_at"] = _PINNED[str(parameters["pinned"]).lower()]
+    if "pinned" in parameters:
+        matching["pinned_at"] = _PINNED[parameters["pinned"]]
     for path, name in (("metadata.created_at", "created"), ("metadata.last_activity", "activity")):
         bounds = {"$gt": parameters.get(f"{name}_after"), "$lt": parameters.get(f"{name}_before")}
         if given := {operator: moment for operator, moment in bounds.items() if moment}:

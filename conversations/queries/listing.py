@@ -25,7 +25,12 @@ def list_page(user_id: str, parameters: Mapping[str, Any]) -> tuple[list[Documen
     skip = (parameters.get("page", 1) - 1) * limit
     if skip > MAX_SKIPPED_ROWS:
         raise PageTooDeep
-    bound = sorted((name, value) for name, value in parameters.items() if name not in _NOT_BOUND)
+    # Cursors of 0.1.0 are bound to switches as words.
+    bound = sorted(
+        (name, str(value).lower() if isinstance(value, bool) else value)
+        for name, value in parameters.items()
+        if name not in _NOT_BOUND
+    )
     binding = repr((user_id, bound))
     cursor = None
     if "cursor" in parameters:
@@ -53,7 +58,7 @@ def list_page(user_id: str, parameters: Mapping[str, Any]) -> tuple[list[Documen
         prev_cursor = cursor.reversed_cursor()
 
     total = None
-    if parameters["include_total"] == "true":
+    if parameters["include_total"]:
         total = _count(matching, parameters)
     elif not (cursor or next_cursor) and (rows or not skip):
         total = skip + len(rows)

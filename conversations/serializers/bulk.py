@@ -17,7 +17,7 @@ ACTIONS = ["archive", "restore", "trash", "purge", "pin", "unpin", "tag", "untag
 _NO_FILTERS = {"limit", "cursor", "page", "per_page", "sort", "order", "fields", "include_total"}
 
 
-class FilterSerializer(StrictSerializer):
+class BulkFilterSerializer(StrictSerializer):
     """The list's filters, as JSON."""
 
     tags = Tags(required=False)
@@ -33,7 +33,7 @@ class FilterSerializer(StrictSerializer):
 class BulkSerializer(StrictSerializer):
     action = Choice(ACTIONS)
     ids = List(max_length=MAX_IDS, min_length=1, child=Text(max_length=64), required=False)
-    filter = FilterSerializer(required=False)
+    filter = BulkFilterSerializer(required=False)
     tags = Tags(
         required=False, min_length=1, help_text="The tags that `tag` adds and `untag` removes."
     )

@@ -66,7 +66,7 @@ class Custom(fields.Dict):
         return custom
 
 
-class LLMSettingsSerializer(fields.StrictSerializer):
+class LLMSettingsInputSerializer(fields.StrictSerializer):
     """How the character's language model runs. A null restores the default."""
 
     def get_fields(self) -> dict[str, Any]:
@@ -98,7 +98,9 @@ class CreateSerializer(fields.StrictSerializer):
 
     character_id = fields.ExternalId()
     title = input_field(FIELDS["title"], required=False, allow_null=True)
-    settings = LLMSettingsSerializer(validators=[within_ceilings], required=False, allow_null=True)
+    settings = LLMSettingsInputSerializer(
+        validators=[within_ceilings], required=False, allow_null=True
+    )
     tags = Tags(required=False, allow_null=True)
     custom = Custom(required=False, allow_null=True)
 
@@ -110,7 +112,7 @@ class PatchSerializer(fields.StrictSerializer):
     """A JSON merge patch (RFC 7396). `tags_add` and `tags_remove` never conflict."""
 
     title = input_field(FIELDS["title"], required=False)
-    settings = LLMSettingsSerializer(required=False, allow_null=True)
+    settings = LLMSettingsInputSerializer(required=False, allow_null=True)
     tags = Tags(required=False, allow_null=True)
     tags_add = Tags(required=False)
     tags_remove = Tags(required=False)

@@ -57,7 +57,7 @@ class ListParameters(fields.Parameters):
         default="all",
         help_text="`all`: every tag is required; `any`: at least one.",
     )
-    pinned = fields.Choice(["true", "false"], required=False)
+    pinned = fields.Switch(required=False)
     search = SearchField(
         required=False,
         help_text="Each word must be the start of a word in the title or in a tag: `caf` finds "
@@ -83,9 +83,8 @@ class ListParameters(fields.Parameters):
         required=False,
         help_text="Only these fields of each conversation, and its id.",
     )
-    include_total = fields.Choice(
-        ["true", "false"],
-        default="false",
+    include_total = fields.Switch(
+        default=False,
         help_text="Count all matching conversations; this costs a second statement.",
     )
 

@@ -56,7 +56,7 @@ class WholeCustom(Custom):
         return {key: value for key, value in sent.items() if value is not None}
 
 
-class WholeSettingsSerializer(StrictSerializer):
+class TransferredSettingsSerializer(StrictSerializer):
     """Every setting is required: a later default must not change an old conversation."""
 
     def get_fields(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class TransferredMetadataSerializer(StrictSerializer):
 _OWN_FIELDS: Mapping[str, Callable[[], Any]] = {
     "user_id": lambda: Ignored(required=False),
     "character_id": ExternalId,
-    "settings": WholeSettingsSerializer,
+    "settings": TransferredSettingsSerializer,
     "tags": Tags,
     "custom": WholeCustom,
     "metadata": TransferredMetadataSerializer,
@@ -92,7 +92,7 @@ def _imported_fields() -> dict[str, Any]:
 _UNCHANGEABLE = {"user_id", "character_id", "settings", "metadata", "forked_from", "version"}
 _CHANGEABLE: dict[str, Any] = {
     name: field for name, field in _imported_fields().items() if name not in _UNCHANGEABLE
-} | {f"settings.{name}": field for name, field in WholeSettingsSerializer().fields.items()}
+} | {f"settings.{name}": field for name, field in TransferredSettingsSerializer().fields.items()}
 
 
 class Changes(Dict):

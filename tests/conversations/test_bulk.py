@@ -6,7 +6,7 @@ import pytest
 
 from conversation_service import clock
 from conversations import documents
-from conversations.serializers.bulk import ACTIONS, FilterSerializer
+from conversations.serializers.bulk import ACTIONS, BulkFilterSerializer
 from conversations.serializers.listing import ListParameters
 from tests.factories import PATH, client_of, conversation
 
@@ -538,4 +538,4 @@ def test_a_step_reads_only_its_items_by_an_index(alice, mongo, commands):
 def test_a_bulk_filter_has_every_filter_of_the_list():
     no_filters = {"limit", "cursor", "page", "per_page", "sort", "order", "fields", "include_total"}
 
-    assert {*FilterSerializer().fields} == {*ListParameters().fields} - no_filters
+    assert {*BulkFilterSerializer().fields} == {*ListParameters().fields} - no_filters

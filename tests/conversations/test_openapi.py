@@ -11,6 +11,7 @@ from django.test import Client
 
 from conversations import internal_urls as internal
 from conversations.urls import urlpatterns
+from docs_site.collection import collection
 from tests.documented import DOCUMENT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,82 @@ def test_it_is_openapi_3_1_and_covers_every_address():
 
     assert DOCUMENT["openapi"].startswith("3.1.")
     assert set(DOCUMENT["paths"]) == served
+
+
+def test_the_committed_collection_is_current():
+    committed = json.loads((ROOT / "docs" / "collection.json").read_text())
+
+    assert committed == collection(DOCUMENT), "make openapi writes it anew"
+
+
+def schemas_of(value):
+    """Yield the names of the schemas that a part of the document refers to, directly or not."""
+    schemas = DOCUMENT["components"]["schemas"]
+    waiting, found = [value], set()
+    while waiting:
+        for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(waiting.pop())):
+            if name not in found:
+                found.add(name)
+                waiting.append(schemas[name])
+    return found
+
+
+OPERATIONS = [
+    operation for operations in DOCUMENT["paths"].values() for operation in operations.values()
+]
+
+
+def test_words_in_responses_are_open():
+    """A generated client rejects a word that its enum lacks."""
+    schemas = DOCUMENT["components"]["schemas"]
+    sent = schemas_of([operation.get("requestBody", {}) for operation in OPERATIONS])
+    returned = schemas_of([operation["responses"] for operation in OPERATIONS]) - sent
+
+    assert {"Conversation", "Outcome", "Exported", "BulkResult"} <= returned
+    assert [name for name in returned if '"enum": ["' in json.dumps(schemas[name])] == []
+
+
+def test_no_schema_has_a_property_with_its_own_name():
+    """openapi-python-client generates a class with an attribute that hides the class."""
+    schemas = DOCUMENT["components"]["schemas"]
+
+    assert [
+        name
+        for name, schema in schemas.items()
+        if name.lower() in {key.replace("_", "") for key in schema.get("properties", {})}
+    ] == []
+
+
+def test_bodies_of_requests_are_described_as_enforced():
+    schemas = DOCUMENT["components"]["schemas"]
+    bodies = [
+        content
+        for operation in OPERATIONS
+        for content in operation.get("requestBody", {}).get("content", {}).values()
+        if "x-itemSchema" not in content
+    ]
+
+    for name in schemas_of(bodies):
+        properties = schemas[name].get("properties", {})
+        assert [key for key, entry in properties.items() if "default" in entry] == [], name
+        assert not properties or "additionalProperties" in schemas[name], name
+
+
+def test_failures_are_shared_components():
+    failures = [
+        response
+        for operation in OPERATIONS
+        for status, response in operation["responses"].items()
+        if int(status) >= 400
+    ]
+
+    assert [response for response in failures if "$ref" not in response] == []
+
+
+def test_every_operation_has_samples_in_three_languages():
+    for operation in OPERATIONS:
+        languages = [sample["lang"] for sample in operation["x-codeSamples"]]
+        assert languages == ["Shell", "Python", "JavaScript"]
 
 
 def test_the_document_is_public():

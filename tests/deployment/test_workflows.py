@@ -118,7 +118,9 @@ def test_files_that_a_command_calls_exist(name, command):
 def test_every_check_is_made_before_a_merge():
     commands = [command for name, command in RUNS if name.endswith("/test.yml")]
 
-    assert {"make check", "make coverage", "make check-deploy"} <= set(commands)
+    assert {"make check", "make coverage", "make check-clients", "make check-deploy"} <= set(
+        commands
+    )
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])

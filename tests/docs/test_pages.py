@@ -12,7 +12,7 @@ from conversation_service.errors import ServiceError
 from docs_site import configuration
 from docs_site.reference import PLACE, reference
 from docs_site.tabs import on_page_markdown as with_tabs
-from tests.documented import DOCUMENT
+from tests.documented import DOCUMENT, resolved
 
 DOCS = BASE_DIR / "docs"
 WRITTEN = [DOCS / "index.md", DOCS / "architecture.md", *sorted((DOCS / "guide").glob("*.md"))]
@@ -104,7 +104,7 @@ def test_every_code_and_variable_exists(page: Path):
 def test_every_error_code_of_the_public_api_is_explained():
     text = "".join((DOCS / "guide" / name).read_text("utf-8") for name in ("errors.md", "sync.md"))
     responses = (
-        response
+        resolved(response)
         for path, operations in DOCUMENT["paths"].items()
         if path.startswith("/api/")
         for operation in operations.values()

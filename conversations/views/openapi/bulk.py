@@ -1,6 +1,8 @@
 """API documentation for bulk actions."""
 
-from drf_spectacular.utils import OpenApiResponse
+from typing import Any
+
+from drf_spectacular.utils import OpenApiResponse, PolymorphicProxySerializer
 from rest_framework import serializers
 
 from conversation_service.errors import InvalidCursor
@@ -36,6 +38,26 @@ class BulkResultsSerializer(serializers.Serializer):
     )
 
 
+class BulkByIdsSerializer(BulkSerializer):
+    """Conversations by their ids."""
+
+    def get_fields(self) -> dict[str, Any]:
+        fields = super().get_fields()
+        del fields["filter"], fields["cursor"]
+        fields["ids"].required = True
+        return fields
+
+
+class BulkByFilterSerializer(BulkSerializer):
+    """Conversations by the filters of the list, in steps."""
+
+    def get_fields(self) -> dict[str, Any]:
+        fields = super().get_fields()
+        del fields["ids"]
+        fields["filter"].required = True
+        return fields
+
+
 bulk = operation(
     "bulkConversations",
     "Update many conversations",
@@ -45,7 +67,11 @@ bulk = operation(
     "of the same request for this conversation alone. A failure does not stop the others. Requests "
     "and steps can be repeated. `dry_run` counts and shows the results and changes nothing; with a "
     f"filter it shows the first {SAMPLE}.",
-    request=BulkSerializer,
+    request=PolymorphicProxySerializer(
+        component_name="Bulk",
+        serializers=[BulkByIdsSerializer, BulkByFilterSerializer],
+        resource_type_field_name=None,
+    ),
     parameters=[X_CLIENT, IGNORED_KEY],
     request_examples={
         "By ids": {"action": "archive", "ids": ["507f1f77bcf86cd799439014"]},

@@ -34,7 +34,7 @@ class DeletedSerializer(serializers.Serializer):
     deleted_at = serializers.DateTimeField()
 
 
-class ChangesSerializer(serializers.Serializer):
+class ChangePageSerializer(serializers.Serializer):
     changes = PolymorphicProxySerializer(
         component_name="Change",
         serializers=[UpsertSerializer, DeletedSerializer],
@@ -70,7 +70,7 @@ changes = operation(
         response_header("Cache-Control", "`private`, and either `no-cache` or `no-store`.", 200),
     ],
     responses={
-        (200, "application/json"): OpenApiResponse(ChangesSerializer, "Changes."),
+        (200, "application/json"): OpenApiResponse(ChangePageSerializer, "Changes."),
         (200, MEDIA_TYPE): OpenApiResponse(OpenApiTypes.STR, "Events."),
         304: OpenApiResponse(description="The page has not changed."),
     },

@@ -12,6 +12,7 @@ from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
     OpenApiResponse,
+    PolymorphicProxySerializer,
     extend_schema,
     extend_schema_serializer,
 )
@@ -46,7 +47,7 @@ def schema(request: HttpRequest) -> HttpResponse:
 
 def show_ceilings(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
     """Set each setting's maximum in requests; also a drf-spectacular hook."""
-    properties = result["components"]["schemas"]["LLMSettings"]["properties"]
+    properties = result["components"]["schemas"]["LLMSettingsInput"]["properties"]
     for name, setting in documents.SETTINGS.items():
         if setting.ceiling_variable:
             properties[name] |= {
@@ -56,27 +57,34 @@ def show_ceilings(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
     return result
 
 
+def any_listed(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
+    """Let a whole conversation match as a partial one too, which oneOf excludes."""
+    schema = result["components"]["schemas"]["ListedConversation"]
+    schema["anyOf"] = schema.pop("oneOf")
+    return result
+
+
 class FaultSerializer(serializers.Serializer):
     pointer = serializers.CharField()
     code = serializers.CharField()
     message = serializers.CharField()
 
 
-class SettingsSerializer(serializers.Serializer):
+class LLMSettingsSerializer(serializers.Serializer):
     """How the character's language model runs."""
 
     def get_fields(self) -> dict[str, Any]:
         return {name: output_field(setting) for name, setting in documents.SETTINGS.items()}
 
 
-class MetadataSerializer(serializers.Serializer):
+class ConversationMetadataSerializer(serializers.Serializer):
     """Totals that the Message service reports, and times."""
 
     def get_fields(self) -> dict[str, Any]:
         return {name: output_field(field) for name, field in documents.METADATA.items()}
 
 
-class RetentionSerializer(serializers.Serializer):
+class NextActionSerializer(serializers.Serializer):
     policy = serializers.ChoiceField(["archive_idle", "purge"])
     acts_at = serializers.DateTimeField(help_text="The earliest time of the action.")
 
@@ -86,11 +94,11 @@ class ConversationSerializer(serializers.Serializer):
 
     id = serializers.RegexField(OBJECT_ID)
     object = serializers.ChoiceField(["conversation"])
-    settings = SettingsSerializer()
+    settings = LLMSettingsSerializer()
     custom = serializers.DictField(child=serializers.CharField())
-    metadata = MetadataSerializer()
+    metadata = ConversationMetadataSerializer()
     is_archived = serializers.BooleanField()
-    retention = RetentionSerializer(
+    retention = NextActionSerializer(
         allow_null=True,
         help_text="The next automatic action: an idle conversation is archived unless it is "
         "pinned, and a conversation in the trash is purged.",
@@ -119,12 +127,12 @@ class RevisionSerializer(serializers.Serializer):
     )
 
 
-class HistorySerializer(serializers.Serializer):
+class HistoryPageSerializer(serializers.Serializer):
     revisions = RevisionSerializer(many=True)
     next_cursor = serializers.CharField(allow_null=True)
 
 
-class PaginationSerializer(serializers.Serializer):
+class PageInfoSerializer(serializers.Serializer):
     total_count = serializers.IntegerField(
         allow_null=True,
         help_text="Exact, or null: with `include_total=true`, or if this page shows it.",
@@ -136,22 +144,38 @@ class PaginationSerializer(serializers.Serializer):
     limit = serializers.IntegerField()
 
 
-class CharacterSerializer(serializers.Serializer):
+class CharacterProfileSerializer(serializers.Serializer):
     id = serializers.CharField()
     name = serializers.CharField()
     description = serializers.CharField()
 
 
 class ConversationWithCharacterSerializer(ConversationSerializer):
-    character = CharacterSerializer(
+    character = CharacterProfileSerializer(
         allow_null=True, required=False, help_text="With `include=character` only."
     )
 
 
+class PartialConversationSerializer(ConversationSerializer):
+    """The fields in `fields`, and the id."""
+
+    def get_fields(self) -> dict[str, Any]:
+        fields = super().get_fields()
+        for name, field in fields.items():
+            field.required = name == "id"
+        return fields
+
+
 @extend_schema_serializer(many=False)
 class ConversationListSerializer(serializers.Serializer):
-    conversations = ConversationSerializer(many=True)
-    pagination = PaginationSerializer()
+    conversations = PolymorphicProxySerializer(
+        component_name="ListedConversation",
+        serializers=[ConversationSerializer, PartialConversationSerializer],
+        resource_type_field_name=None,
+        many=True,
+        help_text="Whole conversations, or partial ones with `fields`.",
+    )
+    pagination = PageInfoSerializer()
 
 
 class MostUsedCharacterSerializer(serializers.Serializer):
@@ -165,7 +189,7 @@ class TagCountSerializer(serializers.Serializer):
     count = serializers.IntegerField()
 
 
-class TagsSerializer(serializers.Serializer):
+class TagListSerializer(serializers.Serializer):
     tags = TagCountSerializer(many=True)
 
 
@@ -176,7 +200,7 @@ class RecentActivitySerializer(serializers.Serializer):
     active_this_week = serializers.IntegerField()
 
 
-class StatisticsSerializer(serializers.Serializer):
+class UserStatisticsSerializer(serializers.Serializer):
     total_conversations = serializers.IntegerField(help_text="Without the trash.")
     active_conversations = serializers.IntegerField()
     archived_conversations = serializers.IntegerField()
@@ -188,9 +212,9 @@ class StatisticsSerializer(serializers.Serializer):
     recent_activity = RecentActivitySerializer()
 
 
-class SummarySerializer(serializers.Serializer):
+class UserSummarySerializer(serializers.Serializer):
     user_id = serializers.CharField()
-    statistics = StatisticsSerializer()
+    statistics = UserStatisticsSerializer()
     generated_at = serializers.DateTimeField()
 
 
@@ -200,7 +224,7 @@ class CharacterOverviewSerializer(serializers.Serializer):
     latest = ConversationSerializer(help_text="The active conversation with the latest activity.")
 
 
-class CountsSerializer(serializers.Serializer):
+class StateCountsSerializer(serializers.Serializer):
     active = serializers.IntegerField()
     archived = serializers.IntegerField()
     deleted = serializers.IntegerField(help_text="In the trash.")
@@ -220,7 +244,7 @@ class OverviewSerializer(serializers.Serializer):
         help_text="At most 50, the most frequent first, without the trash. The spelling is that "
         "of the oldest conversation with the tag.",
     )
-    counts = CountsSerializer()
+    counts = StateCountsSerializer()
     sync_cursor = serializers.CharField(
         help_text="The cursor of the change feed at this time. The feed has every later change "
         "and can repeat earlier ones."
@@ -238,12 +262,14 @@ IGNORED_KEY = request_header(
     "Idempotency-Key", "Accepted but ignored: the request can be repeated."
 )
 IF_MATCH = request_header(
-    "If-Match", 'The ETag of your last read, such as `"v3"`. A change since then is a 412.'
+    "If-Match",
+    'The ETag of your last read, such as `"v3"`. A change since then is a 412.',
 )
 IDEMPOTENCY_KEY = request_header(
     "Idempotency-Key",
     "1 to 255 visible ASCII characters. For 24 hours, a repeated request gets the first response "
     "and changes nothing.",
+    '("[!#-~]{1,255}"|[!#-~][!-~]{0,254})',
 )
 REPLAYED = response_header(
     "Idempotency-Replayed", "`true` if this is the response to an earlier request.", 200, 201
@@ -440,7 +466,7 @@ history = operation(
     "Get the history of a conversation",
     description="The 50 newest revisions, the newest first. Counters have no history.",
     parameters=[ID, inputs.HistoryParameters],
-    responses={200: HistorySerializer},
+    responses={200: HistoryPageSerializer},
     failures=[errors.InvalidCursor],
 )
 revert = operation(
@@ -485,9 +511,9 @@ tags = operation(
     "frequent first, tags of the same count by code point. The spelling is that of the oldest "
     "conversation with the tag.",
     parameters=[inputs.TagsParameters],
-    responses={200: OpenApiResponse(TagsSerializer, "The most frequent tags.")},
+    responses={200: OpenApiResponse(TagListSerializer, "The most frequent tags.")},
     response_examples={
         "Two tags": {"tags": [{"tag": "role play", "count": 12}, {"tag": "café", "count": 3}]}
     },
 )
-summary = operation("getSummary", "Get my statistics", responses={200: SummarySerializer})
+summary = operation("getSummary", "Get my statistics", responses={200: UserSummarySerializer})

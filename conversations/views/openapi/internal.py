@@ -14,8 +14,8 @@ from conversations.serializers.internal import (
 from conversations.states import ANY_STATE, WRITABLE
 from conversations.views.openapi.conversations import (
     ID,
+    ConversationMetadataSerializer,
     FaultSerializer,
-    MetadataSerializer,
     operation,
 )
 
@@ -43,7 +43,7 @@ class ReportedSerializer(serializers.Serializer):
         help_text="False if a later report, or this one, is already stored."
     )
     sequence = serializers.IntegerField(help_text="The sequence of the stored report.")
-    metadata = MetadataSerializer()
+    metadata = ConversationMetadataSerializer()
 
 
 class OutcomeSerializer(StrictSerializer):

@@ -11,6 +11,7 @@ from conversations.exceptions import TransfersExhausted
 from conversations.jobs.concurrency import exports, imports
 from conversations.serializers.transfer import ExportParameters, TransferredSerializer
 from conversations.views.openapi.conversations import (
+    EXAMPLE,
     IGNORED_KEY,
     ConversationSerializer,
     FaultSerializer,
@@ -90,6 +91,7 @@ import_ = operation(
     "another one gets 429, or 503 if the process runs its maximum of imports.",
     request={MEDIA_TYPE: TransferredSerializer},
     parameters=[IGNORED_KEY],
+    request_examples={"A line": EXAMPLE},
     responses={
         (200, MEDIA_TYPE): OpenApiResponse(ResultSerializer, "Each line except the last."),
     },

@@ -1,0 +1,205 @@
+"""The last steps in building docs/openapi.json, as hooks of drf-spectacular."""
+
+import json
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+Document = dict[str, Any]
+SCHEMAS = "#/components/schemas/"
+EXAMPLE_ID = "507f1f77bcf86cd799439014"
+_CURL_HEADER = '-H "Authorization: Bearer $TOKEN"'
+_PYTHON_HEADER = 'headers={"Authorization": f"Bearer {TOKEN}"}'
+_JAVASCRIPT_HEADERS = (
+    'headers: { Authorization: `Bearer ${TOKEN}`, "Content-Type": "application/json" }'
+)
+
+
+def as_enforced(result: Document, **_options: Any) -> Document:
+    """Describe the bodies of requests as they are validated: without further properties.
+
+    A default is removed, as some generators take a property with a default as always present.
+    """
+    schemas = result["components"]["schemas"]
+    for name in _reached(schemas, _bodies(result)):
+        if "properties" in schemas[name]:
+            schemas[name].setdefault("additionalProperties", False)
+        for entry in schemas[name].get("properties", {}).values():
+            entry.pop("default", None)
+    for operation in _operations(result):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            if "oneOf" in schemas[content["schema"].get("$ref", "").removeprefix(SCHEMAS)]:
+                operation["requestBody"]["required"] = True
+    return result
+
+
+def as_lines(result: Document, **_options: Any) -> Document:
+    """Describe NDJSON as text. `x-itemSchema` is the schema of a line, as in OpenAPI 3.2."""
+    for operation in _operations(result):
+        contents = [entry.get("content", {}) for entry in operation["responses"].values()]
+        for content in [*contents, operation.get("requestBody", {}).get("content", {})]:
+            for media_type, entry in content.items():
+                if media_type.endswith("ndjson"):
+                    entry["x-itemSchema"] = entry["schema"]
+                    entry["schema"] = {"type": "string"}
+    return result
+
+
+def open_enums(result: Document, **_options: Any) -> Document:
+    """Turn the words of a response into plain text, with a list of the words in its description.
+
+    A generated client rejects a word that its enum lacks, and a later release may add one. A value
+    that is always the same, such as the kind of a change, becomes a constant.
+    """
+    schemas = result["components"]["schemas"]
+    received = {*_reached(schemas, _bodies(result))}
+    for name, schema in schemas.items():
+        if name in received:
+            continue
+        for key, entry in schema.get("properties", {}).items():
+            words = _words(schemas, entry)
+            if len(words) == 1:
+                schema["properties"][key] = {"type": "string", "const": words[0]}
+            elif words:
+                listed = f"One of {', '.join(f'`{word}`' for word in words)}; more can be added."
+                schema["properties"][key] = {
+                    "type": ["string", "null"] if "oneOf" in entry else "string",
+                    "description": f"{entry.get('description', '')} {listed}".strip(),
+                }
+    used = {*_reached(schemas, [result["paths"]])}
+    for name in [name for name in schemas if name not in used]:
+        del schemas[name]
+    return result
+
+
+def with_samples(result: Document, **_options: Any) -> Document:
+    """Add a call of each operation in curl, Python and JavaScript, with its first example."""
+    for path, operations in result["paths"].items():
+        address = path.replace("{id}", EXAMPLE_ID)
+        for method, operation in operations.items():
+            contents = operation.get("requestBody", {}).get("content", {})
+            media_type = next(iter(contents), "")
+            examples = contents.get(media_type, {}).get("examples", {"": {"value": {}}})
+            value = next(iter(examples.values()))["value"]
+            body = json.dumps(value, ensure_ascii=False)
+            curl = [f'curl -X {method.upper()} "$BASE{address}"', _CURL_HEADER]
+            python = [f'f"{{BASE}}{address}"', _PYTHON_HEADER]
+            javascript = [f'method: "{method.upper()}"', _JAVASCRIPT_HEADERS]
+            if media_type:
+                curl += [f'-H "Content-Type: {media_type}"', f"-d '{body}'"]
+                python += [f"json={value!r}"]
+                javascript += [f"body: JSON.stringify({body})"]
+            operation["x-codeSamples"] = [
+                {"lang": "Shell", "label": "curl", "source": " \\\n  ".join(curl)},
+                {
+                    "lang": "Python",
+                    "label": "requests",
+                    "source": f"requests.{method}(\n    " + ",\n    ".join(python) + ",\n)",
+                },
+                {
+                    "lang": "JavaScript",
+                    "label": "fetch",
+                    "source": f"await fetch(`${{BASE}}{address}`, {{\n  "
+                    + ",\n  ".join(javascript)
+                    + ",\n});",
+                },
+            ]
+    return result
+
+
+def share(result: Document, **_options: Any) -> Document:
+    """Move failures, parameters and headers that several operations repeat to the components."""
+    operations = _operations(result)
+    components = result["components"]
+    headers = [
+        (response["headers"], name, name)
+        for operation in operations
+        for response in operation["responses"].values()
+        for name in response.get("headers", {})
+    ]
+    parameters = [
+        (operation["parameters"], number, parameter["name"])
+        for operation in operations
+        for number, parameter in enumerate(operation.get("parameters", []))
+    ]
+    failures = [
+        (operation["responses"], status, "Or".join(_codes(response)))
+        for operation in operations
+        for status, response in operation["responses"].items()
+        if int(status) >= HTTPStatus.BAD_REQUEST
+    ]
+    components["headers"] = _moved("headers", headers)
+    components["parameters"] = _moved("parameters", parameters)
+    components["responses"] = _moved("responses", failures)
+    return result
+
+
+def _codes(response: Document) -> list[str]:
+    """Return the error codes of a response, such as InvalidCursor."""
+    [content] = response["content"].values()
+    codes = [example["value"]["error"]["code"] for example in content["examples"].values()]
+    return ["".join(word.capitalize() for word in code.split("_")) for code in codes]
+
+
+def _moved(kind: str, places: list[tuple[Any, Any, str]]) -> Document:
+    """Replace the values at these places by references. Return the values by name.
+
+    A place is a container, its key, and the name of the component. Values that differ under the
+    same name stay where they are.
+    """
+    values: dict[str, Any] = {}
+    differ = set()
+    for container, key, name in places:
+        if values.setdefault(name, container[key]) != container[key]:
+            differ.add(name)
+    for container, key, name in places:
+        if name not in differ:
+            container[key] = {"$ref": f"#/components/{kind}/{name}"}
+    return {name: value for name, value in sorted(values.items()) if name not in differ}
+
+
+def _operations(document: Document) -> list[Document]:
+    return [entry for operations in document["paths"].values() for entry in operations.values()]
+
+
+def _bodies(document: Document) -> list[Any]:
+    """Return the bodies of requests, without NDJSON."""
+    return [
+        content
+        for operation in _operations(document)
+        for media_type, content in operation.get("requestBody", {}).get("content", {}).items()
+        if not media_type.endswith("ndjson")
+    ]
+
+
+def _reached(schemas: Document, roots: list[Any]) -> Iterator[str]:
+    """Yield the names of the schemas that the roots refer to, and those of their schemas."""
+    found: set[str] = set()
+    waiting = [*roots]
+    while waiting:
+        for name in _references(waiting.pop()):
+            if name not in found:
+                found.add(name)
+                waiting.append(schemas[name])
+                yield name
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if str(value.get("$ref", "")).startswith(SCHEMAS):
+            yield value["$ref"].removeprefix(SCHEMAS)
+        for entry in value.values():
+            yield from _references(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _references(entry)
+
+
+def _words(schemas: Document, entry: Document) -> list[str]:
+    """Return the words that a property can have; empty for other properties."""
+    words: list[str] = []
+    parts: Any = entry.get("allOf", entry.get("oneOf", [entry]))
+    for part in parts:
+        name = part.get("$ref", "").removeprefix(SCHEMAS)
+        words += schemas.get(name, part).get("enum", [])
+    return words if all(isinstance(word, str) for word in words) else []

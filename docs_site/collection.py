@@ -1,0 +1,120 @@
+"""Write docs/collection.json, the requests of docs/openapi.json for Postman, Bruno and Insomnia.
+
+`make openapi` runs this module. The collection has the variables `baseUrl`, `token` and
+`serviceToken`; its first request creates a conversation and stores `id` for the others, and its
+last one moves the conversation to the trash. Each request tests its status.
+"""
+
+import json
+from typing import Any
+
+from config.env import BASE_DIR
+
+DESCRIPTION = BASE_DIR / "docs" / "openapi.json"
+COLLECTION = BASE_DIR / "docs" / "collection.json"
+SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
+FIRST, LAST = "createConversation", "deleteConversation"
+EXAMPLE_ID = "507f1f77bcf86cd799439014"
+KEEP_ID = 'pm.collectionVariables.set("id", pm.response.json().id);'
+
+
+def collection(description: dict[str, Any]) -> dict[str, Any]:
+    folders: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            item = _item(description, method, path, operation)
+            folders.setdefault(operation["tags"][0], []).append((operation["operationId"], item))
+    return {
+        "info": {
+            "name": description["info"]["title"],
+            "description": description["info"]["description"],
+            "schema": SCHEMA,
+        },
+        "variable": [
+            {"key": "baseUrl", "value": "http://localhost:8003"},
+            {"key": "token", "value": ""},
+            {"key": "serviceToken", "value": ""},
+            {"key": "id", "value": ""},
+        ],
+        "item": [
+            {"name": name, "item": [item for _, item in sorted(items, key=_order)]}
+            for name, items in folders.items()
+        ],
+    }
+
+
+def _order(named: tuple[str, Any]) -> int:
+    """Return -1 for the request that creates, 1 for the one that deletes; sorting is stable."""
+    return (named[0] == LAST) - (named[0] == FIRST)
+
+
+def _item(
+    description: dict[str, Any], method: str, path: str, operation: dict[str, Any]
+) -> dict[str, Any]:
+    parameters = [_resolved(description, entry) for entry in operation.get("parameters", [])]
+    headers = [_disabled(entry) for entry in parameters if entry["in"] == "header"]
+    query = [_disabled(entry) for entry in parameters if entry["in"] == "query"]
+    token = "serviceToken" if path.startswith("/internal") else "token"
+    raw = "{{baseUrl}}" + path.replace("{id}", "{{id}}")
+    request: dict[str, Any] = {
+        "method": method.upper(),
+        "url": {
+            "raw": raw,
+            "host": ["{{baseUrl}}"],
+            "path": path.replace("{id}", "{{id}}").strip("/").split("/"),
+            "query": query,
+        },
+        "header": headers,
+        "auth": {
+            "type": "bearer",
+            "bearer": [{"key": "token", "value": "{{" + token + "}}", "type": "string"}],
+        },
+        "description": operation.get("description", ""),
+    }
+    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+        headers.insert(0, {"key": "Content-Type", "value": media_type})
+        request["body"] = {"mode": "raw", "raw": _example(content, media_type)}
+        break
+    statuses = [int(status) for status in operation["responses"] if status < "300"]
+    script = [
+        f'pm.test("The status is documented", () => pm.expect({statuses})'
+        ".to.include(pm.response.code));",
+        *([KEEP_ID] if operation["operationId"] == FIRST else []),
+    ]
+    return {
+        "name": operation["summary"],
+        "request": request,
+        "event": [{"listen": "test", "script": {"type": "text/javascript", "exec": script}}],
+    }
+
+
+def _resolved(description: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in entry:
+        return entry
+    found: Any = description
+    for name in entry["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
+    return found  # type: ignore[no-any-return]
+
+
+def _disabled(parameter: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "key": parameter["name"],
+        "value": "",
+        "description": parameter.get("description", ""),
+        "disabled": True,
+    }
+
+
+def _example(content: dict[str, Any], media_type: str) -> str:
+    """Return the first example, with the id of the conversation that the collection created."""
+    examples = [*content.get("examples", {}).values(), {"value": {}}]
+    value = examples[0]["value"]
+    indent = None if "ndjson" in media_type else 2
+    return json.dumps(value, ensure_ascii=False, indent=indent).replace(EXAMPLE_ID, "{{id}}")
+
+
+if __name__ == "__main__":
+    described = json.loads(DESCRIPTION.read_text("utf-8"))
+    text = json.dumps(collection(described), ensure_ascii=False, indent=2)
+    COLLECTION.write_text(text + "\n", "utf-8")
