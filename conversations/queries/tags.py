@@ -8,9 +8,9 @@ from conversations.queries.aggregation import (
     tag_count,
     tag_count_stages,
 )
-from conversations.queries.filters import has_word
+from conversations.queries.filters import index_conditions, words_filter
 from conversations.states import NOT_TRASHED
-from conversations.words import fold, search_prefixes
+from conversations.words import look_up
 
 
 def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[TagCount]:
@@ -19,11 +19,11 @@ def tag_counts(user_id: str, prefix: str = "", *, limit: int) -> list[TagCount]:
     With `prefix`, only tags that contain, for each word in `prefix`, a word starting with that
     word. Raises the errors that run_parts() raises.
     """
-    prefixes = search_prefixes(fold(prefix))
-    if not prefixes:
+    lookup = look_up(prefix, signs=False)
+    if not lookup.clauses:
         return [tag_count(row) for row in run_parts(all_tags(user_id, limit))["scan"]]
-    any_word = [has_word(word) for word in prefixes]
-    word_of_tag = [has_word(word, "words") for word in prefixes]
+    any_word = index_conditions(lookup.clauses, lookup.former)
+    word_of_tag = words_filter(lookup.clauses, lookup.former, in_element=True)
     tags = {"$zip": {"inputs": ["$tag_keys", {"$slice": ["$search", 1, {"$size": "$search"}]}]}}
     scan: Pipeline = [
         # The index finds conversations with such words in the title or in a tag.

@@ -33,10 +33,17 @@ class FilterSerializer(StrictSerializer):
 
     def get_fields(self) -> dict[str, Any]:
         listed = ListParameters().get_fields()
+        listed["search"].help_text = "As in the list, but with at most 8 words."
         return {name: listed[name] for name in _SHARED_WITH_THE_LIST} | super().get_fields()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Convert `pinned` to the list's parameter."""
+        """Convert `pinned` to the list's parameter, and reject a search of which words are ignored.
+
+        The action would apply to more conversations than the words match.
+        """
+        if "search" in attrs and attrs["search"].ignored:
+            error = _("Search for at most {most} words.").format(most=limits.SEARCH_WORDS)
+            raise serializers.ValidationError({"search": error})
         pinned = {"pinned": str(attrs["pinned"]).lower()} if "pinned" in attrs else {}
         return attrs | pinned
 

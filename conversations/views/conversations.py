@@ -103,7 +103,7 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         if "fields" in parameters:
             names = {"id": None, **dict.fromkeys(parameters["fields"])}
             rows = [{name: row[name] for name in names} for row in rows]
-        body = {
+        body: dict[str, Any] = {
             "conversations": rows,
             "pagination": {
                 "total_count": page.total,
@@ -114,6 +114,8 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
                 "limit": page.limit,
             },
         }
+        if "search" in parameters:
+            body["search"] = {"ignored": parameters["search"].ignored}
         response = json_or_304(request, body)
         if page.next_cursor or page.prev_cursor:
             response.headers["Link"] = _links(request, page)

@@ -30,7 +30,7 @@ from conversation_service.http import rendering
 from conversation_service.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from conversation_service.http.openapi import COMMON, RATE_LIMITED, RATES, failures, response_header
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
-from conversations import documents
+from conversations import documents, limits
 from conversations.documents import RESOURCE_FIELDS
 from conversations.exceptions import (
     CharacterNotExists,
@@ -158,6 +158,16 @@ class PaginationSerializer(serializers.Serializer):
     limit = serializers.IntegerField()
 
 
+class SearchedSerializer(serializers.Serializer):
+    """The part of the text in `search` that was not searched."""
+
+    ignored = serializers.ListField(
+        child=serializers.CharField(max_length=limits.IGNORED_LENGTH),
+        max_length=limits.IGNORED_WORDS,
+        help_text="The words after the first 8 and the operators after the first 16.",
+    )
+
+
 class CharacterSerializer(serializers.Serializer):
     id = serializers.CharField()
     name = serializers.CharField()
@@ -174,6 +184,7 @@ class ConversationWithCharacterSerializer(ConversationSerializer):
 class ConversationListSerializer(serializers.Serializer):
     conversations = ConversationSerializer(many=True)
     pagination = PaginationSerializer()
+    search = SearchedSerializer(required=False, help_text="With `search` only.")
 
 
 class MostUsedCharacterSerializer(serializers.Serializer):
