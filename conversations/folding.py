@@ -35,15 +35,15 @@ _REMOVED = re.compile(
 _PERSIAN_HYPHEN = re.compile(rf"(?<=[{_ARABIC}])\u200c(?=[{_ARABIC}])")
 _HEBREW_ABBREVIATION = re.compile(rf'(?<=[{_HEBREW}])["\u05f4](?=[{_HEBREW}])')
 
-# Pictures that NFKC would replace by letters, and the acute accent, which it would replace by a
-# space. Private characters stand for the pictures.
+# Pictures that NFKC would replace by letters: private characters stand for them. The acute accent,
+# which it would replace by a space. №, so that №7 is the same as № 7 and No7.
 _PICTURES_OF_LETTERS = (
     "\u2122\u2139\u24c2\u3297\u3299\U0001f201\U0001f202\U0001f21a\U0001f22f\U0001f232\U0001f233"
     "\U0001f234\U0001f235\U0001f236\U0001f237\U0001f238\U0001f239\U0001f23a\U0001f250\U0001f251"
 )
 _BEFORE_NFKC: dict[int, str] = {
     ord(picture): chr(0xE000 + number) for number, picture in enumerate(_PICTURES_OF_LETTERS)
-} | {0xB4: "'"}
+} | {0xB4: "'", 0x2116: "no·"}
 
 # Not decomposed: Cyrillic, in which й and ў are letters of their own; and signs such as ≠.
 _DECOMPOSED = re.compile("[^\u0400-\u052f\u2190-\u22ff\u2a00-\u2aff]+")
@@ -97,6 +97,7 @@ def fold(text: str) -> str:
     text = text.translate(_MARKS).casefold()
     text = unicodedata.normalize("NFC", text.translate(_LETTERS))
     text = text.replace("\u0565\u0582", "\u0565\u057e")  # Armenian capitals have no և
+    text = text.replace("เเ", "แ")  # which look the same
     return _HEBREW_ABBREVIATION.sub("'", text)
 
 
