@@ -11,6 +11,7 @@ STOP_SEQUENCES = 10
 STOP_SEQUENCE_LENGTH = 64
 ID_LENGTH = 64  # characters in a conversation id before it is parsed
 CURSOR_LENGTH = 8_190  # characters; the longest request line has 8,190
+SEARCH_LENGTH = 65_536  # no request has a longer text
 SEARCH_WORDS = 8
 SEARCH_OPERATORS = 16
 # In `search.ignored` of a list: words, and characters of a word.

@@ -63,7 +63,7 @@ def derived(title: str, tags: Sequence[str]) -> dict[str, Any]:
         "title_key": sort_key(title),
         "tag_keys": keys,
         "tag_line": tag_line(keys),
-        "search": [searchable(title), *map(searchable, tags)],
+        "search": [searchable(title), *map(searchable, keys)],
     }
 
 
@@ -96,7 +96,7 @@ def tag_line(keys: Iterable[str]) -> str:
 
 
 def searchable(text: str) -> dict[str, list[str]]:
-    """Return the `search` element for a title or a tag.
+    """Return the `search` element for a title or a tag key: equal tags have equal words.
 
     `search` has an element for the title and then for each tag, so that a pipeline can remove a
     tag together with its words.
@@ -145,7 +145,7 @@ def longest_words(tag: str) -> list[str]:
 
     The list is empty if a tag has none by one of the rules.
     """
-    by_rules = (split_words(tag), _former_prefixes(tag))
+    by_rules = (split_words(tag_key(tag)), _former_prefixes(tag))
     longest = [max(words, key=len, default="") for words in by_rules]
     return [*dict.fromkeys(longest)] if all(longest) else []
 

@@ -50,14 +50,14 @@ class Search:
 NO_SEARCH = Search()
 
 
-class SearchField(serializers.CharField):
+class SearchField(fields.Text):
     """Words and operators, as the help text for `search` describes them.
 
     Accepts every text: an incomplete or invalid operator is searched as words.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_blank=True, **kwargs)
+        super().__init__(max_length=limits.SEARCH_LENGTH, allow_blank=True, **kwargs)
 
     def run_validation(self, data: Any = serializers.empty) -> Search:
         if not isinstance(data, str):

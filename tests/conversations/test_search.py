@@ -471,6 +471,28 @@ def assert_current(mongo):
         assert {name: row[name] for name in derived} == derived
 
 
+@pytest.mark.parametrize(
+    ("tag", "equal"),
+    [
+        ("\u2139 help", "I HELP"),
+        ("Ⅷ", "viii"),
+        ("ﬁn", "FIN"),
+        ("Straße", "STRASSE"),
+        ("ŉ", "\u02bcN"),
+    ],
+)
+def test_equal_tags_are_found_together_with_words(alice, mongo, tag, equal):
+    path = f"{PATH}/{conversation(alice, title='Word', tags=[tag])['id']}"
+    conversation(alice, title="Another word", tags=[equal])
+
+    assert found(alice, f'word tag:"{equal}"') == ["Another word", "Word"]
+    assert found(alice, "word", tags=tag) == ["Another word", "Word"]
+    for patch in ({"tags_remove": [equal]}, {"tags_add": [tag]}, {"tags": [equal]}):
+        assert alice.patch(path, patch).status_code == 200
+        assert_current(mongo)
+    assert found(alice, f'word tag:"{tag}"') == ["Another word", "Word"]
+
+
 # Titles with the words that release 0.1.0 stores for them, and searches that find them there.
 FORMER = [
     ("C++ and .NET", ["c", "and", "net"], ["c++", ".net", "C", "net"]),
