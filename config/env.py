@@ -245,7 +245,10 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     "Rate limits": {
         "RATE_LIMIT_ENABLED": boolean(True, "Apply the rate limits"),
         "RATE_LIMIT_WINDOW_S": integer(60, 1, DAY_S, "Seconds in which requests are counted"),
-        "RATE_LIMIT_LIST": integer(60, 0, MAX_COUNT, "Lists and searches per user; 0: no limit"),
+        "RATE_LIMIT_LIST": integer(
+            60, 0, MAX_COUNT, "Lists without `search` per user; 0: no limit"
+        ),
+        "RATE_LIMIT_SEARCH": integer(60, 0, MAX_COUNT, "Lists with `search` per user; 0: no limit"),
         "RATE_LIMIT_CREATE": integer(10, 0, MAX_COUNT, "Creations per user; 0: no limit"),
         "RATE_LIMIT_PATCH": integer(30, 0, MAX_COUNT, "Updates per user; 0: no limit"),
         "RATE_LIMIT_DELETE": integer(20, 0, MAX_COUNT, "Deletions per user; 0: no limit"),

@@ -10,9 +10,13 @@ CUSTOM_VALUE_LENGTH = 512
 STOP_SEQUENCES = 10
 STOP_SEQUENCE_LENGTH = 64
 ID_LENGTH = 64  # characters in a conversation id before it is parsed
-SEARCH_LENGTH = 200
 CURSOR_LENGTH = 8_190  # characters; the longest request line has 8,190
+SEARCH_LENGTH = 65_536  # no request has a longer text
 SEARCH_WORDS = 8
+SEARCH_OPERATORS = 16
+# In `search.ignored` of a list: words, and characters of a word.
+IGNORED_WORDS = 100
+IGNORED_LENGTH = 100
 MAX_TAGS_LISTED = 200
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # earlier than every stored time
 

@@ -124,7 +124,8 @@ CACHES = {
 }
 
 RATE_LIMITS = {
-    kind: env(f"RATE_LIMIT_{kind.upper()}") for kind in ("list", "create", "patch", "delete", "all")
+    kind: env(f"RATE_LIMIT_{kind.upper()}")
+    for kind in ("list", "search", "create", "patch", "delete", "all")
 }
 
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "strict"

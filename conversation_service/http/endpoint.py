@@ -33,6 +33,10 @@ class Endpoint(APIView):
     # The policy of settings.RATE_LIMITS, by the name of the method that handles the request.
     rate_limits: Mapping[str, str] = {}
 
+    def rate_limit(self, handler: str) -> str | None:
+        """Return the policy of settings.RATE_LIMITS for this request."""
+        return self.rate_limits.get(handler)
+
     @property
     def default_response_headers(self) -> dict[str, str]:
         """Send Allow only with OPTIONS and 405: DRF computes it for each response."""

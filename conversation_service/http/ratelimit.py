@@ -49,7 +49,7 @@ class Decision(NamedTuple):
 class UserRateThrottle(BaseThrottle):
     """Limits users by the policies in settings.RATE_LIMITS. Services have no limit.
 
-    A view's `rate_limits` names the policy for each handler. All requests count under "all" too.
+    Endpoint.rate_limit() names the policy of a request. All requests count under "all" too.
     """
 
     def allow_request(self, request: Request, view: Any) -> bool:
@@ -57,7 +57,7 @@ class UserRateThrottle(BaseThrottle):
         if not settings.RATE_LIMIT_ENABLED or not isinstance(caller, Caller):
             return True
         handler = getattr(view, "action", None) or view.request.method.lower()
-        own = getattr(view, "rate_limits", {}).get(handler)
+        own = view.rate_limit(handler)
         limits = ((name, settings.RATE_LIMITS[name]) for name in (own, ALL) if name)
         policies = [Policy(name, limit) for name, limit in limits if limit > 0]
         if caller.token_type != USER or not policies:

@@ -1,7 +1,8 @@
 """The MongoDB filter for a list.
 
 No client text becomes an operator: each word is a range in the index user_words, and each other
-value is compared. The only regular expression, for tags, has them escaped.
+value is compared. In regular expressions, for tags and for words with several spellings, the text
+is escaped.
 """
 
 import re
@@ -9,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from bson import Regex
+
 from conversations.serializers.search import NO_SEARCH
 from conversations.states import ARCHIVED, LISTS
-from conversations.words import PREFIX_RANGE_END, fold, split_words, tag_key
+from conversations.words import PREFIX_RANGE_END, RULES_MARK, Clause, longest_words, tag_key
 
 Condition = dict[str, Any]
 
@@ -48,7 +51,8 @@ def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     else:
         # A bulk action may send an empty list: that matches no conversation, not all of them.
         conditions = [has_tag(*tags)] if "tags" in parameters else []
-    conditions += [*map(has_tag, search.tags), *search.others, *map(has_word, search.words)]
+    conditions += [*map(has_tag, search.tags), *search.others]
+    conditions += words_filter(search.words, search.former)
     if conditions:
         matching["$and"] = conditions
     return matching
@@ -60,13 +64,18 @@ def word_conditions(parameters: Mapping[str, Any]) -> list[Condition]:
     They include words from tags, as equal tags have equal words.
     """
     search = parameters.get("search", NO_SEARCH)
-    conditions = [*map(has_word, search.words)]
-    longest = [_longest_word(tag) for tag in parameters.get("tags", [])]
+    conditions = index_conditions(search.words, search.former)
+    longest = [longest_words(tag) for tag in parameters.get("tags", [])]
     if parameters["tags_match"] == "all":
-        conditions += [{WORDS: word} for word in longest if word]
+        conditions += [_has_whole_word(words) for words in longest if words]
     elif longest and all(longest):
-        conditions.append({WORDS: {"$in": longest}})
-    return conditions + [{WORDS: word} for tag in search.tags if (word := _longest_word(tag))]
+        conditions.append(_has_whole_word([word for words in longest for word in words]))
+    of_tags = map(longest_words, search.tags)
+    return conditions + [_has_whole_word(words) for words in of_tags if words]
+
+
+def _has_whole_word(words: Sequence[str]) -> Condition:
+    return {WORDS: words[0] if len(words) == 1 else {"$in": words}}
 
 
 def page_filter(matching: Mapping[str, Any], sides: Sequence[Condition]) -> Mapping[str, Any]:
@@ -87,9 +96,45 @@ def page_filter(matching: Mapping[str, Any], sides: Sequence[Condition]) -> Mapp
     }
 
 
-def has_word(prefix: str, path: str = WORDS) -> Condition:
-    """Return the condition that a word starts with a prefix: a range in an index over words."""
-    return {path: {"$elemMatch": {"$gte": prefix, "$lt": prefix + PREFIX_RANGE_END}}}
+def words_filter(
+    clauses: Sequence[Clause], former: Sequence[str], *, in_element: bool = False
+) -> list[Condition]:
+    """Return the conditions for a words.Lookup, on a conversation or on an element of `search`."""
+    path = "words" if in_element else WORDS
+    conditions = [_has_word(clause, path) for clause in clauses]
+    if not former:
+        return conditions
+    by_former_rules: list[Condition] = [
+        {"words": _range(prefix) | {"$ne": RULES_MARK}} for prefix in former
+    ]
+    if not in_element:
+        by_former_rules = [{"search": {"$elemMatch": element}} for element in by_former_rules]
+    return [{"$or": [{"$and": conditions}, {"$and": by_former_rules}]}]
+
+
+def index_conditions(clauses: Sequence[Clause], former: Sequence[str]) -> list[Condition]:
+    """Return conditions for the index user_words; all that words_filter() matches matches them."""
+    if not former:
+        return [_has_word(clause) for clause in clauses]
+    return [
+        _has_word((*_prefixes(clause), former[min(number, len(former) - 1)]))
+        for number, clause in enumerate(clauses)
+    ]
+
+
+def _has_word(clause: Clause, path: str = WORDS) -> Condition:
+    """Return the condition that a word starts with a prefix: ranges in an index over words."""
+    if isinstance(clause, str):
+        return {path: _range(clause)}
+    return {path: {"$in": [Regex(f"^{re.escape(prefix)}") for prefix in clause]}}
+
+
+def _prefixes(clause: Clause) -> tuple[str, ...]:
+    return (clause,) if isinstance(clause, str) else clause
+
+
+def _range(prefix: str) -> Condition:
+    return {"$elemMatch": {"$gte": prefix, "$lt": prefix + PREFIX_RANGE_END}}
 
 
 def has_tag(*tags: str) -> Condition:
@@ -100,7 +145,3 @@ def has_tag(*tags: str) -> Condition:
     """
     keys = "|".join(re.escape(tag_key(tag)) for tag in tags) or _MATCHES_NO_TEXT
     return {"tag_line": {"$regex": rf"(?:^|\n)(?:{keys})(?:\n|\z)"}}
-
-
-def _longest_word(tag: str) -> str:
-    return max(split_words(fold(tag)), key=len, default="")

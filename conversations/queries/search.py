@@ -16,6 +16,7 @@ from conversations.collection import conversations
 from conversations.queries.filters import WORDS, Condition, page_filter
 
 IN_MEMORY_SORT_MAX = 1_000  # conversations
+MAX_PROBES = 16  # words of a search of which the number of conversations is counted
 SEARCH_BUDGET_S = 2.0
 _INDEX = "user_words"
 
@@ -61,19 +62,19 @@ def _by_rare_word(
 
     MongoDB alone looks up the first word. A rare word has fewer than IN_MEMORY_SORT_MAX
     conversations; without a rare word, this also uses the first. Reads up to IN_MEMORY_SORT_MAX
-    keys for each word.
+    keys for each of MAX_PROBES words.
     """
     word = words[0]
     if len(words) > 1:
         limit = IN_MEMORY_SORT_MAX
-        for candidate in words:
+        for candidate in words[:MAX_PROBES]:
             where = {"user_id": matching["user_id"], **candidate}
             if collection.count_documents(where, hint=_INDEX, limit=limit) < limit:
                 word = candidate
                 break
     others = [
         # MongoDB uses no index for a double negation.
-        {"$nor": [{"$nor": [condition]}]} if WORDS in condition else condition
+        {"$nor": [{"$nor": [condition]}]} if condition.keys() & {WORDS, "$or"} else condition
         for condition in matching["$and"]
         if condition != word
     ]

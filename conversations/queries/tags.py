@@ -9,9 +9,9 @@ from conversations.queries.aggregation import (
     tag_count,
     tag_count_stages,
 )
-from conversations.queries.filters import has_word
+from conversations.queries.filters import index_conditions, words_filter
 from conversations.states import NOT_TRASHED
-from conversations.words import fold, search_prefixes
+from conversations.words import look_up
 
 
 def tag_counts(user_id: str, prefix: str, *, limit: int) -> list[dict[str, Any]]:
@@ -20,11 +20,11 @@ def tag_counts(user_id: str, prefix: str, *, limit: int) -> list[dict[str, Any]]
     Only tags that contain, for each word in `prefix`, a word starting with that word. Raises the
     same errors as run().
     """
-    prefixes = search_prefixes(fold(prefix))
-    if not prefixes:
+    lookup = look_up(prefix, signs=False)
+    if not lookup.clauses:
         return [tag_count(row) for row in run(all_tags(user_id, limit))]
-    any_word = [has_word(word) for word in prefixes]
-    word_of_tag = [has_word(word, "words") for word in prefixes]
+    any_word = index_conditions(lookup.clauses, lookup.former)
+    word_of_tag = words_filter(lookup.clauses, lookup.former, in_element=True)
     tags = {"$zip": {"inputs": ["$tag_keys", {"$slice": ["$search", 1, {"$size": "$search"}]}]}}
     pipeline: Pipeline = [
         # The index finds conversations with such words in the title or in a tag.

@@ -27,7 +27,15 @@ class BulkFilterSerializer(StrictSerializer):
         own = super().get_fields()
         excluded = _NO_FILTERS | own.keys()
         listed = ListParameters().get_fields()
+        listed["search"].help_text = "As in the list, but with at most 8 words."
         return {name: listed[name] for name in listed if name not in excluded} | own
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Reject a search with ignored words: it matches more conversations than its words."""
+        if "search" in attrs and attrs["search"].ignored:
+            error = _("Search for at most {most} words.").format(most=limits.SEARCH_WORDS)
+            raise serializers.ValidationError({"search": error})
+        return attrs
 
 
 class BulkSerializer(StrictSerializer):

@@ -62,11 +62,13 @@ class ListParameters(fields.Parameters):
         required=False,
         help_text="Each word must be the start of a word in the title or in a tag: `caf` finds "
         "*Café con Luna*; case, accents and width are ignored. In scripts without spaces, a word "
-        "starts at each character. At most 8 words; without words the search does not filter. "
+        "starts at each character, and a run of characters is one word. The first 8 words are "
+        "searched; `search.ignored` in the response has the others. Signs are searched if the text "
+        "has nothing else. An empty text does not filter. "
         'Operators: `tag:x` or `tag:"role play"` (exactly this tag), `character:id`, `is:pinned`, '
         "`is:archived` (overrides `status`), `before:2026-01-31` and `after:2026-01-31T15:00:00Z` "
         "for the last activity; a date without a time is midnight in UTC. The last quotation mark "
-        "may be missing. Any other operator is searched as words.",
+        "may be missing. An incomplete, invalid or unknown operator is searched as words.",
     )
     created_after = fields.Moment(
         required=False,

@@ -1,12 +1,11 @@
 """A client's search text: words and operators."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
@@ -14,15 +13,17 @@ from conversation_service.http import fields
 from conversations import limits
 from conversations.serializers.conversations import Tag
 from conversations.states import ARCHIVED
-from conversations.words import fold, search_prefixes
+from conversations.words import Clause, look_up
 
 _ACTIVITY = "metadata.last_activity"
 _PINNED = "pinned"
-_OPERATORS = ("tag", "character", "is", "before", "after")
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+# Control characters, separators of lines, and the sign for bytes that are not UTF-8.
+_NOT_TYPED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffd]")
+_TYPOGRAPHIC_QUOTES = str.maketrans(dict.fromkeys("“”„‟«»\uff02", '"'))
 _PART = re.compile(
-    rf"""(?:(?P<name>{"|".join(_OPERATORS)}):)?  # an operator, or none
-        (?:"(?P<quoted>[^"]*)"?|(?P<plain>[^\s"]+)|(?=\s|\Z))  # the last quote may be missing
+    r"""(?:(?P<name>tag|character|is|before|after)[:\uff1a])?  # an operator, or none
+        (?:"(?P<quoted>[^"]*)"?|(?P<plain>\S+)|(?=\s|\Z))  # the last quote may be missing
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -30,62 +31,89 @@ _PART = re.compile(
 
 @dataclass(frozen=True)
 class Search:
-    """A parsed search text: word prefixes, tags, and conditions for the other operators.
+    """A parsed search text: words, tags, and conditions for the other operators.
+
+    `words`, `former` and `ignored` are those of words.Lookup; `ignored` includes operators.
 
     List cursors are bound to its repr(): renaming the class or a field makes the search cursors
     that clients hold invalid.
     """
 
-    words: Sequence[str] = ()
+    words: Sequence[Clause] = ()
     tags: Sequence[str] = ()
     others: Sequence[dict[str, Any]] = ()
     archived: bool = False
+    former: Sequence[str] = field(default=(), repr=False)
+    ignored: Sequence[str] = field(default=(), repr=False)
 
 
 NO_SEARCH = Search()
 
 
-class SearchField(fields.Line):
-    """Words and operators, as the help text for `search` describes them."""
+class SearchField(fields.Text):
+    """Words and operators, as the help text for `search` describes them.
 
-    default_error_messages = {
-        "words": _("Search for at most {most} words."),
-        "is": _("After is: write pinned or archived."),
-        "moment": _("Write a date as 2026-01-15, or a time as 2026-01-15T15:00:00Z."),
-    }
+    Accepts every text: an incomplete or invalid operator is searched as words.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=limits.SEARCH_LENGTH, allow_blank=True, **kwargs)
 
     def run_validation(self, data: Any = serializers.empty) -> Search:
-        given: dict[str, list[str]] = {name: [] for name in ("", *_OPERATORS)}
-        for part in _PART.finditer(super().run_validation(data)):
+        if not isinstance(data, str):
+            self.fail("invalid")
+        operators: dict[tuple[str, Any], None] = {}
+        words: list[str] = []
+        ignored: list[str] = []
+        for part in _PART.finditer(_NOT_TYPED.sub(" ", data).translate(_TYPOGRAPHIC_QUOTES)):
             name = (part["name"] or "").lower()
             value = part["quoted"] if part["quoted"] is not None else part["plain"] or ""
-            if name or value:
-                given[name].append(value)
-        prefixes = [*dict.fromkeys(p for text in given[""] for p in search_prefixes(fold(text)))]
-        if len(prefixes) > limits.SEARCH_WORDS:
-            self.fail("words", most=limits.SEARCH_WORDS)
-        flags = {value.casefold() for value in given["is"]}
-        if flags - {_PINNED, ARCHIVED}:
-            self.fail("is")
-        characters = map(_CHARACTER.run_validation, given["character"])
-        others: list[dict[str, Any]] = [{"character_id": character} for character in characters]
-        others += [{"pinned_at": {"$ne": None}}] * (_PINNED in flags)
-        others += [{_ACTIVITY: {"$lt": self._moment(value)}} for value in given["before"]]
-        others += [{_ACTIVITY: {"$gt": self._moment(value)}} for value in given["after"]]
-        tags = [_TAG.run_validation(value) for value in given["tag"]]
-        return Search(prefixes, tags, others, ARCHIVED in flags)
+            try:
+                operator = (name, _PARSERS[name](value))
+            except (KeyError, ValueError, ValidationError):
+                words.append(part[0])
+                continue
+            if operator in operators:
+                continue
+            if len(operators) < limits.SEARCH_OPERATORS:
+                operators[operator] = None
+            else:
+                ignored.append(part[0][: limits.IGNORED_LENGTH])
+        given = {name: [v for n, v in operators if n == name] for name in _PARSERS}
+        lookup = look_up(" ".join(words), signs=not operators)
+        others: list[dict[str, Any]] = [{"character_id": id_} for id_ in given["character"]]
+        others += [{"pinned_at": {"$ne": None}}] * (_PINNED in given["is"])
+        others += [{_ACTIVITY: {"$lt": moment}} for moment in given["before"]]
+        others += [{_ACTIVITY: {"$gt": moment}} for moment in given["after"]]
+        return Search(
+            lookup.clauses,
+            given["tag"],
+            others,
+            ARCHIVED in given["is"],
+            lookup.former,
+            [*ignored, *lookup.ignored][: limits.IGNORED_WORDS],
+        )
 
-    def _moment(self, value: str) -> datetime:
-        try:
-            if _DATE.fullmatch(value):
-                return datetime.combine(date.fromisoformat(value), time.min, UTC)
-            moment: datetime = _MOMENT.run_validation(value)
-        except (ValueError, ValidationError):
-            self.fail("moment")
-        return moment
+
+def _flag(value: str) -> str:
+    flag = value.casefold()
+    if flag not in {_PINNED, ARCHIVED}:
+        raise ValueError
+    return flag
+
+
+def _moment(value: str) -> datetime:
+    if _DATE.fullmatch(value):
+        return datetime.combine(date.fromisoformat(value), time.min, UTC)
+    moment: datetime = _MOMENT.run_validation(value)
+    return moment
 
 
 _TAG, _CHARACTER, _MOMENT = Tag(), fields.ExternalId(), fields.Moment()
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "tag": _TAG.run_validation,
+    "character": _CHARACTER.run_validation,
+    "is": _flag,
+    "before": _moment,
+    "after": _moment,
+}

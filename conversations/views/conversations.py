@@ -1,5 +1,6 @@
 """The endpoints of a user's conversations: each parses, calls one function, and responds."""
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from http import HTTPStatus
@@ -45,6 +46,8 @@ from conversations.writes.create import create_conversation, duplicate_conversat
 from conversations.writes.updates import Update
 from conversations.writes.writer import WriteResult, apply_to_one
 
+_HAS_SEARCH = re.compile("(?:^|&)search=")
+
 Handler = Callable[["ConversationViewSet", CallerRequest, str], HttpResponse]
 
 
@@ -84,6 +87,13 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         "destroy": "delete",
     }
 
+    def rate_limit(self, handler: str) -> str | None:
+        """Return "search" for a list with a search: a client can send one for each typed letter."""
+        query = self.request.META.get("QUERY_STRING", "")
+        if handler == "list" and _HAS_SEARCH.search(query):
+            return "search"
+        return super().rate_limit(handler)
+
     @openapi.list_
     def list(self, request: CallerRequest) -> HttpResponse:
         parameters = list_parameters.parse(request)
@@ -92,7 +102,10 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         if "fields" in parameters:
             names = {"id": None, **dict.fromkeys(parameters["fields"])}
             rows = [{name: row[name] for name in names} for row in rows]
-        response = json_or_304(request, {"conversations": rows, "pagination": pagination})
+        body: dict[str, Any] = {"conversations": rows, "pagination": pagination}
+        if "search" in parameters:
+            body["search"] = {"ignored": parameters["search"].ignored}
+        response = json_or_304(request, body)
         if pagination["has_next"] or pagination["has_prev"]:
             response.headers["Link"] = _links(request, pagination)
         return response

@@ -171,7 +171,7 @@ def _tags(tags: Sequence[str]) -> Update:
             "tags": tags,
             "tag_keys": keys,
             "tag_line": tag_line(keys),
-            "tag_words": [searchable(tag) for tag in tags],
+            "tag_words": [searchable(key) for key in keys],
         },
     )
 
@@ -187,7 +187,7 @@ def _tag_changes(add: Sequence[str], remove: Sequence[str]) -> Update:
     return Update(
         (_TAGS_CHANGED,),
         {
-            "tags_added": [[tag, tag_key(tag), searchable(tag)] for tag in added],
+            "tags_added": [[tag, key := tag_key(tag), searchable(key)] for tag in added],
             "tags_removed": removed,
         },
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -474,3 +475,19 @@ def test_the_schema_of_the_previous_release_loses_no_data(rollout, user_id):
     for pod in (rollout.old, rollout.new):
         copy_and_end(pod, user_id, wide)
     assert everything(old) == everything(new)
+
+
+def test_this_release_finds_the_titles_and_tags_of_both_pods(rollout, user_id):
+    for pod in (rollout.old, rollout.new):
+        created = pod.user(user_id).create(title="Łódź, мой C++", tags=["Đà Nẵng"])["id"]
+        for other in (rollout.old, rollout.new):
+            tag = {"tags_add": [f"ёж {next(numbers)}"]}
+            done(other.user(user_id).send("PATCH", f"{PATH}/{created}", tag))
+    new = rollout.new.user(user_id)
+
+    for search in ("łódź", "Мой c++", "đà nẵng", "ёж мой", 'tag:"đà nẵng" c++'):
+        found = done(new.send("GET", f"{PATH}?search={quote(search)}")).json()
+        assert len(found["conversations"]) == 2, search
+    tags = done(new.send("GET", f"/api/v1/tags?prefix={quote('ёж')}")).json()["tags"]
+    assert len(tags) == 4
+    assert done(rollout.old.user(user_id).send("GET", f"{PATH}?search=C")).json()["conversations"]

@@ -2,7 +2,7 @@ import pytest
 from time_machine import travel
 
 from conversation_service import clock
-from conversations.words import fold
+from conversations.folding import fold
 from tests.conversations.crowd import crowd
 from tests.conversations.plans import documents_examined, only_aggregate, users_of
 from tests.conversations.test_summary import tags_of

@@ -30,7 +30,7 @@ from conversation_service.http.openapi import (
     response_header,
 )
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
-from conversations import documents, exceptions
+from conversations import documents, exceptions, limits
 from conversations.documents import RESOURCE_FIELDS
 from conversations.serializers import conversations as inputs
 from conversations.serializers.fields import OBJECT_ID, output_field
@@ -144,6 +144,16 @@ class PageInfoSerializer(serializers.Serializer):
     limit = serializers.IntegerField()
 
 
+class SearchedSerializer(serializers.Serializer):
+    """The part of the text in `search` that was not searched."""
+
+    ignored = serializers.ListField(
+        child=serializers.CharField(max_length=limits.IGNORED_LENGTH),
+        max_length=limits.IGNORED_WORDS,
+        help_text="The words after the first 8 and the operators after the first 16.",
+    )
+
+
 class CharacterProfileSerializer(serializers.Serializer):
     id = serializers.CharField()
     name = serializers.CharField()
@@ -176,6 +186,7 @@ class ConversationListSerializer(serializers.Serializer):
         help_text="Whole conversations, or partial ones with `fields`.",
     )
     pagination = PageInfoSerializer()
+    search = SearchedSerializer(required=False, help_text="With `search` only.")
 
 
 class MostUsedCharacterSerializer(serializers.Serializer):

@@ -107,6 +107,17 @@ def test_default_limits_apply(new_user):
 
 
 @pytest.mark.usefixtures("counted")
+def test_searches_have_a_limit_of_their_own(new_user, limits):
+    limits(list=2, search=3, all=20)
+
+    assert statuses(new_user, f"{PATH}?limit=5&search=lu", 4) == [200] * 3 + [429]
+    assert statuses(new_user, f"{PATH}?search=", 1) == [429]
+    assert statuses(new_user, f"{PATH}?limit=5", 3) == [200] * 2 + [429]
+    rejected = new_user.get(f"{PATH}?search=luna")
+    assert rejected.json()["error"]["details"]["policy"] == "search"
+
+
+@pytest.mark.usefixtures("counted")
 def test_lists_are_limited_to_60_a_minute(new_user):
     assert statuses(new_user, PATH, 61) == [200] * 60 + [429]
 
