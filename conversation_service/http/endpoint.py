@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from traceback import clear_frames
-from typing import Any
+from typing import Any, cast
 
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.metadata import SimpleMetadata
@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 
 from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
-from conversation_service.http.rendering import JSONResponse
+from conversation_service.http.rendering import JSONNegotiation, JSONResponse
 from conversation_service.observability.context import request_id
 
 _CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
@@ -31,7 +31,11 @@ class Endpoint(APIView):
     @property
     def default_response_headers(self) -> dict[str, str]:
         """Send Allow only with OPTIONS and 405: DRF computes it for each response."""
-        return super().default_response_headers if self.request.method == "OPTIONS" else {}
+        if self.request.method != "OPTIONS":
+            return {}
+        negotiation = cast(JSONNegotiation, self.get_content_negotiator())
+        headers: dict[str, str] = super().default_response_headers
+        return headers | negotiation.accepted_bodies(*self.allowed_methods)
 
     @property
     def actor(self) -> Actor:

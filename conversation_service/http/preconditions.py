@@ -1,4 +1,10 @@
-"""ETags, and the preconditions that use them (RFC 9110, section 13.1)."""
+"""ETags, and the preconditions that use them (RFC 9110, section 13.1).
+
+A proxy that compresses a response changes its ETag, and usually passes on the changed tag in the
+next request. nginx, Varnish, HAProxy and h2o make the tag weak, others append the coding. This
+service sends each tag for one content only, so a changed tag still identifies that content, and
+If-Match accepts a weak tag.
+"""
 
 import re
 from dataclasses import dataclass
@@ -14,12 +20,22 @@ from rest_framework.request import Request
 from conversation_service.errors import PreconditionRequired, ServiceError
 from conversation_service.http.rendering import JSONResponse
 
-_ENTITY_TAGS = re.compile(r'\s*(?:W/)?"[^"\s]*"\s*(?:,\s*(?:W/)?"[^"\s]*"\s*)*')
-_STRONG_VERSION = re.compile(r'(?<!W/)"v(\d{1,16})"')
+_ENTITY_TAG = r'(?:W/)?"([^"\x00-\x20\x7f]*)"'
+# Elements of a list can be empty (RFC 9110, section 5.6.1.2).
+_ENTITY_TAGS = re.compile(rf"[\t ,]*{_ENTITY_TAG}(?:[\t ]*,[\t ,]*{_ENTITY_TAG})*[\t ,]*")
+# Apache and lighttpd append -gzip, Caddy -zstd, Jetty --gzip, Traffic Server -df, and middleware
+# for Django and WSGI ;gzip.
+_CODING = re.compile(r"(?:--?|;)(?:gzip|br|zstd|deflate|compress|bzip2|df)\Z")
+_VERSION = re.compile(r"v([1-9][0-9]{0,15})(?:\.[0-9a-f]{24})?")
 
 
-def etag(version: int) -> str:
-    return f'"v{version}"'
+def etag(version: int, content: bytes | None = None) -> str:
+    """Return the strong tag of a version, or of one content of this version."""
+    return f'"v{version}"' if content is None else f'"v{version}.{_digest(content)}"'
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
@@ -27,16 +43,6 @@ class Versions:
     """The versions that a request may update; None accepts every version."""
 
     accepted: frozenset[int] | None = None
-
-    def condition(self) -> dict[str, Any]:
-        if self.accepted is None:
-            return {}
-        # A document without a version reads as version 1; None matches it.
-        missing = [None] if 1 in self.accepted else []
-        return {"version": {"$in": [*sorted(self.accepted), *missing]}}
-
-    def exclude(self, version: int) -> bool:
-        return self.accepted is not None and version not in self.accepted
 
 
 ANY_VERSION = Versions()
@@ -47,14 +53,18 @@ def json_or_304(request: Request, body: Any) -> HttpResponse:
 
     Sends `Cache-Control: private, no-cache`.
     """
-    response: HttpResponse = JSONResponse(body)
-    tag = f'W/"{sha256(response.content).hexdigest()[:24]}"'
-    known = re.findall(r'"[^"]*"', request.META.get("HTTP_IF_NONE_MATCH", ""))
-    if tag.removeprefix("W/") in known:
-        response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
+    response = JSONResponse(body, headers={"Cache-Control": "private, no-cache"})
+    return or_304(request, response, f'W/"{_digest(response.content)}"')
+
+
+def or_304(request: Request, response: HttpResponse, tag: str) -> HttpResponse:
+    """Return a response with a tag, or 304 with the same headers if If-None-Match matches."""
     response.headers["ETag"] = tag
-    response.headers["Cache-Control"] = "private, no-cache"
-    return response
+    sent = request.META.get("HTTP_IF_NONE_MATCH")
+    if sent is None or (sent.strip() != "*" and not {*_sent_tags(tag)} & {*_sent_tags(sent)}):
+        return response
+    kept = {name: value for name, value in response.items() if name != "Content-Type"}
+    return HttpResponse(status=HTTPStatus.NOT_MODIFIED, headers=kept)
 
 
 def required_if_match(request: Request, client: str | None) -> Versions:
@@ -67,10 +77,21 @@ def required_if_match(request: Request, client: str | None) -> Versions:
 
 
 def if_match(request: Request) -> Versions:
-    """Read If-Match, or raise ServiceError if malformed. A weak tag never matches."""
+    """Read If-Match, or raise ServiceError if malformed. Other tags than etag() match nothing."""
     header = request.META.get("HTTP_IF_MATCH")
     if header is None or header.strip() == "*":
         return ANY_VERSION
+    tags = _sent_tags(header)
+    if not tags:
+        raise ServiceError(
+            _('If-Match must be * or entity tags in quotation marks, as in ETag, such as "v3".')
+        )
+    versions = (_VERSION.fullmatch(tag) for tag in tags)
+    return Versions(frozenset(int(version[1]) for version in versions if version))
+
+
+def _sent_tags(header: str) -> list[str]:
+    """Return the tags of a list as this service sent them; of a malformed header none."""
     if not _ENTITY_TAGS.fullmatch(header):
-        raise ServiceError(_('If-Match takes entity tags as in ETag, such as "v3".'))
-    return Versions(frozenset(map(int, _STRONG_VERSION.findall(header))))
+        return []
+    return [_CODING.sub("", tag) for tag in re.findall(_ENTITY_TAG, header)]

@@ -90,7 +90,10 @@ class JSONParser(BaseParser):
 
 
 class JSONNegotiation(BaseContentNegotiation):
-    """JSON only: rejects requests that cannot send or accept JSON."""
+    """JSON only: rejects requests that cannot send or accept JSON.
+
+    The rejection names the media types and codings that would be accepted.
+    """
 
     acceptable = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
     readable = frozenset({"application/json", "application/merge-patch+json"})
@@ -100,18 +103,36 @@ class JSONNegotiation(BaseContentNegotiation):
     ) -> tuple[BaseRenderer, str]:
         accept = request.META.get("HTTP_ACCEPT") or "*/*"
         if accept not in self.acceptable and not names(accept, self.acceptable):
-            raise NotAcceptable
+            types = sorted(name for name in self.acceptable if "*" not in name)
+            raise NotAcceptable(
+                _("Send an Accept header that includes %(types)s.") % {"types": types[0]},
+                media_types=types,
+            )
         return renderers[0], renderers[0].media_type
 
     def select_parser(self, request: Request, parsers: Any) -> BaseParser:
-        encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
-        if encoding.lower() != "identity" or not self._is_readable(request.content_type or ""):
-            wanted = " or ".join(sorted(self.readable))
+        coding = request.META.get("HTTP_CONTENT_ENCODING", "")
+        headers = {}
+        if coding.strip().lower() not in {"", "identity"}:
+            headers["Accept-Encoding"] = "identity"
+        if not self._is_readable(request.content_type or ""):
+            headers |= self.accepted_bodies(request.method) | {"Accept": ", ".join(self.types())}
+        if headers:
             raise UnsupportedMediaType(
                 _("Send the body with Content-Type: %(types)s, in UTF-8 and uncompressed.")
-                % {"types": wanted}
+                % {"types": " or ".join(self.types())},
+                headers=headers,
             )
         return parsers[0]  # type: ignore[no-any-return]
+
+    def types(self) -> list[str]:
+        """Return the media types of a body that is accepted."""
+        return sorted(self.readable)
+
+    def accepted_bodies(self, *methods: str | None) -> dict[str, str]:
+        """Return Accept-Patch (RFC 5789) and Accept-Post (W3C LDP 1.0) for those of the methods."""
+        names = {"PATCH": "Accept-Patch", "POST": "Accept-Post"}
+        return {names[m]: ", ".join(self.types()) for m in methods if m in names}
 
     def _is_readable(self, content_type: str) -> bool:
         media_type, *parameters = content_type.lower().replace(" ", "").split(";")

@@ -279,8 +279,12 @@ def _explain_no_match(
             key.check(current["record"]["fingerprint"])
             return WriteResult(complete(current["record"].get("answer", current)), replayed=True)
         case "version":
-            raise ConversationVersionConflict(
-                current=resource(current), changes=history.since(current, versions)
+            conflict = ConversationVersionConflict
+            known = max(versions.accepted or {0})
+            raise conflict(
+                conflict.changed if 0 < known < current["version"] else conflict.unknown,
+                current=resource(current),
+                changes=history.since(current, versions),
             )
         case "state":
             raise ConversationStateConflict(status=current["status"])

@@ -14,7 +14,7 @@ from conversation_service.errors import (
 )
 from conversation_service.http.openapi import failures
 from conversations.serializers.bulk import BulkSerializer
-from conversations.views.openapi.conversations import IGNORED_KEY, X_CLIENT, operation
+from conversations.views.openapi.conversations import ACCEPT_POST, IGNORED_KEY, X_CLIENT, operation
 from conversations.writes.bulk import SAMPLE, STEP
 
 
@@ -55,10 +55,7 @@ bulk: Any = operation(
     "and steps can be repeated. `dry_run` counts and shows the results and changes nothing; with a "
     f"filter it shows the first {SAMPLE}.",
     request=BulkSerializer,
-    parameters=[
-        X_CLIENT,
-        IGNORED_KEY,
-    ],
+    parameters=[X_CLIENT, IGNORED_KEY, *ACCEPT_POST],
     examples=[
         OpenApiExample(
             "By ids", {"action": "archive", "ids": ["507f1f77bcf86cd799439014"]}, request_only=True

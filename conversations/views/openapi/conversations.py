@@ -257,7 +257,8 @@ IF_NONE_MATCH = OpenApiParameter(
     "If-None-Match",
     OpenApiTypes.STR,
     OpenApiParameter.HEADER,
-    description="The ETag of a page. The response is 304 if the page is the same.",
+    description="ETags of earlier responses to this request, or `*`. The response is 304 if its "
+    "content is the same. Weak tags and tags that a proxy has changed are understood.",
 )
 IGNORED_KEY = OpenApiParameter(
     "Idempotency-Key",
@@ -269,7 +270,8 @@ IF_MATCH = OpenApiParameter(
     "If-Match",
     OpenApiTypes.STR,
     OpenApiParameter.HEADER,
-    description='The ETag of your last read, such as `"v3"`. A change since then is a 412.',
+    description='The ETag of your last read, such as `"v3"`, a list, or `*`. A new version since '
+    "then is a 412. Weak tags and tags that a proxy has changed are understood.",
 )
 IDEMPOTENCY = [
     OpenApiParameter(
@@ -291,6 +293,21 @@ X_CLIENT = OpenApiParameter(
 )
 ETAG = response_header("ETag", 'The version, such as `"v3"`, for If-Match.', 200, 201)
 CACHE = response_header("Cache-Control", "Always `private, no-store`.", 200, 201)
+
+REFUSED_BODY = [
+    response_header("Accept", "The accepted media types, if Content-Type is another.", 415),
+    response_header(
+        "Accept-Encoding", "The accepted codings, if Content-Encoding is another.", 415
+    ),
+]
+ACCEPT_PATCH = [
+    *REFUSED_BODY,
+    response_header("Accept-Patch", "The accepted media types (RFC 5789), as in Accept.", 415),
+]
+ACCEPT_POST = [
+    *REFUSED_BODY,
+    response_header("Accept-Post", "The accepted media types, as in Accept.", 415),
+]
 
 _BEGUN = documents.new(
     user_id="u-1",
@@ -384,6 +401,7 @@ create = operation(
         ETAG,
         CACHE,
         response_header("Location", "The address of the conversation.", 201),
+        *ACCEPT_POST,
     ],
     examples=[
         OpenApiExample("Only the required field", {"character_id": "luna"}, request_only=True),
@@ -418,6 +436,7 @@ duplicate = operation(
         ETAG,
         CACHE,
         response_header("Location", "The address of the conversation.", 201),
+        *ACCEPT_POST,
     ],
     responses={
         201: OpenApiResponse(ConversationSerializer, "The copy.", [_AS_READ]),
@@ -427,9 +446,23 @@ duplicate = operation(
 retrieve = operation(
     "getConversation",
     "Read a conversation",
-    parameters=[ID, RetrieveParameters, ETAG, CACHE],
+    description="Activity makes no new version but changes the ETag, so a 304 never hides it.",
+    parameters=[
+        ID,
+        RetrieveParameters,
+        IF_NONE_MATCH,
+        response_header(
+            "ETag",
+            'The version, such as `"v3"`, and after a dot a digest if the response has content '
+            "that can change without a new version. For If-Match and If-None-Match.",
+            200,
+            304,
+        ),
+        response_header("Cache-Control", "Always `private, no-store`.", 200, 304),
+    ],
     responses={
         200: OpenApiResponse(ConversationWithCharacterSerializer, "The conversation.", [_AS_READ]),
+        304: OpenApiResponse(description="The conversation has not changed."),
         **failures(ServiceError, ConversationNotFound, RevisionNotFound, RevisionExpired),
     },
 )
@@ -443,7 +476,7 @@ partial_update = operation(
         "application/json": PatchSerializer,
         "application/merge-patch+json": PatchSerializer,
     },
-    parameters=[ID, IF_MATCH, X_CLIENT, *IDEMPOTENCY, ETAG, CACHE],
+    parameters=[ID, IF_MATCH, X_CLIENT, *IDEMPOTENCY, ETAG, CACHE, *ACCEPT_PATCH],
     examples=[
         OpenApiExample("A new title", {"title": "Otra noche con Luna"}, request_only=True),
         OpenApiExample(
@@ -501,7 +534,7 @@ revert = operation(
     "Revert fields to a former version",
     description="Restores the values that the fields had in a version. This makes a new version.",
     request=RevertSerializer,
-    parameters=[ID, IF_MATCH, X_CLIENT, *IDEMPOTENCY, ETAG, CACHE],
+    parameters=[ID, IF_MATCH, X_CLIENT, *IDEMPOTENCY, ETAG, CACHE, *ACCEPT_POST],
     examples=[
         OpenApiExample("The first title", {"version": 1, "fields": ["title"]}, request_only=True)
     ],

@@ -28,7 +28,9 @@ from conversations.serializers.internal import (
 )
 from conversations.states import ANY_STATE, WRITABLE
 from conversations.views.openapi.conversations import (
+    ACCEPT_POST,
     ID,
+    REFUSED_BODY,
     FaultSerializer,
     MetadataSerializer,
 )
@@ -104,6 +106,7 @@ authorize = _operation(
     "Check access to conversations",
     description="Scope `conversations:authorize`. Only active conversations are writable.",
     request=AuthorizeSerializer,
+    parameters=ACCEPT_POST,
     examples=[
         OpenApiExample(
             "One", {"user_id": "u-1", "ids": ["507f1f77bcf86cd799439014"]}, request_only=True
@@ -119,7 +122,7 @@ activity = _operation(
     "`last_message_at` of the latest report, but never a time before `created_at`. A time more "
     "than 5 minutes ahead of the clock of the service is rejected.",
     request=ActivitySerializer,
-    parameters=[ID, ActivityParameters],
+    parameters=[ID, ActivityParameters, *REFUSED_BODY],
     examples=[OpenApiExample("A report", _REPORT, request_only=True)],
     responses={200: ReportedSerializer, **failures(*_FAILURES, ConversationNotFound)},
 )
@@ -129,6 +132,7 @@ activity_batch = _operation(
     description="Like the report of one conversation. An unknown id is a 404 and a time in the "
     "future a 400 in its own result. The other reports are applied.",
     request=ActivityBatchSerializer,
+    parameters=ACCEPT_POST,
     examples=[
         OpenApiExample(
             "One", {"items": [{"id": "507f1f77bcf86cd799439014", **_REPORT}]}, request_only=True

@@ -17,6 +17,7 @@ from conversations.exceptions import TransfersExhausted
 from conversations.jobs.concurrency import exports, imports
 from conversations.serializers.transfer import ExportParameters, TransferredSerializer
 from conversations.views.openapi.conversations import (
+    ACCEPT_POST,
     IGNORED_KEY,
     ConversationSerializer,
     FaultSerializer,
@@ -95,7 +96,7 @@ import_: Any = operation(
     f"{MAX_TEXTS:,} texts. A user can run {imports.per_user} import at a time in a process: "
     "another one gets 429, or 503 if the process runs its maximum of imports.",
     request={MEDIA_TYPE: TransferredSerializer},
-    parameters=[IGNORED_KEY],
+    parameters=[IGNORED_KEY, *ACCEPT_POST],
     responses={
         (200, MEDIA_TYPE): OpenApiResponse(ResultSerializer, "Each line except the last."),
         **failures(
