@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import requests
 from django.test import Client
 
 from tests.config.test_gunicorn import serving
@@ -199,6 +200,18 @@ def request(line, *headers, origin=APP):
     if origin:
         lines.append(f"Origin: {origin}")
     return "\r\n".join([*lines, "Sec-Fetch-Mode: cors", "", ""]).encode()
+
+
+def test_a_preflight_has_no_body_and_keeps_the_connection(server):
+    headers = {"Origin": APP, "Access-Control-Request-Method": "GET"}
+    with requests.Session() as session:
+        for _ in range(2):
+            response = session.options(f"http://127.0.0.1:{server.port}{PATH}", headers=headers)
+            assert (response.status_code, response.content) == (200, b"")
+            assert response.headers["Content-Length"] == "0"
+            assert response.headers["Connection"] == "keep-alive"
+            assert "Transfer-Encoding" not in response.headers
+            assert response.headers["X-Request-ID"]
 
 
 REJECTED_BY_THE_SERVER = {
