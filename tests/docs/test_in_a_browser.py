@@ -1,4 +1,4 @@
-"""The code of the guide in a real Chromium, on a page whose origin is not the API's."""
+"""The code of the guide in a real Chromium, on a page from another origin than the API."""
 
 import re
 import socket
