@@ -34,6 +34,7 @@ from config.variables import (
     http_url,
     integer,
     number,
+    origins,
     redis_url,
     text,
     url,
@@ -162,6 +163,11 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "Origins that may send the console's forms, such as https://console.example.org",
             pattern=r"https?://(\*\.)?[A-Za-z0-9_.:\[\]-]+",
             rule="must be origins without a path, such as https://console.example.org.",
+        ),
+        "CORS_ALLOWED_ORIGINS": origins(
+            "Origins of web pages that may call the API from a browser, such as "
+            "https://app.example.org; no cookies. Development also allows every port of localhost "
+            "and 127.0.0.1",
         ),
     },
     "MongoDB and Redis": {

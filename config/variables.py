@@ -17,6 +17,12 @@ TRUE = {"true", "yes", "on", "1"}
 FALSE = {"false", "no", "off", "0"}
 SHOWN_LENGTH = 24  # characters; a longer value is probably a secret in the wrong variable
 HIGHEST_PORT = 65_535
+DEFAULT_PORTS = {"http": 80, "https": 443}
+# Of websites, apps in a web view, and extensions.
+ORIGIN_SCHEMES = [
+    *("https", "http", "capacitor", "ionic", "tauri"),
+    *("chrome-extension", "moz-extension", "safari-web-extension"),
+]
 HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # a label of a name
 
 
@@ -126,6 +132,54 @@ def words(
         return items
 
     return Variable(read, [], "`a,b`", description, example)
+
+
+def origins(description: str) -> Variable:
+    """A comma-separated list of web origins, exactly as a browser sends them in Origin."""
+
+    def read(text: str) -> list[str]:
+        items = [item.strip() for item in text.split(",") if item.strip()]
+        for position, item in enumerate(items, 1):
+            if fault := _origin_fault(item):
+                raise ValueError(
+                    f"item {position} {fault} Write each origin as browsers send it, such as "
+                    "https://app.example.org or http://localhost:3000."
+                )
+        return items
+
+    return Variable(read, [], "`a,b`", description, None)
+
+
+def _origin_fault(item: str) -> str | None:
+    """Return why a text is not an origin (RFC 6454, section 6.2), or None."""
+    scheme, separator, rest = item.partition("://")
+    try:
+        parts = urlsplit(item)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # the port, or an IPv6 address
+        host, port = "", None
+    is_complete = _is_host(host) and port != 0 and not rest.endswith(":")
+    # The first fault counts.
+    faults = {
+        "is null, the origin of local files and of every sandboxed page.": item == "null",
+        "has a *: each origin must be named, as its pages can act for their users.": "*" in item,
+        f"must begin with one of {', '.join(ORIGIN_SCHEMES)} and ://.": (
+            not separator or scheme.lower() not in ORIGIN_SCHEMES
+        ),
+        "has a user name or password.": "@" in rest,
+        "has a path or a slash at its end.": re.search(r"[/?#\\]", rest),
+        "has a host with letters beyond ASCII: use its form in Punycode, xn--….": (
+            not item.isascii()
+        ),
+        "must have a host, and a port from 1 to 65535 if any.": (
+            not is_complete or re.search(r"[^!-~]", item)
+        ),
+        "has capital letters; browsers send lower case.": item != item.lower(),
+        "has the default port of its scheme, which browsers omit.": (
+            port and port == DEFAULT_PORTS.get(scheme)
+        ),
+    }
+    return next((reason for reason, applies in faults.items() if applies), None)
 
 
 def http_url(default: str, description: str, *, query: bool = False) -> Variable:

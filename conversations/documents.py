@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -35,6 +35,7 @@ REVERTIBLE_FIELDS = [*EDITABLE_FIELDS, "pinned"]
 # Names by type, for the console and for commands.
 METADATA_TIMES = [name for name, field in METADATA.items() if field.is_time]
 COUNTERS = [name for name in METADATA if name not in METADATA_TIMES]
+_ACTIVITY = [*COUNTERS, "first_message_at", "last_message_at"]
 PUBLIC_TIMES = [name for name in PUBLIC if FIELDS[name].is_time]
 
 # The value that a reader sees if a stored document lacks a field, without `_CREATION_TIMES`.
@@ -168,6 +169,20 @@ def resource(document: Document) -> dict[str, Any]:
         "is_archived": document["status"] == ARCHIVED,
         "retention": retention(document),
     }
+
+
+def is_fixed_by_version(resource: Mapping[str, Any]) -> bool:
+    """Return False if a resource has content that can change without a new version.
+
+    That is the activity, as soon as there is any, and the time of an automatic archiving.
+    """
+    metadata, next_action = resource["metadata"], resource["retention"]
+    created_at, last_activity = metadata["created_at"], metadata["last_activity"]
+    if any(metadata[name] for name in _ACTIVITY) or not created_at or not last_activity:
+        return False
+    # A `created_at` from the id has whole seconds.
+    is_idle = last_activity - created_at < timedelta(seconds=1)
+    return is_idle and (next_action is None or next_action["policy"] == "purge")
 
 
 def retention(document: Document) -> dict[str, Any] | None:

@@ -34,11 +34,16 @@ class LegalHold(ServiceError):
 
 
 class ConversationVersionConflict(ServiceError):
-    """The conversation has a later version than If-Match; `current` is the conversation."""
+    """If-Match does not have the present version; `current` is the conversation."""
 
     status = HTTPStatus.PRECONDITION_FAILED
     code = "CONVERSATION_VERSION_CONFLICT"
-    title = _("The conversation has changed since the version in If-Match")
+    title = _("If-Match does not have the present version of the conversation")
+    changed = _("The conversation has changed since the version in If-Match.")
+    unknown = _(
+        "If-Match names no version that this conversation has had. Send the ETag of a response "
+        "with this conversation."
+    )
 
 
 class LimitExceeded(ServiceError):

@@ -39,6 +39,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "conversation_service.observability.requests.ObserveRequests",
     "conversation_service.observability.tracing.TraceRequests",
+    "conversation_service.http.cors.Cors",
     "conversation_service.http.middleware.ApiOrPages",
 ]
 # For the console and its static files only; see conversation_service.http.middleware.ApiOrPages.
@@ -144,6 +145,25 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": None,
     "NON_FIELD_ERRORS_KEY": "",  # the JSON pointer to the whole body
 }
+
+# Browsers: see conversation_service.http.cors.Cors. Every header of the API must be in these lists.
+# The API uses no cookies, so CORS_ALLOW_CREDENTIALS stays off.
+CORS_URLS_REGEX = r"/api(/|\Z)"
+CORS_ALLOW_METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST"]
+CORS_ALLOW_HEADERS = [
+    *("accept", "accept-language", "authorization", "cache-control", "content-encoding"),
+    *("content-language", "content-type", "idempotency-key", "if-match", "if-none-match"),
+    *("last-event-id", "prefer", "traceparent", "tracestate", "user-agent", "x-client"),
+    "x-request-id",
+]
+CORS_EXPOSE_HEADERS = [
+    *("Accept", "Accept-Encoding", "Accept-Patch", "Accept-Post", "Allow", "Cache-Control"),
+    *("Content-Disposition", "Content-Language", "Content-Length", "Content-Type", "Deprecation"),
+    *("ETag", "Idempotency-Replayed", "Link", "Location", "Preference-Applied", "RateLimit"),
+    *("RateLimit-Policy", "Retry-After", "Sunset", "WWW-Authenticate", "X-RateLimit-Limit"),
+    *("X-RateLimit-Remaining", "X-RateLimit-Reset", "X-Request-ID"),
+]
+CORS_PREFLIGHT_MAX_AGE = 2 * 60 * 60  # Chromium's maximum
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "Conversation Service",

@@ -9,6 +9,8 @@ ALLOWED_HOSTS = env("ALLOWED_HOSTS") or ["*"]
 DEBUG = env("DEBUG", default=True)
 DATABASES["default"]["HOST"] = env("MONGODB_URL") or "mongodb://127.0.0.1:27017/?replicaSet=rs0"
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "lenient"
+# A page on this machine, at any port, in addition to CORS_ALLOWED_ORIGINS.
+CORS_ALLOWED_ORIGIN_REGEXES = [r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?\Z"]
 
 # Serve static files from the packages, without collectstatic.
 WHITENOISE_USE_FINDERS = True

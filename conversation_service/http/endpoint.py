@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from traceback import clear_frames
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
@@ -14,12 +14,11 @@ from rest_framework.views import APIView
 from conversation_service.errors import PreconditionRequired, ServiceError
 from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
-from conversation_service.http.rendering import JSONResponse
+from conversation_service.http.rendering import JSONNegotiation, JSONResponse, sent_tags
 from conversation_service.observability.context import request_id
 
 _CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
-_ENTITY_TAGS = re.compile(r'\s*(?:W/)?"[^"\s]*"\s*(?:,\s*(?:W/)?"[^"\s]*"\s*)*')
-_STRONG_VERSION = re.compile(r'(?<!W/)"v(\d{1,16})"')
+_VERSION = re.compile(r"v([1-9][0-9]{0,15})(?:\.[0-9a-f]{24})?")
 
 
 class Endpoint(APIView):
@@ -40,7 +39,11 @@ class Endpoint(APIView):
     @property
     def default_response_headers(self) -> dict[str, str]:
         """Send Allow only with OPTIONS and 405: DRF computes it for each response."""
-        return super().default_response_headers if self.request.method == "OPTIONS" else {}
+        if self.request.method != "OPTIONS":
+            return {}
+        negotiation = cast(JSONNegotiation, self.get_content_negotiator())
+        headers: dict[str, str] = super().default_response_headers
+        return headers | negotiation.accepted_bodies(*self.allowed_methods)
 
     @property
     def actor(self) -> Actor:
@@ -51,7 +54,7 @@ class Endpoint(APIView):
         return Actor("user", match[0] if match else None, request_id.get())
 
     def if_match(self, *, may_be_required: bool = False) -> frozenset[int] | None:
-        """Return the versions in If-Match, or None for every version. A weak tag never matches.
+        """Return the versions in If-Match, or None for every version. Other tags match nothing.
 
         With `may_be_required`, the clients in IF_MATCH_REQUIRED_FOR must send it. Raises
         PreconditionRequired, or ServiceError if malformed.
@@ -65,9 +68,13 @@ class Endpoint(APIView):
             return None
         if header.strip() == "*":
             return None
-        if not _ENTITY_TAGS.fullmatch(header):
-            raise ServiceError(_('If-Match takes entity tags as in ETag, such as "v3".'))
-        return frozenset(map(int, _STRONG_VERSION.findall(header)))
+        tags = sent_tags(header)
+        if not tags:
+            raise ServiceError(
+                _('If-Match must be * or entity tags in quotation marks, as in ETag, such as "v3".')
+            )
+        versions = (_VERSION.fullmatch(tag) for tag in tags)
+        return frozenset(int(version[1]) for version in versions if version)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         response = super().dispatch(request, *args, **kwargs)

@@ -16,6 +16,8 @@ HEARTBEAT = b": heartbeat\n\n"
 class EventStreamNegotiation(JSONNegotiation):
     """Selects JSON, or an event stream if Accept names its media type; `*/*` is not enough."""
 
+    acceptable = JSONNegotiation.acceptable | {MEDIA_TYPE}
+
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:

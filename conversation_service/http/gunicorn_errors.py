@@ -8,6 +8,7 @@ from gunicorn.http import errors as gunicorn
 
 from conversation_service import errors
 from conversation_service.errors import ServiceError
+from conversation_service.http import cors
 from conversation_service.http.exception_handler import failure_response
 from conversation_service.observability.context import request_id
 from conversation_service.server.connection import TooSlow
@@ -30,10 +31,10 @@ FAILURES: list[tuple[type[BaseException], type[ServiceError]]] = [
 ]
 
 
-def error_response(req: Any, exc: BaseException) -> tuple[int, bytes]:
+def error_response(req: Any, exc: BaseException, head: bytes = b"") -> tuple[int, bytes]:
     """Return the status and the whole HTTP response, in the shape that every failure has.
 
-    `req` is gunicorn's request, or None if its head could not be read.
+    `req` is gunicorn's request, or None if its head could not be read; `head` is what was received.
     """
     kinds = (kind for error, kind in FAILURES if isinstance(exc, error))
     failure = next(kinds, errors.InternalError)()
@@ -46,6 +47,7 @@ def error_response(req: Any, exc: BaseException) -> tuple[int, bytes]:
     response.headers["Content-Length"] = str(len(response.content))
     response.headers["Connection"] = "close"
     response.headers["X-Request-ID"] = request_id.get()
+    cors.add_headers(response, req, head)
     return response.status_code, (
         f"HTTP/1.1 {response.status_code} {response.reason_phrase}\r\n".encode()
         + response.serialize()

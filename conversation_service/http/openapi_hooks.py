@@ -144,18 +144,17 @@ def _codes(response: Document) -> list[str]:
 def _moved(kind: str, places: list[tuple[Any, Any, str]]) -> Document:
     """Replace the values at these places by references. Return the values by name.
 
-    A place is a container, its key, and the name of the component. Values that differ under the
-    same name stay where they are.
+    A place is a container, its key, and the name of the component. Further values with the same
+    name get a number.
     """
     values: dict[str, Any] = {}
-    differ = set()
     for container, key, name in places:
-        if values.setdefault(name, container[key]) != container[key]:
-            differ.add(name)
-    for container, key, name in places:
-        if name not in differ:
-            container[key] = {"$ref": f"#/components/{kind}/{name}"}
-    return {name: value for name, value in sorted(values.items()) if name not in differ}
+        numbered, count = name, 1
+        while values.setdefault(numbered, container[key]) != container[key]:
+            count += 1
+            numbered = f"{name}{count}"
+        container[key] = {"$ref": f"#/components/{kind}/{numbered}"}
+    return dict(sorted(values.items()))
 
 
 def _operations(document: Document) -> list[Document]:

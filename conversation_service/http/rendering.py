@@ -21,6 +21,13 @@ from rest_framework.request import Request
 
 from conversation_service.errors import NotAcceptable, PayloadTooLarge, UnsupportedMediaType
 
+_ENTITY_TAG = r'(?:W/)?"([^"\x00-\x20\x7f]*)"'
+# Elements of a list can be empty (RFC 9110, section 5.6.1.2).
+_ENTITY_TAGS = re.compile(rf"[\t ,]*{_ENTITY_TAG}(?:[\t ]*,[\t ,]*{_ENTITY_TAG})*[\t ,]*")
+# Apache and lighttpd append -gzip, Caddy -zstd, Jetty --gzip, Traffic Server -df, and middleware
+# for Django and WSGI ;gzip.
+_CODING = re.compile(r"(?:--?|;)(?:gzip|br|zstd|deflate|compress|bzip2|df)\Z")
+
 
 def dumps(value: Any) -> bytes:
     """Return JSON: ObjectIds as hex digits, times as RFC 3339 in UTC with exactly milliseconds."""
@@ -57,14 +64,39 @@ def json_or_304(request: Request, body: Any) -> HttpResponse:
 
     Sends `Cache-Control: private, no-cache`.
     """
-    response: HttpResponse = JSONResponse(body)
-    tag = f'W/"{sha256(response.content).hexdigest()[:24]}"'
-    known = re.findall(r'"[^"]*"', request.META.get("HTTP_IF_NONE_MATCH", ""))
-    if tag.removeprefix("W/") in known:
-        response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
+    response = JSONResponse(body, headers={"Cache-Control": "private, no-cache"})
+    return or_304(request, response, f'W/"{_digest(response.content)}"')
+
+
+def or_304(request: Request, response: HttpResponse, tag: str) -> HttpResponse:
+    """Return a response with a tag, or 304 with the same headers if If-None-Match matches."""
     response.headers["ETag"] = tag
-    response.headers["Cache-Control"] = "private, no-cache"
-    return response
+    sent = request.META.get("HTTP_IF_NONE_MATCH")
+    if sent is None or (sent.strip() != "*" and not {*sent_tags(tag)} & {*sent_tags(sent)}):
+        return response
+    kept = {name: value for name, value in response.items() if name != "Content-Type"}
+    return HttpResponse(status=HTTPStatus.NOT_MODIFIED, headers=kept)
+
+
+def etag(version: int, content: bytes | None = None) -> str:
+    """Return the strong tag of a version, or of one content of this version."""
+    return f'"v{version}"' if content is None else f'"v{version}.{_digest(content)}"'
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()[:24]
+
+
+def sent_tags(header: str) -> list[str]:
+    """Return the tags of a list as this service sent them; of a malformed header none.
+
+    A proxy that compresses a response changes its ETag, and usually passes on the changed tag in
+    the next request. nginx, Varnish, HAProxy and h2o make the tag weak, others append the coding.
+    This service sends each tag for one content only, so a changed tag still identifies it.
+    """
+    if not _ENTITY_TAGS.fullmatch(header):
+        return []
+    return [_CODING.sub("", tag) for tag in re.findall(_ENTITY_TAG, header)]
 
 
 class JSONRenderer(BaseRenderer):
@@ -99,7 +131,10 @@ class JSONParser(BaseParser):
 
 
 class JSONNegotiation(BaseContentNegotiation):
-    """JSON only: rejects requests that cannot send or accept JSON."""
+    """JSON only: rejects requests that cannot send or accept JSON.
+
+    The rejection names the media types and codings that would be accepted.
+    """
 
     acceptable = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
     readable = frozenset({"application/json", "application/merge-patch+json"})
@@ -109,21 +144,41 @@ class JSONNegotiation(BaseContentNegotiation):
     ) -> tuple[BaseRenderer, str]:
         accept = request.META.get("HTTP_ACCEPT") or "*/*"
         if accept not in self.acceptable and not names(accept, self.acceptable):
-            raise NotAcceptable
+            types = sorted(name for name in self.acceptable if "*" not in name)
+            raise NotAcceptable(
+                _("Send an Accept header that includes %(types)s.") % {"types": types[0]},
+                media_types=types,
+            )
         return renderers[0], renderers[0].media_type
 
     def select_parser(self, request: Request, parsers: Any) -> BaseParser:
-        encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
-        media_type, *parameters = request.content_type.lower().replace(" ", "").split(";")
-        charsets = {name for name in parameters if name.startswith("charset=")}
-        is_utf8 = charsets <= {"charset=utf-8", 'charset="utf-8"'}
-        if encoding.lower() != "identity" or media_type not in self.readable or not is_utf8:
-            wanted = " or ".join(sorted(self.readable))
+        coding = request.META.get("HTTP_CONTENT_ENCODING", "")
+        headers = {}
+        if coding.strip().lower() not in {"", "identity"}:
+            headers["Accept-Encoding"] = "identity"
+        if not self._is_readable(request.content_type or ""):
+            headers |= self.accepted_bodies(request.method) | {"Accept": ", ".join(self.types())}
+        if headers:
             raise UnsupportedMediaType(
                 _("Send the body with Content-Type: %(types)s, in UTF-8 and uncompressed.")
-                % {"types": wanted}
+                % {"types": " or ".join(self.types())},
+                headers=headers,
             )
         return parsers[0]  # type: ignore[no-any-return]
+
+    def types(self) -> list[str]:
+        """Return the media types of a body that is accepted."""
+        return sorted(self.readable)
+
+    def accepted_bodies(self, *methods: str | None) -> dict[str, str]:
+        """Return Accept-Patch (RFC 5789) and Accept-Post (W3C LDP 1.0) for those of the methods."""
+        names = {"PATCH": "Accept-Patch", "POST": "Accept-Post"}
+        return {names[m]: ", ".join(self.types()) for m in methods if m in names}
+
+    def _is_readable(self, content_type: str) -> bool:
+        media_type, *parameters = content_type.lower().replace(" ", "").split(";")
+        charsets = {name for name in parameters if name.startswith("charset=")}
+        return media_type in self.readable and charsets <= {"charset=utf-8", 'charset="utf-8"'}
 
 
 def names(accept: str, media_types: frozenset[str]) -> bool:

@@ -53,6 +53,7 @@ class Connection(private.Socket):
     def __init__(self, accepted: gevent.socket.socket) -> None:
         super().__init__(accepted.family, accepted.type, fileno=accepted.detach())
         self.giving_way = False
+        self.head: list[bytes] = []  # received for the next request, until its head is read
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             # The kernel then reports progress after each SEND_BYTES. Its default is a third of its
             # buffer, up to 1 MB, with which an allowed slow reader would exceed SEND_S.
@@ -76,6 +77,7 @@ class Connection(private.Socket):
     def begin_request(self) -> None:
         """Do not give way to another client until rest()."""
         self.idle_since = None
+        self.head.clear()
 
     def give_way(self) -> None:
         """End the connection at once, without a response, to make room for another client."""
@@ -104,6 +106,9 @@ class Connection(private.Socket):
             raise TooSlow from None
         if self.resting:
             self.expect(HEAD_S)
+            self.head = [received]
+        elif self.idle_since is not None:
+            self.head.append(received)
         return received
 
     def is_late(self) -> bool:

@@ -50,7 +50,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
         """Accept the headers unchecked: Django rejects line breaks and sends no hop-by-hop ones."""
         self.headers = headers
         for name, value in headers:
-            if name == "Content-Length":
+            if len(name) == len("Content-Length") and name.lower() == "content-length":
                 self.response_length = int(value)
 
     def default_headers(self) -> list[str]:

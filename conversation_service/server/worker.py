@@ -42,7 +42,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 class PatientWorker(GeventWorker):  # type: ignore[misc]
     # Returns the status and the whole response for a request that gunicorn or a check rejects.
     # config/gunicorn.conf.py sets it before the worker accepts connections.
-    error_response: Callable[[Any, BaseException], tuple[int, bytes]]
+    error_response: Callable[[Any, BaseException, bytes], tuple[int, bytes]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -119,7 +119,7 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
                 connection.stop_waiting()
 
     def handle_error(self, req: Any, client: Connection, addr: Any, exc: BaseException) -> None:
-        status, response = self.error_response(req, exc)
+        status, response = self.error_response(req, exc, b"".join(client.head))
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.log.error("Error handling a request", exc_info=exc)
         else:

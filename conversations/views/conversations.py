@@ -17,7 +17,7 @@ from conversation_service.errors import ServiceError
 from conversation_service.http import cursors
 from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.endpoint import Endpoint
-from conversation_service.http.rendering import JSONResponse, json_or_304
+from conversation_service.http.rendering import JSONResponse, etag, json_or_304, or_304
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history
 from conversations.exceptions import ConversationNotFound
@@ -143,11 +143,13 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
     def retrieve(self, request: CallerRequest, id: str) -> HttpResponse:
         parameters = retrieve_parameters.parse(request)
         if version := parameters.get("as_of"):
-            return _response(history.as_of(lookup.with_history(request.user.id, id), version))
+            then = history.as_of(lookup.with_history(request.user.id, id), version)
+            return _response_or_304(request, then)
         document = lookup.get(request.user.id, id)
         if "include" in parameters:
-            return _response(document, character=get_character_or_none(document["character_id"]))
-        return _response(document)
+            character = get_character_or_none(document["character_id"])
+            return _response_or_304(request, document, character=character)
+        return _response_or_304(request, document)
 
     @openapi.partial_update
     @not_found_first
@@ -238,11 +240,19 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         return _response(result.document, replayed=result.replayed)
 
 
-def _response(
-    document: Document, status: int = HTTPStatus.OK, *, replayed: bool = False, **included: Any
-) -> HttpResponse:
+def _response_or_304(request: Request, document: Document, **included: Any) -> HttpResponse:
+    """Respond to a read. The ETag has a digest of content that a version does not determine."""
     body = documents.resource(document) | included
-    headers = {"ETag": f'"v{body["version"]}"', "Cache-Control": "private, no-store"}
+    response = JSONResponse(body, headers={"Cache-Control": "private, no-store"})
+    is_fixed = not included and documents.is_fixed_by_version(body)
+    return or_304(request, response, etag(body["version"], None if is_fixed else response.content))
+
+
+def _response(
+    document: Document, status: int = HTTPStatus.OK, *, replayed: bool = False
+) -> HttpResponse:
+    body = documents.resource(document)
+    headers = {"ETag": etag(body["version"]), "Cache-Control": "private, no-store"}
     if replayed:
         headers["Idempotency-Replayed"] = "true"
     return JSONResponse(body, status=status, headers=headers)

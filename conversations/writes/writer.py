@@ -281,8 +281,12 @@ def _explain_no_match(
             key.check(current["record"]["fingerprint"])
             return WriteResult(complete(current["record"].get("answer", current)), replayed=True)
         case "version":
-            raise ConversationVersionConflict(
-                current=resource(current), changes=history.since(current, max(versions or {0}))
+            conflict = ConversationVersionConflict
+            known = max(versions or {0})
+            raise conflict(
+                conflict.changed if 0 < known < current["version"] else conflict.unknown,
+                current=resource(current),
+                changes=history.since(current, known),
             )
         case "state":
             raise ConversationStateConflict(status=current["status"])

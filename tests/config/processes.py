@@ -33,6 +33,12 @@ def mentioning(text: Path | str) -> list[str]:
     return [line for line in lines if str(text) in line]
 
 
+def is_open(port: int) -> bool:
+    """Return True if a server accepts connections at a port of this machine."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def listening() -> socket.socket:
     """Return a socket that keeps a free port of this machine busy."""
     return socket.create_server(("127.0.0.1", 0))

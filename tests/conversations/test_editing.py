@@ -206,7 +206,7 @@ def test_if_match_rejects_a_stale_version_with_the_current_one(alice):
     assert alice.get(f"{PATH}/{created['id']}").json() == current
 
 
-@pytest.mark.parametrize("tags", ['"v1"', "*", 'W/"x", "v1"', '"v7","v1"', ' "v1" '])
+@pytest.mark.parametrize("tags", ['"v1"', "*", 'W/"v1"', 'W/"x", "v1"', '"v7","v1"', ' "v1" '])
 def test_if_match_accepts_the_current_version(alice, tags):
     created = conversation(alice)
 
@@ -222,14 +222,14 @@ def test_if_match_accepts_high_versions(alice, mongo):
     assert response.json()["version"] == 10**15 + 1
 
 
-@pytest.mark.parametrize("tags", ['W/"v1"', '"v2"', '"1"', '"v01234567890123456789"', '""'])
+@pytest.mark.parametrize("tags", ['W/"v2"', '"v2"', '"1"', '"v01234567890123456789"', '""'])
 def test_if_match_with_another_value_fails(alice, tags):
     created = conversation(alice)
 
     assert patch(alice, created, {"title": "New"}, **{"If-Match": tags}).status_code == 412
 
 
-@pytest.mark.parametrize("tags", ["v1", '"v1', "1", "", '"v1" "v2"', '"v1",'])
+@pytest.mark.parametrize("tags", ["v1", '"v1', "1", "", '"v1" "v2"'])
 def test_if_match_must_be_entity_tags(alice, tags):
     created = conversation(alice)
 

@@ -267,14 +267,17 @@ ID = OpenApiParameter(
     "id", {"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}, OpenApiParameter.PATH
 )
 IF_NONE_MATCH = request_header(
-    "If-None-Match", "The ETag of a page. The response is 304 if the page is the same."
+    "If-None-Match",
+    "ETags of earlier responses to this request, or `*`. The response is 304 if its content is the "
+    "same. Weak tags and tags that a proxy has changed are understood.",
 )
 IGNORED_KEY = request_header(
     "Idempotency-Key", "Accepted but ignored: the request can be repeated."
 )
 IF_MATCH = request_header(
     "If-Match",
-    'The ETag of your last read, such as `"v3"`. A change since then is a 412.',
+    'The ETag of your last read, such as `"v3"`, a list, or `*`. A new version since then is a '
+    "412. Weak tags and tags that a proxy has changed are understood.",
 )
 IDEMPOTENCY_KEY = request_header(
     "Idempotency-Key",
@@ -306,6 +309,16 @@ _ONE = OpenApiResponse(ConversationSerializer, "The conversation.", [_AS_READ])
 _CHARACTER = (exceptions.QuotaExceeded, exceptions.CharacterNotExists, CharacterServiceUnavailable)
 
 
+def _accepted(name: str, description: str) -> OpenApiParameter:
+    return response_header(name, description, 415)
+
+
+_REFUSED_BODY = [
+    _accepted("Accept", "The accepted media types, if Content-Type is another."),
+    _accepted("Accept-Encoding", "The accepted codings, if Content-Encoding is another."),
+]
+
+
 def operation(  # noqa: PLR0913
     operation_id: str,
     summary: str,
@@ -325,6 +338,11 @@ def operation(  # noqa: PLR0913
     kinds = [*ANYWHERE]
     if schema.get("request"):
         kinds += [errors.LengthRequired, errors.PayloadTooLarge, errors.UnsupportedMediaType]
+        parameters = [*parameters, *_REFUSED_BODY]
+        if operation_id.startswith("patch"):
+            parameters.append(_accepted("Accept-Patch", "The same, for PATCH (RFC 5789)."))
+        elif not operation_id.startswith("put"):
+            parameters.append(_accepted("Accept-Post", "The same, for POST."))
     if ID in parameters:
         kinds += [exceptions.ConversationNotFound]
     if IF_MATCH in parameters:
@@ -426,9 +444,23 @@ duplicate = operation(
 retrieve = operation(
     "getConversation",
     "Read a conversation",
-    parameters=[ID, inputs.RetrieveParameters, ETAG, CACHE],
+    description="Activity makes no new version but changes the ETag, so a 304 never hides it.",
+    parameters=[
+        ID,
+        inputs.RetrieveParameters,
+        IF_NONE_MATCH,
+        response_header(
+            "ETag",
+            'The version, such as `"v3"`, and after a dot a digest if the response has content '
+            "that can change without a new version. For If-Match and If-None-Match.",
+            200,
+            304,
+        ),
+        response_header("Cache-Control", "Always `private, no-store`.", 200, 304),
+    ],
     responses={
-        200: OpenApiResponse(ConversationWithCharacterSerializer, "The conversation.", [_AS_READ])
+        200: OpenApiResponse(ConversationWithCharacterSerializer, "The conversation.", [_AS_READ]),
+        304: OpenApiResponse(description="The conversation has not changed."),
     },
     failures=[exceptions.RevisionNotFound, exceptions.RevisionExpired],
 )
