@@ -111,7 +111,7 @@ def split_words(text: str) -> list[str]:
     The last words, MAX_EXTRA_WORDS at most, are the joined ones (`wifi` for *Wi-Fi*), the ones with
     a dot (`.net` for *ASP.NET*) and the signs.
     """
-    folded = fold(text)
+    folded = text.lower() if text.isascii() else fold(text)
     if folded.isascii() and not _IN_A_WORD.search(folded):
         signs = dict.fromkeys(_SIGN.findall(folded))
         return [*dict.fromkeys(_ASCII_WORD.findall(folded)), *list(signs)[:MAX_EXTRA_WORDS]]

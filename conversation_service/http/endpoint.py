@@ -14,11 +14,11 @@ from rest_framework.views import APIView
 from conversation_service.errors import PreconditionRequired, ServiceError
 from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
-from conversation_service.http.rendering import JSONNegotiation, JSONResponse, sent_tags
+from conversation_service.http.rendering import CODING, ENTITY_TAGS, JSONNegotiation, JSONResponse
 from conversation_service.observability.context import request_id
 
 _CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
-_VERSION = re.compile(r"v([1-9][0-9]{0,15})(?:\.[0-9a-f]{24})?")
+_VERSION = re.compile(rf'"v([1-9][0-9]{{0,15}})(?:\.[0-9a-f]{{24}})?(?:{CODING})?"')
 
 
 class Endpoint(APIView):
@@ -68,13 +68,11 @@ class Endpoint(APIView):
             return None
         if header.strip() == "*":
             return None
-        tags = sent_tags(header)
-        if not tags:
+        if not ENTITY_TAGS.fullmatch(header):
             raise ServiceError(
                 _('If-Match must be * or entity tags in quotation marks, as in ETag, such as "v3".')
             )
-        versions = (_VERSION.fullmatch(tag) for tag in tags)
-        return frozenset(int(version[1]) for version in versions if version)
+        return frozenset(map(int, _VERSION.findall(header)))
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         response = super().dispatch(request, *args, **kwargs)

@@ -23,10 +23,10 @@ from conversation_service.errors import NotAcceptable, PayloadTooLarge, Unsuppor
 
 _ENTITY_TAG = r'(?:W/)?"([^"\x00-\x20\x7f]*)"'
 # Elements of a list can be empty (RFC 9110, section 5.6.1.2).
-_ENTITY_TAGS = re.compile(rf"[\t ,]*{_ENTITY_TAG}(?:[\t ]*,[\t ,]*{_ENTITY_TAG})*[\t ,]*")
+ENTITY_TAGS = re.compile(rf"[\t ,]*{_ENTITY_TAG}(?:[\t ]*,[\t ,]*{_ENTITY_TAG})*[\t ,]*")
 # Apache and lighttpd append -gzip, Caddy -zstd, Jetty --gzip, Traffic Server -df, and middleware
 # for Django and WSGI ;gzip.
-_CODING = re.compile(r"(?:--?|;)(?:gzip|br|zstd|deflate|compress|bzip2|df)\Z")
+CODING = r"(?:--?|;)(?:gzip|br|zstd|deflate|compress|bzip2|df)"
 
 
 def dumps(value: Any) -> bytes:
@@ -72,7 +72,7 @@ def or_304(request: Request, response: HttpResponse, tag: str) -> HttpResponse:
     """Return a response with a tag, or 304 with the same headers if If-None-Match matches."""
     response.headers["ETag"] = tag
     sent = request.META.get("HTTP_IF_NONE_MATCH")
-    if sent is None or (sent.strip() != "*" and not {*sent_tags(tag)} & {*sent_tags(sent)}):
+    if sent is None or (sent.strip() != "*" and not {*_sent_tags(tag)} & {*_sent_tags(sent)}):
         return response
     kept = {name: value for name, value in response.items() if name != "Content-Type"}
     return HttpResponse(status=HTTPStatus.NOT_MODIFIED, headers=kept)
@@ -87,16 +87,16 @@ def _digest(content: bytes) -> str:
     return sha256(content).hexdigest()[:24]
 
 
-def sent_tags(header: str) -> list[str]:
+def _sent_tags(header: str) -> list[str]:
     """Return the tags of a list as this service sent them; of a malformed header none.
 
     A proxy that compresses a response changes its ETag, and usually passes on the changed tag in
     the next request. nginx, Varnish, HAProxy and h2o make the tag weak, others append the coding.
     This service sends each tag for one content only, so a changed tag still identifies it.
     """
-    if not _ENTITY_TAGS.fullmatch(header):
+    if not ENTITY_TAGS.fullmatch(header):
         return []
-    return [_CODING.sub("", tag) for tag in re.findall(_ENTITY_TAG, header)]
+    return [re.sub(rf"{CODING}\Z", "", tag) for tag in re.findall(_ENTITY_TAG, header)]
 
 
 class JSONRenderer(BaseRenderer):
