@@ -40,9 +40,8 @@ MAX_CHANGES_PAGE_SIZE = 500
 MAX_SKIPPED_ROWS = 10_000
 
 # Patterns for a whole string, without anchors: Python and MongoDB write its end differently.
-# Letters, marks and digits in any script, as in serializers.Tag. Cn: characters that only Python's
-# newer Unicode has.
-TAG = r"[\p{L}\p{M}\p{N}\p{Cn} _.-]+"
+# Any characters on one line except the comma, which separates tags in a query string.
+TAG = r"[^\p{Cc}\p{Zl}\p{Zp},]+"
 # Without dot and dollar sign, which have a meaning in a MongoDB path.
 CUSTOM_KEY = r"[A-Za-z0-9_:-]{1,64}"
 

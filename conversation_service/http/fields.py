@@ -1,6 +1,7 @@
 """Serializer fields without conversions: a string is not a number, and a boolean is not one."""
 
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ _UNKNOWN = _("This field does not exist.")
 _NFC_SHRINKS = 4  # code points that NFC composes to one, at most
 _MANY_MARKS = "M" * 32  # marks in a row, as categories of Unicode; NFC composes three at most
 _MOMENT_LENGTH = 64  # characters of a time
+_BLANK_FOR_PLUS = re.compile(r"\S+[Tt ]\S+ \d\d:?\d\d")
 
 
 class _Errors:
@@ -233,32 +235,45 @@ def _may_shrink_to(length: int, text: str) -> bool:
 
 
 class Line(Text):
-    """A text on one line, trimmed, without control characters.
+    """A text on one line, trimmed, without control characters."""
 
-    With `categories`, the line has only characters of these categories of Unicode, by their first
-    letter, and those in `punctuation`.
-    """
+    default_error_messages = {"control": _("Control characters are not allowed.")}
 
-    default_error_messages = {
-        "control": _("Control characters are not allowed."),
-        "characters": _("A character is not allowed."),
-    }
-
-    def __init__(self, *, categories: str = "", punctuation: str = "", **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=True, **kwargs)
-        self.categories, self.punctuation = categories, punctuation
 
     def to_internal_value(self, data: Any) -> str:
         line: str = super().to_internal_value(data)
         # A printable line has none of these categories.
         if not line.isprintable() and not NOT_IN_A_LINE.isdisjoint(map(unicodedata.category, line)):
             self.fail("control")
-        if self.categories and not all(
-            character in self.punctuation or unicodedata.category(character)[0] in self.categories
-            for character in line
-        ):
-            self.fail("characters")
         return line
+
+
+class VisibleLine(Line):
+    """A line with a visible character. A run of blanks or line breaks becomes one space."""
+
+    default_error_messages = {"invisible": _("Use at least one visible character.")}
+
+    def to_internal_value(self, data: Any) -> str:
+        line = super().to_internal_value(_RUN_OF_BLANKS.sub(" ", data))
+        if not any(map(_is_visible, line)):
+            self.fail("invisible")
+        return line
+
+
+def _is_visible(character: str) -> bool:
+    # Unassigned and private characters can be visible: newer emoji, logos.
+    return unicodedata.category(character) not in _BLANK and character not in _INVISIBLE
+
+
+_BLANK = {"Zs", "Zl", "Zp", "Cc", "Cf", "Cs"}
+# Of the letters, marks and symbols: Unicode's Default_Ignorable_Code_Point, and BRAILLE BLANK.
+_INVISIBLE = {
+    *"\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0",
+    *map(chr, [*range(0xFE00, 0xFE10), *range(0xE0000, 0xE1000)]),
+}
+_RUN_OF_BLANKS = re.compile(r"[^\S\x1c-\x1f]{2,}|[\t\n\v\f\r\x85\u2028\u2029]")
 
 
 class ExternalId(serializers.CharField):
@@ -326,16 +341,19 @@ class Moment(serializers.DateTimeField):
 
     default_error_messages = {
         "invalid": _("Use a time such as 2026-01-15T15:00:00Z, with Z or an offset."),
+        "plus": _("In a query string, write the + of an offset as %2B."),
     }
 
     def to_internal_value(self, data: Any) -> datetime:
         if isinstance(data, str) and len(data) > _MOMENT_LENGTH:
             self.fail("invalid")
+        if isinstance(data, str) and _BLANK_FOR_PLUS.fullmatch(data):
+            self.fail("plus")
         try:
-            moment = datetime.fromisoformat(data)
+            moment = datetime.fromisoformat(data.upper())
             if moment.tzinfo is None:
                 self.fail("invalid")
             moment = moment.astimezone(UTC)
-        except (TypeError, ValueError, OverflowError):
+        except (AttributeError, ValueError, OverflowError):
             self.fail("invalid")
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -29,6 +29,9 @@ ENTITY_TAGS = re.compile(rf"[\t ,]*{_ENTITY_TAG}(?:[\t ]*,[\t ,]*{_ENTITY_TAG})*
 CODING = r"(?:--?|;)(?:gzip|br|zstd|deflate|compress|bzip2|df)"
 
 
+_UTF_8 = {f"charset={name}" for name in ("utf-8", "utf8", '"utf-8"', '"utf8"')}
+
+
 def dumps(value: Any) -> bytes:
     """Return JSON: ObjectIds as hex digits, times as RFC 3339 in UTC with exactly milliseconds."""
     return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
@@ -178,7 +181,7 @@ class JSONNegotiation(BaseContentNegotiation):
     def _is_readable(self, content_type: str) -> bool:
         media_type, *parameters = content_type.lower().replace(" ", "").split(";")
         charsets = {name for name in parameters if name.startswith("charset=")}
-        return media_type in self.readable and charsets <= {"charset=utf-8", 'charset="utf-8"'}
+        return media_type in self.readable and charsets <= _UTF_8
 
 
 def names(accept: str, media_types: frozenset[str]) -> bool:

@@ -160,3 +160,93 @@ def test_a_create_fails_if_every_id_is_taken(mongo, monkeypatch):
 
     assert response.status_code == 409
     assert mongo["conversations"].count_documents({"user_id": "alice"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("two\nlines", "two lines"),
+        ("two\r\n\r\nlines", "two lines"),
+        ("tab\there", "tab here"),
+        ("\u2028x\u2028y\u2029", "x y"),
+        ("many   blanks \u00a0 here", "many blanks here"),
+        ("Bonjour\u00a0!", "Bonjour\u00a0!"),
+        ("\u3000\u6708\u3000\u591c", "\u6708\u3000\u591c"),
+        (
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        ),
+        ("\u3164x", "\u3164x"),
+    ],
+)
+def test_a_title_is_one_line_with_single_blanks(alice, sent, stored):
+    created = alice.post(PATH, {"character_id": "luna", "title": sent}).json()
+    patched = alice.patch(f"{PATH}/{created['id']}", {"title": sent}).json()
+    copied = alice.post(f"{PATH}/{created['id']}/duplicate", {"title": sent}).json()
+
+    assert created["title"] == patched["title"] == copied["title"] == stored
+
+
+TAGS = [
+    "\U0001f525",
+    "C++",
+    "C#",
+    "R&D",
+    "a/b",
+    'the "best"',
+    "50 %",
+    "@home",
+    "don't",
+    "$set",
+    "{x}",
+    "1:1",
+]
+TAGS += [
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "\u2764\ufe0f",
+    "(a)|[b]^$.*+?\\",
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629",
+    "\ue000",
+]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_tag_has_any_printable_characters(alice, tag):
+    created = alice.post(PATH, {"character_id": "luna", "tags": [tag]}).json()
+    alice.post(PATH, {"character_id": "luna", "tags": ["another"]})
+
+    assert created["tags"] == [tag]
+    for parameters in ({"tags": tag}, {"tags": f"{tag},{tag}"}, {"tags": tag, "tags_match": "any"}):
+        found = alice.get(PATH, parameters).json()["conversations"]
+        assert [row["id"] for row in found] == [created["id"]], parameters
+    removed = alice.patch(f"{PATH}/{created['id']}", {"tags_remove": [tag]}).json()
+    assert removed["tags"] == []
+    bulk = {"action": "tag", "tags": [tag], "filter": {"character_id": "luna"}}
+    assert alice.post(f"{PATH}/bulk", bulk).json()["summary"]["ok"] == 2
+    assert alice.get("/api/v1/tags").json()["tags"][0] == {"tag": tag, "count": 2}
+
+
+@pytest.mark.parametrize(
+    "moment", ["2026-01-15t15:00:00z", "2026-01-15T15:00:00z", "2026-01-15 15:00:00Z"]
+)
+def test_times_have_any_case_and_a_blank(alice, moment):
+    alice.post(PATH, {"character_id": "luna"})
+
+    assert len(alice.get(PATH, {"created_after": moment}).json()["conversations"]) == 1
+
+
+def test_a_plus_that_was_not_escaped_is_named(alice):
+    response = alice.get(f"{PATH}?created_after=2026-01-15T15:00:00+02:00")
+
+    [error] = response.json()["error"]["details"]["errors"]
+    assert (response.status_code, error["code"]) == (400, "plus")
+    assert "%2B" in error["message"]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "utf8", '"utf-8"', '"UTF8"'])
+def test_utf_8_has_several_names(alice, charset):
+    response = alice.post(
+        PATH, b'{"character_id": "luna"}', content_type=f"application/json; charset={charset}"
+    )
+
+    assert response.status_code == 201

@@ -1,6 +1,7 @@
 """PATCH: named fields only, in one statement, without lost updates."""
 
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -286,6 +287,6 @@ def test_values_like_expressions_are_not_evaluated(alice, title, value, sequence
 
     stored = patch(alice, created, body).json()
 
-    assert stored["title"] == body["title"].strip()
+    assert stored["title"] == re.sub("  +", " ", body["title"].strip())
     assert stored["custom"] == body["custom"]
     assert stored["settings"]["stop_sequences"] == body["settings"]["stop_sequences"]

@@ -203,7 +203,7 @@ REPAIRED = [
     ("tags", None, "tags", []),
     ("tags", "a,b", "tags", ["a", "b"]),
     ("tags", {"a": 1}, "tags", []),
-    ("tags", ["a", "A", "a!b", "", None, 7], "tags", ["a", "a b", "7"]),
+    ("tags", ["a", "A", "a,b", "", None, 7], "tags", ["a", "a b", "7"]),
     ("tags", ["x" * 60], "tags", ["x" * 50]),
     ("tags", [str(n) for n in range(12)], "tags", [str(n) for n in range(10)]),
     ("settings", None, "settings", documents.default_settings()),
