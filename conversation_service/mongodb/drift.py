@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import bson
@@ -117,7 +117,6 @@ def compare_index(
     schema: CollectionSchema, index: IndexModel, stored: dict[str, Document]
 ) -> IndexDrift:
     name = index.document["name"]
-    finding = IndexDrift(schema.name, name, State.MISSING)
     wanted = _definition(index.document)
     if name in stored:
         found = _definition(stored[name], like=wanted)
@@ -126,11 +125,11 @@ def compare_index(
             state = State.KEPT
         elif EXPIRY in wanted and _identity(found) == _identity(wanted):
             state = State.CHANGED
-        return replace(finding, state=state, stored_as=name)
+        return IndexDrift(schema.name, name, state, name)
     for other, document in stored.items():
         if _identity(_definition(document, like=wanted)) == _identity(wanted):
-            return replace(finding, state=State.CONFLICT, stored_as=other)
-    return finding
+            return IndexDrift(schema.name, name, State.CONFLICT, other)
+    return IndexDrift(schema.name, name, State.MISSING)
 
 
 def _identity(definition: Document) -> Document:
@@ -146,18 +145,13 @@ def _definition(index: Document, like: Document | None = None) -> Document:
 
     MongoDB adds its defaults to a collation: keep only the parts in `like`.
     """
-    index = _as_stored(index)
-    definition = {
-        option: value
-        for option, value in index.items()
-        if option not in {"name", "v", "ns", "background"}
-    }
-    definition["key"] = list(index["key"].items())  # keeps the order
+    definition = _as_stored(index)
+    for option in ("name", "v", "ns", "background"):
+        definition.pop(option, None)
+    definition["key"] = list(definition["key"].items())  # keeps the order
     if like and "collation" in like and "collation" in definition:
-        parts = like["collation"].keys()
-        definition["collation"] = {
-            part: value for part, value in definition["collation"].items() if part in parts
-        }
+        parts = definition["collation"]
+        definition["collation"] = {part: parts[part] for part in like["collation"] if part in parts}
     return definition
 
 
