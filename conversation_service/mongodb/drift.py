@@ -3,13 +3,15 @@
 import re
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from threading import Thread
 
 import bson
 from pymongo import IndexModel
+from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from conversation_service.mongodb.collections import CollectionSchema
@@ -85,11 +87,26 @@ def repair(schema: CollectionSchema, findings: Sequence[IndexDrift], *, builds: 
                     database()[schema.name].drop_index(finding.stored_as)
             to_build += [declared[finding.name]] if finding.name in declared else []
     shares = [to_build[number::builds] for number in range(min(builds, len(to_build)))]
-    if len(shares) == 1:
-        database()[schema.name].create_indexes(to_build)
-    elif shares:
-        with ThreadPoolExecutor(len(shares)) as pool:
-            list(pool.map(database()[schema.name].create_indexes, shares))
+    running = [_start_build(database()[schema.name], share) for share in shares]
+    wait(running)
+    for build in running:
+        build.result()
+
+
+def _start_build(collection: Collection[Document], indexes: list[IndexModel]) -> Future[None]:
+    """Build indexes in a daemon thread, for which an interrupted process does not wait."""
+    build: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            collection.create_indexes(indexes)
+        except BaseException as error:  # noqa: BLE001 - raised by result()
+            build.set_exception(error)
+        else:
+            build.set_result(None)
+
+    Thread(target=run, daemon=True).start()
+    return build
 
 
 def building(name: str) -> tuple[int, int] | None:
