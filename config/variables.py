@@ -235,9 +235,8 @@ def path(default: str, description: str, *, fields: tuple[str, ...] = ()) -> Var
 
     def read(text: str) -> str:
         allowed = "|".join(rf"\{{{field}\}}" for field in fields) or "(?!)"
-        if not re.fullmatch(rf"/(?:[!-z|~]|{allowed})*", text):
-            raise ValueError(rule)
-        if fields and not re.search(allowed, text):
+        has_field = not fields or re.search(allowed, text)
+        if not has_field or not re.fullmatch(rf"/(?:[!-z|~]|{allowed})*", text):
             raise ValueError(rule)
         return text
 

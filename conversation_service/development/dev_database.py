@@ -36,8 +36,8 @@ def require_mongodb() -> None:
         server = database().command("hello")
     except PyMongoError as error:
         raise CannotStart(
-            f"The MongoDB that MONGODB_URL names does not answer ({type(error).__name__}). "
-            f"Start it, or unset MONGODB_URL to have one started here."
+            f"The MongoDB that MONGODB_URL names does not respond ({type(error).__name__}). "
+            "Start it, or unset MONGODB_URL to have one started here."
         ) from None
     if "setName" not in server and server.get("msg") != "isdbgrid":
         raise CannotStart(

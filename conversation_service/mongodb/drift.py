@@ -3,13 +3,15 @@
 import re
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
+from threading import Thread
 
 import bson
 from pymongo import IndexModel
+from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from conversation_service.mongodb.collections import CollectionSchema
@@ -85,11 +87,26 @@ def repair(schema: CollectionSchema, findings: Sequence[IndexDrift], *, builds: 
                     database()[schema.name].drop_index(finding.stored_as)
             to_build += [declared[finding.name]] if finding.name in declared else []
     shares = [to_build[number::builds] for number in range(min(builds, len(to_build)))]
-    if len(shares) == 1:
-        database()[schema.name].create_indexes(to_build)
-    elif shares:
-        with ThreadPoolExecutor(len(shares)) as pool:
-            list(pool.map(database()[schema.name].create_indexes, shares))
+    running = [_start_build(database()[schema.name], share) for share in shares]
+    wait(running)
+    for build in running:
+        build.result()
+
+
+def _start_build(collection: Collection[Document], indexes: list[IndexModel]) -> Future[None]:
+    """Build indexes in a daemon thread, for which an interrupted process does not wait."""
+    build: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            collection.create_indexes(indexes)
+        except BaseException as error:  # noqa: BLE001 - raised by result()
+            build.set_exception(error)
+        else:
+            build.set_result(None)
+
+    Thread(target=run, daemon=True).start()
+    return build
 
 
 def building(name: str) -> tuple[int, int] | None:
@@ -117,7 +134,6 @@ def compare_index(
     schema: CollectionSchema, index: IndexModel, stored: dict[str, Document]
 ) -> IndexDrift:
     name = index.document["name"]
-    finding = IndexDrift(schema.name, name, State.MISSING)
     wanted = _definition(index.document)
     if name in stored:
         found = _definition(stored[name], like=wanted)
@@ -126,11 +142,11 @@ def compare_index(
             state = State.KEPT
         elif EXPIRY in wanted and _identity(found) == _identity(wanted):
             state = State.CHANGED
-        return replace(finding, state=state, stored_as=name)
+        return IndexDrift(schema.name, name, state, name)
     for other, document in stored.items():
         if _identity(_definition(document, like=wanted)) == _identity(wanted):
-            return replace(finding, state=State.CONFLICT, stored_as=other)
-    return finding
+            return IndexDrift(schema.name, name, State.CONFLICT, other)
+    return IndexDrift(schema.name, name, State.MISSING)
 
 
 def _identity(definition: Document) -> Document:
@@ -146,18 +162,13 @@ def _definition(index: Document, like: Document | None = None) -> Document:
 
     MongoDB adds its defaults to a collation: keep only the parts in `like`.
     """
-    index = _as_stored(index)
-    definition = {
-        option: value
-        for option, value in index.items()
-        if option not in {"name", "v", "ns", "background"}
-    }
-    definition["key"] = list(index["key"].items())  # keeps the order
+    definition = _as_stored(index)
+    for option in ("name", "v", "ns", "background"):
+        definition.pop(option, None)
+    definition["key"] = list(definition["key"].items())  # keeps the order
     if like and "collation" in like and "collation" in definition:
-        parts = like["collation"].keys()
-        definition["collation"] = {
-            part: value for part, value in definition["collation"].items() if part in parts
-        }
+        parts = definition["collation"]
+        definition["collation"] = {part: parts[part] for part in like["collation"] if part in parts}
     return definition
 
 

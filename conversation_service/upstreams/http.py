@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, partial
 from http import HTTPStatus
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
@@ -101,10 +101,7 @@ class Client:
     def __init__(self, name: str) -> None:
         self.name = name
         self._url = _setting(name, "SERVICE_URL").rstrip("/")
-        self._timeouts_s = (
-            _setting(name, "CONNECT_TIMEOUT_S"),
-            _setting(name, "READ_TIMEOUT_S"),
-        )
+        self._timeouts_s = _setting(name, "CONNECT_TIMEOUT_S"), _setting(name, "READ_TIMEOUT_S")
         self._retries = _setting(name, "RETRIES")
         self.breaker = Breaker(
             name,
@@ -139,28 +136,20 @@ class Client:
             )
         sent = {"X-Request-ID": context.request_id.get(), "traceparent": context.traceparent.get()}
         sent = {name: value for name, value in sent.items() if value not in {"", "-"}}
-        with self.breaker.watching(success=UpstreamRejection):
-            return self._get(path, read, sent | (headers or {}), deadline)
-
-    def _get(
-        self,
-        path: str,
-        read: Callable[[UpstreamResponse], T],
-        headers: dict[str, str],
-        deadline: float,
-    ) -> T:
+        attempt = partial(self._attempt, path, read, sent | (headers or {}), deadline)
         pause_s = PAUSE_S * random.uniform(0.5, 1)  # noqa: S311
-        for _ in range(self._retries):
-            try:
-                return self._attempt(path, read, headers, deadline)
-            except UpstreamRejection:
-                raise
-            except UpstreamError:
-                if deadline - monotonic() < pause_s + MIN_TIME_S:
+        with self.breaker.watching(success=UpstreamRejection):
+            for _ in range(self._retries):
+                try:
+                    return attempt()
+                except UpstreamRejection:
                     raise
-            sleep(pause_s)
-            pause_s *= 2
-        return self._attempt(path, read, headers, deadline)
+                except UpstreamError:
+                    if deadline - monotonic() < pause_s + MIN_TIME_S:
+                        raise
+                sleep(pause_s)
+                pause_s *= 2
+            return attempt()
 
     def _attempt(
         self,
@@ -239,27 +228,19 @@ def _deadline() -> float:
 _current: ContextVar["_Exchange"] = ContextVar("exchange")
 
 
+@dataclass(eq=False)
 class _Exchange:
     """A GET in its own thread, which the caller can end at any time."""
 
-    def __init__(
-        self,
-        url: str,
-        headers: dict[str, str],
-        timeouts_s: tuple[float, float],
-        limit: int,
-        *,
-        at_end: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._url = url
-        self._headers = headers
-        self._timeouts_s = timeouts_s
-        self._limit = limit
-        self._at_end = at_end
-        self._outcome: Future[UpstreamResponse] = Future()
-        self._lock = Lock()
-        self._is_abandoned = False
-        self._sockets: list[socket.socket] = []
+    url: str
+    headers: dict[str, str]
+    timeouts_s: tuple[float, float]
+    limit: int
+    at_end: Callable[[], None] = lambda: None
+    _outcome: Future[UpstreamResponse] = field(init=False, default_factory=Future)
+    _lock: Any = field(init=False, default_factory=Lock)
+    _is_abandoned: bool = field(init=False, default=False)
+    _sockets: list[socket.socket] = field(init=False, default_factory=list)
 
     def wait(self, limit_s: float) -> UpstreamResponse:
         run = copy_context().run
@@ -293,21 +274,21 @@ class _Exchange:
         except BaseException as error:  # noqa: BLE001 - raised in wait()
             self._outcome.set_exception(error)
         finally:
-            self._at_end()
+            self.at_end()
 
     def _get(self) -> UpstreamResponse:
         with _session().get(
-            self._url,
-            headers=self._headers,
-            timeout=self._timeouts_s,
+            self.url,
+            headers=self.headers,
+            timeout=self.timeouts_s,
             stream=True,
             allow_redirects=False,
         ) as response:
-            if self._limit == 0:
+            if self.limit == 0:
                 return UpstreamResponse(response.status_code, b"")
-            body = response.raw.read(self._limit + 1, decode_content=True)
-        if len(body) > self._limit:
-            raise UpstreamError(f"The body has more than {self._limit} bytes")
+            body = response.raw.read(self.limit + 1, decode_content=True)
+        if len(body) > self.limit:
+            raise UpstreamError(f"The body has more than {self.limit} bytes")
         return UpstreamResponse(response.status_code, body)
 
 

@@ -44,7 +44,7 @@ class ResponseCache:
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
-        self._local = LocalCache()
+        self._local: OrderedDict[str, CacheEntry] = OrderedDict()
         self._lock = Lock()
         self._running: dict[str, Future[Any]] = {}
         self._fresh, self._missing, self._stale = (
@@ -72,25 +72,32 @@ class ResponseCache:
             return entry.value
 
     def _read(self, key: str) -> CacheEntry:
-        entry = self._local.get(key)
+        entry = self._local.get(key, MISSING)
         if time() < entry.fresh_until:
             return entry
         with suppress(redis.Unavailable):
             if sent := redis.call(lambda server: server.get(f"{self._upstream}:{key}")):
                 shared = CacheEntry(*json.loads(sent))
                 entry = max(entry, shared, key=attrgetter("fresh_until"))
-                self._local.set(key, entry)
+                self._keep(key, entry)
         return entry
 
     def _write(self, key: str, fetched: Fetched) -> None:
         now = time()
         entry = CacheEntry(fetched.value, now + fetched.fresh_s, now + fetched.usable_s)
-        self._local.set(key, entry)
+        self._keep(key, entry)
         life_ms = max(1, ceil(fetched.usable_s * 1000))
         with suppress(redis.Unavailable):
             redis.call(
                 lambda server: server.set(f"{self._upstream}:{key}", json.dumps(entry), px=life_ms)
             )
+
+    def _keep(self, key: str, entry: CacheEntry) -> None:
+        with self._lock:
+            self._local[key] = entry
+            self._local.move_to_end(key)
+            if len(self._local) > MAX_ENTRIES:
+                self._local.popitem(last=False)
 
     def _fetch_once(self, key: str, fetch: Callable[[], Fetched]) -> Any:
         with self._lock:
@@ -117,21 +124,3 @@ class ResponseCache:
             with self._lock:
                 del self._running[key]
         return own.result()
-
-
-class LocalCache:
-    """This process's newest MAX_ENTRIES entries."""
-
-    def __init__(self) -> None:
-        self._entries: OrderedDict[str, CacheEntry] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, key: str) -> CacheEntry:
-        return self._entries.get(key, MISSING)
-
-    def set(self, key: str, entry: CacheEntry) -> None:
-        with self._lock:
-            self._entries[key] = entry
-            self._entries.move_to_end(key)
-            if len(self._entries) > MAX_ENTRIES:
-                self._entries.popitem(last=False)

@@ -1,6 +1,6 @@
 """A stand-in for Message: counts messages, and pushes the totals to the Conversation Service."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from threading import Lock
 from typing import Any
@@ -38,15 +38,9 @@ class Conversation:
         self.message_count += 1
         self.sequence += 1
 
-    def stats(self) -> dict[str, Any]:
-        return {
-            "message_count": self.message_count,
-            "total_tokens": self.total_input_tokens + self.total_output_tokens,
-            "total_input_tokens": self.total_input_tokens,
-            "total_output_tokens": self.total_output_tokens,
-            "first_message_at": self.first_message_at,
-            "last_message_at": self.last_message_at,
-        }
+    def activity(self) -> dict[str, Any]:
+        total = self.total_input_tokens + self.total_output_tokens
+        return asdict(self) | {"total_tokens": total}
 
 
 def message(port: int, *, service_url: str, host: str = LOOPBACK) -> StandIn:
@@ -58,8 +52,10 @@ def message(port: int, *, service_url: str, host: str = LOOPBACK) -> StandIn:
         with lock:
             found = conversations.get(call.path["id"])
             if found is None:
-                return HTTPStatus.NOT_FOUND, {"detail": "Nothing was said in it"}
-            return HTTPStatus.OK, found.stats()
+                return HTTPStatus.NOT_FOUND, {"detail": "This conversation has no messages"}
+            totals = found.activity()
+        del totals["sequence"]
+        return HTTPStatus.OK, totals
 
     def say(call: Call) -> Reply:
         match call.body:
@@ -67,7 +63,7 @@ def message(port: int, *, service_url: str, host: str = LOOPBACK) -> StandIn:
                 with lock:
                     talk = conversations.setdefault(call.path["id"], Conversation())
                     talk.add(sender, text)
-                    activity = {"sequence": talk.sequence, **talk.stats()}
+                    activity = talk.activity()
                 pushed = _push(service_url, call.path["id"], activity)
                 return HTTPStatus.CREATED, {"activity": activity, "pushed": pushed}
         return HTTPStatus.UNPROCESSABLE_ENTITY, {"detail": "Send sender (user, character) and text"}

@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return True
             case "error":
-                self._send(HTTPStatus.INTERNAL_SERVER_ERROR, {"detail": "The switch says error"})
+                self._send(HTTPStatus.INTERNAL_SERVER_ERROR, {"detail": "The mode is error"})
                 return True
             case "nonsense":
                 self._send_bytes(HTTPStatus.OK, b"<html>It works!</html>", "text/html")

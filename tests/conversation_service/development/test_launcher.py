@@ -158,7 +158,7 @@ def test_a_mongodb_that_does_not_respond_is_reported(launcher):
         MONGODB_URL=f"mongodb://127.0.0.1:{free_port()}", MONGODB_TIMEOUT_MS="300"
     )
 
-    assert "does not answer" in message
+    assert "does not respond" in message
     assert "MONGODB_URL" in message
 
 
