@@ -103,6 +103,8 @@ class JSONNegotiation(BaseContentNegotiation):
 
     acceptable = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
     readable = frozenset({"application/json", "application/merge-patch+json"})
+    # Values of Content-Encoding that the parser reads.
+    encodings = frozenset({"identity"})
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
@@ -113,15 +115,21 @@ class JSONNegotiation(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
     def select_parser(self, request: Request, parsers: Any) -> BaseParser:
-        encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
+        encoding = request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower() or "identity"
+        if encoding not in self.encodings:
+            accepted = ", ".join(sorted(self.encodings))
+            raise UnsupportedMediaType(
+                _("Send the body with one of these values of Content-Encoding: %(encodings)s.")
+                % {"encodings": accepted},
+                headers={"Accept-Encoding": accepted},
+            )
         media_type, *parameters = request.content_type.lower().replace(" ", "").split(";")
         charsets = {name for name in parameters if name.startswith("charset=")}
         is_utf8 = charsets <= {"charset=utf-8", 'charset="utf-8"'}
-        if encoding.lower() != "identity" or media_type not in self.readable or not is_utf8:
+        if media_type not in self.readable or not is_utf8:
             wanted = " or ".join(sorted(self.readable))
             raise UnsupportedMediaType(
-                _("Send the body with Content-Type: %(types)s, in UTF-8 and uncompressed.")
-                % {"types": wanted}
+                _("Send the body with Content-Type: %(types)s, in UTF-8.") % {"types": wanted}
             )
         return parsers[0]  # type: ignore[no-any-return]
 
