@@ -94,7 +94,7 @@ class NDJSONParser(BaseParser):
         line_ends = line_bytes = 0
         for chunk in chunks:
             time.sleep(0)  # under gevent, other requests run between two chunks
-            if body.tell() == 0 and _is_utf_16(chunk):
+            if body.tell() == 0 and is_utf_16(chunk):
                 raise UnsupportedMediaType(_("The body is in UTF-16 or UTF-32. Send it in UTF-8."))
             if body.tell() + len(chunk) > self.max_bytes:
                 raise PayloadTooLarge(limit_bytes=self.max_bytes)
@@ -110,7 +110,7 @@ class NDJSONParser(BaseParser):
             body.write(chunk)
 
 
-def _is_utf_16(start: bytes) -> bool:
+def is_utf_16(start: bytes) -> bool:
     """Return True for UTF-16 and UTF-32: JSON has no NUL, and these have one in ASCII."""
     return start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in start[:4]
 

@@ -144,7 +144,14 @@ class _Batch:
         rows = len(self._pending) + len(self._results)
         return rows >= BATCH or self._bytes >= BATCH_BYTES
 
-    def results(self) -> list[ImportResult]:
+    def results(self, *, dry_run: bool = False) -> list[ImportResult]:
+        """Import the lines. With `dry_run`, only return the results that they would have."""
+        if dry_run:
+            self.settle_existing()
+            self.reject_beyond_quota()
+            for number, row in [*self._pending.items()]:
+                self._settle(number, row.ids.possible[0], HTTPStatus.CREATED)
+            return self._sorted()
         for attempt in range(ATTEMPTS):
             self.settle_existing()
             self.reject_beyond_quota()
@@ -153,6 +160,9 @@ class _Batch:
             self.insert(attempt)
         for number in [*self._pending]:
             self._reject(number, ConversationIdTaken())
+        return self._sorted()
+
+    def _sorted(self) -> list[ImportResult]:
         return [self._results[number] for number in sorted(self._results)]
 
     def settle_existing(self) -> None:
