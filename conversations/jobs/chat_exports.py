@@ -249,11 +249,11 @@ def _conversations(source: str, raw: bytes | None) -> Iterator[tuple[Any, bytes 
 def _loads(raw: bytes) -> Any:
     """Parse a value as Python does, which accepts NaN and lone surrogates.
 
-    Returns the ValueError of an invalid text.
+    Returns the ValueError of a text that is not JSON in UTF-8.
     """
     for text in (raw, _shallow(raw)):
         try:
-            return json.loads(text.decode("utf-8", "surrogateescape"), parse_int=_integer)
+            return json.loads(text.decode(), parse_int=_integer)
         except RecursionError:
             continue
         except ValueError as error:
@@ -287,7 +287,7 @@ def _read(source: str, number: int, value: Any, raw: bytes | None) -> ExportedCh
     if raw is None:
         chat.reason = f"The conversation has more than {MAX_BYTES // 2**20} MiB."
     elif isinstance(value, ValueError):
-        chat.reason = "The conversation is not valid JSON."
+        chat.reason = "The conversation is not valid JSON in UTF-8."
     elif not isinstance(value, dict) or not _SOURCES[source].recognizes(value):
         chat.reason = f"This is not a conversation of {_SOURCES[source].name}."
     else:
@@ -583,9 +583,15 @@ class _Source:
 
 _SOURCES = {
     "chatgpt": _Source(
-        "ChatGPT", frozenset({"mapping", "create_time", "update_time", "current_node"}), _chatgpt
+        "ChatGPT",
+        frozenset({"mapping", "create_time", "update_time", "current_node", "conversation_id"}),
+        _chatgpt,
     ),
-    "open-webui": _Source("Open WebUI", frozenset({"chat", "history", "models"}), _open_webui),
-    "librechat": _Source("LibreChat", frozenset({"conversationId"}), _librechat),
+    "open-webui": _Source(
+        "Open WebUI", frozenset({"chat", "history", "models", "share_id"}), _open_webui
+    ),
+    "librechat": _Source(
+        "LibreChat", frozenset({"conversationId", "messagesTree", "exportAt"}), _librechat
+    ),
 }
 SOURCES = tuple(_SOURCES)

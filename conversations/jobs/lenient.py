@@ -21,7 +21,7 @@ from conversations.words import tag_key
 _TIMES = ("created_at", "last_activity")
 _BEYOND = 1_000 * SECONDS_UNTIL_MILLISECONDS
 # An import reads this number of tags in a line, and this number of characters in each.
-_TAGS_READ = 10 * limits.TAGS
+_TAGS_READ = 2 * limits.TAGS
 _TAG_LENGTH_READ = 2 * limits.TAG_LENGTH
 # Fields of an exported line that a lenient line never has.
 _ONLY_EXPORTED = {"id", "object", "metadata", "version", "history"}

@@ -316,6 +316,7 @@ NO_CONVERSATIONS = [
     b'{"title": "x"}',
     b'{"uuid": "claude", "name": "x", "chat_messages": []}',
     b'{"mapping": {}, "title": "\xff" x}',
+    '{"mapping": {}, "title": "Stra\xdfe"}'.encode("latin-1"),
 ]  # fmt: skip
 
 
@@ -378,6 +379,8 @@ ADJUSTED = [
     ({"conversation_id": None, "id": None}, ["external_id"], {}),
     ({"conversation_id": {"a": 1}}, ["external_id"], {}),
     ({"conversation_id": 7}, [], {}),
+    ({"create_time": None, "update_time": None, "mapping": {"message": {"create_time": 0}}},
+     ["created_at"], {}),
     ({"mapping": None, "current_node": None, "moderation_results": None}, [], {}),
 ]  # fmt: skip
 
