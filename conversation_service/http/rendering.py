@@ -115,21 +115,23 @@ class JSONNegotiation(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
     def select_parser(self, request: Request, parsers: Any) -> BaseParser:
-        encoding = request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower() or "identity"
-        if encoding not in self.encodings:
-            accepted = ", ".join(sorted(self.encodings))
-            raise UnsupportedMediaType(
-                _("Send the body with one of these values of Content-Encoding: %(encodings)s.")
-                % {"encodings": accepted},
-                headers={"Accept-Encoding": accepted},
-            )
+        coding = request.META.get("HTTP_CONTENT_ENCODING", "")
+        headers = {}
+        if coding.strip().lower() not in {"", *self.encodings}:
+            headers["Accept-Encoding"] = ", ".join(sorted(self.encodings))
         media_type, *parameters = request.content_type.lower().replace(" ", "").split(";")
         charsets = {name for name in parameters if name.startswith("charset=")}
         is_utf8 = charsets <= {"charset=utf-8", 'charset="utf-8"'}
-        if media_type not in self.readable or not is_utf8:
-            wanted = " or ".join(sorted(self.readable))
+        if headers or media_type not in self.readable or not is_utf8:
+            types = " or ".join(sorted(self.readable))
+            encodings = " or ".join(sorted(self.encodings))
             raise UnsupportedMediaType(
-                _("Send the body with Content-Type: %(types)s, in UTF-8.") % {"types": wanted}
+                _(
+                    "Send the body with Content-Type: %(types)s, in UTF-8, and with "
+                    "Content-Encoding: %(encodings)s."
+                )
+                % {"types": types, "encodings": encodings},
+                headers=headers,
             )
         return parsers[0]  # type: ignore[no-any-return]
 
