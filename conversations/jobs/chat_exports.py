@@ -312,7 +312,10 @@ class _Reader:
             self.chat.adjusted.append(name)
 
     def text(self, name: str, value: Any) -> str:
-        """Return a text without lone surrogates, or "" for null. Pairs of surrogates are joined."""
+        """Return a text that can be stored, or "" for null.
+
+        NUL is removed, a pair of surrogates is joined, and a lone one is replaced.
+        """
         if isinstance(value, dict) and "$oid" in value:
             value = value["$oid"]
         if isinstance(value, int) and not isinstance(value, bool):
@@ -323,6 +326,7 @@ class _Reader:
             self.note(name)
             return ""
         text = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        text = text.replace("\0", "")
         if text != value:
             self.note(name)
         return text
@@ -437,7 +441,7 @@ class _Reader:
     def custom(self, name: str, value: Any) -> None:
         """Keep a text that this service has no field for."""
         path = f"custom.{name}"
-        text = self.text(path, value).replace("\0", "")
+        text = self.text(path, value)
         if len(text) > limits.CUSTOM_VALUE_LENGTH:
             self.note(path)
         if text:

@@ -415,6 +415,8 @@ def test_a_faulty_value_is_reported_and_the_conversation_imported(
         ({"chat": {"params": {"max_tokens": True}}}, ["settings.max_tokens"]),
         ({"chat": {"params": {"stop": ["x" * 10_000, "y"]}}}, ["settings.stop_sequences"]),
         ({"chat": {"params": {"stop": [1, {}, None]}}}, ["settings.stop_sequences"]),
+        ({"chat": {"params": {"stop": "\0"}}}, ["settings.stop_sequences"]),
+        ({"chat": {"models": ["a\0\ud800"]}}, ["custom.model"]),
         ({"chat": {"params": []}}, []),
         ({"chat": {"tags": "x"}}, ["tags"]),
         ({"chat": {"tags": ["a,b"]}}, ["tags"]),
