@@ -227,7 +227,8 @@ def _strays(between: _Bounded) -> Iterator[bytes]:
     text = between.take()
     if text is None:
         raise ExportError("The file has a long text between two conversations.")
-    yield from filter(None, map(bytes.strip, text.split(b",")))
+    # A BOM is there if files were written one behind the other.
+    yield from filter(None, map(bytes.strip, text.replace(BOM_UTF8, b"").split(b",")))
 
 
 def _conversations(source: str, raw: bytes | None) -> Iterator[tuple[Any, bytes | None]]:
@@ -251,9 +252,9 @@ def _loads(raw: bytes) -> Any:
 
     Returns the ValueError of a text that is not JSON in UTF-8.
     """
-    for text in (raw, _shallow(raw)):
+    for simplify in (bytes, _shallow):
         try:
-            return json.loads(text.decode(), parse_int=_integer)
+            return json.loads(simplify(raw).decode(), parse_int=_integer)
         except RecursionError:
             continue
         except ValueError as error:

@@ -438,6 +438,13 @@ def test_a_faulty_value_of_open_webui_is_reported(alice, run, fields, adjusted):
     assert len(exported(alice)) == 1
 
 
+def test_files_one_behind_the_other_are_one_file(alice, run):
+    texts = [json.dumps([chat(conversation_id=str(n))]).encode() for n in range(3)]
+
+    assert run("chatgpt", b"\r\n".join(b"\xef\xbb\xbf" + text for text in texts))[0] == 0
+    assert len(exported(alice)) == 3
+
+
 def test_a_repeated_id_is_reported_and_the_first_is_imported(alice, run):
     code, totals, report = run("chatgpt", [chat(title="First"), chat(title="Second")])
 
