@@ -6,8 +6,9 @@ With --json, stdout is NDJSON with the result as its last line. All other output
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping
 from math import inf
+from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import IO, Any
 
 from bson import ObjectId
 from django.core.management.base import (
@@ -136,6 +137,15 @@ def external_id(text: str) -> str:
     if not is_external_id(text):
         raise ArgumentTypeError(str(RULE))
     return text
+
+
+def open_report(path: Path) -> IO[bytes]:
+    """Open a file to append to. Only its owner can read it: reports contain texts of users."""
+    try:
+        path.touch(mode=0o600)
+        return path.open("ab")
+    except OSError as error:
+        raise CommandError(f"--report: {error}") from None
 
 
 def as_json(value: Mapping[str, Any]) -> str:

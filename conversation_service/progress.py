@@ -20,8 +20,11 @@ LINE_EVERY_S = 10.0
 BAR_EVERY_S = 0.5
 
 
-def track(items: Iterable[T], *, total: int, what: str, out: Any) -> Iterator[T]:
-    """Yield the items, and print the progress. `total` can be an estimate; `out` is stderr."""
+def track(items: Iterable[T], *, total: int | None, what: str, out: Any) -> Iterator[T]:
+    """Yield the items, and print the progress.
+
+    `total` can be an estimate, or None if it is unknown; `out` is stderr.
+    """
     if out.isatty():
         # Through `out`, Django would add a line break to each update.
         yield from tqdm(items, total=total, desc=what, unit="", file=sys.stderr)
@@ -32,7 +35,8 @@ def track(items: Iterable[T], *, total: int, what: str, out: Any) -> Iterator[T]
         if time.monotonic() - printed >= LINE_EVERY_S:
             printed = time.monotonic()
             rate = number / (printed - began)
-            out.write(f"{what}: {number:,} of about {total:,}, {rate:,.0f}/s")
+            about = "" if total is None else f" of about {total:,}"
+            out.write(f"{what}: {number:,}{about}, {rate:,.0f}/s")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ CUSTOM_KEYS = 16
 CUSTOM_VALUE_LENGTH = 512
 STOP_SEQUENCES = 10
 STOP_SEQUENCE_LENGTH = 64
+EXTERNAL_ID_LENGTH = 255  # characters in an id of another program, in an import
 ID_LENGTH = 64  # characters in a conversation id before it is parsed
 CURSOR_LENGTH = 8_190  # characters; the longest request line has 8,190
 SEARCH_LENGTH = 65_536  # no request has a longer text

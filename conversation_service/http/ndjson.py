@@ -2,6 +2,8 @@
 
 import logging
 import time
+import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
 from itertools import islice
@@ -13,15 +15,29 @@ from django.http import StreamingHttpResponse, UnreadablePostError
 from django.utils.translation import gettext as _
 from rest_framework.parsers import BaseParser
 
-from conversation_service.errors import PayloadTooLarge, ServiceError, StorageFull
+from conversation_service.errors import (
+    PayloadTooLarge,
+    ServiceError,
+    StorageFull,
+    UnsupportedMediaType,
+)
 from conversation_service.http.rendering import JSONNegotiation, dumps
 
 MEDIA_TYPE = "application/x-ndjson"
+# The other names of NDJSON that programs send.
+ALIASES = (
+    "application/ndjson",
+    "application/jsonl",
+    "application/jsonlines",
+    "application/x-jsonlines",
+)
+GZIP = frozenset({"gzip", "x-gzip"})
 
 logger = logging.getLogger(__name__)
 
 _IN_MEMORY = 1024 * 1024  # a longer body is stored in a file
 _CHUNK = 64 * 1024
+_MAX_MEMBERS = 1_000  # in a gzip body; each takes some microseconds, even without content
 
 # Bounds of a line. The longest exported line has 4,000 texts, each up to 3,072 bytes, and 60 KiB
 # between texts.
@@ -33,11 +49,12 @@ MAX_STRUCTURE_BYTES = 512 * 1024
 
 class NDJSONNegotiation(JSONNegotiation):
     acceptable = frozenset({"*/*", "application/*", MEDIA_TYPE})
-    readable = frozenset({MEDIA_TYPE})
+    readable = frozenset({MEDIA_TYPE, *ALIASES})
+    encodings = frozenset({"identity", *GZIP})
 
 
 class NDJSONParser(BaseParser):
-    """Stores the whole body, and returns it as a file. A body beyond a bound has no effect.
+    """Stores the unpacked body, and returns it as a file. A body beyond a bound has no effect.
 
     The service sends response rows while it handles lines. If it also received lines then, it and a
     client that first sends its whole body would wait for each other.
@@ -59,7 +76,11 @@ class NDJSONParser(BaseParser):
         try:
             with ExitStack() as on_failure:
                 body = on_failure.enter_context(SpooledTemporaryFile(_IN_MEMORY))
-                self._copy(stream, body)
+                encoding = (parser_context or {})["request"].META.get("HTTP_CONTENT_ENCODING", "")
+                chunks = iter(lambda: stream.read(_CHUNK), b"")
+                if encoding.strip().lower() in GZIP:
+                    chunks = _unzipped(chunks, self.max_bytes)
+                self._copy(chunks, body)
                 body.seek(0)
                 on_failure.pop_all()  # the caller closes it
             return body
@@ -69,10 +90,12 @@ class NDJSONParser(BaseParser):
             logger.error("Cannot store a request body: %s", error.strerror)
             raise StorageFull from error
 
-    def _copy(self, stream: Any, body: IO[bytes]) -> None:
+    def _copy(self, chunks: Iterator[bytes], body: IO[bytes]) -> None:
         line_ends = line_bytes = 0
-        while chunk := stream.read(_CHUNK):
+        for chunk in chunks:
             time.sleep(0)  # under gevent, other requests run between two chunks
+            if body.tell() == 0 and is_utf_16(chunk):
+                raise UnsupportedMediaType(_("The body is in UTF-16 or UTF-32. Send it in UTF-8."))
             if body.tell() + len(chunk) > self.max_bytes:
                 raise PayloadTooLarge(limit_bytes=self.max_bytes)
             line_ends += chunk.count(b"\n")
@@ -85,6 +108,45 @@ class NDJSONParser(BaseParser):
                 if line_bytes > self.max_line_bytes:
                     raise PayloadTooLarge(limit_line_bytes=self.max_line_bytes)
             body.write(chunk)
+
+
+def is_utf_16(start: bytes) -> bool:
+    """Return True for UTF-16 and UTF-32: JSON has no NUL, and these have one in ASCII."""
+    return start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in start[:4]
+
+
+def _unzipped(chunks: Iterator[bytes], max_bytes: int) -> Iterator[bytes]:
+    """Unpack gzip members in chunks of at most _CHUNK bytes.
+
+    Raises PayloadTooLarge above _MAX_MEMBERS members or `max_bytes` packed bytes: members can be
+    empty. Raises ServiceError if the body is not gzip, is incomplete, or continues with other data.
+    """
+    member = None
+    received = members = 0
+    for packed in chunks:
+        received += len(packed)
+        if received > max_bytes:
+            raise PayloadTooLarge(limit_bytes=max_bytes)
+        rest, unpacked = packed, b""
+        # A full chunk can have more behind it, even when all its input is read.
+        while rest or len(unpacked) == _CHUNK:
+            time.sleep(0)
+            if member is None:
+                members += 1
+                if members > _MAX_MEMBERS:
+                    raise PayloadTooLarge(limit_gzip_members=_MAX_MEMBERS)
+                member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            try:
+                unpacked = member.decompress(rest, _CHUNK)
+            except zlib.error:
+                raise ServiceError(_("The body is not valid gzip data.")) from None
+            if unpacked:
+                yield unpacked
+            rest = member.unconsumed_tail
+            if member.eof:
+                rest, unpacked, member = member.unused_data, b"", None
+    if member:
+        raise ServiceError(_("The gzip data ends too early. Send the whole body."))
 
 
 def loads(line: bytes) -> Any:

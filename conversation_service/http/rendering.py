@@ -141,6 +141,8 @@ class JSONNegotiation(BaseContentNegotiation):
 
     acceptable = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
     readable = frozenset({"application/json", "application/merge-patch+json"})
+    # Values of Content-Encoding that the parser reads.
+    encodings = frozenset({"identity"})
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
@@ -157,14 +159,20 @@ class JSONNegotiation(BaseContentNegotiation):
     def select_parser(self, request: Request, parsers: Any) -> BaseParser:
         coding = request.META.get("HTTP_CONTENT_ENCODING", "")
         headers = {}
-        if coding.strip().lower() not in {"", "identity"}:
-            headers["Accept-Encoding"] = "identity"
+        if coding.strip().lower() not in {"", *self.encodings}:
+            headers["Accept-Encoding"] = ", ".join(sorted(self.encodings))
         if not self._is_readable(request.content_type or ""):
             headers |= self.accepted_bodies(request.method) | {"Accept": ", ".join(self.types())}
         if headers:
             raise UnsupportedMediaType(
-                _("Send the body with Content-Type: %(types)s, in UTF-8 and uncompressed.")
-                % {"types": " or ".join(self.types())},
+                _(
+                    "Send the body with Content-Type: %(types)s, in UTF-8, and with "
+                    "Content-Encoding: %(encodings)s."
+                )
+                % {
+                    "types": " or ".join(self.types()),
+                    "encodings": " or ".join(sorted(self.encodings)),
+                },
                 headers=headers,
             )
         return parsers[0]  # type: ignore[no-any-return]

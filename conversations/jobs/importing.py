@@ -1,9 +1,10 @@
-"""Imports exported lines.
+"""Imports exported lines and lenient lines.
 
 Each line has its own result. An import never overwrites a conversation, so it can be repeated.
 """
 
 import time
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from conversation_service.mongodb.connection import Document
 from conversations import documents
 from conversations.documents import EDITABLE_FIELDS, PUBLIC
 from conversations.exceptions import ConversationIdTaken, QuotaExceeded
+from conversations.jobs import lenient
 from conversations.jobs.adjusting import adjust
 from conversations.jobs.concurrency import imports
 from conversations.jobs.exporting import END
@@ -52,15 +54,17 @@ class ImportResult:
     adjusted: Sequence[str] = ()
 
 
-def results(user_id: str, read_body: Callable[[], IO[bytes]]) -> Generator[dict[str, Any]]:
+def results(
+    user_id: str, character_id: str | None, read_body: Callable[[], IO[bytes]]
+) -> Generator[dict[str, Any]]:
     """Import each line and close the body. The last row counts the results.
 
-    Holds an `imports` slot until it ends. Raises RateLimitExceeded or TransfersExhausted
-    before it reads the body.
+    `character_id` is the default for lenient lines. Holds an `imports` slot until it ends. Raises
+    RateLimitExceeded or TransfersExhausted before it reads the body.
     """
     statuses: Counter[int] = Counter()
     with imports.slot(user_id), read_body() as body:
-        for batch in batches(user_id, body):
+        for batch in batches(user_id, character_id, body):
             for result in batch.results():
                 statuses[result.status] += 1
                 yield vars(result)
@@ -74,34 +78,39 @@ def results(user_id: str, read_body: Callable[[], IO[bytes]]) -> Generator[dict[
         }
 
 
-def batches(user_id: str, body: Iterable[bytes]) -> Iterator["_Batch"]:
-    batch = _Batch(user_id)
+def batches(user_id: str, character_id: str | None, body: Iterable[bytes]) -> Iterator["_Batch"]:
+    batch = _Batch(user_id, character_id)
     for number, line in enumerate(body, start=1):
         time.sleep(0)  # under gevent, other requests run between two lines
         batch.add(number, line)
         if batch.is_full():
             yield batch
-            batch = _Batch(user_id)
+            batch = _Batch(user_id, character_id)
     yield batch
 
 
 class _Batch:
-    def __init__(self, user_id: str) -> None:
+    def __init__(self, user_id: str, character_id: str | None) -> None:
         self._user_id = user_id
+        self._character_id = character_id
         self._now = clock.now()
         self._bytes = 0
         self._results: dict[int, ImportResult] = {}
         self._pending: dict[int, _Row] = {}
 
     def add(self, number: int, line: bytes) -> None:
-        """Validate a line and keep its document. Skip empty lines and the end of an export."""
+        """Validate a line and keep its document. Skip empty lines and the end of an export.
+
+        A line can start with a BOM: a body can consist of several files.
+        """
+        line = line.removeprefix(BOM_UTF8)
         if not line.strip():
             return
         try:
             value = ndjson.loads(line)
             if isinstance(value, dict) and value.get("object") == END:
                 return
-            values = transferred.run_validation(value)
+            document, adjusted = self._read(value)
         except ValidationError as invalid:
             self._reject(number, invalid_input(invalid))
             return
@@ -109,8 +118,15 @@ class _Batch:
             self._reject(number, failure)
             return
         self._bytes += len(line)
+        ids = _Ids.derive(self._user_id, document["_id"], self._now)
+        self._pending[number] = _Row(document, ids, adjusted)
+
+    def _read(self, value: Any) -> tuple[Document, Sequence[str]]:
+        """Return the document for a line, and the paths of the values that were adjusted."""
+        if lenient.is_lenient(value):
+            return lenient.read(self._user_id, value, self._character_id, self._now)
+        values = transferred.run_validation(value)
         adjusted = adjust(values, self._now)
-        ids = _Ids.derive(self._user_id, values["id"], self._now)
         former = ARCHIVED if values["archived_at"] else ACTIVE
         given = {name: values[name] for name in ("character_id", *EDITABLE_FIELDS)}
         document = (
@@ -122,13 +138,20 @@ class _Batch:
                 "revisions": [*reversed(values["history"])],
             }
         )
-        self._pending[number] = _Row(document, ids, adjusted)
+        return document, adjusted
 
     def is_full(self) -> bool:
         rows = len(self._pending) + len(self._results)
         return rows >= BATCH or self._bytes >= BATCH_BYTES
 
-    def results(self) -> list[ImportResult]:
+    def results(self, *, dry_run: bool = False) -> list[ImportResult]:
+        """Import the lines. With `dry_run`, only return the results that they would have."""
+        if dry_run:
+            self.settle_existing()
+            self.reject_beyond_quota()
+            for number, row in [*self._pending.items()]:
+                self._settle(number, row.ids.possible[0], HTTPStatus.CREATED)
+            return self._sorted()
         for attempt in range(ATTEMPTS):
             self.settle_existing()
             self.reject_beyond_quota()
@@ -137,6 +160,9 @@ class _Batch:
             self.insert(attempt)
         for number in [*self._pending]:
             self._reject(number, ConversationIdTaken())
+        return self._sorted()
+
+    def _sorted(self) -> list[ImportResult]:
         return [self._results[number] for number in sorted(self._results)]
 
     def settle_existing(self) -> None:

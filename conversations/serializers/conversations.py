@@ -94,7 +94,7 @@ def within_ceilings(sent: Mapping[str, Any]) -> None:
         raise serializers.ValidationError(errors)
 
 
-def _plain_fields() -> dict[str, Any]:
+def plain_fields() -> dict[str, Any]:
     return {
         name: input_field(FIELDS[name], required=False, allow_null=True) for name in PLAIN_FIELDS
     }
@@ -112,7 +112,7 @@ class CreateSerializer(fields.StrictSerializer):
     custom = Custom(required=False, allow_null=True)
 
     def get_fields(self) -> dict[str, Any]:
-        return super().get_fields() | _plain_fields()
+        return super().get_fields() | plain_fields()
 
 
 class PatchSerializer(fields.StrictSerializer):
@@ -128,7 +128,7 @@ class PatchSerializer(fields.StrictSerializer):
     status = fields.Choice(EDITABLE, required=False)
 
     def get_fields(self) -> dict[str, Any]:
-        return super().get_fields() | _plain_fields()
+        return super().get_fields() | plain_fields()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "tags" in attrs and attrs.keys() & {"tags_add", "tags_remove"}:

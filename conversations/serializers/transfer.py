@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -25,14 +26,21 @@ from conversation_service.http.fields import (
 )
 from conversations import limits
 from conversations.documents import FIELDS, METADATA, PUBLIC, SETTINGS
-from conversations.serializers.conversations import Custom, Tags
-from conversations.serializers.fields import imported_field
-from conversations.states import ARCHIVED, DELETED
+from conversations.serializers.conversations import (
+    Custom,
+    LLMSettingsInputSerializer,
+    Tags,
+    plain_fields,
+)
+from conversations.serializers.fields import imported_field, input_field
+from conversations.states import ARCHIVED, DELETED, EDITABLE
 
 # "imported:staff:" and Django's longest user name, or the longest X-Request-ID.
 ORIGIN_LENGTH = 170
 # The highest integer that MongoDB stores. adjusting.py lowers versions above HIGHEST_VERSION.
 MAX_VERSION = 2**63 - 1
+# As seconds, this is the year 5138; as milliseconds, 1973.
+SECONDS_UNTIL_MILLISECONDS = 100_000_000_000
 
 
 class Id(Text):
@@ -169,9 +177,69 @@ class TransferredSerializer(StrictSerializer):
 _DOES_NOT_FIT = _("This value contradicts other fields.")
 
 
+class LenientMoment(Moment):
+    """An RFC 3339 time, or seconds since 1970, from 1970 on."""
+
+    default_error_messages = {
+        "invalid": _("Use a time such as 2026-01-15T15:00:00Z, or the seconds since 1970."),
+    }
+
+    def to_internal_value(self, data: Any) -> datetime:
+        if isinstance(data, int | float) and not isinstance(data, bool):
+            # Beyond this, the number counts shorter units. A date in the future has no such limit.
+            if not 0 <= data < SECONDS_UNTIL_MILLISECONDS:
+                self.fail("invalid")
+            data = datetime.fromtimestamp(data, UTC).isoformat()
+        moment = super().to_internal_value(data)
+        if moment < limits.EPOCH:
+            self.fail("invalid")
+        return moment
+
+
+class LenientLineSerializer(StrictSerializer):
+    """A line that another program wrote. Only `character_id` is required.
+
+    jobs/lenient.py first adjusts values that exceed a limit.
+    """
+
+    character_id = ExternalId(help_text="Default: the parameter `character_id`.")
+    external_id = Text(
+        max_length=limits.EXTERNAL_ID_LENGTH,
+        required=False,
+        allow_null=True,
+        help_text="The id in the other program. A second import with it changes nothing. Without "
+        "it, each import creates a conversation.",
+    )
+    title = input_field(FIELDS["title"], required=False, allow_null=True)
+    created_at = LenientMoment(
+        required=False,
+        allow_null=True,
+        help_text="Default: the earlier of `last_activity` and the present time.",
+    )
+    last_activity = LenientMoment(
+        required=False, allow_null=True, help_text="Default: `created_at`."
+    )
+    status = Choice(EDITABLE, required=False, allow_null=True)
+    pinned = Flag(required=False, allow_null=True)
+    settings = LLMSettingsInputSerializer(required=False, allow_null=True)
+    tags = Tags(required=False, allow_null=True)
+    custom = WholeCustom(required=False, allow_null=True)
+
+    def get_fields(self) -> dict[str, Any]:
+        return super().get_fields() | plain_fields()
+
+
 class ExportParameters(Parameters):
     after = Id(required=False, help_text="Continue after this id, the last received one.")
 
 
+class ImportParameters(Parameters):
+    character_id = ExternalId(
+        required=False, help_text="The character for lines without `character_id`."
+    )
+
+
 export_parameters = ExportParameters()
+import_parameters = ImportParameters()
 transferred = TransferredSerializer()
+lenient = LenientLineSerializer()

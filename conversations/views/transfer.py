@@ -10,8 +10,7 @@ from conversation_service.http.authentication import CallerRequest
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.ndjson import NDJSONNegotiation, NDJSONParser
 from conversations.jobs import exporting, importing
-from conversations.serializers.conversations import no_parameters
-from conversations.serializers.transfer import export_parameters
+from conversations.serializers.transfer import export_parameters, import_parameters
 from conversations.views.openapi import transfer as openapi
 
 
@@ -38,10 +37,12 @@ class ImportView(Endpoint):
 
     @openapi.import_
     def post(self, request: CallerRequest) -> StreamingHttpResponse:
-        no_parameters.parse(request)
+        parameters = import_parameters.parse(request)
 
         def body() -> IO[bytes]:
             # DRF does not call the parser for an empty body.
             return cast(IO[bytes], request.data or BytesIO())
 
-        return ndjson.response(importing.results(request.user.id, body))
+        return ndjson.response(
+            importing.results(request.user.id, parameters.get("character_id"), body)
+        )

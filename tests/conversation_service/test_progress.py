@@ -65,3 +65,12 @@ def test_a_log_gets_plain_lines_at_intervals(monkeypatch):
     first, *_, last = log.getvalue().splitlines()
     assert first.startswith("Read: 1 of about 2,000, ")
     assert last.startswith("Read: 2,000 of about 2,000, ")
+
+
+def test_a_total_can_be_unknown(monkeypatch):
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    log = StringIO()
+
+    list(progress.track(range(2), total=None, what="Batches", out=OutputWrapper(log)))
+
+    assert log.getvalue().startswith("Batches: 1, ")

@@ -13,7 +13,14 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
-from conversation_service.commands import NO_MONGODB, Job, JobResult, Unfinished, object_id
+from conversation_service.commands import (
+    NO_MONGODB,
+    Job,
+    JobResult,
+    Unfinished,
+    object_id,
+    open_report,
+)
 from conversation_service.errors import DatabaseUnavailable, ServiceError
 from conversation_service.http.ndjson import batches
 from conversation_service.mongodb import failures
@@ -157,14 +164,6 @@ class Command(Job):
                 if stopping:
                     return False
         return True
-
-
-def open_report(path: Path) -> IO[bytes]:
-    try:
-        path.touch(mode=0o600)
-        return path.open("ab")
-    except OSError as error:
-        raise CommandError(f"--report: {error}") from None
 
 
 @contextmanager

@@ -1,15 +1,26 @@
 """API documentation for the export and the import."""
 
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiResponse, PolymorphicProxySerializer
 from rest_framework import serializers
 
 from conversation_service.errors import StorageFull
 from conversation_service.http.fields import StrictSerializer
-from conversation_service.http.ndjson import MAX_TEXTS, MAX_VALUES, MEDIA_TYPE, NDJSONParser
+from conversation_service.http.ndjson import (
+    ALIASES,
+    MAX_TEXTS,
+    MAX_VALUES,
+    MEDIA_TYPE,
+    NDJSONParser,
+)
 from conversation_service.http.openapi import response_header
 from conversations.exceptions import TransfersExhausted
 from conversations.jobs.concurrency import exports, imports
-from conversations.serializers.transfer import ExportParameters, TransferredSerializer
+from conversations.serializers.transfer import (
+    ExportParameters,
+    ImportParameters,
+    LenientLineSerializer,
+    TransferredSerializer,
+)
 from conversations.views.openapi.conversations import (
     EXAMPLE,
     IGNORED_KEY,
@@ -85,13 +96,39 @@ import_ = operation(
     "conversation that is trashed now. `character_status` becomes `unverified`. The `by` of a "
     'revision stays "user"; another actor is marked, as in "imported:staff:ana". A `version` above '
     "2^52 becomes 2^52, and the versions in its history follow.\n\n"
+    "A line from another program, a `LenientLine`, has none of `id`, `object`, `metadata`, "
+    "`version` and `history`. It needs only `character_id`, in the line or as a parameter. With "
+    "`external_id`, a second import changes nothing. Values beyond a limit are adjusted, and "
+    "`adjusted` lists them: a title is cut to 200 characters; tags lose characters that they do "
+    "not accept, repetitions, and the items after the tenth; a setting outside its bounds gets its "
+    "default; a number from 10^11 on is a time in milliseconds; a time more than 5 minutes ahead "
+    "becomes the present time; `last_activity` is at least `created_at`. A value of another type "
+    "is an error of the line.\n\n"
+    f"The body is in UTF-8, with or without a BOM, as {MEDIA_TYPE} or {', '.join(ALIASES)}. "
+    "`Content-Encoding: gzip` is supported; the limits are those of the unpacked body. "
     f"At most {NDJSONParser.max_lines:,} lines, {NDJSONParser.max_bytes // _MIB} MiB, and "
     f"{NDJSONParser.max_line_bytes // _MIB} MiB a line. A line can have {MAX_VALUES:,} values and "
     f"{MAX_TEXTS:,} texts. A user can run {imports.per_user} import at a time in a process: "
     "another one gets 429, or 503 if the process runs its maximum of imports.",
-    request={MEDIA_TYPE: TransferredSerializer},
-    parameters=[IGNORED_KEY],
-    request_examples={"A line": EXAMPLE},
+    request={
+        MEDIA_TYPE: PolymorphicProxySerializer(
+            component_name="ImportedLine",
+            serializers=[TransferredSerializer, LenientLineSerializer],
+            resource_type_field_name=None,
+        )
+    },
+    parameters=[ImportParameters, IGNORED_KEY],
+    request_examples={
+        "An exported line": EXAMPLE,
+        "A line from another program": {
+            "external_id": "9b1c7c1e-5d1f-4a55-b4a2-0d8f7b1f8c11",
+            "character_id": "luna",
+            "title": "Noche con Luna",
+            "created_at": 1700000000.25,
+            "last_activity": "2026-01-15T15:00:00Z",
+            "tags": ["casual"],
+        },
+    },
     responses={
         (200, MEDIA_TYPE): OpenApiResponse(ResultSerializer, "Each line except the last."),
     },

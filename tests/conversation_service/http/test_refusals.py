@@ -7,7 +7,10 @@ from tests.conversations.test_internal import AUTHORIZE, service_with
 from tests.factories import PATH, client_of, conversation
 
 JSON = "application/json, application/merge-patch+json"
-NDJSON = "application/x-ndjson"
+NDJSON = (
+    "application/jsonl, application/jsonlines, application/ndjson, application/x-jsonlines, "
+    "application/x-ndjson"
+)
 IMPORT = f"{PATH}/import"
 CHANGES = "/api/v1/changes"
 

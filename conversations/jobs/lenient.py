@@ -1,0 +1,174 @@
+"""Reads lenient lines: conversations from other programs, which know no counters or history."""
+
+import unicodedata
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+
+from bson import ObjectId
+from django.db.models import IntegerField
+from rest_framework.exceptions import ValidationError
+
+from conversation_service.http.fields import NOT_IN_A_LINE
+from conversation_service.mongodb.connection import Document
+from conversations import documents, limits
+from conversations.serializers.conversations import Tag
+from conversations.serializers.transfer import SECONDS_UNTIL_MILLISECONDS, lenient
+from conversations.states import ARCHIVED
+from conversations.words import tag_key
+
+_TIMES = ("created_at", "last_activity")
+_BEYOND = 1_000 * SECONDS_UNTIL_MILLISECONDS
+# An import reads this number of tags in a line, and this number of characters in each.
+_TAGS_READ = 2 * limits.TAGS
+_TAG_LENGTH_READ = 2 * limits.TAG_LENGTH
+# Fields of an exported line that a lenient line never has.
+_ONLY_EXPORTED = {"id", "object", "metadata", "version", "history"}
+
+_tag = Tag()
+
+
+def is_lenient(line: Any) -> bool:
+    return isinstance(line, dict) and _ONLY_EXPORTED.isdisjoint(line)
+
+
+def read(
+    user_id: str, line: dict[str, Any], character_id: str | None, now: datetime
+) -> tuple[Document, list[str]]:
+    """Return the document for a lenient line, and the names of the values that were adjusted.
+
+    `character_id` is the default for a line without one. A value beyond a limit is adjusted; a
+    value without a meaning, such as a title that is a number, raises ValidationError: a repeated
+    import cannot correct it.
+    """
+    line = {name: value for name, value in line.items() if value is not None}
+    if character_id is not None:
+        line.setdefault("character_id", character_id)
+    adjusted = _adjust(line)
+    values = {k: v for k, v in lenient.run_validation(line).items() if v is not None}
+    for name in _TIMES:
+        if name in values and values[name] > now + limits.MAX_AHEAD:
+            values[name] = now
+            adjusted.append(name)
+    created_at = values.pop("created_at", min(now, values.get("last_activity", now)))
+    last_activity = values.pop("last_activity", created_at)
+    if last_activity < created_at:
+        last_activity = created_at
+        adjusted.append("last_activity")
+    external_id = values.pop("external_id", None)
+    status, pinned = values.pop("status", None), values.pop("pinned", False)
+    given = values.pop("settings", {})
+    settings = {name: value for name, value in given.items() if value is not None}
+    document = documents.new(user_id=user_id, now=now, settings=settings, **values)
+    document["metadata"] |= {
+        "created_at": created_at,
+        "updated_at": created_at,
+        "last_activity": last_activity,
+    }
+    if status == ARCHIVED:
+        document |= {"status": ARCHIVED, "archived_at": last_activity}
+    if pinned:
+        document["pinned_at"] = last_activity
+    if external_id is not None:
+        document["_id"] = external_object_id(user_id, external_id)
+    return document, list(dict.fromkeys(adjusted))
+
+
+def external_object_id(user_id: str, external_id: str) -> ObjectId:
+    """Return the id of the user's conversation with an external id, always the same.
+
+    Its time is before 2004, so that it equals no id of a new conversation.
+    """
+    key = blake2b(user_id.encode()).digest()
+    digest = blake2b(external_id.encode(), key=key, digest_size=12).digest()
+    return ObjectId(bytes([digest[0] & 0x3F]) + digest[1:])
+
+
+def _adjust(line: dict[str, Any]) -> list[str]:
+    """Bring the values of a line within the limits, in place; return the names of those changed.
+
+    Values of another type stay, for the validation.
+    """
+    before = dict(line)
+    title, tags, settings = line.get("title"), line.get("tags"), line.get("settings")
+    if isinstance(title, str):
+        line["title"] = one_line(title, limits.TITLE_LENGTH) or None
+    if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
+        line["tags"] = _tags(tags)
+    for name in _TIMES:
+        value = line.get(name)
+        if isinstance(value, int | float) and SECONDS_UNTIL_MILLISECONDS <= value < _BEYOND:
+            line[name] = value / 1_000
+    adjusted = [name for name, value in line.items() if value != before[name]]
+    if isinstance(settings, dict):
+        line["settings"], changed = _settings(settings)
+        adjusted += [f"settings.{name}" for name in changed]
+    return adjusted
+
+
+def one_line(text: str, length: int) -> str:
+    """Return a text on one line, without control characters, in NFC, of at most `length`."""
+    text = " ".join(text[: 64 * length].split())
+    text = "".join(" " if unicodedata.category(c) in NOT_IN_A_LINE else c for c in text)
+    # NFC takes a time that grows with the square of a row of marks: cut before and after.
+    text = unicodedata.normalize("NFC", " ".join(text.split())[: 2 * length])
+    return text[:length].rstrip()
+
+
+def _tags(tags: list[str]) -> list[str]:
+    """Replace the characters that tags do not accept by spaces; keep the first tags."""
+    tags = [tag[:_TAG_LENGTH_READ] for tag in tags[:_TAGS_READ]]
+    accepted = {c: _accepts(c) for c in set("".join(tags))}
+    kept: dict[str, str] = {}
+    for tag in tags:
+        plain = "".join(c if accepted[c] else " " for c in tag)
+        plain = one_line(plain, limits.TAG_LENGTH)
+        if plain:
+            kept.setdefault(tag_key(plain), plain)
+    return [*kept.values()][: limits.TAGS]
+
+
+def _accepts(character: str) -> bool:
+    try:
+        _tag.run_validation(f"a{character}a")
+    except ValidationError:
+        return False
+    return True
+
+
+def _settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings within their bounds, and the names of those that were not.
+
+    A number outside its bounds gets the default: -1 often means "unlimited", and the nearest bound
+    is 1. Stop sequences that are too long are left out.
+    """
+    read: dict[str, Any] = {}
+    changed = []
+    for name, value in settings.items():
+        declared = documents.SETTINGS.get(name)
+        if declared is None:
+            read[name] = value
+        elif declared.max_items is not None and isinstance(value, list):
+            short = [v for v in value if not _is_too_long(v)]
+            read[name] = short[: declared.max_items]
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            read[name] = _number(value, declared)
+        else:
+            read[name] = value
+        if read[name] != value:
+            changed.append(name)
+    return read, changed
+
+
+def _is_too_long(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > limits.STOP_SEQUENCE_LENGTH
+
+
+def _number(value: float, declared: Any) -> float | None:
+    low, high = declared.minimum, declared.maximum
+    if (low is not None and value < low) or (high is not None and value > high):
+        return None
+    # JSON has one type of number: 2048.0 is a whole number.
+    is_whole = isinstance(declared.field, IntegerField)
+    return int(value) if is_whole and value == int(value) else value

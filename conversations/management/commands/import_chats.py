@@ -1,0 +1,205 @@
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, Any
+
+from django.core.management.base import CommandError, CommandParser
+from pymongo.errors import PyMongoError
+
+from conversation_service.commands import (
+    NO_MONGODB,
+    Job,
+    JobResult,
+    Unfinished,
+    external_id,
+    open_report,
+)
+from conversation_service.errors import DatabaseUnavailable, ServiceError
+from conversation_service.http.rendering import dumps
+from conversation_service.mongodb import failures
+from conversation_service.progress import stopped_by_signals, track
+from conversations.jobs import importing
+from conversations.jobs.chat_exports import SOURCES, ExportedChat, ExportError, read_export
+from conversations.jobs.importing import ImportResult
+
+HELP = """
+Import a user's conversations from an export of ChatGPT, Open WebUI or LibreChat.
+
+FILE is JSON in UTF-8, the same packed by gzip, or a zip archive:
+  * chatgpt: the archive of "Export data", or conversations.json from it.
+  * open-webui: the export of all chats or of one chat.
+  * librechat: the JSON export of a conversation, several of them in an array or one per line, or
+    mongoexport of the collection "conversations".
+
+Titles, times, tags, settings, and the states archived and pinned are imported. Messages belong to
+the Message service and are not imported. `custom` keeps the source, the id and the model.
+
+A conversation is identified by the user, the source and its id there: an existing one stays as it
+is, so the command can be run again. A purged one is created again. The report (NDJSON) has a line
+for each conversation that is adjusted, rejected or repeated.
+
+Ctrl-C and SIGTERM end it after the current batch.
+"""
+
+
+@dataclass
+class Totals:
+    """The number of conversations by outcome."""
+
+    read: int = 0
+    created: int = 0
+    unchanged: int = 0
+    repeated: int = 0
+    other_users: int = 0
+    rejected: int = 0
+    adjusted: int = 0
+    adjustments: Counter[str] = field(default_factory=Counter)
+
+    def as_text(self, seconds: float, *, dry_run: bool) -> str:
+        lines = [
+            "Nothing was written: a dry run." if dry_run else "Done.",
+            f"{self.read:>10,} read in {seconds:.1f} s",
+            f"{self.created:>10,} imported, {self.adjusted:,} of them adjusted",
+            f"{self.unchanged:>10,} already existed",
+            f"{self.repeated:>10,} repeated in the file",
+            f"{self.other_users:>10,} of other users in the export",
+            f"{self.rejected:>10,} rejected",
+        ]
+        lines += ["Adjusted:"] if self.adjustments else []
+        lines += [f"{count:>10,} {name}" for name, count in self.adjustments.most_common()]
+        return "\n".join(lines)
+
+
+class Command(Job):
+    help = HELP
+    example = "import_chats --from chatgpt export.zip --user u-1 --character luna --dry-run"
+    exit_0 = "all are imported"
+    exit_1 = "some were rejected, the file is damaged, or it could not run"
+    exit_4 = "interrupted, or MongoDB is unavailable; run it again"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, metavar="FILE", help="the export")
+        parser.add_argument("--from", dest="source", required=True, choices=SOURCES)
+        parser.add_argument("--user", type=external_id, required=True, help="the owner here")
+        parser.add_argument(
+            "--character",
+            type=external_id,
+            default="unknown",
+            help="the character of all conversations (default unknown)",
+        )
+        parser.add_argument(
+            "--source-user",
+            help="import only this user's conversations, by the id in the export (default: the "
+            "user of the first conversation; those of other users are rejected)",
+        )
+        parser.add_argument(
+            "--report",
+            type=Path,
+            default=Path("import_chats.ndjson"),
+            help="file for adjustments and rejections, appended (default import_chats.ndjson)",
+        )
+        super().add_arguments(parser)
+
+    def run(self, *, report: Path, dry_run: bool, **options: Any) -> JobResult:
+        began = time.monotonic()
+        totals = Totals()
+        with open_report(report) as file, stopped_by_signals() as stopping:
+            chats = ChatImport(totals, file, stopping, options)
+            try:
+                chats.run(dry_run=dry_run, out=self.stderr)
+            except (PyMongoError, ServiceError) as error:
+                text = f"MongoDB: {failures.reason(error).removesuffix('.')}. Run it again."
+                if totals.created or totals.unchanged:
+                    raise Unfinished(text) from None
+                unavailable = isinstance(error, DatabaseUnavailable) or failures.find(error)
+                raise CommandError(text, returncode=NO_MONGODB if unavailable else 1) from None
+        problem: CommandError | None = None
+        if chats.damage:
+            problem = CommandError(f"FILE: {chats.damage}")
+        elif stopping:
+            problem = Unfinished("Stopped. Run it again with the same options.")
+        elif totals.rejected:
+            problem = CommandError(f"{totals.rejected:,} were rejected: see {report}.")
+        elif not totals.read:
+            problem = CommandError("FILE: The file contains no conversations.")
+        seconds = time.monotonic() - began
+        numbers = {**vars(totals), "seconds": round(seconds, 1)}
+        return numbers, totals.as_text(seconds, dry_run=dry_run), problem
+
+
+@dataclass
+class ChatImport:
+    """One run. `damage` says what is wrong with the file, if it could not be read to its end."""
+
+    totals: Totals
+    report: IO[bytes]
+    stopping: list[int]
+    options: Mapping[str, Any]
+    damage: str = ""
+    owner: str | None = None
+    pending: dict[int, ExportedChat] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)  # by external id
+
+    def run(self, *, dry_run: bool, out: Any) -> None:
+        batches = importing.batches(self.options["user"], self.options["character"], self.lines())
+        for batch in track(batches, total=None, what="Batches", out=out):
+            for result in batch.results(dry_run=dry_run):
+                self.add(result)
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield a line for each conversation; an empty one if it is not imported."""
+        try:
+            for chat in read_export(self.options["source"], self.options["file"]):
+                if self.stopping:
+                    return
+                self.totals.read += 1
+                yield dumps(chat.line) if self.is_importable(chat) else b""
+        except (ExportError, OSError) as error:
+            self.damage = str(error)
+
+    def is_importable(self, chat: ExportedChat) -> bool:
+        if chat.reason:
+            self.reject(chat)
+            return False
+        wanted = self.options["source_user"]
+        if wanted is not None and chat.owner != wanted:
+            self.totals.other_users += 1
+            return False
+        self.owner = self.owner or chat.owner
+        if chat.owner and chat.owner != self.owner:
+            chat.reason = "The conversation belongs to another user. Use --source-user."
+            self.reject(chat)
+            return False
+        first = self.numbers.setdefault(chat.line["external_id"], chat.number)
+        if first != chat.number:
+            self.totals.repeated += 1
+            self.write(chat, "repeated", reason=f"It has the id of conversation {first}.")
+            return False
+        self.pending[chat.number] = chat
+        return True
+
+    def add(self, result: ImportResult) -> None:
+        chat = self.pending.pop(result.line)
+        if result.status == HTTPStatus.OK:
+            self.totals.unchanged += 1
+        elif result.status == HTTPStatus.CREATED:
+            self.totals.created += 1
+            adjusted = list(dict.fromkeys([*chat.adjusted, *result.adjusted]))
+            if adjusted:
+                self.totals.adjusted += 1
+                self.totals.adjustments.update(adjusted)
+                self.write(chat, "created", id=result.id, adjusted=adjusted)
+        else:
+            chat.reason = str(result.message)
+            self.reject(chat, code=result.code, errors=result.errors)
+
+    def reject(self, chat: ExportedChat, **details: Any) -> None:
+        self.totals.rejected += 1
+        self.write(chat, "rejected", reason=chat.reason, **details)
+
+    def write(self, chat: ExportedChat, outcome: str, **details: Any) -> None:
+        row = {"number": chat.number, "source_id": chat.source_id, "outcome": outcome, **details}
+        self.report.write(dumps(row) + b"\n")

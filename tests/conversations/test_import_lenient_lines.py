@@ -1,0 +1,291 @@
+"""An import accepts lines from other programs, and names each value that it adjusts."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+
+from conversation_service.mongodb.connection import collection
+from tests.conversations.test_export import exported
+from tests.conversations.test_import import IMPORT, NDJSON, imported, outcome, post, statuses
+from tests.factories import PATH, client_of, conversation
+
+THEN = datetime(2024, 5, 6, 7, 8, 9, 123000, tzinfo=UTC)
+WRITTEN = "2024-05-06T07:08:09.123Z"
+
+
+def read(client, line):
+    """Import one line; return what it adjusted and the conversation."""
+    [result] = imported(client, [line])
+    assert result["status"] == 201, result
+    return result["adjusted"], client.get(f"{PATH}/{result['id']}").json()
+
+
+def test_a_line_needs_only_a_character(alice):
+    adjusted, created = read(alice, {"character_id": "luna"})
+
+    new = conversation(alice, "pinned", character_id="luna", title=None)
+    assert adjusted == []
+    assert (created["title"], created["title_source"]) == ("luna", "auto")
+    assert created["character_status"] == "unverified"
+    assert created["settings"] == new["settings"]
+    assert created["status"] == "active"
+    assert created["version"] == 1
+
+
+def test_a_line_can_have_all_fields(alice):
+    adjusted, created = read(
+        alice,
+        {
+            "character_id": "luna",
+            "external_id": "7f3c",
+            "title": "Tea",
+            "created_at": "2024-05-06T09:08:09.123+02:00",
+            "last_activity": "2024-06-07T08:09:10Z",
+            "status": "archived",
+            "pinned": True,
+            "tags": ["a"],
+            "settings": {"temperature": 0.1, "max_tokens": 2048.0, "top_p": None},
+            "custom": {"k": "v"},
+        },
+    )
+
+    assert adjusted == []
+    assert created["metadata"]["created_at"] == created["metadata"]["updated_at"] == WRITTEN
+    assert created["metadata"]["last_activity"] == "2024-06-07T08:09:10.000Z"
+    assert created["archived_at"] == created["pinned_at"] == "2024-06-07T08:09:10.000Z"
+    assert (created["title"], created["tags"], created["custom"]) == ("Tea", ["a"], {"k": "v"})
+    assert created["settings"]["temperature"] == 0.1
+    assert created["settings"]["max_tokens"] == 2048
+    assert created["settings"]["top_p"] == 0.9
+    [again] = imported(alice, exported(alice))
+    assert again["status"] == 200
+
+
+def test_a_null_is_as_good_as_an_absent_value(alice):
+    names = ["external_id", "title", "created_at", "last_activity", "status", "pinned", "settings"]
+
+    adjusted, created = read(alice, {"character_id": "luna"} | dict.fromkeys([*names, "tags"]))
+
+    assert adjusted == []
+    assert created["title"] == "luna"
+
+
+def test_the_query_has_the_character_for_lines_without_one(alice):
+    lines = [{"title": "A"}, {"title": "B", "character_id": "sol"}, {"character_id": None}]
+    body = "\n".join(map(json.dumps, lines))
+
+    response = post(alice, body, QUERY_STRING="character_id=luna")
+
+    assert json.loads(response.getvalue().splitlines()[-1])["created"] == 3
+    assert sorted(line["character_id"] for line in exported(alice)) == ["luna", "luna", "sol"]
+    assert alice.post(f"{IMPORT}?character_id=a%20b", b"", content_type=NDJSON).status_code == 400
+    assert alice.post(f"{IMPORT}?character=a", b"", content_type=NDJSON).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("value", "adjusted"),
+    [
+        (WRITTEN, []),
+        (THEN.timestamp(), []),
+        (THEN.timestamp() * 1000, ["created_at"]),
+        (int(THEN.timestamp() * 1000), ["created_at"]),
+    ],
+)
+def test_a_time_is_text_or_a_number(alice, value, adjusted):
+    found, created = read(alice, {"character_id": "luna", "created_at": value})
+
+    assert found == adjusted
+    metadata = created["metadata"]
+    assert metadata["created_at"] == metadata["last_activity"] == WRITTEN
+
+
+def test_a_missing_creation_time_is_not_after_the_last_activity(alice):
+    _, created = read(alice, {"character_id": "luna", "last_activity": WRITTEN})
+
+    assert created["metadata"]["created_at"] == WRITTEN
+
+
+def test_times_in_the_future_or_in_the_wrong_order_are_adjusted(alice):
+    adjusted, created = read(
+        alice,
+        {"character_id": "luna", "created_at": WRITTEN, "last_activity": "2099-01-01T00:00:00Z"},
+    )
+    assert adjusted == ["last_activity"]
+    assert created["metadata"]["last_activity"] < "2099"
+
+    adjusted, created = read(
+        alice, {"character_id": "luna", "created_at": WRITTEN, "last_activity": 1}
+    )
+    assert adjusted == ["last_activity"]
+    assert created["metadata"]["last_activity"] == WRITTEN
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "value"),
+    [
+        ({"title": "x" * 4_000}, "title", "x" * 200),
+        ({"title": " two \n lines\0 "}, "title", "two lines"),
+        ({"title": " \n"}, "title", "luna"),
+        ({"title": "e\u0301" * 300}, "title", "\u00e9" * 200),
+        ({"title": "a" + "\u0301" * 1_000}, "title", "\u00e1" + "\u0301" * 199),
+        ({"title": "\u0958" * 200}, "title", "\u0915\u093c" * 100),
+        ({"tags": ["a", "A", "b,c", ""]}, "tags", ["a", "b c"]),
+        ({"tags": [f"t{n}" for n in range(500)]}, "tags", [f"t{n}" for n in range(10)]),
+        ({"tags": ["x" * 4_000]}, "tags", ["x" * 50]),
+        ({"settings": {"temperature": 2.1}}, "settings.temperature", 0.7),
+        ({"settings": {"max_tokens": -1}}, "settings.max_tokens", 2048),
+        ({"settings": {"max_tokens": 2**63}}, "settings.max_tokens", 2048),
+        ({"settings": {"stop_sequences": ["x" * 65, "y"]}}, "settings.stop_sequences", ["y"]),
+        ({"settings": {"stop_sequences": ["y"] * 11}}, "settings.stop_sequences", ["y"] * 10),
+    ],
+)
+def test_a_value_beyond_a_limit_is_adjusted(alice, line, path, value):
+    adjusted, created = read(alice, {"character_id": "luna"} | line)
+
+    assert adjusted == [path]
+    for name in path.split("."):
+        created = created[name]
+    assert created == value
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "pointer"),
+    [
+        ({"character_id": "a b"}, "VALIDATION_ERROR", "/character_id"),
+        ({"character_id": 5}, "VALIDATION_ERROR", "/character_id"),
+        ({"character_id": None}, "VALIDATION_ERROR", "/character_id"),
+        ({"titel": "x"}, "UNKNOWN_FIELD", "/titel"),
+        ({"title": 5}, "VALIDATION_ERROR", "/title"),
+        ({"title": ["x"]}, "VALIDATION_ERROR", "/title"),
+        ({"created_at": "yesterday"}, "VALIDATION_ERROR", "/created_at"),
+        ({"created_at": "2024-05-06T07:08:09"}, "VALIDATION_ERROR", "/created_at"),
+        ({"created_at": "1700000000"}, "VALIDATION_ERROR", "/created_at"),
+        ({"created_at": "1969-12-31T23:59:59Z"}, "VALIDATION_ERROR", "/created_at"),
+        ({"created_at": -1}, "VALIDATION_ERROR", "/created_at"),
+        ({"created_at": 1e300}, "VALIDATION_ERROR", "/created_at"),
+        ({"created_at": 10**18}, "VALIDATION_ERROR", "/created_at"),
+        ({"created_at": True}, "VALIDATION_ERROR", "/created_at"),
+        ({"last_activity": {}}, "VALIDATION_ERROR", "/last_activity"),
+        ({"tags": "a"}, "VALIDATION_ERROR", "/tags"),
+        ({"tags": [1]}, "VALIDATION_ERROR", "/tags/0"),
+        ({"tags": [[]]}, "VALIDATION_ERROR", "/tags/0"),
+        ({"settings": []}, "VALIDATION_ERROR", "/settings"),
+        ({"settings": {"temperature": "0.5"}}, "VALIDATION_ERROR", "/settings/temperature"),
+        ({"settings": {"temperature": True}}, "VALIDATION_ERROR", "/settings/temperature"),
+        ({"settings": {"max_tokens": 20.5}}, "VALIDATION_ERROR", "/settings/max_tokens"),
+        ({"settings": {"colour": 1}}, "UNKNOWN_FIELD", "/settings/colour"),
+        ({"settings": {"stop_sequences": [1]}}, "VALIDATION_ERROR", "/settings/stop_sequences/0"),
+        ({"custom": {"a.b": "x"}}, "VALIDATION_ERROR", "/custom"),
+        ({"custom": {"a": 1}}, "VALIDATION_ERROR", "/custom/a"),
+        ({"status": "deleted"}, "VALIDATION_ERROR", "/status"),
+        ({"pinned": 1}, "VALIDATION_ERROR", "/pinned"),
+        ({"external_id": ""}, "VALIDATION_ERROR", "/external_id"),
+        ({"external_id": 5}, "VALIDATION_ERROR", "/external_id"),
+        ({"external_id": "x" * 256}, "VALIDATION_ERROR", "/external_id"),
+        ({"user_id": "bob"}, "UNKNOWN_FIELD", "/user_id"),
+    ],
+)
+def test_a_value_without_a_meaning_is_rejected(alice, line, code, pointer):
+    [result] = imported(alice, [{"character_id": "luna"} | line])
+
+    assert (result["status"], result["code"]) == (400, code)
+    assert pointer in [error["pointer"] for error in result["errors"]]
+    assert exported(alice) == []
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", '"\\ud83d"', "1" * 5_000])
+def test_a_value_that_json_does_not_have_is_rejected(alice, literal):
+    [result] = imported(alice, f'{{"character_id": "luna", "created_at": {literal}}}'.encode())
+
+    assert result["status"] == 400
+
+
+def test_a_second_import_with_external_ids_changes_nothing(alice, bob):
+    lines = [{"character_id": "luna", "external_id": f"é/{n}"} for n in range(3)]
+
+    first, second = imported(alice, lines), imported(alice, lines)
+    others = imported(bob, lines)
+
+    assert statuses(first) == [201] * 3
+    assert statuses(second) == [200] * 3
+    assert [r["id"] for r in first] == [r["id"] for r in second]
+    assert statuses(others) == [201] * 3
+    assert {r["id"] for r in first}.isdisjoint(r["id"] for r in others)
+
+
+def test_a_repeated_external_id_in_a_body_is_one_conversation(alice):
+    lines = [{"character_id": "luna", "external_id": "x", "title": t} for t in ("A", "B")]
+
+    assert sorted(statuses(imported(alice, lines))) == [200, 201]
+    assert len(exported(alice)) == 1
+
+
+def test_a_line_without_external_id_is_created_by_each_import(alice):
+    lines = [{"character_id": "luna"}] * 2
+
+    assert statuses(imported(alice, lines)) + statuses(imported(alice, lines)) == [201] * 4
+    assert len(exported(alice)) == 4
+
+
+def test_a_changed_conversation_stays_as_the_user_left_it(alice):
+    line = {"character_id": "luna", "external_id": "x", "title": "Old"}
+    [first] = imported(alice, [line])
+    alice.patch(f"{PATH}/{first['id']}", {"title": "Mine"})
+    alice.delete(f"{PATH}/{first['id']}")
+
+    [second] = imported(alice, [line])
+
+    assert (second["status"], second["id"]) == (200, first["id"])
+    assert alice.get(f"{PATH}/{first['id']}").json()["title"] == "Mine"
+
+
+def test_concurrent_imports_create_each_external_id_once(alice, monkeypatch):
+    monkeypatch.setattr("conversations.jobs.concurrency.imports.per_user", 4)
+    body = "\n".join(
+        json.dumps({"character_id": "luna", "external_id": str(n)}) for n in range(200)
+    )
+
+    with ThreadPoolExecutor(4) as pool:
+        several = list(pool.map(lambda _: post(client_of("alice"), body), range(4)))
+
+    ends = [json.loads(response.getvalue().splitlines()[-1]) for response in several]
+    assert sum(end["created"] for end in ends) == 200
+    assert sum(end["unchanged"] for end in ends) == 600
+    assert collection("conversations").count_documents({}) == 200
+
+
+def test_exported_and_lenient_lines_can_be_mixed(alice, bob):
+    conversation(alice)
+    [line] = exported(alice)
+
+    results = imported(bob, [line, {"character_id": "luna"}, {"object": "end", "count": 1}])
+
+    assert statuses(results) == [201, 201]
+
+
+def test_an_incomplete_exported_line_is_no_lenient_line(alice):
+    conversation(alice)
+    [line] = exported(alice)
+    del line["metadata"]
+
+    [result] = imported(alice, [line])
+
+    assert outcome(result) == (400, "VALIDATION_ERROR", [("/metadata", "required")])
+
+
+def test_ceilings_of_this_deployment_do_not_apply(alice, settings):
+    settings.MAX_TOKENS_CEILING = 100
+
+    adjusted, created = read(alice, {"character_id": "luna", "settings": {"max_tokens": 5_000}})
+
+    assert (adjusted, created["settings"]["max_tokens"]) == ([], 5_000)
+
+
+def test_an_imported_title_and_tag_are_found(alice):
+    imported(alice, [{"character_id": "luna", "title": "Café con Luna", "tags": ["Viaje"]}])
+
+    for query in ({"search": "caf"}, {"tags": "viaje"}):
+        [row] = alice.get(PATH, query).json()["conversations"]
+        assert row["title"] == "Café con Luna"
