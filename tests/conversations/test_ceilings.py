@@ -154,7 +154,7 @@ def test_an_export_can_be_imported_again(alice, bob, stored):
 def test_the_schema_shows_the_ceilings_of_this_deployment(stored):
     schemas = json.loads(Client().get("/api/schema").content)["components"]["schemas"]
 
-    requested, imported_ = schemas["LLMSettings"], schemas["WholeSettings"]
+    requested, imported_ = schemas["LLMSettingsInput"], schemas["TransferredSettings"]
     assert requested["properties"]["max_tokens"]["maximum"] == 1024
     assert requested["properties"]["context_window"]["maximum"] == 2048
     assert imported_["properties"]["max_tokens"]["maximum"] == 2**31 - 1
