@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+from conversation_service.integers import MAX_EXACT
+
 TITLE_LENGTH = 200
 TAGS = 10
 TAG_LENGTH = 50
@@ -25,8 +27,7 @@ REVISIONS = 50
 KEYS = 1_000
 ANSWERS = 50
 
-# The highest integer that JavaScript represents exactly.
-MAX_COUNT = 2**53 - 1
+MAX_COUNT = MAX_EXACT
 
 PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100

@@ -18,6 +18,7 @@ from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 from conversation_service import external_ids
 from conversation_service.http.exception_handler import MAX_FIELD_ERRORS
+from conversation_service.integers import read_integer
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
 NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
@@ -281,10 +282,13 @@ class ExternalId(serializers.CharField):
 
 
 class Integer(serializers.IntegerField):
+    """An integer in JSON, also as 2048.0 or 1e3."""
+
     def to_internal_value(self, data: Any) -> int:
-        if not isinstance(data, int) or isinstance(data, bool):
+        integer = read_integer(data)
+        if integer is None:
             self.fail("invalid")
-        return data
+        return integer
 
 
 class Number(serializers.FloatField):
