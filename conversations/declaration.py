@@ -16,6 +16,20 @@ F = TypeVar("F", bound=Field)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Entries:
+    """The entries of a JSON object: texts by key, with `any_scalar` also numbers and booleans.
+
+    `key` is a regular expression for a whole key, `max_length` the maximum length of a text. A
+    PATCH merges by key; a null removes a key.
+    """
+
+    key: str
+    max_keys: int
+    max_length: int
+    any_scalar: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Declaration:
     """The use of a field in the API, the database's validator and the console.
 
@@ -29,7 +43,8 @@ class Declaration:
     can change at a restart; stored values above it stay valid.
     `max_items`: the maximum length for a list. `pattern`: a regular expression for the whole
     string, or for each item in a list. `choices`: the possible values.
-    `embedded`: the model that declares the parts in a JSONField.
+    `embedded`: the model that declares the parts in a JSONField. `entries`: the bounds for a
+    JSONField with keys that clients choose.
     `since`: the release that added the field, if later than 0.1.0. Older exports lack the field.
     `help`: the description in the API documentation.
     """
@@ -45,6 +60,7 @@ class Declaration:
     pattern: str = ""
     choices: tuple[str, ...] = ()
     embedded: type[Model] | None = None
+    entries: Entries | None = None
     since: str = ""
     help: str = ""
 

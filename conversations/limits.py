@@ -41,7 +41,7 @@ MAX_SKIPPED_ROWS = 10_000
 # newer Unicode has.
 TAG = r"[\p{L}\p{M}\p{N}\p{Cn} _.-]+"
 # Without dot and dollar sign, which have a meaning in a MongoDB path.
-CUSTOM_KEY = r"[A-Za-z0-9_:-]{1,64}"
+OBJECT_KEY = r"[A-Za-z0-9_:-]{1,64}"
 
 # The maximum for a setting with a ceiling: a signed 32-bit integer.
 MAX_WHOLE_SETTING = 2**31 - 1

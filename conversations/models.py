@@ -18,7 +18,7 @@ from django_mongodb_backend.models import EmbeddedModel
 
 from conversation_service import external_ids
 from conversations import limits, states
-from conversations.declaration import CREATION_TIME, defaults, internal, public
+from conversations.declaration import CREATION_TIME, Entries, defaults, internal, public
 from conversations.querysets import ConversationManager
 
 
@@ -132,7 +132,16 @@ class Conversation(models.Model):
         max_items=limits.TAGS,
         pattern=limits.TAG,
     )
-    custom = public(models.JSONField(_("custom")), editable=True, default={})
+    custom = public(
+        models.JSONField(_("custom")),
+        editable=True,
+        default={},
+        entries=Entries(
+            key=limits.OBJECT_KEY,
+            max_keys=limits.CUSTOM_KEYS,
+            max_length=limits.CUSTOM_VALUE_LENGTH,
+        ),
+    )
     metadata = public(EmbeddedModelField(Metadata, verbose_name=_("metadata")))
     archived_at = public(models.DateTimeField(_("archived"), null=True))
     deleted_at = public(models.DateTimeField(_("trashed"), null=True))

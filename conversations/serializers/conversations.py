@@ -1,6 +1,5 @@
 """Serializers for requests on conversations. They validate without the database."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +14,6 @@ from conversations.exceptions import too_high
 from conversations.serializers.fields import input_field
 from conversations.states import EDITABLE
 from conversations.words import tag_key
-
-_CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
 
 class Tag(fields.Line):
@@ -39,31 +36,6 @@ class Tags(fields.List):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=limits.TAGS, child=Tag(), unique_by=tag_key, **kwargs)
-
-
-class Custom(fields.Dict):
-    """Strings by key, for the client's own use. A null removes its key.
-
-    A PATCH can replace all keys, so it can have CUSTOM_KEYS values and as many nulls.
-    """
-
-    default_error_messages = {
-        "key": _("Use 1 to 64 ASCII letters, digits or the characters _ : - in a key."),
-    }
-
-    def __init__(self, **kwargs: Any) -> None:
-        child = fields.Text(
-            max_length=limits.CUSTOM_VALUE_LENGTH, allow_blank=True, allow_null=True
-        )
-        super().__init__(max_length=2 * limits.CUSTOM_KEYS, child=child, **kwargs)
-
-    def run_child_validation(self, data: Mapping[str, Any]) -> dict[str, str | None]:
-        custom: dict[str, str | None] = super().run_child_validation(data)
-        if not all(_CUSTOM_KEY.fullmatch(key) for key in custom):
-            self.fail("key")
-        if sum(value is not None for value in custom.values()) > limits.CUSTOM_KEYS:
-            self.fail("too_many", limit=limits.CUSTOM_KEYS)
-        return custom
 
 
 class LLMSettingsInputSerializer(fields.StrictSerializer):
@@ -102,7 +74,7 @@ class CreateSerializer(fields.StrictSerializer):
         validators=[within_ceilings], required=False, allow_null=True
     )
     tags = Tags(required=False, allow_null=True)
-    custom = Custom(required=False, allow_null=True)
+    custom = input_field(FIELDS["custom"], required=False, allow_null=True)
 
     def get_fields(self) -> dict[str, Any]:
         return super().get_fields() | _plain_fields()
@@ -116,7 +88,7 @@ class PatchSerializer(fields.StrictSerializer):
     tags = Tags(required=False, allow_null=True)
     tags_add = Tags(required=False)
     tags_remove = Tags(required=False)
-    custom = Custom(required=False, allow_null=True)
+    custom = input_field(FIELDS["custom"], required=False, allow_null=True)
     pinned = fields.Flag(required=False)
     status = fields.Choice(EDITABLE, required=False)
 

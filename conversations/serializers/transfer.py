@@ -25,7 +25,7 @@ from conversation_service.http.fields import (
 )
 from conversations import limits
 from conversations.documents import FIELDS, METADATA, PUBLIC, SETTINGS
-from conversations.serializers.conversations import Custom, Tags
+from conversations.serializers.conversations import Tags
 from conversations.serializers.fields import imported_field
 from conversations.states import ARCHIVED, DELETED
 
@@ -50,12 +50,6 @@ class Id(Text):
         return ObjectId(data)
 
 
-class WholeCustom(Custom):
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        sent: dict[str, Any] = super().to_internal_value(data)
-        return {key: value for key, value in sent.items() if value is not None}
-
-
 class TransferredSettingsSerializer(StrictSerializer):
     """Every setting is required: a later default must not change an old conversation."""
 
@@ -74,7 +68,6 @@ _OWN_FIELDS: Mapping[str, Callable[[], Any]] = {
     "character_id": ExternalId,
     "settings": TransferredSettingsSerializer,
     "tags": Tags,
-    "custom": WholeCustom,
     "metadata": TransferredMetadataSerializer,
     "forked_from": lambda: Id(allow_null=True),
     "version": lambda: Integer(min_value=1, max_value=MAX_VERSION),

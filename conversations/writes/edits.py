@@ -33,7 +33,10 @@ def edit(patch: Mapping[str, Any]) -> Update:
     if "settings" in patch:
         updates += _settings(patch["settings"])
     if "custom" in patch:
-        updates.append(_merged_custom(patch["custom"]))
+        if patch["custom"] is None:
+            updates.append(Update((_CUSTOM,), {"custom": {}}))
+        else:
+            updates.append(_merge(_CUSTOM_MERGED, "custom", patch["custom"]))
     if "tags" in patch:
         updates.append(_tags(patch["tags"] or []))
     if "tags_add" in patch or "tags_remove" in patch:
@@ -126,34 +129,36 @@ def _settings(patch: Mapping[str, Any] | None) -> Iterator[Update]:
 
 
 _CUSTOM = UpdateTemplate({"custom": "$$values.custom"})
-_CUSTOM_AFTER_MERGE = {
-    "$mergeObjects": [
-        {
-            "$arrayToObject": {
-                "$filter": {
-                    "input": {"$objectToArray": stored("custom")},
-                    "cond": {"$not": [{"$in": ["$$this.k", "$$values.custom_removed"]}]},
+
+
+def _merged_object(path: str, max_keys: int) -> UpdateTemplate:
+    """Return the template that merges `$$values.NAME_set` into an object by key (RFC 7396)."""
+    name = path.rpartition(".")[2]
+    after = {
+        "$mergeObjects": [
+            {
+                "$arrayToObject": {
+                    "$filter": {
+                        "input": {"$objectToArray": stored(path)},
+                        "cond": {"$not": [{"$in": ["$$this.k", f"$$values.{name}_removed"]}]},
+                    }
                 }
-            }
-        },
-        "$$values.custom_set",
-    ]
-}
-_CUSTOM_MERGED = UpdateTemplate(
-    {"custom": _CUSTOM_AFTER_MERGE},
-    limits={
-        "custom": {"$lte": [{"$size": {"$objectToArray": _CUSTOM_AFTER_MERGE}}, limits.CUSTOM_KEYS]}
-    },
-)
+            },
+            f"$$values.{name}_set",
+        ]
+    }
+    is_within = {"$lte": [{"$size": {"$objectToArray": after}}, max_keys]}
+    return UpdateTemplate({path: after}, limits={path: is_within})
 
 
-def _merged_custom(patch: Mapping[str, str | None] | None) -> Update:
-    """Merge by key (RFC 7396): null removes a key, and null as the whole value all keys."""
-    if patch is None:
-        return Update((_CUSTOM,), {"custom": {}})
+_CUSTOM_MERGED = _merged_object("custom", limits.CUSTOM_KEYS)
+
+
+def _merge(template: UpdateTemplate, name: str, patch: Mapping[str, Any]) -> Update:
+    """Return the update for a merge patch of an object, in which a null removes a key."""
     kept = {key: value for key, value in patch.items() if value is not None}
     removed = [key for key in patch if key not in kept]
-    return Update((_CUSTOM_MERGED,), {"custom_set": kept, "custom_removed": removed})
+    return Update((template,), {f"{name}_set": kept, f"{name}_removed": removed})
 
 
 _TAGS = UpdateTemplate(

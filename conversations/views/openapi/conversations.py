@@ -95,7 +95,6 @@ class ConversationSerializer(serializers.Serializer):
     id = serializers.RegexField(OBJECT_ID)
     object = serializers.ChoiceField(["conversation"])
     settings = LLMSettingsSerializer()
-    custom = serializers.DictField(child=serializers.CharField())
     metadata = ConversationMetadataSerializer()
     is_archived = serializers.BooleanField()
     retention = NextActionSerializer(
