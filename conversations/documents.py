@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -41,6 +41,8 @@ PUBLIC_TIMES = [name for name in PUBLIC if FIELDS[name].is_time]
 # Defaults do not depend on a deployment's ceilings.
 DEFAULTS = defaults(Conversation)
 _CREATION_TIMES = [name for name, field in METADATA.items() if field.default is CREATION_TIME]
+# The settings that a later release than 0.1.0 added.
+_LATER_SETTINGS = [name for name, field in SETTINGS.items() if field.since]
 _NULLABLE = {name: None for name, field in FIELDS.items() if field.field.null}
 _CEILINGS = {
     name: field.ceiling_variable for name, field in SETTINGS.items() if field.ceiling_variable
@@ -64,6 +66,19 @@ def default_settings() -> dict[str, Any]:
     for name, variable in _CEILINGS.items():
         found[name] = min(found[name], getattr(settings, variable))
     return found
+
+
+def stored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return LLM settings in the form that a document has: without defaults of later settings.
+
+    Pods of release 0.1.0 cannot revert settings if the document has one that they do not know.
+    """
+    defaults = DEFAULTS["settings"]
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in _LATER_SETTINGS or value != defaults[name]
+    }
 
 
 def new(  # noqa: PLR0913
@@ -97,7 +112,7 @@ def new(  # noqa: PLR0913
         "title": title or automatic,
         "title_source": "user" if title else "auto",
         "status": ACTIVE,
-        "settings": default_settings() | (settings or {}),
+        "settings": stored_settings(default_settings() | (settings or {})),
         "tags": list(tags),
         **derived(title or automatic, tags),
         "custom": custom or {},
@@ -122,8 +137,8 @@ def complete(document: Document) -> Document:
     """
     try:  # 0.5 µs per listed row
         _public(document)
-        _each_setting(document["settings"])
         _each_of_metadata(document["metadata"])
+        document["settings"] = DEFAULTS["settings"] | document["settings"]
     except (KeyError, TypeError):  # TypeError: null for an object
         metadata = document.get("metadata") or {}
         created_at = metadata.get("created_at")
@@ -139,7 +154,6 @@ def complete(document: Document) -> Document:
 
 
 _public = itemgetter(*PUBLIC)
-_each_setting = itemgetter(*SETTINGS)
 _each_of_metadata = itemgetter(*METADATA)
 
 

@@ -50,9 +50,12 @@ class LimitExceeded(ServiceError):
 
 def _exceeded(path: str) -> dict[str, Message]:
     pointer = f"/{path.replace('.', '/')}"
-    if setting := declarations(LLMSettings).get(path.removeprefix("settings.")):
+    setting = declarations(LLMSettings).get(path.removeprefix("settings."))
+    if setting and setting.entries:
+        text = format_lazy(_("Use at most {limit} keys."), limit=setting.entries.max_keys)
+    elif setting:
         return {"pointer": pointer, "code": "max_value", "message": too_high(setting.ceiling)}
-    if path == "custom":
+    elif path == "custom":
         text = format_lazy(_("Use at most {limit} custom keys."), limit=limits.CUSTOM_KEYS)
     else:
         text = format_lazy(_("Use at most {limit} tags."), limit=limits.TAGS)

@@ -48,6 +48,28 @@ class LLMSettings(EmbeddedModel):
         default=[],
         max_items=limits.STOP_SEQUENCES,
     )
+    model = public(
+        models.CharField(max_length=limits.MODEL_LENGTH, null=True),
+        help="The provider's name for a model. Null: the platform chooses.",
+        since="0.2.0",
+    )
+    reasoning_effort = public(
+        models.CharField(max_length=limits.REASONING_EFFORT_LENGTH, null=True),
+        help="A word that the model knows, such as `low`. Null: the model's default.",
+        since="0.2.0",
+    )
+    extra = public(
+        models.JSONField(),
+        default={},
+        entries=Entries(
+            key=limits.OBJECT_KEY,
+            max_keys=limits.EXTRA_KEYS,
+            max_length=limits.EXTRA_VALUE_LENGTH,
+            any_scalar=True,
+        ),
+        help="Further options for the provider, such as `seed`. A PATCH merges by key.",
+        since="0.2.0",
+    )
 
     class Meta:
         abstract = True

@@ -82,8 +82,10 @@ def label(path: str) -> str:
 
 def shown(value: Any) -> str:
     """Format a stored value."""
+    if isinstance(value, dict):
+        value = [f"{key}: {shown(part)}" for key, part in value.items()]
     match value:
-        case None | "" | [] | {}:
+        case None | "" | []:
             return EMPTY
         case bool():
             return gettext("yes") if value else gettext("no")

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from django.db.models import CharField, DateTimeField, Field, FloatField, IntegerField, JSONField
+from django.db.models import CharField, DateTimeField, Field, FloatField, IntegerField
 from django.utils.translation import gettext_lazy as _
 from django_mongodb_backend.fields import ArrayField, ObjectIdField
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from conversation_service.http.fields import (
@@ -22,11 +23,25 @@ from conversation_service.http.fields import (
     Text,
 )
 from conversations.declaration import Declaration, Entries
-from conversations.limits import MAX_COUNT
+from conversations.limits import EXTRA_VALUE_LENGTH, MAX_COUNT
 
 OBJECT_ID = r"^[0-9a-f]{24}$"
 
 
+@extend_schema_field({"oneOf": [{"type": kind} for kind in ("string", "number", "boolean")]})
+class AnyScalar(serializers.Field):
+    """Documents a scalar in a response."""
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string", "maxLength": EXTRA_VALUE_LENGTH},
+            {"type": "number", "minimum": -MAX_COUNT, "maximum": MAX_COUNT},
+            {"type": "boolean"},
+        ]
+    }
+)
 class Scalar(Text):
     """A text, a boolean, or a number that JavaScript represents exactly."""
 
@@ -119,12 +134,11 @@ def output_field(declared: Declaration) -> serializers.Field:
         options["help_text"] = declared.help
     if declared.choices:
         return serializers.ChoiceField(declared.choices, **options)
+    if declared.entries:
+        child = AnyScalar() if declared.entries.any_scalar else serializers.CharField()
+        return serializers.DictField(child=child, **options)
     kind = next(kind for model_field, kind in _OUTPUT if isinstance(declared.field, model_field))
     return kind(**options)
-
-
-def _object(**options: Any) -> serializers.Field:
-    return serializers.DictField(child=serializers.CharField(), **options)
 
 
 _OUTPUT: list[tuple[type[Field], Callable[..., serializers.Field]]] = [
@@ -133,6 +147,5 @@ _OUTPUT: list[tuple[type[Field], Callable[..., serializers.Field]]] = [
     (IntegerField, serializers.IntegerField),
     (DateTimeField, serializers.DateTimeField),
     (ObjectIdField, partial(serializers.RegexField, OBJECT_ID)),
-    (JSONField, _object),
     (Field, serializers.CharField),
 ]

@@ -107,8 +107,59 @@ def _title(title: str, source: str) -> Update:
 # An edit of these fields replaces the value.
 _PLAIN = {name: UpdateTemplate({name: f"$$values.{name}"}) for name in PLAIN_FIELDS}
 
+
+def _setting(
+    name: str, value: Expression, limits: Mapping[str, Expression] | None = None
+) -> UpdateTemplate:
+    """Return the template that sets a setting; see documents.stored_settings."""
+    path = f"settings.{name}"
+    is_default = {"$eq": [value, {"$literal": DEFAULTS["settings"][name]}]}
+    stored_form = {path: {"$cond": [is_default, "$$REMOVE", value]}}
+    return UpdateTemplate(
+        {path: value}, stored_form if SETTINGS[name].since else {}, limits=limits or {}
+    )
+
+
+def _after_merge(path: str) -> Expression:
+    """Return an expression that merges `$$values.NAME_set` into an object by key (RFC 7396)."""
+    name = path.rpartition(".")[2]
+    removed = f"$$values.{name}_removed"
+    kept = {
+        "$filter": {
+            "input": {"$objectToArray": stored(path)},
+            "cond": {"$not": [{"$in": ["$$this.k", removed]}]},
+        }
+    }
+    return {"$mergeObjects": [{"$arrayToObject": kept}, f"$$values.{name}_set"]}
+
+
+def _has_at_most(max_keys: int, value: Expression) -> Expression:
+    return {"$lte": [{"$size": {"$objectToArray": value}}, max_keys]}
+
+
+def _merge(template: UpdateTemplate, name: str, patch: Mapping[str, Any]) -> Update:
+    """Return the update for a merge patch of an object, in which a null removes a key."""
+    kept = {key: value for key, value in patch.items() if value is not None}
+    removed = [key for key in patch if key not in kept]
+    return Update((template,), {f"{name}_set": kept, f"{name}_removed": removed})
+
+
 # A template for each setting, so that devices that change different settings do not conflict.
-_SETTINGS = {name: UpdateTemplate({f"settings.{name}": f"$$values.{name}"}) for name in SETTINGS}
+_SETTINGS = {name: _setting(name, f"$$values.{name}") for name in SETTINGS}
+# For objects with free keys: devices that change different keys do not conflict.
+_SETTINGS_MERGED = {
+    name: _setting(
+        name,
+        _after_merge(f"settings.{name}"),
+        {
+            f"settings.{name}": _has_at_most(
+                setting.entries.max_keys, _after_merge(f"settings.{name}")
+            )
+        },
+    )
+    for name, setting in SETTINGS.items()
+    if setting.entries
+}
 # For a value above this deployment's ceiling, which is valid only if already stored.
 _SETTINGS_UNCHANGED = {
     name: UpdateTemplate(
@@ -122,6 +173,9 @@ _SETTINGS_UNCHANGED = {
 def _settings(patch: Mapping[str, Any] | None) -> Iterator[Update]:
     """Yield an update for each setting; null sets the default for new conversations."""
     for name, sent in (dict.fromkeys(SETTINGS) if patch is None else patch).items():
+        if name in _SETTINGS_MERGED and sent is not None:
+            yield _merge(_SETTINGS_MERGED[name], name, sent)
+            continue
         value = default_settings()[name] if sent is None else sent
         is_too_high = name in _SETTINGS_UNCHANGED and SETTINGS[name].exceeds_ceiling(value)
         template = _SETTINGS_UNCHANGED[name] if is_too_high else _SETTINGS[name]
@@ -130,35 +184,11 @@ def _settings(patch: Mapping[str, Any] | None) -> Iterator[Update]:
 
 _CUSTOM = UpdateTemplate({"custom": "$$values.custom"})
 
-
-def _merged_object(path: str, max_keys: int) -> UpdateTemplate:
-    """Return the template that merges `$$values.NAME_set` into an object by key (RFC 7396)."""
-    name = path.rpartition(".")[2]
-    after = {
-        "$mergeObjects": [
-            {
-                "$arrayToObject": {
-                    "$filter": {
-                        "input": {"$objectToArray": stored(path)},
-                        "cond": {"$not": [{"$in": ["$$this.k", f"$$values.{name}_removed"]}]},
-                    }
-                }
-            },
-            f"$$values.{name}_set",
-        ]
-    }
-    is_within = {"$lte": [{"$size": {"$objectToArray": after}}, max_keys]}
-    return UpdateTemplate({path: after}, limits={path: is_within})
-
-
-_CUSTOM_MERGED = _merged_object("custom", limits.CUSTOM_KEYS)
-
-
-def _merge(template: UpdateTemplate, name: str, patch: Mapping[str, Any]) -> Update:
-    """Return the update for a merge patch of an object, in which a null removes a key."""
-    kept = {key: value for key, value in patch.items() if value is not None}
-    removed = [key for key in patch if key not in kept]
-    return Update((template,), {f"{name}_set": kept, f"{name}_removed": removed})
+_CUSTOM_AFTER_MERGE = _after_merge("custom")
+_CUSTOM_MERGED = UpdateTemplate(
+    {"custom": _CUSTOM_AFTER_MERGE},
+    limits={"custom": _has_at_most(limits.CUSTOM_KEYS, _CUSTOM_AFTER_MERGE)},
+)
 
 
 _TAGS = UpdateTemplate(

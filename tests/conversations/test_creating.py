@@ -14,6 +14,9 @@ DEFAULT_SETTINGS = {
     "frequency_penalty": 0.0,
     "presence_penalty": 0.0,
     "stop_sequences": [],
+    "model": None,
+    "reasoning_effort": None,
+    "extra": {},
 }
 
 

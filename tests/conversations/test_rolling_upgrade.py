@@ -318,7 +318,8 @@ def test_a_pod_continues_at_a_cursor_of_the_other(pods, user_id, path, key):
 
     page = done(first.send("GET", path)).json()
 
-    assert page[key] + pages(second, path, key, next_cursor(page)) == whole
+    found = page[key] + pages(second, path, key, next_cursor(page))
+    assert without_later_fields(found) == without_later_fields(whole)
 
 
 def test_a_pod_continues_at_a_cursor_of_the_others_history(pods, user_id):
@@ -390,7 +391,7 @@ def test_a_pod_replays_the_idempotent_requests_of_the_other(pods, user_id):
         key = new_key()
         sent = done(first.send(method, path, body, **key), status)
         again = done(second.send(method, path, body, **key), status)
-        assert again.json() == sent.json(), path
+        assert without_later_fields(again.json()) == without_later_fields(sent.json()), path
         assert again.headers["Idempotency-Replayed"] == "true", path
     assert len(export(second)) == 3
 
@@ -401,7 +402,8 @@ def test_get_or_create_finds_the_conversation_of_the_other_pod(pods, user_id):
 
     created = done(first.send("POST", path, body), 201).json()
 
-    assert done(second.send("POST", path, body)).json() == created
+    found = done(second.send("POST", path, body)).json()
+    assert without_later_fields(found) == without_later_fields(created)
 
 
 def test_an_import_that_keeps_its_ids_is_repeated_at_the_other_pod(rollout, pods):
