@@ -42,7 +42,8 @@ class Declaration:
     `ceiling_variable`: the variable with the maximum that users can set in this deployment. It
     can change at a restart; stored values above it stay valid.
     `max_items`: the maximum length for a list. `pattern`: a regular expression for the whole
-    string, or for each item in a list. `choices`: the possible values.
+    string, or for each item in a list. `choices`: the possible values, or the possible items in a
+    list, which are distinct and in this order; stored items can be from a later release.
     `embedded`: the model that declares the parts in a JSONField. `entries`: the bounds for a
     JSONField with keys that clients choose.
     `since`: the release that added the field, if later than 0.1.0. Older exports lack the field.

@@ -68,6 +68,11 @@ def default_settings() -> dict[str, Any]:
     return found
 
 
+def names_given(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of LLM settings in the order of their declaration."""
+    return [name for name in SETTINGS if name in settings]
+
+
 def stored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return LLM settings in the form that a document has: without defaults of later settings.
 
@@ -93,7 +98,7 @@ def new(  # noqa: PLR0913
     custom: dict[str, str] | None = None,
     **plain: Any,
 ) -> Document:
-    """Return a new conversation's document; `plain` are values for PLAIN_FIELDS.
+    """Return a new conversation's document; `plain` are values for further fields.
 
     Without a title it gets the character's name, or, if no character is given, the first
     200 characters of the character's id. All LLM settings are stored: a later default never changes
@@ -113,6 +118,7 @@ def new(  # noqa: PLR0913
         "title_source": "user" if title else "auto",
         "status": ACTIVE,
         "settings": stored_settings(default_settings() | (settings or {})),
+        "settings_given": names_given(settings or {}),
         "tags": list(tags),
         **derived(title or automatic, tags),
         "custom": custom or {},

@@ -18,7 +18,14 @@ from django_mongodb_backend.models import EmbeddedModel
 
 from conversation_service import external_ids
 from conversations import limits, states
-from conversations.declaration import CREATION_TIME, Entries, defaults, internal, public
+from conversations.declaration import (
+    CREATION_TIME,
+    Entries,
+    declarations,
+    defaults,
+    internal,
+    public,
+)
 from conversations.querysets import ConversationManager
 
 
@@ -147,6 +154,20 @@ class Conversation(models.Model):
     )
     pinned_at = public(models.DateTimeField(_("pinned"), null=True))
     settings = public(models.JSONField(_("LLM settings")), editable=True, embedded=LLMSettings)
+    # A conversation from 0.1.0 counts the settings of that release as set: callers send them all.
+    settings_given = public(
+        ArrayField(
+            models.CharField(max_length=limits.SETTING_NAME_LENGTH),
+            verbose_name=_("LLM settings that the user set"),
+        ),
+        orm=False,
+        default=[name for name, setting in declarations(LLMSettings).items() if not setting.since],
+        max_items=limits.MAX_SETTINGS,
+        choices=tuple(declarations(LLMSettings)),
+        help="The names of the settings that the user set. Callers can omit all others in requests "
+        "to a provider.",
+        since="0.2.0",
+    )
     tags = public(
         ArrayField(models.CharField(max_length=limits.TAG_LENGTH), verbose_name=_("tags")),
         editable=True,

@@ -125,7 +125,7 @@ def _rules(fields: Mapping[str, Declaration]) -> dict[str, Any]:
 
 def _rule(declared: Declaration) -> dict[str, Any]:
     """Return a field's rule: its type and its bounds."""
-    if declared.choices:
+    if declared.choices and not isinstance(declared.field, ArrayField):
         return {"enum": [*declared.choices, *([None] if declared.field.null else [])]}
     if declared.embedded:
         return _object(_rules(declarations(declared.embedded)))

@@ -325,6 +325,18 @@ class Choice(serializers.ChoiceField):
         super().fail(key, choices=", ".join(map(str, self.choices)), **details)
 
 
+class Subset(List):
+    """Some of several values, each once, in the order of the choices."""
+
+    def __init__(self, choices: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(max_length=len(choices), child=Choice(choices), **kwargs)
+        self.choices = choices
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        sent = super().to_internal_value(data)
+        return [choice for choice in self.choices if choice in sent]
+
+
 class Moment(serializers.DateTimeField):
     """An RFC 3339 time with an offset, truncated to milliseconds, in UTC."""
 

@@ -20,6 +20,7 @@ from conversation_service.http.fields import (
     List,
     Moment,
     Number,
+    Subset,
     Text,
 )
 from conversations.declaration import Declaration, Entries
@@ -91,7 +92,8 @@ class Object(Dict):
 def input_field(declared: Declaration, **options: Any) -> Any:  # noqa: PLR0911
     """Return the field that validates a value in a request. A CharField is a single line."""
     if declared.choices:
-        return Choice(declared.choices, **options)
+        kind = Subset if isinstance(declared.field, ArrayField) else Choice
+        return kind(declared.choices, **options)
     if declared.entries:
         return Object(declared.entries, **{"is_patch": True} | options)
     bounds: dict[str, Any] = {"min_value": declared.minimum, "max_value": declared.maximum}
@@ -132,7 +134,7 @@ def output_field(declared: Declaration) -> serializers.Field:
     options: dict[str, Any] = {"allow_null": declared.field.null}
     if declared.help:
         options["help_text"] = declared.help
-    if declared.choices:
+    if declared.choices and not isinstance(declared.field, ArrayField):
         return serializers.ChoiceField(declared.choices, **options)
     if declared.entries:
         child = AnyScalar() if declared.entries.any_scalar else serializers.CharField()

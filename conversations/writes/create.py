@@ -68,7 +68,8 @@ def duplicate_conversation(
     original = lookup.get(user_id, conversation_id)
     if original["status"] == DELETED:
         raise ConversationStateConflict(status=DELETED)
-    copied = {name: original[name] for name in ("character_id", *documents.EDITABLE_FIELDS)}
+    names = ("character_id", "settings_given", *documents.EDITABLE_FIELDS)
+    copied = {name: original[name] for name in names}
     values = copied | ({"title": title} if title else {})
     document = _new_document(user_id, values) | {"forked_from": ObjectId(conversation_id)}
     if not title:

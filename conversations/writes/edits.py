@@ -65,6 +65,8 @@ def revert(earlier: Mapping[str, Any], names: Iterable[str]) -> Update:
                     Update((_SETTINGS[setting],), {setting: earlier["settings"][setting]})
                     for setting in _SETTINGS
                 ]
+                given = {"settings_given": earlier["settings_given"]}
+                updates.append(Update((_SETTINGS_GIVEN,), given))
             case "tags":
                 updates.append(_tags(earlier["tags"]))
             case "custom":
@@ -144,6 +146,32 @@ def _merge(template: UpdateTemplate, name: str, patch: Mapping[str, Any]) -> Upd
     return Update((template,), {f"{name}_set": kept, f"{name}_removed": removed})
 
 
+_SETTINGS_GIVEN = UpdateTemplate({"settings_given": "$$values.settings_given"})
+
+
+def _given_after_patch() -> Expression:
+    """Return the stored names with `$$values.settings_named`, without `settings_reset`, in order.
+
+    Names from a newer release stay, at the end.
+    """
+    given = stored("settings_given")
+    names = {"$literal": [*SETTINGS]}
+    stays = {"$and": [_in(given), {"$not": [_in("$$values.settings_reset")]}]}
+    is_given = {"$or": [_in("$$values.settings_named"), stays]}
+    return {
+        "$concatArrays": [
+            {"$filter": {"input": names, "cond": is_given}},
+            {"$filter": {"input": given, "cond": {"$not": [_in(names)]}}},
+        ]
+    }
+
+
+def _in(names: Expression) -> Expression:
+    return {"$in": ["$$this", names]}
+
+
+_SETTINGS_NAMED = UpdateTemplate({"settings_given": _given_after_patch()})
+
 # A template for each setting, so that devices that change different settings do not conflict.
 _SETTINGS = {name: _setting(name, f"$$values.{name}") for name in SETTINGS}
 # For objects with free keys: devices that change different keys do not conflict.
@@ -172,7 +200,13 @@ _SETTINGS_UNCHANGED = {
 
 def _settings(patch: Mapping[str, Any] | None) -> Iterator[Update]:
     """Yield an update for each setting; null sets the default for new conversations."""
-    for name, sent in (dict.fromkeys(SETTINGS) if patch is None else patch).items():
+    patch = dict.fromkeys(SETTINGS) if patch is None else patch
+    if patch:
+        named = [name for name, sent in patch.items() if sent is not None]
+        reset = [name for name in patch if name not in named]
+        values = {"settings_named": named, "settings_reset": reset}
+        yield Update((_SETTINGS_NAMED,), values)
+    for name, sent in patch.items():
         if name in _SETTINGS_MERGED and sent is not None:
             yield _merge(_SETTINGS_MERGED[name], name, sent)
             continue

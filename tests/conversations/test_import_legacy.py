@@ -117,6 +117,7 @@ def test_a_valid_conversation_is_imported_completely(run, monolith):
         "is_archived": False,
         "pinned_at": None,
         "settings": documents.DEFAULTS["settings"] | old()["settings"],
+        "settings_given": [*old()["settings"]],
         "tags": ["casual"],
         "custom": {},
         "metadata": {

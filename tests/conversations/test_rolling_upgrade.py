@@ -274,7 +274,8 @@ def use_everything(pod: Pod, user_id: str) -> None:
         path = f"{PATH}/{user.create(title='Río, a title', tags=['Work'])['id']}"
         for step in steps.split():
             done(user.send("POST", f"{path}/{step}"))
-    assert import_lines(user, export(user)) == {200}
+    # 0.1.0 rejects a line with the change of a later field in its history.
+    assert import_lines(user, [without_later_fields(line) for line in export(user)]) == {200}
 
 
 def test_a_pod_shows_all_writes_of_the_other(pods, user_id):
