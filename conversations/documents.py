@@ -44,9 +44,7 @@ _CREATION_TIMES = [name for name, field in METADATA.items() if field.default is 
 # The settings that a later release than 0.1.0 added.
 _LATER_SETTINGS = [name for name, field in SETTINGS.items() if field.since]
 _NULLABLE = {name: None for name, field in FIELDS.items() if field.field.null}
-_CEILINGS = {
-    name: field.ceiling_variable for name, field in SETTINGS.items() if field.ceiling_variable
-}
+WITH_CEILING = [name for name, field in SETTINGS.items() if field.ceiling_variable]
 _LISTS_AND_OBJECTS = [name for name, value in DEFAULTS.items() if isinstance(value, list | dict)]
 
 # Each has its compound index in schema.py, in which `_id` follows it.
@@ -60,12 +58,16 @@ SORT_KEYS = {
 FILTER_KEYS = ["character_id", "pinned_at", "tag_line"]
 
 
-def default_settings() -> dict[str, Any]:
-    """Return the LLM settings for a new conversation, within this deployment's ceilings."""
+def default_settings(model: str | None = None) -> dict[str, Any]:
+    """Return the LLM settings for a new conversation, within the model's ceilings."""
     found = {name: copy(value) for name, value in DEFAULTS["settings"].items()}
-    for name, variable in _CEILINGS.items():
-        found[name] = min(found[name], getattr(settings, variable))
-    return found
+    return found | clamped_settings(found | {"model": model})
+
+
+def clamped_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings above the present ceilings of their model, each as its ceiling."""
+    ceilings = {name: SETTINGS[name].ceiling(settings["model"]) for name in WITH_CEILING}
+    return {name: most for name, most in ceilings.items() if most and settings[name] > most}
 
 
 def names_given(settings: Mapping[str, Any]) -> list[str]:
@@ -104,6 +106,7 @@ def new(  # noqa: PLR0913
     200 characters of the character's id. All LLM settings are stored: a later default never changes
     an old conversation.
     """
+    given = settings or {}
     automatic = character.name if character else character_id[: limits.TITLE_LENGTH]
     return {
         "_id": ObjectId(),
@@ -117,8 +120,8 @@ def new(  # noqa: PLR0913
         "title": title or automatic,
         "title_source": "user" if title else "auto",
         "status": ACTIVE,
-        "settings": stored_settings(default_settings() | (settings or {})),
-        "settings_given": names_given(settings or {}),
+        "settings": stored_settings(default_settings(given.get("model")) | given),
+        "settings_given": names_given(given),
         "tags": list(tags),
         **derived(title or automatic, tags),
         "custom": custom or {},

@@ -9,7 +9,7 @@ from rest_framework.exceptions import ErrorDetail
 
 from conversation_service.http import fields
 from conversations import limits
-from conversations.documents import FIELDS, PLAIN_FIELDS, REVERTIBLE_FIELDS, SETTINGS
+from conversations.documents import FIELDS, PLAIN_FIELDS, REVERTIBLE_FIELDS, SETTINGS, WITH_CEILING
 from conversations.exceptions import too_high
 from conversations.serializers.fields import input_field
 from conversations.states import EDITABLE
@@ -49,12 +49,12 @@ class LLMSettingsInputSerializer(fields.StrictSerializer):
 
 
 def within_ceilings(sent: Mapping[str, Any]) -> None:
-    """Reject values that can be stored, but that users cannot set in this deployment."""
-    errors = {
-        name: ErrorDetail(too_high(SETTINGS[name].ceiling), code="max_value")
-        for name, value in sent.items()
-        if SETTINGS[name].exceeds_ceiling(value)
-    }
+    """Reject values that can be stored, but that users cannot set for this model."""
+    errors = {}
+    for name in WITH_CEILING:
+        value, ceiling = sent.get(name), SETTINGS[name].ceiling(sent.get("model"))
+        if value is not None and ceiling is not None and value > ceiling:
+            errors[name] = ErrorDetail(too_high(ceiling), code="max_value")
     if errors:
         raise serializers.ValidationError(errors)
 

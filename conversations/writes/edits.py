@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from conversations import limits
+from conversations.declaration import Ceiling
 from conversations.documents import (
     DEFAULTS,
     PLAIN_FIELDS,
     SETTINGS,
-    default_settings,
+    WITH_CEILING,
     stored,
 )
 from conversations.states import ACTIVE, ARCHIVED
@@ -20,6 +21,7 @@ from conversations.writes.updates import (
     UNARCHIVE,
     UNPIN,
     Expression,
+    Limit,
     Update,
     UpdateTemplate,
 )
@@ -110,16 +112,12 @@ def _title(title: str, source: str) -> Update:
 _PLAIN = {name: UpdateTemplate({name: f"$$values.{name}"}) for name in PLAIN_FIELDS}
 
 
-def _setting(
-    name: str, value: Expression, limits: Mapping[str, Expression] | None = None
-) -> UpdateTemplate:
+def _setting(name: str, value: Expression, **limits: Limit) -> UpdateTemplate:
     """Return the template that sets a setting; see documents.stored_settings."""
     path = f"settings.{name}"
     is_default = {"$eq": [value, {"$literal": DEFAULTS["settings"][name]}]}
     stored_form = {path: {"$cond": [is_default, "$$REMOVE", value]}}
-    return UpdateTemplate(
-        {path: value}, stored_form if SETTINGS[name].since else {}, limits=limits or {}
-    )
+    return UpdateTemplate({path: value}, stored_form if SETTINGS[name].since else {}, limits=limits)
 
 
 def _after_merge(path: str) -> Expression:
@@ -135,8 +133,8 @@ def _after_merge(path: str) -> Expression:
     return {"$mergeObjects": [{"$arrayToObject": kept}, f"$$values.{name}_set"]}
 
 
-def _has_at_most(max_keys: int, value: Expression) -> Expression:
-    return {"$lte": [{"$size": {"$objectToArray": value}}, max_keys]}
+def _max_keys(maximum: int, value: Expression) -> Limit:
+    return Limit({"$lte": [{"$size": {"$objectToArray": value}}, maximum]}, maximum)
 
 
 def _merge(template: UpdateTemplate, name: str, patch: Mapping[str, Any]) -> Update:
@@ -172,34 +170,53 @@ def _in(names: Expression) -> Expression:
 
 _SETTINGS_NAMED = UpdateTemplate({"settings_given": _given_after_patch()})
 
+
+def _merged_setting(name: str, max_keys: int) -> UpdateTemplate:
+    path = f"settings.{name}"
+    after = _after_merge(path)
+    return _setting(name, after, **{path: _max_keys(max_keys, after)})
+
+
 # A template for each setting, so that devices that change different settings do not conflict.
 _SETTINGS = {name: _setting(name, f"$$values.{name}") for name in SETTINGS}
 # For objects with free keys: devices that change different keys do not conflict.
 _SETTINGS_MERGED = {
-    name: _setting(
-        name,
-        _after_merge(f"settings.{name}"),
-        {
-            f"settings.{name}": _has_at_most(
-                setting.entries.max_keys, _after_merge(f"settings.{name}")
-            )
-        },
-    )
+    name: _merged_setting(name, setting.entries.max_keys)
     for name, setting in SETTINGS.items()
     if setting.entries
 }
-# For a value above this deployment's ceiling, which is valid only if already stored.
-_SETTINGS_UNCHANGED = {
-    name: UpdateTemplate(
-        limits={f"settings.{name}": {"$eq": [stored(f"settings.{name}"), f"$$values.{name}"]}}
-    )
-    for name, setting in SETTINGS.items()
-    if setting.ceiling_variable
+
+
+def _ceiling(name: str) -> Expression:
+    """Return an expression for the maximum of the stored model in `$$values.NAME_ceilings`."""
+    model = {"$ifNull": [stored("settings.model"), ""]}
+    begins_so = {"$eq": [{"$indexOfCP": [model, "$$this.start"]}, 0]}
+    is_whole = {"$or": ["$$this.is_prefix", {"$eq": ["$$this.start", model]}]}
+    applies = {"$and": [begins_so, is_whole]}
+    ceilings = {"$filter": {"input": f"$$values.{name}_ceilings", "cond": applies}}
+    return {"$let": {"vars": {"first": {"$first": ceilings}}, "in": "$$first.maximum"}}
+
+
+def _within_ceiling(name: str) -> UpdateTemplate:
+    """Return the template for a value that must not exceed the ceiling, unless already stored."""
+    path, value = f"settings.{name}", f"$$values.{name}"
+    is_within = {"$or": [{"$eq": [stored(path), value]}, {"$lte": [value, _ceiling(name)]}]}
+    return UpdateTemplate({path: value}, limits={path: Limit(is_within, _ceiling(name))})
+
+
+_SETTINGS_WITHIN_CEILING = {name: _within_ceiling(name) for name in WITH_CEILING}
+_DEFAULTS_WITHIN_CEILING = {
+    name: _setting(name, {"$min": [f"$$values.{name}", _ceiling(name)]}) for name in WITH_CEILING
 }
 
 
 def _settings(patch: Mapping[str, Any] | None) -> Iterator[Update]:
-    """Yield an update for each setting; null sets the default for new conversations."""
+    """Yield the updates for a PATCH of settings; null sets the default for new conversations.
+
+    The ceilings are those of the model that the conversation has afterwards: the model in the
+    patch, or else the stored one, which the same statement reads. Values that the patch does not
+    change stay, also above the ceilings of a new model.
+    """
     patch = dict.fromkeys(SETTINGS) if patch is None else patch
     if patch:
         named = [name for name, sent in patch.items() if sent is not None]
@@ -207,13 +224,23 @@ def _settings(patch: Mapping[str, Any] | None) -> Iterator[Update]:
         values = {"settings_named": named, "settings_reset": reset}
         yield Update((_SETTINGS_NAMED,), values)
     for name, sent in patch.items():
+        value = DEFAULTS["settings"][name] if sent is None else sent
         if name in _SETTINGS_MERGED and sent is not None:
             yield _merge(_SETTINGS_MERGED[name], name, sent)
-            continue
-        value = default_settings()[name] if sent is None else sent
-        is_too_high = name in _SETTINGS_UNCHANGED and SETTINGS[name].exceeds_ceiling(value)
-        template = _SETTINGS_UNCHANGED[name] if is_too_high else _SETTINGS[name]
-        yield Update((template,), {name: value})
+        elif name in WITH_CEILING:
+            ceilings = SETTINGS[name].ceilings
+            if "model" in patch:
+                applying = next(c for c in ceilings if c.applies_to(patch["model"]))
+                ceilings = [Ceiling("", True, applying.maximum)]
+            if value <= min(ceiling.maximum for ceiling in ceilings):
+                template = _SETTINGS[name]
+            elif sent is None:
+                template = _DEFAULTS_WITHIN_CEILING[name]
+            else:
+                template = _SETTINGS_WITHIN_CEILING[name]
+            yield Update((template,), {name: value, f"{name}_ceilings": [*map(vars, ceilings)]})
+        else:
+            yield Update((_SETTINGS[name],), {name: value})
 
 
 _CUSTOM = UpdateTemplate({"custom": "$$values.custom"})
@@ -221,7 +248,7 @@ _CUSTOM = UpdateTemplate({"custom": "$$values.custom"})
 _CUSTOM_AFTER_MERGE = _after_merge("custom")
 _CUSTOM_MERGED = UpdateTemplate(
     {"custom": _CUSTOM_AFTER_MERGE},
-    limits={"custom": _has_at_most(limits.CUSTOM_KEYS, _CUSTOM_AFTER_MERGE)},
+    limits={"custom": _max_keys(limits.CUSTOM_KEYS, _CUSTOM_AFTER_MERGE)},
 )
 
 
@@ -308,7 +335,7 @@ _TAGS_CHANGED = UpdateTemplate(
     {"tags": _column(_TAG_ROWS, 0)},
     {"tag_keys": _column(_TAG_ROWS, 1), "tag_line": _sorted_lines(_column(_TAG_ROWS, 1))},
     tag_words=_column(_TAG_ROWS, 2),
-    limits={"tags_add": {"$lte": [{"$size": _TAG_ROWS}, limits.TAGS]}},
+    limits={"tags_add": Limit({"$lte": [{"$size": _TAG_ROWS}, limits.TAGS]}, maximum=limits.TAGS)},
 )
 
 _PINNED_AT = UpdateTemplate({"pinned_at": "$$values.pinned_at"})
