@@ -47,7 +47,7 @@ class AccessSerializer(serializers.Serializer):
     clamped = serializers.ListField(
         child=serializers.CharField(),
         allow_null=True,
-        help_text="The names of the settings whose stored values are above the ceilings.",
+        help_text="The names of the settings with stored values above the ceilings.",
     )
 
 
