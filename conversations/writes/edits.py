@@ -112,12 +112,16 @@ def _title(title: str, source: str) -> Update:
 _PLAIN = {name: UpdateTemplate({name: f"$$values.{name}"}) for name in PLAIN_FIELDS}
 
 
-def _setting(name: str, value: Expression, **limits: Limit) -> UpdateTemplate:
+def _setting(name: str, value: Expression, limit: Limit | None = None) -> UpdateTemplate:
     """Return the template that sets a setting; see documents.stored_settings."""
     path = f"settings.{name}"
     is_default = {"$eq": [value, {"$literal": DEFAULTS["settings"][name]}]}
     stored_form = {path: {"$cond": [is_default, "$$REMOVE", value]}}
-    return UpdateTemplate({path: value}, stored_form if SETTINGS[name].since else {}, limits=limits)
+    return UpdateTemplate(
+        {path: value},
+        stored_form if SETTINGS[name].since else {},
+        limits={path: limit} if limit else {},
+    )
 
 
 def _after_merge(path: str) -> Expression:
@@ -172,9 +176,8 @@ _SETTINGS_NAMED = UpdateTemplate({"settings_given": _given_after_patch()})
 
 
 def _merged_setting(name: str, max_keys: int) -> UpdateTemplate:
-    path = f"settings.{name}"
-    after = _after_merge(path)
-    return _setting(name, after, **{path: _max_keys(max_keys, after)})
+    after = _after_merge(f"settings.{name}")
+    return _setting(name, after, _max_keys(max_keys, after))
 
 
 # A template for each setting, so that devices that change different settings do not conflict.
@@ -199,9 +202,10 @@ def _ceiling(name: str) -> Expression:
 
 def _within_ceiling(name: str) -> UpdateTemplate:
     """Return the template for a value that must not exceed the ceiling, unless already stored."""
-    path, value = f"settings.{name}", f"$$values.{name}"
-    is_within = {"$or": [{"$eq": [stored(path), value]}, {"$lte": [value, _ceiling(name)]}]}
-    return UpdateTemplate({path: value}, limits={path: Limit(is_within, _ceiling(name))})
+    value = f"$$values.{name}"
+    is_stored = {"$eq": [stored(f"settings.{name}"), value]}
+    is_within = {"$or": [is_stored, {"$lte": [value, _ceiling(name)]}]}
+    return _setting(name, value, Limit(is_within, _ceiling(name)))
 
 
 _SETTINGS_WITHIN_CEILING = {name: _within_ceiling(name) for name in WITH_CEILING}

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from conversations import documents
-from conversations.documents import SETTINGS
 from tests.conversations.admin.browser import staff, text, url_of
 from tests.conversations.test_export import EXPORT
 from tests.conversations.test_import import forget_everything, imported, make_older
@@ -68,7 +67,7 @@ def test_a_create_gives_the_names_with_a_value(alice, sent, given):
         ({"top_p": None, "stop_sequences": []}, ["temperature", "stop_sequences"]),
         ({"temperature": None, "top_p": None}, []),
         ({"extra": {"seed": 7}}, ["temperature", "top_p", "extra"]),
-        (EVERY, [*SETTINGS]),
+        (EVERY, [*EVERY]),
         (None, []),
         (dict.fromkeys(EVERY), []),
         ({"model": None}, ["temperature", "top_p"]),
