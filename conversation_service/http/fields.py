@@ -285,6 +285,8 @@ class Integer(serializers.IntegerField):
     """An integer in JSON, also as 2048.0 or 1e3."""
 
     def to_internal_value(self, data: Any) -> int:
+        if type(data) is int:
+            return data
         integer = read_integer(data)
         if integer is None:
             self.fail("invalid")
