@@ -28,6 +28,7 @@ from config.variables import (
     HIGHEST_PORT,
     Variable,
     boolean,
+    ceilings,
     choice,
     choices,
     host,
@@ -262,10 +263,23 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     },
     "Rules of conversations": {
         "MAX_TOKENS_CEILING": integer(
-            4_096, 1, MAX_COUNT, "Highest `max_tokens` of the LLM settings"
+            4_096,
+            1,
+            MAX_COUNT,
+            "Highest `max_tokens` that users can set, without an entry in MODEL_CEILINGS",
         ),
         "CONTEXT_WINDOW_CEILING": integer(
-            8_192, 1, MAX_COUNT, "Highest `context_window` of the LLM settings"
+            8_192,
+            1,
+            MAX_COUNT,
+            "Highest `context_window` that users can set, without an entry in MODEL_CEILINGS",
+        ),
+        "MODEL_CEILINGS": ceilings(
+            ("max_tokens", "context_window"),
+            MAX_COUNT,
+            "Highest `max_tokens` and `context_window` by model, such as "
+            "`gpt-4o:max_tokens=16384,context_window=128000;llama-*:max_tokens=8192`. The exact "
+            "name applies before the longest start with `*`",
         ),
         "CHARACTER_CHECK": choice(
             "",

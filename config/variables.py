@@ -9,7 +9,8 @@ gunicorn's master loads this module: do not import Django, PyMongo, redis or ssl
 
 import ipaddress
 import re
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ ORIGIN_SCHEMES = [
     *("https", "http", "capacitor", "ionic", "tauri"),
     *("chrome-extension", "moz-extension", "safari-web-extension"),
 ]
+MODEL_LENGTH = 128  # as conversations.limits has it
 HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # a label of a name
 
 
@@ -180,6 +182,48 @@ def _origin_fault(item: str) -> str | None:
         ),
     }
     return next((reason for reason, applies in faults.items() if applies), None)
+
+
+def ceilings(settings: tuple[str, ...], highest: int, description: str) -> Variable:
+    """Maxima of LLM settings by model: `MODEL:SETTING=NUMBER,SETTING=NUMBER;MODEL:…`.
+
+    A model's name can contain colons; a `*` at its end stands for any rest. White space around
+    each part is dropped. The value is a dict of dicts.
+    """
+    form = "MODEL:SETTING=NUMBER, such as gpt-4o:max_tokens=16384,context_window=128000;llama-*:…"
+    known = " and ".join(settings)
+
+    def faults_of(model: str, maxima: list[tuple[str, str]]) -> Iterator[str]:
+        if not model.rstrip("*").strip() or "*" in model[:-1]:
+            yield "the model must be a name, or the start of names and one * at its end"
+        if len(model) > MODEL_LENGTH or not model.isprintable():
+            yield f"the model must have at most {MODEL_LENGTH} printable characters"
+        if {name for name, _ in maxima} - {*settings}:
+            yield f"the settings are {known}"
+        if len(dict(maxima)) < len(maxima):
+            yield "a setting is repeated"
+        for _, digits in maxima:
+            if not re.fullmatch(r"[0-9]{1,19}", digits) or not 1 <= int(digits) <= highest:
+                yield f"a maximum must be an integer from 1 to {highest}"
+
+    def read(text: str) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        faults = []
+        for number, entry in enumerate(filter(str.strip, text.split(";")), 1):
+            name, _, rest = entry.rpartition(":")
+            model = unicodedata.normalize("NFC", name.strip())
+            parts = [part.partition("=") for part in rest.split(",")]
+            maxima = [(setting.strip(), digits.strip()) for setting, _, digits in parts]
+            wrong = [*dict.fromkeys(faults_of(model, maxima))]
+            if model in found:
+                wrong.append("the model is repeated")
+            faults += [f"entry {number}: {fault}" for fault in wrong]
+            found[model] = {} if wrong else {name: int(digits) for name, digits in maxima}
+        if faults:
+            raise ValueError(f"must be entries {form} Wrong: {'; '.join(faults)}.")
+        return found
+
+    return Variable(read, {}, "`model:setting=n,…;…`", description, None)
 
 
 def http_url(default: str, description: str, *, query: bool = False) -> Variable:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from django.conf import settings
 from django.db.models import DateTimeField, Field, Model
@@ -15,6 +15,41 @@ NO_DEFAULT: Any = object()
 F = TypeVar("F", bound=Field)
 
 
+@dataclass(frozen=True)
+class Ceiling:
+    """The maximum that users can set in this deployment for some models.
+
+    It applies to the model `start` or, with `is_prefix`, to all models that begin so. The empty
+    prefix is for every model, and for a conversation without a model.
+    """
+
+    start: str
+    is_prefix: bool
+    maximum: int
+
+    @classmethod
+    def parse(cls, model: str, maximum: int) -> Self:
+        return cls(model.removesuffix("*"), model.endswith("*"), maximum)
+
+    def applies_to(self, model: str | None) -> bool:
+        name = model or ""
+        return name.startswith(self.start) and (self.is_prefix or name == self.start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entries:
+    """The entries of a JSON object: texts by key, with `any_scalar` also numbers and booleans.
+
+    `key` is a regular expression for a whole key, `max_length` the maximum length of a text. A
+    PATCH merges by key; a null removes a key.
+    """
+
+    key: str
+    max_keys: int
+    max_length: int
+    any_scalar: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
     """The use of a field in the API, the database's validator and the console.
@@ -25,11 +60,14 @@ class Declaration:
     `default`: the value that a reader sees if a stored document lacks the field, and that a new
     conversation gets.
     `minimum`, `maximum`: inclusive bounds for a number, valid for every stored value.
-    `ceiling_variable`: the variable with the maximum that users can set in this deployment. It
-    can change at a restart; stored values above it stay valid.
+    `ceiling_variable`: the variable with the maximum that users can set in this deployment, for
+    models without a maximum in MODEL_CEILINGS. Both can change at a restart; stored values above
+    a maximum stay valid.
     `max_items`: the maximum length for a list. `pattern`: a regular expression for the whole
-    string, or for each item in a list. `choices`: the possible values.
-    `embedded`: the model that declares the parts in a JSONField.
+    string, or for each item in a list. `choices`: the possible values, or the possible items in a
+    list, which are distinct and in this order; stored items can be from a later release.
+    `embedded`: the model that declares the parts in a JSONField. `entries`: the bounds for a
+    JSONField with keys that clients choose.
     `since`: the release that added the field, if later than 0.1.0. Older exports lack the field.
     `help`: the description in the API documentation.
     """
@@ -45,6 +83,7 @@ class Declaration:
     pattern: str = ""
     choices: tuple[str, ...] = ()
     embedded: type[Model] | None = None
+    entries: Entries | None = None
     since: str = ""
     help: str = ""
 
@@ -53,15 +92,22 @@ class Declaration:
         return isinstance(self.field, DateTimeField)
 
     @property
-    def ceiling(self) -> float | None:
-        """The maximum that users can set in this deployment; None without `ceiling_variable`."""
-        if not self.ceiling_variable or self.maximum is None:
-            return None
-        allowed: int = getattr(settings, self.ceiling_variable)
-        return min(self.maximum, allowed)
+    def ceilings(self) -> list[Ceiling]:
+        """The ceilings, the most specific first. The last applies to every model.
 
-    def exceeds_ceiling(self, value: Any) -> bool:
-        return value is not None and (ceiling := self.ceiling) is not None and value > ceiling
+        Empty without `ceiling_variable`.
+        """
+        if not self.ceiling_variable:
+            return []
+        name = self.field.name
+        by_model = settings.MODEL_CEILINGS.items()
+        found = [Ceiling.parse(model, maxima[name]) for model, maxima in by_model if name in maxima]
+        found.sort(key=lambda ceiling: (ceiling.is_prefix, -len(ceiling.start)))
+        return [*found, Ceiling("", True, getattr(settings, self.ceiling_variable))]
+
+    def ceiling(self, model: str | None) -> int | None:
+        """Return the maximum that users can set for a model; None without `ceiling_variable`."""
+        return next((c.maximum for c in self.ceilings if c.applies_to(model)), None)
 
 
 def public(field: F, *, orm: bool = True, editable: bool = False, **options: Any) -> F:

@@ -42,10 +42,10 @@ PUBLIC_TIMES = [name for name in PUBLIC if FIELDS[name].is_time]
 # Defaults do not depend on a deployment's ceilings.
 DEFAULTS = defaults(Conversation)
 _CREATION_TIMES = [name for name, field in METADATA.items() if field.default is CREATION_TIME]
+# The settings that a later release than 0.1.0 added.
+_LATER_SETTINGS = [name for name, field in SETTINGS.items() if field.since]
 _NULLABLE = {name: None for name, field in FIELDS.items() if field.field.null}
-_CEILINGS = {
-    name: field.ceiling_variable for name, field in SETTINGS.items() if field.ceiling_variable
-}
+WITH_CEILING = [name for name, field in SETTINGS.items() if field.ceiling_variable]
 _LISTS_AND_OBJECTS = [name for name, value in DEFAULTS.items() if isinstance(value, list | dict)]
 
 # Each has its compound index in schema.py, in which `_id` follows it.
@@ -59,12 +59,34 @@ SORT_KEYS = {
 FILTER_KEYS = ["character_id", "pinned_at", "tag_line"]
 
 
-def default_settings() -> dict[str, Any]:
-    """Return the LLM settings for a new conversation, within this deployment's ceilings."""
+def default_settings(model: str | None = None) -> dict[str, Any]:
+    """Return the LLM settings for a new conversation, within the model's ceilings."""
     found = {name: copy(value) for name, value in DEFAULTS["settings"].items()}
-    for name, variable in _CEILINGS.items():
-        found[name] = min(found[name], getattr(settings, variable))
-    return found
+    return found | clamped_settings(found | {"model": model})
+
+
+def clamped_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings above the present ceilings of their model, each as its ceiling."""
+    ceilings = {name: SETTINGS[name].ceiling(settings["model"]) for name in WITH_CEILING}
+    return {name: most for name, most in ceilings.items() if most and settings[name] > most}
+
+
+def names_given(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of LLM settings in the order of their declaration."""
+    return [name for name in SETTINGS if name in settings]
+
+
+def stored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return LLM settings in the form that a document has: without defaults of later settings.
+
+    Pods of release 0.1.0 cannot revert settings if the document has one that they do not know.
+    """
+    defaults = DEFAULTS["settings"]
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in _LATER_SETTINGS or value != defaults[name]
+    }
 
 
 def new(  # noqa: PLR0913
@@ -79,12 +101,13 @@ def new(  # noqa: PLR0913
     custom: dict[str, str] | None = None,
     **plain: Any,
 ) -> Document:
-    """Return a new conversation's document; `plain` are values for PLAIN_FIELDS.
+    """Return a new conversation's document; `plain` are values for further fields.
 
     Without a title it gets the character's name, or, if no character is given, the first
     200 characters of the character's id. All LLM settings are stored: a later default never changes
     an old conversation.
     """
+    given = settings or {}
     automatic = character.name if character else character_id[: limits.TITLE_LENGTH]
     return {
         "_id": ObjectId(),
@@ -98,7 +121,8 @@ def new(  # noqa: PLR0913
         "title": title or automatic,
         "title_source": "user" if title else "auto",
         "status": ACTIVE,
-        "settings": default_settings() | (settings or {}),
+        "settings": stored_settings(default_settings(given.get("model")) | given),
+        "settings_given": names_given(given),
         "tags": list(tags),
         **derived(title or automatic, tags),
         "custom": custom or {},
@@ -119,12 +143,13 @@ def random_id() -> ObjectId:
 def complete(document: Document) -> Document:
     """Add defaults for missing fields to a document that was read with the PUBLIC projection.
 
-    A missing `created_at` is the time in the id. Fields from a newer release stay.
+    A missing `created_at` is the time in the id. Fields from a newer release stay. The settings of
+    the given document are replaced in place, because a copy of each listed row is slower.
     """
     try:  # 0.5 µs per listed row
         _public(document)
-        _each_setting(document["settings"])
         _each_of_metadata(document["metadata"])
+        document["settings"] = DEFAULTS["settings"] | document["settings"]
     except (KeyError, TypeError):  # TypeError: null for an object
         metadata = document.get("metadata") or {}
         created_at = metadata.get("created_at")
@@ -140,7 +165,6 @@ def complete(document: Document) -> Document:
 
 
 _public = itemgetter(*PUBLIC)
-_each_setting = itemgetter(*SETTINGS)
 _each_of_metadata = itemgetter(*METADATA)
 
 

@@ -1,14 +1,14 @@
 """The domain's errors. Malformed input is a ValidationError."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from rest_framework.serializers import IntegerField
 
 from conversation_service.errors import Message, ServiceError
-from conversations import limits
 from conversations.declaration import declarations
 from conversations.models import LLMSettings
 
@@ -47,24 +47,31 @@ class ConversationVersionConflict(ServiceError):
 
 
 class LimitExceeded(ServiceError):
-    """Fields in a PATCH, by path, exceed a limit that depends on the stored document."""
+    """Fields in a PATCH exceed limits that depend on the stored document.
 
-    def __init__(self, paths: Iterable[str]) -> None:
-        super().__init__(errors=[_exceeded(path) for path in paths])
+    Each limit is a dict with `path` and `maximum`.
+    """
+
+    def __init__(self, exceeded: Iterable[Mapping[str, Any]]) -> None:
+        super().__init__(errors=[_exceeded(**limit) for limit in exceeded])
 
 
-def _exceeded(path: str) -> dict[str, Message]:
+def _exceeded(path: str, maximum: int) -> dict[str, Message]:
     pointer = f"/{path.replace('.', '/')}"
-    if setting := declarations(LLMSettings).get(path.removeprefix("settings.")):
-        return {"pointer": pointer, "code": "max_value", "message": too_high(setting.ceiling)}
+    setting = declarations(LLMSettings).get(path.removeprefix("settings."))
+    if setting and setting.ceiling_variable:
+        return {"pointer": pointer, "code": "max_value", "message": too_high(maximum)}
     if path == "custom":
-        text = format_lazy(_("Use at most {limit} custom keys."), limit=limits.CUSTOM_KEYS)
+        text = _("Use at most {limit} custom keys.")
+    elif setting:
+        text = _("Use at most {limit} keys.")
     else:
-        text = format_lazy(_("Use at most {limit} tags."), limit=limits.TAGS)
-    return {"pointer": pointer, "code": "max_length", "message": text}
+        text = _("Use at most {limit} tags.")
+    message = format_lazy(text, limit=maximum)
+    return {"pointer": pointer, "code": "max_length", "message": message}
 
 
-def too_high(ceiling: float | None) -> str:
+def too_high(ceiling: float) -> str:
     return str(IntegerField.default_error_messages["max_value"]).format(max_value=ceiling)
 
 

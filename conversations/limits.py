@@ -2,11 +2,19 @@
 
 from datetime import UTC, datetime, timedelta
 
+from conversation_service.integers import MAX_EXACT
+
 TITLE_LENGTH = 200
 TAGS = 10
 TAG_LENGTH = 50
 CUSTOM_KEYS = 16
 CUSTOM_VALUE_LENGTH = 512
+MODEL_LENGTH = 128
+REASONING_EFFORT_LENGTH = 64
+EXTRA_KEYS = 16
+EXTRA_VALUE_LENGTH = 512
+SETTING_NAME_LENGTH = 64
+MAX_SETTINGS = 64  # names in `settings_given`, also from a later release
 STOP_SEQUENCES = 10
 STOP_SEQUENCE_LENGTH = 64
 EXTERNAL_ID_LENGTH = 255  # characters in an id of another program, in an import
@@ -30,8 +38,7 @@ REVISIONS = 50
 KEYS = 1_000
 ANSWERS = 50
 
-# The highest integer that JavaScript represents exactly.
-MAX_COUNT = 2**53 - 1
+MAX_COUNT = MAX_EXACT
 
 PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
@@ -44,7 +51,7 @@ MAX_SKIPPED_ROWS = 10_000
 # Any characters on one line except the comma, which separates tags in a query string.
 TAG = r"[^\p{Cc}\p{Zl}\p{Zp},]+"
 # Without dot and dollar sign, which have a meaning in a MongoDB path.
-CUSTOM_KEY = r"[A-Za-z0-9_:-]{1,64}"
+OBJECT_KEY = r"[A-Za-z0-9_:-]{1,64}"
 
 # The maximum for a setting with a ceiling: a signed 32-bit integer.
 MAX_WHOLE_SETTING = 2**31 - 1

@@ -18,7 +18,14 @@ from django_mongodb_backend.models import EmbeddedModel
 
 from conversation_service import external_ids
 from conversations import limits, states
-from conversations.declaration import CREATION_TIME, defaults, internal, public
+from conversations.declaration import (
+    CREATION_TIME,
+    Entries,
+    declarations,
+    defaults,
+    internal,
+    public,
+)
 from conversations.querysets import ConversationManager
 
 
@@ -47,6 +54,28 @@ class LLMSettings(EmbeddedModel):
         ArrayField(models.TextField(max_length=limits.STOP_SEQUENCE_LENGTH)),
         default=[],
         max_items=limits.STOP_SEQUENCES,
+    )
+    model = public(
+        models.CharField(max_length=limits.MODEL_LENGTH, null=True),
+        help="The provider's name for a model. Null: the platform chooses.",
+        since="0.2.0",
+    )
+    reasoning_effort = public(
+        models.CharField(max_length=limits.REASONING_EFFORT_LENGTH, null=True),
+        help="A word that the model knows, such as `low`. Null: the model's default.",
+        since="0.2.0",
+    )
+    extra = public(
+        models.JSONField(),
+        default={},
+        entries=Entries(
+            key=limits.OBJECT_KEY,
+            max_keys=limits.EXTRA_KEYS,
+            max_length=limits.EXTRA_VALUE_LENGTH,
+            any_scalar=True,
+        ),
+        help="Further options for the provider, such as `seed`. A PATCH merges by key.",
+        since="0.2.0",
     )
 
     class Meta:
@@ -125,6 +154,20 @@ class Conversation(models.Model):
     )
     pinned_at = public(models.DateTimeField(_("pinned"), null=True))
     settings = public(models.JSONField(_("LLM settings")), editable=True, embedded=LLMSettings)
+    # A conversation from 0.1.0 counts the settings of that release as set: callers send them all.
+    settings_given = public(
+        ArrayField(
+            models.CharField(max_length=limits.SETTING_NAME_LENGTH),
+            verbose_name=_("LLM settings that the user set"),
+        ),
+        orm=False,
+        default=[name for name, setting in declarations(LLMSettings).items() if not setting.since],
+        max_items=limits.MAX_SETTINGS,
+        choices=tuple(declarations(LLMSettings)),
+        help="The names of the settings that the user set. Callers can omit all others in requests "
+        "to a provider.",
+        since="0.2.0",
+    )
     tags = public(
         ArrayField(models.CharField(max_length=limits.TAG_LENGTH), verbose_name=_("tags")),
         editable=True,
@@ -132,7 +175,16 @@ class Conversation(models.Model):
         max_items=limits.TAGS,
         pattern=limits.TAG,
     )
-    custom = public(models.JSONField(_("custom")), editable=True, default={})
+    custom = public(
+        models.JSONField(_("custom")),
+        editable=True,
+        default={},
+        entries=Entries(
+            key=limits.OBJECT_KEY,
+            max_keys=limits.CUSTOM_KEYS,
+            max_length=limits.CUSTOM_VALUE_LENGTH,
+        ),
+    )
     metadata = public(EmbeddedModelField(Metadata, verbose_name=_("metadata")))
     archived_at = public(models.DateTimeField(_("archived"), null=True))
     deleted_at = public(models.DateTimeField(_("trashed"), null=True))

@@ -17,7 +17,7 @@ from pymongo import DESCENDING, IndexModel
 
 from conversation_service.mongodb.collections import CollectionSchema
 from conversations import limits
-from conversations.declaration import Declaration, declarations
+from conversations.declaration import Declaration, Entries, declarations
 from conversations.documents import FIELDS, FILTER_KEYS, SORT_KEYS
 from conversations.states import ACTIVE, DELETED, PURGED
 
@@ -125,15 +125,30 @@ def _rules(fields: Mapping[str, Declaration]) -> dict[str, Any]:
 
 def _rule(declared: Declaration) -> dict[str, Any]:
     """Return a field's rule: its type and its bounds."""
-    if declared.choices:
+    if declared.choices and not isinstance(declared.field, ArrayField):
         return {"enum": [*declared.choices, *([None] if declared.field.null else [])]}
     if declared.embedded:
         return _object(_rules(declarations(declared.embedded)))
+    if declared.entries:
+        return _entries(declared.entries)
     rule = _typed(declared.field, declared)
     if declared.field.null:
         types = rule["bsonType"]
         rule["bsonType"] = [*(types if isinstance(types, list) else [types]), "null"]
     return rule
+
+
+def _entries(entries: Entries) -> dict[str, Any]:
+    value: dict[str, Any] = {"bsonType": "string", "maxLength": entries.max_length}
+    if entries.any_scalar:
+        value["bsonType"] = ["string", "bool", *_NUMBER]
+        value |= {"minimum": -limits.MAX_COUNT, "maximum": limits.MAX_COUNT}  # and no NaN
+    return {
+        "bsonType": "object",
+        "maxProperties": entries.max_keys,
+        "additionalProperties": False,
+        "patternProperties": {_whole(entries.key): value},
+    }
 
 
 def _typed(field: Field, declared: Declaration) -> dict[str, Any]:
@@ -157,8 +172,9 @@ def _text(field: Field, declared: Declaration) -> dict[str, Any]:
     return rule
 
 
+_NUMBER = ["double", "int", "long"]
 _BSON_TYPES: Sequence[tuple[Any, str | list[str]]] = [
-    (FloatField, ["double", "int", "long"]),
+    (FloatField, _NUMBER),
     (IntegerField, ["int", "long"]),
     (DateTimeField, "date"),
     (ObjectIdField, "objectId"),
@@ -170,17 +186,6 @@ _SPECIAL = {
         _object({"words": {"bsonType": "array", "items": {"bsonType": "string"}}}, ["words"]),
         1 + limits.TAGS,
     ),
-    "custom": {
-        "bsonType": "object",
-        "maxProperties": limits.CUSTOM_KEYS,
-        "additionalProperties": False,
-        "patternProperties": {
-            _whole(limits.CUSTOM_KEY): {
-                "bsonType": "string",
-                "maxLength": limits.CUSTOM_VALUE_LENGTH,
-            }
-        },
-    },
 }
 
 CONVERSATION = _object(

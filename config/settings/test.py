@@ -17,6 +17,7 @@ ALLOWED_HOSTS = ["testserver"]
 
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "off"
 MAX_TOKENS_CEILING, CONTEXT_WINDOW_CEILING = 4_096, 8_192  # docs/openapi.json shows these
+MODEL_CEILINGS: dict[str, dict[str, int]] = {}
 
 # A test without a database fixture cannot reach a real database either.
 DATABASES["default"]["NAME"] = f"test_{env('MONGODB_DATABASE')}"

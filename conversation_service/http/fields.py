@@ -19,6 +19,7 @@ from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 from conversation_service import external_ids
 from conversation_service.http.exception_handler import MAX_FIELD_ERRORS
+from conversation_service.integers import read_integer
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
 NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
@@ -296,10 +297,15 @@ class ExternalId(serializers.CharField):
 
 
 class Integer(serializers.IntegerField):
+    """An integer in JSON, also as 2048.0 or 1e3."""
+
     def to_internal_value(self, data: Any) -> int:
-        if not isinstance(data, int) or isinstance(data, bool):
+        if type(data) is int:
+            return data
+        integer = read_integer(data)
+        if integer is None:
             self.fail("invalid")
-        return data
+        return integer
 
 
 class Number(serializers.FloatField):
@@ -334,6 +340,18 @@ class Choice(serializers.ChoiceField):
 
     def fail(self, key: str, **details: Any) -> NoReturn:
         super().fail(key, choices=", ".join(map(str, self.choices)), **details)
+
+
+class Subset(List):
+    """Some of several values, each once, in the order of the choices."""
+
+    def __init__(self, choices: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(max_length=len(choices), child=Choice(choices), **kwargs)
+        self.choices = choices
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        sent = super().to_internal_value(data)
+        return [choice for choice in self.choices if choice in sent]
 
 
 class Moment(serializers.DateTimeField):

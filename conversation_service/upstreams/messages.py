@@ -9,6 +9,7 @@ from urllib.parse import quote
 from django.conf import settings
 
 from config.upstreams import UPSTREAMS
+from conversation_service.integers import MAX_EXACT, read_integer
 from conversation_service.tokens import service_token
 from conversation_service.upstreams import http
 
@@ -60,8 +61,9 @@ def _read(response: http.UpstreamResponse) -> Stats | None:
 
 
 def _number(value: Any) -> int:
-    if type(value) is int and 0 <= value < 2**53:  # the same range as in an import
-        return value
+    number = read_integer(value)
+    if number is not None and 0 <= number <= MAX_EXACT:  # as in an activity report
+        return number
     raise http.UpstreamError("A number is missing or invalid")
 
 

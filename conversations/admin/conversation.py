@@ -165,7 +165,10 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             "console/conversation.html",
             conversation,
             title=conversation.title,
-            settings=_lines(document["settings"]),
+            settings=[
+                *_lines(document["settings"]),
+                *_rows(documents.FIELDS, document, ["settings_given"]),
+            ],
             custom=_lines(document["custom"]),
             hold=[
                 (field.verbose_name, timeline.shown(getattr(conversation.hold, field.name)))

@@ -52,6 +52,7 @@ def history_entries(document: Document) -> list[Entry]:
 def reverting(document: Document, then: Document) -> list[Difference]:
     """Return the changes that a revert to a former version would make."""
     paths = ["pinned_at" if name == "pinned" else name for name in REVERTIBLE_FIELDS]
+    paths.append("settings_given")
     return [
         difference
         for path in paths
@@ -82,8 +83,10 @@ def label(path: str) -> str:
 
 def shown(value: Any) -> str:
     """Format a stored value."""
+    if isinstance(value, dict):
+        value = [f"{key}: {shown(part)}" for key, part in value.items()]
     match value:
-        case None | "" | [] | {}:
+        case None | "" | []:
             return EMPTY
         case bool():
             return gettext("yes") if value else gettext("no")

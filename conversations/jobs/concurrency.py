@@ -49,5 +49,5 @@ class ConcurrencyLimit:
 
 # A body takes up to 16 MiB in the temporary folder: two workers fill its 128 MiB.
 imports = ConcurrencyLimit(per_user=1, total=4)
-# The longest line takes up to 16 MiB while it is sent.
+# The longest line takes up to 32 MiB while it is sent.
 exports = ConcurrencyLimit(per_user=2, total=6)

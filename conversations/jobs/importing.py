@@ -131,7 +131,7 @@ class _Batch:
         given = {name: values[name] for name in ("character_id", *EDITABLE_FIELDS)}
         document = (
             documents.new(user_id=self._user_id, now=self._now, **given)
-            | {name: values[name] for name in PUBLIC if name != "user_id"}
+            | {name: values[name] for name in PUBLIC if name not in {"user_id", "settings"}}
             | {
                 "_id": values["id"],
                 "previous_status": former if values["status"] == DELETED else None,

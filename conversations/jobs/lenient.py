@@ -17,6 +17,7 @@ from conversations.serializers.conversations import Tag
 from conversations.serializers.transfer import SECONDS_UNTIL_MILLISECONDS, lenient
 from conversations.states import ARCHIVED
 from conversations.words import tag_key
+from conversations.writes.create import without_nulls
 
 _TIMES = ("created_at", "last_activity")
 _BEYOND = 1_000 * SECONDS_UNTIL_MILLISECONDS
@@ -58,8 +59,7 @@ def read(
         adjusted.append("last_activity")
     external_id = values.pop("external_id", None)
     status, pinned = values.pop("status", None), values.pop("pinned", False)
-    given = values.pop("settings", {})
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings = without_nulls(values.pop("settings", {}))
     document = documents.new(user_id=user_id, now=now, settings=settings, **values)
     document["metadata"] |= {
         "created_at": created_at,

@@ -97,9 +97,11 @@ def drift(document: Document) -> list[str]:
         fields = schema.CONVERSATION
         derived = words.derived(str(document.get("title")), document.get("tags") or [])
         found = {name for name, value in derived.items() if document.get(name) != value}
+        expected = documents.complete(dict(document))
+        expected["settings"] = documents.stored_settings(expected["settings"])
         found |= {
             name
-            for name, value in documents.complete(document).items()
+            for name, value in expected.items()
             if name not in document or document[name] != value
         }
     # Each field alone: for a whole document, the validator does not name the rejected field.

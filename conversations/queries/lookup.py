@@ -84,9 +84,8 @@ def owners_of(ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
 
 
 def ownership(ids: Iterable[str]) -> dict[str, Document]:
-    """Return owner and status by id, if the conversation exists."""
+    """Return owner, status and LLM settings by id, if the conversation exists."""
     wanted = [ObjectId(id_) for id_ in ids if ObjectId.is_valid(id_)]
-    rows = conversations().find(
-        {"_id": {"$in": wanted}, **NOT_PURGED}, ["user_id", "status"], hint=ID_INDEX
-    )
+    fields = ["user_id", "status", "settings", "settings_given"]
+    rows = conversations().find({"_id": {"$in": wanted}, **NOT_PURGED}, fields, hint=ID_INDEX)
     return {str(row["_id"]): row for row in rows}

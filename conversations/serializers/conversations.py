@@ -1,6 +1,5 @@
 """Serializers for requests on conversations. They validate without the database."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +9,11 @@ from rest_framework.exceptions import ErrorDetail
 
 from conversation_service.http import fields
 from conversations import limits
-from conversations.documents import FIELDS, PLAIN_FIELDS, REVERTIBLE_FIELDS, SETTINGS
+from conversations.documents import FIELDS, PLAIN_FIELDS, REVERTIBLE_FIELDS, SETTINGS, WITH_CEILING
 from conversations.exceptions import too_high
 from conversations.serializers.fields import input_field
 from conversations.states import EDITABLE
 from conversations.words import tag_key
-
-_CUSTOM_KEY = re.compile(limits.CUSTOM_KEY)
 
 
 class Title(fields.VisibleLine):
@@ -48,31 +45,6 @@ class Tags(fields.List):
         super().__init__(max_length=limits.TAGS, child=Tag(), unique_by=tag_key, **kwargs)
 
 
-class Custom(fields.Dict):
-    """Strings by key, for the client's own use. A null removes its key.
-
-    A PATCH can replace all keys, so it can have CUSTOM_KEYS values and as many nulls.
-    """
-
-    default_error_messages = {
-        "key": _("Use 1 to 64 ASCII letters, digits or the characters _ : - in a key."),
-    }
-
-    def __init__(self, **kwargs: Any) -> None:
-        child = fields.Text(
-            max_length=limits.CUSTOM_VALUE_LENGTH, allow_blank=True, allow_null=True
-        )
-        super().__init__(max_length=2 * limits.CUSTOM_KEYS, child=child, **kwargs)
-
-    def run_child_validation(self, data: Mapping[str, Any]) -> dict[str, str | None]:
-        custom: dict[str, str | None] = super().run_child_validation(data)
-        if not all(_CUSTOM_KEY.fullmatch(key) for key in custom):
-            self.fail("key")
-        if sum(value is not None for value in custom.values()) > limits.CUSTOM_KEYS:
-            self.fail("too_many", limit=limits.CUSTOM_KEYS)
-        return custom
-
-
 class LLMSettingsInputSerializer(fields.StrictSerializer):
     """How the character's language model runs. A null restores the default."""
 
@@ -84,12 +56,12 @@ class LLMSettingsInputSerializer(fields.StrictSerializer):
 
 
 def within_ceilings(sent: Mapping[str, Any]) -> None:
-    """Reject values that can be stored, but that users cannot set in this deployment."""
-    errors = {
-        name: ErrorDetail(too_high(SETTINGS[name].ceiling), code="max_value")
-        for name, value in sent.items()
-        if SETTINGS[name].exceeds_ceiling(value)
-    }
+    """Reject values that can be stored, but that users cannot set for this model."""
+    errors = {}
+    for name in WITH_CEILING:
+        value, ceiling = sent.get(name), SETTINGS[name].ceiling(sent.get("model"))
+        if value is not None and ceiling is not None and value > ceiling:
+            errors[name] = ErrorDetail(too_high(ceiling), code="max_value")
     if errors:
         raise serializers.ValidationError(errors)
 
@@ -109,7 +81,7 @@ class CreateSerializer(fields.StrictSerializer):
         validators=[within_ceilings], required=False, allow_null=True
     )
     tags = Tags(required=False, allow_null=True)
-    custom = Custom(required=False, allow_null=True)
+    custom = input_field(FIELDS["custom"], required=False, allow_null=True)
 
     def get_fields(self) -> dict[str, Any]:
         return super().get_fields() | plain_fields()
@@ -123,7 +95,7 @@ class PatchSerializer(fields.StrictSerializer):
     tags = Tags(required=False, allow_null=True)
     tags_add = Tags(required=False)
     tags_remove = Tags(required=False)
-    custom = Custom(required=False, allow_null=True)
+    custom = input_field(FIELDS["custom"], required=False, allow_null=True)
     pinned = fields.Flag(required=False)
     status = fields.Choice(EDITABLE, required=False)
 

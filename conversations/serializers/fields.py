@@ -1,24 +1,101 @@
 """Serializer fields for declared model fields."""
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from django.db.models import CharField, DateTimeField, Field, FloatField, IntegerField
+from django.utils.translation import gettext_lazy as _
 from django_mongodb_backend.fields import ArrayField, ObjectIdField
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from conversation_service.http.fields import Choice, Integer, Line, List, Moment, Number, Text
-from conversations.declaration import Declaration
-from conversations.limits import MAX_COUNT
+from conversation_service.http.fields import (
+    Choice,
+    Dict,
+    Integer,
+    Line,
+    List,
+    Moment,
+    Number,
+    Subset,
+    Text,
+)
+from conversations.declaration import Declaration, Entries
+from conversations.limits import EXTRA_VALUE_LENGTH, MAX_COUNT
 
 OBJECT_ID = r"^[0-9a-f]{24}$"
 
 
-def input_field(declared: Declaration, **options: Any) -> Any:
+@extend_schema_field({"oneOf": [{"type": kind} for kind in ("string", "number", "boolean")]})
+class AnyScalar(serializers.Field):
+    """Documents a scalar in a response."""
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string", "maxLength": EXTRA_VALUE_LENGTH},
+            {"type": "number", "minimum": -MAX_COUNT, "maximum": MAX_COUNT},
+            {"type": "boolean"},
+        ]
+    }
+)
+class Scalar(Text):
+    """A text, a boolean, or a number that JavaScript represents exactly."""
+
+    default_error_messages = {
+        "scalar": _("Use a string, a boolean, or a number from -(2^53 - 1) to 2^53 - 1."),
+    }
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if isinstance(data, bool):
+            return data
+        if isinstance(data, int | float):
+            if not (math.isfinite(data) and abs(data) <= MAX_COUNT):
+                self.fail("scalar")
+            return data
+        if isinstance(data, list | dict):
+            self.fail("scalar")
+        return super().run_validation(data)
+
+
+class Object(Dict):
+    """An object with keys that clients choose; see declaration.Entries.
+
+    A merge patch can have a null for a key. It can replace all keys, so it can have `max_keys`
+    values and as many nulls. A whole object loses its nulls.
+    """
+
+    default_error_messages = {
+        "key": _("Use 1 to 64 ASCII letters, digits or the characters _ : - in a key."),
+    }
+
+    def __init__(self, entries: Entries, *, is_patch: bool, **kwargs: Any) -> None:
+        kind = Scalar if entries.any_scalar else Text
+        child = kind(max_length=entries.max_length, allow_blank=True, allow_null=True)
+        super().__init__(max_length=2 * entries.max_keys, child=child, **kwargs)
+        self.entries, self.is_patch = entries, is_patch
+
+    def run_child_validation(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        sent: dict[str, Any] = super().run_child_validation(data)
+        if not all(re.fullmatch(self.entries.key, key) for key in sent):
+            self.fail("key")
+        values = {key: value for key, value in sent.items() if value is not None}
+        if len(values) > self.entries.max_keys:
+            self.fail("too_many", limit=self.entries.max_keys)
+        return sent if self.is_patch else values
+
+
+def input_field(declared: Declaration, **options: Any) -> Any:  # noqa: PLR0911
     """Return the field that validates a value in a request. A CharField is a single line."""
     if declared.choices:
-        return Choice(declared.choices, **options)
+        kind = Subset if isinstance(declared.field, ArrayField) else Choice
+        return kind(declared.choices, **options)
+    if declared.entries:
+        return Object(declared.entries, **{"is_patch": True} | options)
     bounds: dict[str, Any] = {"min_value": declared.minimum, "max_value": declared.maximum}
     match declared.field:
         case ArrayField() as field:
@@ -47,6 +124,8 @@ def imported_field(declared: Declaration) -> Any:
     options: dict[str, Any] = {"allow_null": True} if declared.field.null else {}
     if declared.since:
         options |= {"required": False, "default": declared.default}
+    if declared.entries:
+        options["is_patch"] = False
     return input_field(declared, **options)
 
 
@@ -55,8 +134,11 @@ def output_field(declared: Declaration) -> serializers.Field:
     options: dict[str, Any] = {"allow_null": declared.field.null}
     if declared.help:
         options["help_text"] = declared.help
-    if declared.choices:
+    if declared.choices and not isinstance(declared.field, ArrayField):
         return serializers.ChoiceField(declared.choices, **options)
+    if declared.entries:
+        child = AnyScalar() if declared.entries.any_scalar else serializers.CharField()
+        return serializers.DictField(child=child, **options)
     kind = next(kind for model_field, kind in _OUTPUT if isinstance(declared.field, model_field))
     return kind(**options)
 

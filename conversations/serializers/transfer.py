@@ -27,7 +27,6 @@ from conversation_service.http.fields import (
 from conversations import limits
 from conversations.documents import FIELDS, METADATA, PUBLIC, SETTINGS
 from conversations.serializers.conversations import (
-    Custom,
     LLMSettingsInputSerializer,
     Tags,
     plain_fields,
@@ -58,12 +57,6 @@ class Id(Text):
         return ObjectId(data)
 
 
-class WholeCustom(Custom):
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        sent: dict[str, Any] = super().to_internal_value(data)
-        return {key: value for key, value in sent.items() if value is not None}
-
-
 class TransferredSettingsSerializer(StrictSerializer):
     """Every setting is required: a later default must not change an old conversation."""
 
@@ -82,7 +75,6 @@ _OWN_FIELDS: Mapping[str, Callable[[], Any]] = {
     "character_id": ExternalId,
     "settings": TransferredSettingsSerializer,
     "tags": Tags,
-    "custom": WholeCustom,
     "metadata": TransferredMetadataSerializer,
     "forked_from": lambda: Id(allow_null=True),
     "version": lambda: Integer(min_value=1, max_value=MAX_VERSION),
@@ -223,7 +215,7 @@ class LenientLineSerializer(StrictSerializer):
     pinned = Flag(required=False, allow_null=True)
     settings = LLMSettingsInputSerializer(required=False, allow_null=True)
     tags = Tags(required=False, allow_null=True)
-    custom = WholeCustom(required=False, allow_null=True)
+    custom = input_field(FIELDS["custom"], is_patch=False, required=False, allow_null=True)
 
     def get_fields(self) -> dict[str, Any]:
         return super().get_fields() | plain_fields()

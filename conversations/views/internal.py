@@ -12,6 +12,7 @@ from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.permissions import HasScope
 from conversation_service.http.rendering import JSONParser, JSONResponse
 from conversation_service.mongodb.connection import Document
+from conversations.documents import clamped_settings, complete
 from conversations.exceptions import ActivityAhead
 from conversations.queries import lookup
 from conversations.serializers.internal import (
@@ -75,7 +76,10 @@ class ActivityBatchView(Endpoint):
 
 
 def access(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
-    """Return the user's access to a conversation. For another owner it shows no state."""
+    """Return the user's access to a conversation. For another owner it shows nothing else.
+
+    Settings above the present ceilings of their model are lowered, and `clamped` names them.
+    """
     owner = found is not None and found["user_id"] == user_id
     status = found["status"] if found and owner else None
     reason = None if status in WRITABLE else status
@@ -83,6 +87,15 @@ def access(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
         reason = "not_found"
     elif not owner:
         reason = "not_owner"
+    settings: dict[str, Any] = dict.fromkeys(("settings", "settings_given", "clamped"))
+    if found and owner:
+        conversation = complete(found)
+        clamped = clamped_settings(conversation["settings"])
+        settings = {
+            "settings": conversation["settings"] | clamped,
+            "settings_given": conversation["settings_given"],
+            "clamped": [*clamped],
+        }
     return {
         "id": id_,
         "exists": found is not None,
@@ -90,4 +103,5 @@ def access(id_: str, found: Document | None, user_id: str) -> dict[str, Any]:
         "status": status,
         "writable": reason is None,
         "reason": reason,
+        **settings,
     }

@@ -1,7 +1,7 @@
 """Creates conversations: new ones, copies, and the documents of an import."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bson import ObjectId
@@ -42,16 +42,19 @@ def create_conversation(
     """
     if get_or_create and (active := lookup.latest_with(user_id, values["character_id"])):
         return WriteResult(active, existed=True)
-    given: dict[str, Any] = {}
-    for name, value in values.items():  # a null means the same as an absent value
-        if isinstance(value, dict):
-            given[name] = {key: inner for key, inner in value.items() if inner is not None}
-        elif value is not None:
-            given[name] = value
-    document = _new_document(user_id, given)
+    document = _new_document(user_id, without_nulls(values))
     if get_or_create:
         document["only"] = values["character_id"]  # unique: one active conversation per character
     return _insert(document, key)
+
+
+def without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Remove nulls at every depth: a null means the same as an absent value."""
+    return {
+        name: without_nulls(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def duplicate_conversation(
@@ -65,7 +68,8 @@ def duplicate_conversation(
     original = lookup.get(user_id, conversation_id)
     if original["status"] == DELETED:
         raise ConversationStateConflict(status=DELETED)
-    copied = {name: original[name] for name in ("character_id", *documents.EDITABLE_FIELDS)}
+    names = ("character_id", "settings_given", *documents.EDITABLE_FIELDS)
+    copied = {name: original[name] for name in names}
     values = copied | ({"title": title} if title else {})
     document = _new_document(user_id, values) | {"forked_from": ObjectId(conversation_id)}
     if not title:

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from conversations import limits
+from conversations.declaration import Ceiling
 from conversations.documents import (
     DEFAULTS,
     PLAIN_FIELDS,
     SETTINGS,
-    default_settings,
+    WITH_CEILING,
     stored,
 )
 from conversations.states import ACTIVE, ARCHIVED
@@ -20,6 +21,7 @@ from conversations.writes.updates import (
     UNARCHIVE,
     UNPIN,
     Expression,
+    Limit,
     Update,
     UpdateTemplate,
 )
@@ -33,7 +35,10 @@ def edit(patch: Mapping[str, Any]) -> Update:
     if "settings" in patch:
         updates += _settings(patch["settings"])
     if "custom" in patch:
-        updates.append(_merged_custom(patch["custom"]))
+        if patch["custom"] is None:
+            updates.append(Update((_CUSTOM,), {"custom": {}}))
+        else:
+            updates.append(_merge(_CUSTOM_MERGED, "custom", patch["custom"]))
     if "tags" in patch:
         updates.append(_tags(patch["tags"] or []))
     if "tags_add" in patch or "tags_remove" in patch:
@@ -62,6 +67,8 @@ def revert(earlier: Mapping[str, Any], names: Iterable[str]) -> Update:
                     Update((_SETTINGS[setting],), {setting: earlier["settings"][setting]})
                     for setting in _SETTINGS
                 ]
+                given = {"settings_given": earlier["settings_given"]}
+                updates.append(Update((_SETTINGS_GIVEN,), given))
             case "tags":
                 updates.append(_tags(earlier["tags"]))
             case "custom":
@@ -104,56 +111,149 @@ def _title(title: str, source: str) -> Update:
 # An edit of these fields replaces the value.
 _PLAIN = {name: UpdateTemplate({name: f"$$values.{name}"}) for name in PLAIN_FIELDS}
 
-# A template for each setting, so that devices that change different settings do not conflict.
-_SETTINGS = {name: UpdateTemplate({f"settings.{name}": f"$$values.{name}"}) for name in SETTINGS}
-# For a value above this deployment's ceiling, which is valid only if already stored.
-_SETTINGS_UNCHANGED = {
-    name: UpdateTemplate(
-        limits={f"settings.{name}": {"$eq": [stored(f"settings.{name}"), f"$$values.{name}"]}}
+
+def _setting(name: str, value: Expression, limit: Limit | None = None) -> UpdateTemplate:
+    """Return the template that sets a setting; see documents.stored_settings."""
+    path = f"settings.{name}"
+    is_default = {"$eq": [value, {"$literal": DEFAULTS["settings"][name]}]}
+    stored_form = {path: {"$cond": [is_default, "$$REMOVE", value]}}
+    return UpdateTemplate(
+        {path: value},
+        stored_form if SETTINGS[name].since else {},
+        limits={path: limit} if limit else {},
     )
+
+
+def _after_merge(path: str) -> Expression:
+    """Return an expression that merges `$$values.NAME_set` into an object by key (RFC 7396)."""
+    name = path.rpartition(".")[2]
+    removed = f"$$values.{name}_removed"
+    kept = {
+        "$filter": {
+            "input": {"$objectToArray": stored(path)},
+            "cond": {"$not": [{"$in": ["$$this.k", removed]}]},
+        }
+    }
+    return {"$mergeObjects": [{"$arrayToObject": kept}, f"$$values.{name}_set"]}
+
+
+def _max_keys(maximum: int, value: Expression) -> Limit:
+    return Limit({"$lte": [{"$size": {"$objectToArray": value}}, maximum]}, maximum)
+
+
+def _merge(template: UpdateTemplate, name: str, patch: Mapping[str, Any]) -> Update:
+    """Return the update for a merge patch of an object, in which a null removes a key."""
+    kept = {key: value for key, value in patch.items() if value is not None}
+    removed = [key for key in patch if key not in kept]
+    return Update((template,), {f"{name}_set": kept, f"{name}_removed": removed})
+
+
+_SETTINGS_GIVEN = UpdateTemplate({"settings_given": "$$values.settings_given"})
+
+
+def _given_after_patch() -> Expression:
+    """Return the stored names with `$$values.settings_named`, without `settings_reset`, in order.
+
+    Names from a newer release stay, at the end.
+    """
+    given = stored("settings_given")
+    names = {"$literal": [*SETTINGS]}
+    stays = {"$and": [_in(given), {"$not": [_in("$$values.settings_reset")]}]}
+    is_given = {"$or": [_in("$$values.settings_named"), stays]}
+    return {
+        "$concatArrays": [
+            {"$filter": {"input": names, "cond": is_given}},
+            {"$filter": {"input": given, "cond": {"$not": [_in(names)]}}},
+        ]
+    }
+
+
+def _in(names: Expression) -> Expression:
+    return {"$in": ["$$this", names]}
+
+
+_SETTINGS_NAMED = UpdateTemplate({"settings_given": _given_after_patch()})
+
+
+def _merged_setting(name: str, max_keys: int) -> UpdateTemplate:
+    after = _after_merge(f"settings.{name}")
+    return _setting(name, after, _max_keys(max_keys, after))
+
+
+# A template for each setting, so that devices that change different settings do not conflict.
+_SETTINGS = {name: _setting(name, f"$$values.{name}") for name in SETTINGS}
+# For objects with free keys: devices that change different keys do not conflict.
+_SETTINGS_MERGED = {
+    name: _merged_setting(name, setting.entries.max_keys)
     for name, setting in SETTINGS.items()
-    if setting.ceiling_variable
+    if setting.entries
+}
+
+
+def _ceiling(name: str) -> Expression:
+    """Return an expression for the maximum of the stored model in `$$values.NAME_ceilings`."""
+    model = {"$ifNull": [stored("settings.model"), ""]}
+    begins_so = {"$eq": [{"$indexOfCP": [model, "$$this.start"]}, 0]}
+    is_whole = {"$or": ["$$this.is_prefix", {"$eq": ["$$this.start", model]}]}
+    applies = {"$and": [begins_so, is_whole]}
+    ceilings = {"$filter": {"input": f"$$values.{name}_ceilings", "cond": applies}}
+    return {"$let": {"vars": {"first": {"$first": ceilings}}, "in": "$$first.maximum"}}
+
+
+def _within_ceiling(name: str) -> UpdateTemplate:
+    """Return the template for a value that must not exceed the ceiling, unless already stored."""
+    value = f"$$values.{name}"
+    is_stored = {"$eq": [stored(f"settings.{name}"), value]}
+    is_within = {"$or": [is_stored, {"$lte": [value, _ceiling(name)]}]}
+    return _setting(name, value, Limit(is_within, _ceiling(name)))
+
+
+_SETTINGS_WITHIN_CEILING = {name: _within_ceiling(name) for name in WITH_CEILING}
+_DEFAULTS_WITHIN_CEILING = {
+    name: _setting(name, {"$min": [f"$$values.{name}", _ceiling(name)]}) for name in WITH_CEILING
 }
 
 
 def _settings(patch: Mapping[str, Any] | None) -> Iterator[Update]:
-    """Yield an update for each setting; null sets the default for new conversations."""
-    for name, sent in (dict.fromkeys(SETTINGS) if patch is None else patch).items():
-        value = default_settings()[name] if sent is None else sent
-        is_too_high = name in _SETTINGS_UNCHANGED and SETTINGS[name].exceeds_ceiling(value)
-        template = _SETTINGS_UNCHANGED[name] if is_too_high else _SETTINGS[name]
-        yield Update((template,), {name: value})
+    """Yield the updates for a PATCH of settings; null sets the default for new conversations.
+
+    The ceilings are those of the model that the conversation has afterwards: the model in the
+    patch, or else the stored one, which the same statement reads. Values that the patch does not
+    change stay, also above the ceilings of a new model.
+    """
+    patch = dict.fromkeys(SETTINGS) if patch is None else patch
+    if patch:
+        named = [name for name, sent in patch.items() if sent is not None]
+        reset = [name for name in patch if name not in named]
+        values = {"settings_named": named, "settings_reset": reset}
+        yield Update((_SETTINGS_NAMED,), values)
+    for name, sent in patch.items():
+        value = DEFAULTS["settings"][name] if sent is None else sent
+        if name in _SETTINGS_MERGED and sent is not None:
+            yield _merge(_SETTINGS_MERGED[name], name, sent)
+        elif name in WITH_CEILING:
+            ceilings = SETTINGS[name].ceilings
+            if "model" in patch:
+                applying = next(c for c in ceilings if c.applies_to(patch["model"]))
+                ceilings = [Ceiling("", True, applying.maximum)]
+            if value <= min(ceiling.maximum for ceiling in ceilings):
+                template = _SETTINGS[name]
+            elif sent is None:
+                template = _DEFAULTS_WITHIN_CEILING[name]
+            else:
+                template = _SETTINGS_WITHIN_CEILING[name]
+            yield Update((template,), {name: value, f"{name}_ceilings": [*map(vars, ceilings)]})
+        else:
+            yield Update((_SETTINGS[name],), {name: value})
 
 
 _CUSTOM = UpdateTemplate({"custom": "$$values.custom"})
-_CUSTOM_AFTER_MERGE = {
-    "$mergeObjects": [
-        {
-            "$arrayToObject": {
-                "$filter": {
-                    "input": {"$objectToArray": stored("custom")},
-                    "cond": {"$not": [{"$in": ["$$this.k", "$$values.custom_removed"]}]},
-                }
-            }
-        },
-        "$$values.custom_set",
-    ]
-}
+
+_CUSTOM_AFTER_MERGE = _after_merge("custom")
 _CUSTOM_MERGED = UpdateTemplate(
     {"custom": _CUSTOM_AFTER_MERGE},
-    limits={
-        "custom": {"$lte": [{"$size": {"$objectToArray": _CUSTOM_AFTER_MERGE}}, limits.CUSTOM_KEYS]}
-    },
+    limits={"custom": _max_keys(limits.CUSTOM_KEYS, _CUSTOM_AFTER_MERGE)},
 )
-
-
-def _merged_custom(patch: Mapping[str, str | None] | None) -> Update:
-    """Merge by key (RFC 7396): null removes a key, and null as the whole value all keys."""
-    if patch is None:
-        return Update((_CUSTOM,), {"custom": {}})
-    kept = {key: value for key, value in patch.items() if value is not None}
-    removed = [key for key in patch if key not in kept]
-    return Update((_CUSTOM_MERGED,), {"custom_set": kept, "custom_removed": removed})
 
 
 _TAGS = UpdateTemplate(
@@ -239,7 +339,7 @@ _TAGS_CHANGED = UpdateTemplate(
     {"tags": _column(_TAG_ROWS, 0)},
     {"tag_keys": _column(_TAG_ROWS, 1), "tag_line": _sorted_lines(_column(_TAG_ROWS, 1))},
     tag_words=_column(_TAG_ROWS, 2),
-    limits={"tags_add": {"$lte": [{"$size": _TAG_ROWS}, limits.TAGS]}},
+    limits={"tags_add": Limit({"$lte": [{"$size": _TAG_ROWS}, limits.TAGS]}, maximum=limits.TAGS)},
 )
 
 _PINNED_AT = UpdateTemplate({"pinned_at": "$$values.pinned_at"})

@@ -26,14 +26,22 @@ NOW = "$$NOW"  # the clock of the primary, the same for every pod
 CHANGED_AT = {"$max": [NOW, {"$add": ["$changed_at", 1]}]}
 
 
+@dataclass(frozen=True)
+class Limit:
+    """A condition for a field's new value, and the maximum that an error names."""
+
+    is_within: Expression
+    maximum: Expression
+
+
 @dataclass(frozen=True, eq=False)  # compared and hashed by identity
 class UpdateTemplate:
     """The constant part of an update.
 
     `public` paths appear in the history; an update is written only if it changes a public path.
     `derived` paths follow from the public ones; so do `title_words` and `tag_words`, the parts that
-    make `search`. `limits` maps a field's path to the condition for its new value, if that depends
-    on the stored document. `replacement` replaces the whole document. `event` is a label for the
+    make `search`. `limits` maps a field's path to the limit for its new value, if that depends on
+    the stored document. `replacement` replaces the whole document. `event` is a label for the
     metric conversation_events.
     """
 
@@ -41,7 +49,7 @@ class UpdateTemplate:
     derived: Mapping[str, Expression] = field(default_factory=dict)
     title_words: Expression = None
     tag_words: Expression = None
-    limits: Mapping[str, Expression] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
     states: Sequence[str] = EDITABLE
     blocked_by_hold: bool = False
     replacement: Expression = None
@@ -69,7 +77,7 @@ def merged(templates: Sequence[UpdateTemplate]) -> UpdateTemplate:
     """Return a template with the paths and conditions from all of these."""
     public: dict[str, Expression] = {}
     derived: dict[str, Expression] = {}
-    conditions: dict[str, Expression] = {}
+    conditions: dict[str, Limit] = {}
     for template in templates:
         public |= template.public
         derived |= template.derived

@@ -103,7 +103,10 @@ class _Statement:
 def _statement(templates: tuple[UpdateTemplate, ...], *, with_key: bool) -> _Statement:
     template = merged(templates)
     diagnosis = _diagnosis(template, with_key=with_key)
-    exceeded = [{"$cond": [is_within, [], [path]]} for path, is_within in template.limits.items()]
+    exceeded = [
+        {"$cond": [limit.is_within, [], [{"path": path, "maximum": limit.maximum}]]}
+        for path, limit in template.limits.items()
+    ]
     return _Statement(
         guard=_encoded({"$eq": [diagnosis, "applicable"]}),
         pipeline=[_encoded(stage) for stage in _pipeline(template, with_key=with_key)],
@@ -134,7 +137,8 @@ def _diagnosis(template: UpdateTemplate, *, with_key: bool) -> Expression:
     if template.blocked_by_hold:
         checks.append(("held", {"$ne": [{"$ifNull": ["$hold", None]}, None]}))
     if template.limits:
-        checks.append(("too_large", {"$not": [{"$and": [*template.limits.values()]}]}))
+        are_within = [limit.is_within for limit in template.limits.values()]
+        checks.append(("too_large", {"$not": [{"$and": are_within}]}))
     if not with_key:
         checks.append(("no_effect", {"$not": [_has_effect(template)]}))
     branches = [{"case": check, "then": name} for name, check in checks]

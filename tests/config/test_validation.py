@@ -9,6 +9,8 @@ import pytest
 
 from config.env import COMMON_NAMES, Env, env
 from config.validation import FaultyConfiguration, require_valid
+from conversations import limits
+from conversations.documents import WITH_CEILING
 from tests.config.test_settings import FIT, ROOT, SECRET, load, manage, python, show
 
 SECRET_PIECE = "Zm9vYmFy"
@@ -69,6 +71,7 @@ WRONG = {
         "RETENTION_ARCHIVE_IDLE_DAYS": "99999999",
         "MAX_CONVERSATIONS_PER_USER": "-1",
         "MAX_TOKENS_CEILING": "0",
+        "MODEL_CEILINGS": "gpt-4o:max_tokens=0",
         "CHANGES_WAITING": "0",
         "CHANGES_LOOK_S": "0",
         "CONNECTION_POOL_MAX": "0",
@@ -421,3 +424,70 @@ def test_gunicorn_prints_the_list_before_it_listens():
     assert "- REDIS_URL must begin with" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert "Listening" not in done.stdout
+
+
+def test_ceilings_are_read_by_model():
+    text = " gpt-4o : max_tokens = 16384 , context_window=128000 ;\n llama3:8b:max_tokens=1;;a*:"
+    with pytest.MonkeyPatch.context() as patch:
+        variables = {"MODEL_CEILINGS": text + "context_window=2147483647;"}
+        patch.setattr(env.ENVIRON, "env", variables)
+        patch.setattr(env.ENVIRON, "files_cache", {})
+
+        assert env("MODEL_CEILINGS") == {
+            "gpt-4o": {"max_tokens": 16384, "context_window": 128000},
+            "llama3:8b": {"max_tokens": 1},
+            "a*": {"context_window": 2147483647},
+        }
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("gpt-4o", "entry 1: the model must be a name"),
+        (":max_tokens=1", "entry 1: the model must be a name"),
+        ("*:max_tokens=1", "entry 1: the model must be a name"),
+        ("a*b:max_tokens=1", "entry 1: the model must be a name"),
+        ("a**:max_tokens=1", "entry 1: the model must be a name"),
+        ("x" * 129 + ":max_tokens=1", "entry 1: the model must have at most 128 printable"),
+        ("a\tb:max_tokens=1", "entry 1: the model must have at most 128 printable"),
+        ("a:max_token=1", "entry 1: the settings are max_tokens and context_window"),
+        ("a:temperature=1", "entry 1: the settings are max_tokens and context_window"),
+        ("a:max_tokens=1,max_tokens=2", "entry 1: a setting is repeated"),
+        ("a:max_tokens=1;a:context_window=2", "entry 2: the model is repeated"),
+        ("a:max_tokens", "entry 1: a maximum must be an integer from 1 to 2147483647"),
+        ("a:max_tokens=", "entry 1: a maximum must be"),
+        ("a:max_tokens=0", "entry 1: a maximum must be"),
+        ("a:max_tokens=-1", "entry 1: a maximum must be"),
+        ("a:max_tokens=1.5", "entry 1: a maximum must be"),
+        ("a:max_tokens=2147483648", "entry 1: a maximum must be"),
+        ("a:max_tokens=\u0663", "entry 1: a maximum must be"),
+        ("a:max_tokens=1,", "entry 1: the settings are"),
+        ("a:", "entry 1: the settings are"),
+        ('{"a": {"max_tokens": 1}}', "entry 1: the settings are"),
+    ],
+)
+def test_each_fault_of_a_ceiling_is_named(text, fault):
+    [found] = faults(MODEL_CEILINGS=text)
+
+    assert found.startswith("MODEL_CEILINGS must be entries MODEL:SETTING=NUMBER, such as ")
+    assert fault in found
+
+
+def test_all_faults_of_all_ceilings_are_named_together():
+    [found] = faults(MODEL_CEILINGS="a:max_tokens=0,x=1;b:max_tokens=1;*:max_tokens=1;a:top_p=y")
+
+    for fault in (
+        "entry 1: the settings are max_tokens and context_window; entry 1: a maximum must be",
+        "entry 3: the model must be a name",
+        "entry 4: the settings are",
+        "entry 4: the model is repeated",
+    ):
+        assert fault in found
+    assert "entry 2" not in found
+
+
+def test_every_setting_with_a_ceiling_can_have_ceilings_by_model():
+    everything = ",".join(f"{name}=1" for name in WITH_CEILING)
+    longest = "x" * limits.MODEL_LENGTH
+
+    assert faults(MODEL_CEILINGS=f"a:{everything};{longest}:max_tokens=1") == []

@@ -1,6 +1,7 @@
 """The ceilings of LLM settings bound new values, and stored values stay valid."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.test import Client
@@ -8,7 +9,8 @@ from django.test import Client
 from tests.conversations.admin.browser import staff, url_of
 from tests.conversations.test_export import EXPORT
 from tests.conversations.test_import import forget_everything, imported, make_older
-from tests.factories import PATH, NewConversation, conversation
+from tests.conversations.test_internal import AUTHORIZE, service_with
+from tests.factories import PATH, NewConversation, client_of, conversation
 
 HIGH = {"max_tokens": 4000, "context_window": 8000}
 
@@ -158,3 +160,169 @@ def test_the_schema_shows_the_ceilings_of_this_deployment(stored):
     assert requested["properties"]["max_tokens"]["maximum"] == 1024
     assert requested["properties"]["context_window"]["maximum"] == 2048
     assert imported_["properties"]["max_tokens"]["maximum"] == 2**31 - 1
+
+
+BY_MODEL = {
+    "gpt-4o": {"max_tokens": 3000, "context_window": 9000},
+    "gpt-*": {"max_tokens": 2000},
+    "gpt-4*": {"max_tokens": 100},
+    "Å/x:free": {"max_tokens": 5000},
+    "$user_id": {"max_tokens": 5},
+}
+# The ceilings of max_tokens and context_window for a model.
+EXPECTED = [
+    (None, 1024, 4096),
+    ("other", 1024, 4096),
+    ("gpt", 1024, 4096),
+    ("GPT-4o", 1024, 4096),
+    ("xgpt-4o", 1024, 4096),
+    ("gpt-", 2000, 4096),
+    ("gpt-3.5", 2000, 4096),
+    ("gpt-4", 100, 4096),
+    ("gpt-4o", 3000, 9000),
+    ("gpt-4o-mini", 100, 4096),
+    ("gpt-*", 2000, 4096),
+    ("A\u030a/x:free", 5000, 4096),
+    ("$user_id", 5, 4096),
+]
+
+
+@pytest.fixture
+def by_model(settings):
+    settings.MAX_TOKENS_CEILING, settings.CONTEXT_WINDOW_CEILING = 1024, 4096
+    settings.MODEL_CEILINGS = BY_MODEL
+
+
+@pytest.mark.parametrize(("model", "tokens", "window"), EXPECTED)
+def test_a_create_has_the_ceilings_of_its_model(alice, by_model, model, tokens, window):
+    highest = {"model": model, "max_tokens": tokens, "context_window": window}
+    created = conversation(alice, settings=highest)
+
+    assert created["settings"]["max_tokens"] == tokens
+    for name in ("max_tokens", "context_window"):
+        body = NewConversation(settings=highest | {name: highest[name] + 1})
+        assert faults(alice.post(PATH, body)) == [(f"/settings/{name}", "max_value")]
+    defaults = conversation(alice, settings={"model": model})["settings"]
+    assert (defaults["max_tokens"], defaults["context_window"]) == (min(2048, tokens), 4000)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}, {"If-Match": '"v1"'}])
+@pytest.mark.parametrize("is_sent", [True, False])
+@pytest.mark.parametrize(("model", "tokens", "window"), EXPECTED)
+def test_a_patch_has_the_ceilings_of_the_model_afterwards(
+    alice, by_model, model, tokens, window, is_sent, headers
+):
+    before = "gpt-4o" if is_sent and model != "gpt-4o" else model
+    created = conversation(alice, settings={"model": before, "max_tokens": 1, "context_window": 1})
+    sent = {"model": model} if is_sent else {}
+
+    for name, ceiling in (("max_tokens", tokens), ("context_window", window)):
+        response = patch(alice, created, {"settings": sent | {name: ceiling + 1}}, **headers)
+        assert faults(response) == [(f"/settings/{name}", "max_value")]
+        message = response.json()["error"]["details"]["errors"][0]["message"]
+        assert message.endswith(f" {ceiling}.")
+    assert alice.get(f"{PATH}/{created['id']}").json() == created
+    both = sent | {"max_tokens": tokens, "context_window": window}
+    response = patch(alice, created, {"settings": both}, **headers)
+    assert response.status_code == 200
+    after = response.json()["settings"]
+    assert (after["max_tokens"], after["context_window"]) == (tokens, window)
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+@pytest.mark.parametrize(("model", "tokens", "window"), EXPECTED)
+def test_null_puts_back_a_default_within_the_ceiling_of_the_model(
+    alice, by_model, model, tokens, window, is_sent
+):
+    created = conversation(
+        alice, settings={"model": None if is_sent else model, "max_tokens": 1, "context_window": 1}
+    )
+    sent = {"model": model} if is_sent else {}
+
+    body = patch(
+        alice, created, {"settings": sent | {"max_tokens": None, "context_window": None}}
+    ).json()
+
+    assert body["settings"]["max_tokens"] == min(2048, tokens)
+    assert body["settings"]["context_window"] == min(4000, window)
+    everything = patch(alice, created, {"settings": None}).json()["settings"]
+    assert (everything["model"], everything["max_tokens"]) == (None, 1024)
+
+
+def test_a_new_model_keeps_stored_values_above_its_ceilings(alice, by_model):
+    created = conversation(alice, settings={"model": "gpt-4o", "max_tokens": 3000})
+
+    changed = patch(alice, created, {"settings": {"model": "gpt-4"}}).json()
+    repeated = patch(alice, created, {"settings": {"model": "gpt-4", "max_tokens": 3000}})
+    other = patch(alice, created, {"settings": {"max_tokens": 2999}})
+
+    assert changed["settings"] == created["settings"] | {"model": "gpt-4"}
+    assert repeated.json()["settings"] == changed["settings"]
+    assert faults(other) == [("/settings/max_tokens", "max_value")]
+    copy = alice.post(f"{PATH}/{created['id']}/duplicate", {})
+    assert copy.json()["settings"] == changed["settings"]
+
+
+def test_devices_at_once_never_store_a_value_above_the_ceiling_of_the_model(alice, by_model):
+    created = conversation(alice, settings={"model": "gpt-4o", "max_tokens": 1})
+
+    def attempt(number):
+        client = client_of("alice")
+        models = ("gpt-4", "gpt-4o")
+        if number % 2:
+            return patch(client, created, {"settings": {"model": models[number // 2 % 2]}})
+        return patch(client, created, {"settings": {"max_tokens": 1000 + number}})
+
+    with ThreadPoolExecutor(8) as devices:
+        statuses = {response.status_code for response in devices.map(attempt, range(64))}
+    assert statuses <= {200, 400}
+
+    revisions = alice.get(f"{PATH}/{created['id']}/history", {"limit": 50}).json()["revisions"]
+    for revision in revisions:
+        if "settings.max_tokens" in revision["changes"]:
+            url = f"{PATH}/{created['id']}?as_of={revision['version']}"
+            assert alice.get(url).json()["settings"]["model"] == "gpt-4o"
+
+
+def test_the_schema_shows_the_ceilings_by_model(by_model):
+    schemas = json.loads(Client().get("/api/schema").content)["components"]["schemas"]
+
+    tokens, window = (
+        schemas["LLMSettingsInput"]["properties"][name] for name in ("max_tokens", "context_window")
+    )
+    assert tokens["maximum"] == 5000
+    assert tokens["x-ceilings"] == {"*": 1024} | {
+        model: maxima["max_tokens"] for model, maxima in BY_MODEL.items()
+    }
+    assert (window["maximum"], window["x-ceilings"]) == (9000, {"gpt-4o": 9000, "*": 4096})
+
+
+def test_authorize_returns_settings_within_the_ceilings(alice, bob, by_model, settings, commands):
+    ids = [
+        conversation(client, settings={"model": model, "max_tokens": 1000, "top_p": 0.5})["id"]
+        for client, model in ((alice, None), (alice, "gpt-4o"), (alice, "gpt-3.5"), (bob, None))
+    ]
+    service = service_with("conversations:authorize")
+    body = {"user_id": "alice", "ids": ids}
+
+    before = service.post(AUTHORIZE, body).json()["results"]
+    settings.MAX_TOKENS_CEILING, settings.CONTEXT_WINDOW_CEILING = 10, 20
+    settings.MODEL_CEILINGS = {"gpt-4o": {"max_tokens": 999}, "gpt-*": {"context_window": 4000}}
+    commands.clear()
+    after = service.post(AUTHORIZE, body).json()["results"]
+
+    assert len(commands) == 1
+    assert [result["clamped"] for result in before] == [[], [], [], None]
+    assert [result["clamped"] for result in after] == [
+        ["max_tokens", "context_window"],
+        ["max_tokens"],
+        ["max_tokens"],
+        None,
+    ]
+    expected = zip(after[:3], ids[:3], (10, 999, 10), (20, 4000, 4000), strict=True)
+    for result, id_, tokens, window in expected:
+        stored = alice.get(f"{PATH}/{id_}").json()
+        lowered = {"max_tokens": tokens, "context_window": window}
+        assert result["settings"] == stored["settings"] | lowered
+        assert result["settings_given"] == stored["settings_given"]
+    assert (after[3]["settings"], after[3]["settings_given"]) == (None, None)

@@ -14,6 +14,9 @@ DEFAULT_SETTINGS = {
     "frequency_penalty": 0.0,
     "presence_penalty": 0.0,
     "stop_sequences": [],
+    "model": None,
+    "reasoning_effort": None,
+    "extra": {},
 }
 
 
@@ -38,6 +41,7 @@ def test_a_new_conversation_has_every_field_and_reads_back_the_same():
         "is_archived": False,
         "pinned_at": None,
         "settings": DEFAULT_SETTINGS,
+        "settings_given": [],
         "tags": [],
         "custom": {},
         "metadata": {

@@ -46,7 +46,9 @@ def test_a_new_title_increments_the_version_and_keeps_the_activity(alice):
     ],
 )
 def test_an_edit_without_effect_makes_no_new_version(alice, same):
-    created = conversation(alice, title="Same", tags=["a"], custom={"k": "v"})
+    created = conversation(
+        alice, title="Same", tags=["a"], custom={"k": "v"}, settings=same.get("settings")
+    )
 
     response = patch(alice, created, same)
 

@@ -39,6 +39,7 @@ def test_a_revision_has_actor_time_client_and_old_values(alice):
         "changes": {
             "title": {"before": "Old", "after": "New"},
             "settings.top_p": {"before": 0.9, "after": 0.5},
+            "settings_given": {"before": [], "after": ["temperature", "top_p"]},
             "tags": {"before": ["a"], "after": ["a", "b"]},
         },
     }

@@ -116,7 +116,8 @@ def test_a_valid_conversation_is_imported_completely(run, monolith):
         "status": "active",
         "is_archived": False,
         "pinned_at": None,
-        "settings": old()["settings"],
+        "settings": documents.DEFAULTS["settings"] | old()["settings"],
+        "settings_given": [*old()["settings"]],
         "tags": ["casual"],
         "custom": {},
         "metadata": {

@@ -205,13 +205,17 @@ def test_a_line_without_effect_is_not_adjusted(alice, line):
 
 @pytest.mark.parametrize("value", ["\x01" * 512, "😀" * 512, '"\\' * 256, "ñ" * 512, "," * 512])
 def test_the_longest_exported_line_can_be_imported(alice, value):
-    created = conversation(alice)
+    extra = {f"{key:064}": value for key in range(16)}
+    created = conversation(alice, settings={"extra": extra})
     for n in range(51):
         even, odd = ([f"{key:063}{end}" for key in range(16)] for end in (0, 1))
         new, former = (odd, even) if n % 2 else (even, odd)
         fields = {
             "custom": dict.fromkeys(former) | dict.fromkeys(new, value),
-            "settings": {"stop_sequences": [value[:63] + str(n)[-1]] * 10},
+            "settings": {
+                "stop_sequences": [value[:63] + str(n)[-1]] * 10,
+                "extra": {f"{0:064}": value[:511] + str(n)[-1]},
+            },
             "tags": [f"{n}-{t}-".ljust(50, "\U00010400") for t in range(10)],
             "title": f"{n}".ljust(200, "\U00010400"),
         }

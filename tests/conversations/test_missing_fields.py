@@ -127,8 +127,10 @@ def test_a_document_without_a_field_is_edited_without_loss(alice, mongo, stored,
     assert after["tags"] == (tags if before["tags"] else ["CASUAL", "new"])
     assert after["custom"] == before["custom"] | {"k2": "v2"}
     assert after["settings"] == before["settings"] | {"temperature": 1.5}
+    assert {*after["settings_given"]} == {*before["settings_given"], "temperature"}
     assert without_times(after) == without_times(before) | {
         "title": "New",
+        "settings_given": after["settings_given"],
         "title_source": "user",
         "tags": after["tags"],
         "custom": after["custom"],
@@ -159,7 +161,8 @@ def test_an_edit_to_the_default_of_a_missing_field_changes_nothing(alice, mongo,
     unset(mongo, path)
     one = f"{PATH}/{stored['id']}"
     before = alice.get(one).json()
-    same = {name: before[name] for name in ("tags", "custom", "settings")}
+    same = {name: before[name] for name in ("tags", "custom")}
+    same["settings"] = {name: before["settings"][name] for name in before["settings_given"]}
     same["pinned"] = before["pinned_at"] is not None
 
     assert alice.patch(one, same).json() == before

@@ -275,7 +275,8 @@ def use_everything(pod: Pod, user_id: str) -> None:
         path = f"{PATH}/{user.create(title='Río, a title', tags=['Work'])['id']}"
         for step in steps.split():
             done(user.send("POST", f"{path}/{step}"))
-    assert import_lines(user, export(user)) == {200}
+    # 0.1.0 rejects a line with the change of a later field in its history.
+    assert import_lines(user, [without_later_fields(line) for line in export(user)]) == {200}
 
 
 def test_a_pod_shows_all_writes_of_the_other(pods, user_id):
@@ -319,7 +320,8 @@ def test_a_pod_continues_at_a_cursor_of_the_other(pods, user_id, path, key):
 
     page = done(first.send("GET", path)).json()
 
-    assert page[key] + pages(second, path, key, next_cursor(page)) == whole
+    found = page[key] + pages(second, path, key, next_cursor(page))
+    assert without_later_fields(found) == without_later_fields(whole)
 
 
 def test_a_pod_continues_at_a_cursor_of_the_others_history(pods, user_id):
@@ -391,7 +393,7 @@ def test_a_pod_replays_the_idempotent_requests_of_the_other(pods, user_id):
         key = new_key()
         sent = done(first.send(method, path, body, **key), status)
         again = done(second.send(method, path, body, **key), status)
-        assert again.json() == sent.json(), path
+        assert without_later_fields(again.json()) == without_later_fields(sent.json()), path
         assert again.headers["Idempotency-Replayed"] == "true", path
     assert len(export(second)) == 3
 
@@ -402,7 +404,8 @@ def test_get_or_create_finds_the_conversation_of_the_other_pod(pods, user_id):
 
     created = done(first.send("POST", path, body), 201).json()
 
-    assert done(second.send("POST", path, body)).json() == created
+    found = done(second.send("POST", path, body)).json()
+    assert without_later_fields(found) == without_later_fields(created)
 
 
 def test_an_import_that_keeps_its_ids_is_repeated_at_the_other_pod(rollout, pods):

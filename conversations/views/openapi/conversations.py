@@ -46,14 +46,18 @@ def schema(request: HttpRequest) -> HttpResponse:
 
 
 def show_ceilings(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
-    """Set each setting's maximum in requests; also a drf-spectacular hook."""
+    """Set each setting's maxima in requests; also a drf-spectacular hook."""
     properties = result["components"]["schemas"]["LLMSettingsInput"]["properties"]
-    for name, setting in documents.SETTINGS.items():
-        if setting.ceiling_variable:
-            properties[name] |= {
-                "maximum": setting.ceiling,
-                "description": "A PATCH can repeat a stored value above the maximum.",
-            }
+    for name in documents.WITH_CEILING:
+        ceilings = documents.SETTINGS[name].ceilings
+        maxima = {f"{c.start}{'*' if c.is_prefix else ''}": c.maximum for c in ceilings}
+        properties[name] |= {
+            "maximum": max(maxima.values()),
+            "description": "`x-ceilings` has the maximum by model: of the exact name, or else of "
+            "the longest start with `*`. The model is that of the conversation after the request. "
+            "A PATCH can repeat a stored value above the maximum.",
+            "x-ceilings": maxima,
+        }
     return result
 
 
@@ -95,7 +99,6 @@ class ConversationSerializer(serializers.Serializer):
     id = serializers.RegexField(OBJECT_ID)
     object = serializers.ChoiceField(["conversation"])
     settings = LLMSettingsSerializer()
-    custom = serializers.DictField(child=serializers.CharField())
     metadata = ConversationMetadataSerializer()
     is_archived = serializers.BooleanField()
     retention = NextActionSerializer(

@@ -16,6 +16,7 @@ from conversations.views.openapi.conversations import (
     ID,
     ConversationMetadataSerializer,
     FaultSerializer,
+    LLMSettingsSerializer,
     operation,
 )
 
@@ -31,6 +32,22 @@ class AccessSerializer(serializers.Serializer):
     writable = serializers.BooleanField(help_text="True if the conversation accepts messages.")
     reason = serializers.ChoiceField(
         REASONS, allow_null=True, help_text="The reason if it is not writable."
+    )
+    settings = LLMSettingsSerializer(
+        allow_null=True,
+        help_text="Within the present ceilings of the model. Null if the user is not the owner, "
+        "as are the next two.",
+    )
+    settings_given = serializers.ListField(
+        child=serializers.CharField(),
+        allow_null=True,
+        help_text="The names of the settings that the user set. Omit the others in requests to a "
+        "provider that rejects them.",
+    )
+    clamped = serializers.ListField(
+        child=serializers.CharField(),
+        allow_null=True,
+        help_text="The names of the settings with stored values above the ceilings.",
     )
 
 

@@ -79,6 +79,15 @@ def test_an_invalid_response_has_no_statistics(upstream, changed):
         messages.stats(CONVERSATION)
 
 
+def test_whole_floats_are_integers(upstream):
+    whole = {name: float(value) for name, value in STATS.items() if isinstance(value, int)}
+    upstream.talk = says(STATS)
+    expected = messages.stats(CONVERSATION)
+    upstream.talk = says(STATS | whole)
+
+    assert messages.stats(CONVERSATION) == expected
+
+
 def test_a_list_has_no_statistics(upstream):
     upstream.talk = says([STATS])
 

@@ -124,7 +124,8 @@ def test_a_revert_equals_that_of_the_api_with_staff_as_actor(ops, alice):
     assert (after["title"], after["tags"], after["version"]) == ("Before", ["old"], 4)
     [revision] = alice.get(f"{PATH}/{created['id']}/history?limit=1").json()["revisions"]
     assert (revision["by"], revision["client"]) == ("staff:ops", "console")
-    assert alice.get(f"{PATH}?search=before").json() == alice.get(PATH).json()
+    found, listed = (alice.get(path).json() for path in (f"{PATH}?search=before", PATH))
+    assert found["conversations"] == listed["conversations"]
 
 
 @pytest.mark.parametrize("version", ["0", "2", "999"])
