@@ -17,9 +17,11 @@ PATH = "/api/v1/conversations"
 LIMIT = 20
 SHOWN = [
     *("user_id", "character_id", "character_status", "title", "title_source", "status"),
-    *("pinned_at", "settings", "tags", "custom", "metadata"),
+    *("pinned_at", "settings", "settings_given", "tags", "custom", "metadata"),
     *("archived_at", "deleted_at", "purge_at", "forked_from", "version"),
 ]
+# Settings that are stored only while they differ from these defaults.
+NOT_STORED: dict[str, Any] = {"model": None, "reasoning_effort": None, "extra": {}}
 NEWEST_FIRST = [("metadata.last_activity", -1), ("_id", -1)]
 OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 SECRET = os.environ["JWT_SECRET_KEY"]
@@ -75,6 +77,7 @@ def one(user_id: str, conversation_id: str) -> dict[str, Any]:
 def shown(document: dict[str, Any]) -> dict[str, Any]:
     document["id"] = document.pop("_id")
     document["object"] = "conversation"
+    document["settings"] = NOT_STORED | document["settings"]
     document["is_archived"] = document["status"] == "archived"
     document["retention"] = None
     return document
