@@ -13,20 +13,17 @@ import unicodedata
 from collections.abc import Iterable
 from itertools import chain
 
+from conversation_service.visibility import IGNORABLE
+
 _MARK_ABOVE_OR_BELOW = 200  # combining class; lower ones make another letter, as in Japanese
 
-# Invisible: Unicode's Default_Ignorable_Code_Point without the joiners. Also the skin tones, and
-# the Arabic tatweel, which stretches a word.
-_INVISIBLE = (
-    "\u00ad\u034f\u061c\u0640\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
-    "\U0001d173-\U0001d17a\U0001f3fb-\U0001f3ff\U000e0000-\U000e0fff"
-)
+# Also the Arabic tatweel, which stretches a word, the marks of annotations, and the skin tones.
+_LEFT_OUT = f"{IGNORABLE}\u0640\ufff9-\ufffb\U0001f3fb-\U0001f3ff"
 _PICTURES = "\u2190-\u2bff\U0001f000-\U0001faff"
 _ARABIC, _HEBREW = "\u0621-\u06ff\ufb50-\ufefc", "\u05d0-\u05f2"
 _KANA = "\u3041-\u3096\u30a1-\u30fa\u30fc\uff66-\uff9f"
 _REMOVED = re.compile(
-    rf"[{_INVISIBLE}]"
+    rf"[{_LEFT_OUT}]"
     # The zero width joiner stays between pictures: 👩‍💻 is another picture than 👩💻.
     rf"|(?<![{_PICTURES}\ufe0f])\u200d|\u200d(?![{_PICTURES}])"
     rf"|(?<=[{_KANA}])[\u30fb\uff65](?=[{_KANA}])"  # スパイダー・マン
@@ -65,7 +62,6 @@ _OTHER_LETTERS = {
     "#": "♯",
 }  # fmt: skip
 _NUKTA = 0x93C  # Hindi is written with and without it
-_KEYCAP = 0x20E3
 # Scripts in which each mark can be left out: Latin and Greek, Hebrew, Arabic.
 _OPTIONAL_MARKS = [
     range(0x300, 0x370), range(0x591, 0x5C8), range(0x610, 0x61B), range(0x64B, 0x660),

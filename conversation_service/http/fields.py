@@ -20,6 +20,7 @@ from rest_framework.validators import ProhibitSurrogateCharactersValidator
 from conversation_service import external_ids
 from conversation_service.http.exception_handler import MAX_FIELD_ERRORS
 from conversation_service.integers import read_integer
+from conversation_service.visibility import is_visible
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
 NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
@@ -258,22 +259,11 @@ class VisibleLine(Line):
 
     def to_internal_value(self, data: Any) -> str:
         line = super().to_internal_value(_RUN_OF_BLANKS.sub(" ", data))
-        if not any(map(_is_visible, line)):
+        if not is_visible(line):
             self.fail("invisible")
         return line
 
 
-def _is_visible(character: str) -> bool:
-    # Unassigned and private characters can be visible: newer emoji, logos.
-    return unicodedata.category(character) not in _BLANK and character not in _INVISIBLE
-
-
-_BLANK = {"Zs", "Zl", "Zp", "Cc", "Cf", "Cs"}
-# Of the letters, marks and symbols: Unicode's Default_Ignorable_Code_Point, and BRAILLE BLANK.
-_INVISIBLE = {
-    *"\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0",
-    *map(chr, [*range(0xFE00, 0xFE10), *range(0xE0000, 0xE1000)]),
-}
 _RUN_OF_BLANKS = re.compile(r"[^\S\x1c-\x1f]{2,}|[\t\n\v\f\r\x85\u2028\u2029]")
 
 

@@ -12,6 +12,7 @@ from rest_framework.exceptions import ValidationError
 
 from conversation_service.http.fields import NOT_IN_A_LINE
 from conversation_service.mongodb.connection import Document
+from conversation_service.visibility import is_visible
 from conversations import documents, limits
 from conversations.serializers.conversations import Tag
 from conversations.serializers.transfer import SECONDS_UNTIL_MILLISECONDS, lenient
@@ -108,12 +109,16 @@ def _adjust(line: dict[str, Any]) -> list[str]:
 
 
 def one_line(text: str, length: int) -> str:
-    """Return a text on one line, without control characters, in NFC, of at most `length`."""
+    """Return a text on one line, without control characters, in NFC, of at most `length`.
+
+    Returns "" for a text without a visible character.
+    """
     text = " ".join(text[: 64 * length].split())
     text = "".join(" " if unicodedata.category(c) in NOT_IN_A_LINE else c for c in text)
     # NFC takes a time that grows with the square of a row of marks: cut before and after.
     text = unicodedata.normalize("NFC", " ".join(text.split())[: 2 * length])
-    return text[:length].rstrip()
+    text = text[:length].rstrip()
+    return text if is_visible(text) else ""
 
 
 def _tags(tags: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ from conversations.documents import FIELDS, METADATA, PUBLIC, SETTINGS
 from conversations.serializers.conversations import (
     LLMSettingsInputSerializer,
     Tags,
+    Title,
     plain_fields,
 )
 from conversations.serializers.fields import imported_field, input_field
@@ -202,7 +203,7 @@ class LenientLineSerializer(StrictSerializer):
         help_text="The id in the other program. A second import with it changes nothing. Without "
         "it, each import creates a conversation.",
     )
-    title = input_field(FIELDS["title"], required=False, allow_null=True)
+    title = Title(required=False, allow_null=True)
     created_at = LenientMoment(
         required=False,
         allow_null=True,

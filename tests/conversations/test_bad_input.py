@@ -25,7 +25,7 @@ FIELDS = [
     ({"title": "unit\x1fhere"}, "/title", "control"),
     *(
         ({"title": text}, "/title", "invisible")
-        for text in ("\u3164", "\u200b", "\u2800\u00ad", "\ufe0f")
+        for text in ("\u3164", "\u200b", "\u2800\u00ad", "\ufe0f", "\u2065", "\ufff0")
     ),
     ({"title": "nul\0"}, "/title", "control"),
     ({"tags": "casual"}, "/tags", "not_a_list"),
@@ -35,7 +35,10 @@ FIELDS = [
     ({"tags": ["x" * 51]}, "/tags/0", "max_length"),
     ({"tags": ["a,b"]}, "/tags/0", "comma"),
     ({"tags": ["nul\0"]}, "/tags/0", "control"),
-    *(({"tags": [text]}, "/tags/0", "invisible") for text in ("\u200d", "\u115f", "\u202e")),
+    *(
+        ({"tags": [text]}, "/tags/0", "invisible")
+        for text in ("\u200d", "\u115f", "\u202e", "\u2065")
+    ),
     ({"tags": [str(n) for n in range(11)]}, "/tags", "max_length"),
     ({"tags": [None]}, "/tags/0", "null"),
     ({"custom": []}, "/custom", "not_a_dict"),

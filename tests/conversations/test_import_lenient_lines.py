@@ -13,6 +13,7 @@ from tests.factories import PATH, client_of, conversation
 
 THEN = datetime(2024, 5, 6, 7, 8, 9, 123000, tzinfo=UTC)
 WRITTEN = "2024-05-06T07:08:09.123Z"
+INVISIBLE = ["\u200b", "\u3164", "\u202e", "\u2800", "\u00ad", "\ufeff\u200b"]
 
 
 def read(client, line):
@@ -128,6 +129,9 @@ def test_times_in_the_future_or_in_the_wrong_order_are_adjusted(alice):
         ({"title": "x" * 4_000}, "title", "x" * 200),
         ({"title": " two \n lines\0 "}, "title", "two lines"),
         ({"title": " \n"}, "title", "luna"),
+        *[({"title": text}, "title", "luna") for text in INVISIBLE],
+        ({"title": "\u200b" * 200 + "x"}, "title", "luna"),
+        *[({"tags": [text, "a"]}, "tags", ["a"]) for text in INVISIBLE],
         ({"title": "e\u0301" * 300}, "title", "\u00e9" * 200),
         ({"title": "a" + "\u0301" * 1_000}, "title", "\u00e1" + "\u0301" * 199),
         ({"title": "\u0958" * 200}, "title", "\u0915\u093c" * 100),
