@@ -17,9 +17,12 @@ from django.core.management.base import (
     CommandParser,
     DjangoHelpFormatter,
 )
+from pymongo.errors import PyMongoError
 
+from conversation_service.errors import DatabaseUnavailable, ServiceError
 from conversation_service.external_ids import RULE, is_external_id
 from conversation_service.http import rendering
+from conversation_service.mongodb import failures
 
 WIDTH = 98
 
@@ -32,6 +35,17 @@ class Unfinished(CommandError):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, returncode=UNFINISHED)
+
+
+def mongodb_error(
+    error: PyMongoError | ServiceError, next_step: str, *, has_begun: bool
+) -> CommandError:
+    """Return the error to end with. The reason has neither documents nor the password in a URL."""
+    text = f"MongoDB: {failures.reason(error).removesuffix('.')}. {next_step}"
+    if has_begun:
+        return Unfinished(text)
+    unavailable = isinstance(error, DatabaseUnavailable) or failures.find(error)
+    return CommandError(text, returncode=NO_MONGODB if unavailable else 1)
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DjangoHelpFormatter):

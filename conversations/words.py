@@ -168,6 +168,10 @@ class Lookup:
     ignored: list[str] = field(default_factory=list)
 
 
+def prefixes(clause: Clause) -> tuple[str, ...]:
+    return (clause,) if isinstance(clause, str) else clause
+
+
 def look_up(text: str, *, signs: bool = True) -> Lookup:
     """Return the words to look up.
 
@@ -180,8 +184,10 @@ def look_up(text: str, *, signs: bool = True) -> Lookup:
     chunks = text.split()
     for number, chunk in enumerate(chunks):
         if not room:
-            rest = dict.fromkeys(filter(None, map(_trimmed, chunks[number:])))
-            ignored |= dict.fromkeys(word for word in rest if fold(word) not in found)
+            for rest in chunks[number:]:
+                word = rest[:IGNORED_LENGTH].strip(_AROUND_WORDS)
+                if word and fold(word) not in found:
+                    ignored[word] = None
             break
         words = {
             word: clauses
@@ -199,9 +205,10 @@ def look_up(text: str, *, signs: bool = True) -> Lookup:
     if not found and signs:
         every = [*dict.fromkeys(_SIGN.findall(_shape(fold(text[:MAX_RUN]))))]
         found, ignored = dict.fromkeys(every[:SEARCH_WORDS]), dict.fromkeys(every[SEARCH_WORDS:])
+    are_implied = all(any(word.startswith(prefixes(clause)) for word in former) for clause in found)
     return Lookup(
         [*found],
-        [] if all(_implied(clause, former) for clause in found) else [*former][:MAX_PIECES],
+        [] if are_implied else [*former][:MAX_PIECES],
         [word[:IGNORED_LENGTH] for word in islice(ignored, IGNORED_WORDS)],
     )
 
@@ -232,16 +239,6 @@ def _words_of_search(chunk: str) -> Iterator[tuple[str, list[Clause]]]:
             yield first, [first]
             for part in others:
                 yield part, [(part, joined)]
-
-
-def _trimmed(chunk: str) -> str:
-    """Return a typed word without the signs around it, or an empty text."""
-    return chunk[:IGNORED_LENGTH].strip(_AROUND_WORDS)
-
-
-def _implied(clause: Clause, former: Iterable[str]) -> bool:
-    prefixes = (clause,) if isinstance(clause, str) else clause
-    return any(word.startswith(prefixes) for word in former)
 
 
 def _shape(folded: str) -> str:

@@ -9,20 +9,22 @@ import json
 from typing import Any
 
 from config.env import BASE_DIR
+from conversation_service.http.openapi_hooks import EXAMPLE_ID
+from docs_site.reference import resolved
 
 DESCRIPTION = BASE_DIR / "docs" / "openapi.json"
 COLLECTION = BASE_DIR / "docs" / "collection.json"
 SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
 FIRST, LAST = "createConversation", "deleteConversation"
-EXAMPLE_ID = "507f1f77bcf86cd799439014"
 KEEP_ID = 'pm.collectionVariables.set("id", pm.response.json().id);'
 
 
 def collection(description: dict[str, Any]) -> dict[str, Any]:
     folders: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for path, operations in description["paths"].items():
+    paths = resolved(description["paths"], description["components"])
+    for path, operations in paths.items():
         for method, operation in operations.items():
-            item = _item(description, method, path, operation)
+            item = _item(method, path, operation)
             folders.setdefault(operation["tags"][0], []).append((operation["operationId"], item))
     return {
         "info": {
@@ -48,10 +50,8 @@ def _order(named: tuple[str, Any]) -> int:
     return (named[0] == LAST) - (named[0] == FIRST)
 
 
-def _item(
-    description: dict[str, Any], method: str, path: str, operation: dict[str, Any]
-) -> dict[str, Any]:
-    parameters = [_resolved(description, entry) for entry in operation.get("parameters", [])]
+def _item(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
+    parameters = operation.get("parameters", [])
     headers = [_disabled(entry) for entry in parameters if entry["in"] == "header"]
     query = [_disabled(entry) for entry in parameters if entry["in"] == "query"]
     token = "serviceToken" if path.startswith("/internal") else "token"
@@ -71,10 +71,11 @@ def _item(
         },
         "description": operation.get("description", ""),
     }
-    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+    contents = operation.get("requestBody", {}).get("content", {})
+    if contents:
+        media_type, content = next(iter(contents.items()))
         headers.insert(0, {"key": "Content-Type", "value": media_type})
         request["body"] = {"mode": "raw", "raw": _example(content, media_type)}
-        break
     statuses = [int(status) for status in operation["responses"] if status < "300"]
     script = [
         f'pm.test("The status is documented", () => pm.expect({statuses})'
@@ -86,15 +87,6 @@ def _item(
         "request": request,
         "event": [{"listen": "test", "script": {"type": "text/javascript", "exec": script}}],
     }
-
-
-def _resolved(description: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    if "$ref" not in entry:
-        return entry
-    found: Any = description
-    for name in entry["$ref"].removeprefix("#/").split("/"):
-        found = found[name]
-    return found  # type: ignore[no-any-return]
 
 
 def _disabled(parameter: dict[str, Any]) -> dict[str, Any]:

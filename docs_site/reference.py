@@ -24,7 +24,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 
 
 def reference(document: Schema) -> Iterator[str]:
-    document = document | {"paths": _resolved(document["paths"], document["components"])}
+    document = document | {"paths": resolved(document["paths"], document["components"])}
     yield "## Endpoints\n"
     for path in sorted(document["paths"], key=_place):
         for method, operation in document["paths"][path].items():
@@ -34,16 +34,16 @@ def reference(document: Schema) -> Iterator[str]:
         yield from _object(name, schema)
 
 
-def _resolved(value: Any, components: Schema) -> Any:
+def resolved(value: Any, components: Schema) -> Any:
     """Replace references to shared parameters and responses, and keep those to objects."""
     if isinstance(value, list):
-        return [_resolved(item, components) for item in value]
+        return [resolved(item, components) for item in value]
     if not isinstance(value, dict):
         return value
     kind, _, name = value.get("$ref", "").removeprefix("#/components/").partition("/")
     if kind in {"parameters", "responses"}:
         value = components[kind][name]
-    return {key: _resolved(item, components) for key, item in value.items()}
+    return {key: resolved(item, components) for key, item in value.items()}
 
 
 def _place(path: str) -> tuple[bool, bool]:

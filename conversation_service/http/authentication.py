@@ -202,18 +202,13 @@ def _authenticate(request: Request, read: Callable[[Claims], Caller]) -> tuple[C
 @lru_cache(maxsize=4_096)  # of two kilobytes each; a verification takes 30 to 200 µs
 def _verify_once(header: str, read: Callable[[Claims], Caller], period: int) -> tuple[Caller, str]:
     """Verify a token once in each period. A rejected token is verified with each request."""
-    token = _bearer_token(header)
-    return read(claims_of(token)), token
-
-
-def _bearer_token(header: str) -> str:
     scheme, _, token = header.partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise rejected(rejections.MISSING)
     if len(token) > MAX_TOKEN_BYTES or not _COMPACT.fullmatch(token):
         raise rejected(rejections.MALFORMED)
-    return token
+    return read(claims_of(token)), token
 
 
 def claims_of(token: str) -> Claims:
@@ -235,15 +230,13 @@ def claims_of(token: str) -> Claims:
     try:
         claims: Claims = backend.decode(cast(Token, token))
     except TokenBackendError as error:
-        raise rejected(_rejection_for(error.__cause__)) from None
+        cause = error.__cause__
+        if isinstance(cause, MissingRequiredClaimError):
+            raise rejected(_REJECTIONS_WITHOUT_CLAIM[cause.claim]) from None
+        reason = next(reason for kind, reason in _REJECTIONS.items() if isinstance(cause, kind))
+        raise rejected(reason) from None
     _check_kind(header, claims)
     return claims
-
-
-def _rejection_for(error: BaseException | None) -> Rejection:
-    if isinstance(error, MissingRequiredClaimError):
-        return _REJECTIONS_WITHOUT_CLAIM[error.claim]
-    return next(rejection for kind, rejection in _REJECTIONS.items() if isinstance(error, kind))
 
 
 def _check_kind(header: Claims, claims: Claims) -> None:

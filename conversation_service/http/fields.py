@@ -259,7 +259,8 @@ class VisibleLine(Line):
 
     def to_internal_value(self, data: Any) -> str:
         line = super().to_internal_value(_RUN_OF_BLANKS.sub(" ", data))
-        if not is_visible(line):
+        # A line in ASCII is not blank here.
+        if not line.isascii() and not is_visible(line):
             self.fail("invisible")
         return line
 

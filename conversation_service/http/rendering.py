@@ -161,7 +161,9 @@ class JSONNegotiation(BaseContentNegotiation):
         headers = {}
         if coding.strip().lower() not in {"", *self.encodings}:
             headers["Accept-Encoding"] = ", ".join(sorted(self.encodings))
-        if not self._is_readable(request.content_type or ""):
+        media_type, *parameters = (request.content_type or "").lower().replace(" ", "").split(";")
+        charsets = {name for name in parameters if name.startswith("charset=")}
+        if media_type not in self.readable or not charsets <= _UTF_8:
             headers |= self.accepted_bodies(request.method) | {"Accept": ", ".join(self.types())}
         if headers:
             raise UnsupportedMediaType(
@@ -185,11 +187,6 @@ class JSONNegotiation(BaseContentNegotiation):
         """Return Accept-Patch (RFC 5789) and Accept-Post (W3C LDP 1.0) for those of the methods."""
         names = {"PATCH": "Accept-Patch", "POST": "Accept-Post"}
         return {names[m]: ", ".join(self.types()) for m in methods if m in names}
-
-    def _is_readable(self, content_type: str) -> bool:
-        media_type, *parameters = content_type.lower().replace(" ", "").split(";")
-        charsets = {name for name in parameters if name.startswith("charset=")}
-        return media_type in self.readable and charsets <= _UTF_8
 
 
 def names(accept: str, media_types: frozenset[str]) -> bool:

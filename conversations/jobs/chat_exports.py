@@ -22,6 +22,7 @@ from zipfile import BadZipFile, ZipFile
 from django.db.models import IntegerField
 
 from conversation_service.http.ndjson import is_utf_16
+from conversation_service.integers import read_integer
 from conversations import limits
 from conversations.documents import SETTINGS
 from conversations.jobs.lenient import one_line
@@ -392,7 +393,7 @@ class _Reader:
         A quote within a string is escaped, so that a message's text never matches.
         """
         found = re.findall(pattern, self.raw)
-        times = (_seconds(_text_or_number(text))[0] for text in found)
+        times = (_seconds(text.decode("ascii", "replace"))[0] for text in found)
         return sorted(seconds for seconds in times if seconds is not None)
 
     def read_flags(self, *, archived: Any, pinned: Any) -> None:
@@ -415,9 +416,13 @@ class _Reader:
                 continue
             if name == "stop_sequences":
                 value = self._stop_sequences(value)
-            elif (value := self._number_for(name, value)) is None:
-                self.note(f"settings.{name}")
-                continue
+            else:
+                value = _number(value)
+                if isinstance(SETTINGS[name].field, IntegerField):
+                    value = read_integer(value)
+                if value is None or abs(value) > limits.MAX_COUNT:
+                    self.note(f"settings.{name}")
+                    continue
             self.line["settings"][name] = value
 
     def _stop_sequences(self, value: Any) -> list[str]:
@@ -426,14 +431,6 @@ class _Reader:
         values = value if isinstance(value, list) else [value]
         texts = [self.text(name, item) for item in values[: 2 * limits.STOP_SEQUENCES]]
         return [text[: limits.STOP_SEQUENCE_LENGTH + 1] for text in texts if text]
-
-    def _number_for(self, name: str, value: Any) -> float | None:
-        number = _number(value)
-        if number is None or abs(number) > limits.MAX_COUNT:
-            return None
-        if not isinstance(SETTINGS[name].field, IntegerField):
-            return number
-        return int(number) if number == int(number) else None
 
     def read_model(self, value: Any) -> None:
         if model := self.text("custom.model", value):
@@ -463,11 +460,6 @@ def _number(value: Any) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _text_or_number(text: bytes) -> str | float:
-    number = _number(text.decode("ascii", "replace"))
-    return text.decode("ascii", "replace") if number is None else number
 
 
 def _seconds(value: Any) -> tuple[float | None, bool]:

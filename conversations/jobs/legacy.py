@@ -18,9 +18,9 @@ from rest_framework.exceptions import ValidationError
 from conversation_service import clock
 from conversation_service.http.fields import NOT_IN_A_LINE, ExternalId, Text
 from conversation_service.mongodb.connection import Document
+from conversation_service.visibility import is_visible
 from conversations import documents, limits
 from conversations.serializers.conversations import Tag
-from conversations.serializers.fields import input_field
 from conversations.states import ARCHIVED
 from conversations.words import tag_key
 
@@ -36,7 +36,6 @@ _NUMBERS: dict[str, Any] = {
 }
 
 _external_id = ExternalId()
-_title = input_field(documents.FIELDS["title"])
 _tag = Tag()
 _stop_sequence = Text(max_length=limits.STOP_SEQUENCE_LENGTH)
 
@@ -139,7 +138,7 @@ class Converted:
         if not isinstance(value, str):
             self.note("title", "made text", value)
         title = _line(str(value))
-        if not title:
+        if not is_visible(title):
             return self.repaired(None, "title", "empty, named after the character", value), {}
         if len(title) > limits.TITLE_LENGTH:
             custom = {"legacy_title": title[: limits.CUSTOM_VALUE_LENGTH]}
@@ -191,12 +190,12 @@ class Converted:
         return list(kept.values())
 
     def read_tag(self, value: Any) -> str:
-        """Replace the characters that a tag does not accept by spaces, and cut the tag."""
+        """Replace commas and what is not accepted on a line by spaces, and cut the tag."""
         if isinstance(value, str) and _accepted(_tag, value) == value:
             return value
         written = _line(str(value)) if isinstance(value, str | int | float | ObjectId) else ""
-        plain = "".join(c if _accepted(_tag, f"a{c}a") else " " for c in written)
-        tag = _line(plain)[: limits.TAG_LENGTH].rstrip()
+        tag = _line(written.replace(",", " "))[: limits.TAG_LENGTH].rstrip()
+        tag = tag if is_visible(tag) else ""
         kind = "characters replaced, or cut" if tag else "no tag, left out"
         return self.repaired(tag, "tags", kind, value)
 

@@ -7,14 +7,11 @@ from hashlib import blake2b
 from typing import Any
 
 from bson import ObjectId
-from django.db.models import IntegerField
-from rest_framework.exceptions import ValidationError
 
 from conversation_service.http.fields import NOT_IN_A_LINE
 from conversation_service.mongodb.connection import Document
 from conversation_service.visibility import is_visible
 from conversations import documents, limits
-from conversations.serializers.conversations import Tag
 from conversations.serializers.transfer import SECONDS_UNTIL_MILLISECONDS, lenient
 from conversations.states import ARCHIVED
 from conversations.words import tag_key
@@ -27,8 +24,6 @@ _TAGS_READ = 2 * limits.TAGS
 _TAG_LENGTH_READ = 2 * limits.TAG_LENGTH
 # Fields of an exported line that a lenient line never has.
 _ONLY_EXPORTED = {"id", "object", "metadata", "version", "history"}
-
-_tag = Tag()
 
 
 def is_lenient(line: Any) -> bool:
@@ -122,24 +117,13 @@ def one_line(text: str, length: int) -> str:
 
 
 def _tags(tags: list[str]) -> list[str]:
-    """Replace the characters that tags do not accept by spaces; keep the first tags."""
-    tags = [tag[:_TAG_LENGTH_READ] for tag in tags[:_TAGS_READ]]
-    accepted = {c: _accepts(c) for c in set("".join(tags))}
+    """Replace commas and what is not accepted on a line by spaces; keep the first tags."""
     kept: dict[str, str] = {}
-    for tag in tags:
-        plain = "".join(c if accepted[c] else " " for c in tag)
-        plain = one_line(plain, limits.TAG_LENGTH)
+    for tag in tags[:_TAGS_READ]:
+        plain = one_line(tag[:_TAG_LENGTH_READ].replace(",", " "), limits.TAG_LENGTH)
         if plain:
             kept.setdefault(tag_key(plain), plain)
     return [*kept.values()][: limits.TAGS]
-
-
-def _accepts(character: str) -> bool:
-    try:
-        _tag.run_validation(f"a{character}a")
-    except ValidationError:
-        return False
-    return True
 
 
 def _settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -148,32 +132,15 @@ def _settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     A number outside its bounds gets the default: -1 often means "unlimited", and the nearest bound
     is 1. Stop sequences that are too long are left out.
     """
-    read: dict[str, Any] = {}
-    changed = []
-    for name, value in settings.items():
-        declared = documents.SETTINGS.get(name)
-        if declared is None:
-            read[name] = value
-        elif declared.max_items is not None and isinstance(value, list):
-            short = [v for v in value if not _is_too_long(v)]
-            read[name] = short[: declared.max_items]
+    longest = limits.STOP_SEQUENCE_LENGTH
+    read = dict(settings)
+    for name in settings.keys() & documents.SETTINGS.keys():
+        value, declared = settings[name], documents.SETTINGS[name]
+        if declared.max_items is not None and isinstance(value, list):
+            read[name] = [v for v in value if not isinstance(v, str) or len(v) <= longest]
+            del read[name][declared.max_items :]
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            read[name] = _number(value, declared)
-        else:
-            read[name] = value
-        if read[name] != value:
-            changed.append(name)
-    return read, changed
-
-
-def _is_too_long(value: Any) -> bool:
-    return isinstance(value, str) and len(value) > limits.STOP_SEQUENCE_LENGTH
-
-
-def _number(value: float, declared: Any) -> float | None:
-    low, high = declared.minimum, declared.maximum
-    if (low is not None and value < low) or (high is not None and value > high):
-        return None
-    # JSON has one type of number: 2048.0 is a whole number.
-    is_whole = isinstance(declared.field, IntegerField)
-    return int(value) if is_whole and value == int(value) else value
+            low, high = declared.minimum, declared.maximum
+            if (low is not None and value < low) or (high is not None and value > high):
+                read[name] = None
+    return read, [name for name, value in settings.items() if read[name] != value]

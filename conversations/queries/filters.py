@@ -14,7 +14,14 @@ from bson import Regex
 
 from conversations.serializers.search import NO_SEARCH
 from conversations.states import ARCHIVED, LISTS
-from conversations.words import PREFIX_RANGE_END, RULES_MARK, Clause, longest_words, tag_key
+from conversations.words import (
+    PREFIX_RANGE_END,
+    RULES_MARK,
+    Clause,
+    longest_words,
+    prefixes,
+    tag_key,
+)
 
 Condition = dict[str, Any]
 
@@ -117,7 +124,7 @@ def index_conditions(clauses: Sequence[Clause], former: Sequence[str]) -> list[C
     if not former:
         return [_has_word(clause) for clause in clauses]
     return [
-        _has_word((*_prefixes(clause), former[min(number, len(former) - 1)]))
+        _has_word((*prefixes(clause), former[min(number, len(former) - 1)]))
         for number, clause in enumerate(clauses)
     ]
 
@@ -127,10 +134,6 @@ def _has_word(clause: Clause, path: str = WORDS) -> Condition:
     if isinstance(clause, str):
         return {path: _range(clause)}
     return {path: {"$in": [Regex(f"^{re.escape(prefix)}") for prefix in clause]}}
-
-
-def _prefixes(clause: Clause) -> tuple[str, ...]:
-    return (clause,) if isinstance(clause, str) else clause
 
 
 def _range(prefix: str) -> Condition:

@@ -206,6 +206,8 @@ REPAIRED = [
     ("tags", {"a": 1}, "tags", []),
     ("tags", ["a", "A", "a,b", "", None, 7], "tags", ["a", "a b", "7"]),
     ("tags", ["x" * 60], "tags", ["x" * 50]),
+    ("tags", ["\u200b", "a"], "tags", ["a"]),
+    ("title", "\u3164", "title", "luna"),
     ("tags", [str(n) for n in range(12)], "tags", [str(n) for n in range(10)]),
     ("settings", None, "settings", documents.default_settings()),
     ("settings", [], "settings", documents.default_settings()),

@@ -10,16 +10,15 @@ from django.core.management.base import CommandError, CommandParser
 from pymongo.errors import PyMongoError
 
 from conversation_service.commands import (
-    NO_MONGODB,
     Job,
     JobResult,
     Unfinished,
     external_id,
+    mongodb_error,
     open_report,
 )
-from conversation_service.errors import DatabaseUnavailable, ServiceError
+from conversation_service.errors import ServiceError
 from conversation_service.http.rendering import dumps
-from conversation_service.mongodb import failures
 from conversation_service.progress import stopped_by_signals, track
 from conversations.jobs import importing
 from conversations.jobs.chat_exports import SOURCES, ExportedChat, ExportError, read_export
@@ -111,11 +110,8 @@ class Command(Job):
             try:
                 chats.run(dry_run=dry_run, out=self.stderr)
             except (PyMongoError, ServiceError) as error:
-                text = f"MongoDB: {failures.reason(error).removesuffix('.')}. Run it again."
-                if totals.created or totals.unchanged:
-                    raise Unfinished(text) from None
-                unavailable = isinstance(error, DatabaseUnavailable) or failures.find(error)
-                raise CommandError(text, returncode=NO_MONGODB if unavailable else 1) from None
+                has_begun = bool(totals.created or totals.unchanged)
+                raise mongodb_error(error, "Run it again.", has_begun=has_begun) from None
         problem: CommandError | None = None
         if chats.damage:
             problem = CommandError(f"FILE: {chats.damage}")

@@ -14,16 +14,15 @@ from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
 from conversation_service.commands import (
-    NO_MONGODB,
     Job,
     JobResult,
     Unfinished,
+    mongodb_error,
     object_id,
     open_report,
 )
-from conversation_service.errors import DatabaseUnavailable, ServiceError
+from conversation_service.errors import ServiceError
 from conversation_service.http.ndjson import batches
-from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
 from conversations.collection import conversations
@@ -127,12 +126,7 @@ class Command(Job):
             with open_source(**options) as source, open_report(report) as file:
                 finished = self.take_over(source, file, totals, options["after"], dry_run=dry_run)
         except (PyMongoError, ServiceError) as error:
-            # The reason contains neither documents nor the password in a URL.
-            text = f"MongoDB: {failures.reason(error).removesuffix('.')}. {totals.next_step}"
-            if totals.read:
-                raise Unfinished(text) from None
-            unavailable = isinstance(error, DatabaseUnavailable) or failures.find(error)
-            raise CommandError(text, returncode=NO_MONGODB if unavailable else 1) from None
+            raise mongodb_error(error, totals.next_step, has_begun=totals.read > 0) from None
         problem: CommandError | None = None
         if not finished:
             problem = Unfinished(f"Stopped. {totals.next_step}")
