@@ -62,7 +62,7 @@ class Site:
     def call(
         self, method: str, path: str, *, expect: int = HTTPStatus.OK, code: str = "", **options: Any
     ) -> requests.Response:
-        """Return the response. Raises Fault for another status, error code or shape of an error."""
+        """Return the response. Raises Fault for another status, error code or error shape."""
         response = self.send(method, path, **options)
         try:
             error = response.json()["error"]

@@ -143,8 +143,8 @@ def random_id() -> ObjectId:
 def complete(document: Document) -> Document:
     """Add defaults for missing fields to a document that was read with the PUBLIC projection.
 
-    A missing `created_at` is the time in the id. Fields from a newer release stay. The settings of
-    the given document are replaced in place, because a copy of each listed row is slower.
+    A missing `created_at` is the time in the id. Fields from a newer release stay. This
+    replaces the document's settings in place, because a copy for each listed row is slower.
     """
     try:  # 0.5 µs per listed row
         _public(document)

@@ -23,7 +23,7 @@ CURSOR_LENGTH = 8_190  # characters; the longest request line has 8,190
 SEARCH_LENGTH = 65_536  # no request has a longer text
 SEARCH_WORDS = 8
 SEARCH_OPERATORS = 16
-# In `search.ignored` of a list: words, and characters of a word.
+# In a list's `search.ignored`: words, and characters in a word.
 IGNORED_WORDS = 100
 IGNORED_LENGTH = 100
 MAX_TAGS_LISTED = 200

@@ -141,9 +141,9 @@ def split_words(text: str) -> list[str]:
 
 
 def longest_words(tag: str) -> list[str]:
-    """Return a word that each equal tag has, by the rules of this release and by the former rules.
+    """Return a tag's longest word by the present and by the former rules; equal tags share them.
 
-    The list is empty if a tag has none by one of the rules.
+    Returns no words if the tag has no word by the present or by the former rules.
     """
     by_rules = (split_words(tag_key(tag)), _former_prefixes(tag))
     longest = [max(words, key=len, default="") for words in by_rules]

@@ -35,7 +35,7 @@ class CannotStart(Exception):
 
 
 def find(program: str, wheel: str, pattern: str, *, otherwise: str, also: str = "") -> str:
-    """Return the path of a program: from its wheel, or else of it or `also` from PATH.
+    """Return the path of a program: from its wheel, or else from PATH, under its name or `also`.
 
     Raises CannotStart, with the remedy `otherwise`.
     """

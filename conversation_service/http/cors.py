@@ -15,7 +15,7 @@ _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
 
 
 class Cors(CorsMiddleware):
-    """Answers preflights, and lets pages read responses. Not in use without allowed origins.
+    """Responds to preflights, and lets pages read responses. Not in use without allowed origins.
 
     It stands before authentication and rate limits, as browsers send no token with a preflight, and
     around every error response: otherwise a page could not tell a 401 from a lost connection. The

@@ -51,7 +51,7 @@ class KeySet:
     def key(self, kid: str | None, algorithm: str) -> Any:
         """Return the key for a token, or None if the issuer has no such key.
 
-        A token without an id, or a set of keys without ids, needs exactly one key for the
+        A token without an id, or a key set without ids, needs exactly one key for the
         algorithm. Raises AuthUnavailable if the issuer does not respond.
         """
         expired = self._age() > FRESH_S and not self._failing

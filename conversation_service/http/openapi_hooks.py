@@ -46,7 +46,7 @@ def as_lines(result: Document, **_options: Any) -> Document:
 
 
 def open_enums(result: Document, **_options: Any) -> Document:
-    """Turn the words of a response into plain text, with a list of the words in its description.
+    """Turn the enums in responses into plain text that lists the words in its description.
 
     A generated client rejects a word that its enum lacks, and a later release may add one. A value
     that is always the same, such as the kind of a change, becomes a constant.
@@ -144,8 +144,8 @@ def _codes(response: Document) -> list[str]:
 def _moved(kind: str, places: list[tuple[Any, Any, str]]) -> Document:
     """Replace the values at these places by references. Return the values by name.
 
-    A place is a container, its key, and the name of the component. Further values with the same
-    name get a number.
+    A place is a container, its key, and the component's name. Another value with the same name gets
+    a number.
     """
     values: dict[str, Any] = {}
     for container, key, name in places:
@@ -172,7 +172,7 @@ def _bodies(document: Document) -> list[Any]:
 
 
 def _reached(schemas: Document, roots: list[Any]) -> Iterator[str]:
-    """Yield the names of the schemas that the roots refer to, and those of their schemas."""
+    """Yield the names of all schemas that the roots refer to, directly or not."""
     found: set[str] = set()
     waiting = [*roots]
     while waiting:

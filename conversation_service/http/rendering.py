@@ -91,7 +91,7 @@ def _digest(content: bytes) -> str:
 
 
 def _sent_tags(header: str) -> list[str]:
-    """Return the tags of a list as this service sent them; of a malformed header none.
+    """Return the tags in a header as this service sent them; none if it is malformed.
 
     A proxy that compresses a response changes its ETag, and usually passes on the changed tag in
     the next request. nginx, Varnish, HAProxy and h2o make the tag weak, others append the coding.
@@ -180,11 +180,11 @@ class JSONNegotiation(BaseContentNegotiation):
         return parsers[0]  # type: ignore[no-any-return]
 
     def types(self) -> list[str]:
-        """Return the media types of a body that is accepted."""
+        """Return the accepted media types for a body."""
         return sorted(self.readable)
 
     def accepted_bodies(self, *methods: str | None) -> dict[str, str]:
-        """Return Accept-Patch (RFC 5789) and Accept-Post (W3C LDP 1.0) for those of the methods."""
+        """Return Accept-Patch (RFC 5789) and Accept-Post (W3C LDP 1.0) for these methods."""
         names = {"PATCH": "Accept-Patch", "POST": "Accept-Post"}
         return {names[m]: ", ".join(self.types()) for m in methods if m in names}
 

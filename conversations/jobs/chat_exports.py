@@ -133,7 +133,7 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _split(chunks: Iterator[bytes]) -> Iterator[bytes | None]:
-    """Yield the text of each value in a JSON array, or in a sequence of JSON values.
+    """Yield each value's text, in a JSON array or in a sequence.
 
     Only strings and brackets matter, so a faulty value does not affect the others. Yields None for
     a value above MAX_BYTES. Raises ExportError if the text ends within a value.
@@ -201,7 +201,7 @@ def _brackets(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, int]]:
 
 
 class _Bounded:
-    """A text of at most `limit` bytes. It forgets a longer one."""
+    """A text with at most `limit` bytes. A longer one is dropped."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -300,7 +300,7 @@ def _read(source: str, number: int, value: Any, raw: bytes | None) -> ExportedCh
 
 
 class _Reader:
-    """Collects the values of one conversation, and the names of those that cannot be used."""
+    """Collects a conversation's values, and the names of unusable values."""
 
     def __init__(self, source: str, chat: ExportedChat, raw: bytes) -> None:
         self.source = source
@@ -359,7 +359,7 @@ class _Reader:
                 return
 
     def read_tags(self, *values: Any) -> None:
-        """Read lists of names, or of objects with a name. Open WebUI also has ids of tags."""
+        """Read lists with names, or objects that have a name. Open WebUI also lists tag ids."""
         names: list[str] = []
         for value in values:
             if value is not None and not isinstance(value, list):
@@ -486,7 +486,7 @@ def _seconds(value: Any) -> tuple[float | None, bool]:
     for _unit in range(3):
         if number >= SECONDS_UNTIL_MILLISECONDS:
             number, as_expected = number / 1000, False
-    # A time of 0 or less stands for a missing one.
+    # 0 and negative numbers stand for a missing time.
     return (number, as_expected) if 0 < number < SECONDS_UNTIL_MILLISECONDS else (None, False)
 
 

@@ -19,10 +19,10 @@ from conversations.writes.create import without_nulls
 
 _TIMES = ("created_at", "last_activity")
 _BEYOND = 1_000 * SECONDS_UNTIL_MILLISECONDS
-# An import reads this number of tags in a line, and this number of characters in each.
+# The maximum that an import reads: tags in a line, and characters in a tag.
 _TAGS_READ = 2 * limits.TAGS
 _TAG_LENGTH_READ = 2 * limits.TAG_LENGTH
-# Fields of an exported line that a lenient line never has.
+# Fields that only exported lines have.
 _ONLY_EXPORTED = {"id", "object", "metadata", "version", "history"}
 
 
@@ -74,7 +74,7 @@ def read(
 def external_object_id(user_id: str, external_id: str) -> ObjectId:
     """Return the id of the user's conversation with an external id, always the same.
 
-    Its time is before 2004, so that it equals no id of a new conversation.
+    Its time is before 2004, so no new conversation gets it.
     """
     key = blake2b(user_id.encode()).digest()
     digest = blake2b(external_id.encode(), key=key, digest_size=12).digest()
@@ -82,7 +82,7 @@ def external_object_id(user_id: str, external_id: str) -> ObjectId:
 
 
 def _adjust(line: dict[str, Any]) -> list[str]:
-    """Bring the values of a line within the limits, in place; return the names of those changed.
+    """Bring a line's values within the limits, in place. Return the names of changed values.
 
     Values of another type stay, for the validation.
     """
@@ -127,7 +127,7 @@ def _tags(tags: list[str]) -> list[str]:
 
 
 def _settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings within their bounds, and the names of those that were not.
+    """Return the settings within their bounds, and the names of adjusted settings.
 
     A number outside its bounds gets the default: -1 often means "unlimited", and the nearest bound
     is 1. Stop sequences that are too long are left out.

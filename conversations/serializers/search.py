@@ -18,7 +18,7 @@ from conversations.words import Clause, look_up
 _ACTIVITY = "metadata.last_activity"
 _PINNED = "pinned"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-# Control characters, separators of lines, and the sign for bytes that are not UTF-8.
+# Control characters, line separators, and the sign for bytes that are not UTF-8.
 _NOT_TYPED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffd]")
 _TYPOGRAPHIC_QUOTES = str.maketrans(dict.fromkeys("“”„‟«»\uff02", '"'))
 _PART = re.compile(

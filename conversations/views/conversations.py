@@ -241,7 +241,7 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
 
 
 def _response_or_304(request: Request, document: Document, **included: Any) -> HttpResponse:
-    """Respond to a read. The ETag has a digest of content that a version does not determine."""
+    """Respond to a read. The ETag has a digest if the content can change within a version."""
     body = documents.resource(document) | included
     response = JSONResponse(body, headers={"Cache-Control": "private, no-store"})
     is_fixed = not included and documents.is_fixed_by_version(body)

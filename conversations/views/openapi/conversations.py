@@ -336,7 +336,8 @@ def operation(  # noqa: PLR0913
 ) -> Any:
     """Document an operation. Examples are bodies by their name.
 
-    `failures` are those that neither every operation has nor a body or one of these parameters.
+    `failures` are further failures: those for every operation, for a body, and for the parameters
+    ID, IF_MATCH and IDEMPOTENCY_KEY are added.
     """
     kinds = [*ANYWHERE]
     if schema.get("request"):
