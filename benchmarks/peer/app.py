@@ -42,6 +42,12 @@ class LLMSettings(BaseModel):
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     stop_sequences: list[Annotated[str, Field(max_length=64)]] = Field([], max_length=10)
+    model: str | None = Field(None, max_length=128)
+    reasoning_effort: str | None = Field(None, max_length=64)
+    extra: dict[str, str | float | bool | None] = Field({}, max_length=16)
+
+
+SETTINGS_OF_0_1_0 = [*LLMSettings.model_fields][:7]
 
 
 class Metadata(BaseModel):
@@ -77,6 +83,7 @@ class Conversation(BaseModel):
     status: str
     pinned_at: datetime | None
     settings: LLMSettings
+    settings_given: list[str] = SETTINGS_OF_0_1_0
     tags: list[str]
     custom: dict[str, str]
     metadata: Metadata
@@ -246,6 +253,7 @@ def new(user: str, body: Create) -> dict[str, Any]:
         "previous_status": None,
         "pinned_at": None,
         "settings": body.settings.model_dump(),
+        "settings_given": [*body.settings.model_fields_set],
         "tags": body.tags,
         **keys({"title": title, "tags": body.tags}),
         "search": [{"words": text.lower().split()} for text in [title, *body.tags]],
