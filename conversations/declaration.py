@@ -107,6 +107,8 @@ class Declaration:
 
     def ceiling(self, model: str | None) -> int | None:
         """Return the maximum that users can set for a model; None without `ceiling_variable`."""
+        if self.ceiling_variable and not settings.MODEL_CEILINGS:
+            return getattr(settings, self.ceiling_variable)  # type: ignore[no-any-return]
         return next((c.maximum for c in self.ceilings if c.applies_to(model)), None)
 
 

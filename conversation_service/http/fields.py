@@ -90,8 +90,8 @@ class StrictSerializer(serializers.Serializer):
         return value
 
     def run_validators(self, value: Any) -> None:
-        if self.validators:  # without any, DRF would still search for read-only defaults
-            super().run_validators(value)
+        # Serializer.run_validators would first search all fields for read-only defaults.
+        serializers.Field.run_validators(self, value)
 
     @cached_property
     def _names(self) -> frozenset[str]:
