@@ -159,7 +159,7 @@ def _failure_of(exc: Exception) -> ServiceError | None:
 
 def invalid_input(exc: drf.ValidationError) -> ServiceError:
     found = list(_field_errors(exc.detail))
-    only_unknown = all(error["code"] == errors.UnknownField.code for error in found)
+    only_unknown = all(error["code"] == "unknown_field" for error in found)
     kind = errors.UnknownField if only_unknown else ServiceError
     return kind(errors=found[:MAX_FIELD_ERRORS])
 
