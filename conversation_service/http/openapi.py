@@ -132,7 +132,10 @@ class ErrorObjectSerializer(serializers.Serializer):
 class ProblemSerializer(serializers.Serializer):
     """A failure (RFC 9457); `application/problem+json` if Accept has that."""
 
-    type = serializers.CharField(default="about:blank")
+    type = serializers.CharField(
+        help_text="The address of a page that explains the code, relative to that of the request: "
+        "`/api/errors/` and the code. The page needs no token."
+    )
     title = serializers.CharField(help_text="The kind of failure.")
     status = serializers.IntegerField()
     detail = serializers.CharField(help_text="This failure.")
