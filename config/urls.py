@@ -8,7 +8,7 @@ from django_prometheus.exports import ExportToDjangoView
 
 import conversations.urls
 from conversation_service import health
-from conversation_service.http import openapi
+from conversation_service.http import error_pages, openapi
 from conversation_service.http.exception_handler import not_found
 from conversations.views.openapi.conversations import schema
 
@@ -21,6 +21,8 @@ urlpatterns = [
     re_path("^health/live/?$", health.live),
     re_path("^health/ready/?$", health.ready),
     path("metrics", health.safe_only(ExportToDjangoView)),
+    path("api/errors", health.safe_only(error_pages.error_list)),
+    path("api/errors/<str:code>", health.safe_only(error_pages.error_page)),
     path("api/schema", health.safe_only(schema)),
     path("api/docs", openapi.SwaggerView.as_view(url="/api/schema")),
     path("api/redoc", openapi.RedocView.as_view(url="/api/schema")),

@@ -43,7 +43,7 @@ FRESH_S = 1.5
 STALE_S = 60.0
 
 Probe = Callable[[], None]
-View = Callable[[HttpRequest], HttpResponseBase]
+View = Callable[..., HttpResponseBase]
 
 
 class ProbeFailed(Exception):
@@ -57,9 +57,9 @@ def safe_only(view: View) -> View:
     """Allow GET and HEAD only, and let no cache store a response."""
 
     @wraps(view)
-    def wrapped(request: HttpRequest) -> HttpResponseBase:
+    def wrapped(request: HttpRequest, **parameters: str) -> HttpResponseBase:
         if request.method in {"GET", "HEAD"}:
-            response = view(request)
+            response = view(request, **parameters)
         else:
             response = failure_response(request, MethodNotAllowed(headers={"Allow": "GET, HEAD"}))
         response.headers["Cache-Control"] = "no-store"

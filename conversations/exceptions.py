@@ -19,18 +19,36 @@ class ConversationNotFound(ServiceError):
     status = HTTPStatus.NOT_FOUND
     code = "CONVERSATION_NOT_FOUND"
     title = _("Conversation not found")
+    cause = _(
+        "The user has no conversation with this id: it never existed, it was purged, or it "
+        "belongs to another user."
+    )
+    remedy = _("Use the id of a conversation in a list of the user.")
 
 
 class ConversationStateConflict(ServiceError):
     status = HTTPStatus.CONFLICT
     code = "CONVERSATION_STATE_CONFLICT"
     title = _("The state of the conversation does not allow this")
+    cause = _(
+        "The request is not possible in the state of the conversation, which is in "
+        "`details.status`."
+    )
+    remedy = _(
+        "Bring the conversation into a state in `details.allowed_from`, then send the request "
+        "again."
+    )
 
 
 class LegalHold(ServiceError):
     status = HTTPStatus.CONFLICT
     code = "LEGAL_HOLD"
     title = _("The conversation must be kept for legal reasons and cannot be purged")
+    cause = _("The operator has put a legal hold on the conversation.")
+    remedy = _(
+        "Leave the conversation in the trash. The purge is possible after the operator ends the "
+        "legal hold."
+    )
 
 
 class ConversationVersionConflict(ServiceError):
@@ -39,6 +57,14 @@ class ConversationVersionConflict(ServiceError):
     status = HTTPStatus.PRECONDITION_FAILED
     code = "CONVERSATION_VERSION_CONFLICT"
     title = _("If-Match does not have the present version of the conversation")
+    cause = _(
+        "Another request changed the conversation after the version in `If-Match`, or no such "
+        "version exists."
+    )
+    remedy = _(
+        "Compare `details.changes` with the own changes, and send the request with the `ETag` of "
+        "the present version."
+    )
     changed = _("The conversation has changed since the version in If-Match.")
     unknown = _(
         "If-Match names no version that this conversation has had. Send the ETag of a response "
@@ -88,6 +114,8 @@ class CharacterNotExists(ServiceError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "CHARACTER_NOT_EXISTS"
     title = _("The character does not exist")
+    cause = _("The Characters service has no character with this id.")
+    remedy = _("Choose another character.")
 
 
 class QuotaExceeded(ServiceError):
@@ -96,6 +124,11 @@ class QuotaExceeded(ServiceError):
     status = HTTPStatus.FORBIDDEN
     code = "QUOTA_EXCEEDED"
     title = _("The maximum number of conversations is reached: move some to the trash")
+    cause = _(
+        "The user has the maximum number of conversations outside the trash, which is in "
+        "`details.limit`."
+    )
+    remedy = _("Move conversations to the trash, then send the request again.")
 
 
 class ConversationIdTaken(ServiceError):
@@ -104,12 +137,16 @@ class ConversationIdTaken(ServiceError):
     status = HTTPStatus.CONFLICT
     code = "CONVERSATION_ID_TAKEN"
     title = _("Another conversation has this id")
+    cause = _("All ids that this line of an import can get are in use.")
+    remedy = _("Import the line with another id.")
 
 
 class RevisionNotFound(ServiceError):
     status = HTTPStatus.NOT_FOUND
     code = "REVISION_NOT_FOUND"
     title = _("The conversation has no such version")
+    cause = _("The conversation has never had this version.")
+    remedy = _("Choose a version from the history.")
 
 
 class RevisionExpired(ServiceError):
@@ -118,6 +155,11 @@ class RevisionExpired(ServiceError):
     status = HTTPStatus.GONE
     code = "REVISION_EXPIRED"
     title = _("The history no longer has this version")
+    cause = _(
+        "The history keeps the newest 50 revisions. The oldest version is in "
+        "`details.oldest_version`."
+    )
+    remedy = _("Choose a later version.")
 
 
 class ChangesCursorExpired(ServiceError):
@@ -126,6 +168,11 @@ class ChangesCursorExpired(ServiceError):
     status = HTTPStatus.GONE
     code = "CHANGES_CURSOR_EXPIRED"
     title = _("The cursor is too old: continue with snapshot_cursor")
+    cause = _(
+        "The cursor is older than the tombstones: the service no longer knows each conversation "
+        "that was purged since."
+    )
+    remedy = _("Delete the local data, and continue from `details.snapshot_cursor`.")
 
 
 class StreamsExhausted(ServiceError):
@@ -134,6 +181,11 @@ class StreamsExhausted(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "STREAMS_EXHAUSTED"
     title = _("Too many clients are waiting for changes")
+    cause = _("The user, or the process, has the maximum number of requests that wait for changes.")
+    remedy = _(
+        "Close streams that are not in use. Wait for the seconds in `Retry-After`, then send the "
+        "request again."
+    )
     again_in_s = 5
 
 
@@ -143,4 +195,6 @@ class TransfersExhausted(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "TRANSFERS_EXHAUSTED"
     title = _("Too many imports or exports are running")
+    cause = _("The process runs the maximum number of imports or exports.")
+    remedy = _("Wait for the seconds in `Retry-After`, then send the request again.")
     again_in_s = 5

@@ -9,6 +9,8 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from rest_framework.test import APIClient
 
+from conversation_service.http.field_codes import FIELD_CODES
+
 DOCUMENT = json.loads((Path(__file__).parent.parent / "docs" / "openapi.json").read_text())
 OPERATIONS = [
     (method.upper(), re.compile(re.sub(r"\{\w+\}", "[^/]+", path) + "/?"), operation)
@@ -51,7 +53,11 @@ def _check(response: Any, operation: dict[str, Any], *, partial: bool) -> None:
     if response.streaming:
         assert response.headers["Content-Type"] in documented["content"]
         return
-    for fault in _validator(operation["operationId"], status, partial).iter_errors(response.json()):
+    body = response.json()
+    if isinstance(body, dict):
+        faults = body.get("error", {}).get("details", {}).get("errors", ())
+        assert {fault["code"] for fault in faults} <= FIELD_CODES.keys()
+    for fault in _validator(operation["operationId"], status, partial).iter_errors(body):
         raise AssertionError(f"{fault.json_path}: {fault.message[:200]}")
 
 

@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 from conversation_service.errors import PreconditionRequired, ServiceError
 from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
+from conversation_service.http.ratelimit import Counted
 from conversation_service.http.rendering import CODING, ENTITY_TAGS, JSONNegotiation, JSONResponse
 from conversation_service.observability.context import request_id
 
@@ -31,6 +32,7 @@ class Endpoint(APIView):
     request: CallerRequest
     # The policy of settings.RATE_LIMITS, by the name of the method that handles the request.
     rate_limits: Mapping[str, str] = {}
+    counted: Counted | None = None
 
     def rate_limit(self, handler: str) -> str | None:
         """Return the policy of settings.RATE_LIMITS for this request."""
@@ -82,8 +84,13 @@ class Endpoint(APIView):
         return response
 
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
-        """Clear the frames of the exception: PyMongo and futures keep exceptions in cycles."""
+        """Return the count of a refused creation, and clear the frames of the exception.
+
+        PyMongo and futures keep exceptions in cycles.
+        """
         response: HttpResponseBase = super().handle_exception(exc)
+        if self.counted:
+            self.headers |= self.counted.return_if_refused(response.status_code)
         cause: BaseException | None = exc
         while cause is not None:
             clear_frames(cause.__traceback__)

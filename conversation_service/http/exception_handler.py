@@ -91,7 +91,7 @@ def failure_response(request: HttpRequest, failure: ServiceError) -> HttpRespons
 def problem(failure: ServiceError, path: str, error_id: str, request: str) -> dict[str, Any]:
     """Return the body of a failure; `request` is the request's id."""
     return {
-        "type": "about:blank",
+        "type": problem_type(failure.code),
         "title": str(failure.title),
         "status": int(failure.status),
         "detail": str(failure.message),
@@ -105,6 +105,11 @@ def problem(failure: ServiceError, path: str, error_id: str, request: str) -> di
             "request_id": request,
         },
     }
+
+
+def problem_type(code: str) -> str:
+    """Return the address of the page that explains a code, relative to that of the request."""
+    return f"/api/errors/{code}"
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -159,7 +164,7 @@ def _failure_of(exc: Exception) -> ServiceError | None:
 
 def invalid_input(exc: drf.ValidationError) -> ServiceError:
     found = list(_field_errors(exc.detail))
-    only_unknown = all(error["code"] == errors.UnknownField.code for error in found)
+    only_unknown = all(error["code"] == "unknown_field" for error in found)
     kind = errors.UnknownField if only_unknown else ServiceError
     return kind(errors=found[:MAX_FIELD_ERRORS])
 

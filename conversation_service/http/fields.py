@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from django.core.validators import RegexValidator
+from django.core.validators import ProhibitNullCharactersValidator, RegexValidator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
@@ -18,6 +18,7 @@ from rest_framework.request import Request
 from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 from conversation_service import external_ids
+from conversation_service.errors import Message
 from conversation_service.http.exception_handler import MAX_FIELD_ERRORS
 from conversation_service.integers import read_integer
 from conversation_service.visibility import is_visible
@@ -25,6 +26,14 @@ from conversation_service.visibility import is_visible
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
 NOT_IN_A_LINE = {"Cc", "Cs", "Zl", "Zp"}
 _UNKNOWN = _("This field does not exist.")
+_JSON_TYPES: Mapping[type, Message] = {
+    dict: _("an object"),
+    list: _("an array"),
+    str: _("a string"),
+    bool: _("a boolean"),
+    int: _("a number"),
+    float: _("a number"),
+}
 _NFC_SHRINKS = 4  # code points that NFC composes to one, at most
 _MANY_MARKS = "M" * 32  # marks in a row, as categories of Unicode; NFC composes three at most
 _MOMENT_LENGTH = 64  # characters of a time
@@ -59,6 +68,14 @@ def _number_of_errors(detail: Any) -> int:
     return sum(map(_number_of_errors, detail.values() if isinstance(detail, dict) else detail))
 
 
+def reject_type(value: Any, expected: Message) -> NoReturn:
+    """Raise ValidationError for a parsed JSON value of another type than expected."""
+    message = _("Use {expected}, not {sent}.").format(
+        expected=expected, sent=_JSON_TYPES[type(value)]
+    )
+    raise ValidationError(message, code="invalid")
+
+
 class StrictSerializer(serializers.Serializer):
     """Rejects undeclared fields, so that a misspelt field is not ignored.
 
@@ -73,7 +90,7 @@ class StrictSerializer(serializers.Serializer):
     def to_internal_value(self, data: Any) -> Any:
         """Like DRF's, but skips optional fields that were not sent."""
         if not isinstance(data, Mapping):
-            return super().to_internal_value(data)
+            reject_type(data, _JSON_TYPES[dict])
         value: dict[str, Any] = {}
         errors = _Errors()
         for name, field, is_expected in self._known:
@@ -85,7 +102,7 @@ class StrictSerializer(serializers.Serializer):
         if not data.keys() <= self._names:
             for name in data:
                 if name not in self._names:
-                    errors.add(name, [ErrorDetail(str(_UNKNOWN), code="UNKNOWN_FIELD")])
+                    errors.add(name, [ErrorDetail(str(_UNKNOWN), code="unknown_field")])
         errors.raise_if_any()
         return value
 
@@ -139,7 +156,9 @@ class List(serializers.ListField):
         self.unique_by = unique_by
 
     def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, list) and len(data) > self.max_length:
+        if not isinstance(data, list):
+            reject_type(data, _JSON_TYPES[list])
+        if len(data) > self.max_length:
             self.fail("max_length", max_length=self.max_length)
         return super().to_internal_value(data)
 
@@ -156,15 +175,17 @@ class List(serializers.ListField):
 class Dict(serializers.DictField):
     """An object of at most `max_length` keys, which is checked before each value is validated."""
 
-    default_error_messages = {"too_many": _("Use at most {limit} keys.")}
+    default_error_messages = {"max_length": _("Use at most {limit} keys.")}
 
     def __init__(self, *, max_length: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.max_length = max_length
 
     def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, dict) and len(data) > self.max_length:
-            self.fail("too_many", limit=self.max_length)
+        if not isinstance(data, dict):
+            reject_type(data, _JSON_TYPES[dict])
+        if len(data) > self.max_length:
+            self.fail("max_length", limit=self.max_length)
         return super().to_internal_value(data)
 
     def run_child_validation(self, data: Mapping[str, Any]) -> Any:
@@ -197,26 +218,34 @@ class Text(serializers.CharField):
     With `cache_size`, the field keeps the results for that many texts.
     """
 
-    default_error_messages = {"invalid": _("This must be a string.")}
+    default_error_messages = {"control": _("Control characters are not allowed.")}
     max_length: int
 
     def __init__(self, *, max_length: int, cache_size: int = 0, **kwargs: Any) -> None:
         super().__init__(max_length=max_length, **({"trim_whitespace": False} | kwargs))
         if cache_size:
             self.validate_text = lru_cache(cache_size)(self.validate_text)  # type: ignore[method-assign]
-        # The parser rejects JSON with lone surrogates, and a query string has none.
+        # The parser rejects JSON with lone surrogates, and a query string has none. For NUL, the
+        # code is that of other control characters.
         self.validators = [
             validator
             for validator in self.validators
-            if not isinstance(validator, ProhibitSurrogateCharactersValidator)
+            if not isinstance(
+                validator, ProhibitSurrogateCharactersValidator | ProhibitNullCharactersValidator
+            )
         ]
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if isinstance(data, str):
             return self.validate_text(data)
         if data is not None and data is not serializers.empty:
-            self.fail("invalid")
+            reject_type(data, _JSON_TYPES[str])
         return super().run_validation(data)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if "\0" in data:
+            self.fail("control")
+        return super().to_internal_value(data)
 
     def validate_text(self, text: str) -> Any:
         if len(text) > self.max_length and not _may_shrink_to(self.max_length, text):
@@ -238,8 +267,6 @@ def _may_shrink_to(length: int, text: str) -> bool:
 
 class Line(Text):
     """A text on one line, trimmed, without control characters."""
-
-    default_error_messages = {"control": _("Control characters are not allowed.")}
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=True, **kwargs)
@@ -293,15 +320,27 @@ class Integer(serializers.IntegerField):
     def to_internal_value(self, data: Any) -> int:
         if type(data) is int:
             return data
+        if not isinstance(data, float):
+            reject_type(data, _("an integer"))
         integer = read_integer(data)
         if integer is None:
             self.fail("invalid")
         return integer
 
 
+class IntegerParameter(serializers.IntegerField):
+    """An integer in a query string."""
+
+    def fail(self, key: str, **details: Any) -> NoReturn:
+        """Fail as "invalid" also for a text that is too long to be read."""
+        super().fail("invalid", **details)
+
+
 class Number(serializers.FloatField):
     def to_internal_value(self, data: Any) -> float:
-        if not isinstance(data, int | float) or isinstance(data, bool) or not math.isfinite(data):
+        if not isinstance(data, int | float) or isinstance(data, bool):
+            reject_type(data, _JSON_TYPES[float])
+        if not math.isfinite(data):
             self.fail("invalid")
         return float(data)
 
@@ -309,7 +348,7 @@ class Number(serializers.FloatField):
 class Flag(serializers.BooleanField):
     def to_internal_value(self, data: Any) -> bool:
         if not isinstance(data, bool):
-            self.fail("invalid", input=type(data).__name__)
+            reject_type(data, _("true or false"))
         return data
 
 

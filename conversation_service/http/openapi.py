@@ -4,7 +4,12 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.plumbing import get_lib_doc_excludes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema_field,
+)
 from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework import serializers
 from rest_framework.negotiation import BaseContentNegotiation
@@ -22,7 +27,9 @@ from conversation_service.errors import (
     UnknownField,
 )
 from conversation_service.http.exception_handler import problem
+from conversation_service.http.field_codes import FIELD_CODES
 from conversation_service.http.fields import StrictSerializer
+from conversation_service.http.openapi_hooks import SCHEMAS
 
 
 def documented_for_us() -> list[type]:
@@ -86,14 +93,38 @@ class ServiceScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-
         return _bearer('A token with `token_type: "service"` and the scope of the operation.')
 
 
+class FaultSerializer(serializers.Serializer):
+    """A fault of the input."""
+
+    pointer = serializers.CharField(
+        help_text="The place in the body (RFC 6901), or the parameter after a slash."
+    )
+    code = serializers.CharField(
+        help_text=f"One of {', '.join(f'`{code}`' for code in FIELD_CODES)}; more can be added."
+    )
+    message = serializers.CharField(
+        help_text="What would be right, in the language of Accept-Language."
+    )
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "properties": {
+            "errors": {"type": "array", "items": {"$ref": f"{SCHEMAS}Fault"}},
+        },
+        "additionalProperties": {},
+    }
+)
+class DetailsField(serializers.DictField):
+    """Documents the details of a failure."""
+
+
 class ErrorObjectSerializer(serializers.Serializer):
     code = serializers.CharField(help_text="Stable; programs can depend on it.")
     type = serializers.CharField(help_text="The kind of the status, such as ValidationError.")
     message = serializers.CharField(help_text="For users, in the language of Accept-Language.")
-    details = serializers.DictField(
-        help_text="Depends on the code. `errors` lists faults of the input: pointer (RFC 6901), "
-        "code, message."
-    )
+    details = DetailsField(help_text="Depends on the code. `errors` lists faults of the input.")
     error_id = serializers.CharField(help_text="The id of this failure in the logs.")
     request_id = serializers.CharField(help_text="Equal to the header X-Request-ID.")
 
@@ -101,7 +132,10 @@ class ErrorObjectSerializer(serializers.Serializer):
 class ProblemSerializer(serializers.Serializer):
     """A failure (RFC 9457); `application/problem+json` if Accept has that."""
 
-    type = serializers.CharField(default="about:blank")
+    type = serializers.CharField(
+        help_text="The address of a page that explains the code, relative to that of the request: "
+        "`/api/errors/` and the code. The page needs no token."
+    )
     title = serializers.CharField(help_text="The kind of failure.")
     status = serializers.IntegerField()
     detail = serializers.CharField(help_text="This failure.")

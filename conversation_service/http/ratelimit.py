@@ -3,12 +3,17 @@
 An exact sliding window: for each user and policy it stores the times when the last requests were
 accepted, up to the limit. Redis stores them for all processes, by its own clock. Without a reply
 from Redis, each process counts for itself: no request is rejected because Redis is down.
+
+A creation counts from its start, so parallel requests cannot exceed the limit. If it is refused
+with a 4xx, its count under "create" is removed. It stays counted under "all", which bounds the cost
+of a flood of faulty requests.
 """
 
 import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from http import HTTPStatus
 from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -26,6 +31,7 @@ from conversation_service.observability.metrics import RATE_LIMITED
 from conversation_service.tokens import USER
 
 ALL = "all"
+RETURNED_IF_REFUSED = "create"  # the policy that does not count refused requests
 MAX_KEYS = 10_000  # if a process counts for itself; 6 KB each at a limit of 100
 
 _SECOND = 1_000_000  # times are in microseconds since the epoch
@@ -44,6 +50,23 @@ class Decision(NamedTuple):
     remaining: int
     wait_s: int
     reset_at: int  # the end of the wait, in seconds since the epoch
+    counted_at: int  # in microseconds since the epoch
+
+
+class Counted(NamedTuple):
+    """A request that was counted under these policies."""
+
+    caller: str
+    policies: Sequence[Policy]
+    window_s: int
+    at: int
+
+    def return_if_refused(self, status: int) -> dict[str, str]:
+        """Remove a refused creation from its policy; return the headers that change."""
+        is_refused = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+        if not is_refused or self.policies[0].name != RETURNED_IF_REFUSED:
+            return {}
+        return _headers(count(self.caller, self.policies, self.window_s, returned=self.at))
 
 
 class UserRateThrottle(BaseThrottle):
@@ -64,17 +87,15 @@ class UserRateThrottle(BaseThrottle):
             return True
         window_s = settings.RATE_LIMIT_WINDOW_S
         decision = count(caller.id, policies, window_s)
-        name, limit = decision.policy
         # DRF adds a view's headers to its response, also to a failure.
-        view.headers |= {
-            "X-RateLimit-Limit": str(limit),
-            "X-RateLimit-Remaining": str(decision.remaining),
-            "X-RateLimit-Reset": str(decision.reset_at),
-            "RateLimit-Policy": ", ".join(f'"{p.name}";q={p.limit};w={window_s}' for p in policies),
-            "RateLimit": f'"{name}";r={decision.remaining};t={decision.wait_s}',
-        }
+        view.headers |= _headers(decision)
+        view.headers["RateLimit-Policy"] = ", ".join(
+            f'"{p.name}";q={p.limit};w={window_s}' for p in policies
+        )
         if decision.accepted:
+            view.counted = Counted(caller.id, policies, window_s, decision.counted_at)
             return True
+        name, limit = decision.policy
         RATE_LIMITED.labels(name).inc()
         raise RateLimitExceeded(
             again_in_s=decision.wait_s,
@@ -85,8 +106,22 @@ class UserRateThrottle(BaseThrottle):
         )
 
 
-def count(caller: str, policies: Sequence[Policy], window_s: int) -> Decision:
-    """Count a request under all these policies, or under none if a policy is exhausted."""
+def _headers(decision: Decision) -> dict[str, str]:
+    name, limit = decision.policy
+    return {
+        "X-RateLimit-Limit": str(limit),
+        "X-RateLimit-Remaining": str(decision.remaining),
+        "X-RateLimit-Reset": str(decision.reset_at),
+        "RateLimit": f'"{name}";r={decision.remaining};t={decision.wait_s}',
+    }
+
+
+def count(caller: str, policies: Sequence[Policy], window_s: int, *, returned: int = 0) -> Decision:
+    """Count a request under all these policies, or under none if a policy is exhausted.
+
+    With `returned`, the time of a counted request, remove that request from the first policy
+    instead.
+    """
     # Redis Cluster hashes only the text between the first braces: a caller's keys are all on the
     # same node, as a script requires. Braces in the id are escaped.
     quoted = quote(caller, safe=":@")
@@ -94,29 +129,37 @@ def count(caller: str, policies: Sequence[Policy], window_s: int) -> Decision:
     limits = [policy.limit for policy in policies]
     window = window_s * _SECOND
     try:
-        accepted, at, *numbers = redis.call(lambda r: _TAKE(keys, [window, *limits], client=r))
+        arguments = [window, returned, *limits]
+        accepted, at, *numbers = redis.call(lambda r: _COUNT(keys, arguments, client=r))
     except redis.Unavailable:
-        accepted, at, *numbers = _local_counts.take(keys, limits, window)
+        accepted, at, *numbers = _local_counts.count(keys, limits, window, returned)
     usages = zip(policies, numbers[::2], numbers[1::2], strict=True)
     remaining, wait, policy = min(
         ((max(0, policy.limit - used), wait, policy) for policy, used, wait in usages),
         key=lambda usage: (usage[0], -usage[1]),
     )
     wait_s, reset_at = math.ceil(wait / _SECOND), math.ceil((at + wait) / _SECOND)
-    return Decision(bool(accepted), policy, remaining, wait_s, reset_at)
+    return Decision(bool(accepted), policy, remaining, wait_s, reset_at, at)
 
 
 # Returns whether the request is accepted, the time, and for each key the counted requests and the
 # wait until the next one leaves the window.
 #
 # Removes times in the future: they were written before the clock was set back.
-_TAKE = Script(
+#
+# ARGV is the window, the time to remove from the first key or 0, and the limits. Requests with the
+# same time are interchangeable, so one element with this time is removed.
+_COUNT = Script(
     Redis(),  # only for the encoding: each call names its client
     """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local window = tonumber(ARGV[1])
 local accepted = 1
+if ARGV[2] ~= '0' then
+    redis.call('LREM', KEYS[1], -1, ARGV[2])
+    accepted = 0
+end
 local used = {}
 for i, key in ipairs(KEYS) do
     local oldest = tonumber(redis.call('LINDEX', key, 0))
@@ -125,7 +168,7 @@ for i, key in ipairs(KEYS) do
         oldest = tonumber(redis.call('LINDEX', key, 0))
     end
     used[i] = redis.call('LLEN', key)
-    if used[i] >= tonumber(ARGV[i + 1]) then accepted = 0 end
+    if used[i] >= tonumber(ARGV[i + 2]) then accepted = 0 end
 end
 local reply = {accepted, now}
 for i, key in ipairs(KEYS) do
@@ -133,7 +176,7 @@ for i, key in ipairs(KEYS) do
         used[i] = redis.call('RPUSH', key, string.format('%.0f', now))
         redis.call('PEXPIRE', key, math.ceil(window / 1000))
     end
-    local frees = redis.call('LINDEX', key, math.max(0, used[i] - ARGV[i + 1]))
+    local frees = redis.call('LINDEX', key, math.max(0, used[i] - ARGV[i + 2]))
     table.insert(reply, used[i])
     table.insert(reply, frees and frees + window - now or 0)
 end
@@ -149,7 +192,10 @@ class LocalCounts:
         self._lock = Lock()
         self._times: OrderedDict[str, deque[int]] = OrderedDict()  # the oldest key first
 
-    def take(self, keys: Sequence[str], limits: Sequence[int], window: int) -> list[int]:
+    def count(
+        self, keys: Sequence[str], limits: Sequence[int], window: int, returned: int
+    ) -> list[int]:
+        """Count or remove a request, and reply like _COUNT."""
         with self._lock:
             now = time.time_ns() // 1000
             while self._times:
@@ -158,7 +204,11 @@ class LocalCounts:
                     break
                 del self._times[stalest]
             kept = [self._current(key, now, window) for key in keys]
-            accepted = all(len(t) < limit for t, limit in zip(kept, limits, strict=True))
+            if returned in kept[0]:
+                kept[0].remove(returned)
+            accepted = not returned and all(
+                len(t) < limit for t, limit in zip(kept, limits, strict=True)
+            )
             result = [int(accepted), now]
             for key, times, limit in zip(keys, kept, limits, strict=True):
                 if accepted:

@@ -26,6 +26,8 @@ class CharacterServiceUnavailable(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "CHARACTER_SERVICE_UNAVAILABLE"
     title = _("The Characters service is unavailable")
+    cause = _("The Characters service does not respond. The character cannot be verified.")
+    remedy = _("Wait for the seconds in `Retry-After`, then send the request again.")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class BulkFilterSerializer(StrictSerializer):
         """Reject a search with ignored words: it matches more conversations than its words."""
         if "search" in attrs and attrs["search"].ignored:
             error = _("Search for at most {most} words.").format(most=limits.SEARCH_WORDS)
-            raise serializers.ValidationError({"search": error})
+            raise serializers.ValidationError({"search": error}, code="max_length")
         return attrs
 
 
@@ -55,14 +55,18 @@ class BulkSerializer(StrictSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("ids" in attrs) == ("filter" in attrs):
-            raise serializers.ValidationError(_("Send either ids or a filter."))
+            raise serializers.ValidationError(
+                _("Send either ids or a filter."), code="contradiction"
+            )
         if ("tags" in attrs) != (attrs["action"] in {"tag", "untag"}):
             raise serializers.ValidationError(
-                {"tags": _("Send tags with the actions tag and untag, and only with these.")}
+                {"tags": _("Send tags with the actions tag and untag, and only with these.")},
+                code="contradiction",
             )
         if attrs.get("cursor") and ("ids" in attrs or attrs["dry_run"]):
             raise serializers.ValidationError(
-                {"cursor": _("Send a cursor only with a filter and without dry_run.")}
+                {"cursor": _("Send a cursor only with a filter and without dry_run.")},
+                code="contradiction",
             )
         return attrs
 

@@ -1,8 +1,6 @@
 from typing import Any
 
-from rest_framework import serializers
-
-from conversation_service.http.fields import Parameters, Text
+from conversation_service.http.fields import IntegerParameter, Parameters, Text
 from conversations import limits
 
 MAX_WAIT_S = 25
@@ -15,13 +13,13 @@ class ChangesParameters(Parameters):
         help_text="`next_cursor` of a page, or `sync_cursor` of the overview. Without a cursor, "
         "the feed starts with all conversations.",
     )
-    limit = serializers.IntegerField(
+    limit = IntegerParameter(
         min_value=1,
         default=limits.CHANGES_PAGE_SIZE,
         help_text="Changes per page. Values above "
         f"{limits.MAX_CHANGES_PAGE_SIZE} count as {limits.MAX_CHANGES_PAGE_SIZE}.",
     )
-    wait = serializers.IntegerField(
+    wait = IntegerParameter(
         min_value=0,
         max_value=MAX_WAIT_S,
         default=0,

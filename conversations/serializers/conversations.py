@@ -101,7 +101,7 @@ class PatchSerializer(fields.StrictSerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "tags" in attrs and attrs.keys() & {"tags_add", "tags_remove"}:
             raise serializers.ValidationError(
-                {"tags": _("Send either tags, or tags_add and tags_remove.")}
+                {"tags": _("Send either tags, or tags_add and tags_remove.")}, code="contradiction"
             )
         return attrs
 
@@ -120,7 +120,7 @@ class RetrieveParameters(fields.Parameters):
         required=False,
         help_text="Add `character`: id, name and description, or null if it is not available.",
     )
-    as_of = serializers.IntegerField(
+    as_of = fields.IntegerParameter(
         min_value=1, required=False, help_text="A former version, with the present counters."
     )
 
@@ -130,7 +130,7 @@ class DuplicateSerializer(fields.StrictSerializer):
 
 
 class HistoryParameters(fields.Parameters):
-    limit = serializers.IntegerField(min_value=1, max_value=limits.REVISIONS, default=20)
+    limit = fields.IntegerParameter(min_value=1, max_value=limits.REVISIONS, default=20)
     cursor = fields.Text(max_length=limits.CURSOR_LENGTH, required=False)
 
 
@@ -149,7 +149,7 @@ class TagsParameters(fields.Parameters):
         help_text="Tags that contain, for each given word, a word starting with it. Case, accents "
         "and width are ignored.",
     )
-    limit = serializers.IntegerField(min_value=1, max_value=limits.MAX_TAGS_LISTED, default=50)
+    limit = fields.IntegerParameter(min_value=1, max_value=limits.MAX_TAGS_LISTED, default=50)
 
 
 class DeleteParameters(fields.Parameters):

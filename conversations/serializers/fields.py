@@ -47,7 +47,7 @@ class Scalar(Text):
     """A text, a boolean, or a number that JavaScript represents exactly."""
 
     default_error_messages = {
-        "scalar": _("Use a string, a boolean, or a number from -(2^53 - 1) to 2^53 - 1."),
+        "invalid": _("Use a string, a boolean, or a number from -(2^53 - 1) to 2^53 - 1."),
     }
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
@@ -55,10 +55,10 @@ class Scalar(Text):
             return data
         if isinstance(data, int | float):
             if not (math.isfinite(data) and abs(data) <= MAX_COUNT):
-                self.fail("scalar")
+                self.fail("invalid")
             return data
         if isinstance(data, list | dict):
-            self.fail("scalar")
+            self.fail("invalid")
         return super().run_validation(data)
 
 
@@ -85,7 +85,7 @@ class Object(Dict):
             self.fail("key")
         values = {key: value for key, value in sent.items() if value is not None}
         if len(values) > self.entries.max_keys:
-            self.fail("too_many", limit=self.entries.max_keys)
+            self.fail("max_length", limit=self.entries.max_keys)
         return sent if self.is_patch else values
 
 

@@ -33,7 +33,8 @@ class ActivitySerializer(fields.StrictSerializer):
         first, last = attrs["first_message_at"], attrs["last_message_at"]
         if first and last and first > last:
             raise serializers.ValidationError(
-                {"first_message_at": _("The first message must not be later than the last one.")}
+                {"first_message_at": _("The first message must not be later than the last one.")},
+                code="contradiction",
             )
         return attrs
 

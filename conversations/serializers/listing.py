@@ -24,7 +24,7 @@ class _CommaSeparated(fields.List):
 class ListParameters(fields.Parameters):
     """The list's query string."""
 
-    limit = serializers.IntegerField(
+    limit = fields.IntegerParameter(
         min_value=1,
         required=False,
         help_text="Rows per page; values above 100 count as 100. Default 20.",
@@ -34,12 +34,12 @@ class ListParameters(fields.Parameters):
         required=False,
         help_text="`next_cursor` or `prev_cursor` of a page.",
     )
-    page = serializers.IntegerField(
+    page = fields.IntegerParameter(
         min_value=1,
         required=False,
         help_text="A page number instead of a cursor, to a depth of 10,000 rows.",
     )
-    per_page = serializers.IntegerField(
+    per_page = fields.IntegerParameter(
         min_value=1,
         required=False,
         help_text="Rows per page, if pages are numbered; values above 100 count as 100.",
@@ -94,7 +94,7 @@ class ListParameters(fields.Parameters):
         ways = [{"limit", "cursor"} & attrs.keys(), {"page", "per_page"} & attrs.keys()]
         if all(ways):
             raise serializers.ValidationError(
-                _("Use either limit and cursor, or page and per_page.")
+                _("Use either limit and cursor, or page and per_page."), code="contradiction"
             )
         return attrs
 

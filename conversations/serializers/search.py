@@ -61,7 +61,7 @@ class SearchField(fields.Text):
 
     def run_validation(self, data: Any = serializers.empty) -> Search:
         if not isinstance(data, str):
-            self.fail("invalid")
+            return super().run_validation(data)  # type: ignore[no-any-return]
         operators: dict[tuple[str, Any], None] = {}
         words: list[str] = []
         ignored: list[str] = []

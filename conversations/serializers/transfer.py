@@ -46,7 +46,7 @@ SECONDS_UNTIL_MILLISECONDS = 100_000_000_000
 class Id(Text):
     """A conversation id, as an ObjectId."""
 
-    default_error_messages = {"id": _("Use 24 hexadecimal digits.")}
+    default_error_messages = {"invalid": _("Use 24 hexadecimal digits.")}
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=limits.ID_LENGTH, **kwargs)
@@ -54,7 +54,7 @@ class Id(Text):
 
     def to_internal_value(self, data: Any) -> Any:
         if not ObjectId.is_valid(data):
-            self.fail("id")
+            self.fail("invalid")
         return ObjectId(data)
 
 
@@ -100,8 +100,8 @@ class Changes(Dict):
     """A revision's changes: values before and after, by path."""
 
     default_error_messages = {
-        "path": _("A revision cannot change {path}."),
-        "pair": _("Each change needs before and after."),
+        "invalid_choice": _("A revision cannot change {path}."),
+        "invalid": _("Each change needs before and after."),
     }
 
     def __init__(self, **kwargs: Any) -> None:
@@ -113,9 +113,9 @@ class Changes(Dict):
     def _change(self, path: str, pair: Any) -> dict[str, Any]:
         field = _CHANGEABLE.get(path)
         if field is None:
-            self.fail("path", path=path[: limits.ID_LENGTH])
+            self.fail("invalid_choice", path=path[: limits.ID_LENGTH])
         if not isinstance(pair, dict) or pair.keys() != {"before", "after"}:
-            self.fail("pair")
+            self.fail("invalid")
         try:
             return {"path": path} | {side: field.run_validation(pair[side]) for side in pair}
         except serializers.ValidationError as invalid:
@@ -163,7 +163,7 @@ class TransferredSerializer(StrictSerializer):
         }
         wrong = {name: _DOES_NOT_FIT for name, fits in expected.items() if not fits}
         if wrong:
-            raise serializers.ValidationError(wrong)
+            raise serializers.ValidationError(wrong, code="contradiction")
         return attrs
 
 

@@ -33,6 +33,8 @@ class IdempotencyKeyReused(ServiceError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "IDEMPOTENCY_KEY_REUSED"
     title = _("This Idempotency-Key was sent with another request")
+    cause = _("An earlier request with this key had another body or another query string.")
+    remedy = _("Create a new key for each new request. Repeat a request without changes.")
 
 
 class IdempotencyInProgress(ServiceError):
@@ -41,6 +43,13 @@ class IdempotencyInProgress(ServiceError):
     status = HTTPStatus.CONFLICT
     code = "IDEMPOTENCY_IN_PROGRESS"
     title = _("A request with this Idempotency-Key is still being processed")
+    cause = _(
+        "The first request with this key has not ended, or a majority of the replica set has not "
+        "stored its write."
+    )
+    remedy = _(
+        "Wait for the seconds in `Retry-After`, then send the same request with the same key."
+    )
     again_in_s = 1
 
 

@@ -28,8 +28,8 @@ FIELDS = [
         for text in ("\u3164", "\u200b", "\u2800\u00ad", "\ufe0f", "\u2065", "\ufff0")
     ),
     ({"title": "nul\0"}, "/title", "control"),
-    ({"tags": "casual"}, "/tags", "not_a_list"),
-    ({"tags": {"$ne": 1}}, "/tags", "not_a_list"),
+    ({"tags": "casual"}, "/tags", "invalid"),
+    ({"tags": {"$ne": 1}}, "/tags", "invalid"),
     ({"tags": [1]}, "/tags/0", "invalid"),
     ({"tags": ["ok", ""]}, "/tags/1", "blank"),
     ({"tags": ["x" * 51]}, "/tags/0", "max_length"),
@@ -41,17 +41,17 @@ FIELDS = [
     ),
     ({"tags": [str(n) for n in range(11)]}, "/tags", "max_length"),
     ({"tags": [None]}, "/tags/0", "null"),
-    ({"custom": []}, "/custom", "not_a_dict"),
+    ({"custom": []}, "/custom", "invalid"),
     ({"custom": {"k": 1}}, "/custom/k", "invalid"),
     ({"custom": {"k": {"$gt": ""}}}, "/custom/k", "invalid"),
     ({"custom": {"k": "x" * 513}}, "/custom/k", "max_length"),
-    ({"custom": {"k": "\0"}}, "/custom/k", "null_characters_not_allowed"),
+    ({"custom": {"k": "\0"}}, "/custom/k", "control"),
     ({"custom": {"$where": "1"}}, "/custom", "key"),
     ({"custom": {"a.b": "1"}}, "/custom", "key"),
     ({"custom": {"": "1"}}, "/custom", "key"),
     ({"custom": {"k\n": "1"}}, "/custom", "key"),
     ({"custom": {"k" * 65: "1"}}, "/custom", "key"),
-    ({"custom": {str(n): "" for n in range(17)}}, "/custom", "too_many"),
+    ({"custom": {str(n): "" for n in range(17)}}, "/custom", "max_length"),
     ({"settings": []}, "/settings", "invalid"),
     ({"settings": {"temperature": "1"}}, "/settings/temperature", "invalid"),
     ({"settings": {"temperature": True}}, "/settings/temperature", "invalid"),
@@ -128,13 +128,13 @@ def test_patch_rejects_more_values_than_create(alice, body, pointer):
 def test_unknown_fields_are_rejected(alice, name):
     response = alice.post(PATH, {"character_id": "luna", name: "x"})
 
-    assert refused(response, "UNKNOWN_FIELD") == {f"/{name}": "UNKNOWN_FIELD"}
+    assert refused(response, "UNKNOWN_FIELD") == {f"/{name}": "unknown_field"}
 
 
 def test_unknown_settings_are_rejected(alice):
     response = alice.post(PATH, {"character_id": "luna", "settings": {"temprature": 1}})
 
-    assert refused(response, "UNKNOWN_FIELD") == {"/settings/temprature": "UNKNOWN_FIELD"}
+    assert refused(response, "UNKNOWN_FIELD") == {"/settings/temprature": "unknown_field"}
 
 
 def test_an_unknown_field_beside_another_fault_is_a_validation_error(alice):
@@ -142,7 +142,7 @@ def test_an_unknown_field_beside_another_fault_is_a_validation_error(alice):
 
     assert refused(response) == {
         "/character_id": "required",
-        "/titel": "UNKNOWN_FIELD",
+        "/titel": "unknown_field",
     }
 
 

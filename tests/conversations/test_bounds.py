@@ -79,7 +79,7 @@ def built(monkeypatch) -> list[str]:
 LONG = [
     ({"tags": [0] * 20_000}, {"/tags": "max_length"}),
     ({"tags": ["x" * 30] * 1_000}, {"/tags": "max_length"}),
-    ({"custom": dict.fromkeys(map(str, range(5_000)))}, {"/custom": "too_many"}),
+    ({"custom": dict.fromkeys(map(str, range(5_000)))}, {"/custom": "max_length"}),
     ({"custom": {"k": "a" + "\u0315\u0300" * 1_000}}, {"/custom/k": "max_length"}),
     ({"title": "a" + "\u0315" * 8_000 + "\u0300" * 8_000}, {"/title": "max_length"}),
     ({"title": " " * 801 + "x"}, {"/title": "max_length"}),

@@ -257,7 +257,7 @@ def test_a_line_with_too_many_values_is_rejected_before_it_is_parsed(alice, raw,
     [
         ({"tags": [0] * 5_000}, "/tags", "max_length"),
         ({"history": [{}] * 5_000}, "/history", "max_length"),
-        ({"custom": {str(n): 0 for n in range(5_000)}}, "/custom", "too_many"),
+        ({"custom": {str(n): 0 for n in range(5_000)}}, "/custom", "max_length"),
         ({"title": "a" + "\u0315" * 300 + "\u0300" * 300}, "/title", "max_length"),
         ({"title": "x" * 801}, "/title", "max_length"),
         ({"id": "6" * 5_000}, "/id", "max_length"),

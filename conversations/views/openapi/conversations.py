@@ -68,12 +68,6 @@ def any_listed(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
     return result
 
 
-class FaultSerializer(serializers.Serializer):
-    pointer = serializers.CharField()
-    code = serializers.CharField()
-    message = serializers.CharField()
-
-
 class LLMSettingsSerializer(serializers.Serializer):
     """How the character's language model runs."""
 

@@ -4,6 +4,7 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from conversation_service.http.fields import StrictSerializer
+from conversation_service.http.openapi import FaultSerializer
 from conversations import documents
 from conversations.serializers.internal import (
     ActivityBatchSerializer,
@@ -15,7 +16,6 @@ from conversations.states import ANY_STATE, WRITABLE
 from conversations.views.openapi.conversations import (
     ID,
     ConversationMetadataSerializer,
-    FaultSerializer,
     LLMSettingsSerializer,
     operation,
 )

@@ -12,7 +12,7 @@ from conversation_service.http.ndjson import (
     MEDIA_TYPE,
     NDJSONParser,
 )
-from conversation_service.http.openapi import response_header
+from conversation_service.http.openapi import FaultSerializer, response_header
 from conversations.exceptions import TransfersExhausted
 from conversations.jobs.concurrency import exports, imports
 from conversations.serializers.transfer import (
@@ -25,7 +25,6 @@ from conversations.views.openapi.conversations import (
     EXAMPLE,
     IGNORED_KEY,
     ConversationSerializer,
-    FaultSerializer,
     RevisionSerializer,
     operation,
 )

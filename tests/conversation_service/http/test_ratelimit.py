@@ -170,6 +170,115 @@ def test_a_failed_request_is_counted(limits, new_user):
     assert new_user.get(f"{PATH}/x").status_code == 429
 
 
+REFUSED = {
+    "a broken body": (400, lambda user: user.post(PATH, "{", content_type="application/json")),
+    "an invalid field": (400, lambda user: user.post(PATH, {"character_id": ""})),
+    "an invalid parameter": (400, lambda user: user.post(f"{PATH}?x=1", NewConversation())),
+    "an invalid key": (
+        400,
+        lambda user: user.post(PATH, NewConversation(), headers={"Idempotency-Key": "é"}),
+    ),
+    "over the quota": (403, lambda user: user.post(PATH, NewConversation())),
+    "a body that is too large": (
+        413,
+        lambda user: user.post(PATH, " " * 70_000, content_type="application/json"),
+    ),
+    "another media type": (415, lambda user: user.post(PATH, "a", content_type="text/plain")),
+    "a copy of an absent one": (404, lambda user: user.post(f"{PATH}/{'0' * 24}/duplicate")),
+    "a copy with an invalid title": (404, lambda user: user.post(f"{PATH}/x/duplicate", {"a": 1})),
+    "an import with another media type": (
+        415,
+        lambda user: user.post(f"{PATH}/import", "{}", content_type="text/csv"),
+    ),
+    "an import that is too large": (
+        413,
+        lambda user: user.post(
+            f"{PATH}/import", "\n" * 10_001, content_type="application/x-ndjson"
+        ),
+    ),
+}
+
+
+@pytest.mark.usefixtures("counted")
+@pytest.mark.parametrize("refusal", REFUSED)
+def test_a_refused_creation_does_not_count_as_a_creation(limits, new_user, settings, refusal):
+    limits(create=2, all=50)
+    status, send = REFUSED[refusal]
+    settings.MAX_CONVERSATIONS_PER_USER = 1 if status == 403 else 0
+    assert new_user.post(PATH, NewConversation()).status_code == 201
+
+    refused = [send(new_user) for _ in range(5)]
+    assert [response.status_code for response in refused] == [status] * 5
+    assert {response.headers["X-RateLimit-Remaining"] for response in refused} == {"1"}
+    assert {response.headers["X-RateLimit-Limit"] for response in refused} == {"2"}
+    assert {response.headers["RateLimit-Policy"] for response in refused} == {
+        '"create";q=2;w=60, "all";q=50;w=60'
+    }
+    settings.MAX_CONVERSATIONS_PER_USER = 0
+
+    assert new_user.post(PATH, NewConversation()).status_code == 201
+    assert send(new_user).status_code == 429
+
+
+@pytest.mark.usefixtures("counted")
+def test_refused_creations_count_in_the_total(limits, new_user):
+    limits(create=2, all=5)
+
+    refused = [new_user.post(PATH, {}) for _ in range(5)]
+
+    assert [response.headers["RateLimit"][:9] for response in refused] == [
+        *['"create";'] * 2,
+        *['"all";r=2', '"all";r=1', '"all";r=0'],
+    ]
+    assert new_user.post(PATH, NewConversation()).json()["error"]["details"]["policy"] == "all"
+
+
+@pytest.mark.usefixtures("counted")
+def test_only_the_total_counts_a_refused_creation_without_a_create_limit(limits, new_user):
+    limits(all=2)
+
+    assert [new_user.post(PATH, {}).status_code for _ in range(3)] == [400, 400, 429]
+
+
+@pytest.mark.usefixtures("counted")
+def test_concurrent_refused_creations_remove_only_their_own_counts(limits):
+    limits(create=10, all=100)
+    user = f"u-{uuid4().hex}"
+    start = Barrier(10)
+
+    def send(number):
+        client = client_of(user)
+        start.wait()
+        return client.post(PATH, NewConversation() if number % 2 else {}).status_code
+
+    with ThreadPoolExecutor(10) as threads:
+        responses = list(threads.map(send, range(10)))
+    later = [client_of(user).post(PATH, NewConversation()).status_code for _ in range(6)]
+
+    assert (responses.count(201), responses.count(400)) == (5, 5)
+    assert later == [201] * 5 + [429]
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_replayed_creation_is_counted(limits, new_user):
+    limits(create=2, all=9)
+    key = {"Idempotency-Key": "k"}
+
+    created = [new_user.post(PATH, {"character_id": "luna"}, headers=key) for _ in range(3)]
+
+    assert [response.status_code for response in created] == [201, 201, 429]
+
+
+def test_a_refused_creation_does_not_count_when_redis_is_down(limits, port, tmp_path, new_user):
+    limits(create=1, all=9)
+    with own_valkey(port, tmp_path):
+        assert new_user.post(PATH, {}).headers["X-RateLimit-Remaining"] == "1"
+    for _ in range(2):  # counted in the process
+        assert new_user.post(PATH, {}).headers["X-RateLimit-Remaining"] == "1"
+    assert new_user.post(PATH, NewConversation()).status_code == 201
+    assert new_user.post(PATH, {}).status_code == 429
+
+
 @pytest.mark.usefixtures("in_process")
 def test_responses_have_rate_limit_headers(limits, new_user):
     limits(list=60, all=100)

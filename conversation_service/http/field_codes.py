@@ -1,0 +1,37 @@
+"""The codes in `error.details.errors`, with their meaning and remedy for docs/guide/errors.md."""
+
+from collections.abc import Mapping
+
+FIELD_CODES: Mapping[str, tuple[str, str]] = {
+    "required": ("The field is missing.", "Send the field."),
+    "unknown_field": ("The field does not exist.", "Correct its name, or remove it."),
+    "null": ("The field does not accept `null`.", "Send a value, or omit the field."),
+    "invalid": (
+        "The value has another JSON type or another form.",
+        "Send the type or form that `message` names.",
+    ),
+    "invalid_choice": ("The value is not one of the possible values.", "Choose one of them."),
+    "contradiction": (
+        "The value contradicts another field, or excludes it.",
+        "Change or remove one of the two.",
+    ),
+    "blank": ("The text is empty or has white space only.", "Send a text, or omit the field."),
+    "invisible": ("The text has no visible character.", "Use at least one visible character."),
+    "control": ("The text has control characters.", "Remove them."),
+    "comma": ("A tag has a comma.", "Remove the comma, or send two tags."),
+    "key": (
+        "A key of the object has other characters, or more than 64.",
+        "Use 1 to 64 ASCII letters, digits, `_`, `:` and `-`.",
+    ),
+    "min_length": ("The array has too few items.", "Send at least the number in `message`."),
+    "max_length": (
+        "The text has too many characters, the array too many items, or the object too many keys.",
+        "Send at most the number in `message`.",
+    ),
+    "min_value": ("The number is too low.", "Send at least the number in `message`."),
+    "max_value": ("The number is too high.", "Send at most the number in `message`."),
+    "in_the_future": (
+        "The time is more than 5 minutes ahead of the clock of the database.",
+        "Correct the clock of the sender.",
+    ),
+}
