@@ -257,10 +257,14 @@ class VisibleLine(Line):
 
     default_error_messages = {"invisible": _("Use at least one visible character.")}
 
+    def __init__(self, *, allow_invisible: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.allow_invisible = allow_invisible
+
     def to_internal_value(self, data: Any) -> str:
         line = super().to_internal_value(_RUN_OF_BLANKS.sub(" ", data))
         # A line in ASCII is not blank here.
-        if not line.isascii() and not is_visible(line):
+        if not (line.isascii() or self.allow_invisible or is_visible(line)):
             self.fail("invisible")
         return line
 

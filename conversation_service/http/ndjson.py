@@ -1,6 +1,7 @@
 """NDJSON, a JSON value per line, for bodies that are too long for memory."""
 
 import logging
+import re
 import time
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
@@ -43,7 +44,7 @@ _MAX_MEMBERS = 1_000  # in a gzip body; each takes some microseconds, even witho
 # between texts.
 MAX_TEXTS = 20_000
 MAX_VALUES = 20_000
-MAX_TEXT_BYTES = 8 * 1024
+MAX_TEXT_BYTES = 64 * 1024  # in another program, a title can be a whole message
 MAX_STRUCTURE_BYTES = 512 * 1024
 
 
@@ -154,7 +155,7 @@ def loads(line: bytes) -> Any:
     """Parse a line. Count its values first: in memory, a value takes up to 30 times its bytes.
 
     Raises ServiceError for a line that is not JSON, and PayloadTooLarge for a line with more values
-    or a longer text than an exported line can have.
+    than an exported line can have, or with a text above MAX_TEXT_BYTES.
     """
     without_escapes = line.replace(rb"\\", b"__").replace(rb"\"", b"__")
     if without_escapes.count(b'"') > 2 * MAX_TEXTS:
@@ -170,6 +171,22 @@ def loads(line: bytes) -> Any:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
         raise ServiceError(_("This line is not valid JSON.")) from None
+
+
+def replace_unpaired_surrogates(line: bytes, replacement: bytes) -> bytes:
+    """Replace the escapes that JSON has for half a character.
+
+    JavaScript cuts texts by UTF-16 units, and so within an emoji.
+    """
+    return _ESCAPE.sub(lambda escape: replacement if escape["unpaired"] else escape[0], line)
+
+
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}"
+    rb"|(?P<unpaired>\\u[dD][89a-fA-F][\da-fA-F]{2})"
+    rb"|\\.",
+    re.DOTALL,
+)
 
 
 class _Lines(Iterator[bytes]):

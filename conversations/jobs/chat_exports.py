@@ -25,8 +25,7 @@ from conversation_service.http.ndjson import is_utf_16
 from conversation_service.integers import read_integer
 from conversations import limits
 from conversations.documents import SETTINGS
-from conversations.jobs.lenient import one_line
-from conversations.serializers.transfer import SECONDS_UNTIL_MILLISECONDS
+from conversations.jobs.lenient import SECONDS_UNTIL_MILLISECONDS, one_line
 from conversations.states import ARCHIVED
 
 _CHUNK = 256 * 1024

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from rest_framework.exceptions import ValidationError
 
 from conversation_service import clock
-from conversation_service.errors import Message, ServiceError
+from conversation_service.errors import Message, PayloadTooLarge, ServiceError
 from conversation_service.http import ndjson
 from conversation_service.http.exception_handler import invalid_input
 from conversation_service.mongodb.connection import Document
@@ -36,6 +36,7 @@ from conversations.states import ACTIVE, ARCHIVED, DELETED, NOT_TRASHED, PURGED
 from conversations.writes.create import DUPLICATE_KEY, insert_all
 
 BATCH = 200  # lines
+REPAIRABLE_BYTES = 1024 * 1024  # of a line with unpaired surrogates: 0.1 s
 BATCH_BYTES = 2 * 1024 * 1024  # the last line can exceed this
 ATTEMPTS = 5  # ids that are tried for each conversation
 # An id contains its creation time. A server with a clock less than this behind can still create an
@@ -107,10 +108,10 @@ class _Batch:
         if not line.strip():
             return
         try:
-            value = ndjson.loads(line)
+            value, sent = _parse(line)
             if isinstance(value, dict) and value.get("object") == END:
                 return
-            document, adjusted = self._read(value)
+            document, adjusted = self._read(value, sent)
         except ValidationError as invalid:
             self._reject(number, invalid_input(invalid))
             return
@@ -121,12 +122,12 @@ class _Batch:
         ids = _Ids.derive(self._user_id, document["_id"], self._now)
         self._pending[number] = _Row(document, ids, adjusted)
 
-    def _read(self, value: Any) -> tuple[Document, Sequence[str]]:
+    def _read(self, value: Any, sent: Any) -> tuple[Document, Sequence[str]]:
         """Return the document for a line, and the paths of the values that were adjusted."""
         if lenient.is_lenient(value):
-            return lenient.read(self._user_id, value, self._character_id, self._now)
+            return lenient.read(self._user_id, value, self._character_id, self._now, sent=sent)
         values = transferred.run_validation(value)
-        adjusted = adjust(values, self._now)
+        adjusted = adjust(value, values, self._now)
         former = ARCHIVED if values["archived_at"] else ACTIVE
         given = {name: values[name] for name in ("character_id", *EDITABLE_FIELDS)}
         document = (
@@ -204,6 +205,25 @@ class _Batch:
         self._results[number] = ImportResult(
             number, None, failure.status, failure.code, failure.message, errors
         )
+
+
+def _parse(line: bytes) -> tuple[Any, Any]:
+    """Return the value of a line, and the value before unpaired surrogates were replaced.
+
+    Only in a lenient line are they replaced, by U+FFFD. In the second value they are missing.
+    """
+    try:
+        value = ndjson.loads(line)
+    except PayloadTooLarge:
+        raise
+    except ServiceError:
+        if len(line) > REPAIRABLE_BYTES:
+            raise
+        repaired = ndjson.replace_unpaired_surrogates(line, rb"\ufffd")
+        if repaired == line or not lenient.is_lenient(value := ndjson.loads(repaired)):
+            raise
+        return value, ndjson.loads(ndjson.replace_unpaired_surrogates(line, b""))
+    return value, value
 
 
 @dataclass(frozen=True)

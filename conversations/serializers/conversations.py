@@ -37,8 +37,9 @@ class Tag(fields.VisibleLine):
 class Tags(fields.List):
     """Tags without repetition. Of tags that differ only in case or width, the first stays."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=limits.TAGS, child=Tag(), unique_by=tag_key, **kwargs)
+    def __init__(self, *, allow_invisible: bool = False, **kwargs: Any) -> None:
+        tag = Tag(allow_invisible=allow_invisible)
+        super().__init__(max_length=limits.TAGS, child=tag, unique_by=tag_key, **kwargs)
 
 
 class LLMSettingsInputSerializer(fields.StrictSerializer):

@@ -239,7 +239,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("character_id", "a b", "/character_id"),
     ("character_status", "known", "/character_status"),
     ("title", "x" * 201, "/title"),
-    ("title", "a\nb", "/title"),
+    ("title", "bell\a", "/title"),
     ("tags", ["a,b"], "/tags/0"),
     ("custom", {"a.b": "x"}, "/custom"),
     ("settings", {}, "/settings/temperature"),
@@ -286,6 +286,50 @@ def test_a_line_is_validated_as_in_the_api(alice, path, value, pointer):
     assert result["id"] is None
     assert pointer in [error["pointer"] for error in result["errors"]]
     assert exported(alice) == []
+
+
+BLANKS = [
+    ("title", "two  blanks", "two blanks"),
+    ("title", " two\nlines\u2028", "two lines"),
+    ("title", "e\u0301", "\u00e9"),
+    ("tags", ["two  blanks", "b", "B"], ["two blanks", "b"]),
+    ("history.0.changes.title.before", "two \n lines", "two lines"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "stored"), BLANKS)
+def test_titles_and_tags_are_normalised_as_by_the_api_and_named(alice, path, value, stored):
+    created = conversation(alice)
+    alice.patch(f"{PATH}/{created['id']}", {"title": "New"})
+    make_older()
+    [line] = exported(alice)
+    forget_everything()
+    *parents, last = (int(step) if step.isdigit() else step for step in path.split("."))
+    inner = line
+    for step in parents:
+        inner = inner[step]
+    inner[last] = value
+
+    [result] = imported(alice, [line])
+
+    assert (result["status"], result["adjusted"]) == (201, [path])
+    inner[last] = stored
+    assert exported(alice) == [line]
+
+
+@pytest.mark.parametrize("text", ["\u3164", "\u115f\u1160", "\u17b4", "\u0301"])
+def test_invisible_titles_and_tags_of_an_earlier_release_are_imported_unchanged(alice, text):
+    alice.patch(f"{PATH}/{conversation(alice)['id']}", {"title": "New", "tags": ["new"]})
+    make_older()
+    [line] = exported(alice)
+    forget_everything()
+    line |= {"title": text, "tags": [text]}
+    line["history"][0]["changes"]["tags"]["before"] = [text]
+
+    [result] = imported(alice, [line])
+
+    assert (result["status"], result["adjusted"]) == (201, [])
+    assert exported(alice) == [line]
 
 
 def test_an_unknown_field_has_its_own_code(alice):
