@@ -106,6 +106,14 @@ class ConversationIdTaken(ServiceError):
     title = _("Another conversation has this id")
 
 
+class ConversationPurged(ServiceError):
+    """An imported conversation was purged, and its tombstone still exists."""
+
+    status = HTTPStatus.GONE
+    code = "CONVERSATION_PURGED"
+    title = _("The conversation was purged: an import does not bring it back")
+
+
 class RevisionNotFound(ServiceError):
     status = HTTPStatus.NOT_FOUND
     code = "REVISION_NOT_FOUND"

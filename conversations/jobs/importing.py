@@ -1,6 +1,7 @@
 """Imports exported lines and lenient lines.
 
-Each line has its own result. An import never overwrites a conversation, so it can be repeated.
+Each line has its own result. An import never overwrites a conversation, so it can be repeated. It
+never brings back a purged one while the tombstone exists.
 """
 
 import time
@@ -25,7 +26,7 @@ from conversation_service.http.exception_handler import invalid_input
 from conversation_service.mongodb.connection import Document
 from conversations import documents
 from conversations.documents import EDITABLE_FIELDS, PUBLIC
-from conversations.exceptions import ConversationIdTaken, QuotaExceeded
+from conversations.exceptions import ConversationIdTaken, ConversationPurged, QuotaExceeded
 from conversations.jobs import lenient
 from conversations.jobs.adjusting import adjust
 from conversations.jobs.concurrency import imports
@@ -70,12 +71,14 @@ def results(
                 statuses[result.status] += 1
                 yield vars(result)
         created, unchanged = statuses[HTTPStatus.CREATED], statuses[HTTPStatus.OK]
+        skipped = statuses[ConversationPurged.status]
         yield {
             "object": END,
             "count": statuses.total(),
             "created": created,
             "unchanged": unchanged,
-            "failed": statuses.total() - created - unchanged,
+            "skipped": skipped,
+            "failed": statuses.total() - created - unchanged - skipped,
         }
 
 
@@ -148,13 +151,13 @@ class _Batch:
     def results(self, *, dry_run: bool = False) -> list[ImportResult]:
         """Import the lines. With `dry_run`, only return the results that they would have."""
         if dry_run:
-            self.settle_existing()
+            self.settle_known()
             self.reject_beyond_quota()
             for number, row in [*self._pending.items()]:
                 self._settle(number, row.ids.possible[0], HTTPStatus.CREATED)
             return self._sorted()
         for attempt in range(ATTEMPTS):
-            self.settle_existing()
+            self.settle_known()
             self.reject_beyond_quota()
             if not self._pending:
                 break
@@ -166,13 +169,21 @@ class _Batch:
     def _sorted(self) -> list[ImportResult]:
         return [self._results[number] for number in sorted(self._results)]
 
-    def settle_existing(self) -> None:
+    def settle_known(self) -> None:
+        """Settle each line with a conversation that exists or was purged.
+
+        A purge between this and the insert leaves a tombstone, so the insert fails, and the next
+        attempt settles the line.
+        """
         wanted = [id_ for row in self._pending.values() for id_ in row.ids.known]
         states = lookup.states_of(self._user_id, wanted)
         for number, row in [*self._pending.items()]:
-            existing = [id_ for id_ in row.ids.known if states.get(id_, PURGED) != PURGED]
+            found = [id_ for id_ in row.ids.known if id_ in states]
+            existing = [id_ for id_ in found if states[id_] != PURGED]
             if existing:
                 self._settle(number, existing[0], HTTPStatus.OK)
+            elif found:
+                self._reject(number, ConversationPurged())
 
     def reject_beyond_quota(self) -> None:
         limit = settings.MAX_CONVERSATIONS_PER_USER
@@ -183,7 +194,7 @@ class _Batch:
                 self._reject(number, QuotaExceeded(limit=limit))
 
     def insert(self, attempt: int) -> None:
-        """Insert the pending rows. A row stays pending if its id is in use, also by a tombstone."""
+        """Insert the pending rows. A row stays pending if its id is in use."""
         rows = [*self._pending.items()]
         for _number, row in rows:
             row.document["_id"] = row.ids.possible[attempt]
@@ -239,8 +250,8 @@ class _Row:
 class _Ids:
     """The ids for a line.
 
-    If the user has a conversation with a `known` id, the line is unchanged. Otherwise the new
-    conversation gets the first free `possible` id.
+    If the user has a conversation with a `known` id, the line is unchanged; if the user has purged
+    it, the line is skipped. Otherwise the new conversation gets the first free `possible` id.
     """
 
     known: Sequence[ObjectId]

@@ -19,7 +19,7 @@ from conversations.jobs import chat_exports
 from conversations.jobs.chat_exports import read_export
 from conversations.management.commands import import_chats
 from tests.conversations.test_export import exported
-from tests.conversations.test_import import make_older
+from tests.conversations.test_import import make_older, purge
 from tests.factories import PATH
 from tests.failpoints import failing
 
@@ -333,6 +333,21 @@ def test_a_second_run_changes_nothing(alice, run, name):
     assert totals["created"] == 0
     assert list(collection("conversations").find()) == before
     assert "SECRET" not in repr(before)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+def test_a_purged_conversation_stays_purged(alice, run, arguments):
+    run("chatgpt", DATA / "chatgpt.json")
+    gone = exported(alice)[0]
+    purge(alice, gone["id"])
+
+    code, totals, report = run("chatgpt", DATA / "chatgpt.json", *arguments)
+
+    assert (code, totals["created"], totals["unchanged"], totals["purged"]) == (0, 0, 3, 1)
+    assert [(line["source_id"], line["outcome"]) for line in report] == [
+        (gone["custom"]["source_id"], "purged")
+    ]
+    assert len(exported(alice)) == 3
 
 
 def test_a_dry_run_counts_and_writes_nothing(alice, run):

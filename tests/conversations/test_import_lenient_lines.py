@@ -10,7 +10,15 @@ from conversation_service import clock
 from conversation_service.mongodb.connection import collection
 from conversations import documents
 from tests.conversations.test_export import exported
-from tests.conversations.test_import import IMPORT, NDJSON, imported, outcome, post, statuses
+from tests.conversations.test_import import (
+    IMPORT,
+    NDJSON,
+    imported,
+    outcome,
+    post,
+    purge,
+    statuses,
+)
 from tests.factories import PATH, client_of, conversation
 
 THEN = datetime(2024, 5, 6, 7, 8, 9, 123000, tzinfo=UTC)
@@ -343,6 +351,21 @@ def test_a_changed_conversation_stays_as_the_user_left_it(alice):
 
     assert (second["status"], second["id"]) == (200, first["id"])
     assert alice.get(f"{PATH}/{first['id']}").json()["title"] == "Mine"
+
+
+def test_a_purged_conversation_stays_purged(alice, bob):
+    lines = [{"character_id": "luna", "external_id": name} for name in ("x", "y")]
+    [first, second] = imported(alice, lines)
+    purge(alice, first["id"])
+
+    results = imported(alice, lines)
+
+    assert [(r["status"], r["code"]) for r in results] == [
+        (410, "CONVERSATION_PURGED"),
+        (200, None),
+    ]
+    assert [line["id"] for line in exported(alice)] == [second["id"]]
+    assert statuses(imported(bob, lines)) == [201, 201]
 
 
 def test_concurrent_imports_create_each_external_id_once(alice, monkeypatch):

@@ -20,9 +20,11 @@ from conversation_service.commands import (
 from conversation_service.errors import ServiceError
 from conversation_service.http.rendering import dumps
 from conversation_service.progress import stopped_by_signals, track
+from conversations.exceptions import ConversationPurged
 from conversations.jobs import importing
 from conversations.jobs.chat_exports import SOURCES, ExportedChat, ExportError, read_export
 from conversations.jobs.importing import ImportResult
+from conversations.states import PURGED
 
 HELP = """
 Import a user's conversations from an export of ChatGPT, Open WebUI or LibreChat.
@@ -39,10 +41,10 @@ the id, the folder and the project. Messages belong to the Message service and a
 
 Each value that is adjusted or has no place here, such as a system prompt, is counted by its name.
 The report (NDJSON) has a line for each conversation with such a value, and for each that is
-rejected or repeated. -v 2 prints these lines.
+rejected, purged or repeated. -v 2 prints these lines.
 
 A conversation is identified by the user, the source and its id there: an existing one stays as it
-is, so the command can be run again.
+is, so the command can be run again. A purged one stays purged.
 
 Ctrl-C and SIGTERM end it after the current batch.
 """
@@ -57,6 +59,7 @@ class Totals:
     read: int = 0
     created: int = 0
     unchanged: int = 0
+    purged: int = 0
     repeated: int = 0
     other_users: int = 0
     rejected: int = 0
@@ -71,6 +74,7 @@ class Totals:
             f"{self.read:>10,} read in {seconds:.1f} s",
             f"{self.created:>10,} imported, {self.adjusted:,} of them adjusted",
             f"{self.unchanged:>10,} already existed",
+            f"{self.purged:>10,} were purged here, and stay purged",
             f"{self.repeated:>10,} repeated in the file",
             f"{self.other_users:>10,} of other users in the export",
             f"{self.rejected:>10,} rejected",
@@ -208,6 +212,9 @@ class ChatImport:
             if adjusted or chat.left_out:
                 names = {"adjusted": adjusted, "left_out": chat.left_out}
                 self.write(chat, "created", id=result.id, **names)
+        elif result.code == ConversationPurged.code:
+            self.totals.purged += 1
+            self.write(chat, PURGED, reason=str(result.message))
         else:
             chat.reason = str(result.message)
             self.reject(chat, code=result.code, errors=result.errors)

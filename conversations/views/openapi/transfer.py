@@ -51,8 +51,8 @@ class ResultSerializer(StrictSerializer):
         "in use, less than a minute old or in the future.",
     )
     status = serializers.IntegerField(
-        help_text="201: created. 200: exists and is unchanged. Otherwise an error, with the `code` "
-        "of a request for this conversation."
+        help_text="201: created. 200: exists and is unchanged. 410: skipped, as it was purged. "
+        "Otherwise an error, with the `code` of a request for this conversation."
     )
     code = serializers.CharField(allow_null=True)
     message = serializers.CharField(allow_null=True)
@@ -89,8 +89,9 @@ import_ = operation(
     "id, times, counters and history, and belongs to you. An import never overwrites an existing "
     "conversation and can be repeated. If an id is in use, the conversation gets another id, the "
     "same in each import. The response has a line for each conversation, in order, and ends with "
-    '`{"object": "end", "count", "created", "unchanged", "failed"}`. An invalid line does not stop '
-    "the others.\n\n"
+    '`{"object": "end", "count", "created", "unchanged", "skipped", "failed"}`. An invalid line '
+    "does not stop the others. A purged conversation stays purged: its line is skipped, with the "
+    "status 410 and the code `CONVERSATION_PURGED`, while the change feed lists the purge.\n\n"
     "Values that could affect other users are adjusted, and `adjusted` lists them. A time more "
     "than 5 minutes ahead becomes the present time. `purge_at` is at most the time for a "
     "conversation that is trashed now. `character_status` becomes `unverified`. The `by` of a "
