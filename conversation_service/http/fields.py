@@ -236,6 +236,12 @@ def _may_shrink_to(length: int, text: str) -> bool:
     return _MANY_MARKS not in kinds
 
 
+def is_one_line(text: str) -> bool:
+    """Return True for a text without control characters and line breaks."""
+    # A printable text has none of these categories.
+    return text.isprintable() or NOT_IN_A_LINE.isdisjoint(map(unicodedata.category, text))
+
+
 class Line(Text):
     """A text on one line, trimmed, without control characters."""
 
@@ -246,8 +252,7 @@ class Line(Text):
 
     def to_internal_value(self, data: Any) -> str:
         line: str = super().to_internal_value(data)
-        # A printable line has none of these categories.
-        if not line.isprintable() and not NOT_IN_A_LINE.isdisjoint(map(unicodedata.category, line)):
+        if not is_one_line(line):
             self.fail("control")
         return line
 

@@ -1,7 +1,6 @@
 """NDJSON, a JSON value per line, for bodies that are too long for memory."""
 
 import logging
-import re
 import time
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
@@ -171,22 +170,6 @@ def loads(line: bytes) -> Any:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
         raise ServiceError(_("This line is not valid JSON.")) from None
-
-
-def replace_unpaired_surrogates(line: bytes, replacement: bytes) -> bytes:
-    """Replace the escapes that JSON has for half a character.
-
-    JavaScript cuts texts by UTF-16 units, and so within an emoji.
-    """
-    return _ESCAPE.sub(lambda escape: replacement if escape["unpaired"] else escape[0], line)
-
-
-_ESCAPE = re.compile(
-    rb"\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}"
-    rb"|(?P<unpaired>\\u[dD][89a-fA-F][\da-fA-F]{2})"
-    rb"|\\.",
-    re.DOTALL,
-)
 
 
 class _Lines(Iterator[bytes]):

@@ -23,6 +23,7 @@ from conversation_service import clock
 from conversation_service.errors import Message, PayloadTooLarge, ServiceError
 from conversation_service.http import ndjson
 from conversation_service.http.exception_handler import invalid_input
+from conversation_service.http.rendering import replace_unpaired_surrogates
 from conversation_service.mongodb.connection import Document
 from conversations import documents
 from conversations.documents import EDITABLE_FIELDS, PUBLIC
@@ -230,10 +231,10 @@ def _parse(line: bytes) -> tuple[Any, Any]:
     except ServiceError:
         if len(line) > REPAIRABLE_BYTES:
             raise
-        repaired = ndjson.replace_unpaired_surrogates(line, rb"\ufffd")
+        repaired = replace_unpaired_surrogates(line, rb"\ufffd")
         if repaired == line or not lenient.is_lenient(value := ndjson.loads(repaired)):
             raise
-        return value, ndjson.loads(ndjson.replace_unpaired_surrogates(line, b""))
+        return value, ndjson.loads(replace_unpaired_surrogates(line, b""))
     return value, value
 
 

@@ -23,7 +23,17 @@ from tests.factories import PATH, client_of, conversation
 
 THEN = datetime(2024, 5, 6, 7, 8, 9, 123000, tzinfo=UTC)
 WRITTEN = "2024-05-06T07:08:09.123Z"
-INVISIBLE = ["\u200b", "\u3164", "\u202e", "\u2800", "\u00ad", "\ufeff\u200b"]
+INVISIBLE = [
+    "\u200b",
+    "\u3164",
+    "\u202e",
+    "\u2800",
+    "\u00ad",
+    "\ufeff\u200b",
+    "\u0301",
+    "\ufffe",
+    "\ufdd0",
+]
 
 
 def read(client, line):
@@ -150,7 +160,7 @@ def test_times_in_the_future_or_in_the_wrong_order_are_adjusted(alice):
         ({"tags": ["a", "A", "b,c", ""]}, "tags", ["a", "b c"]),
         ({"tags": [f"t{n}" for n in range(500)]}, "tags", [f"t{n}" for n in range(10)]),
         ({"tags": ["x" * 60_000]}, "tags", ["x" * 50]),
-        ({"tags": ["two\nlines"]}, "tags", ["two lines"]),
+        *[({"tags": [f"two{c}lines"]}, "tags", ["two lines"]) for c in "\n\r\t\u2028\x85\0,"],
         ({"settings": {"temperature": 2.1}}, "settings.temperature", 0.7),
         ({"settings": {"max_tokens": -1}}, "settings.max_tokens", 2048),
         ({"settings": {"max_tokens": 2**63}}, "settings.max_tokens", 2048),
