@@ -141,6 +141,16 @@ class ConversationIdTaken(ServiceError):
     remedy = _("Import the line with another id.")
 
 
+class ConversationPurged(ServiceError):
+    """An imported conversation was purged, and its tombstone still exists."""
+
+    status = HTTPStatus.GONE
+    code = "CONVERSATION_PURGED"
+    title = _("The conversation was purged: an import does not bring it back")
+    cause = _("The conversation was purged, and the change feed still lists the purge.")
+    remedy = _("Remove the line from the file: a purge is final.")
+
+
 class RevisionNotFound(ServiceError):
     status = HTTPStatus.NOT_FOUND
     code = "REVISION_NOT_FOUND"

@@ -265,6 +265,12 @@ def _may_shrink_to(length: int, text: str) -> bool:
     return _MANY_MARKS not in kinds
 
 
+def is_one_line(text: str) -> bool:
+    """Return True for a text without control characters and line breaks."""
+    # A printable text has none of these categories.
+    return text.isprintable() or NOT_IN_A_LINE.isdisjoint(map(unicodedata.category, text))
+
+
 class Line(Text):
     """A text on one line, trimmed, without control characters."""
 
@@ -273,8 +279,7 @@ class Line(Text):
 
     def to_internal_value(self, data: Any) -> str:
         line: str = super().to_internal_value(data)
-        # A printable line has none of these categories.
-        if not line.isprintable() and not NOT_IN_A_LINE.isdisjoint(map(unicodedata.category, line)):
+        if not is_one_line(line):
             self.fail("control")
         return line
 
@@ -284,10 +289,14 @@ class VisibleLine(Line):
 
     default_error_messages = {"invisible": _("Use at least one visible character.")}
 
+    def __init__(self, *, allow_invisible: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.allow_invisible = allow_invisible
+
     def to_internal_value(self, data: Any) -> str:
         line = super().to_internal_value(_RUN_OF_BLANKS.sub(" ", data))
         # A line in ASCII is not blank here.
-        if not line.isascii() and not is_visible(line):
+        if not (line.isascii() or self.allow_invisible or is_visible(line)):
             self.fail("invisible")
         return line
 

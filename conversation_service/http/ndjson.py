@@ -43,7 +43,7 @@ _MAX_MEMBERS = 1_000  # in a gzip body; each takes some microseconds, even witho
 # between texts.
 MAX_TEXTS = 20_000
 MAX_VALUES = 20_000
-MAX_TEXT_BYTES = 8 * 1024
+MAX_TEXT_BYTES = 64 * 1024  # in another program, a title can be a whole message
 MAX_STRUCTURE_BYTES = 512 * 1024
 
 
@@ -154,7 +154,7 @@ def loads(line: bytes) -> Any:
     """Parse a line. Count its values first: in memory, a value takes up to 30 times its bytes.
 
     Raises ServiceError for a line that is not JSON, and PayloadTooLarge for a line with more values
-    or a longer text than an exported line can have.
+    than an exported line can have, or with a text above MAX_TEXT_BYTES.
     """
     without_escapes = line.replace(rb"\\", b"__").replace(rb"\"", b"__")
     if without_escapes.count(b'"') > 2 * MAX_TEXTS:

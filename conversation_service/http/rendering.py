@@ -55,6 +55,22 @@ def _moment(value: datetime) -> str:
 _FORMS: Mapping[type, Callable[[Any], str]] = {datetime: _moment, ObjectId: str}
 
 
+def replace_unpaired_surrogates(line: bytes, replacement: bytes) -> bytes:
+    """Replace the escapes that JSON has for half a character.
+
+    JavaScript cuts texts by UTF-16 units, and so within an emoji.
+    """
+    return _ESCAPE.sub(lambda escape: replacement if escape["unpaired"] else escape[0], line)
+
+
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}"
+    rb"|(?P<unpaired>\\u[dD][89a-fA-F][\da-fA-F]{2})"
+    rb"|\\.",
+    re.DOTALL,
+)
+
+
 class JSONResponse(HttpResponse):
     """A response with a rendered body: with one format, DRF need not choose a renderer."""
 
@@ -127,6 +143,10 @@ class JSONParser(BaseParser):
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError as error:
+            if replace_unpaired_surrogates(body, b"") != body:
+                raise ParseError(
+                    _("The body has half of a surrogate pair. Send whole characters.")
+                ) from None
             raise ParseError(
                 _("The body is not valid JSON (line %(line)d, column %(column)d).")
                 % {"line": error.lineno, "column": error.colno}

@@ -1,9 +1,9 @@
-"""Adjusts imported values that could affect other users.
+"""Adjusts values of exported lines that could affect other users, and names normalised values.
 
 A user writes the line: statistics, retention and the history must not trust its times and actors.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,17 +16,19 @@ from conversations.serializers.transfer import ORIGIN_LENGTH
 # Edits cannot raise this to the highest version that an import reads: every export can be imported.
 HIGHEST_VERSION = 2**52
 IMPORTED = "imported:"
+_NORMALISED = ("title", "tags")
 _TIMES = [name for name in PUBLIC_TIMES if name != "purge_at"]
 
 
-def adjust(values: dict[str, Any], now: datetime) -> list[str]:
-    """Change a validated line in place; return the paths that were changed.
+def adjust(line: Mapping[str, Any], values: dict[str, Any], now: datetime) -> list[str]:
+    """Change the values of a validated line in place; return the paths that were changed.
 
+    The validation has normalised titles and tags, as for a PATCH: their paths are returned, too.
     A time more than MAX_AHEAD after `now` becomes `now`; `purge_at` can be later by TRASH_DAYS. A
     version above HIGHEST_VERSION becomes HIGHEST_VERSION. Every actor except the user is marked as
     imported. The character is unverified until `manage.py verify_characters` has verified it.
     """
-    adjusted = []
+    adjusted = [name for name in _NORMALISED if values[name] != line[name]]
     if values["character_status"] != "unverified":
         values["character_status"] = "unverified"
         adjusted.append("character_status")
@@ -49,6 +51,9 @@ def adjust(values: dict[str, Any], now: datetime) -> list[str]:
         adjusted += [f"{at}.{name}" for name in _capped(revision, ["at", "previous_at"], now)]
         for change in revision["changes"]:
             path = change["path"]
+            if path in _NORMALISED:
+                sent = line["history"][index]["changes"][path]
+                adjusted += [f"{at}.changes.{path}.{s}" for s in sent if sent[s] != change[s]]
             latest = latest_purge if path == "purge_at" else now
             for side in _capped(change, ["before", "after"], latest):
                 adjusted.append(f"{at}.changes.{path}.{side}")

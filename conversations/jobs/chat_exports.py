@@ -1,7 +1,7 @@
 """Reads the exports of ChatGPT, Open WebUI and LibreChat as lenient lines of an import.
 
 A file can have several 100 MB, so it is read one conversation at a time. Messages belong to another
-service: an export's messages give only times.
+service: an export's messages give only times, and the model of a conversation without one.
 """
 
 import gzip
@@ -10,7 +10,7 @@ import math
 import re
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,8 +25,7 @@ from conversation_service.http.ndjson import is_utf_16
 from conversation_service.integers import read_integer
 from conversations import limits
 from conversations.documents import SETTINGS
-from conversations.jobs.lenient import one_line
-from conversations.serializers.transfer import SECONDS_UNTIL_MILLISECONDS
+from conversations.jobs.lenient import SECONDS_UNTIL_MILLISECONDS, one_line, seconds
 from conversations.states import ARCHIVED
 
 _CHUNK = 256 * 1024
@@ -38,7 +37,15 @@ _MAX_BETWEEN = 64 * 1024
 _MAX_DEPTH = 100
 _LONG_INTEGER = 20  # digits
 _MAX_TAGS = 100
+MAX_LEFT_OUT = 50
 _MAX_TAG = 4 * limits.TAG_LENGTH
+
+_KEY = re.compile(limits.OBJECT_KEY)
+_DIGITS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_MIN_EPOCH_DIGITS = 9  # of seconds: from 1973 on
+# By their number of digits. As milliseconds, 12 digits are before 1990 and 14 after 2286.
+_COMPACT_DATES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_YEARS = range(1970, 2100)
 
 _STRUCTURE = re.compile(rb'["\[\]{}]')
 _REST_OF_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
@@ -58,8 +65,9 @@ class ExportedChat:
     """A conversation in an export.
 
     `line` is a lenient line; without it, `reason` says why the conversation is rejected. `adjusted`
-    names the fields with a value that could not be used as it is. `owner` is the user in the other
-    program, if the export has one.
+    names the fields here with a value that could not be used as it is, `left_out` the values in the
+    export that have no place here, MAX_LEFT_OUT at most. `owner` is the user in the other program,
+    if the export has one.
     """
 
     number: int
@@ -67,6 +75,7 @@ class ExportedChat:
     source_id: str | None = None
     owner: str | None = None
     adjusted: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     reason: str = ""
 
 
@@ -313,6 +322,18 @@ class _Reader:
         if name not in self.chat.adjusted:
             self.chat.adjusted.append(name)
 
+    def leave_out(self, name: str) -> None:
+        """Name a value in the export that has no place here."""
+        name = name[: limits.ID_LENGTH].encode("utf-8", "replace").decode()
+        if name not in self.chat.left_out and len(self.chat.left_out) < MAX_LEFT_OUT:
+            self.chat.left_out.append(name)
+
+    def leave_out_rest(self, values: Mapping[str, Any], known: Set[str], prefix: str = "") -> None:
+        """Name the fields with a value that are neither read nor messages."""
+        for name, value in values.items():
+            if name not in known and value not in (None, "", False, [], {}):
+                self.leave_out(prefix + name)
+
     def text(self, name: str, value: Any) -> str:
         """Return a text that can be stored, or "" for null.
 
@@ -392,8 +413,8 @@ class _Reader:
 
         A quote within a string is escaped, so that a message's text never matches.
         """
-        found = re.findall(pattern, self.raw)
-        times = (_seconds(text.decode("ascii", "replace"))[0] for text in found)
+        found = (text.decode("ascii", "replace") for text in re.findall(pattern, self.raw))
+        times = (_seconds(number if (number := _number(text)) else text)[0] for text in found)
         return sorted(seconds for seconds in times if seconds is not None)
 
     def read_flags(self, *, archived: Any, pinned: Any) -> None:
@@ -408,22 +429,53 @@ class _Reader:
             return False
         return bool(value)
 
-    def read_settings(self, values: Mapping[str, Any], names: Mapping[str, str]) -> None:
-        """Read settings, by their name in the export. Lenient lines leave out what is too high."""
+    def read_settings(
+        self, values: Mapping[str, Any], names: Mapping[str, str], prefix: str = ""
+    ) -> None:
+        """Read settings, by their name in the export. Lenient lines leave out what is too high.
+
+        Of several names for a setting, the first usable value counts.
+        """
         for exported, name in names.items():
             value = values.get(exported)
-            if value is None or name in self.line["settings"]:
+            if value is None or value == "":
                 continue
             if name == "stop_sequences":
-                value = self._stop_sequences(value)
+                read: Any = self._stop_sequences(value)
+            elif name == "reasoning_effort":
+                read = self.text(f"settings.{name}", value)[: limits.REASONING_EFFORT_LENGTH + 1]
             else:
-                value = _number(value)
+                read = _number(value)
                 if isinstance(SETTINGS[name].field, IntegerField):
-                    value = read_integer(value)
-                if value is None or abs(value) > limits.MAX_COUNT:
+                    read = read_integer(read)
+                if read is None or abs(read) > limits.MAX_COUNT:
                     self.note(f"settings.{name}")
                     continue
-            self.line["settings"][name] = value
+            if self.line["settings"].setdefault(name, read) != read:
+                self.leave_out(prefix + exported)
+
+    def read_extra(self, values: Mapping[str, Any], names: Iterable[str], prefix: str = "") -> None:
+        """Keep parameters that are no setting here, by their name in the export, as `extra`."""
+        extra: dict[str, Any] = {}
+        for name in names:
+            value = values.get(name)
+            if value is None or value == "":
+                continue
+            if isinstance(value, str):
+                # Lenient lines leave out a text that is too long.
+                value = self.text(f"settings.extra.{name}", value)[: limits.EXTRA_VALUE_LENGTH + 1]
+            elif not isinstance(value, bool):
+                number = _number(value)
+                if number is None or abs(number) > limits.MAX_COUNT:
+                    value = None
+                elif isinstance(value, dict):
+                    value = int(number) if number.is_integer() else number
+            if value is not None and len(extra) < limits.EXTRA_KEYS and _KEY.fullmatch(name):
+                extra[name] = value
+            else:
+                self.leave_out(prefix + name)
+        if extra:
+            self.line["settings"]["extra"] = extra
 
     def _stop_sequences(self, value: Any) -> list[str]:
         """Return texts that are cut where they are too long: the import leaves those out."""
@@ -432,9 +484,19 @@ class _Reader:
         texts = [self.text(name, item) for item in values[: 2 * limits.STOP_SEQUENCES]]
         return [text[: limits.STOP_SEQUENCE_LENGTH + 1] for text in texts if text]
 
-    def read_model(self, value: Any) -> None:
-        if model := self.text("custom.model", value):
-            self.custom("model", model)
+    def read_models(self, *values: Any) -> None:
+        """Read the first model as the setting. Several models are also kept in `custom`."""
+        texts = [text for value in values if (text := self.text("settings.model", value))]
+        if texts:
+            self.line["settings"]["model"] = texts[0][: limits.MODEL_LENGTH + 1]
+        if len(texts) > 1:
+            self.note("settings.model")
+            self.custom("models", ", ".join(texts))
+
+    def last_text(self, name: bytes) -> str | None:
+        """Return the last text with a name in the messages."""
+        found = re.findall(rb'"%s"\s*:\s*("[^"\\]+")' % name, self.raw)
+        return json.loads(found[-1]) if found else None
 
     def custom(self, name: str, value: Any) -> None:
         """Keep a text that this service has no field for."""
@@ -451,8 +513,8 @@ class _Reader:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, dict):
-        value = next(iter(value.values()), None)  # {"$numberLong": "5"}
+    if isinstance(value, dict) and [*value][:1] and next(iter(value)).startswith("$number"):
+        value = next(iter(value.values()))  # MongoDB's {"$numberLong": "5"}
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -465,29 +527,42 @@ def _number(value: Any) -> float | None:
 def _seconds(value: Any) -> tuple[float | None, bool]:
     """Return the seconds since 1970, or None; and whether the value is as exports have it.
 
-    A number from 10^11 on has shorter units: milliseconds, microseconds or nanoseconds. Text
-    without an offset is in UTC.
+    That is a number of seconds, MongoDB's extended JSON, or text with an offset. Other text is in
+    UTC.
     """
     if isinstance(value, dict):
         value = value.get("$date")
-        if (number := _number(value)) is not None:
-            value = number / 1000
-        elif isinstance(value, dict):
-            return None, False
-    number = _number(value)
-    as_expected = isinstance(value, int | float | str)
-    if number is None:
-        try:
-            moment = datetime.fromisoformat(value)
-            as_expected = moment.tzinfo is not None
-            number = (moment if as_expected else moment.replace(tzinfo=UTC)).timestamp()
-        except (TypeError, ValueError, OverflowError):
-            return None, False
-    for _unit in range(3):
-        if number >= SECONDS_UNTIL_MILLISECONDS:
-            number, as_expected = number / 1000, False
-    # 0 and negative numbers stand for a missing time.
-    return (number, as_expected) if 0 < number < SECONDS_UNTIL_MILLISECONDS else (None, False)
+        if (milliseconds := _number(value)) is not None:
+            value = milliseconds / 1000
+    if isinstance(value, str):
+        return _seconds_of_text(value.strip())
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None, False
+    number = seconds(value)
+    return number, number == value
+
+
+def _seconds_of_text(text: str) -> tuple[float | None, bool]:
+    is_number = bool(_DIGITS.fullmatch(text))
+    moment = _compact_date(text) if is_number else None
+    try:
+        if is_number and moment is None:
+            is_epoch = len(text.partition(".")[0]) >= _MIN_EPOCH_DIGITS
+            return (seconds(float(text)) if is_epoch else None), False
+        moment = moment or datetime.fromisoformat(text)
+        number = seconds((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        return None, False
+    return number, moment.tzinfo is not None and number is not None
+
+
+def _compact_date(digits: str) -> datetime | None:
+    """Read digits such as 20240131 as a date, and not as the seconds until August 1970."""
+    try:
+        moment = datetime.strptime(digits, _COMPACT_DATES[len(digits)])  # noqa: DTZ007
+    except (KeyError, ValueError):
+        return None
+    return moment if moment.year in _YEARS else None
 
 
 def _dict(value: Any) -> dict[str, Any]:
@@ -502,6 +577,16 @@ _COMMON_SETTINGS = {
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
     "stop": "stop_sequences",
+    "reasoning_effort": "reasoning_effort",
+}
+
+_CHATGPT_CUSTOM = ("gizmo_id", "conversation_template_id")
+_CHATGPT_KNOWN = {
+    *("conversation_id", "id", "title", "create_time", "update_time", "default_model_slug"),
+    *("is_archived", "is_starred", "pinned_time", *_CHATGPT_CUSTOM),
+    # Messages, and the state of the program itself.
+    *("mapping", "current_node", "moderation_results", "safe_urls", "blocked_urls"),
+    *("gizmo_type", "memory_scope", "conversation_origin", "async_status"),
 }
 
 
@@ -514,9 +599,20 @@ def _chatgpt(reader: _Reader, value: dict[str, Any]) -> None:
     pinned_at = value.get("pinned_time")
     pinned = value.get("is_starred") if pinned_at is None else True
     reader.read_flags(archived=value.get("is_archived"), pinned=pinned)
-    reader.read_model(value.get("default_model_slug"))
-    for name in ("gizmo_id", "conversation_template_id"):
+    # Exports of 2023 have the model only in messages.
+    model = value.get("default_model_slug") or reader.last_text(b"model_slug")
+    reader.read_models(None if model == "auto" else model)  # the platform chooses, as for null
+    for name in _CHATGPT_CUSTOM:
         reader.custom(name, value.get(name))
+    reader.leave_out_rest(value, _CHATGPT_KNOWN)
+
+
+_OPEN_WEBUI_SETTINGS = _COMMON_SETTINGS | {"num_predict": "max_tokens", "num_ctx": "context_window"}
+_OPEN_WEBUI_KNOWN = {
+    *("id", "user_id", "title", "created_at", "updated_at", "timestamp", "archived", "pinned"),
+    *("folder_id", "meta", "chat", "tags", "params", "options", "models"),
+    *("history", "messages", "last_read_at"),
+}
 
 
 def _open_webui(reader: _Reader, value: dict[str, Any]) -> None:
@@ -533,16 +629,43 @@ def _open_webui(reader: _Reader, value: dict[str, Any]) -> None:
     latest = [value.get("updated_at"), value.get("timestamp") if chat is not value else None]
     reader.read_time("last_activity", *latest, *times[-1:])
     reader.read_flags(archived=value.get("archived"), pinned=value.get("pinned"))
-    reader.read_tags(chat.get("tags"), _dict(value.get("meta")).get("tags"))
+    meta = _dict(value.get("meta"))
+    reader.read_tags(chat.get("tags"), meta.get("tags"))
     params = _dict(chat.get("params")) | _dict(chat.get("options"))
-    names = _COMMON_SETTINGS | {"num_predict": "max_tokens", "num_ctx": "context_window"}
-    reader.read_settings(params, names)
+    system = {"system": params.pop("system", None)}  # a message, not a parameter
+    reader.read_settings(params, _OPEN_WEBUI_SETTINGS, "params.")
+    others = [name for name in params if name not in _OPEN_WEBUI_SETTINGS]
+    reader.read_extra(params, others, "params.")
     models = chat.get("models")
-    if isinstance(models, list):
-        reader.read_model(", ".join(model for model in models if isinstance(model, str)))
-    else:
-        reader.read_model(models)
+    reader.read_models(*(models if isinstance(models, list) else [models]))
     reader.custom("folder_id", value.get("folder_id"))
+    reader.leave_out_rest(system, frozenset(), "params.")
+    reader.leave_out_rest(meta, {"tags"}, "meta.")
+    for each in (value, chat):
+        reader.leave_out_rest(each, _OPEN_WEBUI_KNOWN)
+
+
+_LIBRECHAT_SETTINGS = _COMMON_SETTINGS | {
+    "maxOutputTokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "maxTokens": "max_tokens",
+    "maxContextTokens": "context_window",
+    "effort": "reasoning_effort",
+}
+_LIBRECHAT_EXTRA = (
+    *("topK", "top_k", "seed", "thinking", "thinkingBudget", "thinkingLevel", "reasoning_summary"),
+    *("verbosity", "promptCache", "promptCacheTtl", "web_search", "useResponsesApi", "region"),
+    *("disableStreaming", "imageDetail", "resendFiles", "resendImages", "fileTokenLimit"),
+)
+_LIBRECHAT_CUSTOM = ("endpoint", "agent_id", "assistant_id", "spec", "chatProjectId")
+_LIBRECHAT_KNOWN = {
+    *("conversationId", "user", "title", "createdAt", "updatedAt", "isArchived", "pinned"),
+    *("isPinned", "tags", "model", "options", *_LIBRECHAT_SETTINGS, *_LIBRECHAT_EXTRA),
+    *_LIBRECHAT_CUSTOM,
+    # Messages, the file's own fields, and those of the database.
+    *("messages", "messagesTree", "exportAt", "branches", "recursive", "presetId"),
+    *("_id", "__v", "_meiliIndex", "tenantId", "endpointType", "iconURL"),
+}
 
 
 def _librechat(reader: _Reader, value: dict[str, Any]) -> None:
@@ -554,18 +677,15 @@ def _librechat(reader: _Reader, value: dict[str, Any]) -> None:
     times = reader.message_times(rb'"createdAt"\s*:\s*(?:\{\s*"\$date"\s*:\s*)?"([^"]*)"')
     reader.read_time("created_at", value.get("createdAt"), *times[:1])
     reader.read_time("last_activity", value.get("updatedAt"), *times[-1:])
-    pinned = value.get("pinned") if "pinned" in value else value.get("isPinned")
-    reader.read_flags(archived=value.get("isArchived"), pinned=pinned)
+    pinned = options.get("pinned") if "pinned" in options else options.get("isPinned")
+    reader.read_flags(archived=options.get("isArchived"), pinned=pinned)
     reader.read_tags(options.get("tags"))
-    names = _COMMON_SETTINGS | {
-        "maxOutputTokens": "max_tokens",
-        "max_output_tokens": "max_tokens",
-        "maxTokens": "max_tokens",
-        "maxContextTokens": "context_window",
-    }
-    reader.read_settings(options, names)
-    reader.read_model(options.get("model"))
-    reader.custom("endpoint", options.get("endpoint"))
+    reader.read_settings(options, _LIBRECHAT_SETTINGS)
+    reader.read_extra(options, _LIBRECHAT_EXTRA)
+    reader.read_models(options.get("model"))
+    for name in _LIBRECHAT_CUSTOM:
+        reader.custom(name, options.get(name))
+    reader.leave_out_rest(options, _LIBRECHAT_KNOWN)
 
 
 @dataclass(frozen=True)

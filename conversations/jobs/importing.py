@@ -1,6 +1,7 @@
 """Imports exported lines and lenient lines.
 
-Each line has its own result. An import never overwrites a conversation, so it can be repeated.
+Each line has its own result. An import never overwrites a conversation, so it can be repeated. It
+never brings back a purged one while the tombstone exists.
 """
 
 import time
@@ -19,13 +20,14 @@ from django.utils.translation import gettext as _
 from rest_framework.exceptions import ValidationError
 
 from conversation_service import clock
-from conversation_service.errors import Message, ServiceError
+from conversation_service.errors import Message, PayloadTooLarge, ServiceError
 from conversation_service.http import ndjson
 from conversation_service.http.exception_handler import invalid_input
+from conversation_service.http.rendering import replace_unpaired_surrogates
 from conversation_service.mongodb.connection import Document
 from conversations import documents
 from conversations.documents import EDITABLE_FIELDS, PUBLIC
-from conversations.exceptions import ConversationIdTaken, QuotaExceeded
+from conversations.exceptions import ConversationIdTaken, ConversationPurged, QuotaExceeded
 from conversations.jobs import lenient
 from conversations.jobs.adjusting import adjust
 from conversations.jobs.concurrency import imports
@@ -36,6 +38,7 @@ from conversations.states import ACTIVE, ARCHIVED, DELETED, NOT_TRASHED, PURGED
 from conversations.writes.create import DUPLICATE_KEY, insert_all
 
 BATCH = 200  # lines
+REPAIRABLE_BYTES = 1024 * 1024  # of a line with unpaired surrogates: 0.1 s
 BATCH_BYTES = 2 * 1024 * 1024  # the last line can exceed this
 ATTEMPTS = 5  # ids that are tried for each conversation
 # An id contains its creation time. A server with a clock less than this behind can still create an
@@ -69,12 +72,14 @@ def results(
                 statuses[result.status] += 1
                 yield vars(result)
         created, unchanged = statuses[HTTPStatus.CREATED], statuses[HTTPStatus.OK]
+        skipped = statuses[ConversationPurged.status]
         yield {
             "object": END,
             "count": statuses.total(),
             "created": created,
             "unchanged": unchanged,
-            "failed": statuses.total() - created - unchanged,
+            "skipped": skipped,
+            "failed": statuses.total() - created - unchanged - skipped,
         }
 
 
@@ -107,10 +112,10 @@ class _Batch:
         if not line.strip():
             return
         try:
-            value = ndjson.loads(line)
+            value, sent = _parse(line)
             if isinstance(value, dict) and value.get("object") == END:
                 return
-            document, adjusted = self._read(value)
+            document, adjusted = self._read(value, sent)
         except ValidationError as invalid:
             self._reject(number, invalid_input(invalid))
             return
@@ -121,12 +126,12 @@ class _Batch:
         ids = _Ids.derive(self._user_id, document["_id"], self._now)
         self._pending[number] = _Row(document, ids, adjusted)
 
-    def _read(self, value: Any) -> tuple[Document, Sequence[str]]:
+    def _read(self, value: Any, sent: Any) -> tuple[Document, Sequence[str]]:
         """Return the document for a line, and the paths of the values that were adjusted."""
         if lenient.is_lenient(value):
-            return lenient.read(self._user_id, value, self._character_id, self._now)
+            return lenient.read(self._user_id, value, self._character_id, self._now, sent=sent)
         values = transferred.run_validation(value)
-        adjusted = adjust(values, self._now)
+        adjusted = adjust(value, values, self._now)
         former = ARCHIVED if values["archived_at"] else ACTIVE
         given = {name: values[name] for name in ("character_id", *EDITABLE_FIELDS)}
         document = (
@@ -147,13 +152,13 @@ class _Batch:
     def results(self, *, dry_run: bool = False) -> list[ImportResult]:
         """Import the lines. With `dry_run`, only return the results that they would have."""
         if dry_run:
-            self.settle_existing()
+            self.settle_known()
             self.reject_beyond_quota()
             for number, row in [*self._pending.items()]:
                 self._settle(number, row.ids.possible[0], HTTPStatus.CREATED)
             return self._sorted()
         for attempt in range(ATTEMPTS):
-            self.settle_existing()
+            self.settle_known()
             self.reject_beyond_quota()
             if not self._pending:
                 break
@@ -165,13 +170,21 @@ class _Batch:
     def _sorted(self) -> list[ImportResult]:
         return [self._results[number] for number in sorted(self._results)]
 
-    def settle_existing(self) -> None:
+    def settle_known(self) -> None:
+        """Settle each line with a conversation that exists or was purged.
+
+        A purge between this and the insert leaves a tombstone, so the insert fails, and the next
+        attempt settles the line.
+        """
         wanted = [id_ for row in self._pending.values() for id_ in row.ids.known]
         states = lookup.states_of(self._user_id, wanted)
         for number, row in [*self._pending.items()]:
-            existing = [id_ for id_ in row.ids.known if states.get(id_, PURGED) != PURGED]
+            found = [id_ for id_ in row.ids.known if id_ in states]
+            existing = [id_ for id_ in found if states[id_] != PURGED]
             if existing:
                 self._settle(number, existing[0], HTTPStatus.OK)
+            elif found:
+                self._reject(number, ConversationPurged())
 
     def reject_beyond_quota(self) -> None:
         limit = settings.MAX_CONVERSATIONS_PER_USER
@@ -182,7 +195,7 @@ class _Batch:
                 self._reject(number, QuotaExceeded(limit=limit))
 
     def insert(self, attempt: int) -> None:
-        """Insert the pending rows. A row stays pending if its id is in use, also by a tombstone."""
+        """Insert the pending rows. A row stays pending if its id is in use."""
         rows = [*self._pending.items()]
         for _number, row in rows:
             row.document["_id"] = row.ids.possible[attempt]
@@ -206,6 +219,25 @@ class _Batch:
         )
 
 
+def _parse(line: bytes) -> tuple[Any, Any]:
+    """Return the value of a line, and the value before unpaired surrogates were replaced.
+
+    Only in a lenient line are they replaced, by U+FFFD. In the second value they are missing.
+    """
+    try:
+        value = ndjson.loads(line)
+    except PayloadTooLarge:
+        raise
+    except ServiceError:
+        if len(line) > REPAIRABLE_BYTES:
+            raise
+        repaired = replace_unpaired_surrogates(line, rb"\ufffd")
+        if repaired == line or not lenient.is_lenient(value := ndjson.loads(repaired)):
+            raise
+        return value, ndjson.loads(replace_unpaired_surrogates(line, b""))
+    return value, value
+
+
 @dataclass(frozen=True)
 class _Row:
     """A valid line without a result. `adjusted` has the paths that adjust() changed."""
@@ -219,8 +251,8 @@ class _Row:
 class _Ids:
     """The ids for a line.
 
-    If the user has a conversation with a `known` id, the line is unchanged. Otherwise the new
-    conversation gets the first free `possible` id.
+    If the user has a conversation with a `known` id, the line is unchanged; if the user has purged
+    it, the line is skipped. Otherwise the new conversation gets the first free `possible` id.
     """
 
     known: Sequence[ObjectId]

@@ -1,26 +1,45 @@
-"""Reads lenient lines: conversations from other programs, which know no counters or history."""
+"""Reads lenient lines: conversations from other programs, which know no counters or history.
 
+A value beyond a limit depends on the data: it is adjusted, and the result names it. A value of
+another type, or an unknown field, depends on the program that wrote the line: it is an error.
+"""
+
+import json
+import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 from bson import ObjectId
+from django.db.models import CharField
+from django.utils.translation import gettext_lazy as _
+from rest_framework.exceptions import ValidationError
+from rest_framework.fields import Field
 
+from conversation_service.http.exception_handler import MAX_ECHO, MAX_FIELD_ERRORS
 from conversation_service.http.fields import NOT_IN_A_LINE
 from conversation_service.mongodb.connection import Document
 from conversation_service.visibility import is_visible
 from conversations import documents, limits
-from conversations.serializers.transfer import SECONDS_UNTIL_MILLISECONDS, lenient
+from conversations.declaration import Declaration
+from conversations.serializers.fields import Object
+from conversations.serializers.transfer import lenient
 from conversations.states import ARCHIVED
 from conversations.words import tag_key
 from conversations.writes.create import without_nulls
 
 _TIMES = ("created_at", "last_activity")
-_BEYOND = 1_000 * SECONDS_UNTIL_MILLISECONDS
-# The maximum that an import reads: tags in a line, and characters in a tag.
+# As seconds, this is the year 5138; as milliseconds, 1973.
+SECONDS_UNTIL_MILLISECONDS = 100_000_000_000
+_FIELDS: Any = lenient.fields
+# The maximum that an import reads: tags, stop sequences and keys of an object in a line, and
+# characters in a tag. Each takes up to 50 µs.
 _TAGS_READ = 2 * limits.TAGS
+_STOP_SEQUENCES_READ = 4 * limits.STOP_SEQUENCES
+_KEYS_READ = 8 * limits.CUSTOM_KEYS
 _TAG_LENGTH_READ = 2 * limits.TAG_LENGTH
 # Fields that only exported lines have.
 _ONLY_EXPORTED = {"id", "object", "metadata", "version", "history"}
@@ -31,21 +50,30 @@ def is_lenient(line: Any) -> bool:
 
 
 def read(
-    user_id: str, line: dict[str, Any], character_id: str | None, now: datetime
+    user_id: str,
+    line: dict[str, Any],
+    character_id: str | None,
+    now: datetime,
+    *,
+    sent: Mapping[str, Any],
 ) -> tuple[Document, list[str]]:
     """Return the document for a lenient line, and the names of the values that were adjusted.
 
-    `character_id` is the default for a line without one. A value beyond a limit is adjusted; a
-    value without a meaning, such as a title that is a number, raises ValidationError: a repeated
-    import cannot correct it.
+    `character_id` is the default for a line without one. `sent` is the line before unpaired
+    surrogates were replaced. Raises ValidationError.
     """
-    line = {name: value for name, value in line.items() if value is not None}
+    adjusted_line = _adjust({name: value for name, value in line.items() if value is not None})
+    adjusted = [*_changed_paths(sent, adjusted_line)]
+    if "external_id" in adjusted:  # another id is another conversation
+        raise ValidationError({"external_id": _("Use an id without unpaired surrogates.")})
     if character_id is not None:
-        line.setdefault("character_id", character_id)
-    adjusted = _adjust(line)
-    values = {k: v for k, v in lenient.run_validation(line).items() if v is not None}
+        adjusted_line.setdefault("character_id", character_id)
+    values = {k: v for k, v in lenient.run_validation(adjusted_line).items() if v is not None}
     for name in _TIMES:
-        if name in values and values[name] > now + limits.MAX_AHEAD:
+        if name in values and values[name] <= limits.EPOCH:
+            del values[name]
+            adjusted.append(name)
+        elif name in values and values[name] > now + limits.MAX_AHEAD:
             values[name] = now
             adjusted.append(name)
     created_at = values.pop("created_at", min(now, values.get("last_activity", now)))
@@ -68,7 +96,7 @@ def read(
         document["pinned_at"] = last_activity
     if external_id is not None:
         document["_id"] = external_object_id(user_id, external_id)
-    return document, list(dict.fromkeys(adjusted))
+    return document, list(dict.fromkeys(adjusted))[:MAX_FIELD_ERRORS]
 
 
 def external_object_id(user_id: str, external_id: str) -> ObjectId:
@@ -81,26 +109,44 @@ def external_object_id(user_id: str, external_id: str) -> ObjectId:
     return ObjectId(bytes([digest[0] & 0x3F]) + digest[1:])
 
 
-def _adjust(line: dict[str, Any]) -> list[str]:
-    """Bring a line's values within the limits, in place. Return the names of changed values.
-
-    Values of another type stay, for the validation.
-    """
-    before = dict(line)
-    title, tags, settings = line.get("title"), line.get("tags"), line.get("settings")
+def _adjust(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line with its values within the limits. Values of another type stay."""
+    new = dict(line)
+    title, tags, settings, custom = map(line.get, ("title", "tags", "settings", "custom"))
     if isinstance(title, str):
-        line["title"] = one_line(title, limits.TITLE_LENGTH) or None
+        new["title"] = one_line(title, limits.TITLE_LENGTH) or None
     if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
-        line["tags"] = _tags(tags)
+        new["tags"] = _tags(tags)
+    if isinstance(settings, dict):
+        new["settings"] = _settings(settings)
+    if isinstance(custom, dict):
+        new["custom"] = _entries(_FIELDS["custom"], custom)
     for name in _TIMES:
         value = line.get(name)
-        if isinstance(value, int | float) and SECONDS_UNTIL_MILLISECONDS <= value < _BEYOND:
-            line[name] = value / 1_000
-    adjusted = [name for name, value in line.items() if value != before[name]]
-    if isinstance(settings, dict):
-        line["settings"], changed = _settings(settings)
-        adjusted += [f"settings.{name}" for name in changed]
-    return adjusted
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            new[name] = seconds(value)
+    return new
+
+
+def _changed_paths(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in before.items():
+        new = after.get(name)
+        if isinstance(value, dict) and isinstance(new, dict):
+            yield from (f"{name}.{path}"[:MAX_ECHO] for path in _changed_paths(value, new))
+        elif value != new:
+            yield name
+
+
+def seconds(number: float) -> float | None:
+    """Return a time in seconds since 1970, or None for a number that is no time.
+
+    A number from SECONDS_UNTIL_MILLISECONDS on has a shorter unit: milliseconds, microseconds or
+    nanoseconds. 0 and negative numbers stand for a missing time.
+    """
+    for _unit in range(3):
+        if number >= SECONDS_UNTIL_MILLISECONDS:
+            number /= 1_000
+    return number if 0 < number < SECONDS_UNTIL_MILLISECONDS else None
 
 
 def one_line(text: str, length: int) -> str:
@@ -126,21 +172,65 @@ def _tags(tags: list[str]) -> list[str]:
     return [*kept.values()][: limits.TAGS]
 
 
-def _settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings within their bounds, and the names of adjusted settings.
+def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out settings that the API would reject: the conversation gets their defaults.
 
-    A number outside its bounds gets the default: -1 often means "unlimited", and the nearest bound
-    is 1. Stop sequences that are too long are left out.
+    A number outside its bounds gets no nearest bound: -1 often means "unlimited". A model's name
+    that is cut is another name.
     """
-    longest = limits.STOP_SEQUENCE_LENGTH
-    read = dict(settings)
-    for name in settings.keys() & documents.SETTINGS.keys():
-        value, declared = settings[name], documents.SETTINGS[name]
-        if declared.max_items is not None and isinstance(value, list):
-            read[name] = [v for v in value if not isinstance(v, str) or len(v) <= longest]
-            del read[name][declared.max_items :]
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            low, high = declared.minimum, declared.maximum
-            if (low is not None and value < low) or (high is not None and value > high):
-                read[name] = None
-    return read, [name for name, value in settings.items() if read[name] != value]
+    fields = _FIELDS["settings"].fields
+    new = dict(settings)
+    for name, value in settings.items():
+        declared = documents.SETTINGS.get(name)
+        if declared is None:
+            continue
+        if declared.entries and isinstance(value, dict):
+            new[name] = _entries(fields[name], value)
+        elif declared.max_items and isinstance(value, list):
+            read, child = value[:_STOP_SEQUENCES_READ], fields[name].child
+            kept = [v for v in read if not isinstance(v, str) or _accepts(child, v)]
+            new[name] = kept[: declared.max_items]
+        elif _has_type(declared, value) and not _accepts(fields[name], value):
+            new[name] = None
+    return new
+
+
+def _has_type(declared: Declaration, value: Any) -> bool:
+    if isinstance(declared.field, CharField):
+        return isinstance(value, str)
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _entries(field: Object, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the first entries that an object accepts.
+
+    In `custom`, texts are cut, and numbers and booleans become text. In `extra`, a value that is
+    cut would be another option, so it is left out.
+    """
+    kept: dict[str, Any] = {}
+    for key, sent in islice(values.items(), _KEYS_READ):
+        value = sent
+        if len(kept) == field.entries.max_keys:
+            break
+        if value is None or not re.fullmatch(field.entries.key, key):
+            continue
+        if not field.entries.any_scalar and isinstance(value, str | int | float):
+            value = _cut(value if isinstance(value, str) else json.dumps(value), field)
+        if _accepts(field.child, value):
+            kept[key] = value
+    return kept
+
+
+def _cut(text: str, field: Object) -> str:
+    if _accepts(field.child, text):
+        return text
+    longest = field.entries.max_length
+    return unicodedata.normalize("NFC", text.replace("\0", "")[: 2 * longest])[:longest]
+
+
+def _accepts(field: Field, value: Any) -> bool:
+    try:
+        field.run_validation(value)
+    except ValidationError:
+        return False
+    return True

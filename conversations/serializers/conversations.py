@@ -16,7 +16,8 @@ from conversations.serializers.fields import input_field
 from conversations.states import EDITABLE
 from conversations.words import tag_key
 
-_NO_COMMA = RegexValidator(r"^[^,]*\Z", _("Use no comma in a tag."), "comma")
+_TAG_RULE = _("Use printable characters in a tag, without commas and line breaks.")
+_NO_COMMA = RegexValidator(r"^[^,]*\Z", _TAG_RULE, "comma")
 
 
 class Title(fields.VisibleLine):
@@ -25,6 +26,10 @@ class Title(fields.VisibleLine):
 
 
 class Tag(fields.VisibleLine):
+    """A tag. Only a title is joined to one line: a line break can separate two tags."""
+
+    default_error_messages = {"control": _TAG_RULE}
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             max_length=limits.TAG_LENGTH,
@@ -33,12 +38,18 @@ class Tag(fields.VisibleLine):
             **kwargs,
         )
 
+    def to_internal_value(self, data: Any) -> str:
+        if not fields.is_one_line(data):
+            self.fail("control")
+        return super().to_internal_value(data)
+
 
 class Tags(fields.List):
     """Tags without repetition. Of tags that differ only in case or width, the first stays."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=limits.TAGS, child=Tag(), unique_by=tag_key, **kwargs)
+    def __init__(self, *, allow_invisible: bool = False, **kwargs: Any) -> None:
+        tag = Tag(allow_invisible=allow_invisible)
+        super().__init__(max_length=limits.TAGS, child=tag, unique_by=tag_key, **kwargs)
 
 
 class LLMSettingsInputSerializer(fields.StrictSerializer):

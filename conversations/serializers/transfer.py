@@ -39,8 +39,6 @@ from conversations.states import ARCHIVED, DELETED, EDITABLE
 ORIGIN_LENGTH = 170
 # The highest integer that MongoDB stores. adjusting.py lowers versions above HIGHEST_VERSION.
 MAX_VERSION = 2**63 - 1
-# As seconds, this is the year 5138; as milliseconds, 1973.
-SECONDS_UNTIL_MILLISECONDS = 100_000_000_000
 
 
 class Id(Text):
@@ -75,7 +73,9 @@ _OWN_FIELDS: Mapping[str, Callable[[], Any]] = {
     "user_id": lambda: Ignored(required=False),
     "character_id": ExternalId,
     "settings": TransferredSettingsSerializer,
-    "tags": Tags,
+    # Release 0.1.0 has stored titles and tags without a visible character.
+    "title": lambda: Title(allow_invisible=True),
+    "tags": lambda: Tags(allow_invisible=True),
     "metadata": TransferredMetadataSerializer,
     "forked_from": lambda: Id(allow_null=True),
     "version": lambda: Integer(min_value=1, max_value=MAX_VERSION),
@@ -171,7 +171,7 @@ _DOES_NOT_FIT = _("This value contradicts other fields.")
 
 
 class LenientMoment(Moment):
-    """An RFC 3339 time, or seconds since 1970, from 1970 on."""
+    """An RFC 3339 time, or seconds since 1970 that jobs/lenient.py has accepted."""
 
     default_error_messages = {
         "invalid": _("Use a time such as 2026-01-15T15:00:00Z, or the seconds since 1970."),
@@ -179,14 +179,8 @@ class LenientMoment(Moment):
 
     def to_internal_value(self, data: Any) -> datetime:
         if isinstance(data, int | float) and not isinstance(data, bool):
-            # Beyond this, the number counts shorter units. A date in the future has no such limit.
-            if not 0 <= data < SECONDS_UNTIL_MILLISECONDS:
-                self.fail("invalid")
             data = datetime.fromtimestamp(data, UTC).isoformat()
-        moment = super().to_internal_value(data)
-        if moment < limits.EPOCH:
-            self.fail("invalid")
-        return moment
+        return super().to_internal_value(data)
 
 
 class LenientLineSerializer(StrictSerializer):

@@ -16,6 +16,14 @@ def refused(response, code="VALIDATION_ERROR"):
     return {error["pointer"]: error["code"] for error in body["error"]["details"]["errors"]}
 
 
+# Blanks, format characters, fillers, combining marks and noncharacters.
+INVISIBLE = [
+    "\u3164", "\u200b", "\u2800\u00ad", "\ufe0f", "\u2065", "\ufff0", "\u200d", "\u115f", "\u202e",
+    "\u0301", "\u0301\u0302", "\u093e", "\u20dd", "\u00a0\u0301", "\u3099", "\U000e0100",
+    "\ufffe", "\uffff", "\ufdd0", "\ufdef", "\U0001fffe", "\U0010ffff", "\u0301\ufdd0",
+]  # fmt: skip
+CONTROLS = "\n\r\t\v\f\x00\x1b\x1c\x85\u2028\u2029"
+
 FIELDS = [
     *[({"title": value}, "/title", "invalid") for value in NOT_STRINGS],
     ({"title": ""}, "/title", "blank"),
@@ -23,10 +31,7 @@ FIELDS = [
     ({"title": "x" * 201}, "/title", "max_length"),
     ({"title": "bell\a"}, "/title", "control"),
     ({"title": "unit\x1fhere"}, "/title", "control"),
-    *(
-        ({"title": text}, "/title", "invisible")
-        for text in ("\u3164", "\u200b", "\u2800\u00ad", "\ufe0f", "\u2065", "\ufff0")
-    ),
+    *(({"title": text}, "/title", "invisible") for text in INVISIBLE),
     ({"title": "nul\0"}, "/title", "control"),
     ({"tags": "casual"}, "/tags", "invalid"),
     ({"tags": {"$ne": 1}}, "/tags", "invalid"),
@@ -35,10 +40,10 @@ FIELDS = [
     ({"tags": ["x" * 51]}, "/tags/0", "max_length"),
     ({"tags": ["a,b"]}, "/tags/0", "comma"),
     ({"tags": ["nul\0"]}, "/tags/0", "control"),
-    *(
-        ({"tags": [text]}, "/tags/0", "invisible")
-        for text in ("\u200d", "\u115f", "\u202e", "\u2065")
-    ),
+    *(({"tags": [text]}, "/tags/0", "invisible") for text in INVISIBLE),
+    *(({"tags": [f"a{c}b"]}, "/tags/0", "control") for c in CONTROLS),
+    *(({"tags": [text]}, "/tags/0", "control") for text in ("a\n", "\na", "a\u2028", "a\t")),
+    ({"tags": ["\n"]}, "/tags/0", "blank"),
     ({"tags": [str(n) for n in range(11)]}, "/tags", "max_length"),
     ({"tags": [None]}, "/tags/0", "null"),
     ({"custom": []}, "/custom", "invalid"),
@@ -182,6 +187,39 @@ def test_a_body_that_is_not_json_is_rejected(alice, body):
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "VALIDATION_ERROR"
     assert alice.get(PATH).json()["conversations"] == []
+
+
+def test_half_of_a_surrogate_pair_is_named(alice):
+    for half in (rb"\ud83d", rb"\ude80", rb"\ude80\ud83d", rb"\\\ud83d x"):
+        body = b'{"character_id": "luna", "title": "cut %s"}' % half
+        response = alice.generic("POST", PATH, body, content_type="application/json")
+
+        assert response.status_code == 400
+        assert "half of a surrogate pair" in response.json()["error"]["message"]
+    body = rb'{"character_id": "luna", "title": "\ud83d\ude80 \\ud83d"}'
+    response = alice.generic("POST", PATH, body, content_type="application/json")
+    assert response.json()["title"] == "\U0001f680 \\ud83d"
+
+
+def test_the_rule_for_tags_is_in_the_error(alice):
+    for tag in ("a,b", "a\nb"):
+        response = alice.post(PATH, {"character_id": "luna", "tags": [tag]})
+
+        [error] = response.json()["error"]["details"]["errors"]
+        rule = "Use printable characters in a tag, without commas and line breaks."
+        assert error["message"] == rule
+
+
+@pytest.mark.parametrize("name", ["tags", "tags_add", "tags_remove"])
+def test_a_tag_with_a_line_break_is_rejected_in_every_request(alice, name):
+    created = conversation(alice, tags=["a b"])
+    bulk = {"action": "tag", "tags": ["a\nb"], "ids": [created["id"]]}
+
+    errors = refused(alice.patch(f"{PATH}/{created['id']}", {name: ["a\nb"]}))
+    assert errors == {f"/{name}/0": "control"}
+    assert refused(alice.post(f"{PATH}/bulk", bulk)) == {"/tags/0": "control"}
+    assert refused(alice.get(PATH, {"tags": "a\nb"})) == {"/tags/0": "control"}
+    assert alice.get(f"{PATH}/{created['id']}").json()["tags"] == ["a b"]
 
 
 def test_deep_nesting_is_rejected(alice):

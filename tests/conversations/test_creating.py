@@ -181,6 +181,11 @@ def test_a_create_fails_if_every_id_is_taken(mongo, monkeypatch):
             "\U0001f468\u200d\U0001f469\u200d\U0001f467",
         ),
         ("\u3164x", "\u3164x"),
+        ("\u25cc\u0301", "\u25cc\u0301"),
+        ("\ue000", "\ue000"),
+        ("\U0010fffd", "\U0010fffd"),
+        ("\U000e0fff\U0002fffdx", "\U000e0fff\U0002fffdx"),
+        ("a\ufffe", "a\ufffe"),
     ],
 )
 def test_a_title_is_one_line_with_single_blanks(alice, sent, stored):

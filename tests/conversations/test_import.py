@@ -11,6 +11,7 @@ from bson import ObjectId
 
 from conversation_service.http.ndjson import NDJSONParser
 from conversation_service.mongodb.connection import collection
+from conversations.jobs import importing
 from tests.conversations.test_export import EXPORT, exported
 from tests.factories import PATH, client_of, conversation
 
@@ -28,7 +29,9 @@ def imported(client, lines):
     response = post(client, body)
     assert response.status_code == 200, response.content
     *results, end = map(json.loads, response.getvalue().splitlines())
-    assert end["count"] == len(results) == end["created"] + end["unchanged"] + end["failed"]
+    outcomes = ("created", "unchanged", "skipped", "failed")
+    assert end["count"] == len(results) == sum(end[outcome] for outcome in outcomes)
+    assert end["skipped"] == statuses(results).count(410)
     return results
 
 
@@ -167,16 +170,114 @@ def test_replacement_ids_stay_when_the_first_id_is_free(alice, bob):
     assert (second["status"], second["id"]) == (200, first["id"])
 
 
-def test_a_purged_conversation_is_imported_with_another_id(alice):
-    gone = conversation(alice, "deleted")
-    lines = exported(alice)
-    alice.delete(f"{PATH}/{gone['id']}?mode=purge")
+def purge(client, *ids):
+    for id_ in ids:
+        client.delete(f"{PATH}/{id_}")
+        assert client.delete(f"{PATH}/{id_}?mode=purge").status_code == 204
 
-    [first] = imported(alice, lines)
-    [second] = imported(alice, lines)
+
+def test_a_purged_conversation_stays_purged(alice):
+    gone, kept = conversation(alice), conversation(alice)
+    lines = exported(alice)
+    purge(alice, gone["id"])
+
+    for _ in range(2):
+        results = imported(alice, lines)
+        assert [outcome(r)[:2] for r in results] == [(410, "CONVERSATION_PURGED"), (200, None)]
+        assert results[0]["id"] is None
+    assert [line["id"] for line in exported(alice)] == [kept["id"]]
+
+
+def test_a_purged_conversation_with_a_replacement_id_stays_purged(alice, bob):
+    conversation(alice)
+    lines = exported(alice)
+    [first] = imported(bob, lines)
+    purge(bob, first["id"])
+
+    [second] = imported(bob, lines)
+
+    assert outcome(second)[:2] == (410, "CONVERSATION_PURGED")
+    assert exported(bob) == []
+
+
+def test_the_purge_of_one_user_does_not_stop_the_import_of_another(alice, bob):
+    created = conversation(alice)
+    lines = exported(alice)
+    purge(alice, created["id"])
+
+    [first], [second] = imported(bob, lines), imported(bob, lines)
 
     assert (first["status"], second["status"]) == (201, 200)
-    assert first["id"] == second["id"] != gone["id"]
+    assert first["id"] == second["id"] != created["id"]
+
+
+def test_a_purged_conversation_that_an_earlier_release_imported_again_is_unchanged(alice, bob):
+    created = conversation(alice)
+    lines = exported(alice)
+    purge(alice, created["id"])
+    [again] = imported(bob, lines)
+    derived = {"_id": ObjectId(again["id"])}
+    collection("conversations").update_one(
+        {"_id": ObjectId(created["id"])}, {"$set": {"user_id": "bob"}}
+    )
+
+    [result] = imported(bob, lines)
+
+    assert (result["status"], result["id"]) == (200, again["id"])
+    assert collection("conversations").count_documents(derived) == 1
+
+
+def test_a_purged_conversation_is_imported_after_its_tombstone_has_expired(alice):
+    created = conversation(alice)
+    lines = exported(alice)
+    purge(alice, created["id"])
+    forget_everything()
+
+    [result] = imported(alice, lines)
+
+    assert result["status"] == 201
+
+
+def test_a_purge_between_the_look_up_and_the_insert_is_final(alice, past, monkeypatch):
+    """Another import creates the conversations, and the user purges them, in between."""
+    forget_everything()
+    insert_all = importing.insert_all
+
+    def purged_before(rows):
+        if not collection("conversations").count_documents({}):
+            insert_all([dict(row) for row in rows])
+            purge_all(alice)
+        return insert_all(rows)
+
+    monkeypatch.setattr(importing, "insert_all", purged_before)
+
+    results = imported(alice, past)
+
+    assert statuses(results) == [410] * 7
+    assert exported(alice) == []
+
+
+def purge_all(client):
+    for action in ("trash", "purge"):
+        status = "all" if action == "trash" else "deleted"
+        body = {"action": action, "filter": {"status": status}}
+        assert client.post(f"{PATH}/bulk", body).status_code == 200
+
+
+def test_imports_beside_bulk_purges_leave_no_conversation(alice, past):
+    def run_import():
+        return post(client_of("alice"), past).getvalue()
+
+    with ThreadPoolExecutor(2) as pool:
+        imports = [pool.submit(run_import) for _ in range(6)]
+        purges = [pool.submit(purge_all, client_of("alice")) for _ in range(6)]
+        ends = [json.loads(each.result().splitlines()[-1]) for each in imports]
+        assert [purge.result() for purge in purges] == [None] * 6
+    purge_all(alice)
+
+    assert {end.get("created", 0) for end in ends} == {0}
+    assert statuses(imported(alice, past)) == [410] * 7
+    assert exported(alice) == []
 
 
 def test_a_line_without_a_free_id_fails_alone(alice):
@@ -239,7 +340,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("character_id", "a b", "/character_id"),
     ("character_status", "known", "/character_status"),
     ("title", "x" * 201, "/title"),
-    ("title", "a\nb", "/title"),
+    ("title", "bell\a", "/title"),
     ("tags", ["a,b"], "/tags/0"),
     ("custom", {"a.b": "x"}, "/custom"),
     ("settings", {}, "/settings/temperature"),
@@ -286,6 +387,50 @@ def test_a_line_is_validated_as_in_the_api(alice, path, value, pointer):
     assert result["id"] is None
     assert pointer in [error["pointer"] for error in result["errors"]]
     assert exported(alice) == []
+
+
+BLANKS = [
+    ("title", "two  blanks", "two blanks"),
+    ("title", " two\nlines\u2028", "two lines"),
+    ("title", "e\u0301", "\u00e9"),
+    ("tags", ["two  blanks", "b", "B"], ["two blanks", "b"]),
+    ("history.0.changes.title.before", "two \n lines", "two lines"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "stored"), BLANKS)
+def test_titles_and_tags_are_normalised_as_by_the_api_and_named(alice, path, value, stored):
+    created = conversation(alice)
+    alice.patch(f"{PATH}/{created['id']}", {"title": "New"})
+    make_older()
+    [line] = exported(alice)
+    forget_everything()
+    *parents, last = (int(step) if step.isdigit() else step for step in path.split("."))
+    inner = line
+    for step in parents:
+        inner = inner[step]
+    inner[last] = value
+
+    [result] = imported(alice, [line])
+
+    assert (result["status"], result["adjusted"]) == (201, [path])
+    inner[last] = stored
+    assert exported(alice) == [line]
+
+
+@pytest.mark.parametrize("text", ["\u3164", "\u115f\u1160", "\u17b4", "\u0301"])
+def test_invisible_titles_and_tags_of_an_earlier_release_are_imported_unchanged(alice, text):
+    alice.patch(f"{PATH}/{conversation(alice)['id']}", {"title": "New", "tags": ["new"]})
+    make_older()
+    [line] = exported(alice)
+    forget_everything()
+    line |= {"title": text, "tags": [text]}
+    line["history"][0]["changes"]["tags"]["before"] = [text]
+
+    [result] = imported(alice, [line])
+
+    assert (result["status"], result["adjusted"]) == (201, [])
+    assert exported(alice) == [line]
 
 
 def test_an_unknown_field_has_its_own_code(alice):

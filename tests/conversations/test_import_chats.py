@@ -19,12 +19,14 @@ from conversations.jobs import chat_exports
 from conversations.jobs.chat_exports import read_export
 from conversations.management.commands import import_chats
 from tests.conversations.test_export import exported
-from tests.conversations.test_import import make_older
+from tests.conversations.test_import import make_older, purge
 from tests.factories import PATH
 from tests.failpoints import failing
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "chat_exports"
-SOURCES = {path.name: path.stem.removesuffix("-2023") for path in DATA.glob("*.json")}
+SOURCES = {
+    path.name: path.stem.removesuffix("-2023").removesuffix("-2026") for path in DATA.glob("*.json")
+}
 
 
 @pytest.fixture
@@ -89,8 +91,10 @@ def test_an_export_of_chatgpt(alice, run):
     assert whole["custom"] == {
         "source": "chatgpt",
         "source_id": "6b0f0d9c-0000-4000-8000-000000000001",
-        "model": "gpt-5-thinking",
     }
+    models = [line["settings"]["model"] for line in (whole, second, third, bare)]
+    assert models == ["gpt-5-thinking", "gpt-4o", "gpt-5", "gpt-5"]
+    assert whole["settings_given"] == ["model"]
     assert {line["character_id"] for line in (whole, second, third, bare)} == {"luna"}
     assert (second["title"], second["title_source"]) == ("luna", "auto")
     assert (second["status"], second["custom"]["gizmo_id"]) == ("archived", "g-AbCdEf")
@@ -126,10 +130,15 @@ def test_an_export_of_open_webui(alice, run):
     assert second["status"] == "archived"
     assert second["settings"]["top_p"] == 0.8
     assert second["settings"]["max_tokens"] == 2048
-    assert second["custom"]["model"] == "llama3.1:latest, qwen3:8b"
+    assert second["settings"]["model"] == "llama3.1:latest"
+    assert second["custom"]["models"] == "llama3.1:latest, qwen3:8b"
     assert second["custom"]["folder_id"] == "f-7"
     assert (third["tags"], third["custom"].keys()) == (["Objects"], {"source", "source_id"})
-    assert [line["adjusted"] for line in report] == [["settings.max_tokens"]]
+    assert [(line["adjusted"], line["left_out"]) for line in report] == [
+        ([], ["params.system"]),
+        (["settings.model", "settings.max_tokens"], []),
+    ]
+    assert third["settings"]["model"] is None
 
 
 def test_early_exports_of_open_webui(alice, run):
@@ -159,14 +168,133 @@ def test_a_chat_of_open_webui_with_a_bom_and_crlf(alice, run, content):
     ],
 )
 def test_exports_of_librechat(alice, run, name, title, settings):
-    code, _totals, report = run("librechat", DATA / f"{name}.json")
+    code, totals, report = run("librechat", DATA / f"{name}.json")
 
-    assert (code, report) == (0, [])
+    prompts = {"promptPrefix": 1} if name == "librechat" else {}
+    assert (code, totals["adjusted"], totals["left_out"]) == (0, 0, prompts)
+    assert [line["left_out"] for line in report] == [[*prompts]] * len(prompts)
     [line] = exported(alice)
     assert line["title"] == title
     assert times(line) == ("2024-05-28T18:08:55.014Z", "2024-05-28T18:08:55.390Z")
     assert line["settings"].items() >= settings.items()
-    assert line["custom"]["model"]
+    assert line["settings"]["model"]
+    assert line["custom"]["endpoint"] == json.loads((DATA / f"{name}.json").read_text()).get(
+        "endpoint", "openAI"
+    )
+
+
+def test_an_export_of_chatgpt_with_projects_and_missing_fields(alice, run):
+    code, totals, _report = run("chatgpt", DATA / "chatgpt-2026.json")
+
+    assert (code, totals["created"]) == (0, 3)
+    assert totals["left_out"] == {
+        "disabled_tool_ids": 1, "voice": 1, "is_do_not_remember": 1, "plugin_ids": 1
+    }  # fmt: skip
+    assert totals["adjustments"] == {"title": 1, "created_at": 1}
+    project, untitled, bare = (line for _id, line in sorted(stored(alice).items()))
+    assert (project["custom"]["gizmo_id"], project["pinned_at"]) == (
+        "g-p-68f0aa", "2026-01-01T00:06:40.250Z"
+    )  # fmt: skip
+    assert (untitled["title"], untitled["settings"]["model"]) == ("unknown", None)
+    assert times(untitled) == ("2025-12-29T09:20:00.000Z", "2025-12-29T09:20:05.000Z")
+    assert bare["title"] == "No messages, no times here"
+
+
+def test_parameters_of_open_webui_become_settings_and_extra(alice, run):
+    code, totals, report = run("open-webui", DATA / "open-webui-2026.json")
+
+    assert (code, totals["created"]) == (0, 2)
+    first, second = (line for _id, line in sorted(stored(alice).items()))
+    assert first["settings"].items() >= {
+        "model": "gpt-oss:20b", "reasoning_effort": "high", "max_tokens": 1024,
+        "context_window": 8192, "stop_sequences": ["END"],
+        "extra": {"seed": 42, "top_k": 40, "min_p": 0.05, "think": True, "keep_alive": "5m"},
+    }.items()  # fmt: skip
+    assert (first["tags"], first["custom"]["folder_id"]) == (["Garden plan", "🔥"], "f-9")
+    assert first["settings_given"] == [
+        "max_tokens", "context_window", "stop_sequences", "model", "reasoning_effort", "extra"
+    ]  # fmt: skip
+    assert (second["settings"]["model"], second["status"]) == ("qwen3:8b", "archived")
+    assert times(second) == ("2025-10-09T00:00:00.000Z", "2025-10-09T09:03:20.000Z")
+    left_out = ["num_predict", "logit_bias", "custom_params", "system"]
+    assert [(line["adjusted"], line["left_out"]) for line in report] == [
+        (
+            ["settings.stop_sequences"],
+            [*(f"params.{name}" for name in left_out), "share_id", "files"],
+        ),
+        (["created_at", "last_activity", "settings.model"], []),
+    ]
+    assert "SECRET" not in json.dumps(report)
+
+
+def test_parameters_of_librechat_become_settings_and_extra(alice, run):
+    code, totals, _report = run("librechat", DATA / "librechat-2026.json")
+
+    assert (code, totals["adjusted"]) == (0, 0)
+    assert totals["left_out"] == {"promptPrefix": 1, "modelLabel": 1, "tools": 1}
+    [line] = exported(alice)
+    assert line["settings"].items() >= {
+        "model": "claude-opus-4-5", "reasoning_effort": "medium", "max_tokens": 32_000,
+        "context_window": 200_000, "top_p": 0.7, "temperature": 1, "stop_sequences": ["END"],
+    }.items()  # fmt: skip
+    assert line["settings"]["extra"] == {
+        "topK": 40, "thinking": True, "thinkingBudget": 2000, "verbosity": "low",
+        "promptCache": True, "web_search": False, "imageDetail": "auto", "resendFiles": True,
+    }  # fmt: skip
+    assert line["custom"].items() >= {"agent_id": "agent_x1", "chatProjectId": "p-1"}.items()
+    assert (line["tags"], line["pinned_at"] is not None) == (["Work", "R&D"], True)
+
+
+@pytest.mark.parametrize(
+    ("params", "left_out", "extra"),
+    [
+        ({"a.b": 1, "$where": "x", "k" * 65: 1}, ["a.b", "$where", "k" * 57], {}),
+        ({"half \ud83d": 1}, ["half ?"], {}),
+        ({"seed": 2**53, "n": float("nan"), "i": float("inf"), "b": 10**30}, [*"nib"], {}),
+        ({"a": [1], "b": {}, "c": {"x": 5}, "d": {"y": {"z": 1}}}, [*"abcd"], {}),
+        ({"flag": False, "zero": 0, "none": None, "empty": ""}, [], {"flag": False, "zero": 0}),
+        ({f"k{n:02}": n for n in range(20)}, ["k16", "k17", "k18", "k19"], None),
+        ({f"k{n:02}": [n] for n in range(90)}, [f"k{n:02}" for n in range(50)], {}),
+    ],
+)
+def test_a_parameter_that_extra_cannot_have_is_reported(alice, run, params, left_out, extra):
+    code, totals, _report = run("open-webui", [open_webui(chat={"params": params})])
+
+    assert (code, totals["created"]) == (0, 1)
+    wanted = {f"params.{name}": 1 for name in left_out}
+    assert {k: v for k, v in totals["left_out"].items() if k != "params.seed"} == wanted
+    [line] = exported(alice)
+    assert extra is None or line["settings"]["extra"] == extra
+
+
+def test_a_text_that_is_too_long_for_extra_is_reported(alice, run):
+    params = {"format": "x" * 100_000, "reasoning_effort": "y" * 100_000}
+
+    _code, totals, _report = run("open-webui", [open_webui(chat={"params": params})])
+
+    assert totals["adjustments"] == {"settings.extra.format": 1, "settings.reasoning_effort": 1}
+
+
+def test_verbose_output_has_each_conversation_with_an_adjustment(mongo, tmp_path, capsys):
+    arguments = [
+        "import_chats", str(DATA / "chatgpt-2026.json"), "--from", "chatgpt", "--user", "alice",
+        "--report", str(tmp_path / "report"), "--verbosity", "2",
+    ]  # fmt: skip
+    call_command(*arguments)
+
+    printed = capsys.readouterr().out
+    assert "Not taken over:\n         1 disabled_tool_ids" in printed
+    assert "Adjusted:\n         1 title" in printed
+    assert "3 7c0f0d9c-0000-4000-8000-000000000003: created" in printed
+
+    call_command(*arguments, "--json")
+    assert all(map(json.loads, capsys.readouterr().out.splitlines()))
+
+
+def test_rejections_are_counted_by_their_reason(alice, run):
+    _code, totals, _report = run("chatgpt", [None, {"a": 1}, chat(), 5])
+
+    assert totals["rejections"] == {"This is not a conversation of ChatGPT.": 3}
 
 
 def test_the_database_of_librechat(alice, run):
@@ -205,6 +333,21 @@ def test_a_second_run_changes_nothing(alice, run, name):
     assert totals["created"] == 0
     assert list(collection("conversations").find()) == before
     assert "SECRET" not in repr(before)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+def test_a_purged_conversation_stays_purged(alice, run, arguments):
+    run("chatgpt", DATA / "chatgpt.json")
+    gone = exported(alice)[0]
+    purge(alice, gone["id"])
+
+    code, totals, report = run("chatgpt", DATA / "chatgpt.json", *arguments)
+
+    assert (code, totals["created"], totals["unchanged"], totals["purged"]) == (0, 0, 3, 1)
+    assert [(line["source_id"], line["outcome"]) for line in report] == [
+        (gone["custom"]["source_id"], "purged")
+    ]
+    assert len(exported(alice)) == 3
 
 
 def test_a_dry_run_counts_and_writes_nothing(alice, run):
@@ -356,7 +499,19 @@ ADJUSTED = [
     ({"title": "\0"}, ["title"], {"title": "unknown"}),
     ({"create_time": 1700000000500}, ["created_at"], {"created_at": "2023-11-14T22:13:20.500Z"}),
     ({"create_time": "2023-11-14T22:13:20.500Z"}, [], {"created_at": "2023-11-14T22:13:20.500Z"}),
-    ({"create_time": "1700000000.5"}, [], {"created_at": "2023-11-14T22:13:20.500Z"}),
+    ({"create_time": "1700000000.5"}, ["created_at"], {"created_at": "2023-11-14T22:13:20.500Z"}),
+    ({"create_time": " 1700000000 "}, ["created_at"], {"created_at": "2023-11-14T22:13:20.000Z"}),
+    ({"create_time": "1700000000500"}, ["created_at"], {"created_at": "2023-11-14T22:13:20.500Z"}),
+    ({"create_time": "20230131"}, ["created_at"], {"created_at": "2023-01-31T00:00:00.000Z"}),
+    ({"create_time": "202301311545"}, ["created_at"], {"created_at": "2023-01-31T15:45:00.000Z"}),
+    ({"create_time": "20230131154501"}, ["created_at"], {"created_at": "2023-01-31T15:45:01.000Z"}),
+    ({"create_time": "2023-01-31"}, ["created_at"], {"created_at": "2023-01-31T00:00:00.000Z"}),
+    ({"create_time": "2023-01-31T15"}, ["created_at"], {"created_at": "2023-01-31T15:00:00.000Z"}),
+    ({"create_time": "20231301"}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
+    ({"create_time": "2023"}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
+    ({"create_time": "yesterday"}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
+    ({"create_time": "٢٠٢٣"}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
+    ({"create_time": ""}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
     ({"create_time": -1}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
     ({"create_time": 0}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
     ({"create_time": float("nan")}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
@@ -373,8 +528,9 @@ ADJUSTED = [
     ({"is_archived": {}}, ["status"], {"status": "active"}),
     ({"is_archived": 1}, [], {"status": "archived"}),
     ({"is_starred": "no"}, ["pinned"], {"pinned_at": None}),
-    ({"default_model_slug": "m" * 600}, ["custom.model"], {}),
-    ({"default_model_slug": ["m"]}, ["custom.model"], {}),
+    ({"default_model_slug": "m" * 600}, ["settings.model"], {}),
+    ({"default_model_slug": "two\nlines"}, ["settings.model"], {}),
+    ({"default_model_slug": ["m"]}, ["settings.model"], {}),
     ({"conversation_id": "x" * 300}, ["external_id"], {}),
     ({"conversation_id": None, "id": None}, ["external_id"], {}),
     ({"conversation_id": {"a": 1}}, ["external_id"], {}),
@@ -416,7 +572,7 @@ def test_a_faulty_value_is_reported_and_the_conversation_imported(
         ({"chat": {"params": {"stop": ["x" * 10_000, "y"]}}}, ["settings.stop_sequences"]),
         ({"chat": {"params": {"stop": [1, {}, None]}}}, ["settings.stop_sequences"]),
         ({"chat": {"params": {"stop": "\0"}}}, ["settings.stop_sequences"]),
-        ({"chat": {"models": ["a\0\ud800"]}}, ["custom.model"]),
+        ({"chat": {"models": ["a\0\ud800"]}}, ["settings.model"]),
         ({"chat": {"params": []}}, []),
         ({"chat": {"tags": "x"}}, ["tags"]),
         ({"chat": {"tags": ["a,b"]}}, ["tags"]),

@@ -1,6 +1,6 @@
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -20,9 +20,11 @@ from conversation_service.commands import (
 from conversation_service.errors import ServiceError
 from conversation_service.http.rendering import dumps
 from conversation_service.progress import stopped_by_signals, track
+from conversations.exceptions import ConversationPurged
 from conversations.jobs import importing
 from conversations.jobs.chat_exports import SOURCES, ExportedChat, ExportError, read_export
 from conversations.jobs.importing import ImportResult
+from conversations.states import PURGED
 
 HELP = """
 Import a user's conversations from an export of ChatGPT, Open WebUI or LibreChat.
@@ -33,29 +35,38 @@ FILE is JSON in UTF-8, the same packed by gzip, or a zip archive:
   * librechat: the JSON export of a conversation, several of them in an array or one per line, or
     mongoexport of the collection "conversations".
 
-Titles, times, tags, settings, and the states archived and pinned are imported. Messages belong to
-the Message service and are not imported. `custom` keeps the source, the id and the model.
+Titles, times, tags, the states archived and pinned, and settings are imported: the model, the
+reasoning effort, temperature and so on, and other parameters as `extra`. `custom` keeps the source,
+the id, the folder and the project. Messages belong to the Message service and are not imported.
+
+Each value that is adjusted or has no place here, such as a system prompt, is counted by its name.
+The report (NDJSON) has a line for each conversation with such a value, and for each that is
+rejected, purged or repeated. -v 2 prints these lines.
 
 A conversation is identified by the user, the source and its id there: an existing one stays as it
-is, so the command can be run again. A purged one is created again. The report (NDJSON) has a line
-for each conversation that is adjusted, rejected or repeated.
+is, so the command can be run again. A purged one stays purged.
 
 Ctrl-C and SIGTERM end it after the current batch.
 """
 
+NAMES_SHOWN = 50
+
 
 @dataclass
 class Totals:
-    """The number of conversations by outcome."""
+    """The number of conversations by outcome, and by name of a value or reason."""
 
     read: int = 0
     created: int = 0
     unchanged: int = 0
+    purged: int = 0
     repeated: int = 0
     other_users: int = 0
     rejected: int = 0
     adjusted: int = 0
     adjustments: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    rejections: Counter[str] = field(default_factory=Counter)
 
     def as_text(self, seconds: float, *, dry_run: bool) -> str:
         lines = [
@@ -63,12 +74,21 @@ class Totals:
             f"{self.read:>10,} read in {seconds:.1f} s",
             f"{self.created:>10,} imported, {self.adjusted:,} of them adjusted",
             f"{self.unchanged:>10,} already existed",
+            f"{self.purged:>10,} were purged here, and stay purged",
             f"{self.repeated:>10,} repeated in the file",
             f"{self.other_users:>10,} of other users in the export",
             f"{self.rejected:>10,} rejected",
         ]
-        lines += ["Adjusted:"] if self.adjustments else []
-        lines += [f"{count:>10,} {name}" for name, count in self.adjustments.most_common()]
+        counts = {
+            "Adjusted:": self.adjustments,
+            "Not taken over:": self.left_out,
+            "Rejected:": self.rejections,
+        }
+        for heading, numbers in counts.items():
+            lines += [heading] if numbers else []
+            lines += [f"{count:>10,} {name}" for name, count in numbers.most_common(NAMES_SHOWN)]
+            if len(numbers) > NAMES_SHOWN:
+                lines.append(f"{len(numbers) - NAMES_SHOWN:>10,} further names: see the report")
         return "\n".join(lines)
 
 
@@ -106,7 +126,8 @@ class Command(Job):
         began = time.monotonic()
         totals = Totals()
         with open_report(report) as file, stopped_by_signals() as stopping:
-            chats = ChatImport(totals, file, stopping, options)
+            show = self.write if options["verbosity"] > 1 else None
+            chats = ChatImport(totals, file, stopping, options, show)
             try:
                 chats.run(dry_run=dry_run, out=self.stderr)
             except (PyMongoError, ServiceError) as error:
@@ -134,6 +155,7 @@ class ChatImport:
     report: IO[bytes]
     stopping: list[int]
     options: Mapping[str, Any]
+    show: Callable[[Mapping[str, Any], str], None] | None  # for the lines of the report
     damage: str = ""
     owner: str | None = None
     pending: dict[int, ExportedChat] = field(default_factory=dict)
@@ -184,18 +206,27 @@ class ChatImport:
         elif result.status == HTTPStatus.CREATED:
             self.totals.created += 1
             adjusted = list(dict.fromkeys([*chat.adjusted, *result.adjusted]))
-            if adjusted:
-                self.totals.adjusted += 1
-                self.totals.adjustments.update(adjusted)
-                self.write(chat, "created", id=result.id, adjusted=adjusted)
+            self.totals.adjusted += bool(adjusted)
+            self.totals.adjustments.update(adjusted)
+            self.totals.left_out.update(chat.left_out)
+            if adjusted or chat.left_out:
+                names = {"adjusted": adjusted, "left_out": chat.left_out}
+                self.write(chat, "created", id=result.id, **names)
+        elif result.code == ConversationPurged.code:
+            self.totals.purged += 1
+            self.write(chat, PURGED, reason=str(result.message))
         else:
             chat.reason = str(result.message)
             self.reject(chat, code=result.code, errors=result.errors)
 
     def reject(self, chat: ExportedChat, **details: Any) -> None:
         self.totals.rejected += 1
+        self.totals.rejections[chat.reason] += 1
         self.write(chat, "rejected", reason=chat.reason, **details)
 
     def write(self, chat: ExportedChat, outcome: str, **details: Any) -> None:
         row = {"number": chat.number, "source_id": chat.source_id, "outcome": outcome, **details}
         self.report.write(dumps(row) + b"\n")
+        if self.show:
+            values = (f"{name} {value}" for name, value in details.items() if value)
+            self.show(row, f"{chat.number:>10,} {chat.source_id}: {outcome}, {', '.join(values)}")

@@ -50,8 +50,8 @@ class ResultSerializer(StrictSerializer):
         "in use, less than a minute old or in the future.",
     )
     status = serializers.IntegerField(
-        help_text="201: created. 200: exists and is unchanged. Otherwise an error, with the `code` "
-        "of a request for this conversation."
+        help_text="201: created. 200: exists and is unchanged. 410: skipped, as it was purged. "
+        "Otherwise an error, with the `code` of a request for this conversation."
     )
     code = serializers.CharField(allow_null=True)
     message = serializers.CharField(allow_null=True)
@@ -88,21 +88,25 @@ import_ = operation(
     "id, times, counters and history, and belongs to you. An import never overwrites an existing "
     "conversation and can be repeated. If an id is in use, the conversation gets another id, the "
     "same in each import. The response has a line for each conversation, in order, and ends with "
-    '`{"object": "end", "count", "created", "unchanged", "failed"}`. An invalid line does not stop '
-    "the others.\n\n"
+    '`{"object": "end", "count", "created", "unchanged", "skipped", "failed"}`. An invalid line '
+    "does not stop the others. A purged conversation stays purged: its line is skipped, with the "
+    "status 410 and the code `CONVERSATION_PURGED`, while the change feed lists the purge.\n\n"
     "Values that could affect other users are adjusted, and `adjusted` lists them. A time more "
     "than 5 minutes ahead becomes the present time. `purge_at` is at most the time for a "
     "conversation that is trashed now. `character_status` becomes `unverified`. The `by` of a "
     'revision stays "user"; another actor is marked, as in "imported:staff:ana". A `version` above '
-    "2^52 becomes 2^52, and the versions in its history follow.\n\n"
+    "2^52 becomes 2^52, and the versions in its history follow. Blanks in titles and tags are "
+    "normalised as in a PATCH.\n\n"
     "A line from another program, a `LenientLine`, has none of `id`, `object`, `metadata`, "
     "`version` and `history`. It needs only `character_id`, in the line or as a parameter. With "
-    "`external_id`, a second import changes nothing. Values beyond a limit are adjusted, and "
-    "`adjusted` lists them: a title is cut to 200 characters; tags lose characters that they do "
-    "not accept, repetitions, and the items after the tenth; a setting outside its bounds gets its "
-    "default; a number from 10^11 on is a time in milliseconds; a time more than 5 minutes ahead "
-    "becomes the present time; `last_activity` is at least `created_at`. A value of another type "
-    "is an error of the line.\n\n"
+    "`external_id`, a second import changes nothing. Values beyond a limit are adjusted or left "
+    "out, and `adjusted` lists them: a title is cut to 200 characters and gets one line; tags "
+    "lose characters that they do not accept, repetitions, and the items after the tenth; a "
+    "setting that this service cannot store gets its default; `custom` and `extra` keep 16 keys, "
+    "`custom` the first 512 characters of a text; a number from 10^11 on is a time in "
+    "milliseconds or a shorter unit; a time before 1970 counts as absent; a time more than 5 "
+    "minutes ahead becomes the present time; `last_activity` is at least `created_at`. A value "
+    "of another type and an unknown field are errors of the line.\n\n"
     f"The body is in UTF-8, with or without a BOM, as {MEDIA_TYPE} or {', '.join(ALIASES)}. "
     "`Content-Encoding: gzip` is supported; the limits are those of the unpacked body. "
     f"At most {NDJSONParser.max_lines:,} lines, {NDJSONParser.max_bytes // _MIB} MiB, and "
