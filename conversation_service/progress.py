@@ -43,12 +43,15 @@ def track(items: Iterable[T], *, total: int | None, what: str, out: Any) -> Iter
 def stopped_by_signals() -> Iterator[list[int]]:
     """Yield a list that gets the first Ctrl-C or SIGTERM. A second signal ends the process."""
     received: list[int] = []
+    # Complete before the first handler is set, as a signal can arrive at once.
+    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
         signal.signal(number, before[number])
 
-    before: dict[int, Any] = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, receive)
     try:
         yield received
     finally:

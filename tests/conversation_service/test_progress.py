@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
@@ -74,3 +75,20 @@ def test_a_total_can_be_unknown(monkeypatch):
     list(progress.track(range(2), total=None, what="Batches", out=OutputWrapper(log)))
 
     assert log.getvalue().startswith("Batches: 1, ")
+
+
+def test_a_signal_that_arrives_at_once_is_recorded(monkeypatch):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    former = [signal.getsignal(number) for number in numbers]
+    set_handler = signal.signal
+
+    def set_and_receive(number, handler):
+        set_handler(number, handler)
+        if handler not in former:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(signal, "signal", set_and_receive)
+    with progress.stopped_by_signals() as received:
+        assert received == numbers
+
+    assert [signal.getsignal(number) for number in numbers] == former
