@@ -61,19 +61,25 @@ def stopped_by_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def watched(look: Callable[[], tuple[int, int] | None], *, what: str, out: Any) -> Iterator[None]:
-    """Print the progress of work elsewhere; `look` returns done and total."""
+    """Print the progress of work elsewhere; `look` returns done and total.
+
+    If `done` decreases, the work has begun its next step.
+    """
     ended = Event()
 
     def watch() -> None:
+        step, latest = 1, 0
         with tqdm(desc=what, unit="", file=sys.stderr, disable=not out.isatty()) as bar:
             while not ended.wait(LINE_EVERY_S if bar.disable else BAR_EVERY_S):
                 if not (at := look()):
                     continue
+                step += at[0] < latest
+                latest = at[0]
                 if bar.disable:
-                    out.write("{}: {:,} of about {:,}".format(what, *at))
+                    out.write("{}, step {}: {:,} of about {:,}".format(what, step, *at))
                 else:
                     bar.n, bar.total = at
-                    bar.refresh()
+                    bar.set_description(f"{what}, step {step}")
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
