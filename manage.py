@@ -16,10 +16,9 @@ NO_MONGODB = 3  # as the help of every command says: conversation_service/comman
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module())
-    # Index builds and bulk work may take long: no time limit, whatever the servers use.
+    # Index builds and bulk work take longer than MONGODB_TIMEOUT_MS, the limit for requests.
     env.overrides["MONGODB_TIMEOUT_MS"] = 0
-    # The folder is of a server's workers: what a command run beside them says there of its own
-    # connections and circuit breakers would stay after its end.
+    # The workers share their metrics in this folder: gauges of a command would stay after its end.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     try:
         execute_from_command_line(sys.argv)

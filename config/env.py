@@ -84,7 +84,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "REVISION": text("", "Commit that was built, for /metrics"),
         "DEBUG": boolean(
             False,
-            "Django's error pages; on by default in development, refused in staging and production",
+            "Django's error pages. On by default in development; staging and production reject it",
             example="true",
         ),
         "RELOAD": boolean(False, "Restart the workers when a source file changes"),
@@ -114,8 +114,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "LOG_FORMAT": choice(
             "",
             ("line", "ecs"),
-            "`line`: text for people. `ecs`: one JSON object per line, as the Elastic Common "
-            "Schema says. Empty: `ecs` in staging and production, else `line`",
+            "`line`: text. `ecs`: one JSON object per line in the Elastic Common Schema. "
+            "Empty: `ecs` in staging and production, else `line`",
         ),
         "ACCESS_LOG": boolean(True, "Log one line per request, health checks left out"),
         "PROMETHEUS_MULTIPROC_DIR": text(

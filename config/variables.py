@@ -229,7 +229,9 @@ def ceilings(settings: tuple[str, ...], highest: int, description: str) -> Varia
 def http_url(default: str, description: str, *, query: bool = False) -> Variable:
     """An absolute http or https URL. Empty if the default is empty.
 
-    Without a query, the service appends paths to the URL, so a slash at its end is dropped.
+    Without a query, the service appends paths to the URL, so a slash at its end is dropped. The URL
+    of an upstream, which has a default, has no user name: `requests` would send the user name in
+    Authorization, and not the token.
     """
 
     def read(text: str) -> str:
@@ -242,12 +244,14 @@ def http_url(default: str, description: str, *, query: bool = False) -> Variable
                 and parts.scheme in {"http", "https"}
                 and _is_host(parts.hostname or "")
                 and parts.port != 0
+                and not (default and "@" in parts.netloc)
                 and not set("#\\" if query else "?#\\") & set(text)
             )
         except ValueError:  # the port, or an IPv6 address
             valid = False
         if not valid:
             rest = "blanks or fragment" if query else "blanks, query or fragment"
+            rest = f"user name, {rest}" if default else rest
             raise ValueError(
                 "must be a URL such as https://example.org:8001/path: http or https, a host, a "
                 f"port from 1 to 65535 if any, and no {rest}."
@@ -274,13 +278,13 @@ def redis_url(description: str) -> Variable:
 def path(default: str, description: str, *, fields: tuple[str, ...] = ()) -> Variable:
     """A path on an upstream, with at least one field of `fields` in braces."""
     wanted = " or ".join(f"{{{field}}}" for field in fields)
-    rule = "must be a path that begins with /, without blanks"
-    rule += f", with {wanted} and no other braces." if fields else " or braces."
+    rule = "must be a path that begins with /, without "
+    rule += f"blanks or #, with {wanted} and no other braces." if fields else "blanks, # or braces."
 
     def read(text: str) -> str:
         allowed = "|".join(rf"\{{{field}\}}" for field in fields) or "(?!)"
         has_field = not fields or re.search(allowed, text)
-        if not has_field or not re.fullmatch(rf"/(?:[!-z|~]|{allowed})*", text):
+        if not has_field or not re.fullmatch(rf"/(?:[!\"$-z|~]|{allowed})*", text):
             raise ValueError(rule)
         return text
 

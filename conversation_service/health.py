@@ -4,8 +4,9 @@ Plain Django views, which ignore the Host header: the kubelet requests them by t
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from functools import partial, wraps
 from http import HTTPStatus
 from threading import Lock
@@ -13,19 +14,17 @@ from time import monotonic, perf_counter
 from typing import Any
 
 import pymongo
-import redis
 from django.conf import settings
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from pymongo.errors import PyMongoError
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from config.upstreams import UPSTREAMS
-from conversation_service import clock
+from conversation_service import clock, redis
 from conversation_service.errors import MethodNotAllowed
 from conversation_service.http.exception_handler import failure_response
+from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import database
 from conversation_service.upstreams import http
 
@@ -42,15 +41,35 @@ FRESH_S = 1.5
 # upstream that requests our health within its own health check would wait for itself.
 STALE_S = 60.0
 
-Probe = Callable[[], None]
 View = Callable[..., HttpResponseBase]
 
 
 class ProbeFailed(Exception):
-    """The dependency responded, and is not healthy."""
+    """The dependency cannot be used. The message has the reason."""
 
 
-FAILURES = (ProbeFailed, PyMongoError, DatabaseError, RedisError, http.UpstreamError)
+@dataclass(frozen=True)
+class Dependency:
+    """A server at a URL; empty: not configured."""
+
+    url: str
+    probe: Callable[[], None]
+
+    @property
+    def address(self) -> str:
+        """The hosts and ports, without user name and password; of a Unix socket its path."""
+        # Whatever a password contains, the address is after the last @.
+        rest = str(self.url).partition("://")[2].rpartition("@")[2].partition("?")[0]
+        return rest if rest.startswith("/") else rest.partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a probe found: "healthy", "unhealthy" with a reason, or "not_configured"."""
+
+    status: str
+    response_time_ms: float | None = None
+    reason: str = ""
 
 
 def safe_only(view: View) -> View:
@@ -77,8 +96,8 @@ def live(request: HttpRequest) -> HttpResponse:
 @safe_only
 def ready(request: HttpRequest) -> HttpResponse:
     """Respond 200 if MongoDB has a primary that accepts writes, and 503 if not."""
-    mongodb = _run_all({"mongodb": _probe_mongodb}, within_s=READY_S)["mongodb"]
-    if mongodb["status"] == "healthy":
+    mongodb = run_probes({"mongodb": dependencies()["mongodb"]}, within_s=READY_S)["mongodb"]
+    if mongodb.status == "healthy":
         return JsonResponse({"status": "ready"})
     return JsonResponse(
         {"status": "not_ready", "reason": "mongodb"}, status=HTTPStatus.SERVICE_UNAVAILABLE
@@ -127,19 +146,11 @@ def latest() -> dict[str, Any]:
 
 
 def new_report() -> dict[str, Any]:
-    probes: dict[str, Probe | None] = {
-        "mongodb": _probe_mongodb,
-        "redis": partial(_probe_redis, settings.REDIS_URL) if settings.REDIS_URL else None,
-    }
-    for upstream in UPSTREAMS.values():
-        url: str = getattr(settings, f"{upstream.name.upper()}_SERVICE_URL")
-        probe = partial(_probe_http, url, upstream.health_path) if url else None
-        probes[f"{upstream.name}_service"] = probe
-    dependencies = _run_all(probes, within_s=REPORT_S)
+    outcomes = run_probes(dependencies(), within_s=REPORT_S)
     status = "healthy"
-    if dependencies["mongodb"]["status"] == "unhealthy":
+    if outcomes["mongodb"].status == "unhealthy":
         status = "unhealthy"
-    elif any(dependency["status"] == "unhealthy" for dependency in dependencies.values()):
+    elif any(outcome.status == "unhealthy" for outcome in outcomes.values()):
         status = "degraded"
     return {
         "status": status,
@@ -147,67 +158,84 @@ def new_report() -> dict[str, Any]:
         "version": settings.VERSION,
         "environment": settings.ENVIRONMENT,
         "timestamp": clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "dependencies": dependencies,
+        # Without addresses and reasons: the report needs no token.
+        "dependencies": {
+            name: {"status": outcome.status, "response_time_ms": outcome.response_time_ms}
+            for name, outcome in outcomes.items()
+        },
     }
 
 
-def _run_all(probes: dict[str, Probe | None], *, within_s: float) -> dict[str, dict[str, Any]]:
+def dependencies() -> dict[str, Dependency]:
+    """Return MongoDB, Redis and the upstreams, by their name in the report."""
+    found = {
+        "mongodb": Dependency(settings.DATABASES["default"]["HOST"], _probe_mongodb),
+        "redis": Dependency(settings.REDIS_URL, partial(_probe_redis, settings.REDIS_URL)),
+    }
+    for upstream in UPSTREAMS.values():
+        url: str = getattr(settings, f"{upstream.name.upper()}_SERVICE_URL")
+        probe = partial(_probe_http, url, upstream.health_path)
+        found[f"{upstream.name}_service"] = Dependency(url, probe)
+    return found
+
+
+def run_probes(
+    dependencies: Mapping[str, Dependency], *, within_s: float = REPORT_S
+) -> dict[str, Outcome]:
     """Run the probes concurrently. A probe that has not ended within `within_s` is unhealthy."""
-    configured = {name: probe for name, probe in probes.items() if probe}
+    configured = {name: found for name, found in dependencies.items() if found.url}
     executor = ThreadPoolExecutor(len(configured), thread_name_prefix="health")
-    results = {name: executor.submit(_timed, name, probe) for name, probe in configured.items()}
-    wait(results.values(), timeout=within_s)
+    running = {name: executor.submit(_timed, found.probe) for name, found in configured.items()}
+    wait(running.values(), timeout=within_s)
     executor.shutdown(wait=False)
     outcomes = {}
-    for name in probes:
-        if name not in results:
-            outcomes[name] = _described("not_configured")
-        elif not results[name].done():
-            outcomes[name] = _described("unhealthy")
-        elif error := results[name].exception():
+    for name, dependency in dependencies.items():
+        if name not in running:
+            outcomes[name] = Outcome("not_configured")
+            continue
+        if not running[name].done():
+            outcomes[name] = Outcome("unhealthy", reason=f"no response within {within_s:g} s")
+        elif error := running[name].exception():
             logger.error("A health probe failed", exc_info=error)
-            outcomes[name] = _described("unhealthy")
+            outcomes[name] = Outcome("unhealthy", reason=type(error).__name__)
         else:
-            outcomes[name] = results[name].result()
+            outcomes[name] = running[name].result()
+        if reason := outcomes[name].reason:
+            logger.warning("%s at %s is unhealthy: %s", name, dependency.address, reason)
     return outcomes
 
 
-def _timed(name: str, probe: Probe) -> dict[str, Any]:
+def _timed(probe: Callable[[], None]) -> Outcome:
     started = perf_counter()
-    status = "healthy"
+    reason = ""
     try:
         probe()
-    except FAILURES as error:
-        logger.warning("%s is unhealthy: %s", name, type(error).__name__)
-        status = "unhealthy"
-    return _described(status, round((perf_counter() - started) * 1000, 1))
-
-
-def _described(status: str, response_time_ms: float | None = None) -> dict[str, Any]:
-    return {"status": status, "response_time_ms": response_time_ms}
+    except (PyMongoError, DatabaseError) as error:
+        reason = failures.reason(error)
+    except RedisError as error:
+        reason = str(error) or type(error).__name__
+    except (ProbeFailed, http.UpstreamError) as error:
+        reason = str(error)
+    response_time_ms = round((perf_counter() - started) * 1000, 1)
+    return Outcome("unhealthy" if reason else "healthy", response_time_ms, reason)
 
 
 def _probe_mongodb() -> None:
     with pymongo.timeout(MONGODB_S):
         reply = database().client.admin.command("hello")
     if not reply.get("isWritablePrimary"):
-        raise ProbeFailed
+        raise ProbeFailed("it is not the primary, so it accepts no writes")
 
 
 def _probe_redis(url: str) -> None:
     try:
-        with redis.Redis.from_url(
-            url,
-            socket_connect_timeout=REDIS_S,
-            socket_timeout=REDIS_S,
-            retry=Retry(NoBackoff(), retries=0),
-        ) as client:
+        with redis.connect(url, timeout_s=REDIS_S) as client:
             client.ping()
-    except (ValueError, TypeError):  # an invalid URL; the error contains parts of it
-        raise ProbeFailed from None
+    except (ValueError, TypeError):  # the error contains parts of the URL
+        raise ProbeFailed("REDIS_URL is not a valid URL") from None
 
 
 def _probe_http(url: str, path: str) -> None:
     response = http.get(url.rstrip("/") + path, timeout_s=UPSTREAM_S, limit=0)
     if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise ProbeFailed
+        raise ProbeFailed(f"GET {path} returned {response.status}")

@@ -43,12 +43,15 @@ def track(items: Iterable[T], *, total: int | None, what: str, out: Any) -> Iter
 def stopped_by_signals() -> Iterator[list[int]]:
     """Yield a list that gets the first Ctrl-C or SIGTERM. A second signal ends the process."""
     received: list[int] = []
+    # Complete before the first handler is set, as a signal can arrive at once.
+    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
         signal.signal(number, before[number])
 
-    before: dict[int, Any] = {n: signal.signal(n, receive) for n in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, receive)
     try:
         yield received
     finally:
@@ -58,19 +61,25 @@ def stopped_by_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def watched(look: Callable[[], tuple[int, int] | None], *, what: str, out: Any) -> Iterator[None]:
-    """Print the progress of work elsewhere; `look` returns done and total."""
+    """Print the progress of work elsewhere; `look` returns done and total.
+
+    If `done` decreases, the work has begun its next step.
+    """
     ended = Event()
 
     def watch() -> None:
+        step, latest = 1, 0
         with tqdm(desc=what, unit="", file=sys.stderr, disable=not out.isatty()) as bar:
             while not ended.wait(LINE_EVERY_S if bar.disable else BAR_EVERY_S):
                 if not (at := look()):
                     continue
+                step += at[0] < latest
+                latest = at[0]
                 if bar.disable:
-                    out.write("{}: {:,} of about {:,}".format(what, *at))
+                    out.write("{}, step {}: {:,} of about {:,}".format(what, step, *at))
                 else:
                     bar.n, bar.total = at
-                    bar.refresh()
+                    bar.set_description(f"{what}, step {step}")
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TypeVar
 
 from django.conf import settings
-from redis import ConnectionPool, Redis, RedisError
+from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -31,6 +31,19 @@ FAILURES = (RedisError, OSError, ValueError, TypeError)
 
 class Unavailable(Exception):
     """Redis is not configured, or does not reply."""
+
+
+def connect(url: str, *, timeout_s: float) -> Redis:
+    """Return a client with a limit to connect and for each reply, without retries."""
+    return Redis.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        socket_connect_timeout=timeout_s,
+        socket_timeout=timeout_s,
+        retry=Retry(NoBackoff(), retries=0),
+        protocol=2,  # protocol 3 adds a handshake to each connection
+        driver_info=None,
+    )
 
 
 class Server:
@@ -67,16 +80,7 @@ class Server:
     def _client(self) -> Redis:
         with self._lock:  # concurrent first calls must share one pool
             if self._redis is None:
-                pool = ConnectionPool.from_url(
-                    self.url,
-                    max_connections=MAX_CONNECTIONS,
-                    socket_connect_timeout=TIMEOUT_S,
-                    socket_timeout=TIMEOUT_S,
-                    retry=Retry(NoBackoff(), retries=0),
-                    protocol=2,  # protocol 3 adds a handshake to each connection
-                    driver_info=None,
-                )
-                self._redis = Redis(connection_pool=pool)
+                self._redis = connect(self.url, timeout_s=TIMEOUT_S)
             return self._redis
 
     def _may_retry(self) -> bool:

@@ -17,23 +17,23 @@ WIDTH = 98
 INTRODUCTION = """\
 # Configuration
 
-Every setting is a variable of the environment. `NAME_FILE` may hold the path of a file with the
-value of `NAME`: that is how Docker and Kubernetes hand over secrets. A `.env` file in the
-project's root is read as well, and the environment wins; copy `.env.example` to begin with.
+Every setting is an environment variable. `NAME_FILE` can name a file that contains the value of
+`NAME`, for Docker and Kubernetes secrets. A `.env` file in the project's root is read too; the
+environment takes precedence. To start, copy `.env.example`.
 
-Every process checks all variables before it starts, in every environment. If one is wrong, the
-process does not start and lists all faults at once, each with the name of the variable and never
-with a secret:
+Every process checks all variables before it starts, in every environment. If a variable is wrong,
+the process does not start, and lists all faults with the names of the variables and without
+secrets:
 
-- gunicorn and `manage.py` end with exit code 2, `make run` with 1.
+- gunicorn and `manage.py` exit with code 2, `make run` with 1.
 - `true`, `yes`, `on` and `1` mean true, `false`, `no`, `off` and `0` false, in upper or lower
-  case. Other words are refused, and so is an empty value of a switch or number.
+  case. Other words are rejected, and so is an empty value of a switch or number.
 - Blanks around the items of a list are dropped, and so are empty items. A `$` is an ordinary
   character.
 - User name and password in `MONGODB_URL` and `REDIS_URL` must be percent-encoded: `/` is `%2F`.
-- A variable with almost the name of one below, such as `RATE_LIMT_LIST`, is refused: it is
-  probably a mistake. Names that other programs have as well, such as `LOG_LEVEL`, `DEBUG` and
-  `PORT`, are checked for swapped letters at most: `LOG_LEVL` is ignored.
+- A name that is similar to a variable below, such as `RATE_LIMT_LIST`, is rejected as a probable
+  mistake. Names that other programs use too, such as `LOG_LEVEL`, `DEBUG` and `PORT`, are checked
+  for swapped letters at most: `LOG_LEVL` is ignored.
 - `staging` and `production` have no default for `SECRET_KEY`, `MONGODB_URL`, `ALLOWED_HOSTS`, and
   `JWT_SECRET_KEY` or `JWT_JWKS_URL`. Secrets need at least 32 bytes, and `DEBUG` must be off.
 
@@ -42,8 +42,8 @@ The column *default* is the value of an unset variable. Development adds publish
 
 EXAMPLE_INTRODUCTION = """\
 # Every variable that the service reads, with its default for development. `make configuration`
-# writes this file. Copy it to .env to change some values; the environment wins over .env. For
-# secrets, NAME_FILE may hold the path of a file with the value instead.
+# writes this file. Copy it to .env to change some values; the environment takes precedence over
+# .env. NAME_FILE can name a file that contains the value, for secrets.
 """
 
 

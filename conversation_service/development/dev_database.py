@@ -10,6 +10,7 @@ from django_mongodb_backend.base import DatabaseWrapper
 from pymongo.errors import PyMongoError
 
 from conversation_service.development.process import CannotStart
+from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import database
 
 
@@ -27,7 +28,7 @@ def prepare() -> str:
         create_staff()
         return token_of_demo_user()
     finally:
-        # The launcher outlives MongoDB, and a client without a server complains.
+        # The launcher outlives MongoDB, and a client without a server logs errors.
         cast(DatabaseWrapper, connection).close_pool()
 
 
@@ -36,13 +37,14 @@ def require_mongodb() -> None:
         server = database().command("hello")
     except PyMongoError as error:
         raise CannotStart(
-            f"The MongoDB that MONGODB_URL names does not respond ({type(error).__name__}). "
-            "Start it, or unset MONGODB_URL to have one started here."
+            f"The MongoDB in MONGODB_URL cannot be used: {failures.reason(error)}. Start it, or "
+            "unset MONGODB_URL: then one starts here."
         ) from None
     if "setName" not in server and server.get("msg") != "isdbgrid":
         raise CannotStart(
-            "The MongoDB that MONGODB_URL names is not a replica set, which change streams need. "
-            "Start it with --replSet rs0 and run rs.initiate(), or unset MONGODB_URL."
+            "The MongoDB in MONGODB_URL is not a replica set; without one, MongoDB rejects "
+            "retryable writes. Start it with --replSet rs0 and run rs.initiate(), or unset "
+            "MONGODB_URL: then one starts here."
         )
 
 
@@ -58,6 +60,6 @@ def token_of_demo_user() -> str:
     token = io.StringIO()
     try:
         call_command("issue_token", "demo", stdout=token)
-    except CommandError:  # JWT_ALGORITHM says that only the Auth service can sign
+    except CommandError:  # with JWT_ALGORITHM=RS256, only Auth can sign
         return "..."
     return token.getvalue().strip()

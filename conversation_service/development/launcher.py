@@ -108,8 +108,15 @@ def run(started: ExitStack) -> int:
 @contextmanager
 def only_one() -> Iterator[None]:
     """Hold the lock on this folder; the lock ends with the process."""
-    VAR.mkdir(parents=True, exist_ok=True)
-    with (VAR / "run.lock").open("a+") as lock:
+    try:
+        VAR.mkdir(parents=True, exist_ok=True)
+        file = (VAR / "run.lock").open("a+")
+    except OSError as error:
+        raise CannotStart(
+            f"VAR_DIR is {VAR}, which this user cannot use: {error.strerror}. Remove the folder, "
+            "or set VAR_DIR to another one."
+        ) from None
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -117,7 +124,7 @@ def only_one() -> Iterator[None]:
             pid = lock.read()
             raise CannotStart(
                 f"The service already runs in this folder, as process {pid}. "
-                f"Stop it with Ctrl-C over there, or with `kill {pid}`."
+                f"Stop it with Ctrl-C in its terminal, or with `kill {pid}`."
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))

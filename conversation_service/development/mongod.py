@@ -1,4 +1,4 @@
-"""A MongoDB server as a replica set with one member, which change streams require."""
+"""A MongoDB server as a replica set with one member, which retryable writes require."""
 
 import re
 import subprocess

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -42,14 +42,17 @@ def find(program: str, wheel: str, pattern: str, *, otherwise: str, also: str = 
     package = importlib.util.find_spec(wheel)  # found, not imported: only its files are used
     for folder in (package and package.submodule_search_locations) or []:
         for executable in Path(folder).glob(pattern):
-            executable.chmod(0o755)
-            return str(executable)
+            if not os.access(executable, os.X_OK):  # some wheels lack the mode
+                with suppress(OSError):  # another user owns the installation
+                    executable.chmod(0o755)
+            if os.access(executable, os.X_OK):
+                return str(executable)
     if installed := shutil.which(program) or shutil.which(also):
         return installed
     raise CannotStart(
-        f"{program} was not found on the PATH or in a wheel. Either requirements/local.txt is not "
-        f"installed, or it has no wheel for {platform.system()} on {platform.machine()}. "
-        f"{otherwise}"
+        f"No {program} that this user can run is on the PATH or in a wheel. Either "
+        f"requirements/local.txt is not installed, or it has no wheel for {platform.system()} on "
+        f"{platform.machine()}. {otherwise}"
     )
 
 

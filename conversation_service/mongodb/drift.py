@@ -110,10 +110,10 @@ def _start_build(collection: Collection[Document], indexes: list[IndexModel]) ->
 
 
 def building(name: str) -> tuple[int, int] | None:
-    """Return the progress of an index build in a collection: done and total.
+    """Return the progress of the index builds in a collection: done and total.
 
-    The unit is documents, and later keys. Returns None if no build runs, or if the account may not
-    list operations.
+    A build reads documents, and then writes keys. Returns None if no build runs, or if the account
+    may not list operations.
     """
     wanted = {"command.createIndexes": name, "progress.total": {"$gt": 0}}
     stages: list[Document] = [{"$currentOp": {"allUsers": True}}, {"$match": wanted}]
@@ -121,7 +121,10 @@ def building(name: str) -> tuple[int, int] | None:
         running = database().client.admin.aggregate(stages).to_list()
     except OperationFailure:
         return None
-    return next(((op["progress"]["done"], op["progress"]["total"]) for op in running), None)
+    progress = [op["progress"] for op in running]
+    if not progress:
+        return None
+    return sum(part["done"] for part in progress), sum(part["total"] for part in progress)
 
 
 def failed_index(error: DuplicateKeyError) -> str:

@@ -1,7 +1,7 @@
 """Random but reproducible conversations for `manage.py seed_demo`."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from hashlib import blake2b
@@ -10,6 +10,7 @@ from typing import Any, Self
 import bson
 from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
+from django.conf import settings
 
 from conversation_service import clock
 from conversations import documents, states
@@ -17,9 +18,19 @@ from conversations import documents, states
 USER = "demo"
 BATCH = 1_000
 DAYS = 90
-PINNED, ARCHIVED = 0.1, 0.2  # shares
+# Shares of all conversations.
+RENAMED, PINNED, ARCHIVED, TRASHED, UNVERIFIED = 0.15, 0.1, 0.2, 0.05, 0.08
+HELD_FROM = 10  # conversations of a data set with a legal hold
+SPREAD = 0.618  # spreads the times of consecutive numbers evenly within their interval
 
-CHARACTERS = ["luna", "captain-nemo", "ada", "sherlock", "don-quijote", "scheherazade"]
+CHARACTERS = {
+    "luna": "Luna",
+    "captain-nemo": "Captain Nemo",
+    "ada": "Ada Lovelace",
+    "sherlock": "Sherlock Holmes",
+    "don-quijote": "Don Quijote",
+    "scheherazade": "Scheherazade",
+}
 TITLES = [
     "Noche con Luna",
     "Twenty thousand leagues",
@@ -34,47 +45,65 @@ TITLES = [
 ]
 TAGS = ["casual", "role play", "learning", "café", "work", "ideas", "viajes"]
 
+HOLD = {"by": "admin", "reason": "Case 2026-17: keep until the court has decided"}
+
+# By path: the values before and after.
+Changes = dict[str, tuple[Any, Any]]
+
 # Fields that differ between conversations. The others are encoded once for each title and tags.
-_OWN = {"_id", "user_id", "character_id", "status", "archived_at", "pinned_at"}
-_OWN |= {"metadata", "changed_at"}
+_OWN = {"_id", "user_id", "character_id", "character_name", "character_status", "status"}
+_OWN |= {"previous_status", "archived_at", "deleted_at", "purge_at", "pinned_at", "hold"}
+_OWN |= {"metadata", "version", "revisions", "changed_at"}
 
 
 @dataclass(frozen=True)
 class Demo:
     """A deterministic data set: equal parameters give equal conversations and ids.
 
-    The ids increase in storage order, so that gaps are visible.
+    The ids have the second of the conversation's creation. They increase in storage order, so that
+    gaps are visible. Sets with the same numbers differ by their `series`.
     """
 
     conversations: int
     users: int
     heavy: int
     now: datetime
+    series: str = ""
     # Encoded fields by title and tags.
     shared_fields: dict[tuple[str, ...], bytes] = field(default_factory=dict, compare=False)
-
-    def at(self, moment: datetime) -> Self:
-        return type(self)(self.conversations, self.users, self.heavy, moment)
 
     def made(self, id_: ObjectId) -> bool:
         """Return True if this data set, at any time, has the id."""
         return id_.binary[4:9] == self._mark
 
+    def at_time_of(self, id_: ObjectId) -> Self:
+        """Return this data set at the time when it made the id."""
+        age = timedelta(seconds=self._age_s(int.from_bytes(id_.binary[9:])))
+        return replace(self, now=id_.generation_time + age)
+
     def id_of(self, number: int) -> ObjectId:
-        seconds = int(self.now.timestamp())
+        seconds = int(self.now.timestamp()) - self._age_s(number)
         return ObjectId(seconds.to_bytes(4) + self._mark + number.to_bytes(3))
+
+    def _age_s(self, number: int) -> int:
+        """Return the age of a conversation: later numbers are younger, most are young."""
+        older = (number + number * SPREAD % 1) / self.conversations
+        return 60 + int((DAYS * 86_400 - 60) * (1 - older) ** 1.5)
 
     @property
     def ids(self) -> dict[str, Any]:
-        """Return a filter for all ids."""
-        return self.ids_from(0, self.conversations)
+        """Return a filter for all ids, without those of other conversations in the same weeks."""
+        mark = {"$substrBytes": [{"$toString": "$_id"}, 8, 10]}
+        every = self.ids_from(0, self.conversations)
+        return {**every, "$expr": {"$eq": [mark, self._mark.hex()]}}
 
     def ids_from(self, start: int, stop: int) -> dict[str, Any]:
+        """Return a filter for a range of ids; other conversations can have ids within."""
         return {"_id": {"$gte": self.id_of(start), "$lte": self.id_of(stop - 1)}}
 
     def batch(self, start: int) -> list[RawBSONDocument]:
         """Return BATCH documents. Each batch has its own random generator, for parallel use."""
-        dice = random.Random(f"{self.conversations} {start}")  # noqa: S311
+        dice = random.Random(f"{self.conversations} {start}{self.series}")  # noqa: S311
         return [self.document(n, dice) for n in range(start, self.end_of(start))]
 
     def end_of(self, start: int) -> int:
@@ -82,7 +111,7 @@ class Demo:
 
     @cached_property
     def _mark(self) -> bytes:
-        numbers = f"{self.conversations} {self.users} {self.heavy}"
+        numbers = f"{self.conversations} {self.users} {self.heavy}{self.series}"
         return blake2b(numbers.encode(), digest_size=5).digest()
 
     def document(self, number: int, dice: random.Random) -> RawBSONDocument:
@@ -90,33 +119,46 @@ class Demo:
         before, after = (n * self.heavy // self.conversations for n in (number, number + 1))
         owner = USER if after > before else f"user-{(number - before) % self.users}"
         chance = dice.random
-        begun = self.now - timedelta(seconds=60 + int(chance() * (DAYS * 86_400 - 60)))
+        begun = self.now - timedelta(seconds=self._age_s(number))
         active = begun + (self.now - begun) * chance() ** 2
         title = TITLES[int(chance() * len(TITLES))]
         tags = dice.sample(TAGS, int(chance() * 4))
-        archived = chance() < ARCHIVED
-        character_id = CHARACTERS[int(chance() * len(CHARACTERS))]
-        pinned = chance() < PINNED
+        character_id = dice.choice([*CHARACTERS])
+        verified = chance() >= UNVERIFIED
+        changed = self._changed(title, begun, active, dice)
+        revisions = history(changed, begun, request_id=f"demo-{number}")
+        updated = revisions[-1]["at"] if revisions else begun
+        latest = {path: after for _, each in changed for path, (_, after) in each.items()}
         input_tokens, output_tokens = int(chance() * 2_000), int(chance() * 8_000)
         counters = [1 + int(chance() * 119), input_tokens + output_tokens]
         counters += [input_tokens, output_tokens]
+        trashed = "deleted_at" in latest
+        held = number == self.conversations // 3 and self.conversations >= HELD_FROM
         own = bson.encode(
             {
                 "_id": self.id_of(number),
                 "user_id": owner,
                 "character_id": character_id,
-                "status": states.ARCHIVED if archived else states.ACTIVE,
-                "archived_at": active if archived else None,
-                "pinned_at": active if pinned else None,
+                "character_name": CHARACTERS[character_id] if verified else None,
+                "character_status": "verified" if verified else "unverified",
+                "status": latest.get("status", states.ACTIVE),
+                "previous_status": changed[-1][1]["status"][0] if trashed else None,
+                "archived_at": latest.get("archived_at"),
+                "deleted_at": latest.get("deleted_at"),
+                "purge_at": latest.get("purge_at"),
+                "pinned_at": latest.get("pinned_at"),
+                "hold": {**HOLD, "at": updated} if held and not self.series else None,
                 "metadata": {
                     **dict(zip(documents.COUNTERS, counters, strict=True)),
                     "first_message_at": begun,
                     "last_message_at": active,
                     "last_activity": active,
                     "created_at": begun,
-                    "updated_at": begun,
+                    "updated_at": updated,
                 },
-                "changed_at": begun,
+                "version": 1 + len(revisions),
+                "revisions": revisions,
+                "changed_at": updated,
             }
         )
         # 2,600 combinations of a title and tags
@@ -124,6 +166,31 @@ class Demo:
         # In BSON, the length is before the fields, and a zero byte after them.
         fields = own[4:-1] + shared[4:]
         return RawBSONDocument((len(fields) + 4).to_bytes(4, "little") + fields)
+
+    def _changed(
+        self, title: str, begun: datetime, active: datetime, dice: random.Random
+    ) -> list[tuple[datetime, Changes]]:
+        """Return what changed since the creation, in the order of the times."""
+        chance = dice.random
+        rest = self.now - active
+        found: list[tuple[datetime, Changes]] = []
+        if chance() < RENAMED:
+            former = TITLES[TITLES.index(title) - 1]
+            found.append((begun + (active - begun) / 2, {"title": (former, title)}))
+        if chance() < PINNED:
+            found.append((active, {"pinned_at": (None, active)}))
+        status = states.ACTIVE
+        if chance() < ARCHIVED:
+            at = active + rest * 0.3
+            change = {"status": (status, states.ARCHIVED), "archived_at": (None, at)}
+            found.append((at, change))
+            status = states.ARCHIVED
+        if chance() < TRASHED:
+            in_trash = timedelta(days=settings.TRASH_DAYS)
+            at = max(active + rest * 0.6, self.now - in_trash * 0.8)
+            change = {"status": (status, states.DELETED), "deleted_at": (None, at)}
+            found.append((at, {**change, "purge_at": (None, at + in_trash)}))
+        return found
 
     def _encode_shared(self, title: str, tags: list[str]) -> bytes:
         """Keep, as BSON, the fields that all conversations with this title and tags share."""
@@ -133,3 +200,19 @@ class Demo:
         shared = bson.encode({name: whole[name] for name in whole if name not in _OWN})
         self.shared_fields[title, *tags] = shared
         return shared
+
+
+def history(
+    changed: list[tuple[datetime, Changes]], begun: datetime, *, request_id: str
+) -> list[dict[str, Any]]:
+    """Return the history as the API stores it."""
+    revisions = []
+    previous_at = begun
+    for version, (at, changes) in enumerate(changed, 2):
+        revision = {"version": version, "at": at, "previous_at": previous_at}
+        revision |= {"client": "demo", "request_id": request_id}
+        pairs = changes.items()
+        revision["changes"] = [{"path": p, "before": b, "after": a} for p, (b, a) in pairs]
+        revisions.append(revision)
+        previous_at = at
+    return revisions

@@ -277,6 +277,29 @@ def test_common_names_are_names_of_variables():
     assert set(env.scheme) > COMMON_NAMES
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"AUTH_SERVICE_URL": f"http://user:{SECRET_PIECE}@auth:8001"},
+        {"MESSAGE_SERVICE_URL": "https://token@message"},
+        {"CHARACTERS_SERVICE_URL": "https://@characters"},
+        {"AUTH_VALIDATE_PATH": "/validate#token"},
+        {"CHARACTER_PATH": "/characters#{id}"},
+        {"MESSAGE_STATS_PATH": "/{id}/stats#"},
+    ],
+)
+def test_an_upstream_gets_the_token_and_the_whole_path(wrong):
+    """`requests` sends a user name in place of the token, and no fragment."""
+    [fault] = faults(**wrong)
+
+    assert fault.startswith(f"{next(iter(wrong))} must be a ")
+    assert SECRET_PIECE not in fault
+
+
+def test_other_addresses_may_have_a_user_name():
+    assert faults(OTEL_EXPORTER_OTLP_ENDPOINT="https://user:password@collector:4318") == []
+
+
 def test_connection_pool_min_is_at_most_connection_pool_max():
     [fault] = faults(CONNECTION_POOL_MIN="30")
 

@@ -259,6 +259,45 @@ def test_a_probe_with_a_bug_is_unhealthy_and_logged(upstream, settings, caplog):
     assert "A health probe failed" in caplog.text
 
 
+PASSWORD = "Zm9vYmFy"
+
+
+@pytest.mark.parametrize("name", ["redis", *UPSTREAMS])
+def test_the_log_has_the_address_and_the_reason(upstream, settings, name, caplog):
+    address = loopback.closed_port()
+    url = f"redis://:{PASSWORD}@{address}/0" if name == "redis" else f"http://{address}"
+    setattr(settings, UPSTREAMS.get(name, "REDIS_URL"), url)
+
+    report()
+
+    [line] = [record.getMessage() for record in caplog.records if record.name == health.__name__]
+    assert line.startswith(f"{name} at {address} is unhealthy: ")
+    assert "refused" in line
+    assert PASSWORD not in line
+
+
+def test_the_log_has_the_status_of_an_upstream_that_fails(upstream, caplog):
+    upstream.talk = loopback.respond(status="503 Down")
+
+    report()
+
+    assert "GET /health returned 503" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        (f"mongodb://u:{PASSWORD}@a:1,b:2/d?replicaSet=rs0", "a:1,b:2"),
+        (f"mongodb+srv://u:{PASSWORD}@cluster.example.org", "cluster.example.org"),
+        (f"unix://u:{PASSWORD}@/run/redis.sock?db=1", "/run/redis.sock"),
+        ("unix:///run/redis.sock", "/run/redis.sock"),
+        ("https://example.org/auth", "example.org"),
+    ],
+)
+def test_an_address_has_no_password(url, address):
+    assert health.Dependency(url, lambda: None).address == address
+
+
 @contextmanager
 def service(folder, **environment):
     """Run the service under gunicorn as in production, and yield its address."""
@@ -397,5 +436,7 @@ def test_a_stopped_mongodb_is_not_ready(tmp_path):
     with service(tmp_path, MONGODB_URL=gone) as address:
         status, body, seconds = fetch(f"{address}/health/ready")
 
+    log = (tmp_path / "gunicorn.log").read_text()
+    assert re.search(r"mongodb at 127.0.0.1:\d+ is unhealthy: 127.0.0.1:\d+: .* refused", log)
     assert (status, seconds < 1.5) == (503, True)
     assert body == {"status": "not_ready", "reason": "mongodb"}

@@ -2,11 +2,13 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
 from contextlib import suppress
 from io import StringIO
+from threading import Event
 
 from django.core.management.base import OutputWrapper
 
@@ -74,3 +76,44 @@ def test_a_total_can_be_unknown(monkeypatch):
     list(progress.track(range(2), total=None, what="Batches", out=OutputWrapper(log)))
 
     assert log.getvalue().startswith("Batches: 1, ")
+
+
+def test_a_signal_that_arrives_at_once_is_recorded(monkeypatch):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    former = [signal.getsignal(number) for number in numbers]
+    set_handler = signal.signal
+
+    def set_and_receive(number, handler):
+        set_handler(number, handler)
+        if handler not in former:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(signal, "signal", set_and_receive)
+    with progress.stopped_by_signals() as received:
+        assert received == numbers
+
+    assert [signal.getsignal(number) for number in numbers] == former
+
+
+def test_progress_of_another_process_never_runs_backwards(monkeypatch):
+    """An index build reads all documents, and then writes the keys from the beginning."""
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.01)
+    printed = StringIO()
+    states = iter([(150_000, 200_000), (199_000, 200_000), (118_000, 200_000), (5, 10)])
+    done = Event()
+
+    def look():
+        state = next(states, None)
+        if state is None:
+            done.set()
+        return state
+
+    with progress.watched(look, what="Build", out=OutputWrapper(printed)):
+        assert done.wait(10)
+
+    assert printed.getvalue().splitlines() == [
+        "Build, step 1: 150,000 of about 200,000",
+        "Build, step 1: 199,000 of about 200,000",
+        "Build, step 2: 118,000 of about 200,000",
+        "Build, step 3: 5 of about 10",
+    ]

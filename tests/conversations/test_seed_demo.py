@@ -2,12 +2,16 @@ import json
 import signal
 import time
 from collections import Counter
+from datetime import UTC, datetime
 
 import pytest
+from bson import ObjectId
 from django.core.management import CommandError, call_command
 from time_machine import travel
 
+from conversation_service.development.stand_ins import characters as stand_in
 from conversations import collection
+from conversations.jobs import demo
 from conversations.management.commands import seed_demo
 from conversations.schema import COLLECTIONS
 from tests.factories import PATH, client_of, conversation
@@ -31,9 +35,15 @@ def test_demo_data_is_created_once(capsys):
 
     created, again = capsys.readouterr().out.splitlines()
     assert created.startswith("Created 20 conversations in ")
-    assert again == "There is demo data already; nothing changed."
-    listed = client_of("demo").get(PATH, {"status": "all"}).json()
-    assert listed["pagination"]["total_count"] == 10
+    assert again == (
+        "There is demo data already; nothing changed. To get more: seed_demo --add 100"
+    )
+    user = client_of("demo")
+    counts = [
+        user.get(PATH, {"status": status, "include_total": "true"}).json()["pagination"]
+        for status in ("all", "deleted")
+    ]
+    assert sum(each["total_count"] for each in counts) == 10
 
 
 def test_one_user_may_have_more_than_the_others():
@@ -76,6 +86,7 @@ def test_demo_data_can_be_edited():
     [
         ({"conversations": 0}, "from 1 to 10,000,000"),
         ({"conversations": 10_000_001}, "from 1 to 10,000,000"),
+        ({"add": 0}, "--add must be from 1 to 10,000,000"),
         ({"users": 0}, "--users must be at least 1"),
         ({"conversations": 10, "heavy": 11}, "--heavy must be from 0 to --conversations"),
     ],
@@ -163,3 +174,72 @@ def test_ctrl_c_keeps_the_work_and_the_next_run_continues(mongo):
     assert json.loads(out)["created"] == 10_000 - first["created"]
     assert mongo["conversations"].count_documents({}) == 10_000
     call_command("setup_indexes", "--check", verbosity=0)
+
+
+def test_more_can_be_added_again_and_again(capsys):
+    call_command("seed_demo", conversations=20)
+    call_command("seed_demo", "--add=30", "--heavy=10")
+    with travel("2040-01-01T00:00:00Z", tick=False):
+        call_command("seed_demo", "--add=30", "--heavy=10")
+
+    assert owners().total() == 80
+    assert owners()["demo"] == 30
+    assert capsys.readouterr().out.count("Created 30 conversations") == 2
+
+
+def test_other_conversations_in_the_same_weeks_do_not_count(mongo, capsys):
+    call_command("seed_demo", conversations=20)
+    first, second, *_, last = mongo["conversations"].find().sort("_id", 1)
+    between = ObjectId(second["_id"].binary[:4] + b"x" * 8)
+    mongo["conversations"].insert_one({**first, "_id": between, "user_id": "alice"})
+    mongo["conversations"].delete_many({"_id": {"$in": [first["_id"], last["_id"]]}})
+    capsys.readouterr()
+
+    call_command("seed_demo", conversations=20, json=True)
+
+    assert json.loads(capsys.readouterr().out)["created"] == 2
+
+
+def test_an_id_has_the_time_of_its_conversation(mongo):
+    call_command("seed_demo", conversations=200)
+
+    rows = mongo["conversations"].find().sort("_id", 1).to_list()
+    created = [row["metadata"]["created_at"].replace(tzinfo=UTC) for row in rows]
+    assert created == [row["_id"].generation_time for row in rows]
+    assert created == sorted(created)
+    ages = [(datetime.now(UTC) - moment).days for moment in created]
+    assert ages[0] in range(80, 91)
+    assert len({age for age in ages if age < 14}) == 14, "the chart of the last two weeks has a gap"
+
+
+def test_demo_data_has_each_state_and_a_history():
+    call_command("seed_demo", conversations=400)
+
+    def count(**where) -> int:
+        return collection.conversations().count_documents(where)
+
+    assert count(status="active") > 200
+    assert count(status="archived") > 40
+    assert count(status="deleted", purge_at={"$gt": datetime.now(UTC)}) > 5
+    assert count(character_status="verified", character_name={"$ne": None}) > 320
+    assert count(character_status="unverified", character_name=None) > 10
+    assert count(pinned_at={"$ne": None}) > 20
+    assert count(revisions={"$ne": []}) > 100
+    assert count(hold={"$ne": None}) == 1
+
+
+def test_a_renamed_demo_conversation_can_be_reverted(mongo):
+    call_command("seed_demo", conversations=100)
+    renamed = {"user_id": "demo", "status": "active", "revisions.changes.path": "title"}
+    found = mongo["conversations"].find_one(renamed)
+    demo = client_of("demo")
+
+    history = demo.get(f"{PATH}/{found['_id']}/history").json()["revisions"]
+    reverted = demo.post(f"{PATH}/{found['_id']}/revert", {"version": 1, "fields": ["title"]})
+
+    assert history[-1]["changes"]["title"]["after"] == found["title"]
+    assert reverted.json()["title"] == history[-1]["changes"]["title"]["before"]
+
+
+def test_demo_characters_are_those_of_the_stand_in():
+    assert {name: said[0] for name, said in stand_in.CHARACTERS.items()} == demo.CHARACTERS

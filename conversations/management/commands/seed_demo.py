@@ -28,8 +28,12 @@ others own the rest in equal parts. Equal options give equal data.
 It ends with setup_indexes. For {WITHOUT_INDEXES_FROM:,} conversations or more, if there are none
 yet, it drops the indexes and the validator first: the service cannot be used until it has finished.
 
+Their times are in the last {demo.DAYS} days. Some are renamed, pinned, archived or in the trash,
+with their history; some have an unverified character; one has a legal hold.
+
 With equal options it can be run again after an interruption. If the user "{demo.USER}" has other
-conversations, it does nothing. Ctrl-C and SIGTERM end it after the current batches.
+conversations, it does nothing; --add adds conversations to existing ones. Ctrl-C and SIGTERM end it
+after the current batches.
 """
 STOPPED = (
     "Stopped; run it again to go on. Until then indexes and the validator can be missing; "
@@ -44,7 +48,13 @@ class Command(Job):
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
-        add("--conversations", type=int, default=200, help="number of conversations (default 200)")
+        number = parser.add_mutually_exclusive_group()
+        number.add_argument(
+            "--conversations", type=int, default=200, help="number of conversations (default 200)"
+        )
+        number.add_argument(
+            "--add", type=int, metavar="N", help="add N conversations to the existing ones"
+        )
         add("--users", type=int, default=50, help="number of other users (default 50)")
         add("--heavy", type=int, help=f'conversations of the user "{demo.USER}" (default half)')
         super().add_arguments(parser)
@@ -55,11 +65,11 @@ class Command(Job):
         numbers |= {"seconds": 0.0, "indexes_seconds": 0.0}
         # In every data set, the first conversation belongs to one of these two users.
         owners = {"user_id": {"$in": [demo.USER, "user-0"]}}
-        former = conversations().find_one(owners, ["_id"])
+        former = None if wanted.series else conversations().find_one(owners, ["_id"])
         if former is None:
             numbers["missing"] = wanted.conversations
         elif wanted.made(former["_id"]):
-            wanted = wanted.at(former["_id"].generation_time)
+            wanted = wanted.at_time_of(former["_id"])
             last = {"_id": wanted.id_of(wanted.conversations - 1)}
             if conversations().find_one(last, ["_id"]) is None:
                 numbers["missing"] = wanted.conversations - _count(wanted)
@@ -67,7 +77,7 @@ class Command(Job):
         if numbers["missing"] and not dry_run:
             numbers |= self.fill(wanted, anew=former is None)
             error = Unfinished(STOPPED) if numbers["missing"] else None
-        text = "There is demo data already; nothing changed."
+        text = "There is demo data already; nothing changed. To get more: seed_demo --add 100"
         if numbers["created"]:
             rate = numbers["created"] / max(numbers["seconds"], 0.1)
             text = (
@@ -124,16 +134,21 @@ class Command(Job):
         return True
 
 
-def parse(*, conversations: int, users: int, heavy: int | None, **options: Any) -> Demo:
+def parse(
+    *, conversations: int, add: int | None, users: int, heavy: int | None, **options: Any
+) -> Demo:
+    option, conversations = ("conversations", conversations) if add is None else ("add", add)
     if not 1 <= conversations <= MAX_CONVERSATIONS:
-        raise CommandError(f"--conversations must be from 1 to {MAX_CONVERSATIONS:,}.")
+        raise CommandError(f"--{option} must be from 1 to {MAX_CONVERSATIONS:,}.")
     if users < 1:
         raise CommandError("--users must be at least 1.")
     heavy = (conversations + 1) // 2 if heavy is None else heavy
     if not 0 <= heavy <= conversations:
-        raise CommandError("--heavy must be from 0 to --conversations.")
+        raise CommandError(f"--heavy must be from 0 to --{option}.")
+    now = clock.now()
+    series = "" if add is None else f" added at {now}"
     # Whole seconds, as in an id.
-    return Demo(conversations, users, heavy, clock.now().replace(microsecond=0))
+    return Demo(conversations, users, heavy, now.replace(microsecond=0), series)
 
 
 def _count(made: Demo) -> int:

@@ -154,12 +154,11 @@ def test_a_busy_port_is_named_before_anything_starts(launcher):
 
 
 def test_a_mongodb_that_does_not_respond_is_reported(launcher):
-    message = launcher.fail(
-        MONGODB_URL=f"mongodb://127.0.0.1:{free_port()}", MONGODB_TIMEOUT_MS="300"
-    )
+    port = free_port()
+    message = launcher.fail(MONGODB_URL=f"mongodb://127.0.0.1:{port}", MONGODB_TIMEOUT_MS="300")
 
-    assert "does not respond" in message
-    assert "MONGODB_URL" in message
+    assert f"The MongoDB in MONGODB_URL cannot be used: 127.0.0.1:{port}" in message
+    assert "Connection refused" in message
 
 
 def test_no_stand_in_starts_if_the_port_of_an_upstream_is_taken(launcher):
@@ -169,6 +168,15 @@ def test_no_stand_in_starts_if_the_port_of_an_upstream_is_taken(launcher):
         eventually(launcher.runs)
 
     assert launcher.says(f"No stand-ins for the upstreams: 127.0.0.1:{port} is not free.")
+
+
+def test_a_folder_that_cannot_be_used_is_named(launcher, tmp_path):
+    (tmp_path / "file").touch()
+
+    message = launcher.fail(VAR_DIR=str(tmp_path / "file" / "var"))
+
+    assert f"VAR_DIR is {tmp_path}/file/var" in message
+    assert "Not a directory" in message
 
 
 def test_it_is_for_development_only(launcher):

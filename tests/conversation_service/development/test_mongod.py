@@ -42,6 +42,17 @@ def test_the_error_names_the_log_of_a_server_that_stops_at_once(tmp_path):
         mongod(tmp_path / "data", binary=broken).__enter__()
 
 
+@pytest.mark.parametrize("find", [find, valkey.find])
+def test_a_server_in_the_environment_of_another_user_is_used(find, monkeypatch):
+    def refuse(path, mode):
+        raise PermissionError(path)
+
+    find()  # sets the mode of a new installation
+    monkeypatch.setattr(Path, "chmod", refuse)
+
+    assert find()
+
+
 @pytest.mark.parametrize(("find", "variable"), [(find, "MONGODB_URL"), (valkey.find, "REDIS_URL")])
 def test_the_error_lists_the_remedies_if_the_server_is_not_installed(find, variable, monkeypatch):
     monkeypatch.setattr("sys.path", [])
