@@ -6,29 +6,35 @@ from typing import Any, cast
 
 from bson import ObjectId
 from django.contrib import admin, messages
+from django.contrib.admin.exceptions import DisallowedModelAdminLookup
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.views.main import ORDER_VAR
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.http.response import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from pymongo.errors import PyMongoError
 from unfold.admin import ModelAdmin
 
 from conversation_service.errors import Message, ServiceError
+from conversation_service.http.cursors import ListCursor
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history, states
 from conversations.admin import actions, export, roles, timeline
 from conversations.admin.actions import ACTIONS, Action
-from conversations.admin.changelist import ReadOnlyPage, UncountedChangeList, time_cell
+from conversations.admin.changelist import CURSOR, ReadOnlyPage, UncountedChangeList, time_cell
+from conversations.admin.filters import FilterForm, with_user, without_blanks
 from conversations.declaration import Declaration
 from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
 from conversations.models import Conversation, Hold
-from conversations.queries import lookup
+from conversations.queries import lookup, staff
 from conversations.querysets import ConversationQuerySet
 
 _URL = "conversations_conversation"
@@ -39,21 +45,72 @@ EXPORTS: dict[str, tuple[Message, Callable[[Iterable[Conversation]], HttpRespons
 
 
 class ConversationChangeList(UncountedChangeList):
+    """Reads its page by queries/staff.py. The queryset only loads the rows, by their ids."""
+
+    took_too_long = False
+
+    def get_filters(self, request: HttpRequest) -> Any:
+        self.form = FilterForm(request.GET)
+        self.form.is_valid()
+        unknown = self.get_filters_params().keys() - self.form.fields.keys() - {CURSOR}
+        if unknown:
+            raise DisallowedModelAdminLookup(f"Filtering by {min(unknown)} not allowed")
+        self.filter_params.pop(CURSOR, None)
+        return [], False, {}, False, bool(self.form.changed_data)
+
+    @cached_property
+    def searched(self) -> dict[str, Any]:
+        return self.form.filters() if self.form.is_valid() else {}
+
     def get_queryset(self, request: HttpRequest, *excluded: Any) -> ConversationQuerySet:
-        return cast(ConversationQuerySet, super().get_queryset(request, *excluded)).for_list()
+        self.filter_specs, self.has_filters, *_others = self.get_filters(request)
+        return cast(ConversationQuerySet, self.root_queryset).for_list()
 
+    @property
+    def sort(self) -> staff.Sort:
+        """`?o=` if an index has this order, or else the newest first."""
+        order = self.params.get(ORDER_VAR, "")
+        if order.removeprefix("-") in staff.sorts(self.searched):
+            return staff.Sort(order.removeprefix("-"), ascending=not order.startswith("-"))
+        if "title" in self.searched:
+            return staff.Sort("title", ascending=True)
+        return staff.Sort("created_at", ascending=False)
 
-class HoldFilter(admin.SimpleListFilter):
-    title = _("legal hold")
-    parameter_name = "held"
+    def get_ordering_field_columns(self) -> dict[int, str]:
+        columns = [self.get_ordering_field(column) for column in self.list_display]
+        name, ascending = self.sort
+        return {columns.index(name): "asc" if ascending else "desc"} if name in columns else {}
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("yes", _("Legal hold"))]
+    def get_query_string(
+        self, new_params: dict[str, Any] | None = None, remove: list[str] | None = None
+    ) -> str:
+        """Name the column in `o`: its number differs by role, as only some have checkboxes."""
+        new_params = {**(new_params or {})}
+        if ORDER_VAR in new_params:
+            first, *_others = new_params[ORDER_VAR].split(".")
+            sign = "-" if first.startswith("-") else ""
+            column = first.removeprefix("-")
+            name = self.get_ordering_field(self.list_display[int(column)]) if column else None
+            new_params[ORDER_VAR] = f"{sign}{name}" if name else None
+        text: str = super().get_query_string(new_params, remove)
+        return text
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
-        if self.value() != "yes":
-            return queryset
-        return cast(ConversationQuerySet, queryset).held()
+    def read_page(
+        self, cursor: ListCursor | None
+    ) -> tuple[list[Any], ListCursor | None, ListCursor | None]:
+        if not self.form.is_valid():
+            return [], None, None
+        try:
+            ids, previous, following = staff.page(
+                self.searched, self.sort, cursor, limit=self.list_per_page
+            )
+        except PyMongoError as error:
+            if not error.timeout:
+                raise
+            self.took_too_long = True
+            return [], None, None
+        rows = self.queryset.in_bulk(ids)
+        return [rows[id_] for id_ in ids if id_ in rows], previous, following
 
 
 @admin.register(Conversation)
@@ -70,33 +127,28 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         *("named", "user", "character", "state"),
         *("messages_sent", "last_active", "created"),
     ]
-    list_filter = ["status", HoldFilter]
+    list_before_template = "console/find.html"
     list_fullwidth = True
-    show_facets = admin.ShowFacets.NEVER
-    # Django shows the search box; get_search_results searches.
-    search_fields = ["user_id"]
-    search_help_text = _("A conversation id, a user id, or the start of a title")
 
     # The list
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet, search_term: str
-    ) -> tuple[QuerySet, bool]:
-        """Search by index. Django's own search scans with a regular expression."""
-        term = search_term.strip()
-        found = cast(ConversationQuerySet, queryset).found_by(term) if term else queryset
-        return found, False
+    def get_sortable_by(self, request: HttpRequest) -> list[str]:
+        """Only the newest and titles have an order for all users."""
+        return ["named", "created", *(["last_active"] if request.GET.get("user") else [])]
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        request.GET = with_user(request.GET)  # type: ignore[assignment]
+        if request.method == "GET" and (kept := without_blanks(request.GET)) != request.GET:
+            return HttpResponseRedirect(f"?{kept.urlencode()}")
         context = {
             "selection_note_all": _("All matching conversations are selected"),
             "action_limit": timeline.shown(actions.LIMIT),
         }
         return super().changelist_view(request, context | (extra_context or {}))
 
-    @admin.display(description=_("title"))
+    @admin.display(description=_("title"), ordering="title")
     def named(self, row: Conversation) -> SafeString:
         return format_html('<span class="c-title">{}</span>', row.title)
 
@@ -121,11 +173,11 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         count = timeline.shown(row.message_count or 0)
         return format_html('<span class="c-number">{}</span>', count)
 
-    @admin.display(description=_("last activity (UTC)"))
+    @admin.display(description=_("last activity (UTC)"), ordering="last_activity")
     def last_active(self, row: Any) -> SafeString:
         return time_cell(row.last_activity)
 
-    @admin.display(description=_("created (UTC)"))
+    @admin.display(description=_("created (UTC)"), ordering="created_at")
     def created(self, row: Any) -> SafeString:
         return time_cell(row.created_at)
 
@@ -292,9 +344,18 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
     def response_action(
         self, request: HttpRequest, queryset: QuerySet, *location: Any
     ) -> HttpResponse | None:
-        if not all(map(ObjectId.is_valid, request.POST.getlist(ACTION_CHECKBOX_NAME))):
-            raise BadRequest("A selected id is not an id.")
-        response: HttpResponse | None = super().response_action(request, queryset, *location)
+        """Act on the selected conversations that the list still has, or on all that it has."""
+        selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        form = FilterForm(request.GET)
+        if not form.is_valid() or not all(map(ObjectId.is_valid, selected)):
+            raise BadRequest("A selected id or a filter is invalid.")
+        if request.POST.get("select_across") == "1":
+            newest_first = staff.Sort("created_at", ascending=False)
+            ids, *_ = staff.page(form.filters(), newest_first, None, limit=export.LIMIT)
+        else:
+            ids = staff.matching_ids(form.filters(), [*map(ObjectId, selected)])
+        chosen = queryset.filter(pk__in=ids).order_by("-pk")
+        response: HttpResponse | None = super().response_action(request, chosen, *location)
         return response
 
     def act_on_all(
