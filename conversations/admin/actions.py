@@ -30,6 +30,7 @@ REASON_LENGTH = 500
 
 # By primary key. For django-stubs, this is an integer in every model.
 Results = Mapping[Any, BulkResult]
+Condition = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,11 @@ class Staff:
 
 @dataclass(frozen=True)
 class Action:
-    """`apply` acts on a single user's conversations. `states` are where the console offers it."""
+    """`apply` acts on a single user's conversations that match a filter, if there is one.
+
+    The console offers it in `states`. An action on all conversations of a user applies to
+    `states_at_once`, unless the list is filtered by a state.
+    """
 
     name: str
     label: Message
@@ -50,8 +55,9 @@ class Action:
     question: Message
     permission: str
     icon: str
-    apply: Callable[[str, Sequence[Any], Staff], Results]
+    apply: Callable[[str, Sequence[Any], Staff, Condition | None], Results]
     states: tuple[str, ...] = ANY_STATE
+    states_at_once: tuple[str, ...] = ANY_STATE
     held: bool | None = None
     needs_reason: bool = False
     variant: str = "default"
@@ -61,14 +67,26 @@ class Action:
         return held and conversation.status in self.states
 
 
-def _update(user_id: str, ids: Sequence[Any], update: Update, staff: Staff) -> Results:
-    return apply_to_many(user_id, ids, update, actor=Actor.staff(staff.name))
+def _updating(update: Callable[[], Update]) -> Callable[..., Results]:
+    def apply(
+        user_id: str, ids: Sequence[Any], staff: Staff, only: Condition | None = None
+    ) -> Results:
+        actor = Actor.staff(staff.name)
+        return apply_to_many(user_id, ids, update(), actor=actor, only=only)
+
+    return apply
 
 
-def hold(user_id: str, ids: Sequence[Any], staff: Staff) -> Results:
+def hold(user_id: str, ids: Sequence[Any], staff: Staff, only: Condition | None = None) -> Results:
     return _one_by_one(
         ids, lambda id_: holds.hold(user_id, id_, by=staff.name, reason=staff.reason)
     )
+
+
+def release(
+    user_id: str, ids: Sequence[Any], staff: Staff, only: Condition | None = None
+) -> Results:
+    return _one_by_one(ids, lambda id_: holds.release(user_id, id_))
 
 
 def _one_by_one(ids: Sequence[Any], act: Callable[[str], bool]) -> Results:
@@ -91,7 +109,7 @@ ACTIONS: Mapping[str, Action] = {
             _("Archive, as its user can?"),
             roles.ARCHIVE,
             "archive",
-            lambda user_id, ids, staff: _update(user_id, ids, updates.ARCHIVE, staff),
+            _updating(lambda: updates.ARCHIVE),
             states=states.ARCHIVE.starts,
         ),
         Action(
@@ -101,8 +119,10 @@ ACTIONS: Mapping[str, Action] = {
             _("Restore from the trash to the former state, or from the archive?"),
             roles.ARCHIVE,
             "unarchive",
-            lambda user_id, ids, staff: _update(user_id, ids, updates.RESTORE, staff),
+            _updating(lambda: updates.RESTORE),
             states=states.RESTORE.starts,
+            # Restored to the archive and then, by a repetition, from there: that must not happen.
+            states_at_once=(states.DELETED,),
         ),
         Action(
             "trash",
@@ -111,7 +131,7 @@ ACTIONS: Mapping[str, Action] = {
             _("Move to the trash, from which it is purged later?"),
             roles.TRASH,
             "delete",
-            lambda user_id, ids, staff: _update(user_id, ids, updates.trash(), staff),
+            _updating(updates.trash),
             states=states.TRASH.starts,
             variant="danger",
         ),
@@ -133,7 +153,7 @@ ACTIONS: Mapping[str, Action] = {
             _("Release the legal hold? Afterwards the conversation can be purged."),
             roles.HOLD,
             "lock_open",
-            lambda user_id, ids, staff: _one_by_one(ids, lambda id_: holds.release(user_id, id_)),
+            release,
             held=True,
             needs_reason=True,
         ),
@@ -152,7 +172,7 @@ def perform(request: HttpRequest, action: Action, row: Conversation, reason: str
 
     Raises the ServiceError that the API would respond with.
     """
-    result = _perform(request, action, row.user_id, [row], reason).get(row.pk, ABSENT)
+    result = apply_to_user(request, action, row.user_id, [row], reason).get(row.pk, ABSENT)
     if result.error:
         raise result.error
     return result.outcome == "ok"
@@ -204,25 +224,36 @@ def perform_all(
         rows_by_user[row.user_id].append(row)
     results: dict[Any, BulkResult] = {}
     for user_id, own in rows_by_user.items():
-        results |= _perform(request, action, user_id, own, reason)
-    changed = 0
+        results |= apply_to_user(request, action, user_id, own, reason)
     unchanged = Counter({gettext("no longer in this list"): vanished})
+    unchanged += why_unchanged(rows, results)
+    return ActionSummary(action.done, len(rows) - (unchanged.total() - vanished), +unchanged)
+
+
+def why_unchanged(rows: Sequence[Conversation], results: Results) -> Counter[str]:
+    """Count the unchanged conversations by the reason."""
+    unchanged: Counter[str] = Counter()
     for row in rows:
         result = results.get(row.pk, ABSENT)
         if result.error:
             unchanged[str(result.error.title)] += 1
         elif result.outcome == "skipped":
             unchanged[gettext("there was nothing to change")] += 1
-        else:
-            changed += 1
-    return ActionSummary(action.done, changed, +unchanged)
+    return unchanged
 
 
-def _perform(
-    request: HttpRequest, action: Action, user_id: str, rows: Sequence[Conversation], reason: str
+def apply_to_user(  # noqa: PLR0913
+    request: HttpRequest,
+    action: Action,
+    user_id: str,
+    rows: Sequence[Conversation],
+    reason: str,
+    *,
+    only: Condition | None = None,
 ) -> Results:
+    """Act on conversations of one user, and record the action for each changed conversation."""
     staff = Staff(request.user.get_username(), reason)
-    results = action.apply(user_id, [row.pk for row in rows], staff)
+    results = action.apply(user_id, [row.pk for row in rows], staff, only)
     changed = [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
     if changed:
         with translation.override("en"):

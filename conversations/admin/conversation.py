@@ -9,6 +9,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.exceptions import DisallowedModelAdminLookup
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ORDER_VAR
+from django.core import signing
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
@@ -27,10 +28,11 @@ from conversation_service.errors import Message, ServiceError
 from conversation_service.http.cursors import ListCursor
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history, states
-from conversations.admin import actions, export, roles, timeline
+from conversations.admin import actions, export, roles, runs, timeline
 from conversations.admin.actions import ACTIONS, Action
 from conversations.admin.changelist import CURSOR, ReadOnlyPage, UncountedChangeList, time_cell
 from conversations.admin.filters import FilterForm, with_user, without_blanks
+from conversations.admin.runs import Run
 from conversations.declaration import Declaration
 from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
 from conversations.models import Conversation, Hold
@@ -38,9 +40,17 @@ from conversations.queries import lookup, staff
 from conversations.querysets import ConversationQuerySet
 
 _URL = "conversations_conversation"
+_LIST = f"admin:{_URL}_changelist"
+SAMPLE = 10  # conversations that a confirmation names
 EXPORTS: dict[str, tuple[Message, Callable[[Iterable[Conversation]], HttpResponseBase]]] = {
     "export_csv": (_("Export as CSV"), export.as_csv),
     "export_ndjson": (_("Export as NDJSON"), export.as_ndjson),
+}
+# As an Action in the confirmation.
+EXPORT_ALL = {
+    "label": _("Export everything"),
+    "question": _("Export all conversations of this user with their histories, as the API does?"),
+    "variant": "default",
 }
 
 
@@ -61,6 +71,10 @@ class ConversationChangeList(UncountedChangeList):
     @cached_property
     def searched(self) -> dict[str, Any]:
         return self.form.filters() if self.form.is_valid() else {}
+
+    @property
+    def list_query(self) -> str:
+        return self.get_query_string()
 
     def get_queryset(self, request: HttpRequest, *excluded: Any) -> ConversationQuerySet:
         self.filter_specs, self.has_filters, *_others = self.get_filters(request)
@@ -143,6 +157,12 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         if request.method == "GET" and (kept := without_blanks(request.GET)) != request.GET:
             return HttpResponseRedirect(f"?{kept.urlencode()}")
         context = {
+            "offered_for_all": [
+                action
+                for action in ACTIONS.values()
+                if roles.allow(request, roles.BULK, action.permission)
+            ],
+            "may_export": roles.allow(request, roles.EXPORT),
             "selection_note_all": _("All matching conversations are selected"),
             "action_limit": timeline.shown(actions.LIMIT),
         }
@@ -186,7 +206,13 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
     def get_urls(self) -> list[URLPattern]:
         act = self.admin_site.admin_view(self.act_view)
         revert = self.admin_site.admin_view(self.revert_view)
+        all_ = self.admin_site.admin_view(self.all_view)
+        export_user = self.admin_site.admin_view(self.export_user_view)
+        run = self.admin_site.admin_view(self.run_view)
         return [
+            path("all/export/", export_user, name=f"{_URL}_export_user"),
+            path("all/<slug:name>/", all_, name=f"{_URL}_all"),
+            path("run/", run, name=f"{_URL}_run"),
             path("<path:object_id>/act/<slug:name>/", act, name=f"{_URL}_act"),
             path("<path:object_id>/revert/<int:version>/", revert, name=f"{_URL}_revert"),
             *super().get_urls(),
@@ -346,10 +372,16 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
     ) -> HttpResponse | None:
         """Act on the selected conversations that the list still has, or on all that it has."""
         selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        action = request.POST.get("action", "")
         form = FilterForm(request.GET)
         if not form.is_valid() or not all(map(ObjectId.is_valid, selected)):
             raise BadRequest("A selected id or a filter is invalid.")
         if request.POST.get("select_across") == "1":
+            if action in ACTIONS and form.cleaned_data["user"] and "confirmed" not in request.POST:
+                query = request.GET.urlencode()
+                return HttpResponseRedirect(
+                    f"{reverse(f'admin:{_URL}_all', args=[action])}?{query}"
+                )
             newest_first = staff.Sort("created_at", ascending=False)
             ids, *_ = staff.page(form.filters(), newest_first, None, limit=export.LIMIT)
         else:
@@ -357,6 +389,86 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         chosen = queryset.filter(pk__in=ids).order_by("-pk")
         response: HttpResponse | None = super().response_action(request, chosen, *location)
         return response
+
+    def all_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Confirm an action on all conversations of a user in a list, then start its run."""
+        if name not in ACTIONS:
+            raise Http404
+        action = ACTIONS[name]
+        _require(request, roles.LOOK, roles.BULK, action.permission)
+        filters = runs.targets(action, _filters_with_user(request))
+        count = staff.count(filters)
+        reason = _reason(request)
+        if request.method != "POST" or (action.needs_reason and not reason):
+            return self._confirm_all(request, action, filters, count)
+        run = Run(str(request.user.pk), name, request.GET.urlencode(), reason, total=count)
+        return HttpResponseRedirect(reverse(f"admin:{_URL}_run", query={"run": run.encode()}))
+
+    def export_user_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Confirm the export of a user, then send it."""
+        _require(request, roles.LOOK, roles.EXPORT)
+        user_id = _filters_with_user(request)["user_id"]
+        count = staff.count({"user_id": user_id})
+        if request.method != "POST":
+            return self._confirm_all(request, EXPORT_ALL, {"user_id": user_id}, count)
+        try:
+            response = export.whole_user(user_id)
+        except ServiceError as refused:
+            self.message_user(request, str(refused.message), messages.ERROR)
+            return HttpResponseRedirect(f"{reverse(_LIST)}?{request.GET.urlencode()}")
+        runs.record_user(request, user_id, f"Exported everything: {count} conversations.")
+        return response
+
+    def _confirm_all(
+        self,
+        request: HttpRequest,
+        action: Action | dict[str, Any],
+        filters: dict[str, Any],
+        count: int,
+    ) -> HttpResponse:
+        newest_first = staff.Sort("created_at", ascending=False)
+        ids, *_cursors = staff.page(filters, newest_first, None, limit=SAMPLE)
+        title = action.label if isinstance(action, Action) else action["label"]
+        return self._page(
+            request,
+            "console/confirm_all.html",
+            Conversation(),
+            title=title,
+            action=action,
+            count=count,
+            states=[states.LABELS[state] for state in filters.get("states", [])],
+            sample=Conversation.objects.filter(pk__in=ids).for_list().order_by("-pk"),
+            user_id=filters["user_id"],
+            back=f"{reverse(_LIST)}?{request.GET.urlencode()}",
+            reason_missing=request.method == "POST",
+            reason_length=actions.REASON_LENGTH,
+        )
+
+    def run_view(self, request: HttpRequest) -> HttpResponse:
+        """Show the progress of a run; a POST is its next step."""
+        try:
+            run = Run.decode(request)
+        except signing.BadSignature:
+            raise Http404(
+                gettext("This run belongs to another account, or it is too old.")
+            ) from None
+        _require(request, roles.LOOK, roles.BULK, ACTIONS[run.action].permission)
+        back = f"{reverse(_LIST)}?{run.query}"
+        if request.method != "POST":
+            return self._page(
+                request,
+                "console/run.html",
+                Conversation(),
+                title=ACTIONS[run.action].label,
+                action=ACTIONS[run.action],
+                run=run,
+                back=back,
+            )
+        if run.step(request):
+            return HttpResponseRedirect(reverse(f"admin:{_URL}_run", query={"run": run.encode()}))
+        level = messages.WARNING if run.unchanged else messages.SUCCESS
+        self.message_user(request, str(run.summary), level)
+        return HttpResponseRedirect(back)
 
     def act_on_all(
         self, request: HttpRequest, chosen: QuerySet, *, action: Action
@@ -366,7 +478,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         if len(rows) > actions.LIMIT:
             refusal = gettext(
                 "More than %(limit)s conversations match, too many for one action. Nothing was "
-                "changed: narrow the list by a search or a filter."
+                "changed: narrow the list, or filter it by a user, which has no such limit."
             )
             limit = timeline.shown(actions.LIMIT)
             self.message_user(request, refusal % {"limit": limit}, messages.ERROR)
@@ -382,7 +494,8 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
                 title=action.label,
                 action=action,
                 count=len(rows),
-                sample=rows[:10],
+                sample=rows[:SAMPLE],
+                back=request.get_full_path(),
                 selected=request.POST.getlist(ACTION_CHECKBOX_NAME),
                 select_across=request.POST.get("select_across", "0"),
                 reason_missing=confirmed,
@@ -409,6 +522,13 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
 def _require(request: HttpRequest, *permissions: str) -> None:
     if not roles.allow(request, *permissions):
         raise PermissionDenied
+
+
+def _filters_with_user(request: HttpRequest) -> dict[str, Any]:
+    form = FilterForm(request.GET)
+    if not form.is_valid() or "user_id" not in (filters := form.filters()):
+        raise BadRequest("An action on all conversations needs a valid list of one user.")
+    return filters
 
 
 def _reason(request: HttpRequest) -> str:

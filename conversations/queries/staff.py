@@ -16,8 +16,8 @@ from conversation_service.mongodb.connection import Document, first_batch
 from conversations import limits
 from conversations.collection import ID_INDEX, NOT_HELD, STAFF_USER, conversations
 from conversations.documents import SORT_KEYS
-from conversations.queries import listing
-from conversations.queries.filters import conditions, page_filter
+from conversations.queries import listing, search
+from conversations.queries.filters import conditions, page_filter, word_conditions
 from conversations.serializers.search import NO_SEARCH
 from conversations.states import ANY_STATE, ARCHIVED, DELETED, PURGED
 from conversations.words import PREFIX_RANGE_END, sort_key
@@ -50,8 +50,10 @@ def build_filter(filters: Filters) -> dict[str, Any]:
     own = {"user_id": filters["user_id"]} if "user_id" in filters else {}
     if "id" in filters:
         own["_id"] = filters["id"]
-    search = filters.get("search", NO_SEARCH)
-    states = [ARCHIVED] if search.archived else [*filters.get("states", ANY_STATE)]
+    archived = filters.get("search", NO_SEARCH).archived
+    states = [*filters.get("states", ANY_STATE)]
+    if archived:
+        states = [state for state in states if state == ARCHIVED]
     bounds = {"$gt": filters.get("trashed_after"), "$lt": filters.get("trashed_before")}
     trashed = {operator: moment for operator, moment in bounds.items() if moment}
     if trashed:
@@ -125,6 +127,30 @@ def _find_of_all(
         options["hint"] = "staff_status"
     # Else MongoDB chooses between that index and unverified_characters.
     return first_batch("conversations", page_filter(matching, sides), **options)
+
+
+def next_ids(filters: Filters, after: ObjectId | None, limit: int) -> list[ObjectId]:
+    """Return the next ids of a user in order, after an id.
+
+    Without words, by the index staff_user. Raises what page() raises.
+    """
+    matching = build_filter(filters)
+    if after:
+        matching = {"$and": [matching, {"_id": {"$gt": after}}]}
+    hint = None if filters.get("search") else STAFF_USER
+    with pymongo.timeout(BUDGET_S):
+        rows = conversations().find(matching, ["_id"], sort=[("_id", 1)], limit=limit, hint=hint)
+        return [row["_id"] for row in rows]
+
+
+def count(filters: Filters) -> int:
+    """Count the conversations of a user that match. Raises what page() raises."""
+    matching = build_filter(filters)
+    words = word_conditions({"tags_match": "all", **filters}) if filters.get("search") else []
+    with pymongo.timeout(BUDGET_S):
+        if words:
+            return search.count(matching, words)
+        return conversations().count_documents(matching, hint=STAFF_USER)
 
 
 def matching_ids(filters: Filters, ids: Sequence[ObjectId]) -> list[ObjectId]:
