@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, cast
 
 from bson import ObjectId
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.exceptions import DisallowedModelAdminLookup
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -76,6 +77,24 @@ class ConversationChangeList(UncountedChangeList):
     def list_query(self) -> str:
         return self.get_query_string()
 
+    @property
+    def sought_id(self) -> str:
+        """The id that the search box has and no conversation."""
+        term: str = self.form.data.get("q", "").strip()
+        return term if ObjectId.is_valid(term) and not self.result_list else ""
+
+    @property
+    def tombstone(self) -> timeline.Tombstone | None:
+        found = staff.tombstone(ObjectId(self.sought_id))
+        return timeline.tombstone(found) if found else None
+
+    @property
+    def purged(self) -> list[timeline.Tombstone]:
+        """The tombstones of the user in the filter, on its first page."""
+        if "user_id" not in self.searched or self.first_page:
+            return []
+        return [*map(timeline.tombstone, staff.tombstones(self.searched["user_id"]))]
+
     def get_queryset(self, request: HttpRequest, *excluded: Any) -> ConversationQuerySet:
         self.filter_specs, self.has_filters, *_others = self.get_filters(request)
         return cast(ConversationQuerySet, self.root_queryset).for_list()
@@ -142,6 +161,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         *("messages_sent", "last_active", "created"),
     ]
     list_before_template = "console/find.html"
+    list_after_template = "console/purged.html"
     list_fullwidth = True
 
     # The list
@@ -231,10 +251,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         try:
             conversation, document = self._read(request, object_id)
         except Http404:
-            response: HttpResponse = self._get_obj_does_not_exist_redirect(
-                request, self.opts, object_id
-            )
-            return response
+            return self._gone(request, object_id)
         actions.record(request, [conversation], "Viewed.")
         metadata = document["metadata"]
         hold_fields = Hold._meta.concrete_fields if conversation.hold else []
@@ -269,6 +286,22 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
                 if action.is_offered(conversation) and roles.allow(request, action.permission)
             ],
         )
+
+    def _gone(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show a purged conversation's tombstone with status 410, or 404 without a tombstone."""
+        tombstone = staff.tombstone(ObjectId(object_id)) if ObjectId.is_valid(object_id) else None
+        if tombstone:
+            actions.record(request, [Conversation(pk=tombstone["_id"])], "Viewed.")
+        context = {
+            "title": gettext("Purged conversation") if tombstone else gettext("No conversation"),
+            "sought_id": object_id,
+            "is_id": ObjectId.is_valid(object_id),
+            "tombstone": tombstone and timeline.tombstone(tombstone),
+            "kept_days": settings.TOMBSTONE_DAYS,
+        }
+        response = self._page(request, "console/gone.html", Conversation(), **context)
+        response.status_code = 410 if tombstone else 404
+        return response
 
     def act_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """Confirm an action, then perform it."""

@@ -197,8 +197,8 @@ def test_an_unknown_action_is_404(ops, alice, step):
 def test_an_absent_conversation_is_not_shown_or_changed(ops):
     absent = "a" * 24
 
-    assert ops.get(url_of(absent)).status_code == 302
-    assert ops.get(url_of("nonsense")).status_code == 302
+    assert ops.get(url_of(absent)).status_code == 404
+    assert ops.get(url_of("nonsense")).status_code == 404
     assert ops.post(url_of(absent, "act", "archive")).status_code == 404
     assert ops.post(url_of(absent, "revert", "1")).status_code == 404
 

@@ -76,7 +76,7 @@ def test_purged_conversations_are_not_listed(viewer, alice):
     alice.delete(f"{PATH}/{purged['id']}?mode=purge")
 
     assert shown(viewer.get(LIST)) == []
-    assert viewer.get(f"{LIST}{purged['id']}/change/").status_code == 302
+    assert viewer.get(f"{LIST}{purged['id']}/change/").status_code == 410
 
 
 def test_unknown_filters_are_rejected(viewer):
