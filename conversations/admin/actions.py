@@ -1,8 +1,10 @@
 """Staff actions on conversations, by the same writes as in the API."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -27,6 +29,7 @@ from conversations.writes.writer import ABSENT, BulkResult, apply_to_many, apply
 
 LIMIT = 1_000  # conversations in an action, because the browser waits
 REASON_LENGTH = 500
+SHOWN_ACTIONS = 50  # on the page of a conversation
 
 # By primary key. For django-stubs, this is an integer in every model.
 Results = Mapping[Any, BulkResult]
@@ -161,6 +164,45 @@ ACTIONS: Mapping[str, Action] = {
 }
 
 
+VIEWED = "Viewed."
+REVERTED = _("Reverted to version %(n)s.")
+# Further texts in the log, for their translation in in_words(): those of ACTIONS are in it.
+_LOGGED = [_("Viewed")]
+
+
+def in_words(message: str) -> str:
+    """Translate an entry of the log, which is stored in English."""
+    if version := re.fullmatch(r"Reverted to version (\d+)\.", message):
+        return str(REVERTED % {"n": version[1]})
+    done, separator, reason = message.partition(": ")
+    if separator:
+        return f"{gettext(done)}: {reason}"
+    return f"{gettext(done.removesuffix('.'))}." if done.endswith(".") else gettext(done)
+
+
+@dataclass(frozen=True)
+class StaffAction:
+    at: datetime
+    by: str
+    what: str
+
+
+def staff_actions(object_id: str) -> list[StaffAction]:
+    """Return the last SHOWN_ACTIONS of staff on a conversation, without views, the newest first.
+
+    Uses the index history_of_object.
+    """
+    found = LogEntry.objects.filter(object_id=object_id).exclude(change_message=VIEWED)
+    return [
+        StaffAction(
+            entry.action_time,
+            entry.user.get_username(),
+            in_words(entry.get_change_message()),
+        )
+        for entry in found.order_by("-action_time")[:SHOWN_ACTIONS].prefetch_related("user")
+    ]
+
+
 def record(request: HttpRequest, rows: list[Conversation], message: str) -> None:
     """Record the action in the staff log, always in English."""
     staff = cast(User, request.user)
@@ -184,7 +226,8 @@ def revert(request: HttpRequest, row: Conversation, then: Document) -> bool:
     actor = Actor.staff(request.user.get_username())
     written = apply_to_one(row.user_id, str(row.pk), update, actor=actor).written
     if written:
-        record(request, [row], f"Reverted to version {then['version']}.")
+        with translation.override("en"):
+            record(request, [row], str(REVERTED % {"n": then["version"]}))
     return written
 
 

@@ -252,7 +252,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             conversation, document = self._read(request, object_id)
         except Http404:
             return self._gone(request, object_id)
-        actions.record(request, [conversation], "Viewed.")
+        actions.record(request, [conversation], actions.VIEWED)
         metadata = document["metadata"]
         hold_fields = Hold._meta.concrete_fields if conversation.hold else []
         return self._page(
@@ -276,6 +276,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
                 *_rows(documents.FIELDS, document, documents.PUBLIC_TIMES),
             ],
             entries=timeline.history_entries(document),
+            staff_actions=actions.staff_actions(str(conversation.pk)),
             oldest=history.oldest_version(document),
             may_revert=conversation.status in states.EDITABLE
             and roles.allow(request, roles.REVERT),
@@ -291,13 +292,14 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         """Show a purged conversation's tombstone with status 410, or 404 without a tombstone."""
         tombstone = staff.tombstone(ObjectId(object_id)) if ObjectId.is_valid(object_id) else None
         if tombstone:
-            actions.record(request, [Conversation(pk=tombstone["_id"])], "Viewed.")
+            actions.record(request, [Conversation(pk=tombstone["_id"])], actions.VIEWED)
         context = {
             "title": gettext("Purged conversation") if tombstone else gettext("No conversation"),
             "sought_id": object_id,
             "is_id": ObjectId.is_valid(object_id),
             "tombstone": tombstone and timeline.tombstone(tombstone),
             "kept_days": settings.TOMBSTONE_DAYS,
+            "staff_actions": actions.staff_actions(object_id),
         }
         response = self._page(request, "console/gone.html", Conversation(), **context)
         response.status_code = 410 if tombstone else 404

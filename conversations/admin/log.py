@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 
+from conversations.admin import actions
 from conversations.admin.changelist import ReadOnlyPage, time_cell
 from conversations.admin.timeline import EMPTY
 from conversations.models import Conversation
@@ -49,7 +50,7 @@ class LogAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfold has no
 
     @admin.display(description=_("action"))
     def action(self, entry: LogEntry) -> str:
-        return entry.get_change_message()
+        return actions.in_words(entry.get_change_message())
 
     @admin.display(description=_("object"))
     def target(self, entry: LogEntry) -> SafeString | str:
