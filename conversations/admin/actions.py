@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
+from django.conf import settings
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.http import HttpRequest
@@ -55,7 +56,7 @@ class Action:
     name: str
     label: Message
     done: Message
-    question: Message
+    question: Message | Callable[[], str]
     permission: str
     icon: str
     apply: Callable[[str, Sequence[Any], Staff, Condition | None], Results]
@@ -89,7 +90,7 @@ def hold(user_id: str, ids: Sequence[Any], staff: Staff, only: Condition | None 
 def release(
     user_id: str, ids: Sequence[Any], staff: Staff, only: Condition | None = None
 ) -> Results:
-    return _one_by_one(ids, lambda id_: holds.release(user_id, id_))
+    return _one_by_one(ids, lambda id_: holds.release(user_id, id_, only=only))
 
 
 def _one_by_one(ids: Sequence[Any], act: Callable[[str], bool]) -> Results:
@@ -100,6 +101,15 @@ def _one_by_one(ids: Sequence[Any], act: Callable[[str], bool]) -> Results:
         except ConversationNotFound:
             results[id_] = ABSENT
     return results
+
+
+def _trash_question() -> str:
+    question = ngettext(
+        "Move to the trash, which is emptied after %(n)s day?",
+        "Move to the trash, which is emptied after %(n)s days?",
+        settings.TRASH_DAYS,
+    )
+    return question % {"n": settings.TRASH_DAYS}
 
 
 ACTIONS: Mapping[str, Action] = {
@@ -131,7 +141,7 @@ ACTIONS: Mapping[str, Action] = {
             "trash",
             _("Move to the trash"),
             _("Moved to the trash"),
-            _("Move to the trash, from which it is purged later?"),
+            _trash_question,
             roles.TRASH,
             "delete",
             _updating(updates.trash),
@@ -251,14 +261,16 @@ class ActionSummary:
         return " ".join(parts)
 
 
-def perform_all(
+def perform_all(  # noqa: PLR0913
     request: HttpRequest,
     action: Action,
     rows: Sequence[Conversation],
     reason: str,
-    vanished: int,
-) -> ActionSummary:
-    """Act on many conversations, user by user, and record the action.
+    *,
+    vanished: int = 0,
+    only: Condition | None = None,
+) -> tuple[ActionSummary, list[Conversation]]:
+    """Act on many conversations, user by user, record it, and return the changed ones, too.
 
     `vanished` counts selected conversations that the list no longer has.
     """
@@ -267,10 +279,11 @@ def perform_all(
         rows_by_user[row.user_id].append(row)
     results: dict[Any, BulkResult] = {}
     for user_id, own in rows_by_user.items():
-        results |= apply_to_user(request, action, user_id, own, reason)
+        results |= apply_to_user(request, action, user_id, own, reason, only=only)
+    changed = [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
     unchanged = Counter({gettext("no longer in this list"): vanished})
     unchanged += why_unchanged(rows, results)
-    return ActionSummary(action.done, len(rows) - (unchanged.total() - vanished), +unchanged)
+    return ActionSummary(action.done, len(changed), +unchanged), changed
 
 
 def why_unchanged(rows: Sequence[Conversation], results: Results) -> Counter[str]:

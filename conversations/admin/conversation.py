@@ -29,7 +29,7 @@ from conversation_service.errors import Message, ServiceError
 from conversation_service.http.cursors import ListCursor
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history, states
-from conversations.admin import actions, export, roles, runs, timeline
+from conversations.admin import actions, export, roles, runs, timeline, undo
 from conversations.admin.actions import ACTIONS, Action
 from conversations.admin.changelist import CURSOR, ReadOnlyPage, UncountedChangeList, time_cell
 from conversations.admin.filters import FilterForm, with_user, without_blanks
@@ -232,6 +232,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         return [
             path("all/export/", export_user, name=f"{_URL}_export_user"),
             path("all/<slug:name>/", all_, name=f"{_URL}_all"),
+            path("undo/", self.admin_site.admin_view(self.undo_view), name=f"{_URL}_undo"),
             path("run/", run, name=f"{_URL}_run"),
             path("<path:object_id>/act/<slug:name>/", act, name=f"{_URL}_act"),
             path("<path:object_id>/revert/<int:version>/", revert, name=f"{_URL}_revert"),
@@ -310,7 +311,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         if name not in ACTIONS:
             raise Http404
         action = ACTIONS[name]
-        _require(request, roles.LOOK, action.permission)
+        roles.require(request, roles.LOOK, action.permission)
         conversation, _document = self._read(request, object_id)
         reason = _reason(request)
         if request.method != "POST" or (action.needs_reason and not reason):
@@ -328,7 +329,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
 
     def revert_view(self, request: HttpRequest, object_id: str, version: int) -> HttpResponse:
         """Show a revert's changes, then revert as the API does."""
-        _require(request, roles.LOOK, roles.REVERT)
+        roles.require(request, roles.LOOK, roles.REVERT)
         conversation, document = self._read(request, object_id)
         try:
             then = history.as_of(document, version)
@@ -351,7 +352,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Redirect to this conversation's log."""
-        _require(request, roles.LOOK, roles.LOG)
+        roles.require(request, roles.LOOK, roles.LOG)
         url = reverse("admin:admin_logentry_changelist", query={"q": object_id})
         return HttpResponseRedirect(url)
 
@@ -430,7 +431,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         if name not in ACTIONS:
             raise Http404
         action = ACTIONS[name]
-        _require(request, roles.LOOK, roles.BULK, action.permission)
+        roles.require(request, roles.LOOK, roles.BULK, action.permission)
         filters = runs.targets(action, _filters_with_user(request))
         count = staff.count(filters)
         reason = _reason(request)
@@ -441,7 +442,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
 
     def export_user_view(self, request: HttpRequest) -> HttpResponseBase:
         """Confirm the export of a user, then send it."""
-        _require(request, roles.LOOK, roles.EXPORT)
+        roles.require(request, roles.LOOK, roles.EXPORT)
         user_id = _filters_with_user(request)["user_id"]
         count = staff.count({"user_id": user_id})
         if request.method != "POST":
@@ -487,7 +488,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             raise Http404(
                 gettext("This run belongs to another account, or it is too old.")
             ) from None
-        _require(request, roles.LOOK, roles.BULK, ACTIONS[run.action].permission)
+        roles.require(request, roles.LOOK, roles.BULK, ACTIONS[run.action].permission)
         back = f"{reverse(_LIST)}?{run.query}"
         if request.method != "POST":
             return self._page(
@@ -539,10 +540,24 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         vanished = 0
         if request.POST.get("select_across") != "1":
             vanished = len(set(request.POST.getlist(ACTION_CHECKBOX_NAME))) - len(rows)
-        summary = actions.perform_all(request, action, rows, reason, vanished)
+        summary, changed = actions.perform_all(request, action, rows, reason, vanished=vanished)
         level = messages.WARNING if summary.unchanged else messages.SUCCESS
-        self.message_user(request, str(summary), level)
+        said = format_html("{}{}", str(summary), undo.offer(request, action, changed))
+        self.message_user(request, said, level)
         return None
+
+    def undo_view(self, request: HttpRequest) -> HttpResponse:
+        """Undo the last action on many conversations, by a POST from its message."""
+        if request.method != "POST":
+            raise Http404
+        roles.require(request, roles.LOOK, roles.BULK)
+        summary, query = undo.undo(request)
+        if summary is None:
+            self.message_user(request, gettext("This can no longer be undone."), messages.WARNING)
+        else:
+            level = messages.WARNING if summary.unchanged else messages.SUCCESS
+            self.message_user(request, str(summary), level)
+        return HttpResponseRedirect(f"{reverse(_LIST)}?{query}")
 
     def export_all(self, request: HttpRequest, chosen: QuerySet, *, name: str) -> HttpResponseBase:
         """Export the selection. It is read first: a slow client could exceed the time limit."""
@@ -552,11 +567,6 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         kind = name.removeprefix("export_").upper()
         actions.record(request, [Conversation()], f"Exported {len(rows)} as {kind} ({query}).")
         return write(rows)
-
-
-def _require(request: HttpRequest, *permissions: str) -> None:
-    if not roles.allow(request, *permissions):
-        raise PermissionDenied
 
 
 def _filters_with_user(request: HttpRequest) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def purged(request, alice, mongo):
     return tombstone, request.param
 
 
-def test_the_page_of_a_purged_conversation_shows_when_and_by_whom(viewer, purged):
+def test_the_page_of_a_purged_conversation_shows_time_and_actor(viewer, purged):
     tombstone, actor = purged
 
     response = viewer.get(url_of(tombstone["_id"]))
