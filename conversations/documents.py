@@ -48,6 +48,13 @@ _NULLABLE = {name: None for name, field in FIELDS.items() if field.field.null}
 WITH_CEILING = [name for name, field in SETTINGS.items() if field.ceiling_variable]
 _LISTS_AND_OBJECTS = [name for name, value in DEFAULTS.items() if isinstance(value, list | dict)]
 
+# The mark in a tombstone names the actor of the purge. It is an id, because the validator of the
+# previous release accepts no other field. A bulk run of the user has a random mark.
+ACTORS_BY_MARK = {
+    ObjectId("000000000000000000000001"): "user",
+    ObjectId("000000000000000000000002"): "service:retention",
+}
+
 # Each has its compound index in schema.py, in which `_id` follows it.
 SORT_KEYS = {
     "last_activity": "metadata.last_activity",
@@ -207,6 +214,12 @@ def is_fixed_by_version(resource: Mapping[str, Any]) -> bool:
     # A `created_at` from the id has whole seconds.
     is_idle = last_activity - created_at < timedelta(seconds=1)
     return is_idle and (next_action is None or next_action["policy"] == "purge")
+
+
+def purged_by(tombstone: Document) -> str | None:
+    """Return the actor of a purge as in a revision, or None: release 0.1.0 stored no mark."""
+    mark = tombstone.get("mark")
+    return ACTORS_BY_MARK.get(mark, "user") if mark else None
 
 
 def retention(document: Document) -> dict[str, Any] | None:

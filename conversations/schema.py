@@ -82,7 +82,7 @@ INDEXES = [
     IndexModel(["status", ("_id", DESCENDING)], name="staff_status"),
     IndexModel(["user_id", "status", ("_id", DESCENDING)], name="staff_user"),
     IndexModel(["status", "title_key", ("_id", DESCENDING)], name="staff_title"),
-    # The console: legal holds. The ORM can express this condition; see querysets.held.
+    # The console: legal holds. See queries/staff.py.
     IndexModel(
         ["status", ("_id", DESCENDING)],
         name="staff_held",

@@ -1,10 +1,13 @@
 """Staff actions on conversations, by the same writes as in the API."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
+from django.conf import settings
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.http import HttpRequest
@@ -27,9 +30,11 @@ from conversations.writes.writer import ABSENT, BulkResult, apply_to_many, apply
 
 LIMIT = 1_000  # conversations in an action, because the browser waits
 REASON_LENGTH = 500
+SHOWN_ACTIONS = 50  # on the page of a conversation
 
 # By primary key. For django-stubs, this is an integer in every model.
 Results = Mapping[Any, BulkResult]
+Condition = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,21 @@ class Staff:
 
 @dataclass(frozen=True)
 class Action:
-    """`apply` acts on a single user's conversations. `states` are where the console offers it."""
+    """`apply` acts on a single user's conversations that match a filter, if there is one.
+
+    The console offers it in `states`. An action on all conversations of a user applies to
+    `states_at_once`, unless the list is filtered by a state.
+    """
 
     name: str
     label: Message
     done: Message
-    question: Message
+    question: Message | Callable[[], str]
     permission: str
     icon: str
-    apply: Callable[[str, Sequence[Any], Staff], Results]
+    apply: Callable[[str, Sequence[Any], Staff, Condition | None], Results]
     states: tuple[str, ...] = ANY_STATE
+    states_at_once: tuple[str, ...] = ANY_STATE
     held: bool | None = None
     needs_reason: bool = False
     variant: str = "default"
@@ -61,14 +71,26 @@ class Action:
         return held and conversation.status in self.states
 
 
-def _update(user_id: str, ids: Sequence[Any], update: Update, staff: Staff) -> Results:
-    return apply_to_many(user_id, ids, update, actor=Actor.staff(staff.name))
+def _updating(update: Callable[[], Update]) -> Callable[..., Results]:
+    def apply(
+        user_id: str, ids: Sequence[Any], staff: Staff, only: Condition | None = None
+    ) -> Results:
+        actor = Actor.staff(staff.name)
+        return apply_to_many(user_id, ids, update(), actor=actor, only=only)
+
+    return apply
 
 
-def hold(user_id: str, ids: Sequence[Any], staff: Staff) -> Results:
+def hold(user_id: str, ids: Sequence[Any], staff: Staff, only: Condition | None = None) -> Results:
     return _one_by_one(
         ids, lambda id_: holds.hold(user_id, id_, by=staff.name, reason=staff.reason)
     )
+
+
+def release(
+    user_id: str, ids: Sequence[Any], staff: Staff, only: Condition | None = None
+) -> Results:
+    return _one_by_one(ids, lambda id_: holds.release(user_id, id_, only=only))
 
 
 def _one_by_one(ids: Sequence[Any], act: Callable[[str], bool]) -> Results:
@@ -81,6 +103,15 @@ def _one_by_one(ids: Sequence[Any], act: Callable[[str], bool]) -> Results:
     return results
 
 
+def _trash_question() -> str:
+    question = ngettext(
+        "Move to the trash, which is emptied after %(n)s day?",
+        "Move to the trash, which is emptied after %(n)s days?",
+        settings.TRASH_DAYS,
+    )
+    return question % {"n": settings.TRASH_DAYS}
+
+
 ACTIONS: Mapping[str, Action] = {
     action.name: action
     for action in [
@@ -91,7 +122,7 @@ ACTIONS: Mapping[str, Action] = {
             _("Archive, as its user can?"),
             roles.ARCHIVE,
             "archive",
-            lambda user_id, ids, staff: _update(user_id, ids, updates.ARCHIVE, staff),
+            _updating(lambda: updates.ARCHIVE),
             states=states.ARCHIVE.starts,
         ),
         Action(
@@ -101,17 +132,19 @@ ACTIONS: Mapping[str, Action] = {
             _("Restore from the trash to the former state, or from the archive?"),
             roles.ARCHIVE,
             "unarchive",
-            lambda user_id, ids, staff: _update(user_id, ids, updates.RESTORE, staff),
+            _updating(lambda: updates.RESTORE),
             states=states.RESTORE.starts,
+            # Restored to the archive and then, by a repetition, from there: that must not happen.
+            states_at_once=(states.DELETED,),
         ),
         Action(
             "trash",
             _("Move to the trash"),
             _("Moved to the trash"),
-            _("Move to the trash, from which it is purged later?"),
+            _trash_question,
             roles.TRASH,
             "delete",
-            lambda user_id, ids, staff: _update(user_id, ids, updates.trash(), staff),
+            _updating(updates.trash),
             states=states.TRASH.starts,
             variant="danger",
         ),
@@ -133,12 +166,51 @@ ACTIONS: Mapping[str, Action] = {
             _("Release the legal hold? Afterwards the conversation can be purged."),
             roles.HOLD,
             "lock_open",
-            lambda user_id, ids, staff: _one_by_one(ids, lambda id_: holds.release(user_id, id_)),
+            release,
             held=True,
             needs_reason=True,
         ),
     ]
 }
+
+
+VIEWED = "Viewed."
+REVERTED = _("Reverted to version %(n)s.")
+# Further texts in the log, for their translation in in_words(): those of ACTIONS are in it.
+_LOGGED = [_("Viewed")]
+
+
+def in_words(message: str) -> str:
+    """Translate an entry of the log, which is stored in English."""
+    if version := re.fullmatch(r"Reverted to version (\d+)\.", message):
+        return str(REVERTED % {"n": version[1]})
+    done, separator, reason = message.partition(": ")
+    if separator:
+        return f"{gettext(done)}: {reason}"
+    return f"{gettext(done.removesuffix('.'))}." if done.endswith(".") else gettext(done)
+
+
+@dataclass(frozen=True)
+class StaffAction:
+    at: datetime
+    by: str
+    what: str
+
+
+def staff_actions(object_id: str) -> list[StaffAction]:
+    """Return the last SHOWN_ACTIONS of staff on a conversation, without views, the newest first.
+
+    Uses the index history_of_object.
+    """
+    found = LogEntry.objects.filter(object_id=object_id).exclude(change_message=VIEWED)
+    return [
+        StaffAction(
+            entry.action_time,
+            entry.user.get_username(),
+            in_words(entry.get_change_message()),
+        )
+        for entry in found.order_by("-action_time")[:SHOWN_ACTIONS].prefetch_related("user")
+    ]
 
 
 def record(request: HttpRequest, rows: list[Conversation], message: str) -> None:
@@ -152,7 +224,7 @@ def perform(request: HttpRequest, action: Action, row: Conversation, reason: str
 
     Raises the ServiceError that the API would respond with.
     """
-    result = _perform(request, action, row.user_id, [row], reason).get(row.pk, ABSENT)
+    result = apply_to_user(request, action, row.user_id, [row], reason).get(row.pk, ABSENT)
     if result.error:
         raise result.error
     return result.outcome == "ok"
@@ -164,7 +236,8 @@ def revert(request: HttpRequest, row: Conversation, then: Document) -> bool:
     actor = Actor.staff(request.user.get_username())
     written = apply_to_one(row.user_id, str(row.pk), update, actor=actor).written
     if written:
-        record(request, [row], f"Reverted to version {then['version']}.")
+        with translation.override("en"):
+            record(request, [row], str(REVERTED % {"n": then["version"]}))
     return written
 
 
@@ -188,14 +261,16 @@ class ActionSummary:
         return " ".join(parts)
 
 
-def perform_all(
+def perform_all(  # noqa: PLR0913
     request: HttpRequest,
     action: Action,
     rows: Sequence[Conversation],
     reason: str,
-    vanished: int,
-) -> ActionSummary:
-    """Act on many conversations, user by user, and record the action.
+    *,
+    vanished: int = 0,
+    only: Condition | None = None,
+) -> tuple[ActionSummary, list[Conversation]]:
+    """Act on many conversations, user by user, record it, and return the changed ones, too.
 
     `vanished` counts selected conversations that the list no longer has.
     """
@@ -204,25 +279,37 @@ def perform_all(
         rows_by_user[row.user_id].append(row)
     results: dict[Any, BulkResult] = {}
     for user_id, own in rows_by_user.items():
-        results |= _perform(request, action, user_id, own, reason)
-    changed = 0
+        results |= apply_to_user(request, action, user_id, own, reason, only=only)
+    changed = [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
     unchanged = Counter({gettext("no longer in this list"): vanished})
+    unchanged += why_unchanged(rows, results)
+    return ActionSummary(action.done, len(changed), +unchanged), changed
+
+
+def why_unchanged(rows: Sequence[Conversation], results: Results) -> Counter[str]:
+    """Count the unchanged conversations by the reason."""
+    unchanged: Counter[str] = Counter()
     for row in rows:
         result = results.get(row.pk, ABSENT)
         if result.error:
             unchanged[str(result.error.title)] += 1
         elif result.outcome == "skipped":
             unchanged[gettext("there was nothing to change")] += 1
-        else:
-            changed += 1
-    return ActionSummary(action.done, changed, +unchanged)
+    return unchanged
 
 
-def _perform(
-    request: HttpRequest, action: Action, user_id: str, rows: Sequence[Conversation], reason: str
+def apply_to_user(  # noqa: PLR0913
+    request: HttpRequest,
+    action: Action,
+    user_id: str,
+    rows: Sequence[Conversation],
+    reason: str,
+    *,
+    only: Condition | None = None,
 ) -> Results:
+    """Act on conversations of one user, and record the action for each changed conversation."""
     staff = Staff(request.user.get_username(), reason)
-    results = action.apply(user_id, [row.pk for row in rows], staff)
+    results = action.apply(user_id, [row.pk for row in rows], staff, only)
     changed = [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
     if changed:
         with translation.override("en"):

@@ -12,11 +12,12 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.views import ChangeList
 
-from conversation_service.errors import Message
+from conversation_service.errors import InvalidCursor, Message
+from conversation_service.http.cursors import ListCursor
 from conversations.admin.timeline import EMPTY
+from conversations.queries.listing import split_page
 
-# Each page also reads the rows before it. Later rows are found by a search.
-PAGES = 100
+CURSOR = "cursor"
 
 
 class PlainChangeList(ChangeList):  # type: ignore[misc]  # unfold has no types
@@ -32,35 +33,56 @@ class PlainChangeList(ChangeList):  # type: ignore[misc]  # unfold has no types
 
 
 class UncountedChangeList(PlainChangeList):
-    """Reads a row more than the page shows, to know whether another page follows."""
+    """Pages with a cursor, so that each page reads only its own rows.
 
-    page_num: int
+    The cursor is in the address. An action can remove its row: the page then begins after it.
+    """
+
     result_list: list[Any]
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet) -> list[str | Combinable]:
         """Use only the index order: `?o=` in the URL would sort all rows in memory."""
         return ["-pk"]
 
-    def get_results(self, request: HttpRequest) -> None:
-        if not 1 <= self.page_num <= PAGES:
-            raise IncorrectLookupParameters
-        start = (self.page_num - 1) * self.list_per_page
-        rows = list(self.queryset[start : start + self.list_per_page + 1])
-        if start and not rows:  # an action removed all rows from the last page
-            self.page_num = 1
-            self.get_results(request)
-            return
+    def get_filters(self, request: HttpRequest) -> Any:
+        self.filter_params.pop(CURSOR, None)
+        return super().get_filters(request)
 
-        self.result_list = rows[: self.list_per_page]
-        self.first, self.last = start + 1, start + len(self.result_list)
-        self.more_follow = len(rows) > self.list_per_page
-        self.is_last_page = self.page_num == PAGES
-        known = self.last if self.is_last_page else start + len(rows)
-        self.paginator = Paginator(range(known), self.list_per_page)
-        self.multi_page = self.paginator.num_pages > 1
-        self.result_count = self.full_result_count = known
+    def get_results(self, request: HttpRequest) -> None:
+        cursor = None
+        self.binding = repr(sorted(self.filter_params.items()))
+        if text := request.GET.get(CURSOR):
+            try:
+                cursor = ListCursor.decode(text, binding=self.binding)
+            except InvalidCursor as invalid:
+                raise IncorrectLookupParameters from invalid
+        self.result_list, previous, following = self.read_page(cursor)
+        self.previous, self.following = map(self._link, (previous, following))
+        self.first_page = self.get_query_string() if cursor else ""
+        self.result_count = self.full_result_count = len(self.result_list)
+        self.paginator = Paginator(self.result_list, self.list_per_page)
+        self.multi_page = bool(previous or following)
         self.show_full_result_count = self.can_show_all = False
-        self.show_admin_actions = bool(rows)
+        self.show_admin_actions = bool(self.result_list)
+
+    def read_page(
+        self, cursor: ListCursor | None
+    ) -> tuple[list[Any], ListCursor | None, ListCursor | None]:
+        """Return the rows and the cursors to the pages before and after them."""
+        rows = self.queryset
+        if cursor:
+            operator = "gt" if cursor.backwards else "lt"
+            operator += "e" if cursor.side in {"from", "upto"} else ""
+            rows = rows.filter(**{f"pk__{operator}": cursor.id})
+            rows = rows.reverse() if cursor.backwards else rows
+        found = list(rows[: self.list_per_page + 1])
+        return split_page(found, lambda row: (None, row.pk), cursor, limit=self.list_per_page)
+
+    def _link(self, cursor: ListCursor | None) -> str:
+        if cursor is None:
+            return ""
+        text: str = self.get_query_string({CURSOR: cursor.encode(binding=self.binding)})
+        return text
 
 
 class ListPage:

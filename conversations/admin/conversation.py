@@ -5,55 +5,145 @@ from functools import partial
 from typing import Any, cast
 
 from bson import ObjectId
+from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.exceptions import DisallowedModelAdminLookup
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.views.main import ORDER_VAR
+from django.core import signing
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.http.response import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from pymongo.errors import PyMongoError
 from unfold.admin import ModelAdmin
 
 from conversation_service.errors import Message, ServiceError
+from conversation_service.http.cursors import ListCursor
 from conversation_service.mongodb.connection import Document
 from conversations import documents, history, states
-from conversations.admin import actions, export, roles, timeline
+from conversations.admin import actions, export, roles, runs, timeline, undo
 from conversations.admin.actions import ACTIONS, Action
-from conversations.admin.changelist import ReadOnlyPage, UncountedChangeList, time_cell
+from conversations.admin.changelist import CURSOR, ReadOnlyPage, UncountedChangeList, time_cell
+from conversations.admin.filters import FilterForm, with_user, without_blanks
+from conversations.admin.runs import Run
 from conversations.declaration import Declaration
 from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
 from conversations.models import Conversation, Hold
-from conversations.queries import lookup
+from conversations.queries import lookup, staff
 from conversations.querysets import ConversationQuerySet
 
 _URL = "conversations_conversation"
+_LIST = f"admin:{_URL}_changelist"
+SAMPLE = 10  # conversations that a confirmation names
 EXPORTS: dict[str, tuple[Message, Callable[[Iterable[Conversation]], HttpResponseBase]]] = {
     "export_csv": (_("Export as CSV"), export.as_csv),
     "export_ndjson": (_("Export as NDJSON"), export.as_ndjson),
 }
+# As an Action in the confirmation.
+EXPORT_ALL = {
+    "label": _("Export everything"),
+    "question": _("Export all conversations of this user with their histories, as the API does?"),
+    "variant": "default",
+}
 
 
 class ConversationChangeList(UncountedChangeList):
+    """Reads its page by queries/staff.py. The queryset only loads the rows, by their ids."""
+
+    took_too_long = False
+
+    def get_filters(self, request: HttpRequest) -> Any:
+        self.form = FilterForm(request.GET)
+        self.form.is_valid()
+        unknown = self.get_filters_params().keys() - self.form.fields.keys() - {CURSOR}
+        if unknown:
+            raise DisallowedModelAdminLookup(f"Filtering by {min(unknown)} not allowed")
+        self.filter_params.pop(CURSOR, None)
+        return [], False, {}, False, bool(self.form.changed_data)
+
+    @cached_property
+    def searched(self) -> dict[str, Any]:
+        return self.form.filters() if self.form.is_valid() else {}
+
+    @property
+    def list_query(self) -> str:
+        return self.get_query_string()
+
+    @property
+    def sought_id(self) -> str:
+        """The id that the search box has and no conversation."""
+        term: str = self.form.data.get("q", "").strip()
+        return term if ObjectId.is_valid(term) and not self.result_list else ""
+
+    @property
+    def tombstone(self) -> timeline.Tombstone | None:
+        found = staff.tombstone(ObjectId(self.sought_id))
+        return timeline.tombstone(found) if found else None
+
+    @property
+    def purged(self) -> list[timeline.Tombstone]:
+        """The tombstones of the user in the filter, on its first page."""
+        if "user_id" not in self.searched or self.first_page:
+            return []
+        return [*map(timeline.tombstone, staff.tombstones(self.searched["user_id"]))]
+
     def get_queryset(self, request: HttpRequest, *excluded: Any) -> ConversationQuerySet:
-        return cast(ConversationQuerySet, super().get_queryset(request, *excluded)).for_list()
+        self.filter_specs, self.has_filters, *_others = self.get_filters(request)
+        return cast(ConversationQuerySet, self.root_queryset).for_list()
 
+    @property
+    def sort(self) -> staff.Sort:
+        """`?o=` if an index has this order, or else the newest first."""
+        order = self.params.get(ORDER_VAR, "")
+        if order.removeprefix("-") in staff.sorts(self.searched):
+            return staff.Sort(order.removeprefix("-"), ascending=not order.startswith("-"))
+        if "title" in self.searched:
+            return staff.Sort("title", ascending=True)
+        return staff.Sort("created_at", ascending=False)
 
-class HoldFilter(admin.SimpleListFilter):
-    title = _("legal hold")
-    parameter_name = "held"
+    def get_ordering_field_columns(self) -> dict[int, str]:
+        columns = [self.get_ordering_field(column) for column in self.list_display]
+        name, ascending = self.sort
+        return {columns.index(name): "asc" if ascending else "desc"} if name in columns else {}
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("yes", _("Legal hold"))]
+    def get_query_string(
+        self, new_params: dict[str, Any] | None = None, remove: list[str] | None = None
+    ) -> str:
+        """Name the column in `o`: its number differs by role, as only some have checkboxes."""
+        new_params = {**(new_params or {})}
+        if ORDER_VAR in new_params:
+            first, *_others = new_params[ORDER_VAR].split(".")
+            sign = "-" if first.startswith("-") else ""
+            column = first.removeprefix("-")
+            name = self.get_ordering_field(self.list_display[int(column)]) if column else None
+            new_params[ORDER_VAR] = f"{sign}{name}" if name else None
+        text: str = super().get_query_string(new_params, remove)
+        return text
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
-        if self.value() != "yes":
-            return queryset
-        return cast(ConversationQuerySet, queryset).held()
+    def read_page(
+        self, cursor: ListCursor | None
+    ) -> tuple[list[Any], ListCursor | None, ListCursor | None]:
+        if not self.form.is_valid():
+            return [], None, None
+        try:
+            ids, previous, following = staff.page(
+                self.searched, self.sort, cursor, limit=self.list_per_page
+            )
+        except PyMongoError as error:
+            if not error.timeout:
+                raise
+            self.took_too_long = True
+            return [], None, None
+        rows = self.queryset.in_bulk(ids)
+        return [rows[id_] for id_ in ids if id_ in rows], previous, following
 
 
 @admin.register(Conversation)
@@ -70,33 +160,35 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         *("named", "user", "character", "state"),
         *("messages_sent", "last_active", "created"),
     ]
-    list_filter = ["status", HoldFilter]
+    list_before_template = "console/find.html"
+    list_after_template = "console/purged.html"
     list_fullwidth = True
-    show_facets = admin.ShowFacets.NEVER
-    # Django shows the search box; get_search_results searches.
-    search_fields = ["user_id"]
-    search_help_text = _("A conversation id, a user id, or the start of a title")
 
     # The list
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet, search_term: str
-    ) -> tuple[QuerySet, bool]:
-        """Search by index. Django's own search scans with a regular expression."""
-        term = search_term.strip()
-        found = cast(ConversationQuerySet, queryset).found_by(term) if term else queryset
-        return found, False
+    def get_sortable_by(self, request: HttpRequest) -> list[str]:
+        """Only the newest and titles have an order for all users."""
+        return ["named", "created", *(["last_active"] if request.GET.get("user") else [])]
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        request.GET = with_user(request.GET)  # type: ignore[assignment]
+        if request.method == "GET" and (kept := without_blanks(request.GET)) != request.GET:
+            return HttpResponseRedirect(f"?{kept.urlencode()}")
         context = {
+            "offered_for_all": [
+                action
+                for action in ACTIONS.values()
+                if roles.allow(request, roles.BULK, action.permission)
+            ],
+            "may_export": roles.allow(request, roles.EXPORT),
             "selection_note_all": _("All matching conversations are selected"),
             "action_limit": timeline.shown(actions.LIMIT),
         }
         return super().changelist_view(request, context | (extra_context or {}))
 
-    @admin.display(description=_("title"))
+    @admin.display(description=_("title"), ordering="title")
     def named(self, row: Conversation) -> SafeString:
         return format_html('<span class="c-title">{}</span>', row.title)
 
@@ -121,11 +213,11 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         count = timeline.shown(row.message_count or 0)
         return format_html('<span class="c-number">{}</span>', count)
 
-    @admin.display(description=_("last activity (UTC)"))
+    @admin.display(description=_("last activity (UTC)"), ordering="last_activity")
     def last_active(self, row: Any) -> SafeString:
         return time_cell(row.last_activity)
 
-    @admin.display(description=_("created (UTC)"))
+    @admin.display(description=_("created (UTC)"), ordering="created_at")
     def created(self, row: Any) -> SafeString:
         return time_cell(row.created_at)
 
@@ -134,7 +226,14 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
     def get_urls(self) -> list[URLPattern]:
         act = self.admin_site.admin_view(self.act_view)
         revert = self.admin_site.admin_view(self.revert_view)
+        all_ = self.admin_site.admin_view(self.all_view)
+        export_user = self.admin_site.admin_view(self.export_user_view)
+        run = self.admin_site.admin_view(self.run_view)
         return [
+            path("all/export/", export_user, name=f"{_URL}_export_user"),
+            path("all/<slug:name>/", all_, name=f"{_URL}_all"),
+            path("undo/", self.admin_site.admin_view(self.undo_view), name=f"{_URL}_undo"),
+            path("run/", run, name=f"{_URL}_run"),
             path("<path:object_id>/act/<slug:name>/", act, name=f"{_URL}_act"),
             path("<path:object_id>/revert/<int:version>/", revert, name=f"{_URL}_revert"),
             *super().get_urls(),
@@ -153,11 +252,8 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         try:
             conversation, document = self._read(request, object_id)
         except Http404:
-            response: HttpResponse = self._get_obj_does_not_exist_redirect(
-                request, self.opts, object_id
-            )
-            return response
-        actions.record(request, [conversation], "Viewed.")
+            return self._gone(request, object_id)
+        actions.record(request, [conversation], actions.VIEWED)
         metadata = document["metadata"]
         hold_fields = Hold._meta.concrete_fields if conversation.hold else []
         return self._page(
@@ -181,6 +277,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
                 *_rows(documents.FIELDS, document, documents.PUBLIC_TIMES),
             ],
             entries=timeline.history_entries(document),
+            staff_actions=actions.staff_actions(str(conversation.pk)),
             oldest=history.oldest_version(document),
             may_revert=conversation.status in states.EDITABLE
             and roles.allow(request, roles.REVERT),
@@ -192,12 +289,29 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             ],
         )
 
+    def _gone(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show a purged conversation's tombstone with status 410, or 404 without a tombstone."""
+        tombstone = staff.tombstone(ObjectId(object_id)) if ObjectId.is_valid(object_id) else None
+        if tombstone:
+            actions.record(request, [Conversation(pk=tombstone["_id"])], actions.VIEWED)
+        context = {
+            "title": gettext("Purged conversation") if tombstone else gettext("No conversation"),
+            "sought_id": object_id,
+            "is_id": ObjectId.is_valid(object_id),
+            "tombstone": tombstone and timeline.tombstone(tombstone),
+            "kept_days": settings.TOMBSTONE_DAYS,
+            "staff_actions": actions.staff_actions(object_id),
+        }
+        response = self._page(request, "console/gone.html", Conversation(), **context)
+        response.status_code = 410 if tombstone else 404
+        return response
+
     def act_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """Confirm an action, then perform it."""
         if name not in ACTIONS:
             raise Http404
         action = ACTIONS[name]
-        _require(request, roles.LOOK, action.permission)
+        roles.require(request, roles.LOOK, action.permission)
         conversation, _document = self._read(request, object_id)
         reason = _reason(request)
         if request.method != "POST" or (action.needs_reason and not reason):
@@ -215,7 +329,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
 
     def revert_view(self, request: HttpRequest, object_id: str, version: int) -> HttpResponse:
         """Show a revert's changes, then revert as the API does."""
-        _require(request, roles.LOOK, roles.REVERT)
+        roles.require(request, roles.LOOK, roles.REVERT)
         conversation, document = self._read(request, object_id)
         try:
             then = history.as_of(document, version)
@@ -238,7 +352,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Redirect to this conversation's log."""
-        _require(request, roles.LOOK, roles.LOG)
+        roles.require(request, roles.LOOK, roles.LOG)
         url = reverse("admin:admin_logentry_changelist", query={"q": object_id})
         return HttpResponseRedirect(url)
 
@@ -292,10 +406,105 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
     def response_action(
         self, request: HttpRequest, queryset: QuerySet, *location: Any
     ) -> HttpResponse | None:
-        if not all(map(ObjectId.is_valid, request.POST.getlist(ACTION_CHECKBOX_NAME))):
-            raise BadRequest("A selected id is not an id.")
-        response: HttpResponse | None = super().response_action(request, queryset, *location)
+        """Act on the selected conversations that the list still has, or on all that it has."""
+        selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        action = request.POST.get("action", "")
+        form = FilterForm(request.GET)
+        if not form.is_valid() or not all(map(ObjectId.is_valid, selected)):
+            raise BadRequest("A selected id or a filter is invalid.")
+        if request.POST.get("select_across") == "1":
+            if action in ACTIONS and form.cleaned_data["user"] and "confirmed" not in request.POST:
+                query = request.GET.urlencode()
+                return HttpResponseRedirect(
+                    f"{reverse(f'admin:{_URL}_all', args=[action])}?{query}"
+                )
+            newest_first = staff.Sort("created_at", ascending=False)
+            ids, *_ = staff.page(form.filters(), newest_first, None, limit=export.LIMIT)
+        else:
+            ids = staff.matching_ids(form.filters(), [*map(ObjectId, selected)])
+        chosen = queryset.filter(pk__in=ids).order_by("-pk")
+        response: HttpResponse | None = super().response_action(request, chosen, *location)
         return response
+
+    def all_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Confirm an action on all conversations of a user in a list, then start its run."""
+        if name not in ACTIONS:
+            raise Http404
+        action = ACTIONS[name]
+        roles.require(request, roles.LOOK, roles.BULK, action.permission)
+        filters = runs.targets(action, _filters_with_user(request))
+        count = staff.count(filters)
+        reason = _reason(request)
+        if request.method != "POST" or (action.needs_reason and not reason):
+            return self._confirm_all(request, action, filters, count)
+        run = Run(str(request.user.pk), name, request.GET.urlencode(), reason, total=count)
+        return HttpResponseRedirect(reverse(f"admin:{_URL}_run", query={"run": run.encode()}))
+
+    def export_user_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Confirm the export of a user, then send it."""
+        roles.require(request, roles.LOOK, roles.EXPORT)
+        user_id = _filters_with_user(request)["user_id"]
+        count = staff.count({"user_id": user_id})
+        if request.method != "POST":
+            return self._confirm_all(request, EXPORT_ALL, {"user_id": user_id}, count)
+        try:
+            response = export.whole_user(user_id)
+        except ServiceError as refused:
+            self.message_user(request, str(refused.message), messages.ERROR)
+            return HttpResponseRedirect(f"{reverse(_LIST)}?{request.GET.urlencode()}")
+        runs.record_user(request, user_id, f"Exported everything: {count} conversations.")
+        return response
+
+    def _confirm_all(
+        self,
+        request: HttpRequest,
+        action: Action | dict[str, Any],
+        filters: dict[str, Any],
+        count: int,
+    ) -> HttpResponse:
+        newest_first = staff.Sort("created_at", ascending=False)
+        ids, *_cursors = staff.page(filters, newest_first, None, limit=SAMPLE)
+        title = action.label if isinstance(action, Action) else action["label"]
+        return self._page(
+            request,
+            "console/confirm_all.html",
+            Conversation(),
+            title=title,
+            action=action,
+            count=count,
+            states=[states.LABELS[state] for state in filters.get("states", [])],
+            sample=Conversation.objects.filter(pk__in=ids).for_list().order_by("-pk"),
+            user_id=filters["user_id"],
+            back=f"{reverse(_LIST)}?{request.GET.urlencode()}",
+            reason_missing=request.method == "POST",
+            reason_length=actions.REASON_LENGTH,
+        )
+
+    def run_view(self, request: HttpRequest) -> HttpResponse:
+        """Show the progress of a run; a POST is its next step."""
+        try:
+            run = Run.decode(request)
+        except signing.BadSignature:
+            raise Http404(
+                gettext("This run belongs to another account, or it is too old.")
+            ) from None
+        roles.require(request, roles.LOOK, roles.BULK, ACTIONS[run.action].permission)
+        back = f"{reverse(_LIST)}?{run.query}"
+        if request.method != "POST":
+            return self._page(
+                request,
+                "console/run.html",
+                Conversation(),
+                title=ACTIONS[run.action].label,
+                action=ACTIONS[run.action],
+                run=run,
+                back=back,
+            )
+        if run.step(request):
+            return HttpResponseRedirect(reverse(f"admin:{_URL}_run", query={"run": run.encode()}))
+        level = messages.WARNING if run.unchanged else messages.SUCCESS
+        self.message_user(request, str(run.summary), level)
+        return HttpResponseRedirect(back)
 
     def act_on_all(
         self, request: HttpRequest, chosen: QuerySet, *, action: Action
@@ -305,7 +514,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         if len(rows) > actions.LIMIT:
             refusal = gettext(
                 "More than %(limit)s conversations match, too many for one action. Nothing was "
-                "changed: narrow the list by a search or a filter."
+                "changed: narrow the list, or filter it by a user, which has no such limit."
             )
             limit = timeline.shown(actions.LIMIT)
             self.message_user(request, refusal % {"limit": limit}, messages.ERROR)
@@ -321,7 +530,8 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
                 title=action.label,
                 action=action,
                 count=len(rows),
-                sample=rows[:10],
+                sample=rows[:SAMPLE],
+                back=request.get_full_path(),
                 selected=request.POST.getlist(ACTION_CHECKBOX_NAME),
                 select_across=request.POST.get("select_across", "0"),
                 reason_missing=confirmed,
@@ -330,10 +540,24 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         vanished = 0
         if request.POST.get("select_across") != "1":
             vanished = len(set(request.POST.getlist(ACTION_CHECKBOX_NAME))) - len(rows)
-        summary = actions.perform_all(request, action, rows, reason, vanished)
+        summary, changed = actions.perform_all(request, action, rows, reason, vanished=vanished)
         level = messages.WARNING if summary.unchanged else messages.SUCCESS
-        self.message_user(request, str(summary), level)
+        said = format_html("{}{}", str(summary), undo.offer(request, action, changed))
+        self.message_user(request, said, level)
         return None
+
+    def undo_view(self, request: HttpRequest) -> HttpResponse:
+        """Undo the last action on many conversations, by a POST from its message."""
+        if request.method != "POST":
+            raise Http404
+        roles.require(request, roles.LOOK, roles.BULK)
+        summary, query = undo.undo(request)
+        if summary is None:
+            self.message_user(request, gettext("This can no longer be undone."), messages.WARNING)
+        else:
+            level = messages.WARNING if summary.unchanged else messages.SUCCESS
+            self.message_user(request, str(summary), level)
+        return HttpResponseRedirect(f"{reverse(_LIST)}?{query}")
 
     def export_all(self, request: HttpRequest, chosen: QuerySet, *, name: str) -> HttpResponseBase:
         """Export the selection. It is read first: a slow client could exceed the time limit."""
@@ -345,9 +569,11 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         return write(rows)
 
 
-def _require(request: HttpRequest, *permissions: str) -> None:
-    if not roles.allow(request, *permissions):
-        raise PermissionDenied
+def _filters_with_user(request: HttpRequest) -> dict[str, Any]:
+    form = FilterForm(request.GET)
+    if not form.is_valid() or "user_id" not in (filters := form.filters()):
+        raise BadRequest("An action on all conversations needs a valid list of one user.")
+    return filters
 
 
 def _reason(request: HttpRequest) -> str:

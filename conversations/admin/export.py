@@ -1,4 +1,4 @@
-"""Selected conversations as a CSV or NDJSON file, sent row by row, LIMIT rows at most."""
+"""Files, sent row by row: up to LIMIT selected conversations, or all conversations of a user."""
 
 import csv
 import io
@@ -11,6 +11,7 @@ from typing import Any
 from django.http import StreamingHttpResponse
 
 from conversation_service.http import ndjson
+from conversations.jobs import exporting
 from conversations.models import Conversation
 
 LIMIT = 10_000
@@ -35,12 +36,23 @@ def as_ndjson(rows: Iterable[Conversation]) -> StreamingHttpResponse:
     return _file(lines, ndjson.MEDIA_TYPE, "ndjson")
 
 
+def whole_user(user_id: str) -> StreamingHttpResponse:
+    """Return all conversations of a user with their histories, as in the export of the API.
+
+    Raises RateLimitExceeded or TransfersExhausted.
+    """
+    return ndjson.response(exporting.rows(user_id), **_headers("ndjson"))
+
+
 def _file(lines: Iterable[str], content_type: str, suffix: str) -> StreamingHttpResponse:
-    name = f'attachment; filename="conversations.{suffix}"'
-    headers = {"Content-Disposition": name, "Cache-Control": "private, no-store"}
     return StreamingHttpResponse(
-        (line.encode() for line in lines), content_type=content_type, headers=headers
+        (line.encode() for line in lines), content_type=content_type, headers=_headers(suffix)
     )
+
+
+def _headers(suffix: str) -> dict[str, str]:
+    name = f'attachment; filename="conversations.{suffix}"'
+    return {"Content-Disposition": name, "Cache-Control": "private, no-store"}
 
 
 def csv_lines(rows: Iterable[Conversation]) -> Iterator[str]:

@@ -11,8 +11,10 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 
+from conversations.admin import actions
 from conversations.admin.changelist import ReadOnlyPage, time_cell
 from conversations.admin.timeline import EMPTY
+from conversations.models import Conversation
 
 
 @admin.register(LogEntry)
@@ -21,7 +23,7 @@ class LogAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfold has no
     list_display = ["at", "staff", "action", "target"]
     list_display_links = None
     search_fields = ["object_id"]
-    search_help_text = _("The id of a conversation or an account, or a user name")
+    search_help_text = _("The id of a conversation, a user or an account, or a user name")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         # Not select_related(): the join would precede the limit and read the whole log.
@@ -48,13 +50,16 @@ class LogAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfold has no
 
     @admin.display(description=_("action"))
     def action(self, entry: LogEntry) -> str:
-        return entry.get_change_message()
+        return actions.in_words(entry.get_change_message())
 
     @admin.display(description=_("object"))
     def target(self, entry: LogEntry) -> SafeString | str:
         kind = entry.content_type and entry.content_type.model_class()
         if not kind or not entry.object_id:
             return EMPTY
-        name = f"admin:{kind._meta.app_label}_{kind._meta.model_name}_change"
-        url = reverse(name, args=[entry.object_id])
+        name = f"admin:{kind._meta.app_label}_{kind._meta.model_name}"
+        if kind is Conversation and entry.object_id != entry.object_repr:  # runs.record_user
+            url = reverse(f"{name}_changelist", query={"user": entry.object_id})
+        else:
+            url = reverse(f"{name}_change", args=[entry.object_id])
         return format_html('<a class="c-link" href="{}">{}</a>', url, entry.object_repr)

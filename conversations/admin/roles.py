@@ -3,6 +3,7 @@
 from typing import cast
 
 from django.contrib.auth.models import PermissionsMixin
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
 LOOK = "conversations.view_conversation"
@@ -13,6 +14,12 @@ HOLD = "conversations.hold_conversation"
 BULK = "conversations.bulk_conversation"
 EXPORT = "conversations.export_conversation"
 LOG = "admin.view_logentry"
+
+
+def require(request: HttpRequest, *permissions: str) -> None:
+    """Raise PermissionDenied if the account lacks a permission."""
+    if not allow(request, *permissions):
+        raise PermissionDenied
 
 
 def allow(request: HttpRequest, *permissions: str) -> bool:

@@ -10,7 +10,7 @@ from django.utils.translation import gettext
 
 from conversation_service.mongodb.connection import Document
 from conversations import history
-from conversations.documents import FIELDS, REVERTIBLE_FIELDS
+from conversations.documents import FIELDS, REVERTIBLE_FIELDS, purged_by
 
 EMPTY = "-"
 
@@ -31,6 +31,27 @@ class Entry:
     differences: list[Difference]
 
 
+@dataclass(frozen=True)
+class Tombstone:
+    """The data of a purged conversation, which are stored until `until`."""
+
+    id: str
+    user_id: str
+    at: str
+    by: str
+    until: str
+
+
+def tombstone(document: Document) -> Tombstone:
+    return Tombstone(
+        str(document["_id"]),
+        document["user_id"],
+        shown(document["changed_at"]),
+        actor(purged_by(document)),
+        shown(document["expires_at"]),
+    )
+
+
 def history_entries(document: Document) -> list[Entry]:
     """Return a document's revisions, the newest first."""
     return [
@@ -47,6 +68,24 @@ def history_entries(document: Document) -> list[Entry]:
         )
         for revision in history.exported(document)
     ]
+
+
+def actor(by: str | None) -> str:
+    """Return an actor of a revision or a purge in words."""
+    role, _colon, name = (by or "").partition(":")
+    match role:
+        case "user":
+            return gettext("its user")
+        case "staff":
+            return gettext("%(name)s (staff)") % {"name": name}
+        case "service" if name == "retention":
+            return gettext("the retention, automatically")
+        case "service":
+            return gettext("the service %(name)s") % {"name": name}
+        case "":
+            return gettext("not recorded")
+        case _:  # from a newer release
+            return by or EMPTY
 
 
 def reverting(document: Document, then: Document) -> list[Difference]:

@@ -43,7 +43,13 @@ def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """
     search = parameters.get("search", NO_SEARCH)
     states = LISTS[ARCHIVED if search.archived else parameters["status"]]
-    matching: dict[str, Any] = {"user_id": user_id, "status": {"$in": [*states]}}
+    return {"user_id": user_id, "status": {"$in": [*states]}, **conditions(parameters)}
+
+
+def conditions(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the conditions on all fields but the user and the state."""
+    search = parameters.get("search", NO_SEARCH)
+    matching: dict[str, Any] = {}
     if "character_id" in parameters:
         matching["character_id"] = parameters["character_id"]
     if "pinned" in parameters:
@@ -54,14 +60,14 @@ def build_filter(user_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
             matching[path] = given
     tags = parameters.get("tags", [])
     if tags and parameters["tags_match"] == "all":
-        conditions = [*map(has_tag, tags)]
+        others = [*map(has_tag, tags)]
     else:
         # A bulk action may send an empty list: that matches no conversation, not all of them.
-        conditions = [has_tag(*tags)] if "tags" in parameters else []
-    conditions += [*map(has_tag, search.tags), *search.others]
-    conditions += words_filter(search.words, search.former)
-    if conditions:
-        matching["$and"] = conditions
+        others = [has_tag(*tags)] if "tags" in parameters else []
+    others += [*map(has_tag, search.tags), *search.others]
+    others += words_filter(search.words, search.former)
+    if others:
+        matching["$and"] = others
     return matching
 
 

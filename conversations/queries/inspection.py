@@ -38,6 +38,7 @@ def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
         | _values(document, ["activity_sequence"]),
         "clocks": _values(metadata, documents.METADATA_TIMES) | _values(document, TIMES),
         "hold": _values(hold, ["by", "at"]) if hold else None,
+        "purged_by": documents.purged_by(document),
         "keys": len(document.get("keys") or []),
         "sizes": {
             "bytes": len(bson.encode(document)),

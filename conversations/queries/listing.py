@@ -1,7 +1,9 @@
 """The list: a page of a user's conversations, by any sort and filter."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from bson import ObjectId
 
 from conversation_service.errors import PageTooDeep
 from conversation_service.http.cursors import ListCursor
@@ -13,6 +15,8 @@ from conversations.queries import search
 from conversations.queries.filters import WORDS, build_filter, page_filter, word_conditions
 
 _KEYS_BY_CHARACTER = {"character_id", "metadata.last_activity", "tag_line"}
+# With a filter on these, another index can have fewer conversations than the sort's.
+_OTHER_INDEXES = {*SORT_KEYS.values(), "hold.at"}
 _NOT_BOUND = {"limit", "cursor", "page", "per_page", "fields", "include_total"}
 
 
@@ -37,26 +41,11 @@ def list_page(user_id: str, parameters: Mapping[str, Any]) -> tuple[list[Documen
         cursor = ListCursor.decode(parameters["cursor"], binding=binding)
     matching = build_filter(user_id, parameters)
 
-    found = _find(matching, parameters, cursor, skip=skip, limit=limit + 1)
-    rows, more = found[:limit], len(found) > limit
-    if cursor and cursor.backwards:
-        rows.reverse()
-        has_prev, has_next = more, True
-    else:
-        has_prev, has_next = bool(cursor or skip), more
-
-    prev_cursor, next_cursor = None, None
-    if rows:
-        key = SORT_KEYS[parameters["sort"]]
-        if has_prev:
-            prev_cursor = ListCursor("before", _stored(rows[0], key), rows[0]["_id"])
-        if has_next:
-            next_cursor = ListCursor("after", _stored(rows[-1], key), rows[-1]["_id"])
-    elif cursor and cursor.backwards:
-        next_cursor = cursor.reversed_cursor()
-    elif cursor:
-        prev_cursor = cursor.reversed_cursor()
-
+    key = SORT_KEYS[parameters["sort"]]
+    found = find(matching, parameters, cursor, skip=skip, limit=limit + 1)
+    rows, prev_cursor, next_cursor = split_page(
+        found, lambda row: (stored(row, key), row["_id"]), cursor, limit=limit, skip=skip
+    )
     total = None
     if parameters["include_total"]:
         total = _count(matching, parameters)
@@ -72,13 +61,39 @@ def list_page(user_id: str, parameters: Mapping[str, Any]) -> tuple[list[Documen
     }
 
 
-def _find(
+def split_page(
+    found: list[Any],
+    position: Callable[[Any], tuple[Any, ObjectId]],
+    cursor: ListCursor | None,
+    *,
+    limit: int,
+    skip: int = 0,
+) -> tuple[list[Any], ListCursor | None, ListCursor | None]:
+    """Return a page's rows, and the cursors to the pages before and after it.
+
+    `found` has up to one row more than `limit`, in reverse for a cursor to earlier rows. `position`
+    returns a row's sort value and id.
+    """
+    rows, more = found[:limit], len(found) > limit
+    backwards = cursor is not None and cursor.backwards
+    if backwards:
+        rows.reverse()
+    if not rows:
+        back = cursor.reversed_cursor() if cursor else None
+        return (rows, None, back) if backwards else (rows, back, None)
+    has_prev, has_next = (more, True) if backwards else (bool(cursor or skip), more)
+    prev_cursor = ListCursor("before", *position(rows[0])) if has_prev else None
+    return rows, prev_cursor, ListCursor("after", *position(rows[-1])) if has_next else None
+
+
+def find(  # noqa: PLR0913
     matching: dict[str, Any],
     parameters: Mapping[str, Any],
     cursor: ListCursor | None,
     *,
-    skip: int,
     limit: int,
+    skip: int = 0,
+    projection: dict[str, int] = PUBLIC,
 ) -> list[Document]:
     """Read rows in the list's order, or in reverse for a cursor to earlier rows."""
     sort = parameters["sort"]
@@ -86,7 +101,7 @@ def _find(
     sides = cursor.conditions(key, ascending=ascending) if cursor else []
     direction = 1 if ascending != (cursor is not None and cursor.backwards) else -1
     options: dict[str, Any] = {
-        "projection": PUBLIC if key.partition(".")[0] in PUBLIC else PUBLIC | {key: 1},
+        "projection": projection if key.partition(".")[0] in projection else projection | {key: 1},
         "sort": {key: direction, "_id": direction},
         "skip": skip,
         "limit": limit,
@@ -98,6 +113,8 @@ def _find(
         options["hint"] = index
     elif words := word_conditions(parameters):
         return search.find(matching, words, sides, list_index=index, **options)
+    elif not _paths(matching) & (_OTHER_INDEXES - {key}):
+        options["hint"] = index
     return first_batch("conversations", page_filter(matching, sides), **options)
 
 
@@ -126,7 +143,7 @@ def _paths(matching: Mapping[str, Any]) -> set[str]:
     return {path for condition in conditions for path in condition} - {"$and", "user_id", "status"}
 
 
-def _stored(row: Document, key: str) -> Any:
+def stored(row: Document, key: str) -> Any:
     """Return the stored sort value: an index knows no defaults."""
     value: Any = row
     for name in key.split("."):

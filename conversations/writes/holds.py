@@ -25,9 +25,13 @@ def hold(user_id: str, conversation_id: str, *, by: str, reason: str) -> bool:
     return _write(user_id, conversation_id, NOT_HELD, [{"$set": {"hold": held}}])
 
 
-def release(user_id: str, conversation_id: str) -> bool:
-    """End a hold; return False if there was none. Raises ConversationNotFound."""
-    return _write(user_id, conversation_id, {"hold": {"$ne": None}}, [{"$set": {"hold": None}}])
+def release(user_id: str, conversation_id: str, *, only: Mapping[str, Any] | None = None) -> bool:
+    """End a hold that matches the filter `only`; return False if there was none.
+
+    Raises ConversationNotFound.
+    """
+    held = {"hold": {"$ne": None}, **(only or {})}
+    return _write(user_id, conversation_id, held, [{"$set": {"hold": None}}])
 
 
 def _write(

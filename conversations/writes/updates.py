@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 
 from conversations import limits, states
-from conversations.documents import stored
+from conversations.documents import ACTORS_BY_MARK, stored
 from conversations.states import ACTIVE, ANY_STATE, ARCHIVED, DELETED, EDITABLE, PURGED
 from conversations.words import searchable
 
@@ -166,6 +166,15 @@ def trash() -> Update:
     return Update((_TRASH,), {"days": settings.TRASH_DAYS})
 
 
+_MARK_OF_ACTOR = {
+    "$switch": {
+        "branches": [
+            {"case": {"$eq": ["$$actor.by", actor]}, "then": mark}
+            for mark, actor in ACTORS_BY_MARK.items()
+        ],
+        "default": "$$REMOVE",
+    }
+}
 _PURGE = UpdateTemplate(
     {"status": PURGED},
     states=states.PURGE.accepts,
@@ -177,7 +186,7 @@ _PURGE = UpdateTemplate(
         "status": PURGED,
         "changed_at": CHANGED_AT,
         "expires_at": _IN_DAYS,
-        "mark": {"$ifNull": ["$$mark", "$$REMOVE"]},
+        "mark": {"$ifNull": ["$$mark", _MARK_OF_ACTOR]},
     },
     event=PURGED,
 )

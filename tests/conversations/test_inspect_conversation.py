@@ -115,6 +115,7 @@ def test_a_tombstone_is_shown_as_tombstone(alice, inspect):
     found = inspect(created["id"])
 
     assert (found["tombstone"], found["status"], found["drift"]) == (True, "purged", [])
+    assert found["purged_by"] == "user"
     assert found["clocks"]["expires_at"]
     assert found["indexes"]["purged_expiry"] == "held"
 

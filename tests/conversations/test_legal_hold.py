@@ -115,8 +115,11 @@ def test_the_console_shows_and_logs_the_hold(ops, alice):
     page = ops.get(f"{LIST}{created['id']}/change/").content.decode()
     act(ops, "release", created, reason="Case closed")
 
-    assert "Case 12" in page
-    assert "Case 12" not in ops.get(f"{LIST}{created['id']}/change/").content.decode()
+    assert "c-badge c-held" in page
+    assert "Legal hold placed: Case 12" in page
+    after = ops.get(f"{LIST}{created['id']}/change/").content.decode()
+    assert "c-badge c-held" not in after
+    assert "Legal hold placed: Case 12" in after  # past holds stay on the page
     logged = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
     assert logged == [
         "Legal hold placed: Case 12",

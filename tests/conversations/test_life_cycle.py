@@ -128,7 +128,7 @@ def test_purge_leaves_an_unreadable_tombstone(alice, mongo):
     assert alice.delete(f"{path}?mode=purge").status_code == 404
     assert alice.get(PATH, {"status": "deleted"}).json()["conversations"] == []
     [left] = mongo["conversations"].find()
-    assert left.keys() == {"_id", "user_id", "status", "changed_at", "expires_at"}
+    assert left.keys() == {"_id", "user_id", "status", "changed_at", "expires_at", "mark"}
 
 
 @pytest.mark.parametrize("states", [[], ["archived"]])

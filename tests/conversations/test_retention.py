@@ -230,7 +230,7 @@ def test_expired_trash_is_purged(alice, mongo, capsys):
     assert printed == "Trash: 1 purged, 0 kept by a legal hold.\n"
     [left] = mongo["conversations"].find({"status": "purged"})
     assert str(left["_id"]) == past
-    assert left.keys() == {"_id", "user_id", "status", "changed_at", "expires_at"}
+    assert left.keys() == {"_id", "user_id", "status", "changed_at", "expires_at", "mark"}
     assert read(alice, present)["status"] == read(alice, young["id"])["status"] == "deleted"
 
 

@@ -19,3 +19,7 @@ document.addEventListener("alpine:init", () => {
 document.addEventListener("alpine:initialized", () => {
   requestAnimationFrame(() => document.querySelector("[autofocus]")?.focus());
 });
+// The page of a run requests its next step.
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelector("form[data-run]")?.requestSubmit();
+});

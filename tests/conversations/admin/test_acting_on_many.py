@@ -1,7 +1,11 @@
 """Staff act on many conversations at once, after a confirmation."""
 
+import re
+
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.contrib.messages import get_messages
 
 from tests.conversations.admin.browser import (
     LIST,
@@ -105,3 +109,101 @@ def test_more_than_a_thousand_conversations_are_rejected(ops, mongo):
 
 def test_an_invalid_selection_is_rejected(ops):
     assert select(ops, "archive", "nonsense").status_code == 400
+
+
+# Undo
+
+
+def undo(client, response):
+    """Press the button in the message about an action."""
+    token = re.search(r'name="token" value="(\w+)"', str(messages_of(response)[-1]))[1]
+    return client.post(f"{LIST}undo/", {"token": token})
+
+
+def messages_of(response):
+    return [*get_messages(response.wsgi_request)]
+
+
+@pytest.mark.parametrize(
+    ("action", "before", "data"),
+    [
+        ("archive", [[], []], {}),
+        ("trash", [[], ["archived"]], {}),
+        ("restore", [["archived"], ["archived", "deleted"], ["deleted"]], {}),
+        ("hold", [[], ["deleted"]], {"reason": "Case 12"}),
+    ],
+)
+def test_an_undo_restores_the_former_states(ops, mongo, action, before, data):
+    owners = ["alice", "bob", "carol"]
+    chosen = [conversation(client_of(o), *s) for o, s in zip(owners, before, strict=False)]
+    untouched = store(mongo, 1, status="archived")
+    former = statuses(mongo)
+
+    done = confirm(ops, action, *(created["id"] for created in chosen), query="?pinned=no", **data)
+    undone = undo(ops, done)
+
+    assert report(undone) == f"Undone: {len(chosen)} conversations."
+    assert undone.headers["Location"] == f"{LIST}?pinned=no"
+    assert statuses(mongo) == former
+    assert mongo["conversations"].count_documents({"hold": {"$ne": None}}) == 0
+    assert mongo["conversations"].find_one({"_id": untouched[0]["_id"]})["version"] == 1
+
+
+def test_an_undo_has_only_the_conversations_that_the_action_changed(ops, alice):
+    active, archived = conversation(alice), conversation(alice, "archived")
+
+    done = confirm(ops, "archive", active["id"], archived["id"])
+    undo(ops, done)
+
+    assert alice.get(f"{PATH}/{active['id']}").json()["status"] == "active"
+    assert alice.get(f"{PATH}/{archived['id']}").json() == archived
+
+
+def test_an_undo_leaves_conversations_that_changed_since(ops, alice):
+    kept, changed = conversation(alice), conversation(alice)
+    done = confirm(ops, "archive", kept["id"], changed["id"])
+    alice.delete(f"{PATH}/{changed['id']}")
+
+    undone = undo(ops, done)
+
+    assert report(undone).startswith("Undone: 1 conversation. Unchanged: 1")
+    assert alice.get(f"{PATH}/{changed['id']}").json()["status"] == "deleted"
+
+
+def test_an_undo_leaves_the_hold_of_another_account(ops, alice, mongo):
+    created = conversation(alice)
+    done = confirm(ops, "hold", created["id"], reason="Case 12")
+    mongo["conversations"].update_one({}, {"$set": {"hold.by": "root"}})
+
+    undo(ops, done)
+
+    assert mongo["conversations"].find_one()["hold"]["by"] == "root"
+
+
+def test_an_undo_works_once_and_only_for_the_last_action(ops, alice):
+    first = confirm(ops, "archive", conversation(alice)["id"])
+    second = confirm(ops, "archive", conversation(alice)["id"])
+
+    answers = [report(undo(ops, response)) for response in (first, second, second)]
+
+    refused = "This can no longer be undone."
+    assert answers == [refused, "Undone: 1 conversation.", refused]
+
+
+def test_a_release_offers_no_undo(ops, alice):
+    created = conversation(alice)
+    confirm(ops, "hold", created["id"], reason="Case 12")
+
+    done = confirm(ops, "release", created["id"], reason="Closed")
+
+    assert report(done) == "Legal hold released: 1 conversation."
+
+
+def test_an_undo_requires_the_role(ops, mongo):
+    [stored] = store(mongo, 1)
+    done = confirm(ops, "archive", stored["_id"])
+    User.objects.get(username="ops").groups.clear()
+
+    assert undo(ops, done).status_code == 403
+    assert ops.get(f"{LIST}undo/").status_code == 404
+    assert statuses(mongo) == ["archived"]

@@ -148,6 +148,45 @@ def test_a_revert_in_the_trash_is_rejected_as_in_the_api(ops, alice):
 # Actions
 
 
+@pytest.mark.parametrize("role", ["support", "operator", "auditor"])
+def test_each_role_sees_the_actions_of_staff_and_past_holds(ops, alice, role):
+    created, other = conversation(alice), conversation(alice, title="Other")
+    for name, reason in (("hold", "Case 12"), ("release", "Case closed"), ("archive", "")):
+        ops.post(url_of(created["id"], "act", name), {"reason": reason})
+    ops.post(url_of(other["id"], "act", "trash"))
+    ops.get(url_of(created["id"]))
+
+    page = text(staff(role=role, name="reader").get(url_of(created["id"])))
+
+    lines = ["Archived.", "Legal hold released: Case closed", "Legal hold placed: Case 12"]
+    places = [page.index(f"ops · {line}") for line in lines]
+    assert places == sorted(places)
+    shown_actions = page[page.index("Actions by staff") : page.index("History")]
+    assert "Viewed" not in shown_actions
+    assert "trash" not in shown_actions
+    assert ("Actions and views by staff" in page) == (role == "auditor")
+
+
+def test_actions_of_staff_are_shown_after_a_purge(ops, alice):
+    created = conversation(alice)
+    ops.post(url_of(created["id"], "act", "trash"))
+    alice.delete(f"{PATH}/{created['id']}?mode=purge")
+
+    assert "ops · Moved to the trash." in text(ops.get(url_of(created["id"])))
+
+
+def test_actions_of_staff_are_shown_in_the_language_of_the_reader(ops, alice):
+    created = conversation(alice)
+    alice.patch(f"{PATH}/{created['id']}", {"title": "After"})
+    ops.post(url_of(created["id"], "act", "hold"), {"reason": "Caso 12"})
+    ops.post(url_of(created["id"], "revert", "1"))
+
+    page = text(ops.get(url_of(created["id"]), headers={"Accept-Language": "es"}))
+
+    assert "ops · Retención legal iniciada: Caso 12" in page
+    assert "ops · Revertida a la versión 1." in page
+
+
 @pytest.mark.parametrize(
     ("states", "name", "status"),
     [
@@ -197,8 +236,8 @@ def test_an_unknown_action_is_404(ops, alice, step):
 def test_an_absent_conversation_is_not_shown_or_changed(ops):
     absent = "a" * 24
 
-    assert ops.get(url_of(absent)).status_code == 302
-    assert ops.get(url_of("nonsense")).status_code == 302
+    assert ops.get(url_of(absent)).status_code == 404
+    assert ops.get(url_of("nonsense")).status_code == 404
     assert ops.post(url_of(absent, "act", "archive")).status_code == 404
     assert ops.post(url_of(absent, "revert", "1")).status_code == 404
 

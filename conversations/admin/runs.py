@@ -1,0 +1,120 @@
+"""An action on all conversations of a user in a list, in steps that its page requests.
+
+A run's state is signed, in the address of its page. The page continues after a reload, and after
+the tab was closed. A repeated run continues, too: each step only reads and writes conversations
+that the action has not changed yet.
+"""
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self, cast
+
+from bson import ObjectId
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.core import signing
+from django.http import HttpRequest, QueryDict
+from django.utils import translation
+
+from conversations.admin import actions
+from conversations.admin.actions import ACTIONS, Action, ActionSummary
+from conversations.admin.filters import FilterForm
+from conversations.models import Conversation
+from conversations.queries import staff
+
+BATCH = 100
+STEP_S = 1.0
+_SALT = "conversations.admin.runs"
+_MAX_AGE_S = 7 * 24 * 60 * 60
+
+
+def targets(action: Action, filters: dict[str, Any]) -> dict[str, Any]:
+    """Return the filters for the conversations of a list that an action can change."""
+    states = [
+        state for state in filters.get("states", action.states_at_once) if state in action.states
+    ]
+    found = {**filters, "states": states}
+    if action.held is not None:
+        if filters.get("held", action.held) != action.held:
+            found["states"] = []
+        found["held"] = action.held
+    return found
+
+
+@dataclass
+class Run:
+    """`query` has the filters of the list, in the form of its address."""
+
+    staff_id: str
+    action: str
+    query: str
+    reason: str
+    total: int
+    after: str = ""
+    changed: int = 0
+    unchanged: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, request: HttpRequest) -> Self:
+        """Return the run in the address. Raises signing.BadSignature, also for other staff."""
+        state = signing.loads(request.GET.get("run", ""), salt=_SALT, max_age=_MAX_AGE_S)
+        if state["staff_id"] != str(request.user.pk):
+            raise signing.BadSignature("The run belongs to another account.")
+        return cls(**state)
+
+    def encode(self) -> str:
+        return signing.dumps(asdict(self), salt=_SALT, compress=True)
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        form = FilterForm(QueryDict(self.query))
+        form.is_valid()
+        return targets(ACTIONS[self.action], form.filters())
+
+    @property
+    def seen(self) -> int:
+        return self.changed + sum(self.unchanged.values())
+
+    @property
+    def summary(self) -> ActionSummary:
+        return ActionSummary(ACTIONS[self.action].done, self.changed, Counter(self.unchanged))
+
+    def step(self, request: HttpRequest) -> bool:
+        """Act on the next conversations for about STEP_S; return True if more can follow."""
+        action, filters = ACTIONS[self.action], self.filters
+        only = {"status": {"$in": filters["states"]}}
+        ends = time.monotonic() + STEP_S
+        while time.monotonic() < ends:
+            after = ObjectId(self.after) if self.after else None
+            ids = staff.next_ids(filters, after, BATCH)
+            rows = [Conversation(pk=cast(Any, id_), user_id=filters["user_id"]) for id_ in ids]
+            results = actions.apply_to_user(
+                request, action, filters["user_id"], rows, self.reason, only=only
+            )
+            unchanged = actions.why_unchanged(rows, results)
+            self.unchanged = {**(unchanged + Counter(self.unchanged))}
+            self.changed += len(rows) - unchanged.total()
+            if len(ids) < BATCH:
+                self._record(request, filters["user_id"])
+                return False
+            self.after = str(ids[-1])
+        return True
+
+    def _record(self, request: HttpRequest, user_id: str) -> None:
+        with translation.override("en"):
+            message = f"All in a list ({self.query}): {self.summary}"
+            record_user(request, user_id, f"{message} {self.reason}".strip())
+
+
+def record_user(request: HttpRequest, user_id: str, message: str) -> None:
+    """Record an action on all conversations of a user in the staff log, always in English."""
+    LogEntry.objects.create(
+        user=cast(User, request.user),
+        content_type=ContentType.objects.get_for_model(Conversation),
+        object_id=user_id,
+        object_repr=f"user {user_id}"[:200],
+        action_flag=CHANGE,
+        change_message=message,
+    )

@@ -1,0 +1,96 @@
+"""Undoes the last action on many conversations, for exactly those that it changed.
+
+The session has their ids, because a thousand ids are too long for a form in a message. An action on
+a whole user and a release of holds cannot be undone: a released hold has lost its time and account.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from bson import ObjectId
+from django.http import HttpRequest
+from django.middleware.csrf import get_token
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+
+from conversations import states
+from conversations.admin import actions, roles
+from conversations.admin.actions import ACTIONS, Action, ActionSummary, Condition
+from conversations.models import Conversation
+
+_SESSION_KEY = "undo"
+
+
+def _undo(action: Action, status: str) -> str | None:
+    """Return the action that undoes an action on a conversation that was in this state."""
+    if action.name == "restore":
+        return "trash" if status == states.DELETED else "archive"
+    return {"archive": "restore", "trash": "restore", "hold": "release"}.get(action.name)
+
+
+def offer(request: HttpRequest, action: Action, changed: Sequence[Conversation]) -> SafeString:
+    """Store the changed ids in the session, and return a form with an *Undo* button, or nothing."""
+    ids_by_step: dict[str, list[str]] = defaultdict(list)
+    for row in changed:
+        if name := _undo(action, row.status):
+            ids_by_step[name].append(str(row.pk))
+    token = str(ObjectId())
+    request.session[_SESSION_KEY] = {
+        "token": token,
+        "action": action.name,
+        "query": request.GET.urlencode(),
+        "steps": [*ids_by_step.items()],
+    }
+    if not ids_by_step:
+        return SafeString()
+    return format_html(
+        ' <form method="post" action="{}" class="c-undo">'
+        '<input type="hidden" name="csrfmiddlewaretoken" value="{}">'
+        '<button name="token" value="{}">{}</button></form>',
+        reverse("admin:conversations_conversation_undo"),
+        get_token(request),
+        token,
+        gettext("Undo"),
+    )
+
+
+def undo(request: HttpRequest) -> tuple[ActionSummary | None, str]:
+    """Undo the action in the session; return the summary and the query of its list.
+
+    The summary is None if a later action has replaced the undo. A conversation that changed its
+    state since the action, or is held by another account, is left as it is.
+    """
+    stored = request.session.get(_SESSION_KEY)
+    if not stored or stored["token"] != request.POST.get("token"):
+        return None, ""
+    del request.session[_SESSION_KEY]
+    done, unchanged = 0, Counter[str]()
+    for name, ids in stored["steps"]:
+        action = ACTIONS[name]
+        roles.require(request, roles.BULK, action.permission)
+        rows = list(Conversation.objects.filter(pk__in=[*map(ObjectId, ids)]).for_list())
+        summary, _changed = actions.perform_all(
+            request,
+            action,
+            rows,
+            "Undo",
+            vanished=len(ids) - len(rows),
+            only=_unless_changed(request, ACTIONS[stored["action"]], name),
+        )
+        done += summary.changed
+        unchanged += summary.unchanged
+    return ActionSummary(gettext("Undone"), done, unchanged), stored["query"]
+
+
+def _unless_changed(request: HttpRequest, action: Action, step: str) -> Condition:
+    """Return a filter for conversations that still are as the action left them."""
+    if action.name == "hold":
+        return {"hold.by": request.user.get_username()}
+    after: Sequence[str]
+    if action.name == "restore":
+        after = states.EDITABLE if step == "trash" else (states.ACTIVE,)
+    else:
+        after = states.ARCHIVE.ends if action.name == "archive" else states.TRASH.ends
+    return {"status": {"$in": after}}

@@ -1,0 +1,288 @@
+"""Staff act on all conversations of a user, in steps."""
+
+import json
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from bson import ObjectId
+from django.contrib.admin.models import LogEntry
+from django.core import signing
+
+from conversations.admin import runs
+from tests.conversations.admin.browser import (
+    LIST,
+    NOON,
+    report,
+    select,
+    shown,
+    staff,
+    statuses,
+    store,
+    text,
+)
+from tests.factories import PATH, client_of, conversation
+from tests.failpoints import failing
+
+COUNT = 250
+
+
+def start(client, action, query="user=alice", **data):
+    response = client.post(f"{LIST}all/{action}/?{query}", data)
+    assert response.status_code == 302
+    return response.headers["Location"]
+
+
+def token(address):
+    return parse_qs(urlsplit(address).query)["run"][0]
+
+
+def finish(client, address):
+    """Request each step, as the page does; return the last response and the number of steps."""
+    steps = 0
+    while "/run/" in address:
+        assert client.get(address).status_code == 200
+        response = client.post(address)
+        address, steps = response.headers["Location"], steps + 1
+    return response, steps
+
+
+@pytest.fixture
+def small_steps(monkeypatch):
+    monkeypatch.setattr(runs, "BATCH", 50)
+    monkeypatch.setattr(runs, "STEP_S", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("action", "before", "after", "said"),
+    [
+        ("archive", "active", "archived", "Archived: 250 conversations."),
+        ("trash", "active", "deleted", "Moved to the trash: 250 conversations."),
+        ("restore", "deleted", "active", "Restored: 250 conversations."),
+    ],
+)
+def test_an_action_changes_all_conversations_of_the_user(
+    ops, mongo, small_steps, action, before, after, said
+):
+    store(mongo, COUNT, status=before)
+    store(mongo, 2, user_id="bob", status=before)
+
+    response, steps = finish(ops, start(ops, action))
+
+    assert report(response) == said
+    assert response.headers["Location"] == f"{LIST}?user=alice"
+    assert steps > 1
+    every = mongo["conversations"]
+    assert every.count_documents({"user_id": "alice", "status": after}) == COUNT
+    assert every.count_documents({"user_id": "bob", "status": before}) == 2
+
+
+def test_a_hold_and_its_release_cover_every_state(ops, mongo, small_steps):
+    store(mongo, COUNT)
+    store(mongo, 10, status="deleted")
+    held = {"hold.reason": "Case 12"}
+
+    placed, _steps = finish(ops, start(ops, "hold", reason="Case 12"))
+    count = mongo["conversations"].count_documents(held)
+    released, _steps = finish(ops, start(ops, "release", reason="Case closed"))
+
+    assert report(placed) == "Legal hold placed: 260 conversations."
+    assert count == 260
+    assert report(released) == "Legal hold released: 260 conversations."
+    assert mongo["conversations"].count_documents({"hold": None}) == 260
+
+
+def test_a_run_continues_at_its_address_and_a_repeated_run_too(ops, mongo, small_steps):
+    store(mongo, COUNT)
+    address = start(ops, "trash")
+    address = ops.post(address).headers["Location"]
+    left = statuses(mongo).count("active")
+    assert 0 < left < COUNT
+
+    page = text(ops.get(address))
+    repeated, _steps = finish(ops, start(ops, "trash"))
+
+    assert f"{COUNT - left} of {COUNT}" in page
+    assert report(repeated) == f"Moved to the trash: {left} conversations."
+    assert set(statuses(mongo)) == {"deleted"}
+    resumed, _steps = finish(ops, address)
+    assert report(resumed) == f"Moved to the trash: {COUNT - left} conversations."
+
+
+def test_a_repeated_restore_does_not_restore_from_the_archive(ops):
+    alice = client_of("alice")
+    trashed = conversation(alice, "archived", "deleted")
+    archived = conversation(alice, "archived")
+
+    for _run in range(2):
+        finish(ops, start(ops, "restore"))
+
+    for created in (trashed, archived):
+        assert alice.get(f"{PATH}/{created['id']}").json()["status"] == "archived"
+    finish(ops, start(ops, "restore", "user=alice&status__exact=archived"))
+    assert alice.get(f"{PATH}/{archived['id']}").json()["status"] == "active"
+
+
+def test_the_filters_of_the_list_apply(ops, mongo):
+    store(mongo, 3, tags=["taxes"])
+    store(mongo, 2)
+
+    response, _steps = finish(ops, start(ops, "archive", "user=alice&tag=taxes"))
+
+    assert report(response) == "Archived: 3 conversations."
+    assert statuses(mongo) == ["active"] * 2 + ["archived"] * 3
+
+
+def test_the_confirmation_shows_number_ids_and_titles(ops, mongo):
+    stored = store(mongo, 12)
+    store(mongo, 1, status="deleted")
+
+    page = text(ops.get(f"{LIST}all/trash/?user=alice"))
+    nothing = text(ops.get(f"{LIST}all/release/?user=alice"))
+
+    assert "Move to the trash: 12 conversations" in page
+    assert "alice · Active, In the archive" in page
+    for row in stored[2:]:
+        assert f"{row['title']} {row['_id']}" in page
+    assert str(stored[1]["_id"]) not in page
+    assert "There is nothing to change." in nothing
+
+
+def test_a_hold_needs_a_reason(ops, mongo):
+    store(mongo, 1)
+
+    page = ops.post(f"{LIST}all/hold/?user=alice", {"reason": " "})
+
+    assert "A reason is required. Nothing was changed." in text(page)
+
+
+def test_each_conversation_and_the_run_are_logged(ops, mongo, small_steps):
+    stored = store(mongo, COUNT)
+
+    finish(ops, start(ops, "hold", reason="Case 12"))
+
+    of_ids = LogEntry.objects.exclude(object_id="alice")
+    assert {entry.object_id for entry in of_ids} == {str(row["_id"]) for row in stored}
+    assert {entry.change_message for entry in of_ids} == {"Legal hold placed: Case 12"}
+    [of_run] = LogEntry.objects.filter(object_id="alice")
+    assert of_run.change_message == (
+        "All in a list (user=alice): Legal hold placed: 250 conversations. Case 12"
+    )
+
+
+def test_the_log_links_an_action_on_a_user_to_the_list(ops, mongo):
+    store(mongo, 1)
+    finish(ops, start(ops, "archive"))
+    auditor = staff(role="auditor", name="auditor")
+
+    page = auditor.get("/admin/admin/logentry/", {"q": "alice"})
+
+    assert f'href="{LIST}?user=alice"' in page.content.decode()
+
+
+def test_a_failure_leaves_a_run_that_can_continue(ops, mongo, small_steps):
+    store(mongo, COUNT)
+    address = start(ops, "archive")
+
+    with failing(commands=["update"], errorCode=11600):
+        failed = ops.post(address)
+    finish(ops, address)
+
+    assert failed.status_code == 503
+    assert set(statuses(mongo)) == {"archived"}
+
+
+# Access
+
+
+def test_another_account_cannot_continue_a_run(ops, mongo):
+    store(mongo, 1)
+    address = start(ops, "archive")
+
+    other = staff(role="operator", name="other")
+
+    assert other.post(address).status_code == 404
+    assert other.get(f"{LIST}run/?run=nonsense").status_code == 404
+    assert statuses(mongo) == ["active"]
+
+
+def test_a_run_ends_when_the_role_is_removed(ops, mongo):
+    store(mongo, 1)
+    address = start(ops, "archive")
+    state = runs.Run(**signing.loads(token(address), salt="conversations.admin.runs"))
+    support = staff(role="support", name="support")
+    state.staff_id = support.session["_auth_user_id"]
+
+    assert support.post(f"{LIST}run/?run={state.encode()}").status_code == 403
+    assert support.post(f"{LIST}all/archive/?user=alice").status_code == 403
+    assert support.post(f"{LIST}all/export/?user=alice").status_code == 403
+    assert statuses(mongo) == ["active"]
+
+
+@pytest.mark.parametrize("query", ["", "user=", "status__exact=active", "user=alice&pinned=maybe"])
+@pytest.mark.parametrize("step", ["trash", "export"])
+def test_an_action_on_all_needs_a_valid_list_of_one_user(ops, mongo, step, query):
+    store(mongo, 1)
+
+    assert ops.post(f"{LIST}all/{step}/?{query}").status_code == 400
+    assert statuses(mongo) == ["active"]
+
+
+def test_only_the_list_of_a_user_offers_it_and_only_to_the_role(ops, viewer, mongo):
+    store(mongo, 1)
+
+    of_user = ops.get(LIST, {"user": "alice", "tag": "", "status__exact": "active"}, follow=True)
+    of_all, without_role = ops.get(LIST), viewer.get(LIST, {"user": "alice"})
+
+    assert f"{LIST}all/hold/?status__exact=active&amp;user=alice" in of_user.content.decode()
+    assert shown(of_all) == shown(without_role)
+    for page in (of_all, without_role):
+        assert "/all/" not in page.content.decode()
+
+
+def test_select_all_in_the_list_of_a_user_leads_to_its_run(ops, mongo):
+    stored = store(mongo, 60)
+
+    response = select(ops, "trash", stored[0]["_id"], query="?user=alice", select_across="1")
+
+    assert response.headers["Location"] == f"{LIST}all/trash/?user=alice"
+
+
+# Export
+
+
+def test_an_export_has_everything_that_the_api_exports(ops, alice):
+    created = conversation(alice, title="Before")
+    alice.patch(f"{PATH}/{created['id']}", {"title": "After"})
+    conversation(alice, "deleted")
+    conversation(client_of("bob"))
+    of_user = b"".join(alice.get(f"{PATH}/export").streaming_content)
+
+    response = ops.post(f"{LIST}all/export/?user=alice")
+
+    lines = b"".join(response.streaming_content)
+    assert lines == of_user
+    assert json.loads(lines.splitlines()[-1]) == {"object": "end", "count": 2}
+    assert response.headers["Content-Disposition"] == 'attachment; filename="conversations.ndjson"'
+    [entry] = LogEntry.objects.all()
+    assert entry.object_id == "alice"
+    assert entry.change_message == "Exported everything: 2 conversations."
+
+
+def test_an_export_requires_a_confirmation(ops, alice):
+    conversation(alice)
+
+    page = text(ops.get(f"{LIST}all/export/?user=alice"))
+
+    assert "Export everything: 1 conversation" in page
+    assert LogEntry.objects.count() == 0
+
+
+def test_a_run_has_the_hold_of_each_conversation_of_another_user_untouched(ops, mongo):
+    [kept] = store(mongo, 1, user_id="bob")
+    hold = {"by": "root", "reason": "Other case", "at": NOON}
+    mongo["conversations"].update_one({"_id": kept["_id"]}, {"$set": {"hold": hold}})
+    store(mongo, 1)
+
+    finish(ops, start(ops, "release", reason="Closed"))
+
+    assert mongo["conversations"].find_one({"_id": ObjectId(kept["_id"])})["hold"]["by"] == "root"
