@@ -35,8 +35,8 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
         (_("Overview"), "dashboard", "admin:index", None),
         (_("Conversations"), "forum", "admin:conversations_conversation_changelist", roles.LOOK),
         (_("Action log"), "history", "admin:admin_logentry_changelist", roles.LOG),
-        (_("Accounts"), "person", "admin:auth_user_changelist", "auth.view_user"),
-        (_("Roles"), "badge", "admin:auth_group_changelist", "auth.view_group"),
+        (_("Accounts"), "person", "admin:auth_user_changelist", roles.ACCOUNTS),
+        (_("Roles"), "badge", "admin:auth_group_changelist", roles.ROLES),
     ]
     links = [
         {"title": title, "icon": icon, "link": reverse(name)}

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.db.models import Model
 from django.forms import HiddenInput
 from django.test import Client
@@ -155,7 +156,7 @@ def test_a_list_says_how_many_rows_it_has(root, language, count):
 
 @pytest.fixture
 def url(settings) -> Iterator[str]:
-    settings.ALLOWED_HOSTS = ["127.0.0.1"]
+    settings.ALLOWED_HOSTS = ["127.0.0.1", "testserver"]
     with serving() as url:
         yield url
 
@@ -166,35 +167,74 @@ WORDS = {
         "password": "Password",
         "confirmation": "Password confirmation",
         "save": "Save",
-        "staff": "Staff status",
-        "roles": "Roles",
         "taken": "A user with that username already exists.",
         "differ": "The two password fields didn’t match.",  # noqa: RUF001
         "correct": re.compile(r"Please correct the errors? below\."),
         "missing": "This field is required.",
+        "short": "This password is too short. It must contain at least 8 characters.",
+        "incorrect": "Your old password was entered incorrectly. Please enter it again.",
+        "old": "Old password",
+        "new": "New password",
+        "again": "New password confirmation",
+        "changed": "Your password was changed.",
         "change": "Change password",
-        "disabled": "Disabled",
+        "disabled": "Not possible",
         "remove": "Remove the password",
         "set": "Set password",
+        "saved": "The account “ana” was changed successfully.",
+        "active": "Active",
+        "refused": "Please enter the correct username and password for a staff account.",
+        "add_role": "Add a role",
+        "name": "Name",
+        "delete": "Delete the role",
+        "view": "view conversations and their history",
+        "export": "export",
+        "requires": "Actions on conversations also require",
+        "menu": {
+            "support": ["Overview", "Conversations"],
+            "operator": ["Overview", "Conversations"],
+            "auditor": ["Overview", "Conversations", "Action log"],
+            "reviewer": ["Overview", "Accounts", "Roles"],
+        },
     },
     "es": {
         "username": "Nombre de usuario",
         "password": "Contraseña",
         "confirmation": "Contraseña (confirmación)",
         "save": "Guardar",
-        "staff": "Es staff",
-        "roles": "Roles",
         "taken": "Ya existe un usuario con este nombre.",
         "differ": "Los dos campos de contraseña no coinciden.",
         "correct": re.compile(r"Por favor, corrija (el siguiente error|los siguientes errores)\."),
         "missing": "Este campo es requerido.",
+        "short": "La contraseña es demasiado corta.",
+        "incorrect": "Su contraseña antigua es incorrecta. Por favor, vuelva a introducirla.",
+        "old": "Contraseña antigua",
+        "new": "Contraseña nueva",
+        "again": "Contraseña nueva (confirmación)",
+        "changed": "Su contraseña ha sido cambiada.",
         "change": "Cambiar contraseña",
-        "disabled": "Deshabilitado",
+        "disabled": "Desactivado",
         "remove": "Quitar la contraseña",
         "set": "Establecer contraseña",
+        "saved": "Se ha modificado: cuenta «ana».",
+        "active": "Activa",
+        "refused": "para una cuenta de personal.",
+        "add_role": "Añadir un rol",
+        "name": "Nombre",
+        "delete": "Eliminar el rol",
+        "view": "ver las conversaciones y su historial",
+        "export": "exportar",
+        "requires": "Las acciones sobre conversaciones también requieren",
+        "menu": {
+            "support": ["Resumen", "Conversaciones"],
+            "operator": ["Resumen", "Conversaciones"],
+            "auditor": ["Resumen", "Conversaciones", "Registro de acciones"],
+            "reviewer": ["Resumen", "Cuentas", "Roles"],
+        },
     },
 }
 
+WIDE = {"width": 1280, "height": 900}
 each_language = pytest.mark.parametrize("language", WORDS)
 
 
@@ -214,12 +254,55 @@ def row_of(page, name):
     return page.locator(f".field-{name}").inner_text()
 
 
-def create(page, url, words, name, password):
+def create(page, url, words, name, password, *role_names):
     page.goto(f"{url}{ACCOUNTS}add/")
     field(page, words["username"]).fill(name)
     field(page, words["password"]).fill(password)
     field(page, words["confirmation"]).fill(password)
+    for role in role_names:
+        page.get_by_label(re.compile(rf"^\s*{role}: ")).check()
     save(page, words)
+
+
+def menu_of(page):
+    return [link.inner_text().split("\n")[-1] for link in page.locator("#nav-sidebar ol a").all()]
+
+
+def submit_login(page, words, name, password):
+    page.locator("#id_username").fill(name)
+    page.locator("#id_password").fill(password)
+    page.keyboard.press("Enter")
+
+
+@in_chromium
+@each_language
+def test_each_role_logs_in_and_sees_its_pages(mongo, url, language):
+    User.objects.create_superuser("root", password=PASSWORD)
+    reviewer = Group.objects.create(name="reviewer")
+    reviewer.permissions.set(Permission.objects.filter(codename__in=["view_user", "view_group"]))
+    words = WORDS[language]
+    complaints: list[str] = []
+    seen = {}
+
+    try:
+        with browser(complaints, viewport=WIDE, locale=language) as page:
+            log_in(page, url, "root", PASSWORD)
+            for role in words["menu"]:
+                create(page, url, words, f"{role}-1", SECRET, role)
+                page.wait_for_url("**/change/**")
+            for role in words["menu"]:
+                page.context.clear_cookies()
+                page.goto(f"{url}/admin/")
+                submit_login(page, words, f"{role}-1", SECRET)
+                page.wait_for_url(f"{url}/admin/")
+                seen[role] = menu_of(page)
+                for link in page.locator("#nav-sidebar ol a").all():
+                    assert page.request.get(f"{url}{link.get_attribute('href')}").status == 200
+    finally:
+        reviewer.delete()
+
+    assert seen == words["menu"]
+    assert complaints == []
 
 
 @in_chromium
@@ -234,12 +317,8 @@ def test_an_administrator_creates_a_usable_account(mongo, url, language, width):
 
     with browser(complaints, viewport=size, locale=language) as page:
         log_in(page, url, "root", PASSWORD)
-        create(page, url, words, "ana", SECRET)
+        create(page, url, words, "ana", SECRET, "operator")
         page.wait_for_url("**/change/**")
-        field(page, words["staff"]).check()
-        field(page, words["roles"]).select_option("operator")
-        save(page, words)
-        page.wait_for_url(f"{url}{ACCOUNTS}")
         page.context.clear_cookies()
         log_in(page, url, "ana", SECRET)
         page.get_by_role("link", name="Night with Luna").click()
@@ -259,7 +338,7 @@ def test_each_error_is_next_to_its_field(mongo, url, language):
     root = User.objects.create_superuser("root", password=PASSWORD)
     words = WORDS[language]
 
-    with browser([], viewport={"width": 1280, "height": 900}, locale=language) as page:
+    with browser([], viewport=WIDE, locale=language) as page:
         log_in(page, url, "root", PASSWORD)
         page.goto(f"{url}{ACCOUNTS}add/")
         field(page, words["username"]).fill("root")
@@ -273,9 +352,11 @@ def test_each_error_is_next_to_its_field(mongo, url, language):
         page.get_by_text(words["correct"]).wait_for()
         missing = [row_of(page, name) for name in ("username", "password1", "password2")]
         page.goto(f"{url}{ROLES}add/")
+        page.get_by_label(words["export"], exact=True).check()
         save(page, words)
         page.get_by_text(words["correct"]).wait_for()
         missing.append(row_of(page, "name"))
+        lacking = row_of(page, "permissions")
         page.goto(f"{url}{ACCOUNTS}{root.pk}/password/")
         field(page, words["password"]).fill(SECRET)
         field(page, words["confirmation"]).fill("another")
@@ -286,7 +367,62 @@ def test_each_error_is_next_to_its_field(mongo, url, language):
     assert words["taken"] in taken
     assert words["differ"] in differ
     assert [row for row in missing if words["missing"] not in row] == []
+    assert words["requires"] in lacking
     assert words["differ"] in changed
+
+
+@in_chromium
+@each_language
+def test_an_account_changes_its_own_password(mongo, url, language):
+    staff(name="ana", role="support")
+    words = WORDS[language]
+
+    with browser([], viewport=WIDE, locale=language) as page:
+        log_in(page, url, "ana", PASSWORD)
+        page.locator(".c-user").click()
+        page.get_by_role("link", name=words["change"]).click()
+        for old, new, error in [
+            ("wrong", SECRET, words["incorrect"]),
+            (PASSWORD, "x1", words["short"]),
+        ]:
+            field(page, words["old"]).fill(old)
+            field(page, words["new"]).fill(new)
+            field(page, words["again"]).fill(new)
+            page.get_by_role("button", name=words["change"]).click()
+            page.get_by_text(error).first.wait_for()
+        field(page, words["old"]).fill(PASSWORD)
+        field(page, words["new"]).fill(SECRET)
+        field(page, words["again"]).fill(SECRET)
+        page.get_by_role("button", name=words["change"]).click()
+        page.get_by_text(words["changed"]).wait_for()
+
+    assert User.objects.get(username="ana").check_password(SECRET)
+
+
+@in_chromium
+@each_language
+def test_a_deactivated_account_cannot_log_in(mongo, url, language):
+    root = User.objects.create_superuser("root", password=PASSWORD)
+    open_session = staff(name="ana", role="support")
+    ana = User.objects.get(username="ana")
+    words = WORDS[language]
+
+    with browser([], viewport=WIDE, locale=language) as page:
+        log_in(page, url, "root", PASSWORD)
+        page.goto(f"{url}{ACCOUNTS}{ana.pk}/change/")
+        page.get_by_label(words["active"]).uncheck()
+        save(page, words)
+        page.get_by_text(words["saved"]).wait_for()
+        page.goto(f"{url}{ACCOUNTS}{root.pk}/change/")
+        own = page.get_by_label(words["active"]).count()
+        page.context.clear_cookies()
+        page.goto(f"{url}/admin/")
+        submit_login(page, words, "ana", PASSWORD)
+        page.get_by_text(words["refused"]).wait_for()
+
+    assert own == 0
+    assert open_session.get("/admin/").status_code == 302
+    assert open_session.get("/admin/login/").status_code == 200
 
 
 @in_chromium
@@ -307,7 +443,7 @@ def test_a_password_is_removed_and_set_again(mongo, url, language):
         page.get_by_role("button", name=words["remove"]).click()
         page.wait_for_url("**/change/")
         removed = mongo["auth_user"].find_one({"username": "ana"})["password"]
-        page.goto(f"{url}{ACCOUNTS}{ana.pk}/password/")
+        page.locator("a[href='../password/']").click()
         field(page, words["password"]).fill(SECRET)
         field(page, words["confirmation"]).fill(SECRET)
         page.get_by_role("button", name=words["set"]).click()
@@ -325,7 +461,7 @@ def test_an_account_is_created_without_a_password(mongo, url, language):
     User.objects.create_superuser("root", password=PASSWORD)
     words = WORDS[language]
 
-    with browser([], viewport={"width": 1280, "height": 900}, locale=language) as page:
+    with browser([], viewport=WIDE, locale=language) as page:
         log_in(page, url, "root", PASSWORD)
         page.goto(f"{url}{ACCOUNTS}add/")
         field(page, words["username"]).fill("ana")
@@ -339,27 +475,81 @@ def test_an_account_is_created_without_a_password(mongo, url, language):
 
 
 @in_chromium
-def test_a_role_is_created_and_changed(mongo, url):
+@each_language
+def test_a_role_is_created_from_words_changed_and_deleted(mongo, url, language):
     User.objects.create_superuser("root", password=PASSWORD)
-    permissions = ["view_conversation", "export_conversation"]
+    words = WORDS[language]
 
-    with browser([], viewport={"width": 1280, "height": 900}) as page:
+    with browser([], viewport=WIDE, locale=language) as page:
         log_in(page, url, "root", PASSWORD)
         page.goto(f"{url}{ROLES}add/")
-        field(page, "Name").fill("exporter")
-        field(page, "Permissions").select_option(
-            [
-                option.get_attribute("value")
-                for option in page.locator("#id_permissions option").all()
-                if re.search(r"view conversation|export", option.inner_text(), re.IGNORECASE)
-            ]
-        )
-        save(page, WORDS["en"])
+        field(page, words["name"]).fill("exporter")
+        page.get_by_label(words["view"], exact=True).check()
+        page.get_by_label(words["export"], exact=True).check()
+        save(page, words)
         page.wait_for_url(f"{url}{ROLES}")
+        row = page.locator("#result_list tr", has_text="exporter").inner_text()
         page.locator("#result_list").get_by_role("link", name="exporter").click()
-        field(page, "Name").fill("archivist")
-        save(page, WORDS["en"])
+        field(page, words["name"]).fill("archivist")
+        save(page, words)
+        page.wait_for_url(f"{url}{ROLES}")
+        page.locator("#result_list").get_by_role("link", name="archivist").click()
+        page.locator("#id_permissions").wait_for()
+        checked = page.locator("#id_permissions label:has(:checked)").all_inner_texts()
+        page.locator("a[href$='/delete/']").click()
+        page.get_by_role("button", name=words["delete"]).click()
         page.wait_for_url(f"{url}{ROLES}")
 
-    names = Group.objects.get(name="archivist").permissions.values_list("codename", flat=True)
-    assert sorted(names) == sorted(permissions)
+    assert [text.lower() for text in checked] == [words["view"], words["export"]]
+    assert f"{words['view'].capitalize()}, {words['export']}" in row
+    assert not Group.objects.filter(name="archivist").exists()
+
+
+# Rules that a page cannot show
+
+
+def test_a_role_keeps_permissions_that_its_page_does_not_offer(root):
+    role = Group.objects.create(name="former")
+    role.permissions.set(Permission.objects.filter(codename="change_user"))
+    try:
+        page = root.get(f"{ROLES}{role.pk}/change/")
+        [kept] = page.context["adminform"].form["permissions"].value()
+        shown = page.content.decode()
+        root.post(f"{ROLES}{role.pk}/change/", {"name": "former", "permissions": [kept]})
+
+        assert "Can change user" in shown
+        assert role.permissions.get().codename == "change_user"
+    finally:
+        role.delete()
+
+
+def test_the_page_of_a_new_role_offers_no_permission_on_accounts(root):
+    role = {"name": "x", "permissions": [Permission.objects.get(codename="change_user").pk]}
+
+    response = root.post(f"{ROLES}add/", role)
+
+    assert response.status_code == 200
+    assert not Group.objects.filter(name="x").exists()
+
+
+def test_an_account_in_the_action_log_cannot_be_deleted(root, mongo):
+    staff(name="ana", role="support")
+    ana = User.objects.get(username="ana")
+    delete = f"{ACCOUNTS}{ana.pk}/delete/"
+    before = root.get(delete).status_code
+    LogEntry.objects.create(user=ana, action_flag=CHANGE)
+
+    assert before == 200
+    assert root.post(delete, {"post": "yes"}).status_code == 403
+    assert User.objects.filter(username="ana").exists()
+
+
+def test_no_account_takes_its_own_access_away(root):
+    own = User.objects.get(username="root")
+
+    root.post(f"{ACCOUNTS}{own.pk}/change/", {"username": "root"})
+    deleted = root.post(f"{ACCOUNTS}{own.pk}/delete/", {"post": "yes"})
+
+    own.refresh_from_db()
+    assert (own.is_active, own.is_superuser) == (True, True)
+    assert deleted.status_code == 403

@@ -1,0 +1,31 @@
+"""Texts of unfold and Django on the console's pages that are translated with the console's own.
+
+Unfold has no Spanish. Django's Spanish uses the masculine form for every object.
+"""
+
+from django.utils.translation import gettext_lazy as _
+
+UNFOLD = [
+    _("False"),
+    _("General"),
+    _("Select action"),
+    _("Select action to run"),
+    _("Select all rows"),
+    _("Select record"),
+    _("Select value"),
+    _("Toggle password visibility"),
+    _("True"),
+    _("Type to search"),
+    _("Welcome back to"),
+    _("You have been successfully logged out from the administration"),
+]
+DJANGO = [
+    _("The {name} “{obj}” was added successfully."),
+    _("The {name} “{obj}” was added successfully. You may add another {name} below."),
+    _("The {name} “{obj}” was changed successfully."),
+    _("The {name} “{obj}” was changed successfully. You may edit it again below."),
+    _("The {name} “{obj}” was changed successfully. You may add another {name} below."),
+    _("The %(name)s “%(obj)s” was deleted successfully."),
+    _("%(name)s with ID “%(key)s” doesn’t exist. Perhaps it was deleted?"),  # noqa: RUF001
+    _("You may edit it again below."),
+]
