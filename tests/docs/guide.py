@@ -7,11 +7,16 @@ from pathlib import Path
 from config.env import BASE_DIR
 
 GUIDE = BASE_DIR / "docs" / "guide"
-# In the order of the navigation.
-PAGES = [
-    BASE_DIR / "docs" / name
-    for name in re.findall(r"guide/[\w-]+\.md", (BASE_DIR / "mkdocs.yml").read_text("utf-8"))
-]
+# In the order of the navigation, which is the same in both languages.
+PAGES, PAGES_IN_SPANISH = (
+    [
+        BASE_DIR / "docs" / name
+        for name in re.findall(
+            rf"{folder}/[\w-]+\.md", (BASE_DIR / "mkdocs.yml").read_text("utf-8")
+        )
+    ]
+    for folder in ("guide", "guia")
+)
 LANGUAGES = ("bash", "python", "javascript")
 
 _FENCED = r"^```{language}\n(.*?)^```$"
