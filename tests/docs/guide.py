@@ -7,10 +7,20 @@ from pathlib import Path
 from config.env import BASE_DIR
 
 GUIDE = BASE_DIR / "docs" / "guide"
-PAGES = sorted(GUIDE.glob("*.md"))
+# In the order of the navigation, which is the same in both languages.
+PAGES, PAGES_IN_SPANISH = (
+    [
+        BASE_DIR / "docs" / name
+        for name in re.findall(
+            rf"{folder}/[\w-]+\.md", (BASE_DIR / "mkdocs.yml").read_text("utf-8")
+        )
+    ]
+    for folder in ("guide", "guia")
+)
 LANGUAGES = ("bash", "python", "javascript")
 
 _FENCED = r"^```{language}\n(.*?)^```$"
+_TERMINAL = re.compile(_FENCED.format(language="sh"), re.MULTILINE | re.DOTALL)
 _CODE = re.compile(_FENCED.format(language=f"({'|'.join(LANGUAGES)})"), re.MULTILINE | re.DOTALL)
 # Adjacent blocks are equivalent; a block without a runnable language is their output.
 _STEP = re.compile(
@@ -30,9 +40,9 @@ def steps(page: Path) -> list[Step]:
     return [Step(dict(_CODE.findall(code)), output) for code, output in _STEP.findall(text)]
 
 
-def prelude(language: str) -> str:
-    """Return the start of every page: the first step of the first page."""
-    return steps(GUIDE / "first-call.md")[0].code[language]
+def terminal(page: Path) -> str:
+    """Return the lines that the reader runs in a new shell before the steps, as on the page."""
+    return "".join(_TERMINAL.findall(page.read_text(encoding="utf-8")))
 
 
 def is_as_shown(printed: str, shown: str) -> bool:

@@ -17,11 +17,9 @@ from django.conf import settings
 from config.env import BASE_DIR
 from conversation_service.development.process import free_port
 from conversation_service.development.stand_ins.characters import characters
-from conversation_service.tokens import service_token
 from tests.config.processes import environment
 from tests.config.test_gunicorn import serving
-from tests.docs.guide import GUIDE, LANGUAGES, PAGES, Step, is_as_shown, prelude, steps
-from tests.factories import token
+from tests.docs.guide import GUIDE, LANGUAGES, PAGES, Step, is_as_shown, steps, terminal
 
 BETWEEN_STEPS = "\x1e"
 MARKERS = {
@@ -39,9 +37,18 @@ PROGRAMS = {
 NEWEST = (
     """$(curl -H "Authorization: Bearer $TOKEN" $API/conversations | jq -r .conversations[0].id)"""
 )
+# The lines of a page in a new shell in the repository, and then its program.
+READER = """\
+set -eu
+{terminal}
+cd "$FOLDER"
+exec env PYTHONWARNINGS=error "$@"
+"""
 # Values that the reader fills in; and a stream is not followed until Ctrl-C.
 README_LINES = {"^TOKEN=….*": "", "^API=.*": "", "^ID=….*": f"ID={NEWEST}"}
 README_CURL = 'curl() { command curl -sS --fail --max-time 2 "$@" || [ $? = 28 ]; } 2>/dev/null\n'
+
+FIRST_CALL, RETRIES = GUIDE / "first-call.md", GUIDE / "retries.md"
 
 by_language = pytest.mark.parametrize("language", LANGUAGES)
 by_page = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
@@ -71,9 +78,8 @@ def test_snippets_of_a_page_have_the_shown_results(
     page: Path, language: str, address: str, tmp_path: Path
 ):
     shown = steps(page)
-    printed = run(
-        language, [step.code[language] for step in shown], page.stem, address, folder=tmp_path
-    )
+    code = [step.code[language] for step in shown]
+    printed = run(language, code, address, page=page, folder=tmp_path)
 
     assert len(printed) == len(shown)
     for step, output in zip(shown, printed, strict=True):
@@ -87,38 +93,82 @@ def test_a_page_has_each_step_in_every_language(page: Path):
     assert all(set(step.code) == set(LANGUAGES) for step in steps(page))
 
 
+@by_page
+def test_a_page_starts_with_a_new_user_and_the_same_lines(page: Path):
+    lines = terminal(FIRST_CALL)
+
+    assert lines.startswith("export API=")
+    assert "export TOKEN=$(" in lines
+    assert terminal(page).startswith(lines)
+    assert steps(page)[0] == steps(FIRST_CALL)[0]
+
+
+@by_language
+@pytest.mark.parametrize("status", [429, 503])
+def test_no_page_continues_after_an_error(status: int, language: str, address: str, tmp_path: Path):
+    first, second, *_ = steps(FIRST_CALL)
+    code = [step.code[language] for step in (first, second)]
+
+    with failing_at_first(address, [status]) as proxy:
+        ran = ran_as_reader(language, code, proxy.address, page=FIRST_CALL, folder=tmp_path)
+
+    assert ran.returncode != 0
+    assert str(status) in ran.stderr
+    assert len(proxy.keys) == 1
+
+
+@by_page
+def test_curl_checks_the_status_unless_the_page_shows_an_error(page: Path):
+    for step in steps(page):
+        for command in re.findall(r"^.*\bcurl (?:.*\\\n)*.*$", step.code["bash"], re.MULTILINE):
+            if "--fail-with-body" not in command:
+                javascript = step.code["javascript"]
+                assert "expected:" in javascript, f"{command}\nis not checked"
+
+
+@by_page
+def test_ids_of_earlier_steps_are_required(page: Path):
+    """In a shell, an empty id would make a path of the list."""
+    code = "".join(step.code["bash"] for step in steps(page))
+
+    assert re.findall(r"conversations/\$\w+", code) == []
+    assert re.findall(r"=\$\(.*jq -r \.id\b.*", code) == []
+
+
 @by_language
 def test_the_example_of_retries_repeats_a_request(language: str, address: str, tmp_path: Path):
     step, code = example_of_retries(language)
     failures = [503, 429] if language == "bash" else [503, 429, 409]  # curl repeats no 409
 
     with failing_at_first(address, failures) as proxy:
-        [printed] = run(language, [code], "retried", proxy.address, folder=tmp_path)
+        ran = ran_as_reader(language, code, proxy.address, page=RETRIES, folder=tmp_path)
 
-    assert is_as_shown(printed, step.output or "")
+    assert ran.returncode == 0, ran.stderr
+    assert is_as_shown(ran.stdout.split(BETWEEN_STEPS)[-2], step.output or "")
     assert len(proxy.keys) == len(failures) + 1
     assert len({*proxy.keys}) == 1
 
 
 @by_language
-def test_the_example_of_retries_returns_a_conflict_that_no_retry_solves(
+def test_the_example_of_retries_fails_with_a_conflict_that_no_retry_solves(
     language: str, address: str, tmp_path: Path
 ):
     _step, code = example_of_retries(language)
 
     with failing_at_first(address, [409], headers={}) as proxy:
-        [printed] = run(language, [code], "retried", proxy.address, folder=tmp_path)
+        ran = ran_as_reader(language, code, proxy.address, page=RETRIES, folder=tmp_path)
 
-    assert printed.strip() == "409"
+    assert ran.returncode != 0
+    assert "409" in ran.stderr
     assert len(proxy.keys) == 1
 
 
-def example_of_retries(language: str) -> tuple[Step, str]:
-    """Return the step of the guide, and its code with the imports of the page."""
-    first, *others = steps(GUIDE / "retries.md")
+def example_of_retries(language: str) -> tuple[Step, list[str]]:
+    """Return the step of the guide, and its code after the start and the imports of the page."""
+    start, once, *others = steps(RETRIES)
     [step] = [step for step in others if "--retry" in step.code["bash"]]
-    imports = "\n".join(re.findall("^import .*", first.code[language], re.MULTILINE))
-    return step, f"{imports}\n{step.code[language]}"
+    imports = "\n".join(re.findall("^import .*", once.code[language], re.MULTILINE))
+    return step, [start.code[language], f"{imports}\n{step.code[language]}"]
 
 
 class Proxy(ThreadingHTTPServer):
@@ -182,7 +232,7 @@ def test_requests_of_the_readme_succeed(address: str, tmp_path: Path):
         assert re.search(line, calls, re.MULTILINE)
         calls = re.sub(line, done, calls, flags=re.MULTILINE)
 
-    [printed] = run("bash", [README_CURL + calls], "first-call", address, folder=tmp_path)
+    [printed] = run("bash", [README_CURL + calls], address, page=FIRST_CALL, folder=tmp_path)
 
     assert '"title":"Caf\xe9 con Luna"' in printed
     assert '"version":2' in printed
@@ -203,26 +253,31 @@ def test_output_is_compared_to_the_end(printed: str, shown: str, same: bool):
     assert is_as_shown(printed, shown) == same
 
 
-def run(language: str, code: list[str], page: str, address: str, *, folder: Path) -> list[str]:
-    """Run the steps as one program, and return the output of each."""
+def run(language: str, code: list[str], address: str, *, page: Path, folder: Path) -> list[str]:
+    """Run the steps of a page as one program without an error, and return the output of each."""
+    ran = ran_as_reader(language, code, address, page=page, folder=folder)
+    assert (ran.returncode, ran.stderr) == (0, ""), f"{ran.stdout}\n{ran.stderr}"
+    *printed, rest = ran.stdout.split(BETWEEN_STEPS)
+    assert rest == ""
+    return printed
+
+
+def ran_as_reader(
+    language: str, code: list[str], address: str, *, page: Path, folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run steps in a new shell, with the token that the page creates."""
     program, *options = PROGRAMS[language]
-    require(program, *(["curl", "jq"] if language == "bash" else []))
+    require("bash", program, *(["curl", "jq"] if language == "bash" else []))
     script = folder / FILES[language]
-    begin = [] if page == "first-call" else [prelude(language)]
-    marked = [f"{step}\n{MARKERS[language]}\n" for step in code]
-    script.write_text("\n".join([*begin, *marked]), encoding="utf-8")
-    user = f"{page}-{language}"
-    ran = subprocess.run(
-        [program, *options, script],
-        cwd=folder,
+    script.write_text("\n".join(f"{step}\n{MARKERS[language]}\n" for step in code), "utf-8")
+    lines, count = re.subn("http://127.0.0.1:8003(?=/)", address, terminal(page))
+    assert count
+    return subprocess.run(
+        ["bash", "-c", READER.format(terminal=lines), "", program, *options, script],  # noqa: S607
+        cwd=BASE_DIR,
         env=environment(
-            API=f"{address}/api/v1",
-            INTERNAL=f"{address}/internal/v1",
-            TOKEN=token(user),
-            SERVICE_TOKEN=service_token(
-                "message", "conversations:authorize", "conversations:activity"
-            ),
-            PYTHONWARNINGS="error",
+            ENVIRONMENT="development",
+            FOLDER=str(folder),
             NODE_NO_WARNINGS="1",  # of Node.js 18, of fetch
         ),
         capture_output=True,
@@ -230,10 +285,6 @@ def run(language: str, code: list[str], page: str, address: str, *, folder: Path
         timeout=60,
         check=False,
     )
-    assert (ran.returncode, ran.stderr) == (0, ""), f"{ran.stdout}\n{ran.stderr}"
-    *printed, rest = ran.stdout.split(BETWEEN_STEPS)
-    assert rest == ""
-    return printed
 
 
 def require(*programs: str) -> None:
