@@ -19,7 +19,7 @@ from tests.conversations.test_import import (
     purge,
     statuses,
 )
-from tests.factories import PATH, client_of, conversation
+from tests.factories import PATH, WIDE_NAMES, client_of, conversation
 
 THEN = datetime(2024, 5, 6, 7, 8, 9, 123000, tzinfo=UTC)
 WRITTEN = "2024-05-06T07:08:09.123Z"
@@ -274,6 +274,13 @@ def test_half_an_emoji_in_an_id_or_a_name_is_rejected(alice, name):
     [result] = imported(alice, text.encode())
 
     assert result["status"] == 400
+
+
+@pytest.mark.parametrize("name", WIDE_NAMES)
+def test_a_wide_name_is_imported_unchanged(alice, name):
+    adjusted, created = read(alice, {"character_id": "luna", "title": name, "tags": [name]})
+
+    assert (adjusted, created["title"], created["tags"]) == ([], name, [name])
 
 
 @pytest.mark.parametrize(
