@@ -183,6 +183,8 @@ def test_times_in_the_future_or_in_the_wrong_order_are_adjusted(alice):
         ({"settings": {"extra": {"a b": 1}}}, "settings.extra.a b", None),
         ({"custom": {"k": "x" * 60_000}}, "custom.k", "x" * 512),
         ({"custom": {"k": "e\u0301" * 600}}, "custom.k", "\u00e9" * 512),
+        ({"custom": {"k": "e\u0301"}}, "custom.k", "\u00e9"),
+        ({"settings": {"model": " large "}}, "settings.model", "large"),
         ({"custom": {"k": "nul\0"}}, "custom.k", "nul"),
         ({"custom": {"k": 1.5}}, "custom.k", "1.5"),
         ({"custom": {"k": True}}, "custom.k", "true"),
@@ -200,7 +202,8 @@ def test_a_value_beyond_a_limit_is_adjusted(alice, line, path, value):
         found = found.get(name) if isinstance(found, dict) else found
     assert found == value
     names = documents.names_given(dict.fromkeys(line.get("settings", {}), 1))
-    given = [name for name in names if path != f"settings.{name}" or isinstance(value, list)]
+    defaults = documents.DEFAULTS["settings"]
+    given = [name for name in names if path != f"settings.{name}" or found != defaults[name]]
     assert created["settings_given"] == given
 
 
