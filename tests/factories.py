@@ -12,6 +12,20 @@ from conversation_service import clock
 from tests.documented import DocumentedClient
 
 PATH = "/api/v1/conversations"
+# Titles and tags with signs, quotes, markup, emoji, a private character, and scripts of both
+# directions. A file or a page must show each as it is.
+WIDE_NAMES = [
+    *("\U0001f525", "C++", "C#", "R&D", "a/b", 'the "best"', "50 %", "@home", "don't", "$set"),
+    *("{x}", "{{ x }}", "1:1", "a;b", "-x", "=1+1", "<b>x</b>", "(a)|[b]^$.*+?\\", "\ue000"),
+    "\U0001f525" * 50,
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "\u2764\ufe0f",
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629",
+    "abc \u05e2\u05d1\u05e8\u05d9\u05ea (12)",
+    "\u202eabc\u202c",
+    "\u65e5\u672c\u8a9e",
+    "\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22",
+]
 
 
 class NewConversation(DictFactory):

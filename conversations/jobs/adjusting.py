@@ -9,26 +9,36 @@ from typing import Any
 
 from django.conf import settings
 
-from conversations.documents import PUBLIC_TIMES
+from conversation_service.http.exception_handler import MAX_ECHO
+from conversations.documents import EDITABLE_FIELDS, PUBLIC_TIMES
 from conversations.limits import MAX_AHEAD
 from conversations.serializers.transfer import ORIGIN_LENGTH
 
 # Edits cannot raise this to the highest version that an import reads: every export can be imported.
 HIGHEST_VERSION = 2**52
 IMPORTED = "imported:"
-_NORMALISED = ("title", "tags")
 _TIMES = [name for name in PUBLIC_TIMES if name != "purge_at"]
+
+
+def changed_paths(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the path of each value that differs, within objects by key, cut to MAX_ECHO."""
+    for name, value in before.items():
+        new = after.get(name)
+        if isinstance(value, dict) and isinstance(new, dict):
+            yield from (f"{name}.{path}"[:MAX_ECHO] for path in changed_paths(value, new))
+        elif value != new:
+            yield name
 
 
 def adjust(line: Mapping[str, Any], values: dict[str, Any], now: datetime) -> list[str]:
     """Change the values of a validated line in place; return the paths that were changed.
 
-    The validation has normalised titles and tags, as for a PATCH: their paths are returned, too.
+    The validation has normalised texts, as for a PATCH: their paths are returned, too.
     A time more than MAX_AHEAD after `now` becomes `now`; `purge_at` can be later by TRASH_DAYS. A
     version above HIGHEST_VERSION becomes HIGHEST_VERSION. Every actor except the user is marked as
     imported. The character is unverified until `manage.py verify_characters` has verified it.
     """
-    adjusted = [name for name in _NORMALISED if values[name] != line[name]]
+    adjusted = [*changed_paths({name: line[name] for name in EDITABLE_FIELDS}, values)]
     if values["character_status"] != "unverified":
         values["character_status"] = "unverified"
         adjusted.append("character_status")
@@ -51,9 +61,9 @@ def adjust(line: Mapping[str, Any], values: dict[str, Any], now: datetime) -> li
         adjusted += [f"{at}.{name}" for name in _capped(revision, ["at", "previous_at"], now)]
         for change in revision["changes"]:
             path = change["path"]
-            if path in _NORMALISED:
+            if path in EDITABLE_FIELDS:
                 sent = line["history"][index]["changes"][path]
-                adjusted += [f"{at}.changes.{path}.{s}" for s in sent if sent[s] != change[s]]
+                adjusted += [f"{at}.changes.{path}.{side}" for side in changed_paths(sent, change)]
             latest = latest_purge if path == "purge_at" else now
             for side in _capped(change, ["before", "after"], latest):
                 adjusted.append(f"{at}.changes.{path}.{side}")

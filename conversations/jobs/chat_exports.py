@@ -45,7 +45,6 @@ _DIGITS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _MIN_EPOCH_DIGITS = 9  # of seconds: from 1973 on
 # By their number of digits. As milliseconds, 12 digits are before 1990 and 14 after 2286.
 _COMPACT_DATES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
-_YEARS = range(1970, 2100)
 
 _STRUCTURE = re.compile(rb'["\[\]{}]')
 _REST_OF_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
@@ -543,26 +542,20 @@ def _seconds(value: Any) -> tuple[float | None, bool]:
 
 
 def _seconds_of_text(text: str) -> tuple[float | None, bool]:
-    is_number = bool(_DIGITS.fullmatch(text))
-    moment = _compact_date(text) if is_number else None
+    """Read digits such as 20240131 as a date, not as the seconds until August 1970."""
     try:
-        if is_number and moment is None:
+        if not _DIGITS.fullmatch(text):
+            moment = datetime.fromisoformat(text)
+        elif (form := _COMPACT_DATES.get(len(text))) and "1970" <= text < "2100":
+            moment = datetime.strptime(text, form).replace(tzinfo=UTC)
+            return moment.timestamp(), False
+        else:
             is_epoch = len(text.partition(".")[0]) >= _MIN_EPOCH_DIGITS
             return (seconds(float(text)) if is_epoch else None), False
-        moment = moment or datetime.fromisoformat(text)
         number = seconds((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
         return None, False
     return number, moment.tzinfo is not None and number is not None
-
-
-def _compact_date(digits: str) -> datetime | None:
-    """Read digits such as 20240131 as a date, and not as the seconds until August 1970."""
-    try:
-        moment = datetime.strptime(digits, _COMPACT_DATES[len(digits)])  # noqa: DTZ007
-    except (KeyError, ValueError):
-        return None
-    return moment if moment.year in _YEARS else None
 
 
 def _dict(value: Any) -> dict[str, Any]:

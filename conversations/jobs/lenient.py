@@ -7,7 +7,7 @@ another type, or an unknown field, depends on the program that wrote the line: i
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from hashlib import blake2b
 from itertools import islice
@@ -19,12 +19,12 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import ValidationError
 from rest_framework.fields import Field
 
-from conversation_service.http.exception_handler import MAX_ECHO, MAX_FIELD_ERRORS
+from conversation_service.http.exception_handler import MAX_FIELD_ERRORS
 from conversation_service.http.fields import NOT_IN_A_LINE
 from conversation_service.mongodb.connection import Document
 from conversation_service.visibility import is_visible
 from conversations import documents, limits
-from conversations.declaration import Declaration
+from conversations.jobs.adjusting import changed_paths
 from conversations.serializers.fields import Object
 from conversations.serializers.transfer import lenient
 from conversations.states import ARCHIVED
@@ -63,12 +63,14 @@ def read(
     surrogates were replaced. Raises ValidationError.
     """
     adjusted_line = _adjust({name: value for name, value in line.items() if value is not None})
-    adjusted = [*_changed_paths(sent, adjusted_line)]
-    if "external_id" in adjusted:  # another id is another conversation
+    if sent.get("external_id") != adjusted_line.get("external_id"):  # another conversation
         raise ValidationError({"external_id": _("Use an id without unpaired surrogates.")})
     if character_id is not None:
         adjusted_line.setdefault("character_id", character_id)
     values = {k: v for k, v in lenient.run_validation(adjusted_line).items() if v is not None}
+    # The validation also normalises texts, as it does for a request.
+    normalised = {name: value for name, value in values.items() if name not in _TIMES}
+    adjusted = [*changed_paths(sent, adjusted_line | normalised)]
     for name in _TIMES:
         if name in values and values[name] <= limits.EPOCH:
             del values[name]
@@ -128,15 +130,6 @@ def _adjust(line: Mapping[str, Any]) -> dict[str, Any]:
     return new
 
 
-def _changed_paths(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in before.items():
-        new = after.get(name)
-        if isinstance(value, dict) and isinstance(new, dict):
-            yield from (f"{name}.{path}"[:MAX_ECHO] for path in _changed_paths(value, new))
-        elif value != new:
-            yield name
-
-
 def seconds(number: float) -> float | None:
     """Return a time in seconds since 1970, or None for a number that is no time.
 
@@ -182,23 +175,18 @@ def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     new = dict(settings)
     for name, value in settings.items():
         declared = documents.SETTINGS.get(name)
-        if declared is None:
+        if declared is None or isinstance(value, bool):
             continue
+        kind = str if isinstance(declared.field, CharField) else (int, float)
         if declared.entries and isinstance(value, dict):
             new[name] = _entries(fields[name], value)
         elif declared.max_items and isinstance(value, list):
             read, child = value[:_STOP_SEQUENCES_READ], fields[name].child
             kept = [v for v in read if not isinstance(v, str) or _accepts(child, v)]
             new[name] = kept[: declared.max_items]
-        elif _has_type(declared, value) and not _accepts(fields[name], value):
+        elif isinstance(value, kind) and not _accepts(fields[name], value):
             new[name] = None
     return new
-
-
-def _has_type(declared: Declaration, value: Any) -> bool:
-    if isinstance(declared.field, CharField):
-        return isinstance(value, str)
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _entries(field: Object, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,23 +197,20 @@ def _entries(field: Object, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept: dict[str, Any] = {}
     for key, sent in islice(values.items(), _KEYS_READ):
-        value = sent
+        value: Any = sent
         if len(kept) == field.entries.max_keys:
             break
         if value is None or not re.fullmatch(field.entries.key, key):
             continue
-        if not field.entries.any_scalar and isinstance(value, str | int | float):
-            value = _cut(value if isinstance(value, str) else json.dumps(value), field)
-        if _accepts(field.child, value):
+        is_accepted = _accepts(field.child, value)
+        if not (is_accepted or field.entries.any_scalar) and isinstance(value, str | int | float):
+            text = value if isinstance(value, str) else json.dumps(value)
+            longest = field.entries.max_length
+            text = unicodedata.normalize("NFC", text.replace("\0", "")[: 2 * longest])
+            value, is_accepted = text[:longest], True
+        if is_accepted:
             kept[key] = value
     return kept
-
-
-def _cut(text: str, field: Object) -> str:
-    if _accepts(field.child, text):
-        return text
-    longest = field.entries.max_length
-    return unicodedata.normalize("NFC", text.replace("\0", "")[: 2 * longest])[:longest]
 
 
 def _accepts(field: Field, value: Any) -> bool:

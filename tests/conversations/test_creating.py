@@ -4,7 +4,7 @@ from time_machine import travel
 
 from conversation_service import clock
 from conversations import documents
-from tests.factories import PATH, client_of, conversation
+from tests.factories import PATH, WIDE_NAMES, client_of, conversation
 
 DEFAULT_SETTINGS = {
     "temperature": 0.7,
@@ -196,30 +196,7 @@ def test_a_title_is_one_line_with_single_blanks(alice, sent, stored):
     assert created["title"] == patched["title"] == copied["title"] == stored
 
 
-TAGS = [
-    "\U0001f525",
-    "C++",
-    "C#",
-    "R&D",
-    "a/b",
-    'the "best"',
-    "50 %",
-    "@home",
-    "don't",
-    "$set",
-    "{x}",
-    "1:1",
-]
-TAGS += [
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467",
-    "\u2764\ufe0f",
-    "(a)|[b]^$.*+?\\",
-    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629",
-    "\ue000",
-]
-
-
-@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("tag", WIDE_NAMES)
 def test_a_tag_has_any_printable_characters(alice, tag):
     created = alice.post(PATH, {"character_id": "luna", "tags": [tag]}).json()
     alice.post(PATH, {"character_id": "luna", "tags": ["another"]})

@@ -13,7 +13,7 @@ from conversation_service.http.ndjson import NDJSONParser
 from conversation_service.mongodb.connection import collection
 from conversations.jobs import importing
 from tests.conversations.test_export import EXPORT, exported
-from tests.factories import PATH, client_of, conversation
+from tests.factories import PATH, WIDE_NAMES, client_of, conversation
 
 IMPORT = f"{PATH}/import"
 NDJSON = "application/x-ndjson"
@@ -394,6 +394,8 @@ BLANKS = [
     ("title", " two\nlines\u2028", "two lines"),
     ("title", "e\u0301", "\u00e9"),
     ("tags", ["two  blanks", "b", "B"], ["two blanks", "b"]),
+    ("custom", {"k": "e\u0301"}, {"k": "\u00e9"}),
+    ("settings.model", " large ", "large"),
     ("history.0.changes.title.before", "two \n lines", "two lines"),
 ]
 
@@ -413,7 +415,8 @@ def test_titles_and_tags_are_normalised_as_by_the_api_and_named(alice, path, val
 
     [result] = imported(alice, [line])
 
-    assert (result["status"], result["adjusted"]) == (201, [path])
+    assert result["status"] == 201
+    assert result["adjusted"] == [f"{path}.k" if path == "custom" else path]
     inner[last] = stored
     assert exported(alice) == [line]
 
@@ -431,6 +434,21 @@ def test_invisible_titles_and_tags_of_an_earlier_release_are_imported_unchanged(
 
     assert (result["status"], result["adjusted"]) == (201, [])
     assert exported(alice) == [line]
+
+
+def test_wide_names_are_equal_in_an_export_and_its_import(alice, bob):
+    by_tens = [WIDE_NAMES[at : at + 10] for at in range(0, len(WIDE_NAMES), 10)]
+    for tags in by_tens:
+        conversation(alice, title=tags[0], tags=tags)
+
+    results = imported(bob, whole(alice))
+
+    assert [(r["status"], r["adjusted"]) for r in results] == [(201, [])] * len(by_tens)
+    for client in (alice, bob):
+        assert [line["tags"] for line in exported(client)] == by_tens
+        assert [line["title"] for line in exported(client)] == [tags[0] for tags in by_tens]
+        counts = client.get("/api/v1/tags", {"limit": 200}).json()["tags"]
+        assert {row["tag"]: row["count"] for row in counts} == dict.fromkeys(WIDE_NAMES, 1)
 
 
 def test_an_unknown_field_has_its_own_code(alice):

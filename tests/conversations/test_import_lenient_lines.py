@@ -19,7 +19,7 @@ from tests.conversations.test_import import (
     purge,
     statuses,
 )
-from tests.factories import PATH, client_of, conversation
+from tests.factories import PATH, WIDE_NAMES, client_of, conversation
 
 THEN = datetime(2024, 5, 6, 7, 8, 9, 123000, tzinfo=UTC)
 WRITTEN = "2024-05-06T07:08:09.123Z"
@@ -183,6 +183,8 @@ def test_times_in_the_future_or_in_the_wrong_order_are_adjusted(alice):
         ({"settings": {"extra": {"a b": 1}}}, "settings.extra.a b", None),
         ({"custom": {"k": "x" * 60_000}}, "custom.k", "x" * 512),
         ({"custom": {"k": "e\u0301" * 600}}, "custom.k", "\u00e9" * 512),
+        ({"custom": {"k": "e\u0301"}}, "custom.k", "\u00e9"),
+        ({"settings": {"model": " large "}}, "settings.model", "large"),
         ({"custom": {"k": "nul\0"}}, "custom.k", "nul"),
         ({"custom": {"k": 1.5}}, "custom.k", "1.5"),
         ({"custom": {"k": True}}, "custom.k", "true"),
@@ -200,7 +202,8 @@ def test_a_value_beyond_a_limit_is_adjusted(alice, line, path, value):
         found = found.get(name) if isinstance(found, dict) else found
     assert found == value
     names = documents.names_given(dict.fromkeys(line.get("settings", {}), 1))
-    given = [name for name in names if path != f"settings.{name}" or isinstance(value, list)]
+    defaults = documents.DEFAULTS["settings"]
+    given = [name for name in names if path != f"settings.{name}" or found != defaults[name]]
     assert created["settings_given"] == given
 
 
@@ -274,6 +277,13 @@ def test_half_an_emoji_in_an_id_or_a_name_is_rejected(alice, name):
     [result] = imported(alice, text.encode())
 
     assert result["status"] == 400
+
+
+@pytest.mark.parametrize("name", WIDE_NAMES)
+def test_a_wide_name_is_imported_unchanged(alice, name):
+    adjusted, created = read(alice, {"character_id": "luna", "title": name, "tags": [name]})
+
+    assert (adjusted, created["title"], created["tags"]) == ([], name, [name])
 
 
 @pytest.mark.parametrize(

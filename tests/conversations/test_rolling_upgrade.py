@@ -32,7 +32,7 @@ from tests.config.test_gunicorn import serving
 from tests.conversations.test_failover import Client
 from tests.conversations.test_internal import AUTHORIZE, report
 from tests.conversations.test_release_0_1_0 import DATA, EXPORTED
-from tests.factories import PATH, token
+from tests.factories import PATH, WIDE_NAMES, token
 
 NAME = "rolling_upgrade"
 CHANGES = "/api/v1/changes"
@@ -459,6 +459,25 @@ def test_conversations_with_new_ids_survive_a_rollback(rollout, user_id):
     assert old.send("GET", f"{PATH}?character_id={WIDE_ID}").status_code == 400
     assert old.send("POST", PATH, {"character_id": WIDE_ID}).status_code == 400
     assert rollout.old.user(WIDE_ID).send("GET", path).status_code == 401
+
+
+def test_the_previous_release_serves_wide_tags(rollout, user_id):
+    """0.1.0 rejects these tags in a request. It shows, edits and purges their conversations."""
+    new, old = rollout.new.user(user_id), rollout.old.user(user_id)
+    for at in range(0, len(WIDE_NAMES), 8):  # 0.1.0 adds two more
+        tags = WIDE_NAMES[at : at + 8]
+        created = new.create(title=f"Title {tags[0]}", tags=tags)["id"]
+        assert done(old.send("GET", f"{PATH}/{created}")).json()["tags"] == tags
+
+        done(old.send("PATCH", f"{PATH}/{created}", {"tags_add": ["casual"], "title": "New"}))
+        done(old.send("POST", f"{PATH}/{created}/revert", {"version": 1, "fields": ["title"]}))
+        copy_and_end(rollout.old, user_id, created)
+
+        line = done(new.send("GET", f"{PATH}/{created}")).json()
+        assert (line["title"], line["tags"]) == (f"Title {tags[0]}", [*tags, "casual"])
+    assert everything(old) == everything(new)
+    counts = done(old.send("GET", "/api/v1/tags?limit=200")).json()["tags"]
+    assert {row["tag"] for row in counts} >= {*WIDE_NAMES}
 
 
 def test_the_schema_of_the_previous_release_loses_no_data(rollout, user_id):
