@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 from math import ceil
-from typing import Any
+from typing import Any, Self
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
@@ -44,6 +44,11 @@ class ServiceError(Exception):
         wait_s = self.again_in_s if again_in_s is None else again_in_s
         if wait_s is not None:
             self.headers["Retry-After"] = str(max(1, ceil(wait_s)))
+
+    @classmethod
+    def example(cls) -> Self:
+        """Return a failure for the API documentation."""
+        return cls()
 
 
 class UnknownField(ServiceError):

@@ -154,7 +154,7 @@ def perform(request: HttpRequest, action: Action, row: Conversation, reason: str
     """
     result = _perform(request, action, row.user_id, [row], reason).get(row.pk, ABSENT)
     if result.error:
-        raise result.error
+        raise result.error()
     return result.outcome == "ok"
 
 
@@ -210,7 +210,7 @@ def perform_all(
     for row in rows:
         result = results.get(row.pk, ABSENT)
         if result.error:
-            unchanged[str(result.error.title)] += 1
+            unchanged[str(result.error().title)] += 1
         elif result.outcome == "skipped":
             unchanged[gettext("there was nothing to change")] += 1
         else:
