@@ -2,9 +2,10 @@
 
 from http import HTTPStatus
 from math import ceil
-from typing import Any
+from typing import Any, Self
 
 from django.utils.functional import Promise
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 Message = str | Promise
@@ -26,6 +27,7 @@ class ServiceError(Exception):
         "A field, a parameter, a header or the URL has a value that the service does not accept."
     )
     remedy: Message = _("Correct the values that `details.errors` or `message` names.")
+    default_message: Message = ""  # if empty, the title
     again_in_s: float | None = None
     may_be_executed = False  # True if the request can have had its effect
 
@@ -38,12 +40,17 @@ class ServiceError(Exception):
         **details: Any,
     ) -> None:
         super().__init__(message)
-        self.message = message or self.title
+        self.message = message or self.default_message or self.title
         self.details = details
         self.headers = headers or {}
         wait_s = self.again_in_s if again_in_s is None else again_in_s
         if wait_s is not None:
             self.headers["Retry-After"] = str(max(1, ceil(wait_s)))
+
+    @classmethod
+    def example(cls) -> Self:
+        """Return a failure for the API documentation."""
+        return cls()
 
 
 class UnknownField(ServiceError):
@@ -269,6 +276,7 @@ class UriTooLong(ServiceError):
         "Shorten the query string, for example the text in `search`. A non-ASCII character takes "
         "6 to 12 bytes in a URL."
     )
+    default_message = format_lazy("{} {}", cause, remedy)
 
 
 class HeadersTooLarge(ServiceError):
@@ -277,6 +285,7 @@ class HeadersTooLarge(ServiceError):
     title = _("The headers are too many or too large")
     cause = _("The request has more than 64 headers, or a header with more than 8,190 bytes.")
     remedy = _("Send fewer or shorter headers, for example without cookies.")
+    default_message = format_lazy("{} {}", cause, remedy)
 
 
 class ExpectationFailed(ServiceError):

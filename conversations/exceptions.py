@@ -1,8 +1,8 @@
 """The domain's errors. Malformed input is a ValidationError."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
@@ -11,6 +11,7 @@ from rest_framework.serializers import IntegerField
 from conversation_service.errors import Message, ServiceError
 from conversations.declaration import declarations
 from conversations.models import LLMSettings
+from conversations.states import DELETED, EDITABLE, conflict_message
 
 
 class ConversationNotFound(ServiceError):
@@ -27,6 +28,12 @@ class ConversationNotFound(ServiceError):
 
 
 class ConversationStateConflict(ServiceError):
+    """The conversation has a state that the request does not accept.
+
+    `allowed` are the states that the request accepts. Without `state`, other requests changed the
+    conversation during each attempt.
+    """
+
     status = HTTPStatus.CONFLICT
     code = "CONVERSATION_STATE_CONFLICT"
     title = _("The state of the conversation does not allow this")
@@ -38,6 +45,18 @@ class ConversationStateConflict(ServiceError):
         "Bring the conversation into a state in `details.allowed_from`, then send the request "
         "again."
     )
+
+    def __init__(self, state: str | None = None, allowed: Sequence[str] = ()) -> None:
+        details: dict[str, Any] = {"allowed_from": [*allowed]} if allowed else {}
+        message: Message = _("Other requests changed the conversation. Send the request again.")
+        if state is not None:
+            details["status"] = state
+            message = conflict_message(state, tuple(allowed))
+        super().__init__(message, **details)
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(DELETED, EDITABLE)
 
 
 class LegalHold(ServiceError):

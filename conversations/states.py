@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from conversation_service.errors import Message
@@ -44,3 +45,18 @@ ARCHIVE = Transition((ACTIVE,), (ARCHIVED,))
 RESTORE = Transition((ARCHIVED, DELETED), (ACTIVE, ARCHIVED))
 TRASH = Transition(EDITABLE, (DELETED,))
 PURGE = Transition((DELETED,), (PURGED,))
+
+_IS: Mapping[str, Message] = {
+    ACTIVE: _("The conversation is active."),
+    ARCHIVED: _("The conversation is archived."),
+    DELETED: _("The conversation is in the trash."),
+}
+_REMEDIES: Mapping[tuple[str, ...], Message] = {
+    EDITABLE: _("Only an active or archived conversation allows this: restore it first."),
+    PURGE.accepts: _("Only a conversation in the trash can be purged: delete it first."),
+}
+
+
+def conflict_message(state: str, allowed: tuple[str, ...]) -> Message:
+    """Return why a request is not possible in a state, and what to do first."""
+    return format_lazy("{} {}", _IS[state], _REMEDIES[allowed])

@@ -10,6 +10,7 @@ FIELD_CODES: Mapping[str, tuple[str, str]] = {
         "The value has another JSON type or another form.",
         "Send the type or form that `message` names.",
     ),
+    "plus": ("The `+` of an offset arrived as a space.", "Write `%2B` in a query string."),
     "invalid_choice": ("The value is not one of the possible values.", "Choose one of them."),
     "contradiction": (
         "The value contradicts another field, or excludes it.",

@@ -29,6 +29,7 @@ ALIASES = (
     "application/ndjson",
     "application/jsonl",
     "application/jsonlines",
+    "application/x-jsonl",
     "application/x-jsonlines",
 )
 GZIP = frozenset({"gzip", "x-gzip"})

@@ -112,6 +112,11 @@ class FaultSerializer(serializers.Serializer):
         "type": "object",
         "properties": {
             "errors": {"type": "array", "items": {"$ref": f"{SCHEMAS}Fault"}},
+            "allowed_from": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "The states of a conversation that allow the request.",
+            },
         },
         "additionalProperties": {},
     }
@@ -160,7 +165,9 @@ def failure_responses(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:
             [
                 OpenApiExample(
                     kind.code,
-                    problem(kind(), "/api/v1/conversations", "5f1c0d9a7b3e2468", "3f8a1c5e"),
+                    problem(
+                        kind.example(), "/api/v1/conversations", "5f1c0d9a7b3e2468", "3f8a1c5e"
+                    ),
                 )
                 for kind in same
             ],

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from django.conf import settings
 
 from config.upstreams import UPSTREAMS
+from conversation_service import rfc3339
 from conversation_service.integers import MAX_EXACT, read_integer
 from conversation_service.tokens import service_token
 from conversation_service.upstreams import http
@@ -71,9 +72,6 @@ def _moment(value: Any) -> datetime | None:
     if value is None:
         return None
     try:
-        moment = datetime.fromisoformat(value)
+        return rfc3339.parse(value)
     except (TypeError, ValueError):
-        raise http.UpstreamError("A time is invalid") from None
-    if moment.tzinfo is None:
-        raise http.UpstreamError("A time has no offset")
-    return moment
+        raise http.UpstreamError("A time is invalid, or has no offset") from None

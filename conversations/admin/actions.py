@@ -226,7 +226,7 @@ def perform(request: HttpRequest, action: Action, row: Conversation, reason: str
     """
     result = apply_to_user(request, action, row.user_id, [row], reason).get(row.pk, ABSENT)
     if result.error:
-        raise result.error
+        raise result.error()
     return result.outcome == "ok"
 
 
@@ -292,7 +292,7 @@ def why_unchanged(rows: Sequence[Conversation], results: Results) -> Counter[str
     for row in rows:
         result = results.get(row.pk, ABSENT)
         if result.error:
-            unchanged[str(result.error.title)] += 1
+            unchanged[str(result.error().title)] += 1
         elif result.outcome == "skipped":
             unchanged[gettext("there was nothing to change")] += 1
     return unchanged

@@ -72,7 +72,8 @@ class ListParameters(fields.Parameters):
     )
     created_after = fields.Moment(
         required=False,
-        help_text="Later than this time. All four times are truncated to milliseconds.",
+        help_text="Later than this time of RFC 3339. All four times are truncated to milliseconds. "
+        "A leap second becomes the last millisecond before it.",
     )
     created_before = fields.Moment(required=False)
     activity_after = fields.Moment(required=False)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from bson import ObjectId
 from django.http import HttpResponse
@@ -88,13 +89,16 @@ def _response(
         "matched": sum(result != ABSENT for _, result in results),
         **{outcome: outcomes[outcome] for outcome in ("ok", "skipped", "failed")},
     }
-    rows = [
-        {
-            "id": id_,
-            "status": result.error.status if result.error else HTTPStatus.OK,
-            "code": result.error.code if result.error else None,
-            "version": result.version,
-        }
-        for id_, result in results
-    ]
+    rows = [_row(id_, result) for id_, result in results]
     return JSONResponse({"summary": summary, "results": rows, "next_cursor": next_cursor})
+
+
+def _row(id_: str | ObjectId, result: BulkResult) -> dict[str, Any]:
+    error = result.error() if result.error else None
+    row = {
+        "id": id_,
+        "status": error.status if error else HTTPStatus.OK,
+        "code": error.code if error else None,
+        "version": result.version,
+    }
+    return row | {"message": error.message, "details": error.details} if error else row

@@ -22,7 +22,7 @@ from conversations.exceptions import (
     QuotaExceeded,
 )
 from conversations.queries import lookup
-from conversations.states import DELETED
+from conversations.states import DELETED, EDITABLE
 from conversations.writes import idempotency
 from conversations.writes.idempotency import IdempotencyKey
 from conversations.writes.writer import WriteResult
@@ -67,7 +67,7 @@ def duplicate_conversation(
     """
     original = lookup.get(user_id, conversation_id)
     if original["status"] == DELETED:
-        raise ConversationStateConflict(status=DELETED)
+        raise ConversationStateConflict(DELETED, EDITABLE)
     names = ("character_id", "settings_given", *documents.EDITABLE_FIELDS)
     copied = {name: original[name] for name in names}
     values = copied | ({"title": title} if title else {})

@@ -6,9 +6,9 @@ match, so the checks have the same order everywhere.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import bson
@@ -75,11 +75,14 @@ class WriteResult:
 
 @dataclass(frozen=True)
 class BulkResult:
-    """The result for each of many conversations; `version` is None if absent or purged."""
+    """The result for each of many conversations; `version` is None if absent or purged.
+
+    `error` makes the failure of the same request for this conversation alone.
+    """
 
     outcome: Literal["ok", "skipped", "failed"]
     version: int | None = None
-    error: type[ServiceError] | None = None
+    error: Callable[[], ServiceError] | None = None
 
 
 ABSENT = BulkResult("failed", error=ConversationNotFound)
@@ -96,6 +99,7 @@ class _Statement:
     pipeline: list[RawBSONDocument]
     diagnosis: RawBSONDocument
     exceeded_limits: RawBSONDocument
+    states: Sequence[str]
     event: str | None
 
 
@@ -112,6 +116,7 @@ def _statement(templates: tuple[UpdateTemplate, ...], *, with_key: bool) -> _Sta
         pipeline=[_encoded(stage) for stage in _pipeline(template, with_key=with_key)],
         diagnosis=_encoded(diagnosis),
         exceeded_limits=_encoded({"$concatArrays": exceeded}),
+        states=template.states,
         event=template.event,
     )
 
@@ -249,7 +254,7 @@ def apply_to_one(  # noqa: PLR0913
             return WriteResult(written, written=True)
         if result := _explain_no_match(own, statement, variables, versions, key):
             return result
-    raise ConversationStateConflict
+    raise ConversationStateConflict(allowed=statement.states)
 
 
 def _explain_no_match(
@@ -293,7 +298,7 @@ def _explain_no_match(
                 changes=history.since(current, known),
             )
         case "state":
-            raise ConversationStateConflict(status=current["status"])
+            raise ConversationStateConflict(current["status"], statement.states)
         case "held":
             raise LegalHold
         case "too_large":
@@ -321,17 +326,18 @@ def apply_to_many(
     the filter `only` is skipped.
     """
     mark = ObjectId()
+    states = _statement(update.templates, with_key=False).states
     results: dict[ObjectId, BulkResult] = {}
     pending = {*ids}
     for _attempt in range(ATTEMPTS):
         write(((user_id, id_) for id_ in pending), update, actor=actor, only=only, mark=mark)
         rows = _read_results(user_id, pending, update, mark=mark)
-        results |= {row["_id"]: _bulk_result(row, applicable="skipped") for row in rows}
+        results |= {row["_id"]: _bulk_result(row, states, applicable="skipped") for row in rows}
         # Another write came between the statement and the read: try again.
         pending = {r["_id"] for r in rows if not r["marked"] and r["diagnosis"] == "applicable"}
         if only is not None or not pending:
             return results
-    conflict = BulkResult("failed", error=ConversationStateConflict)
+    conflict = BulkResult("failed", error=partial(ConversationStateConflict, allowed=states))
     return results | dict.fromkeys(pending, conflict)
 
 
@@ -378,12 +384,14 @@ def write(
 def dry_run(user_id: str, ids: Iterable[ObjectId], update: Update) -> dict[ObjectId, BulkResult]:
     """Return the results that apply_to_many would return, and write nothing."""
     rows = _read_results(user_id, ids, update)
-    return {row["_id"]: _bulk_result(row, applicable="ok") for row in rows}
+    states = _statement(update.templates, with_key=False).states
+    return {row["_id"]: _bulk_result(row, states, applicable="ok") for row in rows}
 
 
 def count_outcomes(chosen: Mapping[str, Any], update: Update) -> dict[str, int]:
     """Count the outcomes that an update of all matches would have, by the index staff_user."""
-    diagnosis = _statement(update.templates, with_key=False).diagnosis
+    statement = _statement(update.templates, with_key=False)
+    diagnosis = statement.diagnosis
     groups = conversations().aggregate(
         [{"$match": chosen}, {"$group": {"_id": diagnosis, "count": {"$sum": 1}}}],
         hint=STAFF_USER,
@@ -391,7 +399,8 @@ def count_outcomes(chosen: Mapping[str, Any], update: Update) -> dict[str, int]:
     )
     counts = {"matched": 0, "ok": 0, "skipped": 0, "failed": 0}
     for group in groups:
-        outcome = _bulk_result({"diagnosis": group["_id"], "marked": None}, applicable="ok").outcome
+        row = {"diagnosis": group["_id"], "marked": None}
+        outcome = _bulk_result(row, statement.states, applicable="ok").outcome
         counts["matched"] += group["count"]
         counts[outcome] += group["count"]
     return counts
@@ -414,9 +423,12 @@ def _read_results(
             }
         }
     }
+    statement = _statement(update.templates, with_key=False)
     projection = {
         "version": 1,
-        "diagnosis": _statement(update.templates, with_key=False).diagnosis,
+        "status": 1,
+        "diagnosis": statement.diagnosis,
+        "exceeded_limits": statement.exceeded_limits,
         "marked": {"$ifNull": [marked, {"$eq": ["$mark", "$$mark"]}]},
     }
     variables = _variables(update, mark=mark)
@@ -424,21 +436,24 @@ def _read_results(
     return committed().find(own, projection, hint=ID_INDEX, let=variables).to_list()
 
 
-_ERRORS: Mapping[str, type[ServiceError]] = {
-    "absent": ConversationNotFound,
-    "state": ConversationStateConflict,
-    "held": LegalHold,
-    "too_large": LimitExceeded,
-}
-
-
-def _bulk_result(row: Document, *, applicable: Literal["ok", "skipped"]) -> BulkResult:
+def _bulk_result(
+    row: Document, allowed: Sequence[str], *, applicable: Literal["ok", "skipped"]
+) -> BulkResult:
+    """Return the result for a row; `allowed` are the states that the update accepts."""
     if row["marked"]:
         is_version = row["marked"] is not True
         return BulkResult("ok", row["marked"] if is_version else None)
-    if row["diagnosis"] == "absent":
-        return ABSENT
     version = row.get("version", DEFAULTS["version"])
-    if row["diagnosis"] in _ERRORS:
-        return BulkResult("failed", version, _ERRORS[row["diagnosis"]])
-    return BulkResult(applicable if row["diagnosis"] == "applicable" else "skipped", version)
+    error: Callable[[], ServiceError]
+    match row["diagnosis"]:
+        case "absent":
+            return ABSENT
+        case "state":
+            error = partial(ConversationStateConflict, row.get("status"), allowed)
+        case "held":
+            error = LegalHold
+        case "too_large":
+            error = partial(LimitExceeded, row.get("exceeded_limits", ()))
+        case diagnosis:
+            return BulkResult(applicable if diagnosis == "applicable" else "skipped", version)
+    return BulkResult("failed", version, error)

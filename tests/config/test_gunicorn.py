@@ -152,6 +152,28 @@ def test_requests_that_gunicorn_rejects_get_the_error_format_of_the_api(server, 
     assert response["error"]["request_id"].encode() in answer_head
 
 
+@pytest.mark.parametrize(
+    ("head", "advice"),
+    [
+        (b"GET /?search=" + b"a" * 8_200 + b" HTTP/1.1\r\n\r\n", "Shorten the query string"),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 9_000 + b"\r\n\r\n", "Send fewer or shorter headers"),
+    ],
+)
+def test_a_head_that_is_too_long_names_the_limit_and_the_remedy(server, head, advice):
+    problem = json.loads(server.send(head).split(b"\r\n\r\n", 1)[1])
+
+    assert "8,190 bytes" in problem["detail"]
+    assert advice in problem["detail"]
+    assert problem["error"]["message"] == problem["detail"]
+    assert problem["type"] == f"/api/errors/{problem['error']['code']}"
+
+
+def test_a_request_line_may_have_8190_bytes(server):
+    line = b"GET /" + b"a" * (8_190 - len(b"GET / HTTP/1.1")) + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+
+    assert b"414" not in server.send(line).split(b"\r\n", 1)[0]
+
+
 def test_a_slow_request_head_is_cut_off(server):
     started = time.monotonic()
 

@@ -262,7 +262,7 @@ def test_a_trashed_conversation_cannot_be_edited(alice):
     error = response.json()["error"]
     assert (error["code"], error["details"]) == (
         "CONVERSATION_STATE_CONFLICT",
-        {"status": "deleted"},
+        {"status": "deleted", "allowed_from": ["active", "archived"]},
     )
 
 

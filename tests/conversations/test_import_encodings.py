@@ -54,6 +54,7 @@ def test_a_bom_and_crlf_are_accepted(alice, body):
         "application/ndjson",
         "application/jsonl",
         "application/jsonlines",
+        "application/x-jsonl",
         "application/x-jsonlines",
         "Application/NDJSON; charset=UTF-8",
     ],

@@ -6,6 +6,7 @@ from drf_spectacular.utils import OpenApiResponse, PolymorphicProxySerializer
 from rest_framework import serializers
 
 from conversation_service.errors import InvalidCursor
+from conversation_service.http.openapi import DetailsField
 from conversations.serializers.bulk import BulkSerializer
 from conversations.views.openapi.conversations import IGNORED_KEY, X_CLIENT, operation
 from conversations.writes.bulk import SAMPLE, STEP
@@ -28,6 +29,13 @@ class BulkResultSerializer(serializers.Serializer):
     )
     code = serializers.CharField(allow_null=True, help_text="The error code, or null.")
     version = serializers.IntegerField(allow_null=True, help_text="The version after the update.")
+    message = serializers.CharField(
+        required=False,
+        help_text="The failure, in the language of Accept-Language. Only with a code.",
+    )
+    details = DetailsField(
+        required=False, help_text="The details of the failure. Only with a code."
+    )
 
 
 class BulkResultsSerializer(serializers.Serializer):

@@ -333,7 +333,7 @@ def operation(  # noqa: PLR0913
     `failures` are further failures: those for every operation, for a body, and for the parameters
     ID, IF_MATCH and IDEMPOTENCY_KEY are added.
     """
-    kinds = [*ANYWHERE]
+    kinds: list[type[errors.ServiceError]] = [*ANYWHERE]
     if schema.get("request"):
         kinds += [errors.LengthRequired, errors.PayloadTooLarge, errors.UnsupportedMediaType]
         parameters = [*parameters, *_REFUSED_BODY]

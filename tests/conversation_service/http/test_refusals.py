@@ -8,8 +8,8 @@ from tests.factories import PATH, client_of, conversation
 
 JSON = "application/json, application/merge-patch+json"
 NDJSON = (
-    "application/jsonl, application/jsonlines, application/ndjson, application/x-jsonlines, "
-    "application/x-ndjson"
+    "application/jsonl, application/jsonlines, application/ndjson, application/x-jsonl, "
+    "application/x-jsonlines, application/x-ndjson"
 )
 IMPORT = f"{PATH}/import"
 CHANGES = "/api/v1/changes"
