@@ -142,7 +142,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             27_017,
             0,
             HIGHEST_PORT,
-            "Port of the MongoDB that they start; if it is 0 or in use, any free port",
+            "Port of the MongoDB that they start; if it is 0 or in use, any free port. `make run` "
+            "uses the port of its last start if the default is not changed",
         ),
     },
     "Django": {
