@@ -25,7 +25,7 @@ SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test coverage check check-clients check-deploy check-image sbom bench format messages openapi dashboard screenshots lock \
+.PHONY: help install run token test coverage check check-clients check-deploy check-image sbom bench format messages openapi dashboard screenshots lock \
 	docs docs-serve configuration
 
 help: ## show this list
@@ -33,6 +33,9 @@ help: ## show this list
 
 run: $(LOCAL) ## the whole service on this machine, with a MongoDB, a Valkey and demo data
 	@$(BIN)/python -m conversation_service.development.launcher
+
+token: $(LOCAL) ## print a token, for use as TOKEN=$(make token); USER=name chooses the user, else a new one
+	@$(BIN)/python manage.py issue_token $(if $(filter command,$(firstword $(origin USER))),'$(USER)',reader-$(shell od -An -N4 -tx4 /dev/urandom | tr -d ' '))
 
 install: $(DEVELOPMENT) ## set up .venv with everything that development needs
 
@@ -124,6 +127,7 @@ dashboard: $(DEVELOPMENT) ## write the dashboard for Grafana
 
 docs: configuration $(DOCS)/.installed ## build the documentation into var/site
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build
+	@echo "Open file://$(CURDIR)/var/site/index.html"
 
 docs-serve: configuration $(DOCS)/.installed ## show the documentation while you write it
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs serve
@@ -169,7 +173,7 @@ $(BENCH)/.installed: requirements/benchmark.txt
 	@touch $@
 
 $(DOCS)/.installed: requirements/docs.txt
-	@echo "Installing what the documentation needs ..."
+	@echo "Installing the packages for the documentation, about 1 minute ..."
 	@$(PYTHON) -m venv $(DOCS)
 	@$(subst $(BIN),$(DOCS)/bin,$(PIP)) -r requirements/docs.txt
 	@cd $(DOCS) && bin/npm pack --silent mermaid@$(MERMAID) >/dev/null && \

@@ -8,6 +8,7 @@ from django.core.management import execute_from_command_line
 from django.db import DatabaseError
 from pymongo.errors import PyMongoError
 
+from config import local_run
 from config.env import env, settings_module
 from config.validation import FAULTY, FaultyConfiguration
 from conversation_service.mongodb import failures
@@ -20,6 +21,7 @@ if __name__ == "__main__":
     env.overrides["MONGODB_TIMEOUT_MS"] = 0
     # The workers share their metrics in this folder: gauges of a command would stay after its end.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    os.environ.update(local_run.running_servers())
     try:
         execute_from_command_line(sys.argv)
     except FaultyConfiguration as error:

@@ -142,7 +142,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             27_017,
             0,
             HIGHEST_PORT,
-            "Port of the MongoDB that they start; if it is 0 or in use, any free port",
+            "Port of the MongoDB that they start; if it is 0 or in use, any free port. `make run` "
+            "uses the port of its last start if the default is not changed",
         ),
     },
     "Django": {
@@ -256,7 +257,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             60, 0, MAX_COUNT, "Lists without `search` per user; 0: no limit"
         ),
         "RATE_LIMIT_SEARCH": integer(60, 0, MAX_COUNT, "Lists with `search` per user; 0: no limit"),
-        "RATE_LIMIT_CREATE": integer(10, 0, MAX_COUNT, "Creations per user; 0: no limit"),
+        "RATE_LIMIT_CREATE": integer(
+            10, 0, MAX_COUNT, "Creations per user; 0: no limit; development: 100", example="100"
+        ),
         "RATE_LIMIT_PATCH": integer(30, 0, MAX_COUNT, "Updates per user; 0: no limit"),
         "RATE_LIMIT_DELETE": integer(20, 0, MAX_COUNT, "Deletions per user; 0: no limit"),
         "RATE_LIMIT_ALL": integer(100, 0, MAX_COUNT, "Requests of all kinds per user; 0: no limit"),

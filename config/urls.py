@@ -10,11 +10,13 @@ import conversations.urls
 from conversation_service import health
 from conversation_service.http import error_pages, openapi
 from conversation_service.http.exception_handler import not_found
+from conversation_service.http.start_page import start_page
 from conversations.views.openapi.conversations import schema
 
 console = settings.CONSOLE_PATH.lstrip("/")
 
 urlpatterns = [
+    path("", health.safe_only(start_page)),
     *conversations.urls.urlpatterns,
     path("internal/v1/", include("conversations.internal_urls")),
     re_path("^health/?$", health.report),

@@ -48,14 +48,16 @@ def boolean(default: bool, description: str, *, example: str | None = None) -> V
     return Variable(read, default, "`true` or `false`", description, example)
 
 
-def integer(default: int, lowest: int, highest: int, description: str) -> Variable:
+def integer(
+    default: int, lowest: int, highest: int, description: str, *, example: str | None = None
+) -> Variable:
     def read(text: str) -> int:
         digits = text.strip()
         if re.fullmatch(r"-?[0-9]{1,19}", digits) and lowest <= int(digits) <= highest:
             return int(digits)
         raise ValueError(f"{_value(text)}must be an integer from {lowest} to {highest}.")
 
-    return Variable(read, default, f"integer, {lowest} to {highest}", description, None)
+    return Variable(read, default, f"integer, {lowest} to {highest}", description, example)
 
 
 def number(default: float, lowest: float, highest: float, description: str) -> Variable:

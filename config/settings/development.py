@@ -7,7 +7,12 @@ SECRET_KEY = env("SECRET_KEY") or DEVELOPMENT_SECRET
 JWT_SECRET_KEY = env("JWT_SECRET_KEY") or DEVELOPMENT_SECRET
 ALLOWED_HOSTS = env("ALLOWED_HOSTS") or ["*"]
 DEBUG = env("DEBUG", default=True)
-DATABASES["default"]["HOST"] = env("MONGODB_URL") or "mongodb://127.0.0.1:27017/?replicaSet=rs0"
+if not env("MONGODB_URL"):
+    # Nothing listens there: a command must not write to any MongoDB that happens to run.
+    DATABASES["default"]["HOST"] = "mongodb://127.0.0.1:1/?replicaSet=rs0"
+    DATABASES["default"]["OPTIONS"]["serverSelectionTimeoutMS"] = 100
+# Enough to run every example of the guide with one token.
+RATE_LIMITS["create"] = env("RATE_LIMIT_CREATE", default=100)
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "lenient"
 # A page on this machine, at any port, in addition to CORS_ALLOWED_ORIGINS.
 CORS_ALLOWED_ORIGIN_REGEXES = [r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?\Z"]

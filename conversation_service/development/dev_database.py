@@ -4,6 +4,7 @@ import io
 from typing import cast
 
 import django
+from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django_mongodb_backend.base import DatabaseWrapper
@@ -49,11 +50,17 @@ def require_mongodb() -> None:
 
 
 def create_staff() -> None:
-    """Create the account admin with the password admin for the console."""
-    from django.contrib.auth.models import User  # noqa: PLC0415 - needs the app registry
+    """Create the account admin with the password admin, and its entry in the action log."""
+    # These models need the app registry.
+    from django.contrib.admin.models import CHANGE, LogEntry  # noqa: PLC0415
+    from django.contrib.auth.models import User  # noqa: PLC0415
 
-    if not User.objects.filter(username="admin").exists():
-        User.objects.create_superuser(username="admin", password="admin")  # noqa: S106
+    if User.objects.filter(username="admin").exists():
+        return
+    admin = User.objects.create_superuser(username="admin", password="admin")  # noqa: S106
+    model = apps.get_model("conversations", "Conversation")
+    held = model._default_manager.filter(hold__by=admin.username)[:1]
+    LogEntry.objects.log_actions(admin.pk, held, CHANGE, change_message="Legal hold placed.")
 
 
 def token_of_demo_user() -> str:

@@ -5,53 +5,80 @@ serves the API. Ctrl-C or SIGTERM stops these servers in reverse order.
 """
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from config.env import env, own_address, settings_module, with_port
+from config.local_run import last_servers, var
 from config.upstreams import UPSTREAMS
 from config.validation import FaultyConfiguration, require_valid
 from conversation_service.development import process
 from conversation_service.development.mongod import mongod
 from conversation_service.development.process import CannotStart
+from conversation_service.development.stand_ins.server import LOOPBACK
 from conversation_service.development.valkey import valkey
 
-VAR = Path(env("VAR_DIR")).resolve()
+VAR = var()
 PORT = env("PORT")
 ADDRESS = own_address()
+USER = "demo"  # the owner of the demo data
 URL = f"http://{with_port(ADDRESS)}"
 START_S = 30.0
 STOP_S = 30.0  # gunicorn lets running requests finish for 25
 ANSWER_S = 5.0
 
+STAND_INS = "The process with the stand-ins"
+LOOK_S = 0.5  # between two looks at the servers
+MAX_LOG_BYTES = 10_000_000
+
 BANNER = """
 The Conversation Service is running; Ctrl-C stops it.
 
-  API      {url}/api/v1/conversations
+  Start    {url}/
   Docs     {url}/api/docs
   Console  {url}/admin/  (admin / admin)
   MongoDB  {mongodb}
   Valkey   {redis}
   Auth, Characters, Message stand-ins: {upstreams}
 
-For manage.py: export MONGODB_URL='{mongodb}' REDIS_URL='{redis}'
+Commands in another terminal use these servers: .venv/bin/python manage.py diagnose
+Tokens of other users: make token USER=name
 
-Try it, as the user "demo":
+Try it, as the user "{user}". These lines are ready to paste:
 
 {no_proxy}TOKEN={token}
-curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations
-curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations/summary
-curl -H "Authorization: Bearer $TOKEN" {url}/api/v1/conversations \\
-     -H "Content-Type: application/json" -d '{{"character_id": "luna", "title": "Hello"}}'
+API={url}/api/v1
+{calls}
 """
+CONSEQUENCES = {
+    "MongoDB": "The API rejects requests (503).",
+    "Valkey": "The API works without it.",
+    STAND_INS: "New conversations have unverified characters.",
+}
+LOGS = {"MongoDB": "mongodb.log", "Valkey": "valkey.log", STAND_INS: "upstreams.log"}
+# The README has the same.
+CALLS = """
+# Create a conversation, and find it by the start of a word
+curl -H "Authorization: Bearer $TOKEN" $API/conversations \\
+     -H "Content-Type: application/json" -d '{"character_id": "luna", "title": "Café con Luna", "tags": ["casual"]}'
+curl -H "Authorization: Bearer $TOKEN" "$API/conversations?search=caf&limit=5"
+
+# Change the title and one setting, and add a tag, if the version is still 1
+ID=$(curl -s -H "Authorization: Bearer $TOKEN" "$API/conversations?search=caf&limit=1" | grep -oE '[0-9a-f]{24}' | head -1)
+curl -X PATCH -H "Authorization: Bearer $TOKEN" $API/conversations/$ID -H 'If-Match: "v1"' \\
+     -H "Content-Type: application/json" -d '{"title": "Luna", "settings": {"temperature": 1.1}, "tags_add": ["night"]}'
+
+# Stream changes until Ctrl-C: first all conversations, then each change from a second terminal
+curl -N -H "Authorization: Bearer $TOKEN" $API/changes -H "Accept: text/event-stream"
+"""  # noqa: E501
 
 
 def main() -> int:
@@ -97,12 +124,37 @@ def run(started: ExitStack) -> int:
             mongodb=env("MONGODB_URL"),
             redis=env("REDIS_URL"),
             upstreams=upstreams,
+            user=USER,
             token=token,
+            calls=CALLS.strip(),
             no_proxy=no_proxy(),
         ),
         flush=True,
     )
-    return web.wait()
+    return wait(web)
+
+
+def wait(web: subprocess.Popen[bytes]) -> int:
+    """Wait until the API ends. Meanwhile, report other servers that end, and limit their logs."""
+    reported: set[str] = set()
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return web.wait(LOOK_S)
+        for name, server in process.named.items():
+            if name not in reported and server.poll() is not None:
+                reported.add(name)
+                print(ended(name, server.returncode), file=sys.stderr, flush=True)
+        for log in VAR.glob("*.log"):
+            process.limit_size(log, max_bytes=MAX_LOG_BYTES)
+
+
+def ended(name: str, status: int) -> str:
+    """Return the message that a server has ended. A negative status is the number of a signal."""
+    how = f"by signal {-status}" if status < 0 else f"with status {status}"
+    return (
+        f"\n{name} has ended, {how}. {CONSEQUENCES[name]} Its log is {VAR}/{LOGS[name]}. "
+        "To start it again, stop this with Ctrl-C and run `make run`.\n"
+    )
 
 
 @contextmanager
@@ -148,17 +200,41 @@ def require_port() -> None:
 
 
 def start_databases(started: ExitStack) -> None:
+    """Start MongoDB and Valkey, on the ports of the last start if they are free."""
+    servers = last_servers()
     if not env("MONGODB_URL"):
         print("Starting MongoDB ...", flush=True)
-        wanted = env("EMBEDDED_MONGODB_PORT")
-        port = 0 if process.port_trouble(wanted) else wanted
+        variable, former = "EMBEDDED_MONGODB_PORT", port_in(servers.get("MONGODB_URL", ""))
+        wanted = env(variable)
+        is_default = wanted == env.scheme[variable].default
+        choice = [former, wanted] if is_default else [wanted, former]
+        port = first_free(choice)
         if wanted and not port:
             print(f"Port {wanted} is taken; MongoDB gets another one.", flush=True)
         server = mongod(VAR / "mongodb", port=port, binary=env("MONGOD_BIN"))
         os.environ["MONGODB_URL"] = started.enter_context(server)
     if not env("REDIS_URL"):
         print("Starting Valkey ...", flush=True)
-        os.environ["REDIS_URL"] = started.enter_context(valkey(VAR / "valkey"))
+        port = first_free([port_in(servers.get("REDIS_URL", ""))])
+        os.environ["REDIS_URL"] = started.enter_context(valkey(VAR / "valkey", port=port))
+    file = VAR / "servers.json"
+    file.touch(mode=0o600)  # a URL can contain a password
+    urls = {name: env(name) for name in ("MONGODB_URL", "REDIS_URL")}
+    file.write_text(json.dumps(urls), encoding="utf-8")
+
+
+def first_free(ports: list[int]) -> int:
+    """Return the first of these ports that is not 0 and free, or 0."""
+    return next((port for port in ports if port and not process.port_trouble(port)), 0)
+
+
+def port_in(url: str) -> int:
+    """Return the port in the URL of a server on this machine, or 0."""
+    try:
+        parts = urlsplit(url)
+        return parts.port or 0 if parts.hostname == LOOPBACK else 0
+    except ValueError:  # several hosts
+        return 0
 
 
 def start_stand_ins(started: ExitStack) -> str:
@@ -174,7 +250,8 @@ def start_stand_ins(started: ExitStack) -> str:
     print("Starting stand-ins for the upstreams ...", flush=True)
     stand_ins = process.start(
         [sys.executable, "manage.py", "run_neighbours", f"--service-url={URL}"],
-        output=VAR / "upstreams.log",
+        name=STAND_INS,
+        output=VAR / LOGS[STAND_INS],
     )
     started.callback(process.stop, stand_ins, timeout_s=ANSWER_S)
     return " ".join(url.geturl() for url in urls)

@@ -50,7 +50,7 @@ def mongod(
     log = data.with_name(f"{data.name}.log")
     command = [executable, *options(data, port, cache_gb)]
     command += [f"--setParameter={parameter}" for parameter in parameters]
-    server = process.start(command, output=log)
+    server = process.start(command, name="MongoDB", output=log)
     try:
         wait_for_primary(server, port, log)
         yield f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"

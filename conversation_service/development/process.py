@@ -30,6 +30,10 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+# The servers that this process has started with a name, and has not stopped.
+named: dict[str, subprocess.Popen[bytes]] = {}
+
+
 class CannotStart(Exception):
     """A server did not start. The message has the reason and the remedy."""
 
@@ -59,6 +63,7 @@ def find(program: str, wheel: str, pattern: str, *, otherwise: str, also: str = 
 def start(
     command: list[str],
     *,
+    name: str = "",
     output: Path | None = None,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -66,13 +71,16 @@ def start(
     """Start a server in its own session, so that Ctrl-C reaches only its parent.
 
     On Linux it gets SIGTERM when this process dies, even by SIGKILL. Call this from the main
-    thread: the kernel sends the signal when the calling thread ends.
+    thread: the kernel sends the signal when the calling thread ends. `output` is emptied first, and
+    may be truncated while the server runs.
     """
     if sys.platform == "linux":
         shim = [sys.executable, "-I", "-S", "-c", MORTAL, str(os.getpid())]
         command = [*shim, *command]
-    with output.open("wb") if output else nullcontext() as stream:
-        return subprocess.Popen(  # noqa: S603
+    if output:
+        output.write_bytes(b"")
+    with output.open("ab") if output else nullcontext() as stream:
+        server = subprocess.Popen(  # noqa: S603
             command,
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -81,6 +89,9 @@ def start(
             cwd=folder,
             env=environment,
         )
+    if name:
+        named[name] = server
+    return server
 
 
 def wait_until(
@@ -108,12 +119,21 @@ def wait_until(
 
 def stop(process: subprocess.Popen[bytes], *, timeout_s: float) -> None:
     """Send SIGTERM to a server, and kill it after `timeout_s`."""
+    for name in [name for name, server in named.items() if server is process]:
+        del named[name]
     process.terminate()
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def limit_size(log: Path, *, max_bytes: int) -> None:
+    """Move the content of a log above `max_bytes` to NAME.old, while a server writes to it."""
+    if log.is_file() and log.stat().st_size > max_bytes:
+        shutil.copyfile(log, log.with_name(f"{log.name}.old"))
+        os.truncate(log, 0)
 
 
 def die_with_parent() -> None:

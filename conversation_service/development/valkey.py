@@ -22,18 +22,18 @@ WAYS_OUT = (
 
 
 @contextmanager
-def valkey(folder: Path) -> Iterator[str]:
-    """Run Valkey on a free port of 127.0.0.1 and yield its URL. Raises CannotStart."""
+def valkey(folder: Path, *, port: int = 0) -> Iterator[str]:
+    """Run Valkey on 127.0.0.1 and yield its URL. Port 0 is any free port. Raises CannotStart."""
     executable = find()
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    port = process.free_port()
+    port = port or process.free_port()
     log = folder.with_name(f"{folder.name}.log")
     command = [
         *(executable, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
         *("--save", "", "--appendonly", "no"),
     ]
-    server = process.start(command, output=log)
+    server = process.start(command, name="Valkey", output=log)
     try:
         process.wait_until(
             partial(responds, port),

@@ -165,6 +165,14 @@ def test_development_starts_without_any_variable():
     assert show("settings.DEBUG", DEBUG="false") == "False"
 
 
+def test_development_has_a_rate_limit_for_reading_the_guide():
+    expression = "settings.RATE_LIMITS['create']"
+
+    assert show(expression) == "100"
+    assert show(expression, RATE_LIMIT_CREATE="7") == "7"
+    assert show(expression, **FIT) == "10"
+
+
 def test_management_commands_have_no_time_limit():
     code = "from django.conf import settings; print(settings.DATABASES['default']['OPTIONS'])"
 

@@ -1,5 +1,7 @@
 """The launcher of `make run` as a developer runs it, in a folder and on ports of its own."""
 
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import requests
 
 from config.env import env
 from conversation_service.development import launcher as local
+from conversation_service.development import process
 from conversation_service.development.process import free_port, responds
 from conversation_service.development.stand_ins.auth import auth
 from tests.config.processes import environment, eventually, listening, mentioning
@@ -45,16 +48,16 @@ class Launcher:
 
     def start(self, **changes: str) -> subprocess.Popen:
         with self.log.open("wb") as output:
-            process = subprocess.Popen(
+            started = subprocess.Popen(
                 COMMAND, env=self.environment(**changes), stdout=output, stderr=output
             )
-        self.started.append(process)
-        return process
+        self.started.append(started)
+        return started
 
     def stop(self) -> None:
-        for process in self.started:
-            process.terminate()
-            process.wait(20)
+        for started in self.started:
+            started.terminate()
+            started.wait(20)
 
     def fail(self, **changes: str) -> str:
         """Run the launcher where it must not start, and return its output."""
@@ -82,21 +85,37 @@ class Launcher:
             session.trust_env = False  # a proxy cannot reach this machine
             return session.get(url, timeout=10).text
 
-    def curl(self, number: int, **proxies: str) -> int:
-        """Run one of the curl lines that the banner proposes, and return the status."""
+    def paste(self, **proxies: str) -> list[int]:
+        """Paste the lines of the banner into a shell; return the status of each request."""
         text = self.log.read_text().replace("\\\n", "")
-        before = [line for line in text.splitlines() if line.startswith(("export no_", "TOKEN="))]
-        lines = [line for line in text.splitlines() if line.startswith("curl")]
-        command = f"{lines[number]} -s -o /dev/null -w '%{{http_code}}'"
+        lines = text.partition("ready to paste:")[2].partition("/changes")[0] + "/changes"
+        silent = " -sS --max-time 2 -o /dev/null -w '%{http_code} '"
+        script = re.sub(r"^curl (.*)$", rf"curl \1{silent}", lines, flags=re.MULTILINE)
         done = subprocess.run(
-            ["/bin/sh", "-c", "; ".join([*before, command])],
+            ["/bin/sh", "-c", script],
             env=self.environment(**proxies),
             capture_output=True,
             text=True,
-            timeout=10,
-            check=True,
+            timeout=20,
+            check=False,
         )
-        return int(done.stdout)
+        return [int(status) for status in done.stdout.split()]
+
+    def manage(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            env=self.environment(**changes),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    def urls(self) -> dict[str, str]:
+        return json.loads((self.var / "servers.json").read_text())
+
+
+STATUSES = [201, 200, 200, 200]
 
 
 @pytest.fixture
@@ -106,14 +125,28 @@ def launcher(tmp_path):
     launcher.stop()
 
 
-def test_it_serves_until_it_is_stopped_and_leaves_no_process_behind(launcher):
+def test_it_starts_again_on_the_same_ports_after_it_was_killed(launcher):
+    killed = launcher.start()
+    eventually(lambda: launcher.says("Listening at"))
+    killed.kill()
+    killed.wait()
+    former = launcher.urls()
+
     running = launcher.start()
     eventually(launcher.runs)
 
-    assert [launcher.curl(number) for number in range(3)] == [200, 200, 201]
+    assert launcher.urls() == former
+    assert launcher.paste() == STATUSES
     for url in launcher.upstreams.values():
         assert "healthy" in launcher.get(f"{url}/health")
     assert f"as process {running.pid}" in launcher.fail()
+
+    # A command in another terminal finds the servers.
+    purged = launcher.manage("purge_trash", "--dry-run")
+    assert (purged.returncode, purged.stderr) == (0, "")
+    assert "MongoDB" not in purged.stdout
+    code = "from django.contrib.admin.models import LogEntry as L; print(L.objects.get().user)"
+    assert launcher.manage("shell", "--no-imports", "-c", code).stdout == "admin\n"
 
     running.send_signal(signal.SIGTERM)
     assert running.wait(20) == 0
@@ -121,17 +154,38 @@ def test_it_serves_until_it_is_stopped_and_leaves_no_process_behind(launcher):
     assert "Error" not in launcher.log.read_text()
 
 
-def test_it_starts_again_after_it_was_killed(launcher):
-    killed = launcher.start()
-    eventually(lambda: launcher.says("Listening at"))
-    killed.kill()
-    killed.wait()
+@pytest.mark.parametrize("command", ["purge_trash", "migrate", "seed_demo", "createsuperuser"])
+def test_a_command_without_servers_says_how_to_get_them(launcher, command):
+    done = launcher.manage(command)
 
-    launcher.start()
-    eventually(launcher.runs)
+    assert done.returncode == 3
+    assert "MONGODB_URL is not set, and `make run` does not run in this folder" in done.stderr
+    assert "Start `make run` in another terminal" in done.stderr
+    assert "Traceback" not in done.stderr
 
-    launcher.stop()
-    assert mentioning(launcher.var) == []
+
+def test_a_server_that_ends_is_reported_and_logs_are_limited(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(local, "VAR", tmp_path)
+    monkeypatch.setattr(local, "LOOK_S", 0.05)
+    monkeypatch.setattr(local, "MAX_LOG_BYTES", 100)
+    api = [sys.executable, "-c", "import time; time.sleep(3)"]
+    noisy = [sys.executable, "-c", "while True: print('x' * 60, flush=True)"]
+    fake = {
+        name: process.start(noisy, name=name, output=tmp_path / log)
+        for name, log in local.LOGS.items()
+    }
+    fake["MongoDB"].kill()
+
+    local.wait(process.start(api))
+
+    for server in fake.values():
+        process.stop(server, timeout_s=5)
+    errors = capsys.readouterr().err
+    assert errors.count("has ended") == 1
+    assert "MongoDB has ended, by signal 9. The API rejects requests (503)." in errors
+    assert f"{tmp_path}/mongodb.log" in errors
+    assert (tmp_path / "valkey.log.old").exists()
+    assert process.named == {}
 
 
 def test_a_slow_api_is_not_reported_as_live(monkeypatch):
@@ -161,15 +215,6 @@ def test_a_mongodb_that_does_not_respond_is_reported(launcher):
     assert "Connection refused" in message
 
 
-def test_no_stand_in_starts_if_the_port_of_an_upstream_is_taken(launcher):
-    with listening() as real:
-        port = real.getsockname()[1]
-        launcher.start(AUTH_SERVICE_URL=f"http://127.0.0.1:{port}")
-        eventually(launcher.runs)
-
-    assert launcher.says(f"No stand-ins for the upstreams: 127.0.0.1:{port} is not free.")
-
-
 def test_a_folder_that_cannot_be_used_is_named(launcher, tmp_path):
     (tmp_path / "file").touch()
 
@@ -192,10 +237,10 @@ def proxies():
 
 
 def test_it_starts_and_its_commands_work_with_proxy_variables(launcher, proxies):
-    launcher.start(**proxies)
+    launcher.start(MONGODB_URL=env("MONGODB_URL"), REDIS_URL=env("REDIS_URL"), **proxies)
     eventually(launcher.runs)
 
-    assert [launcher.curl(number, **proxies) for number in range(3)] == [200, 200, 201]
+    assert launcher.paste(**proxies) == STATUSES
     message = launcher.upstreams["MESSAGE_SERVICE_URL"]
     assert "healthy" in launcher.get(f"{message}/health")
 
@@ -213,14 +258,23 @@ def test_a_benchmark_does_not_use_a_proxy_for_its_servers(monkeypatch, proxies):
         assert responds(f"http://127.0.0.1:{server.server_address[1]}/health", timeout_s=5)
 
 
-@pytest.mark.parametrize("host", ["::", "[::]", "::1"])
-def test_it_listens_on_ipv6(launcher, host):
-    launcher.start(HOST=host, MONGODB_URL=env("MONGODB_URL"), REDIS_URL=env("REDIS_URL"))
-    eventually(launcher.runs)
+def test_it_listens_on_ipv6_and_without_stand_ins(launcher):
+    with listening() as real:
+        taken = real.getsockname()[1]
+        launcher.start(
+            HOST="[::]",
+            MONGODB_URL=env("MONGODB_URL"),
+            REDIS_URL=env("REDIS_URL"),
+            AUTH_SERVICE_URL=f"http://127.0.0.1:{taken}",
+        )
+        eventually(launcher.runs)
 
-    assert [launcher.curl(number) for number in range(3)] == [200, 200, 201]
+    assert launcher.says(f"No stand-ins for the upstreams: 127.0.0.1:{taken} is not free.")
+    assert launcher.paste() == STATUSES
     probe = [sys.executable, "-m", "config.probe", "/health/live"]
-    assert subprocess.run(probe, env=launcher.environment(HOST=host), check=False).returncode == 0
+    for host in ("::", "::1"):
+        environment = launcher.environment(HOST=host)
+        assert subprocess.run(probe, env=environment, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -241,3 +295,32 @@ def test_wrong_variables_are_listed_without_a_traceback(launcher):
     assert len(message.splitlines()) == 4
     assert all(name in message for name in ("TRASH_DAYS", "REDIS_URL", "RATE_LIMT_LIST"))
     assert not launcher.var.exists()
+
+
+def test_the_readme_has_the_lines_of_the_banner():
+    readme = Path("README.md").read_text()
+
+    assert local.CALLS.strip() in readme
+
+
+def test_a_taken_port_is_not_used_again():
+    free = free_port()
+    with listening() as busy:
+        taken = busy.getsockname()[1]
+
+        assert local.first_free([taken, free]) == free
+        assert local.first_free([0, taken]) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("mongodb://127.0.0.1:5000/?replicaSet=rs0", 5000),
+        ("redis://127.0.0.1:5001/0", 5001),
+        ("mongodb://db.example.org:27017", 0),
+        ("mongodb://a:1,b:2/", 0),
+        ("", 0),
+    ],
+)
+def test_only_the_ports_of_this_machine_are_used_again(url, port):
+    assert local.port_in(url) == port

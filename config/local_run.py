@@ -1,0 +1,47 @@
+"""The servers of a running `make run`, which commands in a second terminal use.
+
+The launcher writes the URLs to servers.json in VAR_DIR, and holds a lock on run.lock as long as it
+runs. The file stays, so that the next start uses the same ports.
+"""
+
+import fcntl
+import json
+from pathlib import Path
+
+from config.env import env
+
+NOT_RUNNING = (
+    "MONGODB_URL is not set, and `make run` does not run in this folder. Start `make run` in "
+    "another terminal, or set MONGODB_URL"
+)
+
+
+def var() -> Path:
+    return Path(env("VAR_DIR")).resolve()
+
+
+def last_servers() -> dict[str, str]:
+    """Return the MONGODB_URL and REDIS_URL that the last `make run` started, as far as known."""
+    try:
+        servers = json.loads((var() / "servers.json").read_bytes())
+        return {name: str(servers[name]) for name in ("MONGODB_URL", "REDIS_URL")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def is_running() -> bool:
+    try:
+        with (var() / "run.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file
+        return False
+    return False
+
+
+def running_servers() -> dict[str, str]:
+    """Return the unset ones of MONGODB_URL and REDIS_URL, if `make run` runs with its own."""
+    if env("ENVIRONMENT") != "development" or env("MONGODB_URL") or not is_running():
+        return {}
+    return {name: url for name, url in last_servers().items() if not env(name)}
