@@ -33,7 +33,8 @@ with a secret:
 - User name and password in `MONGODB_URL` and `REDIS_URL` must be percent-encoded: `/` is `%2F`.
 - A variable with almost the name of one below, such as `RATE_LIMT_LIST`, is refused: it is
   probably a mistake. Names that other programs have as well, such as `LOG_LEVEL`, `DEBUG` and
-  `PORT`, are checked for swapped letters at most: `LOG_LEVL` is ignored.
+  `PORT`, are checked for swapped letters at most, and names of 11 or more letters also for a
+  missing one: `ENVIROMENT` is refused, `LOG_LEVL` is ignored.
 - `staging` and `production` have no default for `SECRET_KEY`, `MONGODB_URL`, `ALLOWED_HOSTS`, and
   `JWT_SECRET_KEY` or `JWT_JWKS_URL`. Secrets need at least 32 bytes, and `DEBUG` must be off.
 

@@ -222,6 +222,9 @@ def test_a_missing_file_is_named(tmp_path):
         ("JWT_SECRET_KEY_FLIE", "JWT_SECRET_KEY_FILE"),
         ("JWT_AUDIANCE", "JWT_AUDIENCE"),
         ("REDIS_ULR", "REDIS_URL"),
+        ("ENVIROMENT", "ENVIRONMENT"),
+        ("ENVIRONMEN", "ENVIRONMENT"),
+        ("WEB_CONCURENCY", "WEB_CONCURRENCY"),
     ],
 )
 def test_a_name_close_to_a_variable_is_rejected(name, right):
