@@ -362,6 +362,7 @@ def test_a_redis_password_without_percent_encoding_is_rejected_with_the_remedy(u
         "redis://h/zero",
         "redis://h?db=x",
         "redis://h?no_such_option=1",
+        "rediss://h?ssl_cert_reqs=no_such_word",
         "redis://h h/0",
         f"redis://{'a' * 64}/0",
         "unix://",
