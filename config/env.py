@@ -337,6 +337,7 @@ COMMON_NAMES = {
 }
 SIMILAR = 0.9  # difflib's ratio: a wrong letter in ten, or a missing letter in six
 LONG_ENOUGH = 8  # letters in a common name: swapped letters are then no accident
+LONG = 11  # letters in a common name: a missing letter is then no accident
 _ASSIGNMENT = re.compile(r"(?:export )?[A-Za-z_0-9]+=.*")
 
 
@@ -424,17 +425,27 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
         """Yield names that are probably misspelt variables, with the right names.
 
         A false alarm would stop the start, so other programs' names must pass. A name that is
-        similar to a common name is reported only if both have the same letters.
+        similar to a common name is reported only if both have the same letters or, for a long
+        common name such as ENVIRONMENT, if it lacks one letter.
         """
         own = [name for name in self.scheme if name not in COMMON_NAMES]
         own += [f"{name}_FILE" for name in own]
         letters = {"".join(sorted(name)): name for name in COMMON_NAMES if len(name) >= LONG_ENOUGH}
+        one_missing = {
+            name[:position] + name[position + 1 :]: name
+            for name in COMMON_NAMES
+            if len(name) >= LONG
+            for position, letter in enumerate(name)
+            if letter != "_"
+        }
         known = {*self.scheme, *(f"{name}_FILE" for name in self.scheme)}
         for name in sorted(set(self.ENVIRON.env) - known):
             plain = name.upper().replace("-", "_")
             if right := letters.get("".join(sorted(plain))):
                 if right != plain:
                     yield name, right
+            elif right := one_missing.get(plain):
+                yield name, right
             elif similar := difflib.get_close_matches(plain, own, n=1, cutoff=SIMILAR):
                 yield name, similar[0]
 

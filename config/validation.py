@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 from pymongo import uri_parser
 from pymongo.errors import PyMongoError
-from redis import ConnectionPool
+from redis import ConnectionPool, RedisError
 
 from config.env import DEPLOYED, KNOWN_DEFAULTS, env
 
@@ -133,7 +133,7 @@ def redis_faults() -> Iterator[tuple[str, str]]:
         # Without connecting: this reads the host name and every option.
         (parts.hostname or "").encode("idna")
         ConnectionPool.from_url(uri).make_connection()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RedisError):
         yield "REDIS_URL", "has a host name or an option that is wrong."
 
 

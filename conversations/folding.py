@@ -58,6 +58,9 @@ _OTHER_LETTERS = {
     "\u064a": "\u0649\u06cc",
     "\u05d5\u05d5": "\u05f0", "\u05d5\u05d9": "\u05f1", "\u05d9\u05d9": "\u05f2",
     "\u0902": "\u0901",  # चाँद, चांद
+    # Malayalam letters without a vowel: before Unicode 5.1 a consonant, a virama and a joiner.
+    "\u0d23\u0d4d": "\u0d7a", "\u0d28\u0d4d": "\u0d7b", "\u0d30\u0d4d": "\u0d7c",
+    "\u0d32\u0d4d": "\u0d7d", "\u0d33\u0d4d": "\u0d7e", "\u0d15\u0d4d": "\u0d7f",
     "'": "`‘’‚‛′ʹʻʼʽʾʿˈˊˋ՚׳ꞌ", '"': "“”„‟″״«»", "-": "‐‑‒–—―−֊־⁻", "·": "‧•∙⋅",
     "#": "♯",
 }  # fmt: skip

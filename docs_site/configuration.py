@@ -33,7 +33,8 @@ secrets:
 - User name and password in `MONGODB_URL` and `REDIS_URL` must be percent-encoded: `/` is `%2F`.
 - A name that is similar to a variable below, such as `RATE_LIMT_LIST`, is rejected as a probable
   mistake. Names that other programs use too, such as `LOG_LEVEL`, `DEBUG` and `PORT`, are checked
-  for swapped letters at most: `LOG_LEVL` is ignored.
+  for swapped letters at most, and names of 11 or more letters also for a missing one:
+  `ENVIROMENT` is rejected, `LOG_LEVL` is ignored.
 - `staging` and `production` have no default for `SECRET_KEY`, `MONGODB_URL`, `ALLOWED_HOSTS`, and
   `JWT_SECRET_KEY` or `JWT_JWKS_URL`. Secrets need at least 32 bytes, and `DEBUG` must be off.
 

@@ -35,6 +35,7 @@ _JSON_TYPES: Mapping[type, Message] = {
     int: _("a number"),
     float: _("a number"),
 }
+_REPEATED = _("Send this parameter only once.")
 _NFC_SHRINKS = 4  # code points that NFC composes to one, at most
 _MANY_MARKS = "M" * 32  # marks in a row, as categories of Unicode; NFC composes three at most
 
@@ -126,11 +127,23 @@ class Parameters(StrictSerializer):
     """The parameters of a query string. Parameters itself accepts none."""
 
     def parse(self, request: Request) -> Mapping[str, Any]:
-        """Return the validated parameters. A repeated parameter is validated as a list.
+        """Return the validated parameters. Only a list can be a repeated parameter.
 
         Raises ValidationError.
         """
         return _validated(self, request.META.get("QUERY_STRING", ""))
+
+    def to_internal_value(self, data: Any) -> Any:
+        repeated = {
+            name: [ErrorDetail(str(_REPEATED), code="repeated")]
+            for name, value in data.items()
+            if isinstance(value, list)
+            and name in self._names
+            and not isinstance(self.fields[name], List)
+        }
+        if repeated:
+            raise ValidationError(repeated)
+        return super().to_internal_value(data)
 
 
 @lru_cache(maxsize=1_000)  # clients repeat their query strings, and DRF validates slowly

@@ -118,7 +118,11 @@ def _fetch(url: str, algorithms: list[str]) -> list[Key]:
 
 
 def _keys(entry: dict[str, Any], algorithms: list[str]) -> Iterator[Key]:
-    """Yield the key for each algorithm that it can verify, or only for the one that it names."""
+    """Yield the key for each algorithm that it can verify, or only for the one that it names.
+
+    A null stands for a missing member: some issuers write one for each member that a key lacks.
+    """
+    entry = {name: value for name, value in entry.items() if value is not None}
     kid = entry.get("kid")
     if "d" in entry or entry.get("use", "sig") != "sig" or not isinstance(kid, str | None):
         return  # a published private key is not secret

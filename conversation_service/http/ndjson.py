@@ -33,6 +33,7 @@ ALIASES = (
     "application/x-jsonlines",
 )
 GZIP = frozenset({"gzip", "x-gzip"})
+_GZIP_START = b"\x1f\x8b"
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +97,8 @@ class NDJSONParser(BaseParser):
         line_ends = line_bytes = 0
         for chunk in chunks:
             time.sleep(0)  # under gevent, other requests run between two chunks
-            if body.tell() == 0 and is_utf_16(chunk):
-                raise UnsupportedMediaType(_("The body is in UTF-16 or UTF-32. Send it in UTF-8."))
+            if body.tell() == 0:
+                _check_start(chunk)
             if body.tell() + len(chunk) > self.max_bytes:
                 raise PayloadTooLarge(limit_bytes=self.max_bytes)
             line_ends += chunk.count(b"\n")
@@ -110,6 +111,15 @@ class NDJSONParser(BaseParser):
                 if line_bytes > self.max_line_bytes:
                     raise PayloadTooLarge(limit_line_bytes=self.max_line_bytes)
             body.write(chunk)
+
+
+def _check_start(start: bytes) -> None:
+    if start.startswith(_GZIP_START):
+        raise UnsupportedMediaType(
+            _("The body is gzip data. Pack it only once, and send Content-Encoding: gzip.")
+        )
+    if is_utf_16(start):
+        raise UnsupportedMediaType(_("The body is in UTF-16 or UTF-32. Send it in UTF-8."))
 
 
 def is_utf_16(start: bytes) -> bool:

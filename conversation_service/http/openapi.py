@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.extensions import (
+    OpenApiAuthenticationExtension,
+    OpenApiSerializerFieldExtension,
+)
 from drf_spectacular.plumbing import get_lib_doc_excludes
 from drf_spectacular.utils import (
     OpenApiExample,
@@ -123,6 +126,30 @@ class FaultSerializer(serializers.Serializer):
 )
 class DetailsField(serializers.DictField):
     """Documents the details of a failure."""
+
+
+class TextExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """Adds `minLength` to a text in a request that must not be empty."""
+
+    target_class = "conversation_service.http.fields.Text"
+    match_subclasses = True
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        schema = own_schema(self.target, auto_schema, direction)
+        return schema if self.target.allow_blank else schema | {"minLength": 1}
+
+
+def own_schema(field: Any, auto_schema: Any, direction: Any) -> dict[str, Any]:
+    """Return the schema that a field has without an extension, for an extension.
+
+    Without the type null, which drf-spectacular adds to the schema that an extension returns.
+    """
+    schema: dict[str, Any] = auto_schema._map_serializer_field(
+        field, direction, bypass_extensions=True
+    )
+    if isinstance(schema["type"], list):
+        [schema["type"]] = set(schema["type"]) - {"null"}
+    return schema
 
 
 class ErrorObjectSerializer(serializers.Serializer):

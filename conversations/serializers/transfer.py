@@ -8,6 +8,7 @@ from typing import Any
 
 from bson import ObjectId
 from django.utils.translation import gettext_lazy as _
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from conversation_service.http.fields import (
@@ -170,6 +171,9 @@ class TransferredSerializer(StrictSerializer):
 _DOES_NOT_FIT = _("This value contradicts other fields.")
 
 
+@extend_schema_field(
+    {"oneOf": [{"type": "string", "format": "date-time"}, {"type": "number", "minimum": 0}]}
+)
 class LenientMoment(Moment):
     """An RFC 3339 time, or seconds since 1970 that jobs/lenient.py has accepted."""
 

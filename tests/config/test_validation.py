@@ -222,6 +222,9 @@ def test_a_missing_file_is_named(tmp_path):
         ("JWT_SECRET_KEY_FLIE", "JWT_SECRET_KEY_FILE"),
         ("JWT_AUDIANCE", "JWT_AUDIENCE"),
         ("REDIS_ULR", "REDIS_URL"),
+        ("ENVIROMENT", "ENVIRONMENT"),
+        ("ENVIRONMEN", "ENVIRONMENT"),
+        ("WEB_CONCURENCY", "WEB_CONCURRENCY"),
     ],
 )
 def test_a_name_close_to_a_variable_is_rejected(name, right):
@@ -382,6 +385,7 @@ def test_a_redis_password_without_percent_encoding_is_rejected_with_the_remedy(u
         "redis://h/zero",
         "redis://h?db=x",
         "redis://h?no_such_option=1",
+        "rediss://h?ssl_cert_reqs=no_such_word",
         "redis://h h/0",
         f"redis://{'a' * 64}/0",
         "unix://",

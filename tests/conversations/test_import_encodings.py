@@ -115,6 +115,16 @@ def test_a_broken_gzip_body_is_rejected_as_a_whole(alice, kind):
     assert exported(alice) == []
 
 
+@pytest.mark.parametrize(
+    ("body", "encoding"), [(PACKED, None), (PACKED, "identity"), (gzip.compress(PACKED), "gzip")]
+)
+def test_gzip_data_without_its_content_encoding_is_rejected_with_the_remedy(alice, body, encoding):
+    response = send(alice, body, encoding=encoding)
+
+    assert "Content-Encoding: gzip" in refused(response, 415)["detail"]
+    assert exported(alice) == []
+
+
 @pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip", "gzip, br", "none"])
 def test_another_content_encoding_is_rejected_with_the_supported_ones(alice, encoding):
     response = send(alice, LINES, encoding=encoding)

@@ -142,6 +142,26 @@ def test_a_link_keeps_a_repeated_parameter(alice):
     assert (titles(first.json()), titles(second.json())) == (["c", "b"], ["a"])
 
 
+@pytest.mark.parametrize("name", ["limit", "search", "character_id", "sort", "pinned", "cursor"])
+def test_a_repeated_parameter_is_rejected_if_it_is_no_list(alice, name):
+    response = alice.get(f"{PATH}?{name}=1&{name}=1")
+
+    assert response.status_code == 400
+    assert response.json()["error"]["details"]["errors"] == [
+        {
+            "pointer": f"/{name}",
+            "code": "repeated",
+            "message": "Send this parameter only once.",
+        }
+    ]
+
+
+def test_a_repeated_unknown_parameter_is_unknown(alice):
+    response = alice.get(f"{PATH}?colour=1&colour=1")
+
+    assert response.json()["error"]["code"] == "UNKNOWN_FIELD"
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [

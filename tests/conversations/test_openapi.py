@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from django.test import Client
+from jsonschema import Draft202012Validator
 
 from conversations import internal_urls as internal
 from conversations.urls import urlpatterns
@@ -93,6 +94,60 @@ def test_bodies_of_requests_are_described_as_enforced():
         properties = schemas[name].get("properties", {})
         assert [key for key, entry in properties.items() if "default" in entry] == [], name
         assert not properties or "additionalProperties" in schemas[name], name
+
+
+def described(name):
+    return Draft202012Validator(
+        {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"title": ""}, 400),
+        ({"title": None}, 201),
+        ({"tags": [""]}, 400),
+        ({"settings": {"model": ""}}, 400),
+        ({"settings": {"reasoning_effort": ""}}, 400),
+        ({"settings": {"stop_sequences": [""]}}, 400),
+        ({"settings": {"extra": {"seed": 7, "suffix": ""}}}, 201),
+        ({"settings": {"extra": {"logit.bias": 1}}}, 400),
+        ({"settings": {"extra": {str(n): n for n in range(33)}}}, 400),
+        ({"custom": {"color": "", "team:id": "x"}}, 201),
+        ({"custom": None}, 201),
+        ({"custom": {"": "x"}}, 400),
+        ({"custom": {"k" * 65: "x"}}, 400),
+        ({"custom": {str(n): None for n in range(33)}}, 400),
+    ],
+)
+def test_texts_and_keys_are_described_as_enforced(alice, body, status):
+    body = {"character_id": "luna"} | body
+
+    assert alice.post("/api/v1/conversations", body).status_code == status
+    assert described("Create").is_valid(body) is (status == 201)
+
+
+@pytest.mark.parametrize("name", ["created_at", "last_activity"])
+@pytest.mark.parametrize(
+    ("time", "status"),
+    [
+        ("2026-01-15T15:00:00Z", 201),
+        (1768489200, 201),
+        (1768489200.5, 201),
+        (None, 201),
+        (-1, 400),
+        ([], 400),
+    ],
+)
+def test_a_time_in_a_lenient_line_is_described_as_enforced(alice, name, time, status):
+    line = {"character_id": "luna", name: time}
+    response = alice.post(
+        "/api/v1/conversations/import", json.dumps(line), content_type="application/x-ndjson"
+    )
+
+    assert json.loads(response.getvalue().splitlines()[0])["status"] == status
+    assert described("LenientLine").is_valid(line) is (status == 201)
 
 
 def test_failures_are_shared_components():

@@ -8,6 +8,7 @@ import orjson
 from bson import ObjectId
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
@@ -26,6 +27,7 @@ from conversation_service.http.openapi import (
     COMMON,
     RATES,
     failure_responses,
+    own_schema,
     request_header,
     response_header,
 )
@@ -66,6 +68,18 @@ def any_listed(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
     schema = result["components"]["schemas"]["ListedConversation"]
     schema["anyOf"] = schema.pop("oneOf")
     return result
+
+
+class ObjectExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """Adds the bounds for the keys of an object in a request."""
+
+    target_class = "conversations.serializers.fields.Object"
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        return own_schema(self.target, auto_schema, direction) | {
+            "propertyNames": {"pattern": f"^{self.target.entries.key}$"},
+            "maxProperties": self.target.max_length,
+        }
 
 
 class LLMSettingsSerializer(serializers.Serializer):

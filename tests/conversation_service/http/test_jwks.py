@@ -272,6 +272,13 @@ def test_keys_for_other_uses_are_ignored(issuer, fields):
     assert outcome(send(issuer.token("k1"))) == INVALID
 
 
+@pytest.mark.parametrize("name", ["use", "alg", "kid", "d", "x5c", "key_ops"])
+def test_null_stands_for_a_missing_member_of_a_key(issuer, name):
+    issuer.published = [public_jwk(issuer.private["k1"], kid="k1") | {name: None}]
+
+    assert outcome(send(issuer.token("k1"))) == (200, None)
+
+
 def test_a_key_published_a_second_ago_is_accepted_at_once(issuer, clock):
     assert outcome(send(issuer.token("k1"))) == (200, None)
     issuer.rotate("k2")
