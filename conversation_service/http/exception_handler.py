@@ -16,7 +16,7 @@ from django.core.exceptions import (
 )
 from django.core.signals import got_request_exception
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
-from django.views import defaults
+from django.template.loader import render_to_string
 from rest_framework import exceptions as drf
 
 from conversation_service import errors
@@ -65,14 +65,21 @@ _FAILURES: dict[type[Exception], type[ServiceError]] = {
 def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse:
     """Return the response to a view's exception (DRF's EXCEPTION_HANDLER)."""
     request = context["request"]
-    failure = _failure_of(exc)
+    failure = _failure_of(exc) or _bug(request, exc)
     if isinstance(failure, errors.MethodNotAllowed):
         failure.headers["Allow"] = ", ".join(context["view"].allowed_methods)
-    if failure is None:
-        failure = errors.InternalError()
-        got_request_exception.send(sender=handle, request=request)
-        logger.error("Unhandled exception in %s %s", request.method, request.path, exc_info=exc)
     return failure_response(request, failure)
+
+
+def handle_in_console(request: HttpRequest, exc: Exception) -> HttpResponse:
+    """Return the page for a view's exception. Django's own page needs inline scripts in DEBUG."""
+    return _page(request, _failure_of(exc) or _bug(request, exc))
+
+
+def _bug(request: HttpRequest, exc: Exception) -> ServiceError:
+    got_request_exception.send(sender=handle, request=request)
+    logger.error("Unhandled exception in %s %s", request.method, request.path, exc_info=exc)
+    return errors.InternalError()
 
 
 def failure_response(request: HttpRequest, failure: ServiceError) -> HttpResponse:
@@ -113,39 +120,40 @@ def problem_type(code: str) -> str:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    if _in_console(request):
-        return defaults.bad_request(request, exception)
-    return failure_response(request, _failure_of(exception) or ServiceError())
+    return _response(request, _failure_of(exception) or ServiceError())
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    if _in_console(request):
-        return defaults.permission_denied(request, exception)
-    return failure_response(request, errors.Forbidden())
+    return _response(request, errors.Forbidden())
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    if _in_console(request):
-        return defaults.page_not_found(request, exception or Http404())
-    return failure_response(request, errors.RouteNotFound())
+    return _response(request, errors.RouteNotFound())
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Render an exception that no view caught. Django calls this while it handles the exception."""
     exc = sys.exc_info()[1]
     failure = (_failure_of(exc) if isinstance(exc, Exception) else None) or errors.InternalError()
-    if not _in_console(request):
-        return failure_response(request, failure)
-    page = defaults.server_error(request)
-    page.status_code = failure.status
-    for name, value in failure.headers.items():
-        page.headers[name] = value
-    return page
+    return _response(request, failure)
 
 
-def _in_console(request: HttpRequest) -> bool:
-    """Return True for a browser's request, which gets an HTML page."""
-    return request.path_info.startswith(settings.CONSOLE_PATH)
+def csrf_failure(request: HttpRequest, reason: str) -> HttpResponse:
+    """Render a form without a valid CSRF token (CSRF_FAILURE_VIEW); only the console has forms."""
+    return _page(request, errors.Forbidden(), is_form=True)
+
+
+def _response(request: HttpRequest, failure: ServiceError) -> HttpResponse:
+    if request.path_info.startswith(settings.CONSOLE_PATH):
+        return _page(request, failure)
+    return failure_response(request, failure)
+
+
+def _page(request: HttpRequest, failure: ServiceError, *, is_form: bool = False) -> HttpResponse:
+    """Return the page of a failure, which needs no database."""
+    context = {"failure": failure, "request_id": request_id.get(), "is_form": is_form}
+    page = render_to_string("error.html", context, request)
+    return HttpResponse(page, status=failure.status, headers=failure.headers)
 
 
 def _failure_of(exc: Exception) -> ServiceError | None:

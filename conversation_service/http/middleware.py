@@ -15,7 +15,7 @@ from django.utils.translation import get_supported_language_variant
 from django.utils.translation.trans_real import parse_accept_lang_header
 
 from conversation_service.errors import LengthRequired
-from conversation_service.http.exception_handler import failure_response
+from conversation_service.http.exception_handler import failure_response, handle_in_console
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -65,6 +65,10 @@ class ApiOrPages:
         response.headers["Content-Language"] = language
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
+
+    def process_exception(self, request: HttpRequest, exc: Exception) -> HttpResponse | None:
+        in_console = request.path_info.startswith(settings.CONSOLE_PATH)
+        return handle_in_console(request, exc) if in_console else None
 
     def process_view(self, request: HttpRequest, *view: Any) -> HttpResponseBase | None:
         if request.path_info.startswith(_PAGES):

@@ -3,13 +3,16 @@
 from datetime import datetime
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ERROR_FLAG, PAGE_VAR
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.db.models.expressions import Combinable
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
 from unfold.views import ChangeList
 
 from conversation_service.errors import InvalidCursor, Message
@@ -26,6 +29,12 @@ class PlainChangeList(ChangeList):  # type: ignore[misc]  # unfold has no types
     def get_filters(self, request: HttpRequest) -> Any:
         specs, _has_filters, *rest = super().get_filters(request)
         return specs, False, *rest
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        page = request.GET.get(PAGE_VAR, "1")
+        if page != str(self.page_num) or self.page_num > self.paginator.num_pages:
+            raise IncorrectLookupParameters
 
     @property
     def filters(self) -> list[tuple[Any, list[dict[str, Any]]]]:
@@ -108,6 +117,11 @@ class ListPage:
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        if ERROR_FLAG in request.GET:  # Django redirects here from an invalid address
+            note = _(
+                "The address has a page or filter that does not exist. This is the whole list."
+            )
+            messages.warning(request, note)
         context = {"title": self.list_title} | (extra_context or {})
         response: HttpResponse = super().changelist_view(request, context)  # type: ignore[misc]
         return response

@@ -44,7 +44,8 @@ class LimitLogins:
         response = self.limited_response(request)
         failed = request.method == "POST" and response.status_code != HTTPStatus.FOUND
         limited = response.status_code == HTTPStatus.TOO_MANY_REQUESTS
-        if (failed or limited) and self.delayed < MAX_DELAYED:
+        unavailable = response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if (failed or limited) and not unavailable and self.delayed < MAX_DELAYED:
             self.delayed += 1
             try:
                 time.sleep(settings.LOGIN_FAILURE_DELAY_S)  # gevent serves other requests meanwhile

@@ -23,3 +23,13 @@ document.addEventListener("alpine:initialized", () => {
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelector("form[data-run]")?.requestSubmit();
 });
+// A button that copies the text of an element, where the browser permits this: HTTPS or this machine.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.hidden = !navigator.clipboard;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      button.textContent = button.dataset.copied;
+    });
+  }
+});
