@@ -255,7 +255,9 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             return self._gone(request, object_id)
         actions.record(request, [conversation], actions.VIEWED)
         metadata = document["metadata"]
-        hold_fields = Hold._meta.concrete_fields if conversation.hold else []
+        hold = conversation.hold
+        times = [name for name in documents.PUBLIC_TIMES if not (hold and name == "purge_at")]
+        hold_fields = Hold._meta.concrete_fields if hold else []
         return self._page(
             request,
             "console/conversation.html",
@@ -267,18 +269,20 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             ],
             custom=_lines(document["custom"]),
             hold=[
-                (field.verbose_name, timeline.shown(getattr(conversation.hold, field.name)))
+                (field.verbose_name, timeline.shown(getattr(hold, field.name)))
                 for field in hold_fields
             ],
             plain=_rows(documents.FIELDS, document, documents.PLAIN_FIELDS),
             counters=_rows(documents.METADATA, metadata, documents.COUNTERS),
             times=[
                 *_rows(documents.METADATA, metadata, documents.METADATA_TIMES),
-                *_rows(documents.FIELDS, document, documents.PUBLIC_TIMES),
+                *_rows(documents.FIELDS, document, times),
             ],
             entries=timeline.history_entries(document),
             staff_actions=actions.staff_actions(str(conversation.pk)),
+            character_status=timeline.in_words("character_status", conversation.character_status),
             oldest=history.oldest_version(document),
+            oldest_at=timeline.oldest_at(document),
             may_revert=conversation.status in states.EDITABLE
             and roles.allow(request, roles.REVERT),
             may_read_log=roles.allow(request, roles.LOG),
