@@ -94,7 +94,7 @@ def _response(request: HttpRequest, content: Any, **shown: Any) -> HttpResponse:
     if rendering.names(accept, _JSON) and not rendering.names(accept, _HTML):
         response: HttpResponse = rendering.JSONResponse(content)
     else:
-        page = render_to_string("error.html", shown | {"language": get_language()})
+        page = render_to_string("api_errors.html", shown | {"language": get_language()})
         response = HttpResponse(page, headers={"Content-Security-Policy": _CONTENT_POLICY})
     patch_vary_headers(response, ["Accept"])
     return response

@@ -152,7 +152,7 @@ def _response(request: HttpRequest, failure: ServiceError) -> HttpResponse:
 def _page(request: HttpRequest, failure: ServiceError, *, is_form: bool = False) -> HttpResponse:
     """Return the page of a failure, which needs no database."""
     context = {"failure": failure, "request_id": request_id.get(), "is_form": is_form}
-    page = render_to_string("error.html", context, request)
+    page = render_to_string("console/error.html", context, request)
     return HttpResponse(page, status=failure.status, headers=failure.headers)
 
 

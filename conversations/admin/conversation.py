@@ -1,7 +1,7 @@
 """The console's pages for conversations."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any, cast
 
 from bson import ObjectId
@@ -42,6 +42,7 @@ from conversations.querysets import ConversationQuerySet
 
 _URL = "conversations_conversation"
 _LIST = f"admin:{_URL}_changelist"
+TOO_SLOW = "The search was stopped because it took too long."
 SAMPLE = 10  # conversations that a confirmation names
 EXPORTS: dict[str, tuple[Message, Callable[[Iterable[Conversation]], HttpResponseBase]]] = {
     "export_csv": (_("Export as CSV"), export.as_csv),
@@ -53,6 +54,22 @@ EXPORT_ALL = {
     "question": _("Export all conversations of this user with their histories, as the API does?"),
     "variant": "default",
 }
+
+
+def _within_budget(view: Any) -> Any:
+    """Redirect to the list with a message if a statement of queries/staff.py takes too long."""
+
+    @wraps(view)
+    def bounded(self: Any, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return view(self, request, *args, **kwargs)
+        except PyMongoError as error:
+            if not error.timeout:
+                raise
+        self.message_user(request, gettext(TOO_SLOW), messages.ERROR)
+        return HttpResponseRedirect(f"{reverse(_LIST)}?{request.GET.urlencode()}")
+
+    return bounded
 
 
 class ConversationChangeList(UncountedChangeList):
@@ -255,7 +272,9 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             return self._gone(request, object_id)
         actions.record(request, [conversation], actions.VIEWED)
         metadata = document["metadata"]
-        hold_fields = Hold._meta.concrete_fields if conversation.hold else []
+        hold = conversation.hold
+        times = [name for name in documents.PUBLIC_TIMES if not (hold and name == "purge_at")]
+        hold_fields = Hold._meta.concrete_fields if hold else []
         return self._page(
             request,
             "console/conversation.html",
@@ -267,18 +286,20 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             ],
             custom=_lines(document["custom"]),
             hold=[
-                (field.verbose_name, timeline.shown(getattr(conversation.hold, field.name)))
+                (field.verbose_name, timeline.shown(getattr(hold, field.name)))
                 for field in hold_fields
             ],
             plain=_rows(documents.FIELDS, document, documents.PLAIN_FIELDS),
             counters=_rows(documents.METADATA, metadata, documents.COUNTERS),
             times=[
                 *_rows(documents.METADATA, metadata, documents.METADATA_TIMES),
-                *_rows(documents.FIELDS, document, documents.PUBLIC_TIMES),
+                *_rows(documents.FIELDS, document, times),
             ],
             entries=timeline.history_entries(document),
             staff_actions=actions.staff_actions(str(conversation.pk)),
+            character_status=timeline.in_words("character_status", conversation.character_status),
             oldest=history.oldest_version(document),
+            oldest_at=timeline.oldest_at(document),
             may_revert=conversation.status in states.EDITABLE
             and roles.allow(request, roles.REVERT),
             may_read_log=roles.allow(request, roles.LOG),
@@ -403,6 +424,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
                 offered[name] = (partial(ConversationAdmin.export_all, name=name), name, label)
         return offered
 
+    @_within_budget
     def response_action(
         self, request: HttpRequest, queryset: QuerySet, *location: Any
     ) -> HttpResponse | None:
@@ -426,6 +448,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         response: HttpResponse | None = super().response_action(request, chosen, *location)
         return response
 
+    @_within_budget
     def all_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """Confirm an action on all conversations of a user in a list, then start its run."""
         if name not in ACTIONS:
@@ -440,6 +463,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         run = Run(str(request.user.pk), name, request.GET.urlencode(), reason, total=count)
         return HttpResponseRedirect(reverse(f"admin:{_URL}_run", query={"run": run.encode()}))
 
+    @_within_budget
     def export_user_view(self, request: HttpRequest) -> HttpResponseBase:
         """Confirm the export of a user, then send it."""
         roles.require(request, roles.LOOK, roles.EXPORT)

@@ -1,4 +1,4 @@
-"""The filters for the list of conversations: a form with its values in the address of the page.
+"""The filters for the list: a form with its values in the page's address.
 
 Django's `list_filter` narrows a queryset. This list is read by the indexes and the word search of
 the API, and one form submits several filters together.
@@ -10,23 +10,20 @@ from typing import Any
 
 from bson import ObjectId
 from django import forms
+from django.contrib.admin.views.main import PAGE_VAR
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from conversation_service import external_ids
 from conversations import limits, states
+from conversations.admin import timeline
 from conversations.queries import lookup, staff
 from conversations.serializers.search import SearchField
 
 _MILLISECOND = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
 _EITHER = [("", _("all")), ("yes", _("yes")), ("no", _("no"))]
-_CHARACTER_STATUSES = [
-    ("", _("all")),
-    ("verified", _("verified")),
-    ("unverified", _("unverified")),
-    ("missing", _("missing")),
-]
+_CHARACTER_STATUSES = [("", _("all")), *timeline.CHARACTER_STATUSES.items()]
 # Form fields with a first and a last day, and the names of their bounds.
 _DAYS = {"created": "created", "active": "activity", "trashed": "trashed"}
 
@@ -124,9 +121,9 @@ def with_user(query: QueryDict) -> QueryDict:
 
 
 def without_blanks(query: QueryDict) -> QueryDict:
-    """Return a query without fields that filter nothing, for a short address."""
+    """Return a query without fields that filter nothing, and without a page number of 0.1.0."""
     kept = QueryDict(mutable=True)
     for name, values in query.lists():
-        if name not in FilterForm.base_fields or any(values):
+        if name != PAGE_VAR and (name not in FilterForm.base_fields or any(values)):
             kept.setlist(name, values)
     return kept

@@ -1,4 +1,4 @@
-"""An action on all conversations of a user in a list, in steps that its page requests.
+"""An action on all a user's conversations in a list, in steps that its page requests.
 
 A run's state is signed, in the address of its page. The page continues after a reload, and after
 the tab was closed. A repeated run continues, too: each step only reads and writes conversations
@@ -25,13 +25,13 @@ from conversations.models import Conversation
 from conversations.queries import staff
 
 BATCH = 100
-STEP_S = 1.0
+STEP_S = 2.0
 _SALT = "conversations.admin.runs"
 _MAX_AGE_S = 7 * 24 * 60 * 60
 
 
 def targets(action: Action, filters: dict[str, Any]) -> dict[str, Any]:
-    """Return the filters for the conversations of a list that an action can change."""
+    """Return the filters for a list's conversations that an action can change."""
     states = [
         state for state in filters.get("states", action.states_at_once) if state in action.states
     ]
@@ -45,7 +45,7 @@ def targets(action: Action, filters: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Run:
-    """`query` has the filters of the list, in the form of its address."""
+    """`query` has the list's filters, as in its address."""
 
     staff_id: str
     action: str
@@ -97,19 +97,16 @@ class Run:
             self.unchanged = {**(unchanged + Counter(self.unchanged))}
             self.changed += len(rows) - unchanged.total()
             if len(ids) < BATCH:
-                self._record(request, filters["user_id"])
+                with translation.override("en"):
+                    message = f"All in a list ({self.query}): {self.summary} {self.reason}"
+                record_user(request, filters["user_id"], message.strip())
                 return False
             self.after = str(ids[-1])
         return True
 
-    def _record(self, request: HttpRequest, user_id: str) -> None:
-        with translation.override("en"):
-            message = f"All in a list ({self.query}): {self.summary}"
-            record_user(request, user_id, f"{message} {self.reason}".strip())
-
 
 def record_user(request: HttpRequest, user_id: str, message: str) -> None:
-    """Record an action on all conversations of a user in the staff log, always in English."""
+    """Record an action on all a user's conversations in the staff log, always in English."""
     LogEntry.objects.create(
         user=cast(User, request.user),
         content_type=ContentType.objects.get_for_model(Conversation),

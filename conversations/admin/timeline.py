@@ -1,18 +1,31 @@
 """The history for staff: each version's changes, before and after."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.utils import formats
 from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
+from conversation_service.errors import Message
 from conversation_service.mongodb.connection import Document
-from conversations import history
+from conversations import history, states
 from conversations.documents import FIELDS, REVERTIBLE_FIELDS, purged_by
 
 EMPTY = "-"
+CHARACTER_STATUSES: dict[str, Message] = {
+    "verified": _("verified"),
+    "unverified": _("unverified"),
+    "missing": _("missing"),
+}
+# The words for staff for the values of the API.
+_WORDS: Mapping[str, Mapping[str, Message]] = {
+    "status": states.LABELS,
+    "character_status": CHARACTER_STATUSES,
+    "title_source": {"auto": _("the character's name"), "user": _("its user")},
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,8 @@ class Entry:
     at: datetime
     by: str
     client: str | None
+    request_id: str
+    events: list[str]
     differences: list[Difference]
 
 
@@ -54,20 +69,61 @@ def tombstone(document: Document) -> Tombstone:
 
 def history_entries(document: Document) -> list[Entry]:
     """Return a document's revisions, the newest first."""
-    return [
-        Entry(
-            revision["version"],
-            revision["at"],
-            revision["by"],
-            revision["client"],
-            [
-                difference
-                for path, changed in revision["changes"].items()
-                for difference in _differences(path, changed["before"], changed["after"])
-            ],
-        )
-        for revision in history.exported(document)
-    ]
+    return [history_entry(revision) for revision in history.exported(document)]
+
+
+def history_entry(revision: history.Revision) -> Entry:
+    changes = dict(revision["changes"])
+    events = []
+    if moved := changes.get("status"):
+        events.append(move_in_words(moved["before"], moved["after"]))
+        for path in _STATE_PATHS:
+            changes.pop(path, None)
+    pinned = changes.get("pinned_at", {"before": None, "after": None})
+    if (pinned["before"] is None) != (pinned["after"] is None):
+        del changes["pinned_at"]
+        events.append(gettext("unpinned") if pinned["after"] is None else gettext("pinned"))
+    return Entry(
+        revision["version"],
+        revision["at"],
+        actor(revision["by"]),
+        revision["client"],
+        revision["request_id"],
+        events,
+        [
+            difference
+            for path, changed in changes.items()
+            for difference in _differences(path, changed["before"], changed["after"])
+        ],
+    )
+
+
+# A change of the state also changes these times.
+_STATE_PATHS = ("status", "archived_at", "deleted_at", "purge_at")
+
+
+def move_in_words(before: Any, after: Any) -> str:
+    """Return a change of the state in words."""
+    match before, after:
+        case _, states.DELETED:
+            return gettext("moved to the trash")
+        case states.DELETED, states.ARCHIVED:
+            return gettext("restored from the trash to the archive")
+        case states.DELETED, _:
+            return gettext("restored from the trash")
+        case _, states.ARCHIVED:
+            return gettext("moved to the archive")
+        case _:
+            return gettext("restored from the archive")
+
+
+def oldest_at(document: Document) -> datetime:
+    """Return the time of the oldest version that can be computed."""
+    revisions = history.exported(document)
+    found: datetime = document["metadata"]["created_at"]
+    if revisions and history.oldest_version(document) > 1:
+        found = revisions[-1]["previous_at"]
+    return found
 
 
 def actor(by: str | None) -> str:
@@ -110,7 +166,13 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[Difference]:
         if gone or new:
             yield Difference(label(path), shown(gone), shown(new))
     elif before != after:
-        yield Difference(label(path), shown(before), shown(after))
+        yield Difference(label(path), in_words(path, before), in_words(path, after))
+
+
+def in_words(path: str, value: Any) -> str:
+    """Format the value of a field; the words of the API get their words for staff."""
+    words = _WORDS.get(path, {}).get(value) if isinstance(value, str) else None
+    return str(words) if words else shown(value)
 
 
 def label(path: str) -> str:

@@ -1,4 +1,4 @@
-"""The console's list: a page of conversations by any filter, for one user or for all users.
+"""The console's list: conversations by any filter, for one user or for all users.
 
 For one user, these are the API's list and search with more filters. For all users, the staff
 indexes give the order. They do not cover every filter: a rare combination reads many conversations,
@@ -102,7 +102,7 @@ def page(
 def _find_of_all(
     matching: dict[str, Any], key: str, ascending: bool, cursor: ListCursor | None, limit: int
 ) -> list[Document]:
-    """Read rows of all users in the order of an index, or in reverse for a cursor to earlier rows.
+    """Read all users' rows by an index, in reverse for a cursor to earlier rows.
 
     Equal titles have the newest first, as in the index staff_title.
     """
@@ -130,7 +130,7 @@ def _find_of_all(
 
 
 def next_ids(filters: Filters, after: ObjectId | None, limit: int) -> list[ObjectId]:
-    """Return the next ids of a user in order, after an id.
+    """Return a user's next ids in order, after an id.
 
     Without words, by the index staff_user. Raises what page() raises.
     """
@@ -144,7 +144,7 @@ def next_ids(filters: Filters, after: ObjectId | None, limit: int) -> list[Objec
 
 
 def count(filters: Filters) -> int:
-    """Count the conversations of a user that match. Raises what page() raises."""
+    """Count a user's matching conversations. Raises what page() raises."""
     matching = build_filter(filters)
     words = word_conditions({"tags_match": "all", **filters}) if filters.get("search") else []
     with pymongo.timeout(BUDGET_S):
@@ -170,7 +170,7 @@ def tombstone(id_: ObjectId) -> Document | None:
 
 
 def tombstones(user_id: str) -> list[Document]:
-    """Return up to TOMBSTONES of a user's tombstones, the last purged first."""
+    """Return a user's tombstones, up to TOMBSTONES, the last purged first."""
     where = {"user_id": user_id, "status": PURGED}
     rows = conversations().find(where, sort=[("_id", -1)], limit=TOMBSTONES, hint=STAFF_USER)
     return sorted(rows, key=lambda row: row["changed_at"], reverse=True)

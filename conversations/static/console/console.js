@@ -20,16 +20,29 @@ document.addEventListener("alpine:initialized", () => {
   requestAnimationFrame(() => document.querySelector("[autofocus]")?.focus());
 });
 // The page of a run requests its next step.
-document.addEventListener("DOMContentLoaded", () => {
+addEventListener("load", () => {
   document.querySelector("form[data-run]")?.requestSubmit();
 });
-// A button that copies the text of an element, where the browser permits this: HTTPS or this machine.
+// Copy buttons. Browsers have a clipboard only for https and for this machine.
 document.addEventListener("DOMContentLoaded", () => {
-  for (const button of document.querySelectorAll("[data-copy]")) {
-    button.hidden = !navigator.clipboard;
+  if (!navigator.clipboard) return;
+  for (const button of document.querySelectorAll("button[data-copy]")) {
+    button.hidden = false;
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      await navigator.clipboard.writeText(button.dataset.copy);
       button.textContent = button.dataset.copied;
     });
   }
+});
+// An action needs a selection. Unfold's script changes the selection after these events.
+document.addEventListener("DOMContentLoaded", () => {
+  const form = document.getElementById("changelist-form");
+  const run = form?.querySelector("button[name=index]");
+  if (!run) return;
+  const update = () => setTimeout(() => {
+    run.disabled = !form.querySelector(".action-select:checked");
+  });
+  form.addEventListener("change", update);
+  form.addEventListener("click", update);
+  addEventListener("pageshow", update);
 });

@@ -76,6 +76,84 @@ def test_the_history_shows_what_each_version_changed(viewer, alice):
     assert page.index("Version 3") < page.index("Version 2") < page.index("as it was created")
 
 
+def test_the_history_is_in_words(viewer, alice, mongo):
+    created = conversation(alice, "pinned")
+    path = f"{PATH}/{created['id']}"
+    for step in ("unpin", "archive", "trash", "restore", "restore", "trash", "restore"):
+        alice.delete(path) if step == "trash" else alice.post(f"{path}/{step}")
+    [document] = mongo["conversations"].find()
+
+    page = text(viewer.get(url_of(created["id"])))
+    history = page[page.index("History") :]
+
+    events = ["pinned", "unpinned", "moved to the archive", "moved to the trash"]
+    events += ["restored from the trash to the archive", "restored from the archive"]
+    events += ["moved to the trash", "restored from the trash"]
+    for number, (event, revision) in enumerate(
+        zip(events, document["revisions"], strict=True), start=2
+    ):
+        assert f"Version {number} : {event} · {revision['at']:%Y-%m-%d %H:%M:%S} UTC" in history
+        assert f"its user · request id {revision['request_id']}" in history
+    for word in ("active", "deleted", "archived ", "state", "before", "purged after"):
+        assert word not in history
+    created_at = f"{document['metadata']['created_at']:%Y-%m-%d %H:%M:%S}"
+    assert f"Version 1 · {created_at} UTC · as it was created" in history
+
+
+def test_the_oldest_version_has_its_time_after_50_revisions(viewer, alice, mongo):
+    created = conversation(alice)
+    for number in range(51):
+        alice.patch(f"{PATH}/{created['id']}", {"title": str(number)})
+    [document] = mongo["conversations"].find()
+
+    page = text(viewer.get(url_of(created["id"])))
+
+    at = f"{document['revisions'][0]['previous_at']:%Y-%m-%d %H:%M:%S}"
+    assert f"Version 2 · {at} UTC · earlier versions are no longer stored" in page
+
+
+def test_a_version_has_an_address(viewer, alice):
+    created = conversation(alice)
+    alice.patch(f"{PATH}/{created['id']}", {"title": "After"})
+
+    page = viewer.get(url_of(created["id"])).content.decode()
+
+    for number in (1, 2):
+        assert f'id="version-{number}"' in page
+        assert f'href="#version-{number}"' in page
+
+
+def test_ids_can_be_copied(viewer, alice):
+    created = conversation(alice)
+    alice.patch(f"{PATH}/{created['id']}", {"title": "After"}, headers={"X-Request-ID": "req-1"})
+
+    page = viewer.get(url_of(created["id"])).content.decode()
+
+    for value in (created["id"], "alice", "req-1"):
+        assert f'data-copy="{value}"' in page
+
+
+def test_a_held_conversation_has_no_time_of_a_purge(ops, alice):
+    created = conversation(alice, "deleted")
+    before = text(ops.get(url_of(created["id"])))
+    ops.post(url_of(created["id"], "act", "hold"), {"reason": "Case 12"})
+
+    assert "purged after 20" in before
+    assert "purged after" not in text(ops.get(url_of(created["id"])))
+
+
+def test_the_question_before_the_trash_has_its_days(ops, alice, settings):
+    settings.TRASH_DAYS = 7
+    created = conversation(alice)
+
+    for page in (
+        ops.get(url_of(created["id"], "act", "trash")),
+        select(ops, "trash", created["id"]),
+        ops.get(f"{LIST}all/trash/?user=alice"),
+    ):
+        assert "Move to the trash, which is emptied after 7 days?" in text(page)
+
+
 def test_a_view_of_a_conversation_is_logged(viewer, alice):
     created = conversation(alice, title="Secret")
 
@@ -248,5 +326,5 @@ def test_a_conversation_links_to_all_of_its_user(viewer, mongo):
 
     page = viewer.get(url_of(stored["_id"])).content.decode()
 
-    assert f'href="{LIST}?q=ana%40example.org"' in page
+    assert f'href="{LIST}?user=ana%40example.org"' in page
     assert len(shown(viewer.get(LIST, {"q": "ana@example.org"}))) == 2

@@ -6,8 +6,10 @@ import pytest
 from bson import ObjectId
 
 from conversations.admin.conversation import ConversationAdmin
+from conversations.admin.log import LogAdmin
 from conversations.queries import staff
-from tests.conversations.admin.browser import LIST, NOON, shown, store, text
+from tests.conversations.admin.browser import LIST, NOON, shown, store, text, url_of
+from tests.conversations.admin.browser import staff as staff_account
 from tests.factories import PATH, conversation
 
 
@@ -86,6 +88,7 @@ def test_unknown_filters_are_rejected(viewer):
     assert response.headers["Content-Type"].startswith("text/html")
 
 
+LOG = "/admin/admin/logentry/"
 ABSENT = "a" * 24
 SORTS = [f"{sign}{name}" for name in ("title", "created_at", "last_activity") for sign in ("", "-")]
 
@@ -232,6 +235,23 @@ def test_there_is_no_last_page_number(viewer, mongo, monkeypatch):
     assert "Next page" not in text(last)
 
 
+def test_the_action_log_has_pages_too(mongo, monkeypatch):
+    monkeypatch.setattr(LogAdmin, "list_per_page", 2)
+    auditor = staff_account(role="auditor", name="auditor")
+    for row in store(mongo, 5):
+        auditor.get(url_of(row["_id"]))
+
+    first = auditor.get(LOG)
+    second = auditor.get(f"{LOG}{first.context['cl'].following}")
+    third = auditor.get(f"{LOG}{second.context['cl'].following}")
+    back = auditor.get(f"{LOG}{third.context['cl'].previous}")
+
+    pages = [[e.pk for e in p.context["cl"].result_list] for p in (first, second, third)]
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert len({pk for page in pages for pk in page}) == 5
+    assert [e.pk for e in back.context["cl"].result_list] == pages[1]
+
+
 def test_a_page_continues_after_its_first_row_vanished(viewer, mongo, monkeypatch):
     monkeypatch.setattr(ConversationAdmin, "list_per_page", 2)
     stored = store(mongo, 6)
@@ -335,6 +355,12 @@ def test_the_address_has_only_the_filters_that_are_set(viewer):
     response = viewer.get(LIST, {"q": "", "user": "alice", "held": "", "o": "title"})
 
     assert (response.status_code, response.headers["Location"]) == (302, "?user=alice&o=title")
+
+
+def test_a_page_number_of_the_former_list_leads_to_its_first_page(viewer):
+    response = viewer.get(LIST, {"status__exact": "active", "p": "3"})
+
+    assert (response.status_code, response.headers["Location"]) == (302, "?status__exact=active")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Tickets of support, solved in a real Chromium from their wording alone."""
 
 from contextlib import contextmanager
+from datetime import UTC, timedelta
 
 import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
+from conversation_service import clock
 from conversations.admin import runs
 from tests.conversations.admin import chromium
 from tests.conversations.admin.browser import LIST, store
@@ -56,3 +58,84 @@ def test_police_request_to_hold_all_conversations_of_a_user(settings, mongo, mon
     held = {"hold.reason": "Police request 12/2026"}
     assert mongo["conversations"].count_documents(held | {"user_id": "user-x"}) == 90
     assert mongo["conversations"].count_documents(held) == 90
+
+
+def test_a_user_says_that_a_chat_about_taxes_disappeared(settings, mongo):
+    store(mongo, 60, user_id="luna-7")
+    store(mongo, 1, user_id="luna-7", title="My taxes 2025", status="deleted")
+    store(mongo, 1, user_id="other", title="Other taxes")
+
+    with console(settings, "support") as page:
+        find(page, "luna-7")
+        page.get_by_text("Words in titles and tags of this user").wait_for()
+        find(page, "taxes")
+        page.get_by_role("link", name="My taxes 2025").click()
+        page.get_by_role("link", name="Restore").click()
+        page.get_by_text("Restore from the trash").wait_for()
+        page.get_by_role("button", name="Restore").click()
+        page.get_by_text("Restored.", exact=True).first.wait_for()
+
+    assert mongo["conversations"].count_documents({"status": "deleted"}) == 0
+
+
+def test_which_conversations_with_a_character_are_unverified(settings, mongo):
+    store(mongo, 3, character_id="nemo")
+    store(mongo, 2, character_id="luna")
+    mongo["conversations"].update_one(
+        {"character_id": "nemo"}, {"$set": {"character_status": "verified"}}
+    )
+
+    with console(settings, "support") as page:
+        page.get_by_text("More filters").click()
+        page.get_by_label("Character id").fill("nemo")
+        page.get_by_label("Character status").select_option(label="unverified")
+        page.get_by_role("button", name="Find").click()
+        page.wait_for_url("**character=nemo**")
+        titles = page.locator(".c-title").all_inner_texts()
+
+    assert titles == ["Number 2", "Number 1"]
+
+
+def test_restore_everything_that_a_user_deleted_yesterday(settings, mongo):
+    yesterday = clock.now() - timedelta(days=1)
+    store(mongo, 3, user_id="user-x", status="deleted", deleted_at=yesterday)
+    earlier = yesterday - timedelta(days=5)
+    store(mongo, 2, user_id="user-x", status="deleted", deleted_at=earlier)
+
+    with console(settings) as page:
+        find(page, "user-x")
+        page.get_by_text("More filters").click()
+        page.get_by_label("Moved to the trash from").fill(f"{yesterday:%Y-%m-%d}")
+        page.get_by_label("Moved to the trash to").fill(f"{yesterday:%Y-%m-%d}")
+        page.get_by_role("button", name="Find").click()
+        page.wait_for_url("**trashed_from**")
+        page.get_by_role("link", name="Restore", exact=True).click()
+        page.get_by_text("Restore: 3 conversations").wait_for()
+        page.get_by_role("button", name="Restore").click()
+        page.get_by_text("Restored: 3 conversations.").wait_for()
+
+    left = mongo["conversations"].find({"status": "deleted"})
+    assert {row["deleted_at"].replace(tzinfo=UTC) for row in left} == {earlier}
+
+
+def test_an_archived_selection_is_undone_and_an_id_is_copied(settings, mongo):
+    stored = store(mongo, 3)
+
+    with console(settings) as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        run = page.get_by_role("button", name="Run")
+        run_at_first = run.is_disabled()
+        page.locator(".action-select").first.check()
+        page.locator("select[name=action]").select_option("archive")
+        run.click()
+        page.get_by_role("button", name="Archive").click()
+        page.get_by_role("button", name="Undo").click()
+        page.get_by_text("Undone: 1 conversation.").wait_for()
+        page.get_by_role("link", name="Number 2").click()
+        page.get_by_role("button", name="Copy").first.click()
+        page.get_by_text("Copied").wait_for()
+        copied = page.evaluate("navigator.clipboard.readText()")
+
+    assert run_at_first
+    assert copied == str(stored[2]["_id"])
+    assert {row["status"] for row in mongo["conversations"].find()} == {"active"}

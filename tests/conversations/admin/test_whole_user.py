@@ -9,6 +9,7 @@ from django.contrib.admin.models import LogEntry
 from django.core import signing
 
 from conversations.admin import runs
+from conversations.queries import staff as queries
 from tests.conversations.admin.browser import (
     LIST,
     NOON,
@@ -189,6 +190,21 @@ def test_a_failure_leaves_a_run_that_can_continue(ops, mongo, small_steps):
 
     assert failed.status_code == 503
     assert set(statuses(mongo)) == {"archived"}
+
+
+def test_a_search_that_takes_too_long_changes_nothing(ops, mongo, monkeypatch):
+    [stored, _other] = store(mongo, 2)
+    monkeypatch.setattr(queries, "BUDGET_S", 1e-9)
+
+    responses = [
+        ops.post(f"{LIST}all/trash/?user=alice"),
+        ops.get(f"{LIST}all/export/?user=alice"),
+        select(ops, "trash", stored["_id"], query="?tag=a", select_across="1", confirmed="yes"),
+    ]
+
+    for response in responses:
+        assert report(response) == "The search was stopped because it took too long."
+    assert statuses(mongo) == ["active"] * 2
 
 
 # Access
