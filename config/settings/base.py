@@ -176,6 +176,7 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "conversations.views.openapi.conversations.show_ceilings",
         "conversations.views.openapi.conversations.any_listed",
+        "conversation_service.http.deprecation.mark_deprecated",
         *(
             f"conversation_service.http.openapi_hooks.{hook}"
             for hook in (
