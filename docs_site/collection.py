@@ -16,16 +16,20 @@ DESCRIPTION = BASE_DIR / "docs" / "openapi.json"
 COLLECTION = BASE_DIR / "docs" / "collection.json"
 SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
 FIRST, LAST = "createConversation", "deleteConversation"
+LAST_FOLDER = "trash"
 KEEP_ID = 'pm.collectionVariables.set("id", pm.response.json().id);'
 
 
 def collection(description: dict[str, Any]) -> dict[str, Any]:
-    folders: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    folders: dict[str, list[dict[str, Any]]] = {tag["name"]: [] for tag in description["tags"]}
+    folders[LAST_FOLDER] = []
     paths = resolved(description["paths"], description["components"])
     for path, operations in paths.items():
         for method, operation in operations.items():
-            item = _item(method, path, operation)
-            folders.setdefault(operation["tags"][0], []).append((operation["operationId"], item))
+            is_last = operation["operationId"] == LAST
+            folder = folders[LAST_FOLDER if is_last else operation["tags"][0]]
+            at = 0 if operation["operationId"] == FIRST else len(folder)
+            folder.insert(at, _item(method, path, operation))
     return {
         "info": {
             "name": description["info"]["title"],
@@ -38,16 +42,8 @@ def collection(description: dict[str, Any]) -> dict[str, Any]:
             {"key": "serviceToken", "value": ""},
             {"key": "id", "value": ""},
         ],
-        "item": [
-            {"name": name, "item": [item for _, item in sorted(items, key=_order)]}
-            for name, items in folders.items()
-        ],
+        "item": [{"name": name, "item": items} for name, items in folders.items()],
     }
-
-
-def _order(named: tuple[str, Any]) -> int:
-    """Return -1 for the request that creates, 1 for the one that deletes; sorting is stable."""
-    return (named[0] == LAST) - (named[0] == FIRST)
 
 
 def _item(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:

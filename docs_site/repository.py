@@ -10,6 +10,7 @@ ELSEWHERE = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "DECISIONS.md",
+    "SECURITY.md",
     "benchmarks/README.md",
     "k8s/README.md",
 )

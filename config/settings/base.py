@@ -175,9 +175,13 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "conversations.views.openapi.conversations.show_ceilings",
         "conversations.views.openapi.conversations.any_listed",
+        "conversation_service.http.deprecation.mark_deprecated",
         *(
             f"conversation_service.http.openapi_hooks.{hook}"
-            for hook in ("as_enforced", "as_lines", "open_enums", "with_samples", "share")
+            for hook in (
+                *("as_enforced", "as_lines", "open_enums"),
+                *("with_samples", "share", "user_first"),
+            )
         ),
     ],
     "SERVERS": [
@@ -187,14 +191,27 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [
         {
             "name": "conversations",
-            "description": "The conversations of a user, with a token of this user. "
-            "Conversations of other users respond 404.",
+            "description": "List, create, read, change and delete the conversations of a user, with"
+            " a token of this user. Conversations of other users respond 404.",
         },
+        {"name": "states", "description": "Archive, restore, pin. A repeat has no effect."},
+        {"name": "history", "description": "The newest 50 revisions, and a return to one of them."},
+        {"name": "bulk actions", "description": "One action on many conversations."},
+        {"name": "overview", "description": "A sidebar in one response, statistics and tags."},
+        {"name": "sync", "description": "The changes since a cursor, as a page or as a stream."},
+        {"name": "import and export", "description": "All conversations of a user as NDJSON."},
         {
             "name": "for other services",
             "description": "Access checks and totals, with a service token.",
         },
     ],
+    "SWAGGER_UI_SETTINGS": {
+        "deepLinking": True,
+        "persistAuthorization": True,  # the token stays after a reload
+        "tryItOutEnabled": True,
+        "displayRequestDuration": True,
+        "defaultModelsExpandDepth": 0,  # the schemas are listed, and closed
+    },
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": [],
     # Scripts and styles from the service itself: the pages work without the internet.

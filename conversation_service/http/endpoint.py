@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 from conversation_service.errors import PreconditionRequired, ServiceError
 from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
+from conversation_service.http.deprecation import Deprecated
 from conversation_service.http.ratelimit import Counted
 from conversation_service.http.rendering import CODING, ENTITY_TAGS, JSONNegotiation, JSONResponse
 from conversation_service.observability.context import request_id
@@ -33,6 +34,8 @@ class Endpoint(APIView):
     # The policy of settings.RATE_LIMITS, by the name of the method that handles the request.
     rate_limits: Mapping[str, str] = {}
     counted: Counted | None = None
+    # By the name of the method that handles the request.
+    deprecated: Mapping[str, Deprecated] = {}
 
     def rate_limit(self, handler: str) -> str | None:
         """Return the policy of settings.RATE_LIMITS for this request."""
@@ -78,6 +81,10 @@ class Endpoint(APIView):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         response = super().dispatch(request, *args, **kwargs)
+        handler = getattr(self, "action", None) or cast(str, request.method).lower()
+        deprecated = self.deprecated.get(handler)
+        if deprecated and deprecated.is_used_by(self.request):
+            deprecated.mark(response)
         # These two dictionaries hold every reference from the request and the view to themselves.
         self.request.parser_context.clear()
         vars(self).clear()

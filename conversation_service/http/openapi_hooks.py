@@ -134,6 +134,13 @@ def share(result: Document, **_options: Any) -> Document:
     return result
 
 
+def user_first(result: Document, **_options: Any) -> Document:
+    """List the user's token before the service's: Swagger UI offers the schemes in this order."""
+    schemes = result["components"]["securitySchemes"]
+    result["components"]["securitySchemes"] = dict(sorted(schemes.items(), reverse=True))
+    return result
+
+
 def _codes(response: Document) -> list[str]:
     """Return the error codes of a response, such as InvalidCursor."""
     [content] = response["content"].values()

@@ -37,12 +37,12 @@ class ListParameters(fields.Parameters):
     page = fields.IntegerParameter(
         min_value=1,
         required=False,
-        help_text="A page number instead of a cursor, to a depth of 10,000 rows.",
+        help_text="Use `cursor`. A page number, to a depth of 10,000 rows.",
     )
     per_page = fields.IntegerParameter(
         min_value=1,
         required=False,
-        help_text="Rows per page, if pages are numbered; values above 100 count as 100.",
+        help_text="Use `limit`. Rows per page with `page`; values above 100 count as 100.",
     )
     status = fields.Choice([*LISTS], default=ACTIVE, help_text="`all` excludes the trash.")
     character_id = fields.ExternalId(required=False)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import date
 from functools import wraps
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,7 @@ from conversation_service import clock
 from conversation_service.errors import ServiceError
 from conversation_service.http import cursors
 from conversation_service.http.authentication import CallerRequest
+from conversation_service.http.deprecation import Deprecated
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.rendering import JSONResponse, etag, json_or_304, or_304
 from conversation_service.mongodb.connection import Document
@@ -85,6 +87,11 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         "unpin": "patch",
         "revert": "patch",
         "destroy": "delete",
+    }
+
+    # A page number reads and skips all rows of the earlier pages; a cursor does not.
+    deprecated = {
+        "list": Deprecated(date(2026, 12, 1), date(2028, 1, 1), names={"page", "per_page"})
     }
 
     def rate_limit(self, handler: str) -> str | None:

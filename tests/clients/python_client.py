@@ -2,19 +2,17 @@
 
 import os
 
+from generated.api.bulk_actions import bulk_conversations
 from generated.api.conversations import (
-    bulk_conversations,
     create_conversation,
     delete_conversation,
-    get_changes,
     get_conversation,
-    get_history,
-    get_overview,
-    get_summary,
     list_conversations,
-    list_tags,
     patch_conversation,
 )
+from generated.api.history import get_history
+from generated.api.overview import get_overview, get_summary, list_tags
+from generated.api.sync import get_changes
 from generated.client import AuthenticatedClient
 from generated.models import (
     ActionEnum,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from config.env import BASE_DIR
 from tests.config.test_gunicorn import serving
+from tests.docs.test_snippets import failing_at_first
 from tests.factories import token
 
 pytestmark = pytest.mark.clients
@@ -23,6 +25,30 @@ SERVICE = {
     "token_type": "service",
     "scope": "conversations:authorize conversations:activity",
 }
+
+
+USE_OF_RECIPE = """
+const { API, REPEATING, TOKEN } = process.env;
+const client = new Conversations(API!, () => TOKEN!);
+const repeating = new Conversations(REPEATING!, () => TOKEN!);
+for (const title of ["A", "B", "C"]) await repeating.create({ character_id: "luna", title });
+const order = { limit: "2", sort: "title", order: "asc" };
+for await (const { title } of client.list(order)) console.log(title);
+let pages = 0;
+for await (const { changes } of client.follow()) {
+  const last = changes.at(-1)!;
+  if (pages++ === 0) {
+    console.log(changes.length);
+    await client.create({ character_id: "luna", title: "D" });
+  } else {
+    if (last.type === "upsert") console.log(last.conversation.title);
+    break;
+  }
+}
+await client.create({ character_id: "" }).catch((error: ApiError) => {
+  console.log(error.status, error.code);
+});
+"""
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +112,24 @@ def test_a_typescript_client_compiles_and_works(folder, url, name):
     printed = run(folder, "node", "out.mjs", API=url, TOKEN=token(name))
 
     assert printed.endswith("followed the changes\n") or "read the statistics" in printed
+
+
+def test_the_typescript_client_of_the_documentation_compiles_and_works(folder, url):
+    for program in folder.glob("*.ts"):
+        program.unlink()
+    page = (BASE_DIR / "docs" / "clients.md").read_text("utf-8")
+    [code] = re.findall(r"^```ts\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (folder / "recipe.ts").write_text(code + USE_OF_RECIPE, "utf-8")
+
+    run(folder, "tsc")
+    run(folder, "esbuild", "recipe.ts", "--platform=node", "--format=esm", "--outfile=out.mjs")
+    with failing_at_first(url, [503, 429, 409]) as proxy:
+        variables = {"API": f"{url}/api/v1", "REPEATING": f"{proxy.address}/api/v1"}
+        printed = run(folder, "node", "out.mjs", TOKEN=token("recipe"), **variables)
+
+    assert printed.split() == ["A", "B", "C", "3", "D", "400", "VALIDATION_ERROR"]
+    assert len(proxy.keys) == 6
+    assert len({*proxy.keys}) == 3
 
 
 def test_a_python_client_compiles_and_works(folder, url):

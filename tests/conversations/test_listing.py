@@ -114,6 +114,7 @@ def test_links_lead_to_both_directions(alice, five):
 def test_links_of_a_numbered_page_continue_by_cursor(alice, five):
     first = alice.get(f"{PATH}?page=2&per_page=2&order=asc")
     links = [link.split(">")[0].removeprefix("<") for link in first.headers["Link"].split(", ")]
+    *links, _deprecation = links
 
     after, before = (alice.get(link) for link in links)
 

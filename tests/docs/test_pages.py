@@ -18,7 +18,10 @@ from tests.documented import DOCUMENT, resolved
 DOCS = BASE_DIR / "docs"
 WRITTEN = [DOCS / "index.md", DOCS / "architecture.md", *PAGES, *PAGES_IN_SPANISH]
 MARKDOWN = [
-    *(Path(name) for name in ("README.md", "README.es.md", "CONTRIBUTING.md", "DECISIONS.md")),
+    *(
+        Path(name)
+        for name in ("README.md", "README.es.md", "CONTRIBUTING.md", "DECISIONS.md", "SECURITY.md")
+    ),
     *(path.relative_to(BASE_DIR) for path in sorted(DOCS.rglob("*.md"))),
 ]
 CODE = "".join(path.read_text("utf-8") for path in (BASE_DIR / "tests").rglob("*.py"))

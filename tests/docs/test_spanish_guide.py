@@ -1,17 +1,22 @@
-"""The guide in Spanish: the same sections, code and tables as in English."""
+"""Pages in Spanish: the same sections, code and tables as in English."""
 
 import re
 from collections import Counter
+from os.path import relpath
 from pathlib import Path
 
 import pytest
 
+from config.env import BASE_DIR
 from tests.docs.guide import PAGES, PAGES_IN_SPANISH
 
 by_page = pytest.mark.parametrize(
     ("english", "spanish"),
-    list(zip(PAGES, PAGES_IN_SPANISH, strict=True)),
-    ids=[page.stem for page in PAGES],
+    [
+        *zip(PAGES, PAGES_IN_SPANISH, strict=True),
+        (BASE_DIR / "docs" / "versioning.md", BASE_DIR / "docs" / "versionado.md"),
+    ],
+    ids=lambda page: page.stem,
 )
 
 BLOCK = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
@@ -54,5 +59,9 @@ def test_both_languages_name_the_same_things_in_code(english: Path, spanish: Pat
 
 @by_page
 def test_each_page_links_to_the_other_language(english: Path, spanish: Path):
-    assert f"\n\n*[En español](../guia/{spanish.name})*\n" in prose(english)
-    assert f"\n\n*[In English](../guide/{english.name})*\n" in prose(spanish)
+    for language, page, other in (
+        ("En español", english, spanish),
+        ("In English", spanish, english),
+    ):
+        link = relpath(other, page.parent)
+        assert f"\n\n*[{language}]({link})*\n" in prose(page)

@@ -69,6 +69,7 @@ class BulkByFilterSerializer(BulkSerializer):
 bulk = operation(
     "bulkConversations",
     "Update many conversations",
+    tag="bulk actions",
     description="Send up to 100 `ids`, or a `filter` with the parameters of the list. A filter is "
     f"applied in steps of {STEP} conversations. It excludes conversations that are created or "
     "changed after its first step. Each conversation has its own result, with the status and code "

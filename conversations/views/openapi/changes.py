@@ -49,6 +49,7 @@ class ChangePageSerializer(serializers.Serializer):
 changes = operation(
     "getChanges",
     "Follow the changes",
+    tag="sync",
     description="My conversations that changed since a cursor, in the order of their last "
     "change, each as it is now. Several changes of a conversation appear once. A purged "
     "conversation is a `deleted`. Follow `next_cursor` while `has_more` is true. Then keep it for "

@@ -274,6 +274,7 @@ class OverviewSerializer(serializers.Serializer):
     generated_at = serializers.DateTimeField()
 
 
+FOR_SERVICES = "for other services"
 ID = OpenApiParameter(
     "id", {"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}, OpenApiParameter.PATH
 )
@@ -339,15 +340,16 @@ def operation(  # noqa: PLR0913
     parameters: Sequence[Any] = (),
     request_examples: Mapping[str, Any] = {},
     response_examples: Mapping[str, Any] = {},
-    for_services: bool = False,
+    tag: str = "conversations",
     **schema: Any,
 ) -> Any:
-    """Document an operation. Examples are bodies by their name.
+    """Document an operation. Examples are bodies by their name. Tags are in settings.
 
     `failures` are further failures: those for every operation, for a body, and for the parameters
     ID, IF_MATCH and IDEMPOTENCY_KEY are added.
     """
     kinds: list[type[errors.ServiceError]] = [*ANYWHERE]
+    for_services = tag == FOR_SERVICES
     if schema.get("request"):
         kinds += [errors.LengthRequired, errors.PayloadTooLarge, errors.UnsupportedMediaType]
         parameters = [*parameters, *_REFUSED_BODY]
@@ -370,7 +372,7 @@ def operation(  # noqa: PLR0913
     return extend_schema(
         operation_id=operation_id,
         summary=summary,
-        tags=["for other services" if for_services else "conversations"],
+        tags=[tag],
         parameters=[*COMMON, *([] if for_services else RATES), *parameters],
         examples=examples,
         responses=responses,
@@ -386,6 +388,7 @@ def _set_state(operation_id: str, summary: str, description: str) -> Any:
         request=None,
         parameters=[ID, IF_MATCH, X_CLIENT, ETAG, CACHE],
         responses={200: _ONE},
+        tag="states",
     )
 
 
@@ -519,6 +522,7 @@ destroy = operation(
 history = operation(
     "getHistory",
     "Get the history of a conversation",
+    tag="history",
     description="The 50 newest revisions, the newest first. Counters have no history.",
     parameters=[ID, inputs.HistoryParameters],
     responses={200: HistoryPageSerializer},
@@ -527,6 +531,7 @@ history = operation(
 revert = operation(
     "revertConversation",
     "Revert fields to a former version",
+    tag="history",
     description="Restores the values that the fields had in a version. This makes a new version.",
     request=inputs.RevertSerializer,
     parameters=[ID, IF_MATCH, X_CLIENT, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE],
@@ -545,6 +550,7 @@ unpin = _set_state("unpinConversation", "Unpin", "Clears `pinned_at`.")
 overview = operation(
     "getOverview",
     "Get my overview",
+    tag="overview",
     description="Pinned conversations, the latest conversation with each character, tags, counts "
     "and a cursor of the change feed, in one response.",
     responses={200: OpenApiResponse(OverviewSerializer, "The data of a client's first screen.")},
@@ -562,6 +568,7 @@ overview = operation(
 tags = operation(
     "listTags",
     "List my tags",
+    tag="overview",
     description="The exact number of conversations with each tag, without the trash. The most "
     "frequent first, tags of the same count by code point. The spelling is that of the oldest "
     "conversation with the tag.",
@@ -571,4 +578,9 @@ tags = operation(
         "Two tags": {"tags": [{"tag": "role play", "count": 12}, {"tag": "café", "count": 3}]}
     },
 )
-summary = operation("getSummary", "Get my statistics", responses={200: UserSummarySerializer})
+summary = operation(
+    "getSummary",
+    "Get my statistics",
+    tag="overview",
+    responses={200: UserSummarySerializer},
+)

@@ -14,6 +14,7 @@ from conversations.serializers.internal import (
 )
 from conversations.states import ANY_STATE, WRITABLE
 from conversations.views.openapi.conversations import (
+    FOR_SERVICES,
     ID,
     ConversationMetadataSerializer,
     LLMSettingsSerializer,
@@ -91,7 +92,7 @@ authorize = operation(
     request=AuthorizeSerializer,
     request_examples={"One": {"user_id": "u-1", "ids": ["507f1f77bcf86cd799439014"]}},
     responses={200: AuthorizationSerializer},
-    for_services=True,
+    tag=FOR_SERVICES,
 )
 activity = operation(
     "putActivity",
@@ -104,7 +105,7 @@ activity = operation(
     parameters=[ID, ActivityParameters],
     request_examples={"A report": _REPORT},
     responses={200: ReportedSerializer},
-    for_services=True,
+    tag=FOR_SERVICES,
 )
 activity_batch = operation(
     "postActivity",
@@ -114,5 +115,5 @@ activity_batch = operation(
     request=ActivityBatchSerializer,
     request_examples={"One": {"items": [{"id": "507f1f77bcf86cd799439014", **_REPORT}]}},
     responses={200: OutcomesSerializer},
-    for_services=True,
+    tag=FOR_SERVICES,
 )

@@ -66,6 +66,7 @@ class ResultSerializer(StrictSerializer):
 export = operation(
     "exportConversations",
     "Export my conversations",
+    tag="import and export",
     description="NDJSON with a line for each conversation, in any state and with its history, in "
     'the order of ids. The last line is `{"object": "end", "count": n}`. If it is missing, the '
     "connection broke: continue with `after`, the last received id. A change during the export "
@@ -84,6 +85,7 @@ export = operation(
 import_ = operation(
     "importConversations",
     "Import conversations",
+    tag="import and export",
     description="NDJSON of an export, with or without its last line. Each conversation keeps its "
     "id, times, counters and history, and belongs to you. An import never overwrites an existing "
     "conversation and can be repeated. If an id is in use, the conversation gets another id, the "

@@ -1,0 +1,77 @@
+"""Deprecated endpoints, parameters and fields of the API: their headers and their documentation.
+
+A view marks them by the name of the method that handles the request:
+
+    deprecated = {"list": Deprecated(date(2026, 12, 1), date(2028, 1, 1), names={"page"})}
+"""
+
+from collections.abc import Set
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from typing import Any
+from urllib.parse import parse_qsl
+
+from django.http import HttpResponseBase
+from django.utils.http import http_date
+from rest_framework.request import Request
+
+_LINK = '</api/redoc>; rel="deprecation"; type="text/html"'
+_SENT = {
+    "Deprecation": "The time since which a part of the request is deprecated (RFC 9745).",
+    "Sunset": "The time from which the deprecated part is not served (RFC 8594).",
+}
+
+
+@dataclass(frozen=True)
+class Deprecated:
+    """A whole endpoint, or its parameters and fields of the body with these names."""
+
+    since: date
+    sunset: date
+    names: Set[str] = frozenset()
+
+    def is_used_by(self, request: Request) -> bool:
+        """Return True for each request if no names are given. A body must have been parsed."""
+        if not self.names:
+            return True
+        query = request.META.get("QUERY_STRING", "")
+        if any(name in query for name in self.names):  # cheaper, and mostly False
+            sent = {name for name, _value in parse_qsl(query, keep_blank_values=True)}
+            if self.names & sent:
+                return True
+        body = vars(request).get("_full_data")
+        return isinstance(body, dict) and not self.names.isdisjoint(body)
+
+    def mark(self, response: HttpResponseBase) -> None:
+        links = [response.headers.get("Link"), _LINK]
+        response.headers["Deprecation"] = f"@{_seconds(self.since)}"
+        response.headers["Sunset"] = http_date(_seconds(self.sunset))
+        response.headers["Link"] = ", ".join(filter(None, links))
+
+
+def _seconds(day: date) -> int:
+    return int(datetime.combine(day, time(), UTC).timestamp())
+
+
+def mark_deprecated(result: dict[str, Any], generator: Any, **_options: Any) -> dict[str, Any]:
+    """Set `deprecated` in docs/openapi.json, as a hook of drf-spectacular."""
+    for path, _regex, method, view in generator._get_paths_and_endpoints():
+        marks = getattr(view, "deprecated", {})  # a documentation page has none
+        deprecated = marks.get(getattr(view, "action", method.lower()))
+        if deprecated is None:
+            continue
+        operation = result["paths"][path][method.lower()]
+        entries = [p for p in operation.get("parameters", []) if p["name"] in deprecated.names]
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            name = content["schema"]["$ref"].rpartition("/")[2]
+            properties = result["components"]["schemas"][name]["properties"]
+            entries += [properties[n] for n in deprecated.names & properties.keys()]
+        for entry in entries if deprecated.names else [operation]:
+            entry["deprecated"] = True
+        for response in operation["responses"].values():
+            for header, description in _SENT.items():
+                response.setdefault("headers", {})[header] = {
+                    "schema": {"type": "string"},
+                    "description": description,
+                }
+    return result
