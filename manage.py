@@ -21,7 +21,7 @@ if __name__ == "__main__":
     env.overrides["MONGODB_TIMEOUT_MS"] = 0
     # The workers share their metrics in this folder: gauges of a command would stay after its end.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    os.environ.update(local_run.running_servers())
+    env.overrides |= local_run.running_servers()
     try:
         execute_from_command_line(sys.argv)
     except FaultyConfiguration as error:

@@ -57,6 +57,8 @@ KNOWN_DEFAULTS = {
 }
 DEVELOPMENT_SECRET = "dev-secret-key-change-in-production-0123456789"  # noqa: S105
 
+SECRETS = ("SECRET_KEY", "SECRET_KEY_FALLBACKS", "JWT_SECRET_KEY", "JWT_SECRET_KEY_FALLBACKS")
+
 MAX_DAYS = 36_500  # 100 years
 DAY_S = 86_400
 MAX_COUNT = 2_147_483_647  # a signed 32-bit integer
@@ -362,6 +364,7 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
         super().__init__(**scheme)
         self.overrides: dict[str, Any] = {}  # values that this process sets itself
         self.dotenv_faults: dict[str, str] = {}
+        self.dotenv_names: set[str] = set()  # the variables that a `.env` has set
         self._read_dotenv(dotenv)
 
     def get_value(
@@ -383,6 +386,17 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
         value = self.ENVIRON[name]
         value.encode()  # raises UnicodeError if the environment has bytes that are not UTF-8
         return self.scheme[name].read(value)
+
+    def source(self, name: str) -> str:
+        """Return where the value of a variable comes from."""
+        if name in self.overrides:
+            return "this command"
+        for each in (f"{name}_FILE", name):
+            if each in self.dotenv_names:
+                return ".env"
+            if each in self.ENVIRON.env:
+                return "environment" if each == name else f"file {self.ENVIRON.env[each]}"
+        return "default"
 
     def faults(self) -> dict[str, str]:
         """Return the faults in single variables: by name, a sentence that begins with the name."""
@@ -419,7 +433,9 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
                 )
         # django-environ logs every other line, which may contain a secret.
         assignments = [line for line in lines if _ASSIGNMENT.match(line)]
+        before = set(self.ENVIRON.env)
         self.read_env(io.StringIO("\n".join(assignments)))
+        self.dotenv_names = set(self.ENVIRON.env) - before
 
     def _misspelt(self) -> Iterator[tuple[str, str]]:
         """Yield names that are probably misspelt variables, with the right names.

@@ -48,6 +48,13 @@ class ProbeFailed(Exception):
     """The dependency cannot be used. The message has the reason."""
 
 
+def address(url: str) -> str:
+    """Return the hosts and ports in a URL, or the path of a Unix socket, without the account."""
+    # Whatever a password contains, the address is after the last @.
+    rest = str(url).partition("://")[2].rpartition("@")[2].partition("?")[0]
+    return rest if rest.startswith("/") else rest.partition("/")[0]
+
+
 @dataclass(frozen=True)
 class Dependency:
     """A server at a URL; empty: not configured."""
@@ -57,10 +64,7 @@ class Dependency:
 
     @property
     def address(self) -> str:
-        """The hosts and ports, without user name and password; of a Unix socket its path."""
-        # Whatever a password contains, the address is after the last @.
-        rest = str(self.url).partition("://")[2].rpartition("@")[2].partition("?")[0]
-        return rest if rest.startswith("/") else rest.partition("/")[0]
+        return address(self.url)
 
 
 @dataclass(frozen=True)
@@ -166,15 +170,19 @@ def new_report() -> dict[str, Any]:
     }
 
 
-def dependencies() -> dict[str, Dependency]:
-    """Return MongoDB, Redis and the upstreams, by their name in the report."""
+def dependencies(*, patience: float = 1.0) -> dict[str, Dependency]:
+    """Return MongoDB, Redis and the upstreams, by their name in the report.
+
+    `patience` multiplies the time limits of the probes.
+    """
+    mongodb, server = settings.DATABASES["default"]["HOST"], settings.REDIS_URL
     found = {
-        "mongodb": Dependency(settings.DATABASES["default"]["HOST"], _probe_mongodb),
-        "redis": Dependency(settings.REDIS_URL, partial(_probe_redis, settings.REDIS_URL)),
+        "mongodb": Dependency(mongodb, partial(_probe_mongodb, MONGODB_S * patience)),
+        "redis": Dependency(server, partial(_probe_redis, server, REDIS_S * patience)),
     }
     for upstream in UPSTREAMS.values():
         url: str = getattr(settings, f"{upstream.name.upper()}_SERVICE_URL")
-        probe = partial(_probe_http, url, upstream.health_path)
+        probe = partial(_probe_http, url, upstream.health_path, UPSTREAM_S * patience)
         found[f"{upstream.name}_service"] = Dependency(url, probe)
     return found
 
@@ -220,22 +228,22 @@ def _timed(probe: Callable[[], None]) -> Outcome:
     return Outcome("unhealthy" if reason else "healthy", response_time_ms, reason)
 
 
-def _probe_mongodb() -> None:
-    with pymongo.timeout(MONGODB_S):
+def _probe_mongodb(timeout_s: float) -> None:
+    with pymongo.timeout(timeout_s):
         reply = database().client.admin.command("hello")
     if not reply.get("isWritablePrimary"):
         raise ProbeFailed("it is not the primary, so it accepts no writes")
 
 
-def _probe_redis(url: str) -> None:
+def _probe_redis(url: str, timeout_s: float) -> None:
     try:
-        with redis.connect(url, timeout_s=REDIS_S) as client:
+        with redis.connect(url, timeout_s=timeout_s) as client:
             client.ping()
     except (ValueError, TypeError):  # the error contains parts of the URL
         raise ProbeFailed("REDIS_URL is not a valid URL") from None
 
 
-def _probe_http(url: str, path: str) -> None:
-    response = http.get(url.rstrip("/") + path, timeout_s=UPSTREAM_S, limit=0)
+def _probe_http(url: str, path: str, timeout_s: float) -> None:
+    response = http.get(url.rstrip("/") + path, timeout_s=timeout_s, limit=0)
     if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise ProbeFailed(f"GET {path} returned {response.status}")

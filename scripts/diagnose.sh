@@ -7,7 +7,8 @@ Usage: scripts/diagnose.sh --context NAME [--namespace conversation-service]
        scripts/diagnose.sh --help
 
 Show how the service does in a cluster, from the outside in: versions, rollout, pods, why they
-restarted or wait, events, who gets requests, limits, use, readiness and the names of the secrets.
+restarted or wait, events, who gets requests, limits, use, readiness, what manage.py diagnose prints
+in one pod, and the names of the secrets.
 
 It only reads. What cannot be read is said, and the rest follows. Of the Secret it prints the names
 of the keys, never a value. Ready from inside is requested with Python in each pod, as the image has no
@@ -98,6 +99,12 @@ readiness() {
     done
 }
 
+diagnosis() {
+    local pod
+    pod=$(k get pods --selector "$serving" --output jsonpath='{.items[0].metadata.name}')
+    k exec "$pod" -- python manage.py diagnose </dev/null || true
+}
+
 readonly ask_itself='
 from http.client import HTTPConnection
 from config.env import env, own_address
@@ -132,4 +139,5 @@ section "Quotas and limits" k get resourcequotas,limitranges
 section "Network policies" k get networkpolicies
 section "Use" k top pods --selector "$ours" --containers
 section "Ready, from inside" readiness
+section "Diagnosis by one pod" diagnosis
 section "Keys in the Secret" secret_keys

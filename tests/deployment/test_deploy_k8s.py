@@ -566,6 +566,7 @@ def test_a_diagnosis_shows_every_section_and_only_reads(operator, cluster):
         "Network policies",
         "Use",
         "Ready, from inside",
+        "Diagnosis by one pod",
         "Keys in the Secret",
     ]
     assert FORMER in done.stdout
