@@ -116,7 +116,9 @@ def test_a_broken_gzip_body_is_rejected_as_a_whole(alice, kind):
 
 
 @pytest.mark.parametrize(
-    ("body", "encoding"), [(PACKED, None), (PACKED, "identity"), (gzip.compress(PACKED), "gzip")]
+    ("body", "encoding"),
+    [(PACKED, None), (PACKED, "identity"), (gzip.compress(PACKED), "gzip")],
+    ids=["no encoding", "identity", "packed twice"],
 )
 def test_gzip_data_without_its_content_encoding_is_rejected_with_the_remedy(alice, body, encoding):
     response = send(alice, body, encoding=encoding)
