@@ -184,6 +184,21 @@ def test_a_body_that_is_not_json_is_rejected(alice, body):
     assert alice.get(PATH).json()["conversations"] == []
 
 
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'\xef\xbb\xbf{"character_id": "luna"}', "Send the body without a byte order mark (BOM)."),
+        ('{"character_id": "luna"}'.encode("utf-16"), "The body is not in UTF-8."),
+        ('{"title": "Café"}'.encode("latin-1"), "The body is not in UTF-8."),
+        (b"{", "The body is not valid JSON (line 1, column 2)."),
+    ],
+)
+def test_the_error_names_what_is_wrong_with_a_body(alice, body, detail):
+    response = alice.generic("POST", PATH, body, content_type="application/json")
+
+    assert response.json()["detail"] == detail
+
+
 def test_deep_nesting_is_rejected(alice):
     nested = '{"a":' * 300 + "1" + "}" * 300
     body = f'{{"character_id": "luna", "custom": {nested}}}'
