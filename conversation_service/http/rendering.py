@@ -1,6 +1,7 @@
 """JSON in and out, by orjson."""
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -143,14 +144,23 @@ class JSONParser(BaseParser):
         try:
             return orjson.loads(body)
         except orjson.JSONDecodeError as error:
-            if replace_unpaired_surrogates(body, b"") != body:
-                raise ParseError(
-                    _("The body has half of a surrogate pair. Send whole characters.")
-                ) from None
-            raise ParseError(
-                _("The body is not valid JSON (line %(line)d, column %(column)d).")
-                % {"line": error.lineno, "column": error.colno}
-            ) from None
+            raise ParseError(_fault(body, error)) from None
+
+
+def _fault(body: bytes, error: orjson.JSONDecodeError) -> str:
+    """Return why a body cannot be read. For a wrong encoding, orjson names line 1, column 1."""
+    if body.startswith(BOM_UTF8):
+        return _("Send the body without a byte order mark (BOM).")
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return _("The body is not in UTF-8.")
+    if replace_unpaired_surrogates(body, b"") != body:
+        return _("The body has half of a surrogate pair. Send whole characters.")
+    return _("The body is not valid JSON (line %(line)d, column %(column)d).") % {
+        "line": error.lineno,
+        "column": error.colno,
+    }
 
 
 class JSONNegotiation(BaseContentNegotiation):

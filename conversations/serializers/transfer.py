@@ -190,8 +190,10 @@ class LenientMoment(Moment):
 class LenientLineSerializer(StrictSerializer):
     """A line that another program wrote. Only `character_id` is required.
 
-    jobs/lenient.py first adjusts values that exceed a limit.
+    A value beyond a limit is adjusted, and `adjusted` in the result names it.
     """
+
+    # jobs/lenient.py adjusts them before this validation.
 
     character_id = ExternalId(help_text="Default: the parameter `character_id`.")
     external_id = Text(

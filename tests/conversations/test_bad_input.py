@@ -222,6 +222,21 @@ def test_a_tag_with_a_line_break_is_rejected_in_every_request(alice, name):
     assert alice.get(f"{PATH}/{created['id']}").json()["tags"] == ["a b"]
 
 
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'\xef\xbb\xbf{"character_id": "luna"}', "Send the body without a byte order mark (BOM)."),
+        ('{"character_id": "luna"}'.encode("utf-16"), "The body is not in UTF-8."),
+        ('{"title": "Café"}'.encode("latin-1"), "The body is not in UTF-8."),
+        (b"{", "The body is not valid JSON (line 1, column 2)."),
+    ],
+)
+def test_the_error_names_what_is_wrong_with_a_body(alice, body, detail):
+    response = alice.generic("POST", PATH, body, content_type="application/json")
+
+    assert response.json()["detail"] == detail
+
+
 def test_deep_nesting_is_rejected(alice):
     nested = '{"a":' * 300 + "1" + "}" * 300
     body = f'{{"character_id": "luna", "custom": {nested}}}'

@@ -150,6 +150,10 @@ def test_a_time_in_a_lenient_line_is_described_as_enforced(alice, name, time, st
     assert described("LenientLine").is_valid(line) is (status == 201)
 
 
+def test_the_descriptions_name_no_source_file():
+    assert re.findall(r"\w+\.py\b", json.dumps(DOCUMENT)) == []
+
+
 def test_failures_are_shared_components():
     failures = [
         response
