@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 from benchmarks.report import Results
 
-SERVERS: Sequence[tuple[str, str, str]] = [
-    ("floor", "bare WSGI", "#9aa5b1"),
-    ("peer", "FastAPI", "#e0a458"),
-    ("ours", "this service", "#2f6f9f"),
-    ("everything", "with limits and log", "#8fbcd9"),
+SERVERS: Sequence[tuple[str, str]] = [
+    ("floor", "#9aa5b1"),
+    ("peer", "#e0a458"),
+    ("ours", "#2f6f9f"),
+    ("everything", "#8fbcd9"),
 ]
 WIDTH = 0.2
 
@@ -22,14 +22,14 @@ def draw(results: Results, path: Path) -> None:
     mpl.rcParams |= {"svg.hashsalt": "performance", "svg.fonttype": "none"}
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
-    for number, (server, label, colour) in enumerate(SERVERS):
+    for number, (server, colour) in enumerate(SERVERS):
         rows = [
             (place, row.measured("cpu_us").median)
             for place, operation in enumerate(results.operations)
             if (row := results.row(operation, server)) and not row.void
         ]
         places = [place + (number - 1.5) * WIDTH for place, _ in rows]
-        bars = axes.bar(places, [cpu for _, cpu in rows], WIDTH, label=label, color=colour)
+        bars = axes.bar(places, [cpu for _, cpu in rows], WIDTH, label=server, color=colour)
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=7)
     axes.set_xticks(range(len(results.operations)), results.operations)
     axes.set_ylabel("CPU per request, µs")

@@ -54,7 +54,7 @@ def _place(path: str) -> tuple[bool, bool]:
 def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
     yield f"### {operation['summary']}\n\n`{method} {path}`\n\n{operation['description']}\n"
     yield from _table(
-        ["parameter", "in", "type", ""],
+        ["parameter", "in", "type", "description"],
         (
             [f"`{p['name']}`", p["in"], _type(p["schema"]), p.get("description", "")]
             for p in operation.get("parameters", [])
@@ -67,7 +67,7 @@ def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
                 shown = json.dumps(example["value"], ensure_ascii=False, indent=2)
                 yield f'```json title="{example.get("summary", "")}"\n{shown}\n```\n'
     yield from _table(
-        ["status", "body", ""],
+        ["status", "body", "description"],
         (
             [f"`{status}`", _body(response), response["description"]]
             for status, response in operation["responses"].items()
@@ -95,7 +95,7 @@ def _object(name: str, schema: Schema) -> Iterator[str]:
         return
     required = schema.get("required", [])
     yield from _table(
-        ["field", "type", ""],
+        ["field", "type", "description"],
         (
             [
                 f"`{field}`" + (", required" if field in required else ""),

@@ -9,11 +9,9 @@ from collections.abc import Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any
-from urllib.parse import parse_qsl
 
 from django.http import HttpResponseBase
 from django.utils.http import http_date
-from rest_framework.request import Request
 
 _LINK = '</api/redoc>; rel="deprecation"; type="text/html"'
 _SENT = {
@@ -29,18 +27,6 @@ class Deprecated:
     since: date
     sunset: date
     names: Set[str] = frozenset()
-
-    def is_used_by(self, request: Request) -> bool:
-        """Return True for each request if no names are given. A body must have been parsed."""
-        if not self.names:
-            return True
-        query = request.META.get("QUERY_STRING", "")
-        if any(name in query for name in self.names):  # cheaper, and mostly False
-            sent = {name for name, _value in parse_qsl(query, keep_blank_values=True)}
-            if self.names & sent:
-                return True
-        body = vars(request).get("_full_data")
-        return isinstance(body, dict) and not self.names.isdisjoint(body)
 
     def mark(self, response: HttpResponseBase) -> None:
         links = [response.headers.get("Link"), _LINK]

@@ -9,10 +9,7 @@ Document = dict[str, Any]
 SCHEMAS = "#/components/schemas/"
 EXAMPLE_ID = "507f1f77bcf86cd799439014"
 _CURL_HEADER = '-H "Authorization: Bearer $TOKEN"'
-_PYTHON_HEADER = 'headers={"Authorization": f"Bearer {TOKEN}"}'
-_JAVASCRIPT_HEADERS = (
-    'headers: { Authorization: `Bearer ${TOKEN}`, "Content-Type": "application/json" }'
-)
+_FILE = "conversations.ndjson"
 
 
 def as_enforced(result: Document, **_options: Any) -> Document:
@@ -83,12 +80,24 @@ def with_samples(result: Document, **_options: Any) -> Document:
             value = next(iter(examples.values()))["value"]
             body = json.dumps(value, ensure_ascii=False)
             curl = [f'curl -X {method.upper()} "$BASE{address}"', _CURL_HEADER]
-            python = [f'f"{{BASE}}{address}"', _PYTHON_HEADER]
-            javascript = [f'method: "{method.upper()}"', _JAVASCRIPT_HEADERS]
+            python = [f'f"{{BASE}}{address}"']
+            python_headers = '"Authorization": f"Bearer {TOKEN}"'
+            javascript = [f'method: "{method.upper()}"']
+            javascript_headers = "Authorization: `Bearer ${TOKEN}`"
             if media_type:
-                curl += [f'-H "Content-Type: {media_type}"', f"-d '{body}'"]
+                curl += [f'-H "Content-Type: {media_type}"']
+                javascript_headers += f', "Content-Type": "{media_type}"'
+            if media_type.endswith("ndjson"):
+                curl += [f"--data-binary @{_FILE}"]
+                python += [f'data=open("{_FILE}", "rb")']
+                python_headers += f', "Content-Type": "{media_type}"'
+                javascript += [f'body: await readFile("{_FILE}")']
+            elif media_type:
+                curl += [f"-d '{body}'"]
                 python += [f"json={value!r}"]
                 javascript += [f"body: JSON.stringify({body})"]
+            python.insert(1, f"headers={{{python_headers}}}")
+            javascript.insert(1, f"headers: {{ {javascript_headers} }}")
             operation["x-codeSamples"] = [
                 {"lang": "Shell", "label": "curl", "source": " \\\n  ".join(curl)},
                 {

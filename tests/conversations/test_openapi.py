@@ -171,6 +171,16 @@ def test_every_operation_has_samples_in_three_languages():
         assert languages == ["Shell", "Python", "JavaScript"]
 
 
+def test_samples_of_an_import_send_a_file_of_lines():
+    path = "/api/v1/conversations/import"
+    sources = [s["source"] for s in DOCUMENT["paths"][path]["post"]["x-codeSamples"]]
+
+    for source in sources:
+        assert "application/x-ndjson" in source
+        assert "conversations.ndjson" in source
+        assert "{}" not in source
+
+
 def test_the_document_is_public():
     response = Client().get("/api/schema")
 
