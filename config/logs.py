@@ -46,6 +46,7 @@ LOGGING: dict[str, Any] = {
             "()": "conversation_service.observability.logs.AddRequest",
             "key": env("SECRET_KEY") or DEVELOPMENT_SECRET,
         },
+        "tracebacks": {"()": "conversation_service.observability.logs.OnlyTracebacks"},
     },
     "formatters": FORMATTERS,
     "handlers": {
@@ -58,8 +59,9 @@ LOGGING: dict[str, Any] = {
     },
     "loggers": {
         **{name: {"level": LOG_LEVEL} for name in OWN},
-        # Repeats each response with a status from 400, which the access log has.
-        "django.request": {"level": "ERROR"},
+        # Repeats each response with a status from 400, which the access log has. Only the traceback
+        # of an exception is new.
+        "django.request": {"level": "ERROR", "filters": ["tracebacks"]},
         # With DEBUG, a handler of Django repeats each line, without the time and the request.
         "django": {"handlers": [], "propagate": True, "level": LIBRARY_LEVEL},
         # Logs only a traceback whenever a background task fails to connect. The service logs the

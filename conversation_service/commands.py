@@ -3,8 +3,10 @@
 With --json, stdout is NDJSON with the result as its last line. All other output goes to stderr.
 """
 
+import re
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from textwrap import fill
@@ -134,17 +136,16 @@ def object_id(text: str) -> ObjectId:
 
 
 def positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ArgumentTypeError("use a number of at least 1")
-    return value
+    if not re.fullmatch("[0-9]{1,18}", text) or not int(text):
+        raise ArgumentTypeError("use an integer of at least 1")
+    return int(text)
 
 
 def positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < inf:
-        raise ArgumentTypeError("use a number above 0")
-    return value
+    with suppress(ValueError):
+        if 0 < float(text) < inf:
+            return float(text)
+    raise ArgumentTypeError("use a number above 0")
 
 
 def external_id(text: str) -> str:

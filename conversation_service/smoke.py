@@ -9,6 +9,8 @@ from typing import Any
 
 import requests
 
+from conversation_service.upstreams.http import reason
+
 LONGEST_WAIT_S = 60.0  # the rate limits' window
 WAITS = 2
 ERROR = {"code", "type", "message", "details", "error_id", "request_id"}
@@ -103,7 +105,7 @@ class Site:
                     **options,
                 )
             except requests.RequestException as error:
-                raise NoResponse(f"{method} {path}: {type(error).__name__}") from None
+                raise NoResponse(f"{method} {path}: {reason(error)}") from None
             self.status = response.status_code
             if response.status_code != HTTPStatus.TOO_MANY_REQUESTS or not waits_left:
                 break

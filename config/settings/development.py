@@ -1,6 +1,7 @@
 """Development on one machine. The secrets are public, and rejected in other environments."""
 
 from config.env import DEVELOPMENT_SECRET, env
+from config.local_run import NOWHERE
 from config.settings.base import *
 
 SECRET_KEY = env("SECRET_KEY") or DEVELOPMENT_SECRET
@@ -8,8 +9,7 @@ JWT_SECRET_KEY = env("JWT_SECRET_KEY") or DEVELOPMENT_SECRET
 ALLOWED_HOSTS = env("ALLOWED_HOSTS") or ["*"]
 DEBUG = env("DEBUG", default=True)
 if not env("MONGODB_URL"):
-    # Nothing listens there: a command must not write to any MongoDB that happens to run.
-    DATABASES["default"]["HOST"] = "mongodb://127.0.0.1:1/?replicaSet=rs0"
+    DATABASES["default"]["HOST"] = f"mongodb://{NOWHERE}/?replicaSet=rs0"
     DATABASES["default"]["OPTIONS"]["serverSelectionTimeoutMS"] = 100
 # Enough to run every example of the guide with one token.
 RATE_LIMITS["create"] = env("RATE_LIMIT_CREATE", default=100)

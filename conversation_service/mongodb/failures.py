@@ -16,12 +16,11 @@ from pymongo.errors import (
     NotPrimaryError,
     OperationFailure,
     PyMongoError,
-    ServerSelectionTimeoutError,
     WriteConcernError,
 )
 
 from config.env import env
-from config.local_run import NOT_RUNNING
+from config.local_run import NOT_RUNNING, NOWHERE
 
 # By reason. The names and categories come from MongoDB's src/mongo/base/error_codes.yml.
 _CODES_BY_REASON: dict[str, dict[int, str]] = {
@@ -188,7 +187,7 @@ def reason(error: BaseException) -> str:
     explanations = sorted({_REASONS[code] for code in _codes(error) if code in _REASONS})
     if explanations:
         return f"{name(error)}. {' '.join(explanations)}"
-    if isinstance(error, ServerSelectionTimeoutError) and not env("MONGODB_URL"):
+    if not env("MONGODB_URL") and NOWHERE in str(error):
         return NOT_RUNNING
     if isinstance(error, ConnectionFailure) or type(error) is ConfigurationError:
         return _LEFT_OUT.sub("", str(error)) or name(error)

@@ -45,6 +45,11 @@ class AddRequest(logging.Filter):
         return True
 
 
+class OnlyTracebacks(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return bool(record.exc_info)
+
+
 class Lines(logging.Formatter):
     """Text: one line per record, with indented tracebacks below."""
 

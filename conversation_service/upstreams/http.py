@@ -248,7 +248,7 @@ class _Exchange:
         try:
             return self._outcome.result(max(0.0, limit_s))
         except FAILURES as error:  # TimeoutError is an OSError
-            raise UpstreamError(_reason(error)) from None
+            raise UpstreamError(reason(error)) from None
         finally:
             with self._lock:
                 self._is_abandoned = True
@@ -355,7 +355,7 @@ def _session() -> requests.Session:
     return session
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Return an error's type, and its reason if the operating system gives one.
 
     The error's text is omitted: it contains the URL with its ids.

@@ -63,7 +63,7 @@ def _values(source: Document, names: Iterable[str]) -> Document:
 
 
 def index_states(document: Document) -> Iterator[tuple[str, str]]:
-    """Look up the document in each index: "held", "left out" (filter), "lost" or "not built"."""
+    """Look up the document in each index: "indexed", "left out" (filter), "lost" or "not built"."""
     find_one = collection.conversations().find_one
     stored = {index["name"]: index for index in collection.conversations().list_indexes()}
     del stored["_id_"]  # inspect() used this index
@@ -74,8 +74,8 @@ def index_states(document: Document) -> Iterator[tuple[str, str]]:
             yield name, "left out"
             continue
         keys = {path: _key_condition(document, path) for path in index["key"]}
-        held = find_one({"$and": [keys, mine, where]}, ["_id"], hint=name)
-        yield name, "held" if held else "lost"
+        found = find_one({"$and": [keys, mine, where]}, ["_id"], hint=name)
+        yield name, "indexed" if found else "lost"
     for declared in schema.INDEXES:
         if declared.document["name"] not in stored:
             yield declared.document["name"], "not built"

@@ -1,9 +1,12 @@
 """Help, options and errors of all commands of the service."""
 
 import re
+from argparse import ArgumentTypeError
 
 import pytest
 from django.core.management import get_commands, load_command_class
+
+from conversation_service import commands
 
 OURS = [
     (app, name)
@@ -73,3 +76,13 @@ def test_an_unknown_option_exits_with_2(app, name, capsys):
         command.run_from_argv(["manage.py", name, "--nonsense"])
 
     assert refused.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("read", "rule"),
+    [(commands.positive_int, "an integer of at least 1"), (commands.positive_float, "above 0")],
+)
+@pytest.mark.parametrize("text", ["", "x", "0", "-1", "nan", "inf", "1e999"])
+def test_a_wrong_number_gets_the_rule(read, rule, text):
+    with pytest.raises(ArgumentTypeError, match=f"^use .*{rule}$"):
+        read(text)

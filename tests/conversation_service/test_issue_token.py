@@ -1,6 +1,7 @@
 """Tokens for development, issued by a command and accepted by the API."""
 
 from datetime import UTC, datetime
+from importlib import import_module
 from io import StringIO
 
 import jwt
@@ -30,6 +31,7 @@ class Service(APIView):
         return JSONResponse({"id": request.user.id, "scopes": sorted(request.user.scopes)})
 
 
+import_module("conversations.internal_urls")  # its views name the scopes
 urlpatterns = [path("user", User.as_view()), path("service", Service.as_view())]
 
 
@@ -55,11 +57,12 @@ def test_only_the_token_is_printed():
 
 
 def test_the_token_of_a_service_has_its_scopes():
-    token = issue("--service", "billing", "--scope", "users:export", "users:erase")
+    known = ["conversations:activity", "conversations:authorize"]
+    token = issue("--service", "billing", "--scope", *known)
 
     assert send("/service", token).json() == {
         "id": "billing",
-        "scopes": ["users:erase", "users:export"],
+        "scopes": known,
     }
     assert send("/user", token).status_code == 401
 
@@ -108,7 +111,20 @@ def test_a_token_is_for_one_user_or_one_service(arguments):
 
 def test_a_user_has_no_scope():
     with pytest.raises(CommandError, match="--scope needs --service"):
-        issue("demo", "--scope", "users:erase")
+        issue("demo", "--scope", "conversations:activity")
+
+
+@pytest.mark.parametrize("scope", ["nonsense", "conversations:activity,conversations:authorize"])
+def test_an_unknown_scope_is_rejected_with_the_known_ones(scope):
+    known = "The scopes are conversations:activity, conversations:authorize"
+    with pytest.raises(CommandError, match=f"No endpoint has the scope {scope}. {known}"):
+        issue("--service", "billing", "--scope", "conversations:activity", scope)
+
+
+def test_a_token_without_a_scope_has_a_warning(capsys):
+    issue("--service", "billing")
+
+    assert "Without --scope this token permits no request" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("user", IDS)

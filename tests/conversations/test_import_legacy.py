@@ -445,7 +445,15 @@ def test_a_log_has_lines_of_progress(monolith, tmp_path, monkeypatch):
     ("arguments", "problem", "code"),
     [
         (["--from", "mongodb://x:y:z"], "--from: ", 1),
-        (["--from", "mongodb://localhost:1"], "MongoDB: localhost:1: .*Connection refused", 3),
+        (
+            ["--from", "mongodb://localhost:1"],
+            "^The MongoDB in --from cannot be used: localhost:1: .*Connection refused. Nothing was",
+            3,
+        ),
+        (["--database", ""], "^--from names no database. Add it to the URI, as in", 1),
+        (["--database", "a b"], "^--database or --collection: ", 1),
+        (["--collection", "$x"], "^--database or --collection: ", 1),
+        (["--from", "http://localhost"], "^--from: Invalid URI", 1),
         (["--database", "test_nothing"], "contains no documents", 1),
         (["--database", "test_conversation_service"], "is the collection of this service", 1),
         (["--after", "x"], "24 hexadecimal digits", 1),
@@ -467,6 +475,7 @@ def test_errors_state_why_the_command_cannot_run(
         call_command("import_legacy", *defaults, *arguments)
 
     assert failure.value.returncode == code
+    assert ".." not in str(failure.value)
 
 
 def test_a_signal_ends_the_run_after_the_batch_with_the_id_to_resume(monolith, tmp_path):

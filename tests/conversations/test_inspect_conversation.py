@@ -84,9 +84,9 @@ def test_each_index_is_checked_for_the_document(alice, inspect):
     deleted = inspect(conversation(alice, "pinned", "deleted")["id"])["indexes"]
 
     assert active.keys() == {index.document["name"] for index in INDEXES}
-    assert active["user_words"] == active["user_characters"] == active["active_idle"] == "held"
+    assert active["user_words"] == active["user_characters"] == active["active_idle"] == "indexed"
     assert active["trash_due"] == active["user_status_pinned"] == "left out"
-    assert deleted["trash_due"] == "held"
+    assert deleted["trash_due"] == "indexed"
     assert deleted["active_idle"] == "left out"
 
 
@@ -117,7 +117,7 @@ def test_a_tombstone_is_shown_as_tombstone(alice, inspect):
     assert (found["tombstone"], found["status"], found["drift"]) == (True, "purged", [])
     assert found["purged_by"] == "user"
     assert found["clocks"]["expires_at"]
-    assert found["indexes"]["purged_expiry"] == "held"
+    assert found["indexes"]["purged_expiry"] == "indexed"
 
 
 def test_an_unknown_id_exits_with_1(capsys):

@@ -118,7 +118,7 @@ def test_a_healthy_deployment_passes_and_no_data_is_left(url, mongo):
     printed, code = run(url, internal=True)
 
     assert code == 0, printed
-    assert "31 of 31 steps passed (test 0.1.0)" in printed
+    assert "31 of 31 steps passed on test 0.1.0, in " in printed
     assert left(mongo) == 0
     assert mongo["conversations"].count_documents({"user_id": {"$regex": "^smoke"}}) == 1
 
@@ -344,7 +344,7 @@ def test_an_unreachable_service_fails_at_the_first_step():
     printed, code = run(f"http://{closed_port()}")
 
     assert code == 4
-    assert "it is alive: GET /health/live: ConnectionError" in printed
+    assert "it is alive: GET /health/live: ConnectionError (Connection refused)" in printed
 
 
 def test_nothing_is_written_to_another_environment_than_given(url, mongo):

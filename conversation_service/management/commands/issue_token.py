@@ -1,12 +1,15 @@
 import re
 from argparse import ArgumentTypeError
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversation_service.commands import end_help, external_id
+from conversation_service.http.permissions import scopes
 from conversation_service.tokens import service_token, user_token
 
 _LIFETIME = re.compile(r"([1-9][0-9]{0,5})([smhd])")
@@ -14,7 +17,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 EXAMPLES = (
     "manage.py issue_token demo",
-    "manage.py issue_token --service billing --scope users:export users:erase --lifetime 30d",
+    "manage.py issue_token --service message --scope conversations:activity --lifetime 30d",
     'curl -H "Authorization: Bearer $(manage.py issue_token demo)" localhost:8003/api/v1/…',
 )
 
@@ -68,6 +71,8 @@ class Command(BaseCommand):
             raise CommandError("Use either a user or --service.")
         if scope and service is None:
             raise CommandError("--scope needs --service.")
+        if service is not None:
+            self.check_scopes(scope)
         try:
             if user is not None:
                 self.stdout.write(user_token(user, life=lifetime))
@@ -75,3 +80,12 @@ class Command(BaseCommand):
                 self.stdout.write(service_token(service, *scope, life=lifetime))
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
+
+    def check_scopes(self, wanted: list[str]) -> None:
+        """Reject unknown scopes, and warn if there are none."""
+        import_module(settings.ROOT_URLCONF)  # the views name their scopes
+        known = f"The scopes are {', '.join(sorted(scopes))}."
+        if unknown := [scope for scope in wanted if scope not in scopes]:
+            raise CommandError(f"No endpoint has the scope {', '.join(unknown)}. {known}")
+        if not wanted:
+            self.stderr.write(f"Without --scope this token permits no request. {known}")

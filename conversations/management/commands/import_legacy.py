@@ -11,9 +11,10 @@ from bson import ObjectId, json_util
 from django.core.management.base import CommandError, CommandParser
 from pymongo import MongoClient
 from pymongo.collection import Collection
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConfigurationError, InvalidName, PyMongoError
 
 from conversation_service.commands import (
+    NO_MONGODB,
     Job,
     JobResult,
     Unfinished,
@@ -23,13 +24,14 @@ from conversation_service.commands import (
 )
 from conversation_service.errors import ServiceError
 from conversation_service.http.ndjson import batches
+from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import Document
 from conversation_service.progress import stopped_by_signals, track
 from conversations.collection import conversations
 from conversations.jobs.legacy import Converted, LegacyIssue
 from conversations.jobs.legacy_import import BATCH, take_over
 
-CONNECT_MS = 10_000
+CONNECT_MS = 5_000
 
 HELP = """
 Import the conversations of the monolith: flat documents with user_id, character_id, title,
@@ -166,11 +168,28 @@ def open_source(
 ) -> Iterator[Collection[Document]]:
     try:
         client: MongoClient[Document] = MongoClient(uri, serverSelectionTimeoutMS=CONNECT_MS)
-    except ValueError as error:  # PyMongo raises this for some invalid URIs
-        raise CommandError(f"--from: {error}") from None
+    except (ValueError, ConfigurationError) as error:  # an invalid URI
+        raise CommandError(f"--from: {str(error).removesuffix('.')}.") from None
     with client:
-        source = (client[database] if database else client.get_default_database())[collection]
-        if source.estimated_document_count() == 0:
+        try:
+            chosen = client[database] if database else client.get_default_database()
+            source = chosen[collection]
+        except ConfigurationError:
+            raise CommandError(
+                "--from names no database. Add it to the URI, as in mongodb://host/monolith, or "
+                "use --database."
+            ) from None
+        except InvalidName as error:
+            raise CommandError(f"--database or --collection: {error}.") from None
+        try:
+            number = source.estimated_document_count()
+        except PyMongoError as error:
+            reason = failures.reason(error).removesuffix(".")
+            raise CommandError(
+                f"The MongoDB in --from cannot be used: {reason}. Nothing was imported.",
+                returncode=NO_MONGODB if failures.find(error) else 1,
+            ) from None
+        if number == 0:
             raise CommandError(f"{source.full_name} contains no documents.")
         target = conversations()
         same_server = client.nodes & target.database.client.nodes

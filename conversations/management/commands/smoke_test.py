@@ -120,8 +120,8 @@ class Command(BaseCommand):
             numbers = {"passed": passed, "steps": len(steps), "deployment": visit.found}
             self.stdout.write(as_json({**numbers, "left": left, "seconds": seconds}))
         else:
-            deployment = visit.found or "unknown"
-            self.stdout.write(f"{passed} of {len(steps)} steps passed ({deployment}), {seconds} s.")
+            deployment = f" on {visit.found}" if visit.found else ""
+            self.stdout.write(f"{passed} of {len(steps)} steps passed{deployment}, in {seconds} s.")
         problems = []
         last = outcomes[-1]
         if last.fault:

@@ -116,10 +116,13 @@ def test_a_path_forges_no_line_of_a_real_server(tmp_path):
     assert all(line.isprintable() for line in logged.split("\n"))
 
 
-def test_development_writes_each_line_of_django_once():
+def test_development_writes_each_failure_once():
+    """The access log has the status of each request; Django adds the traceback of an exception."""
     program = (
         "import django, logging; django.setup(); "
-        "logging.getLogger('django.request').error('Service Unavailable: /health')"
+        "log = logging.getLogger('django.request'); "
+        "log.error('Service Unavailable: /health'); "
+        "log.error('Internal Server Error: /x', exc_info=ValueError('a bug'))"
     )
     development = environment(
         ENVIRONMENT="development", DJANGO_SETTINGS_MODULE="config.settings.development"
@@ -128,4 +131,7 @@ def test_development_writes_each_line_of_django_once():
         [sys.executable, "-c", program], env=development, capture_output=True, text=True, check=True
     )
 
-    assert (done.stdout + done.stderr).count("Service Unavailable") == 1
+    printed = done.stdout + done.stderr
+    assert "Service Unavailable" not in printed
+    assert printed.count("Internal Server Error: /x") == 1
+    assert printed.count("ValueError: a bug") == 1
