@@ -1,5 +1,7 @@
 // Unfold's inline scripts, for a policy without inline scripts: Alpine without eval needs registered
 // components.
+// Browsers scroll without SimpleBar, but app.js looks for its instances.
+window.SimpleBar = { instances: new Map() };
 document.addEventListener("alpine:init", () => {
   Alpine.data("theme", theme);
   Alpine.data("searchForm", searchForm);
