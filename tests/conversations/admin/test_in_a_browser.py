@@ -217,3 +217,44 @@ def test_the_skip_link_leads_to_the_content(mongo, url):
             page.keyboard.press("Enter")
             page.keyboard.press("Tab")
             assert page.evaluate(focused), path
+
+
+def test_invisible_characters_are_shown_and_turn_no_text_round(alice, mongo, url):
+    User.objects.create_superuser("root", password=PASSWORD)
+    title = "a\u202eb\u200bc d\u200de \u2764\ufe0f \U0001f469\u200d\U0001f680"
+    shown = "aU+202EbU+200Bc dU+200De \u2764\ufe0f \U0001f469\u200d\U0001f680"
+    [stored] = store(mongo, 1, title="Plain", tags=["x\u202ey"])
+    alice.patch(f"/api/v1/conversations/{stored['_id']}", {"title": title})
+
+    with browser([], viewport={"width": 1280, "height": 900}) as page:
+        log_in(page, url)
+        row = page.locator(".c-title").inner_text()
+        page.goto(f"{url}{url_of(stored['_id'])}")
+        heading = page.locator(".c-head h2").inner_text()
+        tag = page.get_by_text("xU+202Ey").first.is_visible()
+        change = page.locator(".c-timeline ins").first.inner_text()
+        in_tab = page.title()
+
+    assert (row, heading, change) == (shown, shown, shown)
+    assert in_tab.startswith(shown)
+    assert tag
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_texts_break_no_row(mongo, url, width):
+    User.objects.create_superuser("root", password=PASSWORD)
+    [stored] = store(mongo, 1, title="Long " * 40, custom={"note": "x" * 500})
+    height = "element => element.getBoundingClientRect().height"
+
+    with browser([], viewport={"width": width, "height": 900}) as page:
+        log_in(page, url)
+        title = page.locator(".c-title")
+        line = title.evaluate("element => parseFloat(getComputedStyle(element).lineHeight)")
+        clamped = title.evaluate(height)
+        whole = title.get_attribute("title")
+        page.goto(f"{url}{url_of(stored['_id'])}")
+        key = page.locator(".c-lines dt", has_text="note").evaluate(height)
+
+    assert clamped <= 2 * line + 1
+    assert whole == stored["title"]
+    assert key <= line + 1
