@@ -21,12 +21,13 @@ document.addEventListener("alpine:init", () => {
 document.addEventListener("alpine:initialized", () => {
   requestAnimationFrame(() => document.querySelector("[autofocus]")?.focus());
 });
-// A button that copies the text of an element, where the browser permits this: HTTPS or this machine.
+// Copy buttons. Browsers have a clipboard only for https and for this machine.
 document.addEventListener("DOMContentLoaded", () => {
-  for (const button of document.querySelectorAll("[data-copy]")) {
-    button.hidden = !navigator.clipboard;
+  if (!navigator.clipboard) return;
+  for (const button of document.querySelectorAll("button[data-copy]")) {
+    button.hidden = false;
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      await navigator.clipboard.writeText(button.dataset.copy);
       button.textContent = button.dataset.copied;
     });
   }
