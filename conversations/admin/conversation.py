@@ -207,7 +207,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
 
     @admin.display(description=_("title"), ordering="title")
     def named(self, row: Conversation) -> SafeString:
-        return format_html('<span class="c-title">{}</span>', row.title)
+        return format_html('<span class="c-title" title="{0}">{0}</span>', row.title)
 
     @admin.display(description=_("user id"))
     def user(self, row: Conversation) -> SafeString:

@@ -22,6 +22,11 @@ CACHED_S = 300
 _CACHE_KEY = "console.statistics"
 
 _DATABASES: dict[str, Message] = {"mongodb": _("MongoDB"), "redis": _("Redis")}
+_STATES: dict[str, Message] = {
+    states.ACTIVE: _("Active conversations"),
+    states.ARCHIVED: _("Archived conversations"),
+    states.DELETED: _("Conversations in the trash"),
+}
 _STATUSES: dict[str, Message] = {
     "healthy": _("healthy"),
     "unhealthy": _("unhealthy"),
@@ -51,6 +56,15 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Chart:
+    """Bars, and the labels of the axes: of the numbers from the top, and of some bars."""
+
+    bars: list[Bar]
+    numbers: list[str]
+    labels: list[str]
+
+
+@dataclass(frozen=True)
 class Dependency:
     name: Message
     status: str
@@ -64,15 +78,15 @@ def context() -> dict[str, Any]:
     found = cached_statistics()
     counted_at = found["at"].replace(tzinfo=UTC)  # the cache returns a naive time
     return {
-        "counts_total": None if found["total"] is None else shown(found["total"]),
+        **totals(found),
         "counts_held": None if found["held"] is None else number(found["held"]),
         "counts_by_state": [
-            (count["label"], states.LABELS[count["label"]], number(count))
+            (count["label"], _STATES[count["label"]], number(count))
             for count in found["by_state"] or []
         ],
-        "chart_days": bars(found["by_day"]),
-        "chart_hours": bars(found["by_hour"]),
-        "characters": bars(found["characters"]),
+        "chart_days": chart(found["by_day"]),
+        "chart_hours": chart(found["by_hour"]),
+        "characters": None if found["characters"] is None else bars(found["characters"]),
         "dependencies": dependencies(),
         "counted_at": counted_at,
         "age_minutes": int((clock.now() - counted_at).total_seconds() // 60),
@@ -82,6 +96,7 @@ def context() -> dict[str, Any]:
         "newest": shown(statistics.NEWEST),
         "chart_width": _WIDTH,
         "chart_height": _HEIGHT,
+        "chart_middle": _HEIGHT // 2,
     }
 
 
@@ -100,20 +115,48 @@ def number(count: Count) -> str:
     return f"{mark}{shown(count['number'])}{more}"
 
 
-def bars(counts: Sequence[Count] | None) -> list[Bar] | None:
+def totals(found: Statistics) -> dict[str, str]:
+    """Return the sum of the states, and the tombstones: all other documents of the collection."""
+    if found["by_state"] is None:
+        return {}
+    total = sum(count["number"] for count in found["by_state"])
+    is_estimated = any(count.get("estimated") for count in found["by_state"])
+    texts = {"counts_total": number(Count(label="", number=total, estimated=is_estimated))}
+    if found["total"] is not None and (tombstones := found["total"] - total) > 0:
+        texts["tombstones"] = shown(tombstones)
+    return texts
+
+
+def chart(counts: Sequence[Count] | None) -> Chart | None:
     if counts is None:
         return None
-    longest = max((count["number"] for count in counts), default=0) or 1
+    end = axis_end(max((count["number"] for count in counts), default=0))
+    drawn = bars(counts, end)
+    some = [drawn[n].label for n in (0, len(drawn) // 2, -1)] if drawn else []
+    return Chart(drawn, [shown(end), shown(end // 2), "0"], some)
+
+
+def axis_end(longest: int) -> int:
+    """Return the first of 2, 4, 10, 20, 40, 100 and so on that is not below the longest bar."""
+    power = 1
+    while longest > 10 * power:
+        power *= 10
+    return next(end * power for end in (2, 4, 10) if longest <= end * power)
+
+
+def bars(counts: Sequence[Count], end: int | None = None) -> list[Bar]:
+    """Return bars relative to the end of an axis, or to the longest bar."""
+    end = end or max((count["number"] for count in counts), default=0) or 1
     step = _WIDTH / max(1, len(counts))
     return [
         Bar(
             count["label"],
             number(count),
             x=round(n * step, 1),
-            y=round(_HEIGHT - (height := count["number"] / longest * _HEIGHT), 1),
+            y=round(_HEIGHT - (height := count["number"] / end * _HEIGHT), 1),
             width=round(step - _GAP, 1),
             height=round(height, 1),
-            share=round(count["number"] / longest * 100, 1),
+            share=round(count["number"] / end * 100, 1),
         )
         for n, count in enumerate(counts)
     ]

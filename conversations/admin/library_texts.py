@@ -20,6 +20,7 @@ UNFOLD = [
     _("You have been successfully logged out from the administration"),
 ]
 DJANGO = [
+    _("0 of %(cnt)s selected"),
     _("The {name} “{obj}” was added successfully."),
     _("The {name} “{obj}” was added successfully. You may add another {name} below."),
     _("The {name} “{obj}” was changed successfully."),

@@ -195,7 +195,7 @@ def shown(value: Any) -> str:
             return f"{value:%Y-%m-%d %H:%M:%S}"
         case list():
             return ", ".join(map(str, value))
-        case int():
+        case int() | float():
             return formats.number_format(value, force_grouping=True)
         case _:
             return str(value)

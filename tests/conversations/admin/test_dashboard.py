@@ -10,7 +10,7 @@ from django.core.cache import cache
 from conversation_service import health
 from conversation_service.development.process import free_port
 from conversations import documents
-from conversations.admin.dashboard import number
+from conversations.admin.dashboard import axis_end, number
 from conversations.queries import statistics as console
 from tests.conversations.admin.browser import staff, store, text
 from tests.factories import conversation
@@ -126,10 +126,10 @@ def test_counts_are_cached_for_five_minutes_and_show_their_age(viewer, alice):
     with time_machine.travel(now + timedelta(minutes=6)):
         anew = text(viewer.get(DASHBOARD))
 
-    assert "Active 1 " in first
-    assert "Active 1 " in old
+    assert "Active conversations 1 " in first
+    assert "Active conversations 1 " in old
     assert "Counted 3 minutes ago" in old or "Counted 4 minutes ago" in old
-    assert "Active 2 " in anew
+    assert "Active conversations 2 " in anew
 
 
 def test_it_shows_upstreams_and_their_circuit_breakers(viewer, settings, monkeypatch):
@@ -143,14 +143,36 @@ def test_it_shows_upstreams_and_their_circuit_breakers(viewer, settings, monkeyp
     assert "closed: requests are sent" in page
 
 
-def test_charts_are_svg_and_have_tables(viewer, alice):
-    conversation(alice)
+def test_charts_have_axes_numbers_on_hover_and_tables(viewer, alice):
+    for _ in range(3):
+        conversation(alice)
 
     page = viewer.get(DASHBOARD).content.decode()
 
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    assert f"<title>{today}: 1</title>" in page
-    assert f"<dt>{today}</dt><dd>1</dd>" in page
+    assert f"<title>{today}: 3</title>" in page
+    assert f'<th scope="row">{today}</th><td>3</td>' in page
+    assert "<span>4</span><span>2</span><span>0</span>" in page
+    assert f"<span>{today}</span></p>" in page
+
+
+@pytest.mark.parametrize(
+    ("longest", "end"), [(0, 2), (1, 2), (3, 4), (5, 10), (11, 20), (200, 200), (100_000, 100_000)]
+)
+def test_the_axis_ends_at_a_round_number_with_a_whole_half(longest, end):
+    assert axis_end(longest) == end
+
+
+def test_the_total_is_the_sum_of_the_states_without_tombstones(viewer, alice, mongo):
+    put(mongo, 3, NOW)
+    put(mongo, 2, NOW, status="archived")
+    mongo["conversations"].insert_one({"status": "purged"}, bypass_document_validation=True)
+
+    page = text(viewer.get(DASHBOARD))
+
+    assert "Active conversations 3 " in page
+    assert "Total 5 " in page
+    assert "Tombstones of purged conversations, not in the total: ≈ 1." in page
 
 
 def test_staff_without_permissions_get_a_message(mongo):
