@@ -171,9 +171,7 @@ class TransferredSerializer(StrictSerializer):
 _DOES_NOT_FIT = _("This value contradicts other fields.")
 
 
-@extend_schema_field(
-    {"oneOf": [{"type": "string", "format": "date-time"}, {"type": "number", "minimum": 0}]}
-)
+@extend_schema_field({"oneOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]})
 class LenientMoment(Moment):
     """An RFC 3339 time, or seconds since 1970 that jobs/lenient.py has accepted."""
 

@@ -240,9 +240,9 @@ def test_the_console_finds_and_links_the_conversations_of_a_user(id_, mongo):
 
     assert shown(viewer.get(LIST, {"q": id_})) == ["Mine"]
     page = viewer.get(f"{LIST}{stored['_id']}/change/").content.decode()
-    link = f'href="{LIST}?q={quote(id_, safe="/")}"'
+    link = f'href="{LIST}?user={quote(id_, safe="/")}"'
     assert link in page
-    assert shown(viewer.get(f"{LIST}?q={quote(id_, safe='/')}")) == ["Mine"]
+    assert shown(viewer.get(f"{LIST}?user={quote(id_, safe='/')}")) == ["Mine"]
 
 
 @every_id
