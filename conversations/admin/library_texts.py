@@ -1,6 +1,7 @@
 """Texts of unfold and Django on the console's pages that are translated with the console's own.
 
-Unfold has no Spanish. Django's Spanish uses the masculine form for every object.
+Unfold has no Spanish. Django's Spanish uses the masculine form for every object,
+and has an error of spelling.
 """
 
 from django.utils.translation import gettext_lazy as _
@@ -29,4 +30,11 @@ DJANGO = [
     _("The %(name)s “%(obj)s” was deleted successfully."),
     _("%(name)s with ID “%(key)s” doesn’t exist. Perhaps it was deleted?"),  # noqa: RUF001
     _("You may edit it again below."),
+    _("Required. 150 characters or fewer. Letters, digits and @/./+/-/_ only."),
+    _(
+        "Please enter your old password, for security’s sake, and then enter your new password "  # noqa: RUF001
+        "twice so we can verify you typed it in correctly."
+    ),
+    _("All"),
+    _("Save and add another"),
 ]

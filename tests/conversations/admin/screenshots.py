@@ -31,6 +31,8 @@ def main() -> None:
         take("console", "/admin/", WIDE, "light")
         take("console-list", LIST, WIDE, "light")
         take("console-conversation", FIRST, WIDE, "dark")
+        take("console-account", "/admin/auth/user/add/", WIDE, "light")
+        take("console-role", "/admin/auth/group/add/", WIDE, "dark")
         take("console-narrow", LIST, NARROW, "light", language="es")
     close_chromium()
 

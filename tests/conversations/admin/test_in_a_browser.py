@@ -7,6 +7,7 @@ from axe_playwright_python import base
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
+from conversation_service.http import ratelimit
 from tests.conversations.admin import chromium
 from tests.conversations.admin.browser import LIST, PASSWORD, store, url_of
 from tests.conversations.admin.chromium import browser, serving
@@ -156,6 +157,10 @@ def test_axe_reports_no_violation_on_any_page(mongo, url):
         for path in paths:
             page.goto(f"{url}{path}")
             faults |= faults_of(page)
+        page.goto(f"{url}/admin/")
+        page.evaluate("document.getElementById('logout-form').submit()")
+        page.wait_for_url(f"{url}/admin/logout/")
+        faults |= faults_of(page)
 
     assert faults == set()
 
@@ -258,3 +263,21 @@ def test_long_texts_break_no_row(mongo, url, width):
     assert clamped <= 2 * line + 1
     assert whole == stored["title"]
     assert key <= line + 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_for_too_many_logins_is_readable_without_scripts(mongo, url, settings, scheme):
+    settings.LOGIN_REQUESTS_PER_MINUTE = 1
+    settings.REDIS_URL = ""
+    ratelimit._local_counts = ratelimit.LocalCounts()
+
+    with browser([], color_scheme=scheme) as page:
+        page.goto(f"{url}/admin/login/")
+        page.goto(f"{url}/admin/login/")
+        page.get_by_text("Too many attempts").first.wait_for()
+        page.evaluate(AXE)
+        faults = page.evaluate(RUN_AXE, TAGS)
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    assert faults == []
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
