@@ -18,6 +18,7 @@ YEAR_2100 = datetime(2100, 1, 1)  # noqa: DTZ001  # as PyMongo reads it
 TYPES = {
     "time": [datetime(1969, 7, 20), YEAR_2100, YEAR_2100, YEAR_2100 + timedelta(milliseconds=1)],  # noqa: DTZ001
     "string": ["", "a", "a", "b", "1", "2100-01-01T00:00:00Z", "ñ" * 200],
+    "count": [0, 1, 1, 2, 1_700_000_000_000],
     "integer": [-5, 0, 1, 1, 1_700_000_000_000, 2**53 + 1, 2**53 + 2, Int64(2**63 - 1)],
     "float": [-1.5, 0.1, 0.1, 0.30000000000000004, 1e300, float("inf"), float("-inf")],
     "numbers": [1, 1.0, 1.5, 2, Int64(2), 2.0, 3],
@@ -101,7 +102,8 @@ def test_pages_join_for_every_type_of_value(alice, mongo, sort_key, kind, lackin
 @pytest.mark.parametrize("limit", [1, 2])
 @pytest.mark.parametrize("sort", SORT_KEYS)
 def test_pages_join_in_every_sort_with_equal_and_missing_values(alice, mongo, sort, order, limit):
-    kind = "string" if sort == "title" else "time"
+    kind = "time" if sort in documents.METADATA_TIMES else "string"
+    kind = "count" if sort in documents.COUNTERS else kind
     expected = stored(mongo, SORT_KEYS[sort], [MISSING, *TYPES[kind], MISSING])
 
     check(alice, sort, order, limit, expected)
