@@ -16,12 +16,11 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import environ
-from environ.fileaware_mapping import FileAwareMapping
 
 from config.upstreams import UPSTREAMS
 from config.variables import (
@@ -50,12 +49,8 @@ ENVIRONMENTS = ("development", "test", "staging", "production")
 DEPLOYED = {"staging", "production"}
 
 # Published in .env.example and the guide: for development, rejected in production.
-KNOWN_DEFAULTS = {
-    "dev-secret-key",
-    "dev-secret-key-change-in-production",
-    "dev-secret-key-change-in-production-0123456789",
-}
 DEVELOPMENT_SECRET = "dev-secret-key-change-in-production-0123456789"  # noqa: S105
+KNOWN_DEFAULTS = {"dev-secret-key", "dev-secret-key-change-in-production", DEVELOPMENT_SECRET}
 
 SECRETS = ("SECRET_KEY", "SECRET_KEY_FALLBACKS", "JWT_SECRET_KEY", "JWT_SECRET_KEY_FALLBACKS")
 
@@ -63,8 +58,7 @@ MAX_DAYS = 36_500  # 100 years
 DAY_S = 86_400
 MAX_COUNT = 2_147_483_647  # a signed 32-bit integer
 
-NOT_BLANK = r"(?s).*\S.*"
-
+TRIMMED = {"pattern": r"|(?s:\S(.*\S)?)", "rule": "must not begin or end with a blank."}
 
 # The headings and the order of docs/configuration.md and .env.example.
 SECTIONS: dict[str, dict[str, Variable]] = {
@@ -135,7 +129,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "VAR_DIR": text(
             str(BASE_DIR / "var"),
             "Folder for the data of the servers that they start",
-            pattern=NOT_BLANK,
+            pattern=r"(?s).*\S.*",
             rule="must not be empty.",
             example="var",
         ),
@@ -229,18 +223,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "JWT_SECRET_KEY, the others need JWT_JWKS_URL",
         ),
         "JWT_JWKS_URL": http_url("", "Where Auth publishes its public keys", query=True),
-        "JWT_ISSUER": text(
-            "",
-            "Required `iss` of a token; empty: any",
-            pattern=r"|(?s:\S(.*\S)?)",
-            rule="must not begin or end with a blank.",
-        ),
-        "JWT_AUDIENCE": text(
-            "",
-            "Required `aud` of a token; empty: any",
-            pattern=r"|(?s:\S(.*\S)?)",
-            rule="must not begin or end with a blank.",
-        ),
+        "JWT_ISSUER": text("", "Required `iss` of a token; empty: any", **TRIMMED),
+        "JWT_AUDIENCE": text("", "Required `aud` of a token; empty: any", **TRIMMED),
         "JWT_USER_ID_CLAIM": text(
             "user_id",
             "Claim with the user's id, a string of 1 to 255 visible ASCII characters; `sub` if a "
@@ -343,47 +327,31 @@ LONG = 11  # letters in a common name: a missing letter is then no accident
 _ASSIGNMENT = re.compile(r"(?:export )?[A-Za-z_0-9]+=.*")
 
 
-class Variables(FileAwareMapping):  # type: ignore[misc]  # no types
-    """The environment, and the files that it names, without their last line break."""
-
-    def __getitem__(self, key: str) -> str:
-        value: str = super().__getitem__(key)
-        return value.rstrip("\r\n") if self.env.get(f"{key}_FILE") else value
-
-    def setdefault(self, key: str, default: str) -> None:
-        """Set a variable of `.env`, without opening the file of NAME_FILE."""
-        self.env.setdefault(key, default)
-
-
-class Env(environ.FileAwareEnv):  # type: ignore[misc]
+class Env:
     """Reads variables in their types. A `$` is an ordinary character."""
 
-    ENVIRON = Variables()
-
     def __init__(self, dotenv: Path, **scheme: Variable) -> None:
-        super().__init__(**scheme)
+        self.scheme = scheme
+        self.environ: Mapping[str, str] = os.environ
         self.overrides: dict[str, Any] = {}  # values that this process sets itself
         self.dotenv_faults: dict[str, str] = {}
         self.dotenv_names: set[str] = set()  # the variables that a `.env` has set
         self._read_dotenv(dotenv)
 
-    def get_value(
-        self,
-        var: str,
-        cast: object = None,
-        default: object = environ.Env.NOTSET,
-        parse_default: bool = False,
-    ) -> Any:
+    def __call__(self, name: str, default: Any = None) -> Any:
         """Return a variable's value, or its default if the variable is unset or faulty."""
-        if var in self.overrides:
-            return self.overrides[var]
+        if name in self.overrides:
+            return self.overrides[name]
         try:
-            return self._read(var)
+            return self._read(name)
         except (KeyError, OSError, ValueError):
-            return self.scheme[var].default if default is self.NOTSET else default
+            return self.scheme[name].default if default is None else default
 
     def _read(self, name: str) -> Any:
-        value = self.ENVIRON[name]
+        if file := self.environ.get(f"{name}_FILE"):
+            value = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+        else:
+            value = self.environ[name]
         value.encode()  # raises UnicodeError if the environment has bytes that are not UTF-8
         return self.scheme[name].read(value)
 
@@ -394,8 +362,8 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
         for each in (f"{name}_FILE", name):
             if each in self.dotenv_names:
                 return ".env"
-            if each in self.ENVIRON.env:
-                return "environment" if each == name else f"file {self.ENVIRON.env[each]}"
+            if each in self.environ:
+                return "environment" if each == name else f"file {self.environ[each]}"
         return "default"
 
     def faults(self) -> dict[str, str]:
@@ -413,12 +381,16 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
                 faults[name] = f"{name} must be UTF-8 text."
             except ValueError as error:
                 faults[name] = f"{name} {error}"
-        for name, known in self._misspelt():
-            faults[name] = f"{name} is not a variable of this service; {known} is similar."
+        for name in sorted(self.environ):
+            if similar := self._misspelt(name):
+                faults[name] = f"{name} is not a variable of this service; {similar} is similar."
         return faults
 
     def _read_dotenv(self, file: Path) -> None:
-        """Read a `.env`, which may be missing. Every line must be a comment or an assignment."""
+        """Add a `.env`, which may be missing, to the environment.
+
+        Every line must be a comment or an assignment.
+        """
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except FileNotFoundError:
@@ -426,44 +398,44 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]
         except (OSError, UnicodeError):
             self.dotenv_faults[file.name] = f"{file.name} cannot be read as UTF-8 text."
             return
+        assignments = []
         for position, line in enumerate(lines, 1):
-            if line.strip() and not line.lstrip().startswith("#") and not _ASSIGNMENT.match(line):
+            if _ASSIGNMENT.match(line):
+                assignments.append(line)
+            elif line.strip() and not line.lstrip().startswith("#"):
                 self.dotenv_faults[f"{file.name}:{position}"] = (
                     f"{file.name}, line {position}, must be NAME=value without blanks around the =."
                 )
-        # django-environ logs every other line, which may contain a secret.
-        assignments = [line for line in lines if _ASSIGNMENT.match(line)]
-        before = set(self.ENVIRON.env)
-        self.read_env(io.StringIO("\n".join(assignments)))
-        self.dotenv_names = set(self.ENVIRON.env) - before
+        before = {*os.environ}
+        # Without the other lines: django-environ logs them, and they may contain a secret.
+        environ.Env.read_env(io.StringIO("\n".join(assignments)))
+        self.dotenv_names = {*os.environ} - before
 
-    def _misspelt(self) -> Iterator[tuple[str, str]]:
-        """Yield names that are probably misspelt variables, with the right names.
+    def _misspelt(self, name: str) -> str | None:
+        """Return the right name of a variable that is probably misspelt.
 
         A false alarm would stop the start, so other programs' names must pass. A name that is
         similar to a common name is reported only if both have the same letters or, for a long
         common name such as ENVIRONMENT, if it lacks one letter.
         """
-        own = [name for name in self.scheme if name not in COMMON_NAMES]
-        own += [f"{name}_FILE" for name in own]
-        letters = {"".join(sorted(name)): name for name in COMMON_NAMES if len(name) >= LONG_ENOUGH}
-        one_missing = {
-            name[:position] + name[position + 1 :]: name
-            for name in COMMON_NAMES
-            if len(name) >= LONG
-            for position, letter in enumerate(name)
-            if letter != "_"
-        }
-        known = {*self.scheme, *(f"{name}_FILE" for name in self.scheme)}
-        for name in sorted(set(self.ENVIRON.env) - known):
-            plain = name.upper().replace("-", "_")
-            if right := letters.get("".join(sorted(plain))):
-                if right != plain:
-                    yield name, right
-            elif right := one_missing.get(plain):
-                yield name, right
-            elif similar := difflib.get_close_matches(plain, own, n=1, cutoff=SIMILAR):
-                yield name, similar[0]
+        if name.removesuffix("_FILE") in self.scheme:
+            return None
+        plain = name.upper().replace("-", "_")
+        for common in COMMON_NAMES:
+            if len(common) >= LONG_ENOUGH and sorted(plain) == sorted(common):
+                return common if plain != common else None
+            if len(common) >= LONG and _lacks_one_letter(plain, common):
+                return common
+        own = [known for known in self.scheme if known not in COMMON_NAMES]
+        own += [f"{known}_FILE" for known in own]
+        return next(iter(difflib.get_close_matches(plain, own, n=1, cutoff=SIMILAR)), None)
+
+
+def _lacks_one_letter(name: str, full: str) -> bool:
+    return any(
+        letter != "_" and name == full[:position] + full[position + 1 :]
+        for position, letter in enumerate(full)
+    )
 
 
 env = Env(

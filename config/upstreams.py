@@ -16,18 +16,14 @@ MAX_CACHED_S = 86_400
 
 @dataclass(frozen=True)
 class Upstream:
-    """A row of the table. Times are in seconds. A comment names the variable with this default."""
+    """A row of the table. Times are in seconds."""
 
     # The label `upstream` in metrics and the prefix of keys in Redis; in upper case the variables'
     # prefix; with `_service`, the key in /health.
     name: str
     title: str
-    url: str  # NAME_SERVICE_URL
-    read_timeout_s: float  # NAME_READ_TIMEOUT_S
-    connect_timeout_s: float = 0.5  # NAME_CONNECT_TIMEOUT_S
-    retries: int = 1  # NAME_RETRIES
-    breaker_threshold: int = 5  # NAME_BREAKER_THRESHOLD
-    breaker_recovery_s: float = 10.0  # NAME_BREAKER_RECOVERY_S
+    url: str
+    read_timeout_s: float
     # A cached response is fresh for `fresh_s`, and is used until `usable_s` if the upstream fails.
     # `absent_s` applies to negative responses, such as 404.
     fresh_s: float = 0.0
@@ -38,30 +34,22 @@ class Upstream:
     own_variables: dict[str, Variable] = field(default_factory=dict)
 
     def variables(self) -> dict[str, Variable]:
-        prefix = self.name.upper()
-        return {
-            f"{prefix}_SERVICE_URL": http_url(self.url, f"Base URL of {self.title}"),
-            f"{prefix}_CONNECT_TIMEOUT_S": number(
-                self.connect_timeout_s, 0.01, 60, "Seconds to connect"
-            ),
-            f"{prefix}_READ_TIMEOUT_S": number(
+        common = {
+            "SERVICE_URL": http_url(self.url, f"Base URL of {self.title}"),
+            "CONNECT_TIMEOUT_S": number(0.5, 0.01, 60, "Seconds to connect"),
+            "READ_TIMEOUT_S": number(
                 self.read_timeout_s, 0.01, 60, "Seconds between two bytes of a response"
             ),
-            f"{prefix}_RETRIES": integer(self.retries, 0, 10, "Retries after a failed attempt"),
-            f"{prefix}_BREAKER_THRESHOLD": integer(
-                self.breaker_threshold,
-                1,
-                10_000,
-                "Failures in a row that open the circuit breaker: no more requests",
+            "RETRIES": integer(1, 0, 10, "Retries after a failed attempt"),
+            "BREAKER_THRESHOLD": integer(
+                5, 1, 10_000, "Failures in a row that open the circuit breaker: no more requests"
             ),
-            f"{prefix}_BREAKER_RECOVERY_S": number(
-                self.breaker_recovery_s,
-                0.01,
-                3_600,
-                "Seconds until an open circuit breaker lets one request through",
+            "BREAKER_RECOVERY_S": number(
+                10.0, 0.01, 3_600, "Seconds until an open circuit breaker lets one request through"
             ),
-            **self.own_variables,
         }
+        named = {f"{self.name.upper()}_{option}": each for option, each in common.items()}
+        return {**named, **self.own_variables}
 
 
 UPSTREAMS = {

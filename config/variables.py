@@ -29,7 +29,7 @@ HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # a l
 
 
 class Variable(NamedTuple):
-    """An environment variable. django-environ expects the first two fields."""
+    """An environment variable."""
 
     read: Callable[[str], Any]
     default: Any

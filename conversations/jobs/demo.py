@@ -31,6 +31,7 @@ CHARACTERS = {
     "don-quijote": "Don Quijote",
     "scheherazade": "Scheherazade",
 }
+_CHARACTERS = [*CHARACTERS.items()]
 TITLES = [
     "Noche con Luna",
     "Twenty thousand leagues",
@@ -52,8 +53,9 @@ Changes = dict[str, tuple[Any, Any]]
 
 # Fields that differ between conversations. The others are encoded once for each title and tags.
 _OWN = {"_id", "user_id", "character_id", "character_name", "character_status", "status"}
-_OWN |= {"previous_status", "archived_at", "deleted_at", "purge_at", "pinned_at", "hold"}
-_OWN |= {"metadata", "version", "revisions", "changed_at"}
+_OWN |= {"archived_at", "pinned_at", "metadata", "version", "revisions", "changed_at"}
+# Null except in the trash and with a legal hold.
+_RARE = {"previous_status", "deleted_at", "purge_at", "hold"}
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class Demo:
     heavy: int
     now: datetime
     series: str = ""
-    # Encoded fields by title and tags.
-    shared_fields: dict[tuple[str, ...], bytes] = field(default_factory=dict, compare=False)
+    # Encoded fields by title, tags, and whether the fields in _RARE are null.
+    shared_fields: dict[tuple[str | bool, ...], bytes] = field(default_factory=dict, compare=False)
 
     def made(self, id_: ObjectId) -> bool:
         """Return True if this data set, at any time, has the id."""
@@ -82,8 +84,15 @@ class Demo:
         return replace(self, now=id_.generation_time + age)
 
     def id_of(self, number: int) -> ObjectId:
-        seconds = int(self.now.timestamp()) - self._age_s(number)
+        return self._id(number, self._age_s(number))
+
+    def _id(self, number: int, age_s: int) -> ObjectId:
+        seconds = self._now_s - age_s
         return ObjectId(seconds.to_bytes(4) + self._mark + number.to_bytes(3))
+
+    @cached_property
+    def _now_s(self) -> int:
+        return int(self.now.timestamp())
 
     def _age_s(self, number: int) -> int:
         """Return the age of a conversation: later numbers are younger, most are young."""
@@ -111,7 +120,8 @@ class Demo:
 
     @cached_property
     def _mark(self) -> bytes:
-        numbers = f"{self.conversations} {self.users} {self.heavy}{self.series}"
+        # 2 is the number of this format: data of release 0.1.0 has other ids, and is not continued.
+        numbers = f"2 {self.conversations} {self.users} {self.heavy}{self.series}"
         return blake2b(numbers.encode(), digest_size=5).digest()
 
     def document(self, number: int, dice: random.Random) -> RawBSONDocument:
@@ -119,60 +129,67 @@ class Demo:
         before, after = (n * self.heavy // self.conversations for n in (number, number + 1))
         owner = USER if after > before else f"user-{(number - before) % self.users}"
         chance = dice.random
-        begun = self.now - timedelta(seconds=self._age_s(number))
+        age_s = self._age_s(number)
+        begun = self.now - timedelta(seconds=age_s)
         active = begun + (self.now - begun) * chance() ** 2
         title = TITLES[int(chance() * len(TITLES))]
         tags = dice.sample(TAGS, int(chance() * 4))
-        character_id = dice.choice([*CHARACTERS])
+        character_id, character_name = _CHARACTERS[int(chance() * len(_CHARACTERS))]
         verified = chance() >= UNVERIFIED
         changed = self._changed(title, begun, active, dice)
-        revisions = history(changed, begun, request_id=f"demo-{number}")
-        updated = revisions[-1]["at"] if revisions else begun
-        latest = {path: after for _, each in changed for path, (_, after) in each.items()}
+        revisions = history(changed, begun, request_id=f"demo-{number}") if changed else []
+        latest: dict[str, Any] = {}
+        for _, changes in changed:
+            latest |= {path: after for path, (_, after) in changes.items()}
+        updated = changed[-1][0] if changed else begun
         input_tokens, output_tokens = int(chance() * 2_000), int(chance() * 8_000)
         counters = [1 + int(chance() * 119), input_tokens + output_tokens]
         counters += [input_tokens, output_tokens]
-        trashed = "deleted_at" in latest
-        held = number == self.conversations // 3 and self.conversations >= HELD_FROM
-        own = bson.encode(
-            {
-                "_id": self.id_of(number),
-                "user_id": owner,
-                "character_id": character_id,
-                "character_name": CHARACTERS[character_id] if verified else None,
-                "character_status": "verified" if verified else "unverified",
-                "status": latest.get("status", states.ACTIVE),
-                "previous_status": changed[-1][1]["status"][0] if trashed else None,
-                "archived_at": latest.get("archived_at"),
+        fields = {
+            "_id": self._id(number, age_s),
+            "user_id": owner,
+            "character_id": character_id,
+            "character_name": character_name if verified else None,
+            "character_status": "verified" if verified else "unverified",
+            "status": latest.get("status", states.ACTIVE),
+            "archived_at": latest.get("archived_at"),
+            "pinned_at": latest.get("pinned_at"),
+            "metadata": {
+                **dict(zip(documents.COUNTERS, counters, strict=True)),
+                "first_message_at": begun,
+                "last_message_at": active,
+                "last_activity": active,
+                "created_at": begun,
+                "updated_at": updated,
+            },
+            "version": 1 + len(revisions),
+            "revisions": revisions,
+            "changed_at": updated,
+        }
+        is_trashed = "deleted_at" in latest
+        is_held = number == self.conversations // 3 and self.conversations >= HELD_FROM
+        is_held = is_held and not self.series
+        is_rare = is_trashed or is_held
+        if is_rare:
+            fields |= {
+                "previous_status": changed[-1][1]["status"][0] if is_trashed else None,
                 "deleted_at": latest.get("deleted_at"),
                 "purge_at": latest.get("purge_at"),
-                "pinned_at": latest.get("pinned_at"),
-                "hold": {**HOLD, "at": updated} if held and not self.series else None,
-                "metadata": {
-                    **dict(zip(documents.COUNTERS, counters, strict=True)),
-                    "first_message_at": begun,
-                    "last_message_at": active,
-                    "last_activity": active,
-                    "created_at": begun,
-                    "updated_at": updated,
-                },
-                "version": 1 + len(revisions),
-                "revisions": revisions,
-                "changed_at": updated,
+                "hold": {**HOLD, "at": updated} if is_held else None,
             }
-        )
+        own = bson.encode(fields)
         # 2,600 combinations of a title and tags
-        shared = self.shared_fields.get((title, *tags)) or self._encode_shared(title, tags)
+        shared = self.shared_fields.get((is_rare, title, *tags))
+        shared = shared or self._encode_shared(title, tags, is_rare=is_rare)
         # In BSON, the length is before the fields, and a zero byte after them.
-        fields = own[4:-1] + shared[4:]
-        return RawBSONDocument((len(fields) + 4).to_bytes(4, "little") + fields)
+        encoded = own[4:-1] + shared[4:]
+        return RawBSONDocument((len(encoded) + 4).to_bytes(4, "little") + encoded)
 
     def _changed(
         self, title: str, begun: datetime, active: datetime, dice: random.Random
     ) -> list[tuple[datetime, Changes]]:
         """Return what changed since the creation, in the order of the times."""
         chance = dice.random
-        rest = self.now - active
         found: list[tuple[datetime, Changes]] = []
         if chance() < RENAMED:
             former = TITLES[TITLES.index(title) - 1]
@@ -181,24 +198,25 @@ class Demo:
             found.append((active, {"pinned_at": (None, active)}))
         status = states.ACTIVE
         if chance() < ARCHIVED:
-            at = active + rest * 0.3
+            at = active + (self.now - active) * 0.3
             change = {"status": (status, states.ARCHIVED), "archived_at": (None, at)}
             found.append((at, change))
             status = states.ARCHIVED
         if chance() < TRASHED:
             in_trash = timedelta(days=settings.TRASH_DAYS)
-            at = max(active + rest * 0.6, self.now - in_trash * 0.8)
+            at = max(active + (self.now - active) * 0.6, self.now - in_trash * 0.8)
             change = {"status": (status, states.DELETED), "deleted_at": (None, at)}
             found.append((at, {**change, "purge_at": (None, at + in_trash)}))
         return found
 
-    def _encode_shared(self, title: str, tags: list[str]) -> bytes:
+    def _encode_shared(self, title: str, tags: list[str], *, is_rare: bool) -> bytes:
         """Keep, as BSON, the fields that all conversations with this title and tags share."""
+        own = _OWN | _RARE if is_rare else _OWN
         whole = documents.new(
             user_id=USER, character_id="", title=title, tags=tags, now=clock.now()
         )
-        shared = bson.encode({name: whole[name] for name in whole if name not in _OWN})
-        self.shared_fields[title, *tags] = shared
+        shared = bson.encode({name: whole[name] for name in whole if name not in own})
+        self.shared_fields[is_rare, title, *tags] = shared
         return shared
 
 

@@ -19,8 +19,7 @@ SECRET_PIECE = "Zm9vYmFy"
 def faults(**variables: str) -> list[str]:
     """Return the errors of a start with only these variables."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(env.ENVIRON, "env", variables)
-        patch.setattr(env.ENVIRON, "files_cache", {})
+        patch.setattr(env, "environ", variables)
         try:
             require_valid()
         except FaultyConfiguration as error:
@@ -457,8 +456,7 @@ def test_ceilings_are_read_by_model():
     text = " gpt-4o : max_tokens = 16384 , context_window=128000 ;\n llama3:8b:max_tokens=1;;a*:"
     with pytest.MonkeyPatch.context() as patch:
         variables = {"MODEL_CEILINGS": text + "context_window=2147483647;"}
-        patch.setattr(env.ENVIRON, "env", variables)
-        patch.setattr(env.ENVIRON, "files_cache", {})
+        patch.setattr(env, "environ", variables)
 
         assert env("MODEL_CEILINGS") == {
             "gpt-4o": {"max_tokens": 16384, "context_window": 128000},

@@ -3,6 +3,7 @@ import signal
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from hashlib import blake2b
 
 import pytest
 from bson import ObjectId
@@ -243,3 +244,18 @@ def test_a_renamed_demo_conversation_can_be_reverted(mongo):
 
 def test_demo_characters_are_those_of_the_stand_in():
     assert {name: said[0] for name, said in stand_in.CHARACTERS.items()} == demo.CHARACTERS
+
+
+def test_demo_data_of_the_former_release_is_not_continued(mongo, capsys):
+    call_command("seed_demo", conversations=20)
+    mark = blake2b(b"20 50 10", digest_size=5).digest()  # in its ids, all of one second
+    for number, row in enumerate(mongo["conversations"].find().to_list()):
+        mongo["conversations"].delete_one({"_id": row["_id"]})
+        former = ObjectId(row["_id"].binary[:4] + mark + number.to_bytes(3))
+        mongo["conversations"].insert_one(row | {"_id": former})
+    capsys.readouterr()
+
+    call_command("seed_demo", conversations=20)
+
+    assert "nothing changed" in capsys.readouterr().out
+    assert owners().total() == 20

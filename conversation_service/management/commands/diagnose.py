@@ -72,8 +72,8 @@ def database_lines(found: Found) -> Iterator[str]:
     yield "Databases"
     if "version" in server:
         yield (
-            f"  MongoDB {server['version']}, replica set {server['replica_set'] or '-'} with "
-            f"{len(server['members'])} members, clock {server['clock_skew_s']:+.3f} s"
+            f"  MongoDB {server['version']}, replica set {server['replica_set'] or '-'} "
+            f"({', '.join(server['members'])}), clock {server['clock_skew_s']:+.3f} s"
         )
     else:
         yield f"  MongoDB: {server.get('unknown', 'not available')}"

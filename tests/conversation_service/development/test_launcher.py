@@ -324,3 +324,18 @@ def test_a_taken_port_is_not_used_again():
 )
 def test_only_the_ports_of_this_machine_are_used_again(url, port):
     assert local.port_in(url) == port
+
+
+def make(*arguments: str) -> str:
+    """Return the commands that make would run in an installation that is up to date."""
+    command = ["make", "--dry-run", "--old-file=.venv/.local", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_make_token_is_for_a_given_user_or_a_new_one(monkeypatch):
+    monkeypatch.setenv("USER", "root")  # shells set it
+
+    assert "issue_token 'alice'" in make("token", "USER=alice")
+    first, second = make("token"), make("token")
+    assert re.search(r"issue_token reader-[0-9a-f]{8}$", first, re.MULTILINE)
+    assert first != second
