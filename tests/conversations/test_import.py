@@ -445,8 +445,9 @@ def test_wide_names_are_equal_in_an_export_and_its_import(alice, bob):
 
     assert [(r["status"], r["adjusted"]) for r in results] == [(201, [])] * len(by_tens)
     for client in (alice, bob):
-        assert [line["tags"] for line in exported(client)] == by_tens
-        assert [line["title"] for line in exported(client)] == [tags[0] for tags in by_tens]
+        # The copies of young conversations have derived ids, so they are in another order.
+        shown = {line["title"]: line["tags"] for line in exported(client)}
+        assert shown == {tags[0]: tags for tags in by_tens}
         counts = client.get("/api/v1/tags", {"limit": 200}).json()["tags"]
         assert {row["tag"]: row["count"] for row in counts} == dict.fromkeys(WIDE_NAMES, 1)
 

@@ -21,12 +21,12 @@ SAME = {
     *("presence_penalty", "stop_sequences", "model", "reasoning_effort", "extra", "note"),
     # The history and the log show these as they are stored.
     *("UTC · staff:root · console", "UTC · user", "active", "archived", "deleted", "Viewed"),
-    *("luna (unverified", "Legal hold placed: zzz", "Legal hold released: zzz", "Restored: zzz"),
+    *("luna (unverified", "UTC", "Legal hold placed: zzz", "Legal hold released: zzz", "Restored: zzz"),
 }
 # Words that the glossary replaces in one meaning, and that have another one.
 COMMON = {
     *("bloqueo", "borrar", "cambio", "deshacer", "dirección", "estado anterior", "nombre"),
-    *("origen", "registro", "sistema"),
+    *("límite", "marca", "orden", "origen", "registro", "sistema"),
 }
 ID = re.compile("[0-9a-f]{24,32}")
 ICON = re.compile(r"<span[^>]*material-symbols-outlined[^>]*>[^<]*</span>")
@@ -111,6 +111,8 @@ def test_the_spanish_catalogs_use_the_words_of_the_glossary():
         (word, text)
         for word in sorted(replaced - COMMON)
         for text in texts
+        # The term for purged contains a word that the term for the trash replaces.
+        for text in [text.replace("borrada definitivamente", "")]
         if re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE)
     ]
 
