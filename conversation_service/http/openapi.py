@@ -71,8 +71,6 @@ class Page(APIView):
 class SwaggerView(Page, SpectacularSwaggerSplitView):
     """Serves its start script at `?script=`."""
 
-    template_name = "swagger.html"
-
 
 class RedocView(Page, SpectacularRedocView):
     template_name = "redoc.html"

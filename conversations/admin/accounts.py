@@ -201,7 +201,7 @@ class AccountAdmin(_AccountPage, UserAdmin, ModelAdmin):  # type: ignore[misc]  
     change_password_form = AccountPasswordForm
     filter_horizontal = []
     search_help_text = _("A username, a name or an email address")
-    list_display = ["username", "role_names", "active", "last_login_at"]
+    list_display = ["username", "role_names", "can_log_in", "last_login_at"]
     list_filter = []
 
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
@@ -235,7 +235,7 @@ class AccountAdmin(_AccountPage, UserAdmin, ModelAdmin):  # type: ignore[misc]  
         return ", ".join([*superuser, *sorted(map(str, account.groups.all()))]) or EMPTY
 
     @admin.display(description=_("Active"), boolean=True, ordering="is_active")
-    def active(self, account: User) -> bool:
+    def can_log_in(self, account: User) -> bool:
         return account.is_active
 
     @admin.display(description=_("password"))

@@ -16,7 +16,7 @@ from tests.conversations.admin.browser import LIST, PASSWORD, confirm, store, ur
 SAME = {
     *("root", "ana", "alice", "luna", "Luna", "zzz", "qqq", "operator", "auditor", "support"),
     *("Conversation Service", "MongoDB", "Redis", "English", "Español", "Total", "superusuario"),
-    *("Roles", "roles", "tokens"),
+    *("Roles", "roles", "tokens", "UTC"),
     *("ID", "No", "temperature", "max_tokens", "context_window", "top_p", "frequency_penalty"),
     *("presence_penalty", "stop_sequences", "model", "reasoning_effort", "extra", "note"),
     # The history and the log show these as they are stored.
