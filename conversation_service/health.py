@@ -52,7 +52,15 @@ def address(url: str) -> str:
     """Return the hosts and ports in a URL, or the path of a Unix socket, without the account."""
     # Whatever a password contains, the address is after the last @.
     rest = str(url).partition("://")[2].rpartition("@")[2].partition("?")[0]
-    return rest if rest.startswith("/") else rest.partition("/")[0]
+    if rest.startswith("/"):
+        return rest
+    hosts = []
+    for host in rest.partition("/")[0].split(","):
+        name, colon, port = host.rpartition(":")
+        # In an invalid URL, a port that is no number can be a password.
+        is_shown = not colon or port.isdigit() or host.endswith("]")
+        hosts.append(host if is_shown else name)
+    return ",".join(hosts)
 
 
 @dataclass(frozen=True)

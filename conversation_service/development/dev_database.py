@@ -1,7 +1,7 @@
 """Prepares a database for development only: see create_staff."""
 
 import io
-from typing import cast
+from typing import Any, cast
 
 import django
 from django.apps import apps
@@ -58,8 +58,8 @@ def create_staff() -> None:
     if User.objects.filter(username="admin").exists():
         return
     admin = User.objects.create_superuser(username="admin", password="admin")  # noqa: S106
-    model = apps.get_model("conversations", "Conversation")
-    held = model._default_manager.filter(hold__by=admin.username)[:1]
+    model: Any = apps.get_model("conversations", "Conversation")
+    held = model.objects.filter(hold__by=admin.username)[:1]
     LogEntry.objects.log_actions(admin.pk, held, CHANGE, change_message="Legal hold placed.")
 
 

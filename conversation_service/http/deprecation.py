@@ -41,9 +41,10 @@ def _seconds(day: date) -> int:
 
 def mark_deprecated(result: dict[str, Any], generator: Any, **_options: Any) -> dict[str, Any]:
     """Set `deprecated` in docs/openapi.json, as a hook of drf-spectacular."""
-    for path, _regex, method, view in generator._get_paths_and_endpoints():
-        marks = getattr(view, "deprecated", {})  # a documentation page has none
-        deprecated = marks.get(getattr(view, "action", method.lower()))
+    for path, _regex, method, view in generator.endpoints:
+        marks = getattr(view.cls, "deprecated", {})  # a documentation page has none
+        handlers = getattr(view, "actions", None) or {}
+        deprecated = marks.get(handlers.get(method.lower(), method.lower()))
         if deprecated is None:
             continue
         operation = result["paths"][path][method.lower()]

@@ -59,6 +59,8 @@ class UncountedChangeList(PlainChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         cursor = None
+        if PAGE_VAR in request.GET:  # the pages have no numbers
+            raise IncorrectLookupParameters
         self.binding = repr(sorted(self.filter_params.items()))
         if text := request.GET.get(CURSOR):
             try:

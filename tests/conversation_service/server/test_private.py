@@ -13,7 +13,8 @@ ROOTS = ("config", "conversation_service", "conversations")
 PRIVATE = Path("conversation_service/server/private.py")
 SOURCES = [path for root in ROOTS for path in sorted(Path(root).rglob("*.py")) if path != PRIVATE]
 OWN = {"self", "cls"}
-DOCUMENTED = {"_meta", "_asdict", "_replace", "_fields"}  # of Django's models and named tuples
+# Of Django's models, of named tuples, and of drf-spectacular's extensions.
+DOCUMENTED = {"_meta", "_asdict", "_replace", "_fields", "_map_serializer_field"}
 
 
 def private_uses(tree):

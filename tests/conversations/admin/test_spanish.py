@@ -19,9 +19,7 @@ SAME = {
     *("Roles", "roles", "tokens", "UTC"),
     *("ID", "No", "temperature", "max_tokens", "context_window", "top_p", "frequency_penalty"),
     *("presence_penalty", "stop_sequences", "model", "reasoning_effort", "extra", "note"),
-    # The history and the log show these as they are stored.
-    *("UTC · staff:root · console", "UTC · user", "active", "archived", "deleted", "Viewed"),
-    *("luna (unverified", "UTC", "Legal hold placed: zzz", "Legal hold released: zzz", "Restored: zzz"),
+    "UTC",
 }
 # Words that the glossary replaces in one meaning, and that have another one.
 COMMON = {
