@@ -267,7 +267,7 @@ def ran_as_reader(
 ) -> subprocess.CompletedProcess[str]:
     """Run steps in a new shell, with the token that the page creates."""
     program, *options = PROGRAMS[language]
-    require("bash", program, *(["curl", "jq"] if language == "bash" else []))
+    require("bash", "make", program, *(["curl", "jq"] if language == "bash" else []))
     script = folder / FILES[language]
     script.write_text("\n".join(f"{step}\n{MARKERS[language]}\n" for step in code), "utf-8")
     lines, count = re.subn("http://127.0.0.1:8003(?=/)", address, terminal(page))
