@@ -34,9 +34,6 @@ PROGRAMS = {
     "javascript": ["node"],
 }
 
-NEWEST = (
-    """$(curl -H "Authorization: Bearer $TOKEN" $API/conversations | jq -r .conversations[0].id)"""
-)
 # The lines of a page in a new shell in the repository, and then its program.
 READER = """\
 set -eu
@@ -45,7 +42,7 @@ cd "$FOLDER"
 exec env PYTHONWARNINGS=error "$@"
 """
 # Values that the reader fills in; and a stream is not followed until Ctrl-C.
-README_LINES = {"^TOKEN=….*": "", "^API=.*": "", "^ID=….*": f"ID={NEWEST}"}
+README_LINES = {"^TOKEN=….*": "", "^API=.*": ""}
 README_CURL = 'curl() { command curl -sS --fail --max-time 2 "$@" || [ $? = 28 ]; } 2>/dev/null\n'
 
 FIRST_CALL, RETRIES = GUIDE / "first-call.md", GUIDE / "retries.md"
