@@ -154,11 +154,11 @@ $(DEVELOPMENT): requirements/development.txt | $(BIN)/python
 	@$(FASTER)
 	@touch $(DEVELOPMENT) $(LOCAL)
 
-# Part of development: where that is installed, there is nothing to do.
+# Part of development: where that is installed, there is nothing to do. The standard output of `make token` is a token only.
 $(LOCAL): requirements/local.txt | $(BIN)/python
-	@echo "Installing the packages for running, about 1 minute ..."
-	@$(call PIP_PROGRESS,requirements/local.txt)
-	@$(FASTER)
+	@echo "Installing the packages for running, about 1 minute ..." >&2
+	@$(call PIP_PROGRESS,requirements/local.txt) >&2
+	@{ $(FASTER); } >&2
 	@touch $(LOCAL)
 
 $(TOOLS): requirements/deployment.txt scripts/install-tools.sh
@@ -198,6 +198,6 @@ $(BIN)/python:
 		{ echo "Python 3.11 or later is needed. PYTHON=python3.12 make run chooses another."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make a virtual environment: apt-get install python3-venv"; exit 1; }
-	@echo "Creating the virtual environment .venv ..."
+	@echo "Creating the virtual environment .venv ..." >&2
 	@$(PYTHON) -m venv .venv
 	@rm -f $(LOCAL) $(DEVELOPMENT)

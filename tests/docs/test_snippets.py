@@ -34,9 +34,6 @@ PROGRAMS = {
     "javascript": ["node"],
 }
 
-NEWEST = (
-    """$(curl -H "Authorization: Bearer $TOKEN" $API/conversations | jq -r .conversations[0].id)"""
-)
 # The lines of a page in a new shell in the repository, and then its program.
 READER = """\
 set -eu
@@ -45,7 +42,7 @@ cd "$FOLDER"
 exec env PYTHONWARNINGS=error "$@"
 """
 # Values that the reader fills in; and a stream is not followed until Ctrl-C.
-README_LINES = {"^TOKEN=….*": "", "^API=.*": "", "^ID=….*": f"ID={NEWEST}"}
+README_LINES = {"^TOKEN=….*": "", "^API=.*": ""}
 README_CURL = 'curl() { command curl -sS --fail --max-time 2 "$@" || [ $? = 28 ]; } 2>/dev/null\n'
 
 FIRST_CALL, RETRIES = GUIDE / "first-call.md", GUIDE / "retries.md"
@@ -267,7 +264,7 @@ def ran_as_reader(
 ) -> subprocess.CompletedProcess[str]:
     """Run steps in a new shell, with the token that the page creates."""
     program, *options = PROGRAMS[language]
-    require("bash", program, *(["curl", "jq"] if language == "bash" else []))
+    require("bash", "make", program, *(["curl", "jq"] if language == "bash" else []))
     script = folder / FILES[language]
     script.write_text("\n".join(f"{step}\n{MARKERS[language]}\n" for step in code), "utf-8")
     lines, count = re.subn("http://127.0.0.1:8003(?=/)", address, terminal(page))

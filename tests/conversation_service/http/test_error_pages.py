@@ -149,18 +149,23 @@ def test_pages_have_no_script_and_no_style_of_others(visitor):
     assert "<script" not in response.content.decode()
 
 
-@translation.override("en")
-def test_the_guide_has_the_texts_of_the_pages():
-    guide = (DOCS / "guide" / "errors.md").read_text("utf-8")
+@pytest.mark.parametrize(
+    ("language", "page", "head"),
+    [
+        ("en", "guide/errors.md", "| status | code | cause | remedy |"),
+        ("es", "guia/errores.md", "| estado | código | causa | remedio |"),
+    ],
+)
+def test_the_guide_has_the_texts_of_the_pages(language, page, head):
+    guide = re.sub(r"\*(\w+)\*", r"\1", (DOCS / page).read_text("utf-8"))  # words in italics
     kinds = sorted((by_code()[code] for code in CODES), key=lambda kind: (kind.status, kind.code))
-    explained = [explanation(kind) for kind in kinds]
-    rows = [
-        f"| {each['status']} | `{each['code']}` | {each['cause']} | {each['remedy']} |"
-        for each in explained
-    ]
+    with translation.override(language):
+        rows = [
+            f"| {each['status']} | `{each['code']}` | {each['cause']} | {each['remedy']} |"
+            for each in map(explanation, kinds)
+        ]
 
-    table = ["| status | code | cause | remedy |", "| --- | --- | --- | --- |", *rows]
-    assert "\n".join(table) in guide
+    assert "\n".join([head, "| --- | --- | --- | --- |", *rows]) in guide
 
 
 def test_requests_that_may_have_been_executed_are_named():
