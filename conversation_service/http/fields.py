@@ -297,15 +297,22 @@ class Line(Text):
 
 
 class VisibleLine(Line):
-    """A line with a visible character. A run of blanks or line breaks becomes one space."""
+    """A line with a visible character. A run of blanks becomes one space.
+
+    With `joins_lines`, so does a line break; otherwise a line break is rejected.
+    """
 
     default_error_messages = {"invisible": _("Use at least one visible character.")}
 
-    def __init__(self, *, allow_invisible: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *, allow_invisible: bool = False, joins_lines: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.allow_invisible = allow_invisible
+        self.allow_invisible, self.joins_lines = allow_invisible, joins_lines
 
     def to_internal_value(self, data: Any) -> str:
+        if not (self.joins_lines or is_one_line(data)):
+            self.fail("control")
         line = super().to_internal_value(_RUN_OF_BLANKS.sub(" ", data))
         # A line in ASCII is not blank here.
         if not (line.isascii() or self.allow_invisible or is_visible(line)):

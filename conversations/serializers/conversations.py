@@ -22,11 +22,11 @@ _NO_COMMA = RegexValidator(r"^[^,]*\Z", _TAG_RULE, "comma")
 
 class Title(fields.VisibleLine):
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=limits.TITLE_LENGTH, **kwargs)
+        super().__init__(max_length=limits.TITLE_LENGTH, joins_lines=True, **kwargs)
 
 
 class Tag(fields.VisibleLine):
-    """A tag. Only a title is joined to one line: a line break can separate two tags."""
+    """A tag. A line break is rejected, because it can separate two tags."""
 
     default_error_messages = {"control": _TAG_RULE}
 
@@ -37,11 +37,6 @@ class Tag(fields.VisibleLine):
             validators=[_NO_COMMA],
             **kwargs,
         )
-
-    def to_internal_value(self, data: Any) -> str:
-        if not fields.is_one_line(data):
-            self.fail("control")
-        return super().to_internal_value(data)
 
 
 class Tags(fields.List):
