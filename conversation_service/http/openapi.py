@@ -71,6 +71,8 @@ class Page(APIView):
 class SwaggerView(Page, SpectacularSwaggerSplitView):
     """Serves its start script at `?script=`."""
 
+    template_name = "swagger.html"
+
 
 class RedocView(Page, SpectacularRedocView):
     template_name = "redoc.html"
