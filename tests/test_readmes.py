@@ -15,6 +15,7 @@ SPANISH = (ROOT / "README.es.md").read_text(encoding="utf-8")
 both = pytest.mark.parametrize("text", [ENGLISH, SPANISH], ids=["english", "spanish"])
 
 FENCED = re.compile(r"^```(.*?)^```$", re.MULTILINE | re.DOTALL)
+TRANSLATION = re.compile(r"\*\[En español\]\((.+?)\)\*")
 # `GET · PATCH /path/word · word`, with … for the common part of the rows
 CALL = re.compile(r"((?:[A-Z]+(?: · )?)*) ?((?:/api/v1|/internal/v1|…)/[^ ?]+)((?: · \w+)*)")
 
@@ -32,9 +33,14 @@ def test_both_name_the_same_things_in_code():
     assert Counter(_code(SPANISH)) == Counter(_code(ENGLISH))
 
 
-def test_both_link_to_the_same_places_and_to_each_other():
-    assert _links(ENGLISH) - _links(SPANISH) == {"README.es.md", *_docs("deployment", "console")}
-    assert _links(SPANISH) - _links(ENGLISH) == {"README.md", *_docs("despliegue", "consola")}
+def test_both_link_to_the_same_pages_in_their_language_and_to_each_other():
+    translated = {"README.es.md": "README.md"}
+    for name in _links(ENGLISH):
+        page = ROOT / name
+        if page.suffix == ".md" and (found := TRANSLATION.search(page.read_text("utf-8"))):
+            translated[name] = (page.parent / found[1]).resolve().relative_to(ROOT).as_posix()
+
+    assert _links(SPANISH) == {translated.get(name, name) for name in _links(ENGLISH)}
 
 
 @both
@@ -82,10 +88,6 @@ def _code(text: str) -> list[str]:
 def _links(text: str) -> set[str]:
     found = re.findall(r"\]\(([^)#]+)[^)]*\)|<(https?://[^>]+)>", _prose(text))
     return {relative or absolute for relative, absolute in found}
-
-
-def _docs(*names: str) -> set[str]:
-    return {f"docs/{name}.md" for name in names}
 
 
 def _calls(text: str) -> set[tuple[str, str]]:

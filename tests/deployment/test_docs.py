@@ -23,6 +23,8 @@ IN_SPANISH = {
     "alerts.md": "alertas.md",
     "deployment.md": "despliegue.md",
     "despliegue.md": "deployment.md",
+    "guide/browser.md": "guia/navegador.md",
+    "guide/search.md": "guia/busqueda.md",
     "releases.md": "entregas.md",
 }
 
