@@ -5,6 +5,10 @@ from collections.abc import Mapping
 FIELD_CODES: Mapping[str, tuple[str, str]] = {
     "required": ("The field is missing.", "Send the field."),
     "unknown_field": ("The field does not exist.", "Correct its name, or remove it."),
+    "repeated": (
+        "The query string has the parameter more than once.",
+        "Send the parameter once.",
+    ),
     "null": ("The field does not accept `null`.", "Send a value, or omit the field."),
     "invalid": (
         "The value has another JSON type or another form.",

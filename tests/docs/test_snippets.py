@@ -275,6 +275,7 @@ def ran_as_reader(
         env=environment(
             ENVIRONMENT="development",
             FOLDER=str(folder),
+            MAKEFLAGS="",  # the reader's make is not part of a make that runs the tests
             NODE_NO_WARNINGS="1",  # of Node.js 18, of fetch
         ),
         capture_output=True,
