@@ -20,7 +20,6 @@ FIELD_CODES: Mapping[str, tuple[str, str]] = {
         "The value contradicts another field, or excludes it.",
         "Change or remove one of the two.",
     ),
-    "repeated": ("The query string has the parameter more than once.", "Send it once."),
     "blank": ("The text is empty or has white space only.", "Send a text, or omit the field."),
     "invisible": ("The text has no visible character.", "Use at least one visible character."),
     "control": ("The text has control characters.", "Remove them."),

@@ -62,8 +62,6 @@ def test_each_listed_code_occurs(alice, code):
         response = alice.get(f"{PATH}?limit=5&limit=6")
     elif code == "plus":
         response = alice.get(f"{PATH}?created_after=2026-01-15T15:00:00+02:00")
-    elif code == "repeated":
-        response = alice.get(f"{PATH}?limit=1&limit=2")
     elif code in BULK:
         response = alice.post(f"{PATH}/bulk", BULK[code])
     else:
