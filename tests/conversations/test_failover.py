@@ -158,7 +158,7 @@ def creations(user: Client) -> Iterator[Intention]:
     copy = keyed(user, "POST", f"{existing(user)}/duplicate", {"title": "Copy"})
     yield Intention("duplicate", copy, {"title": "Copy"})
 
-    exported = json.loads(user.send("GET", f"{PATH}/export").text.splitlines()[0])
+    exported = json.loads(user.send("GET", f"{PATH}/export").content.splitlines()[0])
     lines = [exported | {"id": str(ObjectId()), "title": "Imported"} for _ in range(3)]
     ndjson = "\n".join(map(json.dumps, lines)).encode()
     send = partial(user.send, "POST", f"{PATH}/import", ndjson, Content_Type="application/x-ndjson")

@@ -156,12 +156,12 @@ def new_key() -> dict[str, str]:
 def import_lines(user: Client, lines: list[dict[str, Any]]) -> set[int]:
     """Import lines and return the status of each result."""
     body = "\n".join(map(json.dumps, lines)).encode()
-    *results, _end = done(user.send("POST", f"{PATH}/import", body, **NDJSON)).text.splitlines()
+    *results, _end = done(user.send("POST", f"{PATH}/import", body, **NDJSON)).content.splitlines()
     return {json.loads(result)["status"] for result in results}
 
 
 def export(user: Client) -> list[dict[str, Any]]:
-    *lines, end = done(user.send("GET", f"{PATH}/export")).text.splitlines()
+    *lines, end = done(user.send("GET", f"{PATH}/export")).content.splitlines()
     assert json.loads(end) == {"object": "end", "count": len(lines)}
     return [json.loads(line) for line in lines]
 
