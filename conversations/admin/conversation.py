@@ -22,7 +22,6 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from pymongo.errors import PyMongoError
 from unfold.admin import ModelAdmin
 
 from conversation_service.errors import Message, ServiceError
@@ -57,17 +56,15 @@ EXPORT_ALL = {
 
 
 def _within_budget(view: Any) -> Any:
-    """Redirect to the list with a message if a statement of queries/staff.py takes too long."""
+    """Redirect to the list with a message if a query takes too long."""
 
     @wraps(view)
     def bounded(self: Any, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         try:
             return view(self, request, *args, **kwargs)
-        except PyMongoError as error:
-            if not error.timeout:
-                raise
-        self.message_user(request, gettext(TOO_SLOW), messages.ERROR)
-        return HttpResponseRedirect(f"{reverse(_LIST)}?{request.GET.urlencode()}")
+        except staff.QueryTooSlow:
+            self.message_user(request, gettext(TOO_SLOW), messages.ERROR)
+            return HttpResponseRedirect(f"{reverse(_LIST)}?{request.GET.urlencode()}")
 
     return bounded
 
@@ -154,9 +151,7 @@ class ConversationChangeList(UncountedChangeList):
             ids, previous, following = staff.page(
                 self.searched, self.sort, cursor, limit=self.list_per_page
             )
-        except PyMongoError as error:
-            if not error.timeout:
-                raise
+        except staff.QueryTooSlow:
             self.took_too_long = True
             return [], None, None
         rows = self.queryset.in_bulk(ids)

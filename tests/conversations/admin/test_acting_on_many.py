@@ -14,8 +14,12 @@ from tests.conversations.admin.browser import (
     select,
     statuses,
     store,
+    text,
 )
 from tests.factories import PATH, client_of, conversation
+from tests.failpoints import failing
+
+MAX_TIME_EXPIRED = 50
 
 
 @pytest.mark.parametrize(
@@ -105,6 +109,16 @@ def test_more_than_a_thousand_conversations_are_rejected(ops, mongo):
 
     assert report(response).startswith("More than 1,000 conversations match")
     assert set(statuses(mongo)) == {"active"}
+
+
+def test_a_write_that_times_out_is_not_reported_as_a_slow_search(ops, mongo):
+    [stored] = store(mongo, 1)
+
+    with failing(commands=["update"], errorCode=MAX_TIME_EXPIRED):
+        response = confirm(ops, "archive", stored["_id"])
+
+    assert response.status_code == 503
+    assert "check its effect first" in text(response)
 
 
 def test_an_invalid_selection_is_rejected(ops):
