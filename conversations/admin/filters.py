@@ -95,9 +95,9 @@ class FilterForm(forms.Form):
         found |= {name: data[name] == "yes" for name in ("pinned", "held") if data[name]}
         for field, name in _DAYS.items():
             if first := data[f"{field}_from"]:
-                found[f"{name}_after"] = _midnight(first) - _MILLISECOND
-            if (last := data[f"{field}_to"]) and last < date.max:
-                found[f"{name}_before"] = _midnight(last + _DAY)
+                found[f"{name}_after"] = _midnight(max(first, date.min + _DAY)) - _MILLISECOND
+            if last := data[f"{field}_to"]:
+                found[f"{name}_before"] = _midnight(min(last, date.max - _DAY) + _DAY)
         return found
 
 
