@@ -88,16 +88,12 @@ class ConversationChangeList(UncountedChangeList):
         return self.form.filters() if self.form.is_valid() else {}
 
     @property
-    def list_query(self) -> str:
-        return self.get_query_string()
-
-    @property
     def sought_id(self) -> str:
         """The id that the search box has and no conversation."""
         term: str = self.form.data.get("q", "").strip()
         return term if ObjectId.is_valid(term) and not self.result_list else ""
 
-    @property
+    @cached_property
     def tombstone(self) -> timeline.Tombstone | None:
         found = staff.tombstone(ObjectId(self.sought_id))
         return timeline.tombstone(found) if found else None
