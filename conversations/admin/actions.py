@@ -280,10 +280,14 @@ def perform_all(  # noqa: PLR0913
     results: dict[Any, BulkResult] = {}
     for user_id, own in rows_by_user.items():
         results |= apply_to_user(request, action, user_id, own, reason, only=only)
-    changed = [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
+    changed = _changed(rows, results)
     unchanged = Counter({gettext("no longer in this list"): vanished})
     unchanged += why_unchanged(rows, results)
-    return ActionSummary(action.done, len(changed), +unchanged), changed
+    return ActionSummary(action.done, len(changed), unchanged), changed
+
+
+def _changed(rows: Sequence[Conversation], results: Results) -> list[Conversation]:
+    return [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
 
 
 def why_unchanged(rows: Sequence[Conversation], results: Results) -> Counter[str]:
@@ -310,8 +314,7 @@ def apply_to_user(  # noqa: PLR0913
     """Act on conversations of one user, and record the action for each changed conversation."""
     staff = Staff(request.user.get_username(), reason)
     results = action.apply(user_id, [row.pk for row in rows], staff, only)
-    changed = [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
-    if changed:
+    if changed := _changed(rows, results):
         with translation.override("en"):
             record(request, changed, f"{action.done}: {reason}" if reason else f"{action.done}.")
     return results

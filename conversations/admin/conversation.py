@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
+from types import SimpleNamespace
 from typing import Any, cast
 
 from bson import ObjectId
@@ -48,11 +49,11 @@ EXPORTS: dict[str, tuple[Message, Callable[[Iterable[Conversation]], HttpRespons
     "export_ndjson": (_("Export as NDJSON"), export.as_ndjson),
 }
 # As an Action in the confirmation.
-EXPORT_ALL = {
-    "label": _("Export everything"),
-    "question": _("Export all conversations of this user with their histories, as the API does?"),
-    "variant": "default",
-}
+EXPORT_ALL = SimpleNamespace(
+    label=_("Export everything"),
+    question=_("Export all conversations of this user with their histories, as the API does?"),
+    variant="default",
+)
 
 
 def _within_budget(view: Any) -> Any:
@@ -232,16 +233,13 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
     # One conversation
 
     def get_urls(self) -> list[URLPattern]:
-        act = self.admin_site.admin_view(self.act_view)
-        revert = self.admin_site.admin_view(self.revert_view)
-        all_ = self.admin_site.admin_view(self.all_view)
-        export_user = self.admin_site.admin_view(self.export_user_view)
-        run = self.admin_site.admin_view(self.run_view)
+        staff_only = self.admin_site.admin_view
+        act, revert = staff_only(self.act_view), staff_only(self.revert_view)
         return [
-            path("all/export/", export_user, name=f"{_URL}_export_user"),
-            path("all/<slug:name>/", all_, name=f"{_URL}_all"),
-            path("undo/", self.admin_site.admin_view(self.undo_view), name=f"{_URL}_undo"),
-            path("run/", run, name=f"{_URL}_run"),
+            path("all/export/", staff_only(self.export_user_view), name=f"{_URL}_export_user"),
+            path("all/<slug:name>/", staff_only(self.all_view), name=f"{_URL}_all"),
+            path("undo/", staff_only(self.undo_view), name=f"{_URL}_undo"),
+            path("run/", staff_only(self.run_view), name=f"{_URL}_run"),
             path("<path:object_id>/act/<slug:name>/", act, name=f"{_URL}_act"),
             path("<path:object_id>/revert/<int:version>/", revert, name=f"{_URL}_revert"),
             *super().get_urls(),
@@ -473,18 +471,17 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
     def _confirm_all(
         self,
         request: HttpRequest,
-        action: Action | dict[str, Any],
+        action: Action | SimpleNamespace,
         filters: dict[str, Any],
         count: int,
     ) -> HttpResponse:
         newest_first = staff.Sort("created_at", ascending=False)
         ids, *_cursors = staff.page(filters, newest_first, None, limit=SAMPLE)
-        title = action.label if isinstance(action, Action) else action["label"]
         return self._page(
             request,
             "console/confirm_all.html",
             Conversation(),
-            title=title,
+            title=action.label,
             action=action,
             count=count,
             states=[states.LABELS[state] for state in filters.get("states", [])],
