@@ -90,7 +90,7 @@ class ConversationChangeList(UncountedChangeList):
 
     @property
     def sought_id(self) -> str:
-        """The id that the search box has and no conversation."""
+        """The id in the search box, if no conversation has this id."""
         term: str = self.form.data.get("q", "").strip()
         return term if ObjectId.is_valid(term) and not self.result_list else ""
 
@@ -101,7 +101,7 @@ class ConversationChangeList(UncountedChangeList):
 
     @property
     def purged(self) -> list[timeline.Tombstone]:
-        """The tombstones of the user in the filter, on its first page."""
+        """The filtered user's tombstones, on the first page only."""
         if "user_id" not in self.searched or self.first_page:
             return []
         return [*map(timeline.tombstone, staff.tombstones(self.searched["user_id"]))]
@@ -128,7 +128,7 @@ class ConversationChangeList(UncountedChangeList):
     def get_query_string(
         self, new_params: dict[str, Any] | None = None, remove: list[str] | None = None
     ) -> str:
-        """Name the column in `o`: its number differs by role, as only some have checkboxes."""
+        """Put the column's name in `o`: its number is higher for roles with checkboxes."""
         new_params = {**(new_params or {})}
         if ORDER_VAR in new_params:
             first, *_others = new_params[ORDER_VAR].split(".")
@@ -176,7 +176,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
     # The list
 
     def get_sortable_by(self, request: HttpRequest) -> list[str]:
-        """Only the newest and titles have an order for all users."""
+        """Last activity has an index order only within one user."""
         return ["named", "created", *(["last_active"] if request.GET.get("user") else [])]
 
     def changelist_view(
@@ -439,7 +439,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
 
     @_within_budget
     def all_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """Confirm an action on all conversations of a user in a list, then start its run."""
+        """Confirm an action on all a user's conversations in a list, then start its run."""
         if name not in ACTIONS:
             raise Http404
         action = ACTIONS[name]
@@ -454,7 +454,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
 
     @_within_budget
     def export_user_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Confirm the export of a user, then send it."""
+        """Confirm a user's export, then send it."""
         roles.require(request, roles.LOOK, roles.EXPORT)
         user_id = _filters_with_user(request)["user_id"]
         count = staff.count({"user_id": user_id})
@@ -493,7 +493,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         )
 
     def run_view(self, request: HttpRequest) -> HttpResponse:
-        """Show the progress of a run; a POST is its next step."""
+        """Show a run's progress; a POST performs its next step."""
         try:
             run = Run.decode(request)
         except signing.BadSignature:

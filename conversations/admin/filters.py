@@ -1,7 +1,7 @@
 """The filters for the list: a form with its values in the page's address.
 
-Django's `list_filter` narrows a queryset. This list is read by the indexes and the word search of
-the API, and one form submits several filters together.
+Django's `list_filter` narrows a queryset. This list is read with the API's indexes and word
+search, and one form submits several filters together.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
 _EITHER = [("", _("all")), ("yes", _("yes")), ("no", _("no"))]
 _CHARACTER_STATUSES = [("", _("all")), *timeline.CHARACTER_STATUSES.items()]
-# Form fields with a first and a last day, and the names of their bounds.
+# Prefixes: form fields with a first and a last day, and their bounds in `filters`.
 _DAYS = {"created": "created", "active": "activity", "trashed": "trashed"}
 
 
@@ -121,7 +121,7 @@ def with_user(query: QueryDict) -> QueryDict:
 
 
 def without_blanks(query: QueryDict) -> QueryDict:
-    """Return a query without fields that filter nothing, and without a page number of 0.1.0."""
+    """Return a query without empty fields, and without a page number from release 0.1.0."""
     kept = QueryDict(mutable=True)
     for name, values in query.lists():
         if name != PAGE_VAR and (name not in FilterForm.base_fields or any(values)):

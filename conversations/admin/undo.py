@@ -1,7 +1,7 @@
-"""Undoes the last action on many conversations, for exactly those that it changed.
+"""Undoes the last action on selected conversations, for exactly the changed ones.
 
 The session has their ids, because a thousand ids are too long for a form in a message. An action on
-a whole user and a release of holds cannot be undone: a released hold has lost its time and account.
+a whole user cannot be undone, nor a release: a released hold has lost its time and account.
 """
 
 from collections import Counter, defaultdict
@@ -60,10 +60,11 @@ def offer(request: HttpRequest, action: Action, changed: Sequence[Conversation])
 
 
 def undo(request: HttpRequest) -> tuple[ActionSummary | None, str]:
-    """Undo the action in the session; return the summary and the query of its list.
+    """Undo the action in the session; return the summary and its list's query.
 
     The summary is None if a later action has replaced the undo. A conversation that changed its
-    state since the action, or is held by another account, is left as it is.
+    state since the action, or is held by another account, is left as it is. Raises
+    PermissionDenied, before any update, if the roles do not allow each step.
     """
     stored = request.session.get(_SESSION_KEY)
     if not stored or stored["token"] != request.POST.get("token"):

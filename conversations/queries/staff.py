@@ -30,7 +30,7 @@ Filters = Mapping[str, Any]
 BUDGET_S = 3.0
 TOMBSTONES = 100
 UNVERIFIED = "unverified"
-# The sorts for all users. An id begins with the time of its creation.
+# The sorts for all users. An id begins with its creation time.
 _SORTS_OF_ALL = {"created_at": "_id", "title": "title_key"}
 
 
@@ -172,7 +172,7 @@ def count(filters: Filters) -> int:
 
 
 def matching_ids(filters: Filters, ids: Sequence[ObjectId]) -> list[ObjectId]:
-    """Return the ids among these with a conversation that matches."""
+    """Filter ids: return the ids with a matching conversation."""
     where = {"$and": [build_filter(filters), {"_id": {"$in": [*ids]}}]}
     return [row["_id"] for row in conversations().find(where, ["_id"], hint=ID_INDEX)]
 

@@ -35,8 +35,7 @@ in_chromium = pytest.mark.skipif(
 def hidden_hooks(cls: type) -> list[str]:
     """Return the attributes that one base class of a library hides of an unrelated one.
 
-    Nothing is hidden by a method that calls super(), and nothing is lost if the value is empty.
-    This project's own classes hide on purpose.
+    Methods that call super(), empty values, and this project's own classes do not count.
     """
     hidden = []
     for name in sorted({name for base in cls.__mro__ for name in vars(base)} - MADE_BY_PYTHON):

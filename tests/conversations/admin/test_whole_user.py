@@ -207,7 +207,7 @@ def test_a_search_that_takes_too_long_changes_nothing(ops, mongo, monkeypatch):
     assert statuses(mongo) == ["active"] * 2
 
 
-def test_a_step_whose_query_takes_too_long_leaves_a_run_that_can_continue(ops, mongo, monkeypatch):
+def test_a_step_with_a_slow_query_leaves_a_run_that_can_continue(ops, mongo, monkeypatch):
     store(mongo, 2)
     address = start(ops, "archive")
 
