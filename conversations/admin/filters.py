@@ -80,7 +80,7 @@ class FilterForm(forms.Form):
             if data[field]:
                 found[name] = data[field]
         if term := data["q"]:
-            if ObjectId.is_valid(term) and lookup.ownership([term]):
+            if _is_conversation(term):
                 found["id"] = ObjectId(term)
             elif data["user"]:
                 found["search"] = SearchField().run_validation(term)
@@ -101,6 +101,10 @@ class FilterForm(forms.Form):
         return found
 
 
+def _is_conversation(term: str) -> bool:
+    return ObjectId.is_valid(term) and bool(lookup.ownership([term]))
+
+
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time.min, UTC)
 
@@ -110,9 +114,7 @@ def with_user(query: QueryDict) -> QueryDict:
     term = query.get("q", "").strip()
     if not term or query.get("user"):
         return query
-    if ObjectId.is_valid(term) and lookup.ownership([term]):
-        return query
-    if not staff.is_user(term):
+    if _is_conversation(term) or not staff.is_user(term):
         return query
     query = query.copy()
     del query["q"]
