@@ -40,7 +40,7 @@ class _Checkboxes(UnfoldAdminCheckboxSelectMultipleWidget):  # type: ignore[misc
 
 
 class RolesField(ModelMultipleChoiceField):
-    """The roles of an account, each with its permissions in words."""
+    """An account's roles, each with its permissions in words."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -90,7 +90,7 @@ class AccountCreationForm(UserCreationForm):  # type: ignore[misc]  # unfold has
 
 
 class AccountForm(UserChangeForm):
-    password = None  # type: ignore[assignment]  # it has a page of its own
+    password = None  # type: ignore[assignment]  # has its own page
     groups = RolesField()
 
     class Meta(UserChangeForm.Meta):
@@ -144,13 +144,13 @@ class RoleForm(ModelForm):
 
 
 class _AccountPage(ListPage):
-    """Has the menu's words as titles of its forms, too."""
+    """Uses the menu's words as form titles, too."""
 
     add_title: Message
     change_title: Message
     delete_title: Message
     delete_confirmation_template = "console/delete.html"
-    actions = None  # no deletion of many
+    actions = None  # no bulk deletion
 
     def changeform_view(
         self,
@@ -180,7 +180,7 @@ class _AccountPage(ListPage):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Redirect to the log of this account or role."""
+        """Redirect to the log for this account or role."""
         url = reverse("admin:admin_logentry_changelist", query={"q": object_id})
         return HttpResponseRedirect(url)
 

@@ -30,7 +30,7 @@ from conversations.writes.writer import ABSENT, BulkResult, apply_to_many, apply
 
 LIMIT = 1_000  # conversations in an action, because the browser waits
 REASON_LENGTH = 500
-SHOWN_ACTIONS = 50  # on the page of a conversation
+SHOWN_ACTIONS = 50  # on a conversation's page
 
 # By primary key. For django-stubs, this is an integer in every model.
 Results = Mapping[Any, BulkResult]
@@ -47,9 +47,9 @@ class Staff:
 
 @dataclass(frozen=True)
 class Action:
-    """`apply` acts on a single user's conversations that match a filter, if there is one.
+    """`apply` acts on a single user's conversations; with a filter, only on matching ones.
 
-    The console offers it in `states`. An action on all conversations of a user applies to
+    The console offers the action in `states`. On all a user's conversations the action applies to
     `states_at_once`, unless the list is filtered by a state.
     """
 
@@ -134,7 +134,8 @@ ACTIONS: Mapping[str, Action] = {
             "unarchive",
             _updating(lambda: updates.RESTORE),
             states=states.RESTORE.starts,
-            # Restored to the archive and then, by a repetition, from there: that must not happen.
+            # From the trash only: a run can restore to the archive, and a repeated run would
+            # restore from there.
             states_at_once=(states.DELETED,),
         ),
         Action(
@@ -176,12 +177,12 @@ ACTIONS: Mapping[str, Action] = {
 
 VIEWED = "Viewed."
 REVERTED = _("Reverted to version %(n)s.")
-# Further texts in the log, for their translation in in_words(): those of ACTIONS are in it.
+# Other log texts that in_words() translates; ACTIONS has the rest.
 _LOGGED = [_("Viewed")]
 
 
 def in_words(message: str) -> str:
-    """Translate an entry of the log, which is stored in English."""
+    """Translate a log entry, which is stored in English."""
     if version := re.fullmatch(r"Reverted to version (\d+)\.", message):
         return str(REVERTED % {"n": version[1]})
     done, separator, reason = message.partition(": ")
@@ -198,7 +199,7 @@ class StaffAction:
 
 
 def staff_actions(object_id: str) -> list[StaffAction]:
-    """Return the last SHOWN_ACTIONS of staff on a conversation, without views, the newest first.
+    """Return the last SHOWN_ACTIONS by staff on a conversation, without views, the newest first.
 
     Uses the index history_of_object.
     """
@@ -243,7 +244,7 @@ def revert(request: HttpRequest, row: Conversation, then: Document) -> bool:
 
 @dataclass(frozen=True)
 class ActionSummary:
-    """The number of changed conversations, and the numbers of unchanged ones by reason."""
+    """The number of changed conversations, and of unchanged ones by reason."""
 
     done: Message
     changed: int
@@ -280,10 +281,14 @@ def perform_all(  # noqa: PLR0913
     results: dict[Any, BulkResult] = {}
     for user_id, own in rows_by_user.items():
         results |= apply_to_user(request, action, user_id, own, reason, only=only)
-    changed = [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
+    changed = _changed(rows, results)
     unchanged = Counter({gettext("no longer in this list"): vanished})
     unchanged += why_unchanged(rows, results)
-    return ActionSummary(action.done, len(changed), +unchanged), changed
+    return ActionSummary(action.done, len(changed), unchanged), changed
+
+
+def _changed(rows: Sequence[Conversation], results: Results) -> list[Conversation]:
+    return [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
 
 
 def why_unchanged(rows: Sequence[Conversation], results: Results) -> Counter[str]:
@@ -307,11 +312,10 @@ def apply_to_user(  # noqa: PLR0913
     *,
     only: Condition | None = None,
 ) -> Results:
-    """Act on conversations of one user, and record the action for each changed conversation."""
+    """Act on a user's conversations, and record the action for each changed conversation."""
     staff = Staff(request.user.get_username(), reason)
     results = action.apply(user_id, [row.pk for row in rows], staff, only)
-    changed = [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
-    if changed:
+    if changed := _changed(rows, results):
         with translation.override("en"):
             record(request, changed, f"{action.done}: {reason}" if reason else f"{action.done}.")
     return results

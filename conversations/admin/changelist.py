@@ -44,7 +44,8 @@ class PlainChangeList(ChangeList):  # type: ignore[misc]  # unfold has no types
 class UncountedChangeList(PlainChangeList):
     """Pages with a cursor, so that each page reads only its own rows.
 
-    The cursor is in the address. An action can remove its row: the page then begins after it.
+    The cursor is in the address. If an action removes the cursor's row, the page begins at the next
+    row.
     """
 
     result_list: list[Any]

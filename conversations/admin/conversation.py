@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
+from types import SimpleNamespace
 from typing import Any, cast
 
 from bson import ObjectId
@@ -22,7 +23,6 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from pymongo.errors import PyMongoError
 from unfold.admin import ModelAdmin
 
 from conversation_service.errors import Message, ServiceError
@@ -49,25 +49,23 @@ EXPORTS: dict[str, tuple[Message, Callable[[Iterable[Conversation]], HttpRespons
     "export_ndjson": (_("Export as NDJSON"), export.as_ndjson),
 }
 # As an Action in the confirmation.
-EXPORT_ALL = {
-    "label": _("Export everything"),
-    "question": _("Export all conversations of this user with their histories, as the API does?"),
-    "variant": "default",
-}
+EXPORT_ALL = SimpleNamespace(
+    label=_("Export everything"),
+    question=_("Export all conversations of this user with their histories, as the API does?"),
+    variant="default",
+)
 
 
 def _within_budget(view: Any) -> Any:
-    """Redirect to the list with a message if a statement of queries/staff.py takes too long."""
+    """Redirect to the list with a message if a query takes too long."""
 
     @wraps(view)
     def bounded(self: Any, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         try:
             return view(self, request, *args, **kwargs)
-        except PyMongoError as error:
-            if not error.timeout:
-                raise
-        self.message_user(request, gettext(TOO_SLOW), messages.ERROR)
-        return HttpResponseRedirect(f"{reverse(_LIST)}?{request.GET.urlencode()}")
+        except staff.QueryTooSlow:
+            self.message_user(request, gettext(TOO_SLOW), messages.ERROR)
+            return HttpResponseRedirect(f"{reverse(_LIST)}?{request.GET.urlencode()}")
 
     return bounded
 
@@ -91,23 +89,19 @@ class ConversationChangeList(UncountedChangeList):
         return self.form.filters() if self.form.is_valid() else {}
 
     @property
-    def list_query(self) -> str:
-        return self.get_query_string()
-
-    @property
     def sought_id(self) -> str:
-        """The id that the search box has and no conversation."""
+        """The id in the search box, if no conversation has this id."""
         term: str = self.form.data.get("q", "").strip()
         return term if ObjectId.is_valid(term) and not self.result_list else ""
 
-    @property
+    @cached_property
     def tombstone(self) -> timeline.Tombstone | None:
         found = staff.tombstone(ObjectId(self.sought_id))
         return timeline.tombstone(found) if found else None
 
     @property
     def purged(self) -> list[timeline.Tombstone]:
-        """The tombstones of the user in the filter, on its first page."""
+        """The filtered user's tombstones, on the first page only."""
         if "user_id" not in self.searched or self.first_page:
             return []
         return [*map(timeline.tombstone, staff.tombstones(self.searched["user_id"]))]
@@ -134,7 +128,7 @@ class ConversationChangeList(UncountedChangeList):
     def get_query_string(
         self, new_params: dict[str, Any] | None = None, remove: list[str] | None = None
     ) -> str:
-        """Name the column in `o`: its number differs by role, as only some have checkboxes."""
+        """Put the column's name in `o`: its number is higher for roles with checkboxes."""
         new_params = {**(new_params or {})}
         if ORDER_VAR in new_params:
             first, *_others = new_params[ORDER_VAR].split(".")
@@ -154,9 +148,7 @@ class ConversationChangeList(UncountedChangeList):
             ids, previous, following = staff.page(
                 self.searched, self.sort, cursor, limit=self.list_per_page
             )
-        except PyMongoError as error:
-            if not error.timeout:
-                raise
+        except staff.QueryTooSlow:
             self.took_too_long = True
             return [], None, None
         rows = self.queryset.in_bulk(ids)
@@ -184,7 +176,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
     # The list
 
     def get_sortable_by(self, request: HttpRequest) -> list[str]:
-        """Only the newest and titles have an order for all users."""
+        """Last activity has an index order only within one user."""
         return ["named", "created", *(["last_active"] if request.GET.get("user") else [])]
 
     def changelist_view(
@@ -241,16 +233,13 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
     # One conversation
 
     def get_urls(self) -> list[URLPattern]:
-        act = self.admin_site.admin_view(self.act_view)
-        revert = self.admin_site.admin_view(self.revert_view)
-        all_ = self.admin_site.admin_view(self.all_view)
-        export_user = self.admin_site.admin_view(self.export_user_view)
-        run = self.admin_site.admin_view(self.run_view)
+        staff_only = self.admin_site.admin_view
+        act, revert = staff_only(self.act_view), staff_only(self.revert_view)
         return [
-            path("all/export/", export_user, name=f"{_URL}_export_user"),
-            path("all/<slug:name>/", all_, name=f"{_URL}_all"),
-            path("undo/", self.admin_site.admin_view(self.undo_view), name=f"{_URL}_undo"),
-            path("run/", run, name=f"{_URL}_run"),
+            path("all/export/", staff_only(self.export_user_view), name=f"{_URL}_export_user"),
+            path("all/<slug:name>/", staff_only(self.all_view), name=f"{_URL}_all"),
+            path("undo/", staff_only(self.undo_view), name=f"{_URL}_undo"),
+            path("run/", staff_only(self.run_view), name=f"{_URL}_run"),
             path("<path:object_id>/act/<slug:name>/", act, name=f"{_URL}_act"),
             path("<path:object_id>/revert/<int:version>/", revert, name=f"{_URL}_revert"),
             *super().get_urls(),
@@ -450,7 +439,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
 
     @_within_budget
     def all_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """Confirm an action on all conversations of a user in a list, then start its run."""
+        """Confirm an action on all a user's conversations in a list, then start its run."""
         if name not in ACTIONS:
             raise Http404
         action = ACTIONS[name]
@@ -465,7 +454,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
 
     @_within_budget
     def export_user_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Confirm the export of a user, then send it."""
+        """Confirm a user's export, then send it."""
         roles.require(request, roles.LOOK, roles.EXPORT)
         user_id = _filters_with_user(request)["user_id"]
         count = staff.count({"user_id": user_id})
@@ -482,18 +471,17 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
     def _confirm_all(
         self,
         request: HttpRequest,
-        action: Action | dict[str, Any],
+        action: Action | SimpleNamespace,
         filters: dict[str, Any],
         count: int,
     ) -> HttpResponse:
         newest_first = staff.Sort("created_at", ascending=False)
         ids, *_cursors = staff.page(filters, newest_first, None, limit=SAMPLE)
-        title = action.label if isinstance(action, Action) else action["label"]
         return self._page(
             request,
             "console/confirm_all.html",
             Conversation(),
-            title=title,
+            title=action.label,
             action=action,
             count=count,
             states=[states.LABELS[state] for state in filters.get("states", [])],
@@ -505,7 +493,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         )
 
     def run_view(self, request: HttpRequest) -> HttpResponse:
-        """Show the progress of a run; a POST is its next step."""
+        """Show a run's progress; a POST performs its next step."""
         try:
             run = Run.decode(request)
         except signing.BadSignature:

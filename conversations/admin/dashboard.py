@@ -57,7 +57,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Bars, and the labels of the axes: of the numbers from the top, and of some bars."""
+    """Bars, and the axis labels: numbers from the top down, and names for some bars."""
 
     bars: list[Bar]
     numbers: list[str]
@@ -116,7 +116,7 @@ def number(count: Count) -> str:
 
 
 def totals(found: Statistics) -> dict[str, str]:
-    """Return the sum of the states, and the tombstones: all other documents of the collection."""
+    """Return the sum over the states, and the number of all other documents: tombstones."""
     if found["by_state"] is None:
         return {}
     total = sum(count["number"] for count in found["by_state"])
@@ -137,7 +137,7 @@ def chart(counts: Sequence[Count] | None) -> Chart | None:
 
 
 def axis_end(longest: int) -> int:
-    """Return the first of 2, 4, 10, 20, 40, 100 and so on that is not below the longest bar."""
+    """Return the smallest of 2, 4, 10, 20, 40, 100 and so on that the longest bar fits in."""
     power = 1
     while longest > 10 * power:
         power *= 10
@@ -145,7 +145,7 @@ def axis_end(longest: int) -> int:
 
 
 def bars(counts: Sequence[Count], end: int | None = None) -> list[Bar]:
-    """Return bars relative to the end of an axis, or to the longest bar."""
+    """Return bars relative to an axis's end, or to the longest bar."""
     end = end or max((count["number"] for count in counts), default=0) or 1
     step = _WIDTH / max(1, len(counts))
     return [

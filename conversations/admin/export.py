@@ -1,4 +1,4 @@
-"""Files, sent row by row: up to LIMIT selected conversations, or all conversations of a user."""
+"""Files, sent row by row: up to LIMIT selected conversations, or all a user's conversations."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ COLUMNS = [
     *("id", "user_id", "character_id", "title", "status", "held", "version"),
     *("message_count", "last_activity", "created_at"),
 ]
-# Spreadsheets can split a line at any of these, depending on locale and user.
+# Spreadsheets can split a line at these characters, depending on locale and user.
 _SEPARATORS = frozenset(",;\t\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 _FORMULA_SIGNS = frozenset("=+-@\N{MINUS SIGN}")
 # Blank, although Unicode calls them letters or symbols.
@@ -37,7 +37,7 @@ def as_ndjson(rows: Iterable[Conversation]) -> StreamingHttpResponse:
 
 
 def whole_user(user_id: str) -> StreamingHttpResponse:
-    """Return all conversations of a user with their histories, as in the export of the API.
+    """Return all a user's conversations with their histories, as the API's export does.
 
     Raises RateLimitExceeded or TransfersExhausted.
     """

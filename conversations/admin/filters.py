@@ -1,7 +1,7 @@
 """The filters for the list: a form with its values in the page's address.
 
-Django's `list_filter` narrows a queryset. This list is read by the indexes and the word search of
-the API, and one form submits several filters together.
+Django's `list_filter` narrows a queryset. This list is read with the API's indexes and word
+search, and one form submits several filters together.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
 _EITHER = [("", _("all")), ("yes", _("yes")), ("no", _("no"))]
 _CHARACTER_STATUSES = [("", _("all")), *timeline.CHARACTER_STATUSES.items()]
-# Form fields with a first and a last day, and the names of their bounds.
+# Prefixes: form fields with a first and a last day, and their bounds in `filters`.
 _DAYS = {"created": "created", "active": "activity", "trashed": "trashed"}
 
 
@@ -80,7 +80,7 @@ class FilterForm(forms.Form):
             if data[field]:
                 found[name] = data[field]
         if term := data["q"]:
-            if ObjectId.is_valid(term) and lookup.ownership([term]):
+            if _is_conversation(term):
                 found["id"] = ObjectId(term)
             elif data["user"]:
                 found["search"] = SearchField().run_validation(term)
@@ -95,10 +95,14 @@ class FilterForm(forms.Form):
         found |= {name: data[name] == "yes" for name in ("pinned", "held") if data[name]}
         for field, name in _DAYS.items():
             if first := data[f"{field}_from"]:
-                found[f"{name}_after"] = _midnight(first) - _MILLISECOND
-            if (last := data[f"{field}_to"]) and last < date.max:
-                found[f"{name}_before"] = _midnight(last + _DAY)
+                found[f"{name}_after"] = _midnight(max(first, date.min + _DAY)) - _MILLISECOND
+            if last := data[f"{field}_to"]:
+                found[f"{name}_before"] = _midnight(min(last, date.max - _DAY) + _DAY)
         return found
+
+
+def _is_conversation(term: str) -> bool:
+    return ObjectId.is_valid(term) and bool(lookup.ownership([term]))
 
 
 def _midnight(day: date) -> datetime:
@@ -110,9 +114,7 @@ def with_user(query: QueryDict) -> QueryDict:
     term = query.get("q", "").strip()
     if not term or query.get("user"):
         return query
-    if ObjectId.is_valid(term) and lookup.ownership([term]):
-        return query
-    if not staff.is_user(term):
+    if _is_conversation(term) or not staff.is_user(term):
         return query
     query = query.copy()
     del query["q"]
@@ -121,7 +123,7 @@ def with_user(query: QueryDict) -> QueryDict:
 
 
 def without_blanks(query: QueryDict) -> QueryDict:
-    """Return a query without fields that filter nothing, and without a page number of 0.1.0."""
+    """Return a query without empty fields, and without a page number from release 0.1.0."""
     kept = QueryDict(mutable=True)
     for name, values in query.lists():
         if name != PAGE_VAR and (name not in FilterForm.base_fields or any(values)):

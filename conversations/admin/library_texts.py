@@ -1,7 +1,7 @@
-"""Texts of unfold and Django on the console's pages that are translated with the console's own.
+"""Texts from unfold and Django that the console's pages show and its catalog translates.
 
-Unfold has no Spanish. Django's Spanish uses the masculine form for every object,
-and has an error of spelling.
+Unfold has no Spanish. Django's Spanish uses the masculine form for every object, and has a
+spelling error.
 """
 
 from django.utils.translation import gettext_lazy as _

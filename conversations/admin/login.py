@@ -1,4 +1,4 @@
-"""Limits of the login page, applied before a password is hashed or a page is rendered."""
+"""Login limits, applied before a password is hashed or a page is rendered."""
 
 import time
 from http import HTTPStatus
@@ -28,9 +28,9 @@ MAX_DELAYED = 100  # responses per process; others are sent at once
 class LimitLogins:
     """Middleware that responds 429 to logins above either limit.
 
-    LOGIN_REQUESTS_PER_MINUTE bounds the requests of one address. LOGINS_AT_ONCE bounds the logins
-    in progress from all addresses. It counts no attempts: it is free again within seconds, so that
-    no client can lock out all staff.
+    LOGIN_REQUESTS_PER_MINUTE bounds the requests from one address. LOGINS_AT_ONCE bounds the logins
+    in progress from all addresses. This second limit counts no attempts and is free again within
+    seconds, so that no client can lock out all staff.
     """
 
     def __init__(self, get_response: GetResponse) -> None:

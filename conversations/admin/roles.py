@@ -1,4 +1,4 @@
-"""The permissions of the console, and their words. Migration 0002 creates the roles."""
+"""The console's permissions, and their words. Migration 0002 creates the roles."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -35,7 +35,7 @@ ON_STAFF: Mapping[str, Message] = {
     ACCOUNTS: _("view accounts"),
     ROLES: _("view roles"),
 }
-# The permissions that the page of a role offers. Only a superuser changes accounts and roles: with
+# The permissions that a role's page offers. Only a superuser changes accounts and roles: with
 # Django's permission for this, an account could make itself a superuser.
 OFFERED: Mapping[Message, Mapping[str, Message]] = {
     _("Conversations"): ON_CONVERSATIONS,
@@ -59,7 +59,7 @@ def name_of(permission: Permission) -> str:
 
 
 def in_words(role: Group) -> str:
-    """Return the permissions of a role: in words, or by Django's names if they are not offered."""
+    """Return a role's permissions: in words, or by Django's names if they are not offered."""
     permissions = role.permissions.select_related("content_type")
     granted = {name_of(permission): permission.name for permission in permissions}
     offered = [str(words) for name, words in WORDS.items() if name in granted]

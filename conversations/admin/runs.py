@@ -1,8 +1,8 @@
 """An action on all a user's conversations in a list, in steps that its page requests.
 
-A run's state is signed, in the address of its page. The page continues after a reload, and after
-the tab was closed. A repeated run continues, too: each step only reads and writes conversations
-that the action has not changed yet.
+A run's state is signed, in its page's address. So the page continues after a reload, or at
+its address after the tab was closed. A repeated run continues, too: each step only reads and writes
+conversations that the action has not changed yet.
 """
 
 import time
@@ -45,7 +45,7 @@ def targets(action: Action, filters: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Run:
-    """`query` has the list's filters, as in its address."""
+    """A run's state. `query` has the list's filters, as in its address."""
 
     staff_id: str
     action: str

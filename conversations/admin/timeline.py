@@ -20,7 +20,7 @@ CHARACTER_STATUSES: dict[str, Message] = {
     "unverified": _("unverified"),
     "missing": _("missing"),
 }
-# The words for staff for the values of the API.
+# The API's values in words for staff.
 _WORDS: Mapping[str, Mapping[str, Message]] = {
     "status": states.LABELS,
     "character_status": CHARACTER_STATUSES,
@@ -48,7 +48,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tombstone:
-    """The data of a purged conversation, which are stored until `until`."""
+    """A purged conversation's data, which are stored until `until`."""
 
     id: str
     user_id: str
@@ -98,12 +98,12 @@ def history_entry(revision: history.Revision) -> Entry:
     )
 
 
-# A change of the state also changes these times.
+# The paths that a state change writes.
 _STATE_PATHS = ("status", "archived_at", "deleted_at", "purge_at")
 
 
 def move_in_words(before: Any, after: Any) -> str:
-    """Return a change of the state in words."""
+    """Return a state change in words."""
     match before, after:
         case _, states.DELETED:
             return gettext("moved to the trash")
@@ -127,7 +127,7 @@ def oldest_at(document: Document) -> datetime:
 
 
 def actor(by: str | None) -> str:
-    """Return an actor of a revision or a purge in words."""
+    """Return the actor of a revision or purge in words."""
     role, _colon, name = (by or "").partition(":")
     match role:
         case "user":
@@ -170,7 +170,7 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[Difference]:
 
 
 def in_words(path: str, value: Any) -> str:
-    """Format the value of a field; the words of the API get their words for staff."""
+    """Format a field's value; the API's words are replaced by words for staff."""
     words = _WORDS.get(path, {}).get(value) if isinstance(value, str) else None
     return str(words) if words else shown(value)
 

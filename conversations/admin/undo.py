@@ -1,11 +1,11 @@
-"""Undoes the last action on many conversations, for exactly those that it changed.
+"""Undoes the last action on selected conversations, for exactly the changed ones.
 
 The session has their ids, because a thousand ids are too long for a form in a message. An action on
-a whole user and a release of holds cannot be undone: a released hold has lost its time and account.
+a whole user cannot be undone, nor a release: a released hold has lost its time and account.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bson import ObjectId
 from django.http import HttpRequest
@@ -31,7 +31,10 @@ def _undo(action: Action, status: str) -> str | None:
 
 
 def offer(request: HttpRequest, action: Action, changed: Sequence[Conversation]) -> SafeString:
-    """Store the changed ids in the session, and return a form with an *Undo* button, or nothing."""
+    """Store the changed ids in the session, and return a form with an *Undo* button.
+
+    Return an empty text if there is nothing to undo, or if the roles do not allow each step.
+    """
     ids_by_step: dict[str, list[str]] = defaultdict(list)
     for row in changed:
         if name := _undo(action, row.status):
@@ -43,7 +46,7 @@ def offer(request: HttpRequest, action: Action, changed: Sequence[Conversation])
         "query": request.GET.urlencode(),
         "steps": [*ids_by_step.items()],
     }
-    if not ids_by_step:
+    if not ids_by_step or not roles.allow(request, *_permissions(ids_by_step)):
         return SafeString()
     return format_html(
         ' <form method="post" action="{}" class="c-undo">'
@@ -57,23 +60,23 @@ def offer(request: HttpRequest, action: Action, changed: Sequence[Conversation])
 
 
 def undo(request: HttpRequest) -> tuple[ActionSummary | None, str]:
-    """Undo the action in the session; return the summary and the query of its list.
+    """Undo the action in the session; return the summary and its list's query.
 
     The summary is None if a later action has replaced the undo. A conversation that changed its
-    state since the action, or is held by another account, is left as it is.
+    state since the action, or is held by another account, is left as it is. Raises
+    PermissionDenied, before any update, if the roles do not allow each step.
     """
     stored = request.session.get(_SESSION_KEY)
     if not stored or stored["token"] != request.POST.get("token"):
         return None, ""
+    roles.require(request, *_permissions(name for name, _ids in stored["steps"]))
     del request.session[_SESSION_KEY]
     done, unchanged = 0, Counter[str]()
     for name, ids in stored["steps"]:
-        action = ACTIONS[name]
-        roles.require(request, roles.BULK, action.permission)
         rows = list(Conversation.objects.filter(pk__in=[*map(ObjectId, ids)]).for_list())
         summary, _changed = actions.perform_all(
             request,
-            action,
+            ACTIONS[name],
             rows,
             "Undo",
             vanished=len(ids) - len(rows),
@@ -82,6 +85,10 @@ def undo(request: HttpRequest) -> tuple[ActionSummary | None, str]:
         done += summary.changed
         unchanged += summary.unchanged
     return ActionSummary(gettext("Undone"), done, unchanged), stored["query"]
+
+
+def _permissions(steps: Iterable[str]) -> list[str]:
+    return [ACTIONS[name].permission for name in steps]
 
 
 def _unless_changed(request: HttpRequest, action: Action, step: str) -> Condition:

@@ -5,12 +5,15 @@ indexes give the order. They do not cover every filter: a rare combination reads
 so BUDGET_S bounds each page.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pymongo
 from bson import ObjectId
+from pymongo.errors import PyMongoError
 
+from conversation_service.errors import DatabaseUnavailable
 from conversation_service.http.cursors import ListCursor
 from conversation_service.mongodb.connection import Document, first_batch
 from conversations import limits
@@ -27,8 +30,23 @@ Filters = Mapping[str, Any]
 BUDGET_S = 3.0
 TOMBSTONES = 100
 UNVERIFIED = "unverified"
-# The sorts for all users. An id begins with the time of its creation.
+# The sorts for all users. An id begins with its creation time.
 _SORTS_OF_ALL = {"created_at": "_id", "title": "title_key"}
+
+
+class QueryTooSlow(DatabaseUnavailable):
+    """A query was stopped after BUDGET_S."""
+
+
+@contextmanager
+def _budget() -> Iterator[None]:
+    try:
+        with pymongo.timeout(BUDGET_S):
+            yield
+    except PyMongoError as error:
+        if error.timeout:
+            raise QueryTooSlow from error
+        raise
 
 
 class Sort(NamedTuple):
@@ -77,12 +95,12 @@ def page(
 ) -> tuple[list[ObjectId], ListCursor | None, ListCursor | None]:
     """Return a page's ids, and the cursors to the pages before and after it.
 
-    Raises pymongo.errors.PyMongoError with `timeout` set after BUDGET_S.
+    Raises QueryTooSlow.
     """
     if "id" in filters:
         return matching_ids(filters, [filters["id"]]), None, None
     matching = build_filter(filters)
-    with pymongo.timeout(BUDGET_S):
+    with _budget():
         if "user_id" in filters:
             key = SORT_KEYS[sort.name]
             parameters = {"tags_match": "all", "sort": sort.name, **filters}
@@ -132,29 +150,29 @@ def _find_of_all(
 def next_ids(filters: Filters, after: ObjectId | None, limit: int) -> list[ObjectId]:
     """Return a user's next ids in order, after an id.
 
-    Without words, by the index staff_user. Raises what page() raises.
+    Without words, by the index staff_user. Raises QueryTooSlow.
     """
     matching = build_filter(filters)
     if after:
         matching = {"$and": [matching, {"_id": {"$gt": after}}]}
     hint = None if filters.get("search") else STAFF_USER
-    with pymongo.timeout(BUDGET_S):
+    with _budget():
         rows = conversations().find(matching, ["_id"], sort=[("_id", 1)], limit=limit, hint=hint)
         return [row["_id"] for row in rows]
 
 
 def count(filters: Filters) -> int:
-    """Count a user's matching conversations. Raises what page() raises."""
+    """Count a user's matching conversations. Raises QueryTooSlow."""
     matching = build_filter(filters)
     words = word_conditions({"tags_match": "all", **filters}) if filters.get("search") else []
-    with pymongo.timeout(BUDGET_S):
+    with _budget():
         if words:
             return search.count(matching, words)
         return conversations().count_documents(matching, hint=STAFF_USER)
 
 
 def matching_ids(filters: Filters, ids: Sequence[ObjectId]) -> list[ObjectId]:
-    """Return the ids among these with a conversation that matches."""
+    """Filter ids: return the ids with a matching conversation."""
     where = {"$and": [build_filter(filters), {"_id": {"$in": [*ids]}}]}
     return [row["_id"] for row in conversations().find(where, ["_id"], hint=ID_INDEX)]
 

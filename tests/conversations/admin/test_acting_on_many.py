@@ -4,7 +4,7 @@ import re
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.contrib.messages import get_messages
 
 from tests.conversations.admin.browser import (
@@ -12,10 +12,15 @@ from tests.conversations.admin.browser import (
     confirm,
     report,
     select,
+    staff,
     statuses,
     store,
+    text,
 )
 from tests.factories import PATH, client_of, conversation
+from tests.failpoints import failing
+
+MAX_TIME_EXPIRED = 50
 
 
 @pytest.mark.parametrize(
@@ -107,6 +112,16 @@ def test_more_than_a_thousand_conversations_are_rejected(ops, mongo):
     assert set(statuses(mongo)) == {"active"}
 
 
+def test_a_write_that_times_out_is_not_reported_as_a_slow_search(ops, mongo):
+    [stored] = store(mongo, 1)
+
+    with failing(commands=["update"], errorCode=MAX_TIME_EXPIRED):
+        response = confirm(ops, "archive", stored["_id"])
+
+    assert response.status_code == 503
+    assert "check its effect first" in text(response)
+
+
 def test_an_invalid_selection_is_rejected(ops):
     assert select(ops, "archive", "nonsense").status_code == 400
 
@@ -116,12 +131,14 @@ def test_an_invalid_selection_is_rejected(ops):
 
 def undo(client, response):
     """Press the button in the message about an action."""
-    token = re.search(r'name="token" value="(\w+)"', str(messages_of(response)[-1]))[1]
-    return client.post(f"{LIST}undo/", {"token": token})
+    return client.post(f"{LIST}undo/", {"token": undo_token(response)})
 
 
-def messages_of(response):
-    return [*get_messages(response.wsgi_request)]
+def undo_token(response):
+    """Return the token of the button, or None if the message has no button."""
+    *_, message = get_messages(response.wsgi_request)
+    found = re.search(r'name="token" value="(\w+)"', str(message))
+    return found and found[1]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +214,38 @@ def test_a_release_offers_no_undo(ops, alice):
     done = confirm(ops, "release", created["id"], reason="Closed")
 
     assert report(done) == "Legal hold released: 1 conversation."
+    assert undo_token(done) is None
+
+
+def test_an_undo_is_offered_only_if_the_roles_allow_each_step(alice):
+    """A restore from the trash is undone by a move to the trash."""
+    permissions = ["view_conversation", "archive_conversation", "bulk_conversation"]
+    helper = staff(*permissions, name="helper")
+    trashed, archived = conversation(alice, "deleted"), conversation(alice, "archived")
+
+    both = confirm(helper, "restore", trashed["id"], archived["id"])
+    alice.post(f"{PATH}/{archived['id']}/archive")
+    only_archived = confirm(helper, "restore", archived["id"])
+
+    assert report(both) == "Restored: 2 conversations."
+    assert undo_token(both) is None
+    assert report(undo(helper, only_archived)) == "Undone: 1 conversation."
+
+
+def test_an_undo_without_the_role_for_one_step_changes_nothing(ops, alice, mongo):
+    trashed, archived = conversation(alice, "deleted"), conversation(alice, "archived")
+    done = confirm(ops, "restore", archived["id"], trashed["id"])
+    user = User.objects.get(username="ops")
+    operator = user.groups.get()
+    user.groups.set([Group.objects.get(name="support")])
+    user.user_permissions.add(operator.permissions.get(codename="bulk_conversation"))
+
+    refused = undo(ops, done)
+    unchanged = statuses(mongo)
+    user.groups.set([operator])
+
+    assert (refused.status_code, unchanged) == (403, ["active", "active"])
+    assert report(undo(ops, done)) == "Undone: 2 conversations."
 
 
 def test_an_undo_requires_the_role(ops, mongo):

@@ -344,6 +344,19 @@ def test_a_day_of_a_move_to_the_trash_filters(viewer, alice, mongo):
     assert shown(viewer.get(LIST, query)) == ["Yesterday"]
 
 
+@pytest.mark.parametrize("user", [{}, {"user": "alice"}], ids=["all users", "a user"])
+def test_the_first_and_the_last_day_of_the_calendar_are_valid(viewer, varied, alice, user):
+    conversation(alice, "deleted", title="Trashed")
+    first, last = "0001-01-01", "9999-12-31"
+    times = {"created_from": first, "created_to": last, "active_from": first, "active_to": last}
+
+    assert len(shown(viewer.get(LIST, times | user))) == 3
+    for trashed in ({"trashed_from": first}, {"trashed_to": last}):
+        assert shown(viewer.get(LIST, times | trashed | user)) == ["Trashed"]
+    assert shown(viewer.get(LIST, {"created_to": first} | user)) == []
+    assert shown(viewer.get(LIST, {"created_from": last} | user)) == []
+
+
 def test_a_user_id_in_the_search_box_becomes_a_filter(viewer, varied):
     page = viewer.get(LIST, {"q": "alice"})
 

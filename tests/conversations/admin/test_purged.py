@@ -45,10 +45,14 @@ def test_the_page_of_a_purged_conversation_shows_time_and_actor(viewer, purged):
     assert LogEntry.objects.get().object_id == str(tombstone["_id"])
 
 
-def test_the_search_for_a_purged_id_shows_it_too(viewer, purged):
+def test_the_search_for_a_purged_id_shows_it_too(viewer, purged, commands):
     tombstone, actor = purged
+    commands.clear()
 
     response = viewer.get(LIST, {"q": str(tombstone["_id"])})
+
+    lookup = {"_id": tombstone["_id"], "status": "purged"}
+    assert [command.get("filter") for command in commands].count(lookup) == 1
 
     assert shown(response) == []
     assert f"UTC by {actor}." in text(response)

@@ -19,7 +19,6 @@ SAME = {
     *("Roles", "roles", "tokens", "UTC"),
     *("ID", "No", "temperature", "max_tokens", "context_window", "top_p", "frequency_penalty"),
     *("presence_penalty", "stop_sequences", "model", "reasoning_effort", "extra", "note"),
-    "UTC",
 }
 # Words that the glossary replaces in one meaning, and that have another one.
 COMMON = {

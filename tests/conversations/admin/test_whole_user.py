@@ -207,6 +207,19 @@ def test_a_search_that_takes_too_long_changes_nothing(ops, mongo, monkeypatch):
     assert statuses(mongo) == ["active"] * 2
 
 
+def test_a_step_with_a_slow_query_leaves_a_run_that_can_continue(ops, mongo, monkeypatch):
+    store(mongo, 2)
+    address = start(ops, "archive")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queries, "BUDGET_S", 1e-9)
+        failed = ops.post(address)
+    finish(ops, address)
+
+    assert failed.status_code == 503
+    assert statuses(mongo) == ["archived"] * 2
+
+
 # Access
 
 
