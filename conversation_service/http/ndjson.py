@@ -169,18 +169,26 @@ def loads(line: bytes) -> Any:
     """
     without_escapes = line.replace(rb"\\", b"__").replace(rb"\"", b"__")
     if without_escapes.count(b'"') > 2 * MAX_TEXTS:
-        raise PayloadTooLarge(limit_texts=MAX_TEXTS)
+        raise _too_large("limit_texts", MAX_TEXTS)
     parts = without_escapes.split(b'"')
     structure, texts = b"".join(parts[::2]), parts[1::2]
-    if len(structure) > MAX_STRUCTURE_BYTES or max(map(len, texts), default=0) > MAX_TEXT_BYTES:
-        raise PayloadTooLarge(limit_text_bytes=MAX_TEXT_BYTES)
+    if max(map(len, texts), default=0) > MAX_TEXT_BYTES:
+        raise _too_large("limit_text_bytes", MAX_TEXT_BYTES)
+    if len(structure) > MAX_STRUCTURE_BYTES:
+        raise _too_large("limit_structure_bytes", MAX_STRUCTURE_BYTES)
     if sum(map(structure.count, (b",", b"[", b"{"))) > MAX_VALUES:
-        raise PayloadTooLarge(limit_values=MAX_VALUES)
+        raise _too_large("limit_values", MAX_VALUES)
     time.sleep(0)
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
         raise ServiceError(_("This line is not valid JSON.")) from None
+
+
+def _too_large(name: str, limit: int) -> PayloadTooLarge:
+    message = _("This line is too large: %(name)s is %(limit)d.") % {"name": name, "limit": limit}
+    details: dict[str, Any] = {name: limit}
+    return PayloadTooLarge(message, **details)
 
 
 class _Lines(Iterator[bytes]):

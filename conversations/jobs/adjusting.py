@@ -35,8 +35,9 @@ def adjust(line: Mapping[str, Any], values: dict[str, Any], now: datetime) -> li
 
     The validation has normalised texts, as for a PATCH: their paths are returned, too.
     A time more than MAX_AHEAD after `now` becomes `now`; `purge_at` can be later by TRASH_DAYS. A
-    version above HIGHEST_VERSION becomes HIGHEST_VERSION. Every actor except the user is marked as
-    imported. The character is unverified until `manage.py verify_characters` has verified it.
+    `first_message_at` after `last_message_at` becomes that time. A version above HIGHEST_VERSION
+    becomes HIGHEST_VERSION. Every actor except the user is marked as imported. The character is
+    unverified until `manage.py verify_characters` has verified it.
     """
     adjusted = [*changed_paths({name: line[name] for name in EDITABLE_FIELDS}, values)]
     if values["character_status"] != "unverified":
@@ -52,6 +53,10 @@ def adjust(line: Mapping[str, Any], values: dict[str, Any], now: datetime) -> li
     adjusted += _capped(values, ["purge_at"], latest_purge)
     metadata = values["metadata"]
     adjusted += [f"metadata.{name}" for name in _capped(metadata, metadata, now)]
+    first, last = metadata["first_message_at"], metadata["last_message_at"]
+    if first and last and first > last:
+        metadata["first_message_at"] = last
+        adjusted.append("metadata.first_message_at")
     for index, revision in enumerate(values["history"]):
         at = f"history.{index}"
         by = revision["by"]

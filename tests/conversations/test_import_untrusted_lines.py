@@ -233,23 +233,38 @@ def test_the_longest_exported_line_can_be_imported(alice, value):
 
 
 @pytest.mark.parametrize(
-    "raw",
+    ("raw", "limit"),
     [
-        '{"tags": [' + "0," * 30_000 + "0]}",
-        '{"history": [' + "{}," * 30_000 + "{}]}",
-        '{"title": "' + "a" + "\u0315\u0300" * 50_000 + '"}',
-        '{"user_id": [' + '{"":0},' * 20_000 + "0]}",
-        "{" + ",".join(f'"{n}":0' for n in range(30_000)) + "}",
-        '{"title": "' + "\\\\" * 100_000 + '"}',
-        '{"": ' + "1" * 600_000 + "}",
-        "[" + '\\"[],' * 30_000 + '"]',
+        ('{"tags": [' + "0," * 30_000 + "0]}", "limit_values"),
+        ('{"history": [' + "{}," * 30_000 + "{}]}", "limit_values"),
+        ('{"title": "' + "a" + "\u0315\u0300" * 50_000 + '"}', "limit_text_bytes"),
+        ('{"user_id": [' + '{"":0},' * 20_000 + "0]}", "limit_texts"),
+        ("{" + ",".join(f'"{n}":0' for n in range(30_000)) + "}", "limit_texts"),
+        ('{"title": "' + "\\\\" * 100_000 + '"}', "limit_text_bytes"),
+        ('{"": ' + "1" * 600_000 + "}", "limit_structure_bytes"),
+        ("[" + '\\"[],' * 30_000 + '"]', "limit_values"),
     ],
+    ids=lambda value: value[:40],
 )
-def test_a_line_with_too_many_values_is_rejected_before_it_is_parsed(alice, raw, line):
+def test_a_line_with_too_many_values_is_rejected_before_it_is_parsed(alice, raw, limit, line):
     results = imported(alice, raw.encode() + b"\n" + json.dumps(line).encode())
 
     assert [outcome(result)[0] for result in results] == [413, 201]
     assert outcome(results[0])[1] == "PAYLOAD_TOO_LARGE"
+    assert f"This line is too large: {limit} is " in results[0]["message"]
+
+
+def test_the_first_message_is_not_later_than_the_last_one(alice, line):
+    line["metadata"] |= {
+        "first_message_at": "2026-02-01T00:00:00Z",
+        "last_message_at": "2026-01-01T00:00:00Z",
+    }
+
+    [result] = imported(alice, [line])
+
+    assert "metadata.first_message_at" in result["adjusted"]
+    metadata = exported(alice)[0]["metadata"]
+    assert metadata["first_message_at"] == metadata["last_message_at"] == "2026-01-01T00:00:00.000Z"
 
 
 @pytest.mark.parametrize(
