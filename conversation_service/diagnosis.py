@@ -161,8 +161,8 @@ def service() -> Found:
     except http.UpstreamError as error:
         if found["runs"] or "refused" not in str(error).lower():
             found["fault"] = f"no usable response: {error}"
-    except ValueError:  # not the metrics of this service
-        found["fault"] = found["fault"] or "/metrics has no metrics: another program uses this port"
+    except (ValueError, LookupError):  # not this service's metrics
+        found["fault"] = found["fault"] or "another program uses this port, as /metrics shows"
     return found
 
 

@@ -134,6 +134,14 @@ def test_the_service_on_this_machine_reports_its_errors(mongo, capsys, monkeypat
         (loopback.respond(status="503 Down"), "not ready, /health/ready returns 503"),
         (loopback.silence, "no usable response"),
         (loopback.respond(b"<html>"), "another program uses this port"),
+        (
+            loopback.respond(b'http_requests_total{code="200"} 1\n'),
+            "another program uses this port",
+        ),
+        (
+            loopback.respond(b'http_requests_total{status=""} 1\n'),
+            "another program uses this port",
+        ),
     ],
 )
 def test_a_service_that_does_not_work_is_wrong(mongo, capsys, monkeypatch, talk, fault):
