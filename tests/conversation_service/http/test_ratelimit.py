@@ -67,6 +67,22 @@ def statuses(client, path, times):
     return [client.get(path).status_code for _ in range(times)]
 
 
+def concurrently(user, number, send):
+    """Send this number of requests at the same moment, each by a client of its own.
+
+    Returns their statuses.
+    """
+    start = Barrier(number)
+
+    def call(index):
+        client = client_of(user)
+        start.wait()
+        return send(client, index).status_code
+
+    with ThreadPoolExecutor(number) as threads:
+        return list(threads.map(call, range(number)))
+
+
 def metric(name, **labels):
     return REGISTRY.get_sample_value(name, labels) or 0
 
@@ -78,16 +94,8 @@ def rates(response):
 @pytest.mark.usefixtures("counted")
 def test_of_96_concurrent_requests_exactly_the_limit_passes(limits):
     limits(list=20, all=50)
-    user = f"u-{uuid4().hex}"
-    start = Barrier(96)
 
-    def call(_):
-        client = client_of(user)
-        start.wait()
-        return client.get(PATH).status_code
-
-    with ThreadPoolExecutor(96) as threads:
-        responses = list(threads.map(call, range(96)))
+    responses = concurrently(f"u-{uuid4().hex}", 96, lambda client, _: client.get(PATH))
 
     assert (responses.count(200), responses.count(429)) == (20, 76)
 
@@ -244,15 +252,10 @@ def test_only_the_total_counts_a_refused_creation_without_a_create_limit(limits,
 def test_concurrent_refused_creations_remove_only_their_own_counts(limits):
     limits(create=10, all=100)
     user = f"u-{uuid4().hex}"
-    start = Barrier(10)
 
-    def send(number):
-        client = client_of(user)
-        start.wait()
-        return client.post(PATH, NewConversation() if number % 2 else {}).status_code
-
-    with ThreadPoolExecutor(10) as threads:
-        responses = list(threads.map(send, range(10)))
+    responses = concurrently(
+        user, 10, lambda client, index: client.post(PATH, NewConversation() if index % 2 else {})
+    )
     later = [client_of(user).post(PATH, NewConversation()).status_code for _ in range(6)]
 
     assert (responses.count(201), responses.count(400)) == (5, 5)
