@@ -6,21 +6,15 @@ from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.template.loader import render_to_string
-from django.utils.cache import patch_vary_headers
 from django.utils.html import escape
 from django.utils.safestring import mark_safe
-from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
 from conversation_service.errors import Message, RouteNotFound, ServiceError
 from conversation_service.http import rendering
 from conversation_service.http.exception_handler import failure_response, problem_type
+from conversation_service.http.pages import page_or_json
 
-_CONTENT_POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'none'; "
-    "frame-ancestors 'none'; base-uri 'none'"
-)
 _RETRY_AFTER = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 _JSON, _HTML = frozenset({"application/json"}), frozenset({"text/html"})
 
@@ -72,13 +66,13 @@ def error_page(request: HttpRequest, code: str) -> HttpResponse:
     if kind is None:
         return failure_response(request, RouteNotFound(_("/api/errors lists all error codes.")))
     explained = explanation(kind)
-    return _response(request, explained, error=_as_html(explained))
+    return _response(request, {"error": _as_html(explained)}, explained)
 
 
 def error_list(request: HttpRequest) -> HttpResponse:
     kinds = sorted(by_code().values(), key=lambda kind: (kind.status, kind.code))
     explained = [explanation(kind) for kind in kinds]
-    return _response(request, {"errors": explained}, errors=map(_as_html, explained))
+    return _response(request, {"errors": map(_as_html, explained)}, {"errors": explained})
 
 
 def _as_html(explained: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,12 +83,7 @@ def _as_html(explained: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _response(request: HttpRequest, content: Any, **shown: Any) -> HttpResponse:
+def _response(request: HttpRequest, context: Mapping[str, Any], data: Any) -> HttpResponse:
     accept = request.META.get("HTTP_ACCEPT", "")
-    if rendering.names(accept, _JSON) and not rendering.names(accept, _HTML):
-        response: HttpResponse = rendering.JSONResponse(content)
-    else:
-        page = render_to_string("api_errors.html", shown | {"language": get_language()})
-        response = HttpResponse(page, headers={"Content-Security-Policy": _CONTENT_POLICY})
-    patch_vary_headers(response, ["Accept"])
-    return response
+    is_json = rendering.names(accept, _JSON) and not rendering.names(accept, _HTML)
+    return page_or_json(is_page=not is_json, template="api_errors.html", context=context, data=data)

@@ -2,15 +2,8 @@
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.utils.cache import patch_vary_headers
 
-from conversation_service.http.rendering import JSONResponse
-
-_CONTENT_POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; "
-    "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
-)
+from conversation_service.http.pages import page_or_json
 
 
 def start_page(request: HttpRequest) -> HttpResponse:
@@ -24,10 +17,10 @@ def start_page(request: HttpRequest) -> HttpResponse:
         "health": "/health",
     }
     service = {"service": settings.SERVICE_NAME, "version": settings.VERSION}
-    if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-        response = render(request, "start_page.html", {**service, "addresses": addresses})
-        response.headers["Content-Security-Policy"] = _CONTENT_POLICY
-    else:
-        response = JSONResponse({**service, "links": addresses})
-    patch_vary_headers(response, ["Accept"])
-    return response
+    preferred = request.get_preferred_type(["application/json", "text/html"])
+    return page_or_json(
+        is_page=preferred == "text/html",
+        template="start_page.html",
+        context={**service, "addresses": addresses},
+        data={**service, "links": addresses},
+    )
