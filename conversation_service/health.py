@@ -12,6 +12,7 @@ from http import HTTPStatus
 from threading import Lock
 from time import monotonic, perf_counter
 from typing import Any
+from urllib.parse import urlsplit
 
 import pymongo
 from django.conf import settings
@@ -50,8 +51,11 @@ class ProbeFailed(Exception):
 
 def address(url: str) -> str:
     """Return the hosts and ports in a URL, or the path of a Unix socket, without the account."""
-    # Whatever a password contains, the address is after the last @.
-    rest = str(url).partition("://")[2].rpartition("@")[2].partition("?")[0]
+    scheme, _, rest = str(url).partition("://")
+    if scheme.lower() in {"http", "https"}:  # valid, and the path and the query can have an @
+        rest = urlsplit(url).netloc
+    # Whatever a password in the URL of a database contains, the address is after the last @.
+    rest = rest.rpartition("@")[2].partition("?")[0]
     if rest.startswith("/"):
         return rest
     hosts = []
@@ -195,9 +199,7 @@ def dependencies(*, patience: float = 1.0) -> dict[str, Dependency]:
     return found
 
 
-def run_probes(
-    dependencies: Mapping[str, Dependency], *, within_s: float = REPORT_S
-) -> dict[str, Outcome]:
+def run_probes(dependencies: Mapping[str, Dependency], *, within_s: float) -> dict[str, Outcome]:
     """Run the probes concurrently. A probe that has not ended within `within_s` is unhealthy."""
     configured = {name: found for name, found in dependencies.items() if found.url}
     executor = ThreadPoolExecutor(len(configured), thread_name_prefix="health")

@@ -292,6 +292,8 @@ def test_the_log_has_the_status_of_an_upstream_that_fails(upstream, caplog):
         (f"unix://u:{PASSWORD}@/run/redis.sock?db=1", "/run/redis.sock"),
         ("unix:///run/redis.sock", "/run/redis.sock"),
         ("https://example.org/auth", "example.org"),
+        ("https://example.org/@auth", "example.org"),
+        (f"https://u:p@example.org:1?key=a@{PASSWORD}", "example.org:1"),
     ],
 )
 def test_an_address_has_no_password(url, address):
