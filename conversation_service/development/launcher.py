@@ -201,7 +201,8 @@ def require_port() -> None:
 
 def start_databases(started: ExitStack) -> None:
     """Start MongoDB and Valkey, on the ports of the last start if they are free."""
-    servers = last_servers()
+    servers, file = last_servers(), VAR / "servers.json"
+    file.unlink(missing_ok=True)  # another program can have a port of the last start now
     if not env("MONGODB_URL"):
         print("Starting MongoDB ...", flush=True)
         variable, former = "EMBEDDED_MONGODB_PORT", port_in(servers.get("MONGODB_URL", ""))
@@ -217,7 +218,6 @@ def start_databases(started: ExitStack) -> None:
         print("Starting Valkey ...", flush=True)
         port = first_free([port_in(servers.get("REDIS_URL", ""))])
         os.environ["REDIS_URL"] = started.enter_context(valkey(VAR / "valkey", port=port))
-    file = VAR / "servers.json"
     file.touch(mode=0o600)  # a URL can contain a password
     urls = {name: env(name) for name in ("MONGODB_URL", "REDIS_URL")}
     file.write_text(json.dumps(urls), encoding="utf-8")

@@ -5,11 +5,13 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import requests
 
+from config import local_run
 from config.env import env
 from conversation_service.development import launcher as local
 from conversation_service.development import process
@@ -152,6 +154,26 @@ def test_it_starts_again_on_the_same_ports_after_it_was_killed(launcher):
     assert running.wait(20) == 0
     assert mentioning(launcher.var) == []
     assert "Error" not in launcher.log.read_text()
+
+
+def test_during_the_start_a_command_does_not_use_the_servers_of_the_last_run(tmp_path, monkeypatch):
+    own = {"ENVIRONMENT": "development", "MONGODB_URL": "", "REDIS_URL": "", "VAR_DIR": tmp_path}
+    for name, value in own.items():
+        monkeypatch.setitem(env.overrides, name, value)
+    monkeypatch.setattr(local, "VAR", tmp_path)
+    urls = {"MONGODB_URL": "mongodb://127.0.0.1:27017", "REDIS_URL": "redis://127.0.0.1:6379"}
+    (tmp_path / "servers.json").write_text(json.dumps(urls))
+    found = []
+
+    def mongod(*_arguments, **_options):
+        found.append(local_run.running_servers())
+        raise process.CannotStart
+
+    monkeypatch.setattr(local, "mongod", mongod)
+    with local.only_one(), pytest.raises(process.CannotStart):
+        local.start_databases(ExitStack())
+
+    assert found == [{}]
 
 
 @pytest.mark.parametrize("command", ["purge_trash", "migrate", "seed_demo", "createsuperuser"])
