@@ -13,13 +13,13 @@ from config.env import env, settings_module
 from config.validation import FAULTY, FaultyConfiguration
 from conversation_service.mongodb import failures
 
-NO_MONGODB = 3  # as the help of every command says: conversation_service/commands.py
+NO_MONGODB = 3  # as the help for every command says: conversation_service/commands.py
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module())
     # Index builds and bulk work take longer than MONGODB_TIMEOUT_MS, the limit for requests.
     env.overrides["MONGODB_TIMEOUT_MS"] = 0
-    # The workers share their metrics in this folder: gauges of a command would stay after its end.
+    # The workers share their metrics in this folder: a command's gauges would stay after its end.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     env.overrides |= local_run.running_servers()
     try:

@@ -1,8 +1,8 @@
 """All variables of the service: name, type, range, default and description.
 
 Only this module reads os.environ. Django's settings, docs/configuration.md and .env.example are
-made from its tables and from config/upstreams.py. `NAME_FILE` can contain the path of a file with
-the value of NAME, for Docker and Kubernetes secrets. A `.env` file in the project's root is read
+made from its tables and from config/upstreams.py. `NAME_FILE` can contain the path to a file with
+the value, for Docker and Kubernetes secrets. A `.env` file in the project's root is read
 too; the environment takes precedence.
 
 A faulty variable has its default until config/validation.py reports all faults in a list, before
@@ -60,7 +60,7 @@ MAX_COUNT = 2_147_483_647  # a signed 32-bit integer
 
 TRIMMED = {"pattern": r"|(?s:\S(.*\S)?)", "rule": "must not begin or end with a blank."}
 
-# The headings and the order of docs/configuration.md and .env.example.
+# The headings and the order in docs/configuration.md and .env.example.
 SECTIONS: dict[str, dict[str, Variable]] = {
     "Process": {
         "SERVICE_NAME": text(
@@ -356,7 +356,7 @@ class Env:
         return self.scheme[name].read(value)
 
     def source(self, name: str) -> str:
-        """Return where the value of a variable comes from."""
+        """Return where a variable's value comes from."""
         if name in self.overrides:
             return "this command"
         for each in (f"{name}_FILE", name):
@@ -412,7 +412,7 @@ class Env:
         self.dotenv_names = {*os.environ} - before
 
     def _misspelt(self, name: str) -> str | None:
-        """Return the right name of a variable that is probably misspelt.
+        """Return the right name if a variable is probably misspelt.
 
         A false alarm would stop the start, so other programs' names must pass. A name that is
         similar to a common name is reported only if both have the same letters or, for a long

@@ -1,4 +1,4 @@
-"""The servers of a running `make run`, which commands in a second terminal use.
+"""The servers that a running `make run` has started, for commands in a second terminal.
 
 The launcher writes the URLs to servers.json in VAR_DIR, and holds a lock on run.lock as long as it
 runs. The file stays, so that the next start uses the same ports.
@@ -44,7 +44,7 @@ def is_running() -> bool:
 
 
 def running_servers() -> dict[str, str]:
-    """Return the unset ones of MONGODB_URL and REDIS_URL, if `make run` runs with its own."""
+    """Return MONGODB_URL and REDIS_URL, unless set, if `make run` runs with its own servers."""
     if env("ENVIRONMENT") != "development" or env("MONGODB_URL") or not is_running():
         return {}
     return {name: url for name, url in last_servers().items() if not env(name)}

@@ -1,4 +1,4 @@
-"""The logging of every process: to stdout, without content, secrets and user names.
+"""Logging in every process: to stdout, without content, secrets and user names.
 
 Do not import Django here: gunicorn's master also logs, before sockets are patched.
 """
@@ -62,7 +62,7 @@ LOGGING: dict[str, Any] = {
         # Repeats each response with a status from 400, which the access log has. Only the traceback
         # of an exception is new.
         "django.request": {"level": "ERROR", "filters": ["tracebacks"]},
-        # With DEBUG, a handler of Django repeats each line, without the time and the request.
+        # With DEBUG, Django's own handler repeats each line, without the time and the request.
         "django": {"handlers": [], "propagate": True, "level": LIBRARY_LEVEL},
         # Logs only a traceback whenever a background task fails to connect. The service logs the
         # reason once.

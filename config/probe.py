@@ -7,7 +7,7 @@ from http.client import HTTPConnection, HTTPException
 
 from config.env import env, own_address
 
-TIMEOUT_S = 4.0  # below the timeout of the health check, so that the reason is printed
+TIMEOUT_S = 4.0  # below the health check's timeout, so that the reason is printed
 
 
 def main(path: str) -> str | int:

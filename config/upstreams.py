@@ -1,6 +1,6 @@
-"""The table of upstreams, the services that this service sends requests to.
+"""The upstreams: the services that this service sends requests to.
 
-To add an upstream, add a row here, and its client as a module of conversation_service/upstreams.
+To add an upstream, add a row here, and its client as a module in conversation_service/upstreams.
 The row creates the upstream's environment variables, metrics, part of /health, and row on the
 console's dashboard.
 
@@ -16,9 +16,9 @@ MAX_CACHED_S = 86_400
 
 @dataclass(frozen=True)
 class Upstream:
-    """A row of the table. Times are in seconds."""
+    """A row in UPSTREAMS. Times are in seconds."""
 
-    # The label `upstream` in metrics and the prefix of keys in Redis; in upper case the variables'
+    # The label `upstream` in metrics and the prefix for keys in Redis; in upper case the variables'
     # prefix; with `_service`, the key in /health.
     name: str
     title: str

@@ -2,7 +2,7 @@
 
 config/env.py checks each variable alone. This module adds the checks that need several variables or
 a database driver. gunicorn's master may not import drivers, so it runs this module in a child
-process. No message contains the value of a secret or URL.
+process. No message contains a secret or a URL.
 """
 
 import itertools
@@ -117,7 +117,7 @@ def redis_faults() -> Iterator[tuple[str, str]]:
         parts = urlsplit(uri)
         encoded = not ("@" in parts.path + parts.query or re.search(r"[\s#]", uri))
         port = parts.port
-    except ValueError:  # the port is not a number: usually a part of a password
+    except ValueError:  # the port is not a number: usually from a password
         encoded = False
     if not encoded:
         yield "REDIS_URL", f"cannot be read: {ENCODE}"

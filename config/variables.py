@@ -25,7 +25,7 @@ ORIGIN_SCHEMES = [
     *("chrome-extension", "moz-extension", "safari-web-extension"),
 ]
 MODEL_LENGTH = 128  # as conversations.limits has it
-HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # a label of a name
+HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # a label
 
 
 class Variable(NamedTuple):
@@ -88,7 +88,7 @@ def choice(default: str, options: tuple[str, ...], description: str) -> Variable
 
 
 def choices(default: list[str], options: tuple[str, ...], description: str) -> Variable:
-    """A comma-separated list of words from `options`, at least one, in any case."""
+    """Comma-separated words from `options`, at least one, in any case."""
     words = {option.lower(): option for option in options}
 
     def read(text: str) -> list[str]:
@@ -139,7 +139,7 @@ def words(
 
 
 def origins(description: str) -> Variable:
-    """A comma-separated list of web origins, exactly as a browser sends them in Origin."""
+    """Comma-separated web origins, exactly as a browser sends them in Origin."""
 
     def read(text: str) -> list[str]:
         items = [item.strip() for item in text.split(",") if item.strip()]
@@ -231,9 +231,9 @@ def ceilings(settings: tuple[str, ...], highest: int, description: str) -> Varia
 def http_url(default: str, description: str, *, query: bool = False) -> Variable:
     """An absolute http or https URL. Empty if the default is empty.
 
-    Without a query, the service appends paths to the URL, so a slash at its end is dropped. The URL
-    of an upstream, which has a default, has no user name: `requests` would send the user name in
-    Authorization, and not the token.
+    Unless `query` allows a query, the service appends paths to the URL, and a slash at the end is
+    dropped. Only upstreams have a default. Their URL must not have a user name: `requests` would
+    send the user name in Authorization instead of the token.
     """
 
     def read(text: str) -> str:
@@ -264,12 +264,12 @@ def http_url(default: str, description: str, *, query: bool = False) -> Variable
 
 
 def url(description: str) -> Variable:
-    """The URL of a database. config/validation.py reads it with its driver's parser."""
+    """A database's URL. config/validation.py reads it with the driver's parser."""
     return Variable(str, "", "URL", description, None)
 
 
 def redis_url(description: str) -> Variable:
-    """The URL of Redis or Valkey. redis-py does not know Valkey's schemes, which mean the same."""
+    """A URL for Redis or Valkey. redis-py does not know Valkey's schemes, which mean the same."""
 
     def read(text: str) -> str:
         return re.sub(r"\Avalkey(s?)://", r"redis\1://", text)
@@ -278,7 +278,7 @@ def redis_url(description: str) -> Variable:
 
 
 def path(default: str, description: str, *, fields: tuple[str, ...] = ()) -> Variable:
-    """A path on an upstream, with at least one field of `fields` in braces."""
+    """A path on an upstream, with at least one field from `fields` in braces."""
     wanted = " or ".join(f"{{{field}}}" for field in fields)
     rule = "must be a path that begins with /, without "
     rule += f"blanks or #, with {wanted} and no other braces." if fields else "blanks, # or braces."

@@ -155,7 +155,7 @@ def external_id(text: str) -> str:
 
 
 def open_report(path: Path) -> IO[bytes]:
-    """Open a file to append to. Only its owner can read it: reports contain texts of users."""
+    """Open a file to append to. Only its owner can read it: reports contain users' texts."""
     try:
         path.touch(mode=0o600)
         return path.open("ab")

@@ -1,4 +1,4 @@
-"""The state of this deployment, as this process sees it: for `manage.py diagnose`.
+"""This deployment's state, as this process sees it: for `manage.py diagnose`.
 
 Each part is gathered even if another one fails, and none takes more than a few seconds.
 """
@@ -27,13 +27,13 @@ from conversation_service.mongodb.connection import database
 from conversation_service.mongodb.drift import State, compare
 from conversation_service.upstreams import http
 
-PATIENCE = 2.0  # of the health probes' time limits
+PATIENCE = 2.0  # multiplies the health probes' time limits
 MONGODB_S = 3.0  # for each part that needs MongoDB
 SERVICE_S = 2.0
 MAX_BYTES = 4_000_000
 MAX_SKEW_S = 2.0  # tokens and the trash depend on the clocks
 PACKAGES = ("Django", "django-mongodb-backend", "pymongo", "redis", "gunicorn", "gevent")
-# Counters of the service that an operator looks at after a failure: by name, the label to show.
+# Counters that an operator looks at after a failure: by name, the label to show.
 COUNTERS = {
     "authentication_failures": "reason",
     "circuit_breaker_state": "upstream",
@@ -49,7 +49,7 @@ def diagnose() -> Found:
     """Return everything, and the faults as sentences in `wrong`."""
     dependencies = health.dependencies(patience=PATIENCE)
     outcomes = health.run_probes(dependencies, within_s=health.REPORT_S * PATIENCE)
-    # The first time includes the start of the client; the second is the latency.
+    # The first time includes the client's start; the second is the latency.
     healthy = {n: dependencies[n] for n, each in outcomes.items() if each.status == "healthy"}
     if healthy:
         outcomes |= health.run_probes(healthy, within_s=health.REPORT_S * PATIENCE)

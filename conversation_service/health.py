@@ -50,11 +50,11 @@ class ProbeFailed(Exception):
 
 
 def address(url: str) -> str:
-    """Return the hosts and ports in a URL, or the path of a Unix socket, without the account."""
+    """Return the hosts and ports in a URL, or the Unix socket's path, without the account."""
     scheme, _, rest = str(url).partition("://")
     if scheme.lower() in {"http", "https"}:  # valid, and the path and the query can have an @
         rest = urlsplit(url).netloc
-    # Whatever a password in the URL of a database contains, the address is after the last @.
+    # Whatever the password in a database's URL contains, the address is after the last @.
     rest = rest.rpartition("@")[2].partition("?")[0]
     if rest.startswith("/"):
         return rest
@@ -185,7 +185,7 @@ def new_report() -> dict[str, Any]:
 def dependencies(*, patience: float = 1.0) -> dict[str, Dependency]:
     """Return MongoDB, Redis and the upstreams, by their name in the report.
 
-    `patience` multiplies the time limits of the probes.
+    `patience` multiplies the probes' time limits.
     """
     mongodb, server = settings.DATABASES["default"]["HOST"], settings.REDIS_URL
     found = {
@@ -249,7 +249,7 @@ def _probe_redis(url: str, timeout_s: float) -> None:
     try:
         with redis.connect(url, timeout_s=timeout_s) as client:
             client.ping()
-    except (ValueError, TypeError):  # the error contains parts of the URL
+    except (ValueError, TypeError):  # the error contains parts from the URL
         raise ProbeFailed("REDIS_URL is not a valid URL") from None
 
 

@@ -61,7 +61,7 @@ def stopped_by_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def watched(look: Callable[[], tuple[int, int] | None], *, what: str, out: Any) -> Iterator[None]:
-    """Print the progress of work elsewhere; `look` returns done and total.
+    """Print the progress while the work runs elsewhere; `look` returns done and total.
 
     If `done` decreases, the work has begun its next step.
     """

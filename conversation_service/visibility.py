@@ -3,14 +3,14 @@
 import re
 import unicodedata
 
-# A part of a character class: Unicode's Default_Ignorable_Code_Point, without the two joiners.
+# For a character class: Unicode's Default_Ignorable_Code_Point, without the two joiners.
 IGNORABLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 _BLANKS = "\u2800\U0001d159"  # BRAILLE PATTERN BLANK, MUSICAL SYMBOL NULL NOTEHEAD
-# Code points that Unicode never assigns: the last two of each plane, and 32 others.
+# Code points that Unicode never assigns: the last two in each plane, and 32 others.
 _NONCHARACTERS = "\ufdd0-\ufdef" + "".join(
     chr(plane | last) for plane in range(0, 0x110000, 0x10000) for last in (0xFFFE, 0xFFFF)
 )

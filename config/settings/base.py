@@ -99,7 +99,7 @@ DATABASES = {
             # Overrides MONGODB_URL: a secondary may lack this service's latest writes. As an
             # object, it also overrides readPreferenceTags and maxStalenessSeconds in the URL.
             "read_preference": ReadPreference.PRIMARY,
-            # Milliseconds for an operation, from the selection of a server to its last byte; 0
+            # Milliseconds for an operation, from the server selection to the last byte; 0
             # (management commands) is no limit. Below gunicorn's timeout.
             "timeoutMS": env("MONGODB_TIMEOUT_MS"),
             # After a shutdown error, the driver does not use a member until its next heartbeat.

@@ -11,7 +11,7 @@ DEBUG = env("DEBUG", default=True)
 if not env("MONGODB_URL"):
     DATABASES["default"]["HOST"] = f"mongodb://{NOWHERE}/?replicaSet=rs0"
     DATABASES["default"]["OPTIONS"]["serverSelectionTimeoutMS"] = 100
-# Enough to run every example of the guide with one token.
+# Enough to run every example in the guide with one token.
 RATE_LIMITS["create"] = env("RATE_LIMIT_CREATE", default=100)
 CHARACTER_CHECK = env("CHARACTER_CHECK") or "lenient"
 # A page on this machine, at any port, in addition to CORS_ALLOWED_ORIGINS.

@@ -149,7 +149,7 @@ def wait(web: subprocess.Popen[bytes]) -> int:
 
 
 def ended(name: str, status: int) -> str:
-    """Return the message that a server has ended. A negative status is the number of a signal."""
+    """Return the message that a server has ended. A negative status is a signal's number."""
     how = f"by signal {-status}" if status < 0 else f"with status {status}"
     return (
         f"\n{name} has ended, {how}. {CONSEQUENCES[name]} Its log is {VAR}/{LOGS[name]}. "
@@ -200,9 +200,9 @@ def require_port() -> None:
 
 
 def start_databases(started: ExitStack) -> None:
-    """Start MongoDB and Valkey, on the ports of the last start if they are free."""
+    """Start MongoDB and Valkey, on the same ports as last time if they are free."""
     servers, file = last_servers(), VAR / "servers.json"
-    file.unlink(missing_ok=True)  # another program can have a port of the last start now
+    file.unlink(missing_ok=True)  # another program can have these ports now
     if not env("MONGODB_URL"):
         print("Starting MongoDB ...", flush=True)
         variable, former = "EMBEDDED_MONGODB_PORT", port_in(servers.get("MONGODB_URL", ""))
@@ -224,12 +224,12 @@ def start_databases(started: ExitStack) -> None:
 
 
 def first_free(ports: list[int]) -> int:
-    """Return the first of these ports that is not 0 and free, or 0."""
+    """Return the first free port that is not 0, or 0."""
     return next((port for port in ports if port and not process.port_trouble(port)), 0)
 
 
 def port_in(url: str) -> int:
-    """Return the port in the URL of a server on this machine, or 0."""
+    """Return the port in a URL on this machine, or 0."""
     try:
         parts = urlsplit(url)
         return parts.port or 0 if parts.hostname == LOOPBACK else 0

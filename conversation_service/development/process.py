@@ -39,7 +39,7 @@ class CannotStart(Exception):
 
 
 def find(program: str, wheel: str, pattern: str, *, otherwise: str, also: str = "") -> str:
-    """Return the path of a program: from its wheel, or else from PATH, under its name or `also`.
+    """Return a program's path: from its wheel, or else from PATH, under its name or `also`.
 
     Raises CannotStart, with the remedy `otherwise`.
     """
@@ -130,7 +130,7 @@ def stop(process: subprocess.Popen[bytes], *, timeout_s: float) -> None:
 
 
 def limit_size(log: Path, *, max_bytes: int) -> None:
-    """Move the content of a log above `max_bytes` to NAME.old, while a server writes to it."""
+    """Move a log's content above `max_bytes` to NAME.old, while a server writes to it."""
     if log.is_file() and log.stat().st_size > max_bytes:
         shutil.copyfile(log, log.with_name(f"{log.name}.old"))
         os.truncate(log, 0)
@@ -145,7 +145,7 @@ def die_with_parent() -> None:
 def wait_for_former(pid_file: Path, *, mark: str, timeout_s: float) -> None:
     """Wait until a server that a killed launcher left behind has stopped, or raise CannotStart.
 
-    The system reuses process ids: the process is ours only if `mark` is a word of its command line.
+    The system reuses process ids: the process is ours only if `mark` is a word in its command line.
     """
     deadline = time.monotonic() + timeout_s
     while True:

@@ -1,6 +1,6 @@
-"""Deprecated endpoints, parameters and fields of the API: their headers and their documentation.
+"""Deprecated endpoints, parameters and fields in the API: their headers and documentation.
 
-A view marks them by the name of the method that handles the request:
+A view marks them by handler, as Endpoint.handler returns it:
 
     deprecated = {"list": Deprecated(date(2026, 12, 1), date(2028, 1, 1), names={"page"})}
 """
@@ -22,7 +22,7 @@ _SENT = {
 
 @dataclass(frozen=True)
 class Deprecated:
-    """A whole endpoint, or its parameters and fields of the body with these names."""
+    """A whole endpoint, or its parameters and body fields with these names."""
 
     since: date
     sunset: date
@@ -40,7 +40,7 @@ def _seconds(day: date) -> int:
 
 
 def mark_deprecated(result: dict[str, Any], generator: Any, **_options: Any) -> dict[str, Any]:
-    """Set `deprecated` in docs/openapi.json, as a hook of drf-spectacular."""
+    """Set `deprecated` in docs/openapi.json, as a drf-spectacular hook."""
     for path, _regex, method, view in generator.endpoints:
         marks = getattr(view.cls, "deprecated", {})  # a documentation page has none
         handlers = getattr(view, "actions", None) or {}

@@ -1,4 +1,4 @@
-"""The base of every endpoint of the API."""
+"""The base class of every endpoint."""
 
 import re
 from collections.abc import Mapping, Set
@@ -25,7 +25,7 @@ _VERSION = re.compile(rf'"v([1-9][0-9]{{0,15}})(?:\.[0-9a-f]{{24}})?(?:{CODING})
 
 
 class Endpoint(APIView):
-    """DRF's view, which frees the memory of a request as soon as its response is sent.
+    """DRF's view, which frees a request's memory as soon as the response is sent.
 
     DRF connects the view, its request and its response in reference cycles. They would stay in
     memory until the garbage collector runs: its pauses get longer, and each worker larger.
@@ -43,7 +43,7 @@ class Endpoint(APIView):
         return self.rate_limits.get(handler)
 
     def uses_deprecated(self, names: Set[str]) -> bool:
-        """Return True if the query or the parsed body has one of these names, or without names."""
+        """Return True if `names` is empty, or the query or the parsed body has a name from it."""
         query = self.request.META.get("QUERY_STRING", "")
         if any(name in query for name in names):  # cheaper, and mostly False
             sent = {name for name, _value in parse_qsl(query, keep_blank_values=True)}
@@ -102,7 +102,7 @@ class Endpoint(APIView):
         return response
 
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
-        """Return the count of a refused creation, and clear the frames of the exception.
+        """Return the count for a refused creation, and clear the exception's frames.
 
         PyMongo and futures keep exceptions in cycles.
         """

@@ -96,7 +96,7 @@ def failure_response(request: HttpRequest, failure: ServiceError) -> HttpRespons
 
 
 def problem(failure: ServiceError, path: str, error_id: str, request: str) -> dict[str, Any]:
-    """Return the body of a failure; `request` is the request's id."""
+    """Return a failure's body; `request` is the request's id."""
     return {
         "type": problem_type(failure.code),
         "title": str(failure.title),
@@ -115,7 +115,7 @@ def problem(failure: ServiceError, path: str, error_id: str, request: str) -> di
 
 
 def problem_type(code: str) -> str:
-    """Return the address of the page that explains a code, relative to that of the request."""
+    """Return the path to the page that explains a code."""
     return f"/api/errors/{code}"
 
 
@@ -150,7 +150,7 @@ def _response(request: HttpRequest, failure: ServiceError) -> HttpResponse:
 
 
 def _page(request: HttpRequest, failure: ServiceError, *, is_form: bool = False) -> HttpResponse:
-    """Return the page of a failure, which needs no database."""
+    """Return a failure's page, which needs no database."""
     context = {"failure": failure, "request_id": request_id.get(), "is_form": is_form}
     page = render_to_string("console/error.html", context, request)
     return HttpResponse(page, status=failure.status, headers=failure.headers)

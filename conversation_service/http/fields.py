@@ -37,7 +37,7 @@ _JSON_TYPES: Mapping[type, Message] = {
 }
 _REPEATED = _("Send this parameter only once.")
 _NFC_SHRINKS = 4  # code points that NFC composes to one, at most
-_MANY_MARKS = "M" * 32  # marks in a row, as categories of Unicode; NFC composes three at most
+_MANY_MARKS = "M" * 32  # marks in a row, as Unicode categories; NFC composes three at most
 
 
 class _Errors:
@@ -51,7 +51,7 @@ class _Errors:
         self._count = 0
 
     def add(self, part: Any, detail: Any) -> None:
-        """Add the errors of one part. Raises ValidationError at MAX_FIELD_ERRORS."""
+        """Add the errors in one part. Raises ValidationError at MAX_FIELD_ERRORS."""
         self._by_part[part] = detail
         self._count += _number_of_errors(detail)
         if self._count >= MAX_FIELD_ERRORS:
@@ -69,7 +69,7 @@ def _number_of_errors(detail: Any) -> int:
 
 
 def reject_type(value: Any, expected: Message) -> NoReturn:
-    """Raise ValidationError for a parsed JSON value of another type than expected."""
+    """Raise ValidationError for a parsed JSON value that has another type than expected."""
     message = _("Use {expected}, not {sent}.").format(
         expected=expected, sent=_JSON_TYPES[type(value)]
     )
@@ -84,7 +84,7 @@ class StrictSerializer(serializers.Serializer):
     """
 
     def get_fields(self) -> dict[str, Any]:
-        """Rename `fields_` to `fields`, which is an attribute of each serializer."""
+        """Rename `fields_` to `fields`: each serializer has an attribute with this name."""
         return {name.rstrip("_"): field for name, field in super().get_fields().items()}
 
     def to_internal_value(self, data: Any) -> Any:
@@ -124,7 +124,7 @@ class StrictSerializer(serializers.Serializer):
 
 
 class Parameters(StrictSerializer):
-    """The parameters of a query string. Parameters itself accepts none."""
+    """The parameters in a query string. Parameters itself accepts none."""
 
     def parse(self, request: Request) -> Mapping[str, Any]:
         """Return the validated parameters. Only a list can be a repeated parameter.
@@ -154,9 +154,9 @@ def _validated(parameters: Parameters, query_string: str) -> Mapping[str, Any]:
 
 
 class List(serializers.ListField):
-    """A list of at most `max_length` items, which is checked before each item is validated.
+    """A list. Its length, at most `max_length`, is checked before each item is validated.
 
-    Of items with the same `unique_by`, the first stays.
+    Among items with the same `unique_by`, the first stays.
     """
 
     max_length: int
@@ -185,7 +185,7 @@ class List(serializers.ListField):
 
 
 class Dict(serializers.DictField):
-    """An object of at most `max_length` keys, which is checked before each value is validated."""
+    """An object. Its size, at most `max_length`, is checked before each value is validated."""
 
     default_error_messages = {"max_length": _("Use at most {limit} keys.")}
 
@@ -205,7 +205,7 @@ class Dict(serializers.DictField):
 
 
 def _validate_parts(child: serializers.Field, parts: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Validate each item of a list by its index, or each value of an object by its key."""
+    """Validate each item in a list by its index, or each value in an object by its key."""
     values = {}
     errors = _Errors()
     for part, value in parts:
@@ -225,7 +225,7 @@ class Ignored(serializers.JSONField):
 
 
 class Text(serializers.CharField):
-    """A string of at most `max_length` code points, in NFC, without NUL.
+    """A string with at most `max_length` code points, in NFC, without NUL.
 
     With `cache_size`, the field keeps the results for that many texts.
     """
@@ -238,7 +238,7 @@ class Text(serializers.CharField):
         if cache_size:
             self.validate_text = lru_cache(cache_size)(self.validate_text)  # type: ignore[method-assign]
         # The parser rejects JSON with lone surrogates, and a query string has none. For NUL, the
-        # code is that of other control characters.
+        # code is the same as for other control characters.
         self.validators = [
             validator
             for validator in self.validators
@@ -268,8 +268,8 @@ class Text(serializers.CharField):
 def _may_shrink_to(length: int, text: str) -> bool:
     """Return True if NFC, or trimming white space, can make a text short enough.
 
-    NFC sorts the marks of a letter in a time that grows with the square of their number: 16,000
-    take seconds. So a text with a long row of marks is rejected before.
+    NFC sorts a letter's marks in quadratic time: 16,000 marks take seconds. So a text with too many
+    marks in a row is rejected before.
     """
     if len(text) > _NFC_SHRINKS * length:
         return False
@@ -279,7 +279,7 @@ def _may_shrink_to(length: int, text: str) -> bool:
 
 def is_one_line(text: str) -> bool:
     """Return True for a text without control characters and line breaks."""
-    # A printable text has none of these categories.
+    # A printable text has no character in these categories.
     return text.isprintable() or NOT_IN_A_LINE.isdisjoint(map(unicodedata.category, text))
 
 
@@ -401,7 +401,7 @@ class Choice(serializers.ChoiceField):
 
 
 class Subset(List):
-    """Some of several values, each once, in the order of the choices."""
+    """Some choices, each once, in their declared order."""
 
     def __init__(self, choices: Sequence[str], **kwargs: Any) -> None:
         super().__init__(max_length=len(choices), child=Choice(choices), **kwargs)
@@ -430,7 +430,7 @@ class Moment(serializers.DateTimeField):
 
 
 def _lacks_plus(text: str) -> bool:
-    """Return True if a plus instead of the last space makes the text a time."""
+    """Return True if the text becomes a time when a plus replaces the last space."""
     head, _space, offset = text.rpartition(" ")
     with suppress(ValueError):
         rfc3339.parse(f"{head}+{offset}")

@@ -13,7 +13,7 @@ _FILE = "conversations.ndjson"
 
 
 def as_enforced(result: Document, **_options: Any) -> Document:
-    """Describe the bodies of requests as they are validated: without further properties.
+    """Describe request bodies as they are validated: without further properties.
 
     A default is removed, as some generators take a property with a default as always present.
     """
@@ -31,7 +31,7 @@ def as_enforced(result: Document, **_options: Any) -> Document:
 
 
 def as_lines(result: Document, **_options: Any) -> Document:
-    """Describe NDJSON as text. `x-itemSchema` is the schema of a line, as in OpenAPI 3.2."""
+    """Describe NDJSON as text. `x-itemSchema` is a line's schema, as in OpenAPI 3.2."""
     for operation in _operations(result):
         contents = [entry.get("content", {}) for entry in operation["responses"].values()]
         for content in [*contents, operation.get("requestBody", {}).get("content", {})]:
@@ -46,7 +46,7 @@ def open_enums(result: Document, **_options: Any) -> Document:
     """Turn the enums in responses into plain text that lists the words in its description.
 
     A generated client rejects a word that its enum lacks, and a later release may add one. A value
-    that is always the same, such as the kind of a change, becomes a constant.
+    that is always the same, such as a change's kind, becomes a constant.
     """
     schemas = result["components"]["schemas"]
     received = {*_reached(schemas, _bodies(result))}
@@ -70,7 +70,7 @@ def open_enums(result: Document, **_options: Any) -> Document:
 
 
 def with_samples(result: Document, **_options: Any) -> Document:
-    """Add a call of each operation in curl, Python and JavaScript, with its first example."""
+    """Add a sample for each operation in curl, Python and JavaScript, with its first example."""
     for path, operations in result["paths"].items():
         address = path.replace("{id}", EXAMPLE_ID)
         for method, operation in operations.items():
@@ -151,7 +151,7 @@ def user_first(result: Document, **_options: Any) -> Document:
 
 
 def _codes(response: Document) -> list[str]:
-    """Return the error codes of a response, such as InvalidCursor."""
+    """Return a response's error codes, such as InvalidCursor."""
     [content] = response["content"].values()
     codes = [example["value"]["error"]["code"] for example in content["examples"].values()]
     return ["".join(word.capitalize() for word in code.split("_")) for code in codes]
@@ -178,7 +178,7 @@ def _operations(document: Document) -> list[Document]:
 
 
 def _bodies(document: Document) -> list[Any]:
-    """Return the bodies of requests, without NDJSON."""
+    """Return the request bodies, without NDJSON."""
     return [
         content
         for operation in _operations(document)

@@ -49,7 +49,7 @@ class Decision(NamedTuple):
     policy: Policy
     remaining: int
     wait_s: int
-    reset_at: int  # the end of the wait, in seconds since the epoch
+    reset_at: int  # when the wait ends, in seconds since the epoch
     counted_at: int  # in microseconds since the epoch
 
 
@@ -72,7 +72,7 @@ class Counted(NamedTuple):
 class UserRateThrottle(BaseThrottle):
     """Limits users by the policies in settings.RATE_LIMITS. Services have no limit.
 
-    Endpoint.rate_limit() names the policy of a request. All requests count under "all" too.
+    Endpoint.rate_limit() names a request's policy. All requests count under "all" too.
     """
 
     def allow_request(self, request: Request, view: Any) -> bool:

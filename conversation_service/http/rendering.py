@@ -46,7 +46,7 @@ def _plain(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} cannot be rendered as JSON.")
 
 
-@lru_cache(maxsize=16_384)  # a list has up to 400 times, most of them rendered before
+@lru_cache(maxsize=16_384)  # a list has up to 400 times, mostly rendered before
 def _moment(value: datetime) -> str:
     # Naive times come from PyMongo, and are in UTC.
     moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
@@ -99,7 +99,7 @@ def or_304(request: Request, response: HttpResponse, tag: str) -> HttpResponse:
 
 
 def etag(version: int, content: bytes | None = None) -> str:
-    """Return the strong tag of a version, or of one content of this version."""
+    """Return a version's strong tag; with `content`, the tag for this content of the version."""
     return f'"v{version}"' if content is None else f'"v{version}.{_digest(content)}"'
 
 
@@ -171,7 +171,7 @@ class JSONNegotiation(BaseContentNegotiation):
 
     acceptable = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
     readable = frozenset({"application/json", "application/merge-patch+json"})
-    # Values of Content-Encoding that the parser reads.
+    # The values in Content-Encoding that the parser reads.
     encodings = frozenset({"identity"})
 
     def select_renderer(

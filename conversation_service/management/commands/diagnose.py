@@ -13,7 +13,7 @@ with latency and reason, the clock of MongoDB, indexes, validator and migrations
 service on this machine has counted since its start, and the settings in effect with their source.
 Secrets are masked. It changes nothing, and also works while MongoDB is away.
 """
-WIDTH = 62  # of a value
+WIDTH = 62  # a longer value is cut
 SHOWN = 10  # differing indexes
 
 
