@@ -18,17 +18,11 @@ FORMATTERS: dict[str, dict[str, Any]] = {
     },
     "ecs": {
         "()": "conversation_service.observability.logs.EcsObjects",
-        "extra": {
+        "common": {
             "service.name": env("SERVICE_NAME"),
             "service.version": RELEASE,
             "service.environment": env("ENVIRONMENT"),
         },
-        # `request_id` repeats http.request.id, for `line`. Django adds `request`, which has the
-        # query string with its search words, and `status_code`.
-        "exclude_fields": [
-            *("log.origin", "process.thread", "process.name"),
-            *("request_id", "request", "status_code"),
-        ],
     },
 }
 

@@ -3,12 +3,14 @@
 No logged value can start a new line, or reach a terminal as a control character.
 """
 
+import json
 import logging
 import re
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
-from ecs_logging import StdlibFormatter
+import orjson
 
 from conversation_service.observability.context import request_id, traceparent, user_id
 
@@ -19,6 +21,12 @@ _DOCUMENTS = re.compile(r"(full error|dup key): .*", re.DOTALL)
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
+
+# The attributes of every record; `request_id` repeats http.request.id. Django adds `request`, which
+# has the query string with its search words, and `status_code`.
+_NOT_LOGGED = frozenset(logging.makeLogRecord({}).__dict__) | {
+    *("message", "asctime", "taskName", "request_id", "request", "status_code"),
+}
 
 
 def user_hash(user: str, key: str) -> str:
@@ -68,16 +76,44 @@ class Lines(logging.Formatter):
         return super().format(record)
 
 
-class EcsObjects(StdlibFormatter):
-    """One JSON object per line."""
+class EcsObjects(logging.Formatter):
+    """One JSON object per line, with fields of the Elastic Common Schema.
 
-    def format_to_ecs(self, record: logging.LogRecord) -> dict[str, Any]:
-        fields = super().format_to_ecs(record)
-        fields["message"] = _without_documents(fields["message"])
-        del fields["log"]["original"]  # repeats the message
-        for name, text in fields.get("error", {}).items():
-            fields["error"][name] = _without_documents(text)
-        return fields
+    Fields in `extra` of a record, and in `common` of each record, become nested objects:
+    `http.request.id` becomes `{"http": {"request": {"id": …}}}`.
+    """
+
+    def __init__(self, common: dict[str, str] | None = None) -> None:
+        super().__init__()
+        self.common = common or {}
+
+    def format(self, record: logging.LogRecord) -> str:
+        created = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields: dict[str, Any] = {
+            "@timestamp": created.replace("+00:00", "Z"),
+            "log.level": record.levelname.lower(),
+            "message": _without_documents(record.getMessage()),
+            "ecs.version": "1.6.0",
+            "log": {"logger": record.name},
+            "process": {"pid": record.process},
+        }
+        named = {name: value for name, value in record.__dict__.items() if name not in _NOT_LOGGED}
+        if record.exc_info and (error := record.exc_info[1]):
+            named["error.type"] = type(error).__name__
+            named["error.message"] = _without_documents(str(error))
+            named["error.stack_trace"] = _without_documents(self.formatException(record.exc_info))
+        for name, value in (named | self.common).items():
+            *path, last = name.split(".")
+            place = fields
+            for part in path:
+                place = place.setdefault(part, {})
+            place[last] = value
+        try:
+            line = orjson.dumps(fields).decode()
+        except TypeError:  # half of a surrogate pair, or an object without a form in JSON
+            line = ""
+        # The standard library escapes each character outside ASCII: none reaches a terminal.
+        return line if line and line.isascii() else json.dumps(fields, default=str)
 
 
 def _without_documents(text: str) -> str:

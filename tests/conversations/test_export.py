@@ -3,17 +3,15 @@
 import json
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from conversation_service import clock
 from conversation_service.mongodb.connection import collection
 from conversations import documents
 from tests.conversations.test_schema import stages
-from tests.documented import DOCUMENT
+from tests.documented import validator
 from tests.factories import PATH, conversation
 
 EXPORT = f"{PATH}/export"
-LINE = {"$ref": "#/components/schemas/Exported", "components": DOCUMENT["components"]}
 
 
 def exported(client, **parameters):
@@ -52,7 +50,7 @@ def test_every_state_is_exported_as_in_the_api(alice):
     ]
     assert [len(line["history"]) for line in lines] == [0, 2, 1, 2]
     for line in lines:
-        Draft202012Validator(LINE).validate(line)
+        validator({"$ref": "#/components/schemas/Exported"}).validate(line)
 
 
 def test_the_exported_history_equals_the_history(alice):

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from django.test import Client
-from jsonschema import Draft202012Validator
 
 from conversations import internal_urls as internal
 from conversations.urls import urlpatterns
 from docs_site.collection import collection
-from tests.documented import DOCUMENT
+from tests.documented import DOCUMENT, validator
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,9 +96,7 @@ def test_bodies_of_requests_are_described_as_enforced():
 
 
 def described(name):
-    return Draft202012Validator(
-        {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
-    )
+    return validator({"$ref": f"#/components/schemas/{name}"})
 
 
 @pytest.mark.parametrize(

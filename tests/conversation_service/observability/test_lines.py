@@ -1,5 +1,6 @@
 """Plain log lines: one per record, with any input of a client."""
 
+import json
 import logging
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+from conversation_service import clock
 from conversation_service.observability.logs import EcsObjects, Lines
 from tests.config.processes import environment
 from tests.config.test_gunicorn import serving
@@ -79,6 +81,26 @@ def test_a_traceback_follows_its_record_and_starts_no_new_one(text):
     assert not first.startswith(" ")
     assert all(line.startswith("  ") and line.isprintable() for line in below)
     assert "Traceback (most recent call last):" in below[0]
+
+
+@each
+def test_a_logged_value_stays_in_its_object_and_sends_nothing_to_a_terminal(text):
+    fields = {"url.path": f"/x{text}", "event.start": clock.now(), "labels.x": object()}
+    line = EcsObjects().format(record("GET %s", f"/x{text}", **fields))
+
+    assert line.isascii()
+    assert len(line.splitlines()) == 1
+    assert json.loads(line)["message"] == f"GET /x{text}"
+    assert json.loads(line)["url"]["path"] == f"/x{text}"
+
+
+def test_an_object_has_the_whole_traceback():
+    line = EcsObjects({"service.name": "x"}).format(record("failed", exc_info=failure("b")))
+
+    logged = json.loads(line)
+    assert logged["error"]["type"] == "ValueError"
+    assert "KeyError: 'b'" in logged["error"]["stack_trace"]
+    assert logged["service"] == {"name": "x"}
 
 
 def test_printable_text_is_unchanged():
