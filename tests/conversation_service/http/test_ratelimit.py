@@ -535,6 +535,16 @@ def test_the_api_counts_in_the_process_until_redis_is_back(
     ]
 
 
+def test_a_connection_that_redis_has_closed_is_replaced(limits, caplog, settings, new_user):
+    limits(list=9)
+    new_user.get(PATH)
+
+    Redis.from_url(settings.REDIS_URL).client_kill_filter(_type="normal", skipme=True)
+
+    assert new_user.get(PATH).headers["X-RateLimit-Remaining"] == "7"
+    assert "conversation_service.redis" not in {record.name for record in caplog.records}
+
+
 def test_without_redis_each_process_still_limits(limits, port, new_user):
     limits(list=2)
 
