@@ -213,5 +213,6 @@ COLLECTIONS = [
         "conversations",
         indexes=INDEXES,
         validator={"$jsonSchema": {"oneOf": [CONVERSATION, TOMBSTONE]}},
+        shard_key={"user_id": 1},
     )
 ]

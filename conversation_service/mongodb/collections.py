@@ -1,6 +1,6 @@
 """Declarations of collections, which setup_indexes applies to the database."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,15 @@ class CollectionSchema:
     An app declares its collections in `AppConfig.collections`. Every index has an explicit name, by
     which a changed definition is recognised. `validator` includes the operator:
     {"$jsonSchema": {...}}. `migrated` is True if Django's migrations also create indexes in the
-    collection, so that undeclared indexes are not extra.
+    collection, so that undeclared indexes are not extra. `shard_key` is the key for a sharded
+    cluster: each unique index must start with it.
     """
 
     name: str
     indexes: Sequence[IndexModel] = ()
     validator: dict[str, Any] | None = None
     migrated: bool = False
+    shard_key: Mapping[str, int] | None = None
 
 
 def declared() -> Iterator[CollectionSchema]:

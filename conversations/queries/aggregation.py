@@ -49,7 +49,7 @@ def count_of(rows: list[Document]) -> int:
     return rows[0]["count"] if rows else 0
 
 
-def tag_count_stages(tag_line: str, limit: int) -> Pipeline:
+def tag_count_stages(user_id: str, tag_line: str, limit: int) -> Pipeline:
     """Return stages that count tags, the most frequent first, in rows grouped by `tag_line`.
 
     `tag_line` is the path to the line; a row also has `count` and `oldest`. Many conversations have
@@ -66,27 +66,27 @@ def tag_count_stages(tag_line: str, limit: int) -> Pipeline:
                 "oldest": {"$min": "$oldest"},
             }
         },
-        *most_frequent_stages(limit),
+        *most_frequent_stages(user_id, limit),
     ]
 
 
-def most_frequent_stages(limit: int) -> Pipeline:
+def most_frequent_stages(user_id: str, limit: int) -> Pipeline:
     """Return stages that keep the most frequent tags and look up their oldest documents."""
     return [
         {"$sort": {"count": -1, "_id": 1}},
         {"$limit": limit},
-        lookup_stage("oldest", {"tags": 1}),
+        lookup_stage(user_id, "oldest", {"tags": 1}),
     ]
 
 
-def lookup_stage(path: str, projection: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stage that replaces the id at a path by a list with its document, if it exists."""
+def lookup_stage(user_id: str, path: str, projection: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage that replaces the id at a path by a list with the user's document."""
     return {
         "$lookup": {
             "from": conversations().name,
             "localField": path,
             "foreignField": "_id",
-            "pipeline": [{"$project": projection}],
+            "pipeline": [{"$match": {"user_id": user_id}}, {"$project": projection}],
             "as": path,
         }
     }

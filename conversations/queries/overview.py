@@ -79,7 +79,7 @@ def latest_by_character_stages(active: dict[str, Any]) -> Pipeline:
         },
         {"$sort": {"at": -1, "latest": -1}},
         {"$limit": CHARACTERS},
-        lookup_stage("latest", PUBLIC),
+        lookup_stage(active["user_id"], "latest", PUBLIC),
         {
             "$lookup": {
                 "from": conversations().name,

@@ -115,9 +115,9 @@ def totals_stages(kept: dict[str, Any]) -> Pipeline:
                     },
                     {"$sort": {"count": -1, "_id": 1}},
                     {"$limit": 1},
-                    lookup_stage("newest", {"character_name": 1}),
+                    lookup_stage(kept["user_id"], "newest", {"character_name": 1}),
                 ],
-                "tags": tag_count_stages("$_id.tags", TOP_TAGS),
+                "tags": tag_count_stages(kept["user_id"], "$_id.tags", TOP_TAGS),
             }
         },
     ]

@@ -34,7 +34,7 @@ def tag_counts(user_id: str, prefix: str, *, limit: int) -> list[dict[str, Any]]
         {"$project": {"key": {"$first": "$tag"}, "words": {"$last": "$tag.words"}}},
         {"$match": {"$and": word_of_tag}},
         {"$group": {"_id": "$key", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
-        *most_frequent_stages(limit),
+        *most_frequent_stages(user_id, limit),
     ]
     return [tag_count(row) for row in run(pipeline, hint="user_words")]
 
@@ -43,5 +43,5 @@ def all_tags(user_id: str, limit: int) -> Pipeline:
     return [
         {"$match": {"user_id": user_id, "status": {"$in": NOT_TRASHED}}},
         {"$group": {"_id": "$tag_line", "count": {"$sum": 1}, "oldest": {"$min": "$_id"}}},
-        *tag_count_stages("$_id", limit),
+        *tag_count_stages(user_id, "$_id", limit),
     ]

@@ -23,6 +23,8 @@ class ActivitySerializer(fields.StrictSerializer):
     """Totals since the creation. A later report has a higher `sequence`."""
 
     sequence = fields.Integer(min_value=1, max_value=MAX_COUNT)
+    # The owner, for a cluster that is sharded by user. The next release requires it.
+    user_id = fields.ExternalId(required=False)
 
     def get_fields(self) -> dict[str, Any]:
         """Add the metadata fields that the Message service reports."""

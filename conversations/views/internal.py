@@ -49,8 +49,7 @@ class ActivityView(Endpoint):
     @openapi.activity
     def put(self, request: Request, id: str) -> HttpResponse:
         parameters = activity_parameters.parse(request)
-        totals = activity_input.run_validation(request.data)
-        report = Activity(totals.pop("sequence"), totals)
+        report = Activity.read(activity_input.run_validation(request.data))
         unarchive = parameters["on_message"] == "unarchive"
         return JSONResponse(store_report(id, report, unarchive=unarchive))
 
@@ -63,7 +62,7 @@ class ActivityBatchView(Endpoint):
     @openapi.activity_batch
     def post(self, request: Request) -> HttpResponse:
         items = activity_batch_input.run_validation(request.data)["items"]
-        reports = [(item.pop("id"), Activity(item.pop("sequence"), totals=item)) for item in items]
+        reports = [(item.pop("id"), Activity.read(item)) for item in items]
         rows = []
         for (id_, _), result in zip(reports, store_reports(reports), strict=True):
             error = result if isinstance(result, ServiceError) else None

@@ -7,6 +7,7 @@ database's clock, which is the same for every pod.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from bson import ObjectId
@@ -41,11 +42,23 @@ _READ = {"activity_sequence": _SEQUENCE, "metadata": 1, "now": NOW}
 class Activity:
     """An activity report: its number, which is higher in later reports, and the totals.
 
-    `totals` has each field of Metadata that Message reports.
+    `totals` has each field of Metadata that Message reports. With `user_id`, the report is for a
+    conversation of this user only.
     """
 
     sequence: int
     totals: Mapping[str, Any]
+    user_id: str | None = None
+
+    @classmethod
+    def read(cls, sent: Mapping[str, Any]) -> "Activity":
+        totals = dict(sent)
+        return cls(totals.pop("sequence"), user_id=totals.pop("user_id", None), totals=totals)
+
+    def target(self, conversation_id: str) -> dict[str, Any]:
+        """Return the filter for the conversation. Raises ConversationNotFound for a faulty id."""
+        target = existing_filter(conversation_id)
+        return target if self.user_id is None else target | {"user_id": self.user_id}
 
 
 # Reports
@@ -61,7 +74,7 @@ def store_report(conversation_id: str, report: Activity, *, unarchive: bool) -> 
     condition, update = _condition(report), _update(report)
     if unarchive:
         update |= _unarchive_if_new(report.totals["message_count"])
-    existing = existing_filter(conversation_id)
+    existing = report.target(conversation_id)
     written = conversations().find_one_and_update(
         {**existing, **condition},
         [{"$set": update}],
@@ -90,27 +103,30 @@ def store_reports(reports: Sequence[tuple[str, Activity]]) -> list[bool | Servic
     """
     batch = ObjectId()
     sent = {
-        (ObjectId(id_), report.sequence): report
+        (ObjectId(id_), report.sequence, report.user_id or ""): report
         for id_, report in reports
         if ObjectId.is_valid(id_)
     }
     statements = [
         UpdateOne(
-            {"_id": id_, **NOT_PURGED, **_condition(report)},
+            {**report.target(str(id_)), **_condition(report)},
             [{"$set": _update(report) | {"activity_batch": {"$literal": batch}}}],
             hint=ID_INDEX,
         )
-        for (id_, _sequence), report in sorted(sent.items())
+        for (id_, *_), report in sorted(sent.items(), key=itemgetter(0))
     ]
     if statements:
         conversations().bulk_write(statements, ordered=False)
-    ids = [*{id_ for id_, _sequence in sent}]
-    rows = committed().find({"_id": {"$in": ids}, **NOT_PURGED}, _READ | {"activity_batch": 1})
+    wanted: dict[str, Any] = {"_id": {"$in": [*{id_ for id_, *_ in sent}]}, **NOT_PURGED}
+    users = {report.user_id for report in sent.values()}
+    if None not in users:
+        wanted["user_id"] = {"$in": [*users]}
+    rows = committed().find(wanted, _READ | {"user_id": 1, "activity_batch": 1})
     found = {str(row["_id"]): row for row in rows}
     results: list[bool | ServiceError] = []
     for id_, report in reports:
         row = found.get(id_.lower())
-        if row is None:
+        if row is None or report.user_id not in {None, row["user_id"]}:
             results.append(ConversationNotFound())
         elif row["activity_sequence"] == report.sequence and row.get("activity_batch") == batch:
             results.append(True)

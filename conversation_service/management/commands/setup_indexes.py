@@ -11,6 +11,7 @@ from pymongo.errors import DuplicateKeyError
 from conversation_service import commands
 from conversation_service.commands import Unfinished, add_dry_run, add_json, end_help
 from conversation_service.mongodb.collections import CollectionSchema, declared
+from conversation_service.mongodb.connection import database
 from conversation_service.mongodb.drift import (
     VALIDATOR,
     IndexDrift,
@@ -68,6 +69,12 @@ class Command(BaseCommand):
             help="concurrent builds for the missing indexes of a collection; each reads the whole "
             "collection and uses one core of MongoDB (default 1)",
         )
+        parser.add_argument(
+            "--shard",
+            action="store_true",
+            help="print the commands that shard the collections, for mongosh; if MONGODB_URL leads "
+            "to a mongos, also execute them, after the indexes",
+        )
         add_json(parser)
 
     def handle(
@@ -108,6 +115,8 @@ class Command(BaseCommand):
             )
         if changes:
             refuse_conflicts(unresolved)
+        if options["shard"]:
+            self.shard(execute=bool(changes))
 
     def attempt(self, schema: CollectionSchema, findings: list[IndexDrift], *, builds: int) -> None:
         try:
@@ -129,6 +138,22 @@ class Command(BaseCommand):
             raise Unfinished(
                 "Stopped. MongoDB completes the running build. Run the command again for the rest."
             ) from None
+
+    def shard(self, *, execute: bool) -> None:
+        """Print the commands; execute them on a mongos. A repetition has no effect."""
+        admin = database().client.admin
+        is_mongos = admin.command("hello").get("msg") == "isdbgrid"
+        for schema in declared():
+            if schema.shard_key:
+                command = {
+                    "shardCollection": f"{database().name}.{schema.name}",
+                    "key": schema.shard_key,
+                }
+                self.stdout.write(f"db.adminCommand({commands.as_json(command)})")
+                if execute and is_mongos:
+                    admin.command(command)
+        if not is_mongos:
+            self.stderr.write("This server is no mongos: the collections stay unsharded.")
 
     def show(self, report: list[dict[str, Any]], *, as_json: bool, dry_run: bool) -> None:
         for line in report:

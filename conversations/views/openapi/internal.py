@@ -80,6 +80,7 @@ class OutcomesSerializer(serializers.Serializer):
 
 _TIMES = ["2026-01-15T15:00:00.000Z", "2026-01-15T16:30:00.000Z"]
 _REPORT = {
+    "user_id": "u-1",
     "sequence": 12,
     **dict(zip(documents.DEFAULTS["metadata"], [15, 1250, 600, 650, *_TIMES], strict=True)),
 }
@@ -100,7 +101,8 @@ activity = operation(
     description="Scope `conversations:activity`. Totals are absolute. A report with a `sequence` "
     "that is not higher than the stored one changes nothing. `last_activity` becomes the "
     "`last_message_at` of the latest report, but never a time before `created_at`. A time more "
-    "than 5 minutes ahead of the clock of the service is rejected.",
+    "than 5 minutes ahead of the clock of the service is rejected. A report with the `user_id` of "
+    "another user is a 404. The next release requires `user_id`.",
     request=ActivitySerializer,
     parameters=[ID, ActivityParameters],
     request_examples={"A report": _REPORT},

@@ -9,6 +9,7 @@ from django.apps import apps
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from pymongo import IndexModel
+from pymongo.database import Database
 from pymongo.errors import WriteError
 
 from conversation_service import clock
@@ -300,6 +301,37 @@ def test_concurrent_runs_succeed(declare, things):
 
     assert all(set(run.values()) <= {"created", "set", "changed", "kept"} for run in runs)
     assert set(setup_indexes().values()) == {"kept"}
+
+
+SHARD = {"shardCollection": "test_conversation_service.conversations", "key": {"user_id": 1}}
+
+
+def test_the_commands_for_shards_are_printed_and_not_executed_without_a_mongos(commands, capsys):
+    call_command("setup_indexes", "--shard", verbosity=0)
+
+    [line] = capsys.readouterr().out.splitlines()
+    assert json.loads(line.removeprefix("db.adminCommand(").removesuffix(")")) == SHARD
+    assert not [command for command in commands if "shardCollection" in command]
+
+
+@pytest.mark.parametrize(("options", "executed"), [([], [SHARD]), (["--dry-run"], [])])
+def test_a_mongos_shards_the_collections(monkeypatch, capsys, options, executed):
+    sent = []
+
+    def command_of_a_mongos(admin, command, *arguments, **named):
+        if command == "hello":
+            return {"msg": "isdbgrid"}
+        if "shardCollection" in command:
+            return sent.append(command)
+        return original(admin, command, *arguments, **named)
+
+    original = Database.command
+    monkeypatch.setattr(Database, "command", command_of_a_mongos)
+
+    call_command("setup_indexes", "--shard", *options, verbosity=0)
+
+    assert sent == executed
+    assert "shardCollection" in capsys.readouterr().out
 
 
 def test_sessions_expire():
