@@ -15,8 +15,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from conversation_service.mongodb.connection import collection
-from conversations.jobs import chat_exports
-from conversations.jobs.chat_exports import read_export
+from conversations.jobs.chat_exports import files, read_export
 from conversations.management.commands import import_chats
 from tests.conversations.test_export import exported
 from tests.conversations.test_import import make_older, purge
@@ -454,11 +453,26 @@ def test_the_conversations_before_the_end_of_a_cut_file_are_imported(alice, run,
     assert (code, totals["created"] + totals["unchanged"]) == (0, 4)
 
 
+@pytest.mark.parametrize(
+    "damage", [b'{"a": }', b"nul", b'{"mapping": {}, "title": "\xff" x}', b"}", b'{"a": "']
+)
+def test_the_conversations_before_a_damage_are_imported_and_the_error_names_its_place(
+    alice, run, damage
+):
+    good = [json.dumps(chat(conversation_id=str(n))).encode() for n in range(3)]
+
+    code, totals, report = run("chatgpt", b"[%b, %b, " % (*good[:2],) + damage + b"," + good[2])
+
+    assert (code, totals["created"], report) == (1, 2, [])
+    place = len(good[0]) + len(good[1]) + 5
+    named = int(run.error.split("character ")[1].split(":")[0].replace(",", ""))
+    assert place <= named <= place + len(damage) + 3
+
+
 NO_CONVERSATIONS = [
-    b"null", b"5", b"true", b'"text, {}"', b"[]", b"[{}]", b"{}", b'{"a": }', b"nul",
+    b"null", b"5", b"true", b'"text, {}"', b"[]", b"[{}]", b"{}",
     b'{"title": "x"}',
     b'{"uuid": "claude", "name": "x", "chat_messages": []}',
-    b'{"mapping": {}, "title": "\xff" x}',
     '{"mapping": {}, "title": "Stra\xdfe"}'.encode("latin-1"),
 ]  # fmt: skip
 
@@ -616,38 +630,47 @@ def test_ids_of_different_programs_and_users_differ(alice, run):
     assert len(exported(alice)) == 2
 
 
-def test_a_deeply_nested_conversation_is_imported_with_the_times_of_its_messages(alice, run):
-    messages = '{"createdAt": "2024-05-28T19:00:00Z", "text": "]}", "children": ['
-    tree = '{"createdAt": "2024-05-28T18:00:00Z", "text": "\\"", "children": [' + messages * 3_000
+def nested(depth):
+    messages = '{"createdAt": "2024-05-28T19:00:00Z", "text": "]}", "children": [' * depth
+    tree = '{"createdAt": "2024-05-28T18:00:00Z", "text": "\\"", "children": [' + messages
     text = '{"conversationId": "x", "title": "Deep", "messages": [%s], "options": {"top_p": 0.5}}'
+    return (text % (tree + "]}" * (depth + 1))).encode()
 
-    assert run("librechat", (text % (tree + "]}" * 3_001)).encode())[0] == 0
+
+def test_a_nested_conversation_is_imported_with_the_times_of_its_messages(alice, run):
+    assert run("librechat", nested(300))[0] == 0
 
     [line] = exported(alice)
     assert times(line) == ("2024-05-28T18:00:00.000Z", "2024-05-28T19:00:00.000Z")
     assert line["settings"]["top_p"] == 0.5
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 64])
+def test_a_conversation_that_is_nested_too_deeply_is_an_error_with_a_remedy(alice, run):
+    assert run("librechat", nested(50_000))[0] == 1
+    assert 'without "Recursive"' in run.error
+
+
+@pytest.mark.parametrize("size", [4, 5, 7, 64])
 def test_the_size_of_the_parts_that_are_read_does_not_matter(alice, run, monkeypatch, size):
-    tricky = [chat(title=t, conversation_id=t) for t in ('a"b', "back\\", '\\\\"]', "{[}", "é🚀")]
-    text = json.dumps(tricky, ensure_ascii=False).encode()
-    monkeypatch.setattr(chat_exports, "_CHUNK", max(size, 4))
+    titles = ['a"b', "back\\", '\\\\"]', "{[}", "é🚀"]
+    text = json.dumps([chat(title=t, conversation_id=t) for t in titles], ensure_ascii=False)
+    monkeypatch.setattr(files, "_CHUNK", size)
 
-    assert run("chatgpt", text)[:1] == (0,)
-    assert [
-        *chat_exports._split(iter([text[i : i + size] for i in range(0, len(text), size)]))
-    ] == [json.dumps(each, ensure_ascii=False).encode() for each in tricky]
+    assert run("chatgpt", text.encode())[0] == 0
+    assert {line["title"] for line in exported(alice)} == {*titles}
+    assert run("chatgpt", b"[123456, 1234567, null]")[1]["rejected"] == 3
 
 
-def test_a_conversation_above_the_limit_is_rejected_alone(alice, run, monkeypatch):
-    monkeypatch.setattr(chat_exports, "MAX_BYTES", 2**20)
+def test_a_conversation_above_the_limit_ends_the_import_with_an_error(alice, run, monkeypatch):
+    monkeypatch.setattr(files, "MAX_LENGTH", 2**20)
+    largest = chat(conversation_id="largest", mapping={"text": ""})
+    largest["mapping"]["text"] = "x" * (2**20 - len(json.dumps(largest)))
     large = chat(conversation_id="large", mapping={"text": "x" * 2**20})
 
-    code, totals, report = run("chatgpt", [chat(), large, chat(conversation_id="next")])
+    code, totals, _report = run("chatgpt", [chat(), largest, large])
 
-    assert (code, totals["created"], totals["rejected"]) == (1, 2, 1)
-    assert [line["number"] for line in report] == [2]
+    assert (code, totals["created"]) == (1, 2)
+    assert "at most 1 MiB" in run.error
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
