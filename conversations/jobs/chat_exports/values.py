@@ -1,11 +1,10 @@
 """Numbers and times, as other programs write them."""
 
-import math
 import re
 from datetime import UTC, datetime
 from typing import Any
 
-from conversation_service.integers import read_integer
+from conversation_service import numbers
 from conversations.jobs.lenient import seconds
 
 # A date and a time of day, only of years in which it cannot be a number of milliseconds.
@@ -19,16 +18,7 @@ def read_number(value: Any) -> float | None:
     if isinstance(value, dict) and len(value) == 1:
         [(name, inner)] = value.items()
         value = inner if name.startswith("$number") else None
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    if not math.isfinite(number):
-        return None
-    integer = read_integer(number)
-    return number if integer is None else integer
+    return numbers.read_number(value)
 
 
 def read_seconds(value: Any) -> tuple[float | None, bool]:
