@@ -453,9 +453,12 @@ def test_the_conversations_before_the_end_of_a_cut_file_are_imported(alice, run,
     assert (code, totals["created"] + totals["unchanged"]) == (0, 4)
 
 
-@pytest.mark.parametrize(
-    "damage", [b'{"a": }', b"nul", b'{"mapping": {}, "title": "\xff" x}', b"}", b'{"a": "']
-)
+DAMAGES = [
+    b'{"a": }', b"nul", b'{"mapping": {}, "title": "\xff" x}', b"}", b'{"a": "', b"9" * 5_000
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_the_conversations_before_a_damage_are_imported_and_the_error_names_its_place(
     alice, run, damage
 ):
@@ -464,9 +467,7 @@ def test_the_conversations_before_a_damage_are_imported_and_the_error_names_its_
     code, totals, report = run("chatgpt", b"[%b, %b, " % (*good[:2],) + damage + b"," + good[2])
 
     assert (code, totals["created"], report) == (1, 2, [])
-    place = len(good[0]) + len(good[1]) + 5
-    named = int(run.error.split("character ")[1].split(":")[0].replace(",", ""))
-    assert place <= named <= place + len(damage) + 3
+    assert f"from character {len(good[0]) + len(good[1]) + 5:,} on" in run.error
 
 
 NO_CONVERSATIONS = [
@@ -531,7 +532,6 @@ ADJUSTED = [
     ({"create_time": float("nan")}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
     ({"create_time": float("inf")}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
     ({"create_time": 10**400}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
-    ({"create_time": 10**5_000}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
     ({"create_time": True}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
     ({"create_time": {}}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
     ({"create_time": []}, ["created_at"], {"created_at": "2023-11-14T22:13:21.000Z"}),
@@ -559,12 +559,7 @@ ADJUSTED = [
 def test_a_faulty_value_is_reported_and_the_conversation_imported(
     alice, run, fields, adjusted, values
 ):
-    previous = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)
-    text = json.dumps([chat(**fields)]).encode()
-    sys.set_int_max_str_digits(previous)
-
-    code, totals, report = run("chatgpt", text)
+    code, totals, report = run("chatgpt", [chat(**fields)])
 
     assert (code, totals["created"], totals["adjusted"]) == (0, 1, bool(adjusted))
     assert [line["adjusted"] for line in report] == ([adjusted] if adjusted else [])
@@ -670,7 +665,7 @@ def test_a_conversation_above_the_limit_ends_the_import_with_an_error(alice, run
     code, totals, _report = run("chatgpt", [chat(), largest, large])
 
     assert (code, totals["created"]) == (1, 2)
-    assert "at most 1 MiB" in run.error
+    assert "more than 1 MiB" in run.error
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):

@@ -1,5 +1,6 @@
 """A conversation of another program, and the reader that makes a lenient line of it."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
@@ -7,7 +8,6 @@ from hashlib import sha256
 from typing import Any
 
 from conversations import limits
-from conversations.jobs.chat_exports.files import DECODER
 from conversations.jobs.chat_exports.values import read_number, read_seconds
 from conversations.jobs.lenient import one_line
 
@@ -18,16 +18,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 # A text or a positive number with a name, also in MongoDB's extended JSON.
 _NAMED_VALUE = r'"%s"\s*:\s*(?:\{\s*"\$date"\s*:\s*)?("[^"\\]+"|[0-9][0-9.eE+-]*)'
 
-COMMON_SETTINGS = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "topP": "top_p",
-    "max_tokens": "max_tokens",
-    "frequency_penalty": "frequency_penalty",
-    "presence_penalty": "presence_penalty",
-    "stop": "stop_sequences",
-    "reasoning_effort": "reasoning_effort",
-}
+# Settings by their name in an export.
+_SAME_NAME = ("temperature", "top_p", "max_tokens", "frequency_penalty", "presence_penalty")
+COMMON_SETTINGS = {name: name for name in (*_SAME_NAME, "reasoning_effort")}
+COMMON_SETTINGS |= {"topP": "top_p", "stop": "stop_sequences"}
 
 
 @dataclass
@@ -152,7 +146,7 @@ class Reader:
 
         A quote within a string is escaped, so that a message's text never matches.
         """
-        return [DECODER.decode(each) for each in re.findall(_NAMED_VALUE % name, self.raw)]
+        return [json.loads(each) for each in re.findall(_NAMED_VALUE % name, self.raw)]
 
     def message_times(self, name: str) -> list[float]:
         times = (read_seconds(value)[0] for value in self.in_messages(name))

@@ -5,7 +5,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from io import TextIOWrapper
-from json import JSONDecodeError, JSONDecoder
+from json import JSONDecoder
 from pathlib import Path
 from typing import IO, Any, cast
 from zipfile import BadZipFile, ZipFile
@@ -13,22 +13,12 @@ from zipfile import BadZipFile, ZipFile
 _CHUNK = 256 * 1024  # characters
 # The characters of a value. In memory, a value takes several times as much.
 MAX_LENGTH = 64 * 1024 * 1024
-_LONG_INTEGER = 20  # digits
 # A BOM is between values if files were written one behind the other.
 _START_OF_VALUE = re.compile(r"[^\s,\ufeff]")
 
 
 class ExportError(Exception):
     """The file is no export, or it is damaged. The values before the damage were read."""
-
-
-def _integer(digits: str) -> float:
-    # Python rejects integers with more than 4,300 digits.
-    return int(digits) if len(digits) < _LONG_INTEGER else float(digits)
-
-
-# Like every decoder of Python, it accepts NaN and unpaired surrogates.
-DECODER = JSONDecoder(parse_int=_integer)
 
 
 def read_values(path: Path, names: re.Pattern[str]) -> Iterator[tuple[Any, str]]:
@@ -67,8 +57,7 @@ def _values_in_archive(file: IO[bytes], names: re.Pattern[str]) -> Iterator[tupl
 def _values(file: IO[bytes]) -> Iterator[tuple[Any, str]]:
     """Yield each value, and close the file.
 
-    A value whose text has not been read to its end cannot be decoded: more text is read until it
-    can.
+    Reads more text until the next value can be decoded, up to MAX_LENGTH.
     """
     with TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as stream:
         text = stream.read(_CHUNK)
@@ -76,6 +65,7 @@ def _values(file: IO[bytes]) -> Iterator[tuple[Any, str]]:
             raise ExportError("The file is in UTF-16 or UTF-32. Convert it to UTF-8.")
         if text.lstrip()[:1] not in {"[", "{"}:
             raise ExportError("The file does not start with a JSON array or object.")
+        decode = JSONDecoder().raw_decode  # accepts NaN and unpaired surrogates
         position = dropped = 0  # dropped: the number of characters before `text`
         in_array = False
         while True:
@@ -85,16 +75,16 @@ def _values(file: IO[bytes]) -> Iterator[tuple[Any, str]]:
                 in_array = not in_array
                 position += 1
                 continue
-            value, end, problem = None, len(text), ""
+            is_valid = True
             try:
-                value, end = DECODER.raw_decode(text, position)
-            except JSONDecodeError as error:
-                problem = f"at character {dropped + error.pos:,}: {error.msg}"
+                value, end = decode(text, position)
             except RecursionError:
                 raise ExportError(
                     "A conversation is nested too deeply. Export it without nesting; in LibreChat, "
                     'that is without "Recursive".'
                 ) from None
+            except ValueError:  # damaged, or not yet read to its end
+                value, end, is_valid = None, len(text), False
             room = MAX_LENGTH - (end - position)
             if end == len(text) and room > 0:
                 more = stream.read(min(room, max(_CHUNK, end - position)))
@@ -102,12 +92,12 @@ def _values(file: IO[bytes]) -> Iterator[tuple[Any, str]]:
                     dropped += position
                     text, position = text[position:] + more, 0
                     continue
-            if problem:
+            if not is_valid:
                 break
             yield value, text[position:end]
             position = end
     if position < len(text) or in_array:
         raise ExportError(
-            f"The file is damaged or incomplete {problem}. "
-            f"A conversation can have at most {MAX_LENGTH // 2**20} MiB."
+            f"The file is damaged or incomplete: the text from character {dropped + position:,} on "
+            f"is not valid JSON, or a conversation has more than {MAX_LENGTH // 2**20} MiB."
         )
