@@ -14,7 +14,6 @@ from conversations.jobs.lenient import one_line
 _MAX_LEFT_OUT = 50
 _MAX_TEXT = 64 * limits.TITLE_LENGTH  # no field accepts a longer text
 _KEY = re.compile(limits.OBJECT_KEY)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 # A text or a positive number with a name, also in MongoDB's extended JSON.
 _NAMED_VALUE = r'"%s"\s*:\s*(?:\{\s*"\$date"\s*:\s*)?("[^"\\]+"|[0-9][0-9.eE+-]*)'
 
@@ -46,7 +45,8 @@ class ExportedChat:
 class Reader:
     """Collects a conversation's values, and the names of unusable values.
 
-    The import of lenient lines adjusts values beyond a limit, and names them too.
+    The import of lenient lines adjusts values beyond a limit and half characters, and names them
+    too.
     """
 
     def __init__(self, source: str, chat: ExportedChat, raw: str) -> None:
@@ -73,23 +73,16 @@ class Reader:
                 self.leave_out(prefix + name)
 
     def text(self, name: str, value: Any) -> str:
-        """Return a text that can be stored, or "" for null.
-
-        NUL is removed, an unpaired surrogate is replaced, and the text is cut.
-        """
+        """Return a text, or "" for null and for a value of another type."""
         if isinstance(value, dict) and "$oid" in value:
             value = value["$oid"]
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
-        if value is None:
-            return ""
-        if not isinstance(value, str):
+        if isinstance(value, str):
+            return value[:_MAX_TEXT]
+        if value is not None:
             self.note(name)
-            return ""
-        text = _SURROGATE.sub("\ufffd", value.replace("\0", ""))[:_MAX_TEXT]
-        if text != value:
-            self.note(name)
-        return text
+        return ""
 
     def read_id(self, *values: Any) -> None:
         """Read the first id. Without one, the conversation is identified by its content."""
@@ -110,7 +103,7 @@ class Reader:
             if title != text:
                 self.note("title")
             if title:
-                self.line["title"] = title
+                self.line["title"] = text
                 return
 
     def read_tags(self, *values: Any) -> None:

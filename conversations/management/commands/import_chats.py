@@ -1,3 +1,4 @@
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -174,7 +175,8 @@ class ChatImport:
                 if self.stopping:
                     return
                 self.totals.read += 1
-                yield dumps(chat.line) if self.is_importable(chat) else b""
+                # Unlike dumps(), it writes unpaired surrogates, which the import replaces.
+                yield json.dumps(chat.line).encode() if self.is_importable(chat) else b""
         except (ExportError, OSError) as error:
             self.damage = str(error)
 
