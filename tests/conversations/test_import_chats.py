@@ -506,6 +506,7 @@ def test_an_export_of_another_program_is_rejected(alice, run, source):
 NOW = datetime.now(UTC).timestamp()
 ADJUSTED = [
     ({"title": "x" * 10_000}, ["title"], {"title": "x" * 200}),
+    ({"title": "🚀" * 10_000}, ["title"], {"title": "🚀" * 200}),
     ({"title": "two\nlines"}, ["title"], {"title": "two lines"}),
     ({"title": "cut \ud83d"}, ["title"], {"title": "cut \ufffd"}),
     ({"title": "\ud83d\ude80"}, [], {"title": "🚀"}),

@@ -12,7 +12,7 @@ from conversations.jobs.chat_exports.values import read_number, read_seconds
 from conversations.jobs.lenient import one_line
 
 _MAX_LEFT_OUT = 50
-_MAX_TEXT = 64 * limits.TITLE_LENGTH  # no field accepts a longer text
+_MAX_TEXT = 4_096  # characters; each field of a line accepts less, and names a longer text
 _KEY = re.compile(limits.OBJECT_KEY)
 # A text or a positive number with a name, also in MongoDB's extended JSON.
 _NAMED_VALUE = r'"%s"\s*:\s*(?:\{\s*"\$date"\s*:\s*)?("[^"\\]+"|[0-9][0-9.eE+-]*)'
@@ -29,8 +29,8 @@ class ExportedChat:
 
     `line` is a lenient line; without it, `reason` says why the conversation is rejected. `adjusted`
     names the fields here with a value that could not be used as it is, `left_out` the values in the
-    export that have no place here, 50 at most. `owner` is the user in the other program,
-    if the export has one.
+    export that have no place here, 50 at most. `owner` is the user in the other program, if the
+    export has one.
     """
 
     number: int
