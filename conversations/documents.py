@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
-from operator import itemgetter
 from typing import Any
 
 from bson import ObjectId
@@ -150,29 +149,18 @@ def random_id() -> ObjectId:
 def complete(document: Document) -> Document:
     """Add defaults for missing fields to a document that was read with the PUBLIC projection.
 
-    A missing `created_at` is the time in the id. Fields from a newer release stay. This
-    replaces the document's settings in place, because a copy for each listed row is slower.
+    A missing `created_at` is the time in the id. Fields from a newer release stay.
     """
-    try:  # 0.5 µs per listed row
-        _public(document)
-        _each_of_metadata(document["metadata"])
-        document["settings"] = DEFAULTS["settings"] | document["settings"]
-    except (KeyError, TypeError):  # TypeError: null for an object
-        metadata = document.get("metadata") or {}
-        created_at = metadata.get("created_at")
-        created_at = created_at or document["_id"].generation_time.replace(tzinfo=None)
-        times = dict.fromkeys(_CREATION_TIMES, created_at)
-        return {
-            **DEFAULTS,
-            **document,
-            "settings": DEFAULTS["settings"] | (document.get("settings") or {}),
-            "metadata": DEFAULTS["metadata"] | times | metadata,
-        }
-    return document
-
-
-_public = itemgetter(*PUBLIC)
-_each_of_metadata = itemgetter(*METADATA)
+    metadata = document.get("metadata") or {}
+    created_at = metadata.get("created_at")
+    created_at = created_at or document["_id"].generation_time.replace(tzinfo=None)
+    times = dict.fromkeys(_CREATION_TIMES, created_at)
+    return {
+        **DEFAULTS,
+        **document,
+        "settings": DEFAULTS["settings"] | (document.get("settings") or {}),
+        "metadata": DEFAULTS["metadata"] | times | metadata,
+    }
 
 
 def stored(path: str) -> Any:
@@ -196,7 +184,7 @@ def resource(document: Document) -> dict[str, Any]:
     return {
         "id": document["_id"],
         "object": "conversation",
-        **dict(zip(PUBLIC, _public(document), strict=True)),
+        **{name: document[name] for name in PUBLIC},
         "is_archived": document["status"] == ARCHIVED,
         "retention": retention(document),
     }

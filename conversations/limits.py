@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from conversation_service.integers import MAX_EXACT
+from conversation_service.numbers import MAX_EXACT
 
 TITLE_LENGTH = 200
 TAGS = 10

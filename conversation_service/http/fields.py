@@ -21,7 +21,7 @@ from rest_framework.validators import ProhibitSurrogateCharactersValidator
 from conversation_service import external_ids, rfc3339
 from conversation_service.errors import Message
 from conversation_service.http.exception_handler import MAX_FIELD_ERRORS
-from conversation_service.integers import read_integer
+from conversation_service.numbers import read_integer
 from conversation_service.visibility import is_visible
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.

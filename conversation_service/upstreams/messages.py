@@ -10,7 +10,7 @@ from django.conf import settings
 
 from config.upstreams import UPSTREAMS
 from conversation_service import rfc3339
-from conversation_service.integers import MAX_EXACT, read_integer
+from conversation_service.numbers import MAX_EXACT, read_integer
 from conversation_service.tokens import service_token
 from conversation_service.upstreams import http
 

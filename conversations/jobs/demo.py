@@ -7,12 +7,10 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Self
 
-import bson
 from bson import ObjectId
-from bson.raw_bson import RawBSONDocument
 from django.conf import settings
 
-from conversation_service import clock
+from conversation_service.mongodb.connection import Document
 from conversations import documents, states
 
 USER = "demo"
@@ -51,12 +49,6 @@ HOLD = {"by": "admin", "reason": "Case 2026-17: keep until the court has decided
 # By path: the values before and after.
 Changes = dict[str, tuple[Any, Any]]
 
-# Fields that differ between conversations. The others are encoded once for each title and tags.
-_OWN = {"_id", "user_id", "character_id", "character_name", "character_status", "status"}
-_OWN |= {"archived_at", "pinned_at", "metadata", "version", "revisions", "changed_at"}
-# Null except in the trash and with a legal hold.
-_RARE = {"previous_status", "deleted_at", "purge_at", "hold"}
-
 
 @dataclass(frozen=True)
 class Demo:
@@ -71,8 +63,8 @@ class Demo:
     heavy: int
     now: datetime
     series: str = ""
-    # Encoded fields by title, tags, and whether the fields in _RARE are null.
-    shared_fields: dict[tuple[str | bool, ...], bytes] = field(default_factory=dict, compare=False)
+    # By title and tags. To derive the fields again would take most of the time.
+    shared_fields: dict[tuple[str, ...], Document] = field(default_factory=dict, compare=False)
 
     def made(self, id_: ObjectId) -> bool:
         """Return True if this data set, at any time, has the id."""
@@ -84,10 +76,7 @@ class Demo:
         return replace(self, now=id_.generation_time + age)
 
     def id_of(self, number: int) -> ObjectId:
-        return self._id(number, self._age_s(number))
-
-    def _id(self, number: int, age_s: int) -> ObjectId:
-        seconds = self._now_s - age_s
+        seconds = self._now_s - self._age_s(number)
         return ObjectId(seconds.to_bytes(4) + self._mark + number.to_bytes(3))
 
     @cached_property
@@ -110,7 +99,7 @@ class Demo:
         """Return a filter for a range of ids; other conversations can have ids within."""
         return {"_id": {"$gte": self.id_of(start), "$lte": self.id_of(stop - 1)}}
 
-    def batch(self, start: int) -> list[RawBSONDocument]:
+    def batch(self, start: int) -> list[Document]:
         """Return BATCH documents. Each batch has its own random generator, for parallel use."""
         dice = random.Random(f"{self.conversations} {start}{self.series}")  # noqa: S311
         return [self.document(n, dice) for n in range(start, self.end_of(start))]
@@ -124,13 +113,12 @@ class Demo:
         numbers = f"2 {self.conversations} {self.users} {self.heavy}{self.series}"
         return blake2b(numbers.encode(), digest_size=5).digest()
 
-    def document(self, number: int, dice: random.Random) -> RawBSONDocument:
+    def document(self, number: int, dice: random.Random) -> Document:
         # The demo user's conversations are spread evenly; the other users take turns.
         before, after = (n * self.heavy // self.conversations for n in (number, number + 1))
         owner = USER if after > before else f"user-{(number - before) % self.users}"
         chance = dice.random
-        age_s = self._age_s(number)
-        begun = self.now - timedelta(seconds=age_s)
+        begun = self.now - timedelta(seconds=self._age_s(number))
         active = begun + (self.now - begun) * chance() ** 2
         title = TITLES[int(chance() * len(TITLES))]
         tags = dice.sample(TAGS, int(chance() * 4))
@@ -146,7 +134,7 @@ class Demo:
         counters = [1 + int(chance() * 119), input_tokens + output_tokens]
         counters += [input_tokens, output_tokens]
         fields = {
-            "_id": self._id(number, age_s),
+            "_id": self.id_of(number),
             "user_id": owner,
             "character_id": character_id,
             "character_name": character_name if verified else None,
@@ -166,24 +154,16 @@ class Demo:
             "revisions": revisions,
             "changed_at": updated,
         }
-        is_trashed = "deleted_at" in latest
-        is_held = number == self.conversations // 3 and self.conversations >= HELD_FROM
-        is_held = is_held and not self.series
-        is_rare = is_trashed or is_held
-        if is_rare:
+        if "deleted_at" in latest:
             fields |= {
-                "previous_status": changed[-1][1]["status"][0] if is_trashed else None,
-                "deleted_at": latest.get("deleted_at"),
-                "purge_at": latest.get("purge_at"),
-                "hold": {**HOLD, "at": updated} if is_held else None,
+                "previous_status": changed[-1][1]["status"][0],
+                "deleted_at": latest["deleted_at"],
+                "purge_at": latest["purge_at"],
             }
-        own = bson.encode(fields)
-        # 2,600 combinations of a title and tags
-        shared = self.shared_fields.get((is_rare, title, *tags))
-        shared = shared or self._encode_shared(title, tags, is_rare=is_rare)
-        # In BSON, the length is before the fields, and a zero byte after them.
-        encoded = own[4:-1] + shared[4:]
-        return RawBSONDocument((len(encoded) + 4).to_bytes(4, "little") + encoded)
+        is_held = number == self.conversations // 3 and self.conversations >= HELD_FROM
+        if is_held and not self.series:
+            fields["hold"] = {**HOLD, "at": updated}
+        return self._shared_fields(title, tags) | fields
 
     def _changed(
         self, title: str, begun: datetime, active: datetime, dice: random.Random
@@ -209,15 +189,14 @@ class Demo:
             found.append((at, {**change, "purge_at": (None, at + in_trash)}))
         return found
 
-    def _encode_shared(self, title: str, tags: list[str], *, is_rare: bool) -> bytes:
-        """Keep, as BSON, the fields that all conversations with this title and tags share."""
-        own = _OWN | _RARE if is_rare else _OWN
-        whole = documents.new(
-            user_id=USER, character_id="", title=title, tags=tags, now=clock.now()
-        )
-        shared = bson.encode({name: whole[name] for name in whole if name not in own})
-        self.shared_fields[is_rare, title, *tags] = shared
-        return shared
+    def _shared_fields(self, title: str, tags: list[str]) -> Document:
+        """Return a conversation with this title and tags, of which there are 2,600 combinations."""
+        key = (title, *tags)
+        if key not in self.shared_fields:
+            self.shared_fields[key] = documents.new(
+                user_id=USER, character_id="", title=title, tags=tags, now=self.now
+            )
+        return self.shared_fields[key]
 
 
 def history(

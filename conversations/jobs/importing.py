@@ -151,23 +151,14 @@ class _Batch:
 
     def results(self, *, dry_run: bool = False) -> list[ImportResult]:
         """Import the lines. With `dry_run`, only return the results that they would have."""
-        if dry_run:
-            self.settle_known()
-            self.reject_beyond_quota()
-            for number, row in [*self._pending.items()]:
-                self._settle(number, row.ids.possible[0], HTTPStatus.CREATED)
-            return self._sorted()
-        for attempt in range(ATTEMPTS):
+        for attempt in range(1 if dry_run else ATTEMPTS):
             self.settle_known()
             self.reject_beyond_quota()
             if not self._pending:
                 break
-            self.insert(attempt)
+            self.insert(attempt, dry_run=dry_run)
         for number in [*self._pending]:
             self._reject(number, ConversationIdTaken())
-        return self._sorted()
-
-    def _sorted(self) -> list[ImportResult]:
         return [self._results[number] for number in sorted(self._results)]
 
     def settle_known(self) -> None:
@@ -194,12 +185,12 @@ class _Batch:
             for number in counted[room:]:
                 self._reject(number, QuotaExceeded(limit=limit))
 
-    def insert(self, attempt: int) -> None:
+    def insert(self, attempt: int, *, dry_run: bool) -> None:
         """Insert the pending rows. A row stays pending if its id is in use."""
         rows = [*self._pending.items()]
         for _number, row in rows:
             row.document["_id"] = row.ids.possible[attempt]
-        failed = insert_all([row.document for _number, row in rows])
+        failed = {} if dry_run else insert_all([row.document for _number, row in rows])
         for index, (number, row) in enumerate(rows):
             if index not in failed:
                 self._settle(number, row.document["_id"], HTTPStatus.CREATED)

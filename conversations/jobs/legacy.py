@@ -4,22 +4,21 @@ Each value that this service does not accept becomes an issue: repaired, with th
 reason for which the conversation is rejected.
 """
 
-import math
-import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from bson import Decimal128, ObjectId
+from bson import ObjectId
 from django.db.models import FloatField
 from rest_framework.exceptions import ValidationError
 
 from conversation_service import clock
-from conversation_service.http.fields import NOT_IN_A_LINE, ExternalId, Text
+from conversation_service.http.fields import ExternalId, Text
 from conversation_service.mongodb.connection import Document
-from conversation_service.visibility import is_visible
+from conversation_service.numbers import read_number
 from conversations import documents, limits
+from conversations.jobs.lenient import SECONDS_UNTIL_MILLISECONDS, one_line
 from conversations.serializers.conversations import Tag
 from conversations.states import ARCHIVED
 from conversations.words import tag_key
@@ -30,7 +29,6 @@ _KNOWN = {
     "_id", "user_id", "character_id", "title", "is_archived", "message_count", "total_tokens",
     "tags", "settings", "created_at", "updated_at",
 }  # fmt: skip
-_SECONDS_UNTIL_MILLISECONDS = 100_000_000_000
 _NUMBERS: dict[str, Any] = {
     name: setting for name, setting in documents.SETTINGS.items() if setting.maximum is not None
 }
@@ -137,14 +135,12 @@ class Converted:
             return self.repaired(None, "title", "missing, named after the character"), {}
         if not isinstance(value, str):
             self.note("title", "made text", value)
-        title = _line(str(value))
-        if not is_visible(title):
+        title = one_line(str(value), limits.CUSTOM_VALUE_LENGTH)
+        if not title:
             return self.repaired(None, "title", "empty, named after the character", value), {}
         if len(title) > limits.TITLE_LENGTH:
-            custom = {"legacy_title": title[: limits.CUSTOM_VALUE_LENGTH]}
-            title = title[: limits.TITLE_LENGTH].rstrip()
             self.note("title", "cut, and kept in custom.legacy_title", value)
-            return title, custom
+            return title[: limits.TITLE_LENGTH].rstrip(), {"legacy_title": title}
         if isinstance(value, str) and title != value:
             self.note("title", "white space or characters replaced", value)
         return title, {}
@@ -163,7 +159,7 @@ class Converted:
         value = self.old.get(name)
         if value is None:
             return self.repaired(0, name, "missing, taken as 0")
-        number = _number(value)
+        number = read_number(value)
         if number is None or number != int(number) or not 0 <= number <= limits.MAX_COUNT:
             return self.repaired(0, name, "no count, taken as 0", value)
         if isinstance(value, int):
@@ -193,9 +189,8 @@ class Converted:
         """Replace commas and what is not accepted on a line by spaces, and cut the tag."""
         if isinstance(value, str) and _accepted(_tag, value) == value:
             return value
-        written = _line(str(value)) if isinstance(value, str | int | float | ObjectId) else ""
-        tag = _line(written.replace(",", " "))[: limits.TAG_LENGTH].rstrip()
-        tag = tag if is_visible(tag) else ""
+        written = str(value) if isinstance(value, str | int | float | ObjectId) else ""
+        tag = one_line(written.replace(",", " "), limits.TAG_LENGTH)
         kind = "characters replaced, or cut" if tag else "no tag, left out"
         return self.repaired(tag, "tags", kind, value)
 
@@ -219,7 +214,7 @@ class Converted:
         return settings
 
     def read_number(self, path: str, value: Any, setting: Any) -> float:
-        number = _number(value)
+        number = read_number(value)
         if number is None:
             default: float = documents.default_settings()[path.removeprefix("settings.")]
             return self.repaired(default, path, "no number, taken as today's default", value)
@@ -273,32 +268,13 @@ def _accepted(field: Any, value: Any) -> Any:
         return None
 
 
-def _line(value: str) -> str:
-    """Return text on a single line, without control characters."""
-    plain = "".join(c if unicodedata.category(c) not in NOT_IN_A_LINE else " " for c in value)
-    return " ".join(unicodedata.normalize("NFC", plain).split())
-
-
-def _number(value: Any) -> float | None:
-    """Convert a value to a finite number, or return None. Text can contain a number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal128):
-        return None
-    if isinstance(value, int):
-        return value
-    try:
-        number = float(str(value))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _parse_time(value: Any) -> datetime | None:
     """Parse ISO 8601 text, by default in UTC, or seconds or milliseconds since 1970."""
     try:
         if isinstance(value, str):
             moment = datetime.fromisoformat(value.strip())
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            in_seconds = abs(value) < _SECONDS_UNTIL_MILLISECONDS
+            in_seconds = abs(value) < SECONDS_UNTIL_MILLISECONDS
             moment = datetime.fromtimestamp(value if in_seconds else value / 1000, UTC)
         else:
             return None

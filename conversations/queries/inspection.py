@@ -98,7 +98,7 @@ def drift(document: Document) -> list[str]:
         fields = schema.CONVERSATION
         derived = words.derived(str(document.get("title")), document.get("tags") or [])
         found = {name for name, value in derived.items() if document.get(name) != value}
-        expected = documents.complete(dict(document))
+        expected = documents.complete(document)
         expected["settings"] = documents.stored_settings(expected["settings"])
         found |= {
             name

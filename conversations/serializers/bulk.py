@@ -5,7 +5,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
-from conversation_service.http.fields import Choice, Flag, List, StrictSerializer, Text
+from conversation_service.http import fields
 from conversations import limits
 from conversations.serializers.conversations import Tags
 from conversations.serializers.listing import ListParameters
@@ -17,11 +17,11 @@ ACTIONS = ["archive", "restore", "trash", "purge", "pin", "unpin", "tag", "untag
 _NO_FILTERS = {"limit", "cursor", "page", "per_page", "sort", "order", "fields", "include_total"}
 
 
-class BulkFilterSerializer(StrictSerializer):
+class BulkFilterSerializer(fields.StrictSerializer):
     """The list's filters, as JSON."""
 
     tags = Tags(required=False)
-    pinned = Flag(required=False)
+    pinned = fields.Flag(required=False)
 
     def get_fields(self) -> dict[str, Any]:
         own = super().get_fields()
@@ -38,15 +38,17 @@ class BulkFilterSerializer(StrictSerializer):
         return attrs
 
 
-class BulkSerializer(StrictSerializer):
-    action = Choice(ACTIONS)
-    ids = List(max_length=MAX_IDS, min_length=1, child=Text(max_length=64), required=False)
+class BulkSerializer(fields.StrictSerializer):
+    action = fields.Choice(ACTIONS)
+    ids = fields.List(
+        max_length=MAX_IDS, min_length=1, child=fields.Text(max_length=64), required=False
+    )
     filter = BulkFilterSerializer(required=False)
     tags = Tags(
         required=False, min_length=1, help_text="The tags that `tag` adds and `untag` removes."
     )
-    dry_run = Flag(default=False, help_text="Return the results and change nothing.")
-    cursor = Text(
+    dry_run = fields.Flag(default=False, help_text="Return the results and change nothing.")
+    cursor = fields.Text(
         max_length=limits.CURSOR_LENGTH,
         required=False,
         allow_null=True,

@@ -1,25 +1,25 @@
 from typing import Any
 
-from conversation_service.http.fields import IntegerParameter, Parameters, Text
+from conversation_service.http import fields
 from conversations import limits
 
 MAX_WAIT_S = 25
 
 
-class ChangesParameters(Parameters):
-    cursor = Text(
+class ChangesParameters(fields.Parameters):
+    cursor = fields.Text(
         max_length=limits.CURSOR_LENGTH,
         required=False,
         help_text="`next_cursor` of a page, or `sync_cursor` of the overview. Without a cursor, "
         "the feed starts with all conversations.",
     )
-    limit = IntegerParameter(
+    limit = fields.IntegerParameter(
         min_value=1,
         default=limits.CHANGES_PAGE_SIZE,
         help_text="Changes per page. Values above "
         f"{limits.MAX_CHANGES_PAGE_SIZE} count as {limits.MAX_CHANGES_PAGE_SIZE}.",
     )
-    wait = IntegerParameter(
+    wait = fields.IntegerParameter(
         min_value=0,
         max_value=MAX_WAIT_S,
         default=0,

@@ -12,17 +12,7 @@ from django_mongodb_backend.fields import ArrayField, ObjectIdField
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from conversation_service.http.fields import (
-    Choice,
-    Dict,
-    Integer,
-    Line,
-    List,
-    Moment,
-    Number,
-    Subset,
-    Text,
-)
+from conversation_service.http import fields
 from conversations.declaration import Declaration, Entries
 from conversations.limits import EXTRA_VALUE_LENGTH, MAX_COUNT
 
@@ -43,7 +33,7 @@ class AnyScalar(serializers.Field):
         ]
     }
 )
-class Scalar(Text):
+class Scalar(fields.Text):
     """A text, a boolean, or a number that JavaScript represents exactly."""
 
     default_error_messages = {
@@ -62,7 +52,7 @@ class Scalar(Text):
         return super().run_validation(data)
 
 
-class Object(Dict):
+class Object(fields.Dict):
     """An object with keys that clients choose; see declaration.Entries.
 
     A merge patch can have a null for a key. It can replace all keys, so it can have `max_keys`
@@ -74,7 +64,7 @@ class Object(Dict):
     }
 
     def __init__(self, entries: Entries, *, is_patch: bool, **kwargs: Any) -> None:
-        kind = Scalar if entries.any_scalar else Text
+        kind = Scalar if entries.any_scalar else fields.Text
         child = kind(max_length=entries.max_length, allow_blank=True, allow_null=True)
         super().__init__(max_length=2 * entries.max_keys, child=child, **kwargs)
         self.entries, self.is_patch = entries, is_patch
@@ -92,7 +82,7 @@ class Object(Dict):
 def input_field(declared: Declaration, **options: Any) -> Any:  # noqa: PLR0911
     """Return the field that validates a value in a request. A CharField is a single line."""
     if declared.choices:
-        kind = Subset if isinstance(declared.field, ArrayField) else Choice
+        kind = fields.Subset if isinstance(declared.field, ArrayField) else fields.Choice
         return kind(declared.choices, **options)
     if declared.entries:
         return Object(declared.entries, **{"is_patch": True} | options)
@@ -100,19 +90,21 @@ def input_field(declared: Declaration, **options: Any) -> Any:  # noqa: PLR0911
     match declared.field:
         case ArrayField() as field:
             item = _text(field.base_field)
-            return List(max_length=declared.max_items or 0, child=item, **options)
+            return fields.List(max_length=declared.max_items or 0, child=item, **options)
         case FloatField():
-            return Number(**bounds, **options)
+            return fields.Number(**bounds, **options)
         case IntegerField():
-            return Integer(**bounds | {"max_value": declared.maximum or MAX_COUNT}, **options)
+            return fields.Integer(
+                **bounds | {"max_value": declared.maximum or MAX_COUNT}, **options
+            )
         case DateTimeField():
-            return Moment(**options)
+            return fields.Moment(**options)
         case field:
             return _text(field, **options)
 
 
 def _text(field: Field, **options: Any) -> Any:
-    kind: Any = Line if isinstance(field, CharField) else Text
+    kind: Any = fields.Line if isinstance(field, CharField) else fields.Text
     return kind(max_length=field.max_length, **options)
 
 

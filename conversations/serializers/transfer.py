@@ -11,20 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from conversation_service.http.fields import (
-    Choice,
-    Dict,
-    ExternalId,
-    Flag,
-    Ignored,
-    Integer,
-    Line,
-    List,
-    Moment,
-    Parameters,
-    StrictSerializer,
-    Text,
-)
+from conversation_service.http import fields
 from conversations import limits
 from conversations.documents import FIELDS, METADATA, PUBLIC, SETTINGS
 from conversations.serializers.conversations import (
@@ -42,7 +29,7 @@ ORIGIN_LENGTH = 170
 MAX_VERSION = 2**63 - 1
 
 
-class Id(Text):
+class Id(fields.Text):
     """A conversation id, as an ObjectId."""
 
     default_error_messages = {"invalid": _("Use 24 hexadecimal digits.")}
@@ -57,29 +44,29 @@ class Id(Text):
         return ObjectId(data)
 
 
-class TransferredSettingsSerializer(StrictSerializer):
+class TransferredSettingsSerializer(fields.StrictSerializer):
     """Every setting is required: a later default must not change an old conversation."""
 
     def get_fields(self) -> dict[str, Any]:
         return {name: imported_field(setting) for name, setting in SETTINGS.items()}
 
 
-class TransferredMetadataSerializer(StrictSerializer):
+class TransferredMetadataSerializer(fields.StrictSerializer):
     def get_fields(self) -> dict[str, Any]:
         return {name: imported_field(field) for name, field in METADATA.items()}
 
 
 # Fields that need more than their declaration.
 _OWN_FIELDS: Mapping[str, Callable[[], Any]] = {
-    "user_id": lambda: Ignored(required=False),
-    "character_id": ExternalId,
+    "user_id": lambda: fields.Ignored(required=False),
+    "character_id": fields.ExternalId,
     "settings": TransferredSettingsSerializer,
     # Release 0.1.0 has stored titles and tags without a visible character.
     "title": lambda: Title(allow_invisible=True),
     "tags": lambda: Tags(allow_invisible=True),
     "metadata": TransferredMetadataSerializer,
     "forked_from": lambda: Id(allow_null=True),
-    "version": lambda: Integer(min_value=1, max_value=MAX_VERSION),
+    "version": lambda: fields.Integer(min_value=1, max_value=MAX_VERSION),
 }
 
 
@@ -97,7 +84,7 @@ _CHANGEABLE: dict[str, Any] = {
 } | {f"settings.{name}": field for name, field in TransferredSettingsSerializer().fields.items()}
 
 
-class Changes(Dict):
+class Changes(fields.Dict):
     """A revision's changes: values before and after, by path."""
 
     default_error_messages = {
@@ -106,7 +93,7 @@ class Changes(Dict):
     }
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=len(_CHANGEABLE), child=Dict(max_length=2), **kwargs)
+        super().__init__(max_length=len(_CHANGEABLE), child=fields.Dict(max_length=2), **kwargs)
 
     def run_child_validation(self, data: Any) -> Any:
         return [self._change(path, pair) for path, pair in data.items()]
@@ -123,13 +110,13 @@ class Changes(Dict):
             raise serializers.ValidationError({path: invalid.detail}) from None
 
 
-class TransferredRevisionSerializer(StrictSerializer):
-    version = Integer(min_value=2, max_value=MAX_VERSION)
-    at = Moment()
-    previous_at = Moment()
-    by = Line(max_length=ORIGIN_LENGTH)
-    client = Line(max_length=ORIGIN_LENGTH, allow_null=True)
-    request_id = Line(max_length=ORIGIN_LENGTH, allow_blank=True)
+class TransferredRevisionSerializer(fields.StrictSerializer):
+    version = fields.Integer(min_value=2, max_value=MAX_VERSION)
+    at = fields.Moment()
+    previous_at = fields.Moment()
+    by = fields.Line(max_length=ORIGIN_LENGTH)
+    client = fields.Line(max_length=ORIGIN_LENGTH, allow_null=True)
+    request_id = fields.Line(max_length=ORIGIN_LENGTH, allow_blank=True)
     changes = Changes()
 
     def to_internal_value(self, data: Any) -> Any:
@@ -138,14 +125,16 @@ class TransferredRevisionSerializer(StrictSerializer):
         return super().to_internal_value(data)
 
 
-class TransferredSerializer(StrictSerializer):
+class TransferredSerializer(fields.StrictSerializer):
     """An exported line. `user_id` is ignored: the conversation becomes the caller's."""
 
     id = Id()
-    object = Choice(["conversation"], required=False)
-    is_archived = Flag(required=False)
-    retention = Ignored(required=False, allow_null=True)  # derived from other fields
-    history = List(max_length=limits.REVISIONS, child=TransferredRevisionSerializer(), default=list)
+    object = fields.Choice(["conversation"], required=False)
+    is_archived = fields.Flag(required=False)
+    retention = fields.Ignored(required=False, allow_null=True)  # derived from other fields
+    history = fields.List(
+        max_length=limits.REVISIONS, child=TransferredRevisionSerializer(), default=list
+    )
 
     def get_fields(self) -> dict[str, Any]:
         return super().get_fields() | _imported_fields()
@@ -172,7 +161,7 @@ _DOES_NOT_FIT = _("This value contradicts other fields.")
 
 
 @extend_schema_field({"oneOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]})
-class LenientMoment(Moment):
+class LenientMoment(fields.Moment):
     """An RFC 3339 time, or seconds since 1970 that jobs/lenient.py has accepted."""
 
     default_error_messages = {
@@ -185,7 +174,7 @@ class LenientMoment(Moment):
         return super().to_internal_value(data)
 
 
-class LenientLineSerializer(StrictSerializer):
+class LenientLineSerializer(fields.StrictSerializer):
     """A line that another program wrote. Only `character_id` is required.
 
     A value beyond a limit is adjusted, and `adjusted` in the result names it.
@@ -193,8 +182,8 @@ class LenientLineSerializer(StrictSerializer):
 
     # jobs/lenient.py adjusts them before this validation.
 
-    character_id = ExternalId(help_text="Default: the parameter `character_id`.")
-    external_id = Text(
+    character_id = fields.ExternalId(help_text="Default: the parameter `character_id`.")
+    external_id = fields.Text(
         max_length=limits.EXTERNAL_ID_LENGTH,
         required=False,
         allow_null=True,
@@ -210,8 +199,8 @@ class LenientLineSerializer(StrictSerializer):
     last_activity = LenientMoment(
         required=False, allow_null=True, help_text="Default: `created_at`."
     )
-    status = Choice(EDITABLE, required=False, allow_null=True)
-    pinned = Flag(required=False, allow_null=True)
+    status = fields.Choice(EDITABLE, required=False, allow_null=True)
+    pinned = fields.Flag(required=False, allow_null=True)
     settings = LLMSettingsInputSerializer(required=False, allow_null=True)
     tags = Tags(required=False, allow_null=True)
     custom = input_field(FIELDS["custom"], is_patch=False, required=False, allow_null=True)
@@ -220,12 +209,12 @@ class LenientLineSerializer(StrictSerializer):
         return super().get_fields() | plain_fields()
 
 
-class ExportParameters(Parameters):
+class ExportParameters(fields.Parameters):
     after = Id(required=False, help_text="Continue after this id, the last received one.")
 
 
-class ImportParameters(Parameters):
-    character_id = ExternalId(
+class ImportParameters(fields.Parameters):
+    character_id = fields.ExternalId(
         required=False, help_text="The character for lines without `character_id`."
     )
 

@@ -1,3 +1,4 @@
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from conversation_service.http.rendering import dumps
 from conversation_service.progress import stopped_by_signals, track
 from conversations.exceptions import ConversationPurged
 from conversations.jobs import importing
-from conversations.jobs.chat_exports import SOURCES, ExportedChat, ExportError, read_export
+from conversations.jobs.chat_exports import PROGRAMS, ExportedChat, ExportError, read_export
 from conversations.jobs.importing import ImportResult
 from conversations.states import PURGED
 
@@ -101,7 +102,7 @@ class Command(Job):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, metavar="FILE", help="the export")
-        parser.add_argument("--from", dest="source", required=True, choices=SOURCES)
+        parser.add_argument("--from", dest="source", required=True, choices=PROGRAMS)
         parser.add_argument("--user", type=external_id, required=True, help="the owner here")
         parser.add_argument(
             "--character",
@@ -174,7 +175,8 @@ class ChatImport:
                 if self.stopping:
                     return
                 self.totals.read += 1
-                yield dumps(chat.line) if self.is_importable(chat) else b""
+                # Unlike dumps(), it writes unpaired surrogates, which the import replaces.
+                yield json.dumps(chat.line).encode() if self.is_importable(chat) else b""
         except (ExportError, OSError) as error:
             self.damage = str(error)
 
