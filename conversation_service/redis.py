@@ -5,14 +5,14 @@ Every caller must handle Unavailable: the service works without Redis.
 
 import logging
 from collections.abc import Callable
-from threading import Lock
+from concurrent.futures import Future
+from threading import Lock, Thread
 from time import monotonic
 from typing import Any, TypeVar
 
 from django.conf import settings
 from redis import ConnectionPool, Redis, RedisError, exceptions
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from conversation_service.observability.metrics import REDIS_UNANSWERED
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TIMEOUT_S = 0.1  # to connect, and for a reply
+TIMEOUT_S = 0.1  # to connect, with the look-up of the host, and for a reply
 RETRY_S = 1.0  # while Redis is down, one command per RETRY_S waits TIMEOUT_S for a reply
 MAX_CONNECTIONS = 1_000  # a worker's requests: an exhausted pool looks like a failure
 
@@ -58,19 +58,38 @@ class Connections(ConnectionPool):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.idle: list[AbstractConnection] = []
+        self.idle: list[Any] = []
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         connection = self.idle.pop() if self.idle else self.make_connection()
-        try:
-            connection.connect()  # type: ignore[no-untyped-call]  # no effect if connected
-        except BaseException:
-            self.release(connection)
-            raise
+        if not connection.is_connected:
+            self._connect(connection)
         return connection
 
     def release(self, connection: Any) -> None:
         self.idle.append(connection)
+
+    def _connect(self, connection: Any) -> None:
+        """Connect in a thread: the timeout of a socket does not limit the look-up of its host."""
+        connected: Future[None] = Future()
+        Thread(target=_connect, args=(connection, connected), daemon=True).start()
+        try:
+            connected.result(TIMEOUT_S)
+        except BaseException:
+            connected.add_done_callback(lambda _: self._take_back(connection))
+            raise
+
+    def _take_back(self, connection: Any) -> None:
+        connection.disconnect()
+        self.release(connection)
+
+
+def _connect(connection: Any, connected: Future[None]) -> None:
+    try:
+        connection.connect()
+        connected.set_result(None)
+    except BaseException as error:  # noqa: BLE001 - raised in the caller
+        connected.set_exception(error)
 
 
 class Server:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from http import HTTPStatus
 from typing import Any
 
+import gevent
 from gunicorn import glogging
 from gunicorn.http.errors import ParseException
 from gunicorn.util import write_nonblock
@@ -26,12 +27,14 @@ from conversation_service.server.request import (
     check_head,
     read_ahead,
 )
+from conversation_service.server.resolver import Resolver
 
 BODY_S = env("CLIENT_BODY_TIMEOUT_S")
 DRAIN_BYTES = 128 * 1024  # unread bytes of a body with which a connection is still kept
 
 private.change_gunicorn(server=env("SERVICE_NAME"), body_reader=WholeBodyReader)
 private.change_gevent()
+gevent.config.resolver = Resolver
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]

@@ -1,0 +1,25 @@
+"""The service on a machine whose DNS server does not reply for one name."""
+
+import _socket
+import os
+import socket
+
+from gevent.monkey import get_original
+
+NAME = os.environ["HANGING_NAME"]  # noqa: TID251
+HANGS_S = 30
+
+look_up = _socket.getaddrinfo
+sleep = get_original("time", "sleep")
+
+
+def getaddrinfo(host, *args, **kwargs):
+    if host == NAME:
+        sleep(HANGS_S)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    return look_up(host, *args, **kwargs)
+
+
+_socket.getaddrinfo = getaddrinfo
+
+from config.wsgi import application  # noqa: E402, F401
