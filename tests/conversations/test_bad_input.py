@@ -151,6 +151,43 @@ def test_an_unknown_field_beside_another_fault_is_a_validation_error(alice):
     }
 
 
+WITHOUT_FIELDS = {
+    **{name: ("POST", f"/{name}") for name in ("archive", "restore", "pin", "unpin")},
+    "trash": ("DELETE", ""),
+    "purge": ("DELETE", "?mode=purge"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_FIELDS)
+def test_a_request_without_fields_rejects_each_field(alice, bob, name):
+    method, end = WITHOUT_FIELDS[name]
+    states = ["deleted"] if name in {"restore", "purge"} else []
+    created = conversation(alice, *states)
+    path = f"{PATH}/{created['id']}"
+
+    def send(client, body, content_type="application/json"):
+        return client.generic(method, path + end, body, content_type=content_type)
+
+    unknown = refused(send(alice, b'{"mode": "purge", "a/b": null}'), "UNKNOWN_FIELD")
+    assert unknown == {"/mode": "unknown_field", "/a~1b": "unknown_field"}
+    for body in (b"[]", b"[1]", b"null", b'"x"', b"1"):
+        assert list(refused(send(alice, body))) == [""]
+    assert send(alice, b"{").status_code == 400
+    assert send(alice, b"a=b", "application/x-www-form-urlencoded").status_code == 415
+    assert send(alice, b" " * 65_537).status_code == 413
+    assert send(bob, b'{"mode": "purge"}').status_code == 404
+    assert alice.get(path).json() == created
+    assert send(alice, b"{}").status_code in {200, 204}
+
+
+@pytest.mark.parametrize("content_type", ["", "application/json", "text/plain"])
+def test_a_request_without_fields_needs_no_body(alice, content_type):
+    path = f"{PATH}/{conversation(alice)['id']}"
+
+    for method, end in (("POST", "/pin"), ("POST", "/archive"), ("DELETE", "")):
+        assert alice.generic(method, path + end, content_type=content_type).status_code == 200
+
+
 @pytest.mark.parametrize("body", ["[]", '"x"', "1", "null", "[{}]"])
 def test_a_body_must_be_an_object(alice, body):
     response = alice.generic("POST", PATH, body, content_type="application/json")
