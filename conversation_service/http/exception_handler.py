@@ -184,7 +184,7 @@ def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
     elif isinstance(detail, dict):
         for key, inner in detail.items():
             step = str(key).replace("~", "~0").replace("/", "~1")
-            yield from _field_errors(inner, pointer if key == "" else f"{pointer}/{step}")
+            yield from _field_errors(inner, pointer if key is None else f"{pointer}/{step}")
     else:
         for index, inner in enumerate(detail):
             leaf = isinstance(inner, drf.ErrorDetail)

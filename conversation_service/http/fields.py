@@ -175,7 +175,7 @@ class List(serializers.ListField):
         return super().to_internal_value(data)
 
     def run_child_validation(self, data: Sequence[Any]) -> Any:
-        items = _validate_parts(self.child, enumerate(data)).values()
+        items = validate_parts(self.child, enumerate(data)).values()
         if self.unique_by is None:
             return [*items]
         first: dict[Any, Any] = {}
@@ -201,10 +201,10 @@ class Dict(serializers.DictField):
         return super().to_internal_value(data)
 
     def run_child_validation(self, data: Mapping[str, Any]) -> Any:
-        return _validate_parts(self.child, data.items())
+        return validate_parts(self.child, data.items())
 
 
-def _validate_parts(child: serializers.Field, parts: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+def validate_parts(child: serializers.Field, parts: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
     """Validate each item in a list by its index, or each value in an object by its key."""
     values = {}
     errors = _Errors()

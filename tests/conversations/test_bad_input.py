@@ -51,11 +51,13 @@ FIELDS = [
     ({"custom": {"k": {"$gt": ""}}}, "/custom/k", "invalid"),
     ({"custom": {"k": "x" * 513}}, "/custom/k", "max_length"),
     ({"custom": {"k": "\0"}}, "/custom/k", "control"),
-    ({"custom": {"$where": "1"}}, "/custom", "key"),
-    ({"custom": {"a.b": "1"}}, "/custom", "key"),
-    ({"custom": {"": "1"}}, "/custom", "key"),
-    ({"custom": {"k\n": "1"}}, "/custom", "key"),
-    ({"custom": {"k" * 65: "1"}}, "/custom", "key"),
+    ({"custom": {"$where": "1"}}, "/custom/$where", "key"),
+    ({"custom": {"a.b": "1"}}, "/custom/a.b", "key"),
+    ({"custom": {"a/b": "1"}}, "/custom/a~1b", "key"),
+    ({"custom": {"~1": 1}}, "/custom/~01", "key"),
+    ({"custom": {"": "1"}}, "/custom/", "key"),
+    ({"custom": {"k\n": "1"}}, "/custom/k\n", "key"),
+    ({"custom": {"k" * 65: "1"}}, f"/custom/{'k' * 65}", "key"),
     ({"custom": {str(n): "" for n in range(17)}}, "/custom", "max_length"),
     ({"settings": []}, "/settings", "invalid"),
     ({"settings": {"temperature": "1"}}, "/settings/temperature", "invalid"),
@@ -128,7 +130,8 @@ def test_patch_rejects_more_values_than_create(alice, body, pointer):
 
 
 @pytest.mark.parametrize(
-    "name", ["titel", "id", "user_id", "status", "version", "metadata", "$set", "a.b", "__proto__"]
+    "name",
+    ["titel", "id", "user_id", "status", "version", "metadata", "$set", "a.b", "__proto__", ""],
 )
 def test_unknown_fields_are_rejected(alice, name):
     response = alice.post(PATH, {"character_id": "luna", name: "x"})
@@ -140,6 +143,14 @@ def test_unknown_settings_are_rejected(alice):
     response = alice.post(PATH, {"character_id": "luna", "settings": {"temprature": 1}})
 
     assert refused(response, "UNKNOWN_FIELD") == {"/settings/temprature": "unknown_field"}
+
+
+def test_each_faulty_key_and_value_of_an_object_is_named(alice):
+    wrong = {"a.b": "1", "b/c": 2, "k": 3, "ok": "4"}
+
+    errors = refused(alice.post(PATH, {"character_id": "luna", "custom": wrong}))
+
+    assert errors == {"/custom/a.b": "key", "/custom/b~1c": "key", "/custom/k": "invalid"}
 
 
 def test_an_unknown_field_beside_another_fault_is_a_validation_error(alice):

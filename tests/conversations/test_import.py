@@ -342,7 +342,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("title", "x" * 201, "/title"),
     ("title", "bell\a", "/title"),
     ("tags", ["a,b"], "/tags/0"),
-    ("custom", {"a.b": "x"}, "/custom"),
+    ("custom", {"a.b": "x"}, "/custom/a.b"),
+    ("custom", {"a/b": 1}, "/custom/a~1b"),
+    ("settings.extra", {"a~b": "x"}, "/settings/extra/a~0b"),
     ("settings", {}, "/settings/temperature"),
     ("settings.temperature", None, "/settings/temperature"),
     ("settings.temperature", 2.1, "/settings/temperature"),
@@ -364,9 +366,14 @@ BAD: list[tuple[str, Any, str]] = [
     ("history", [{}], "/history/0/version"),
     ("history.0.version", 9, "/history"),
     ("history.0.by", "x" * 200, "/history/0/by"),
-    ("history.0.changes", {"user_id": {"before": "a", "after": "b"}}, "/history/0/changes"),
-    ("history.0.changes.title", {"before": "a"}, "/history/0/changes"),
-    ("history.0.changes.title.after", 1, "/history/0/changes/title"),
+    ("history.0.changes", {"user_id": {"before": "a", "after": "b"}}, "/history/0/changes/user_id"),
+    ("history.0.changes.title", {"before": "a"}, "/history/0/changes/title"),
+    ("history.0.changes.title.after", 1, "/history/0/changes/title/after"),
+    (
+        "history.0.changes",
+        {"custom": {"before": {"ok": "x", "a/b": "x"}, "after": {}}},
+        "/history/0/changes/custom/before/a~1b",
+    ),
 ]
 
 

@@ -147,7 +147,7 @@ def test_times_of_trash_and_history_are_adjusted(alice, line):
 
 
 @pytest.mark.parametrize("passed", ["2026-01-15T15:00:00.000Z", "1970-01-01T00:00:00.000Z", "now"])
-def test_a_trashed_line_whose_time_has_passed_gets_the_whole_time_in_the_trash(
+def test_a_trashed_line_past_its_time_gets_the_whole_time_in_the_trash(
     alice, line, passed, settings
 ):
     now = clock.now()
@@ -165,7 +165,7 @@ def test_a_trashed_line_whose_time_has_passed_gets_the_whole_time_in_the_trash(
     assert alice.post(f"{PATH}/{result['id']}/restore").json()["status"] == "active"
 
 
-def test_a_trashed_line_whose_time_comes_keeps_it(alice, line):
+def test_a_trashed_line_before_its_time_keeps_it(alice, line):
     line |= {"status": "deleted", "deleted_at": "2025-12-16T15:00:00.000Z"}
     line["purge_at"] = (clock.now() + timedelta(minutes=1)).isoformat()
 
