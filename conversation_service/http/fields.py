@@ -21,7 +21,7 @@ from rest_framework.validators import ProhibitSurrogateCharactersValidator
 from conversation_service import external_ids, rfc3339
 from conversation_service.errors import Message
 from conversation_service.http.exception_handler import MAX_FIELD_ERRORS
-from conversation_service.integers import read_integer
+from conversation_service.integers import MAX_EXACT, read_integer
 from conversation_service.visibility import is_visible
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
@@ -351,6 +351,9 @@ class Integer(serializers.IntegerField):
         if not isinstance(data, float):
             reject_type(data, _("an integer"))
         integer = read_integer(data)
+        if integer is None and abs(data) > MAX_EXACT:
+            message = _("Use an integer from -(2^53 - 1) to 2^53 - 1.")
+            raise ValidationError(message, code="invalid")
         if integer is None:
             self.fail("invalid")
         return integer

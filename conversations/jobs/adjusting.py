@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
-from conversation_service.http.exception_handler import MAX_ECHO
+from conversation_service.errors import MAX_ECHO
 from conversations.documents import EDITABLE_FIELDS, PUBLIC_TIMES
 from conversations.limits import MAX_AHEAD
 from conversations.serializers.transfer import ORIGIN_LENGTH

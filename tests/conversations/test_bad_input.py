@@ -237,6 +237,121 @@ def test_a_body_that_is_not_json_is_rejected(alice, body):
     assert alice.get(PATH).json()["conversations"] == []
 
 
+# Each with the start of the error, in English and in Spanish, and the column of the fault.
+NOT_JSON = [
+    *(
+        (
+            f'{{"custom": {{"k": {number}}}}}',
+            "The body has a number beyond",
+            "El cuerpo tiene un",
+            18,
+        )
+        for number in ("1E400", "-1e999", "9" * 400)
+    ),
+    *(
+        (f'{{"title": {word}}}', "The body has NaN or Infinity", "El cuerpo tiene NaN o", 11)
+        for word in ("NaN", "Infinity", "nan")
+    ),
+    ('{"tags": [-Infinity]}', "The body has NaN or Infinity", "El cuerpo tiene NaN o", 12),
+    (
+        "[" * 1_100 + "]" * 1_100,
+        "The body is nested too deeply",
+        "El cuerpo tiene demasiados",
+        1_026,
+    ),
+    ('{"title": "x\\ud83d"}', "The body has half of a", "El cuerpo tiene la mitad", 13),
+    ("{'title': 1}", "The body is not valid JSON", "El cuerpo no es JSON", 2),
+    ('{"titulo_ñ😀": 1,}', "The body is not valid JSON", "El cuerpo no es JSON", 16),
+]
+
+
+@pytest.mark.parametrize(("body", "english", "spanish", "column"), NOT_JSON)
+def test_each_fault_of_json_has_its_text_and_its_place(alice, body, english, spanish, column):
+    path = f"{PATH}/{conversation(alice)['id']}"
+
+    for language, text, place in (
+        ("en", english, f"(line 3, column {column})"),
+        ("es", spanish, f"(línea 3, columna {column})"),
+    ):
+        headers = {"Accept-Language": language}
+        for method, address in (("POST", PATH), ("PATCH", path), ("POST", f"{PATH}/bulk")):
+            response = alice.generic(
+                method, address, "\n \n" + body, content_type="application/json", headers=headers
+            )
+            assert response.status_code == 400
+            assert response.json()["detail"].startswith(text)
+            assert place in response.json()["detail"]
+
+
+REPEATED = [
+    ('{"character_id": "luna", "title": "a", "title": "b"}', "/title"),
+    ('{"character_id": "luna", "title": "a", "title": "a"}', "/title"),
+    ('{"character_id": "luna", "titl\\u0065": "a:b", "title": "{}:"}', "/title"),
+    ('{"custom": {"k": "\\":", "k": "1"}, "character_id": "luna"}', "/custom/k"),
+    ('{"settings": {"extra": {"a/b~": 1, "a/b~": 1}}}', "/settings/extra/a~1b~0"),
+    ('{"tags": [[{"ñ": {}}, {"a": 1}, {"": 1, "": {"b": 1, "b": 2}}]]}', "/tags/0/2/"),
+    ('{"x": {"x": {"x": 1}}, "y": [], "z": {"\\\\": 1, "\\\\": "\\\\"}}', "/z/\\"),
+    ('[1, {"a": 1, "a": 1}]', "/1/a"),
+    (f'{{"{"k" * 200}": 1, "{"k" * 200}": 1}}', f"/{'k' * 99}"),
+    ('{"a":' * 500 + '{"b": 1, "b": 1}' + "}" * 500, "/a" * 50),
+]
+
+
+@pytest.mark.parametrize(("body", "pointer"), REPEATED)
+def test_a_repeated_key_is_named(alice, body, pointer):
+    created = conversation(alice)
+
+    for method, path in (
+        ("POST", PATH),
+        ("PATCH", f"{PATH}/{created['id']}"),
+        ("POST", f"{PATH}/bulk"),
+        ("POST", f"{PATH}/{created['id']}/pin"),
+        ("DELETE", f"{PATH}/{created['id']}"),
+    ):
+        response = alice.generic(method, path, body, content_type="application/json")
+        assert refused(response) == {pointer: "repeated"}
+    assert alice.get(PATH).json()["conversations"] == [created]
+
+
+def test_a_repeated_key_in_the_deepest_json_is_rejected(alice):
+    body = '{"a":' * 1_020 + '{"b": 1, "b": 1}' + "}" * 1_020
+
+    response = alice.generic("POST", PATH, body, content_type="application/json")
+
+    assert response.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '":"',
+        '"\\":\\":"',
+        '"\\\\"',
+        '"{\\"a\\": 1, \\"a\\": 2}"',
+        '"\\u003a\\u0022:"',
+        '"https://a:b@c:8/"',
+    ],
+)
+def test_equal_keys_in_different_objects_and_colons_in_texts_are_no_repetition(alice, value):
+    body = (
+        f'{{"character_id": "luna", "title": {value}, "custom": {{"title": {value}, "k": {value}}},'
+        f'"settings": {{"extra": {{"title": {value}, "k": {value}}}}}}}'
+    )
+
+    created = alice.generic("POST", PATH, body, content_type="application/json")
+
+    assert created.status_code == 201
+    assert created.json()["custom"]["k"] == created.json()["title"]
+
+
+def test_a_huge_integer_is_named_at_its_place(alice):
+    rule = "Use an integer from -(2^53 - 1) to 2^53 - 1."
+    for number in (2**64, -(2**64), 10**300, -(2**63) - 1):
+        body = {"character_id": "luna", "settings": {"max_tokens": number}}
+        [error] = alice.post(PATH, body).json()["error"]["details"]["errors"]
+        assert (error["pointer"], error["message"]) == ("/settings/max_tokens", rule)
+
+
 def test_half_of_a_surrogate_pair_is_named(alice):
     for half in (rb"\ud83d", rb"\ude80", rb"\ude80\ud83d", rb"\\\ud83d x"):
         body = b'{"character_id": "luna", "title": "cut %s"}' % half
