@@ -157,10 +157,11 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             rule="must be host names without scheme, port and path, such as console.example.org.",
             example="*",
         ),
-        "CSRF_TRUSTED_ORIGINS": words(
-            "Origins that may send the console's forms, such as https://console.example.org",
-            pattern=r"https?://(\*\.)?[A-Za-z0-9_.:\[\]-]+",
-            rule="must be origins without a path, such as https://console.example.org.",
+        "CSRF_TRUSTED_ORIGINS": origins(
+            "Origins that may send the console's forms, such as https://console.example.org, or "
+            "https://*.example.org for all subdomains",
+            ("https", "http"),
+            wildcards=True,
         ),
         "CORS_ALLOWED_ORIGINS": origins(
             "Origins of web pages that may call the API from a browser, such as "

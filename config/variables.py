@@ -10,7 +10,7 @@ gunicorn's master loads this module: do not import Django, PyMongo, redis or ssl
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -138,13 +138,19 @@ def words(
     return Variable(read, [], "`a,b`", description, example)
 
 
-def origins(description: str) -> Variable:
-    """Comma-separated web origins, exactly as a browser sends them in Origin."""
+def origins(
+    description: str, schemes: Sequence[str] = ORIGIN_SCHEMES, *, wildcards: bool = False
+) -> Variable:
+    """Comma-separated web origins, exactly as a browser sends them in Origin.
+
+    With `wildcards`, `*.` at the start of a host stands for all its subdomains.
+    """
 
     def read(text: str) -> list[str]:
         items = [item.strip() for item in text.split(",") if item.strip()]
         for position, item in enumerate(items, 1):
-            if fault := _origin_fault(item):
+            origin = item.replace("://*.", "://", 1) if wildcards else item
+            if fault := _origin_fault(origin, schemes):
                 raise ValueError(
                     f"item {position} {fault} Write each origin as browsers send it, such as "
                     "https://app.example.org or http://localhost:3000."
@@ -154,21 +160,22 @@ def origins(description: str) -> Variable:
     return Variable(read, [], "`a,b`", description, None)
 
 
-def _origin_fault(item: str) -> str | None:
+def _origin_fault(item: str, schemes: Sequence[str]) -> str | None:
     """Return why a text is not an origin (RFC 6454, section 6.2), or None."""
     scheme, separator, rest = item.partition("://")
     try:
         parts = urlsplit(item)
         host, port = parts.hostname or "", parts.port
+        shortest = f"[{ipaddress.ip_address(host)}]" if ":" in host else host
     except ValueError:  # the port, or an IPv6 address
-        host, port = "", None
+        host, port, shortest = "", None, ""
     is_complete = _is_host(host) and port != 0 and not rest.endswith(":")
     # The first fault counts.
     faults = {
         "is null, the origin of local files and of every sandboxed page.": item == "null",
         "has a *: each origin must be named, as its pages can act for their users.": "*" in item,
-        f"must begin with one of {', '.join(ORIGIN_SCHEMES)} and ://.": (
-            not separator or scheme.lower() not in ORIGIN_SCHEMES
+        f"must begin with one of {', '.join(schemes)} and ://.": (
+            not separator or scheme.lower() not in schemes
         ),
         "has a user name or password.": "@" in rest,
         "has a path or a slash at its end.": re.search(r"[/?#\\]", rest),
@@ -181,6 +188,9 @@ def _origin_fault(item: str) -> str | None:
         "has capital letters; browsers send lower case.": item != item.lower(),
         "has the default port of its scheme, which browsers omit.": (
             port and port == DEFAULT_PORTS.get(scheme)
+        ),
+        "has a port or an IPv6 address that browsers write shorter.": (
+            rest != shortest + (f":{port}" if port else "")
         ),
     }
     return next((reason for reason, applies in faults.items() if applies), None)

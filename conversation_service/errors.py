@@ -10,6 +10,8 @@ from django.utils.translation import gettext_lazy as _
 
 Message = str | Promise
 
+MAX_ECHO = 100  # input characters that a response repeats
+
 
 class ServiceError(Exception):
     """A failure with a stable `code` for programs, and a message for users.

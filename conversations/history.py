@@ -4,7 +4,6 @@ A revision has the values before and after a change, so a former version is comp
 the present one. Counters and activity have no versions.
 """
 
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -26,15 +25,16 @@ def as_of(document: Document, version: int) -> Document:
     if version < oldest:
         raise RevisionExpired(oldest_version=oldest)
     then = deepcopy(document)
-    for revision in _later(document, version):
-        for changed in revision.get("changes", ()):
-            *parents, name = changed["path"].split(".")
+    for revision in exported(then):
+        if revision["version"] <= version:
+            break
+        for path, change in revision["changes"].items():
+            *parents, name = path.split(".")
             part = then
             for parent in parents:
                 part = part.setdefault(parent, {})
-            part[name] = changed.get("before")
-        if previous_at := revision.get("previous_at"):
-            then["metadata"]["updated_at"] = previous_at
+            part[name] = change["before"]
+        then["metadata"]["updated_at"] = revision["previous_at"]
     return then | {"version": version}
 
 
@@ -46,39 +46,53 @@ def oldest_version(document: Document) -> int:
 
 def page(
     document: Document, *, before: int | None, limit: int
-) -> tuple[list[dict[str, Any]], int | None]:
+) -> tuple[list[Revision], int | None]:
     """Return revisions, the newest first, and `before` for the next page."""
-    found = [r for r in reversed(document["revisions"]) if before is None or r["version"] < before]
-    shown = [_shown(revision) for revision in found[:limit]]
+    found = [r for r in _shown(document) if before is None or r["version"] < before]
+    shown = found[:limit]
     return shown, shown[-1]["version"] if len(found) > limit else None
 
 
-def since(document: Document, version: int) -> list[dict[str, Any]]:
+def since(document: Document, version: int) -> list[Revision]:
     """Return the revisions after a version, the newest first."""
-    return [_shown(revision) for revision in _later(document, version)]
+    return [revision for revision in _shown(document) if revision["version"] > version]
 
 
-def exported(document: Document) -> list[dict[str, Any]]:
-    """Return all revisions, the newest first, with the previous version's time."""
+def exported(document: Document) -> list[Revision]:
+    """Return all revisions, the newest first, with the previous version's time.
+
+    A stored revision can lack fields. A missing version is one less than that of the next revision,
+    and a missing time is the time before that revision.
+    """
+    found = []
+    version, at = document["version"], document["metadata"]["updated_at"]
+    for revision in reversed(document["revisions"]):
+        version, at = revision.get("version") or version, revision.get("at") or at
+        previous_at = revision.get("previous_at") or at
+        found.append(
+            {
+                "version": version,
+                "at": at,
+                "by": revision.get("by") or "user",
+                "client": revision.get("client"),
+                "request_id": revision.get("request_id") or "",
+                "changes": {
+                    changed["path"]: {
+                        "before": changed.get("before"),
+                        "after": changed.get("after"),
+                    }
+                    for changed in revision.get("changes") or ()
+                    if changed.get("path")
+                },
+                "previous_at": previous_at,
+            }
+        )
+        version, at = version - 1, previous_at
+    return found
+
+
+def _shown(document: Document) -> list[Revision]:
     return [
-        _shown(revision) | {"previous_at": revision.get("previous_at", revision["at"])}
-        for revision in reversed(document["revisions"])
+        {name: value for name, value in revision.items() if name != "previous_at"}
+        for revision in exported(document)
     ]
-
-
-def _later(document: Document, version: int) -> Iterator[Revision]:
-    return (r for r in reversed(document["revisions"]) if r["version"] > version)
-
-
-def _shown(revision: Revision) -> dict[str, Any]:
-    return {
-        "version": revision["version"],
-        "at": revision["at"],
-        "by": revision.get("by", "user"),
-        "client": revision.get("client"),
-        "request_id": revision.get("request_id", ""),
-        "changes": {
-            changed["path"]: {"before": changed.get("before"), "after": changed.get("after")}
-            for changed in revision.get("changes", ())
-        },
-    }

@@ -142,7 +142,7 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "conversation_service.http.exception_handler.handle",
     "UNAUTHENTICATED_USER": None,
-    "NON_FIELD_ERRORS_KEY": "",  # the JSON pointer to the whole body
+    "NON_FIELD_ERRORS_KEY": None,  # in a JSON object, each string can be a key
 }
 
 # Browsers: see conversation_service.http.cors.Cors. Every header of the API must be in these lists.

@@ -20,7 +20,7 @@ from django.template.loader import render_to_string
 from rest_framework import exceptions as drf
 
 from conversation_service import errors
-from conversation_service.errors import ServiceError
+from conversation_service.errors import MAX_ECHO, ServiceError
 from conversation_service.http import rendering
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.monitor import unavailable
@@ -28,7 +28,6 @@ from conversation_service.observability.context import request_id
 
 logger = logging.getLogger(__name__)
 
-MAX_ECHO = 100  # input characters that a response repeats
 MAX_FIELD_ERRORS = 50
 
 # The field `type`, for clients that handle failures by their status.
@@ -183,8 +182,8 @@ def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
         yield {"pointer": pointer[:MAX_ECHO], "code": str(detail.code), "message": str(detail)}
     elif isinstance(detail, dict):
         for key, inner in detail.items():
-            step = str(key).replace("~", "~0").replace("/", "~1")
-            yield from _field_errors(inner, pointer if key == "" else f"{pointer}/{step}")
+            step = "" if key is None else rendering.json_pointer([key])
+            yield from _field_errors(inner, pointer + step)
     else:
         for index, inner in enumerate(detail):
             leaf = isinstance(inner, drf.ErrorDetail)

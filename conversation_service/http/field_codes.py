@@ -6,8 +6,8 @@ FIELD_CODES: Mapping[str, tuple[str, str]] = {
     "required": ("The field is missing.", "Send the field."),
     "unknown_field": ("The field does not exist.", "Correct its name, or remove it."),
     "repeated": (
-        "The query string has the parameter more than once.",
-        "Send the parameter once.",
+        "The query string has the parameter, or an object the key, more than once.",
+        "Send the parameter or the key once.",
     ),
     "null": ("The field does not accept `null`.", "Send a value, or omit the field."),
     "invalid": (

@@ -21,7 +21,7 @@ from rest_framework.validators import ProhibitSurrogateCharactersValidator
 from conversation_service import external_ids, rfc3339
 from conversation_service.errors import Message
 from conversation_service.http.exception_handler import MAX_FIELD_ERRORS
-from conversation_service.numbers import read_integer
+from conversation_service.numbers import MAX_EXACT, read_integer
 from conversation_service.visibility import is_visible
 
 # Cc: controls; Cs: lone surrogates; Zl, Zp: line and paragraph separators.
@@ -175,7 +175,7 @@ class List(serializers.ListField):
         return super().to_internal_value(data)
 
     def run_child_validation(self, data: Sequence[Any]) -> Any:
-        items = _validate_parts(self.child, enumerate(data)).values()
+        items = validate_parts(self.child, enumerate(data)).values()
         if self.unique_by is None:
             return [*items]
         first: dict[Any, Any] = {}
@@ -201,10 +201,10 @@ class Dict(serializers.DictField):
         return super().to_internal_value(data)
 
     def run_child_validation(self, data: Mapping[str, Any]) -> Any:
-        return _validate_parts(self.child, data.items())
+        return validate_parts(self.child, data.items())
 
 
-def _validate_parts(child: serializers.Field, parts: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+def validate_parts(child: serializers.Field, parts: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
     """Validate each item in a list by its index, or each value in an object by its key."""
     values = {}
     errors = _Errors()
@@ -351,6 +351,9 @@ class Integer(serializers.IntegerField):
         if not isinstance(data, float):
             reject_type(data, _("an integer"))
         integer = read_integer(data)
+        if integer is None and abs(data) > MAX_EXACT:
+            message = _("Use an integer from -(2^53 - 1) to 2^53 - 1.")
+            raise ValidationError(message, code="invalid")
         if integer is None:
             self.fail("invalid")
         return integer

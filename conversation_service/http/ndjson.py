@@ -10,7 +10,6 @@ from itertools import islice
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
-import orjson
 from django.http import StreamingHttpResponse, UnreadablePostError
 from django.utils.translation import gettext as _
 from rest_framework.parsers import BaseParser
@@ -21,6 +20,7 @@ from conversation_service.errors import (
     StorageFull,
     UnsupportedMediaType,
 )
+from conversation_service.http import rendering
 from conversation_service.http.rendering import JSONNegotiation, dumps
 
 MEDIA_TYPE = "application/x-ndjson"
@@ -161,13 +161,14 @@ def _unzipped(chunks: Iterator[bytes], max_bytes: int) -> Iterator[bytes]:
         raise ServiceError(_("The gzip data ends too early. Send the whole body."))
 
 
-def loads(line: bytes) -> Any:
+def loads(line: bytes, number: int) -> Any:
     """Parse a line. Count its values first: in memory, a value takes up to 30 times its bytes.
 
-    Raises ServiceError for a line that is not JSON, and PayloadTooLarge for a line with more values
-    than an exported line can have, or with a text above MAX_TEXT_BYTES.
+    `number` is that of the line in the body. Raises the errors from rendering.loads, and
+    PayloadTooLarge for a line with more values than an exported line can have, or with a text above
+    MAX_TEXT_BYTES.
     """
-    without_escapes = line.replace(rb"\\", b"__").replace(rb"\"", b"__")
+    without_escapes = rendering.without_escaped_quotes(line)
     if without_escapes.count(b'"') > 2 * MAX_TEXTS:
         raise _too_large("limit_texts", MAX_TEXTS)
     parts = without_escapes.split(b'"')
@@ -179,10 +180,7 @@ def loads(line: bytes) -> Any:
     if sum(map(structure.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise _too_large("limit_values", MAX_VALUES)
     time.sleep(0)
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        raise ServiceError(_("This line is not valid JSON.")) from None
+    return rendering.loads(line, line=number, structure=structure)
 
 
 def _too_large(name: str, limit: int) -> PayloadTooLarge:

@@ -1,8 +1,9 @@
 """JSON in and out, by orjson."""
 
+import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -14,13 +15,19 @@ from bson import ObjectId
 from django.http import HttpResponse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from rest_framework.exceptions import ParseError
+from django.utils.translation import gettext_lazy
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
-from conversation_service.errors import NotAcceptable, PayloadTooLarge, UnsupportedMediaType
+from conversation_service.errors import (
+    MAX_ECHO,
+    NotAcceptable,
+    PayloadTooLarge,
+    ServiceError,
+    UnsupportedMediaType,
+)
 
 _ENTITY_TAG = r'(?:W/)?"([^"\x00-\x20\x7f]*)"'
 # Elements of a list can be empty (RFC 9110, section 5.6.1.2).
@@ -70,6 +77,108 @@ _ESCAPE = re.compile(
     rb"|\\.",
     re.DOTALL,
 )
+
+
+def loads(text: bytes, *, line: int = 1, structure: bytes | None = None) -> Any:
+    """Parse JSON. `line` is the number of the text's first line in the body.
+
+    `structure` is the text without the contents of its strings, if the caller knows it. Raises
+    ServiceError with the fault and its place. A key that an object repeats is a fault, too: orjson
+    silently keeps its last value.
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        place = {"line": line + error.lineno - 1, "column": error.colno}
+        raise ServiceError(_fault(text, error) % place) from None
+    if structure is None:
+        structure = b"".join(without_escaped_quotes(text).split(b'"')[::2])
+    if _number_of_keys(value) != structure.count(b":"):
+        try:
+            path = _path_of_repeated(json.loads(text, object_pairs_hook=_Pairs, parse_int=float))
+        except RecursionError:
+            raise ServiceError(_("The body is nested too deeply.")) from None
+        message = _("The object has this key more than once. Send the key once.")
+        fault = {"pointer": json_pointer(path)[:MAX_ECHO], "code": "repeated", "message": message}
+        raise ServiceError(errors=[fault])
+    return value
+
+
+def without_escaped_quotes(text: bytes) -> bytes:
+    """Return JSON of the same length in which each quotation mark starts or ends a string."""
+    return text.replace(rb"\\", b"__").replace(rb"\"", b"__")
+
+
+def json_pointer(path: Iterable[str | int]) -> str:
+    """Return a JSON pointer (RFC 6901)."""
+    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in path)
+    return "".join(f"/{step}" for step in steps)
+
+
+def _number_of_keys(value: Any) -> int:
+    number = 0
+    waiting: list[Any] = [[value]]
+    for part in waiting:  # it grows meanwhile
+        inner = part
+        if isinstance(part, dict):
+            number += len(part)
+            inner = part.values()
+        waiting += [each for each in inner if isinstance(each, dict | list)]
+    return number
+
+
+class _Pairs(list):
+    """The keys and values of an object as in its text."""
+
+
+def _path_of_repeated(value: Any) -> list[str | int]:
+    """Return the path to a repeated key in parsed JSON with _Pairs, or []."""
+    found = set()
+    for step, inner in value if isinstance(value, _Pairs) else enumerate(value):
+        if step in found:
+            return [step]
+        found.add(step)
+        if isinstance(inner, list) and (path := _path_of_repeated(inner)):
+            return [step, *path]
+    return []
+
+
+def _fault(text: bytes, error: orjson.JSONDecodeError) -> str:
+    """Return the fault of a text, with parameters for its place.
+
+    For a wrong encoding, orjson names line 1, column 1.
+    """
+    if text.startswith(BOM_UTF8):
+        return _("Send the body without a byte order mark (BOM).")
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return _("The body is not in UTF-8.")
+    if _NOT_FINITE.match(error.doc, error.pos):
+        return _(
+            "The body has NaN or Infinity, which JSON does not have "
+            "(line %(line)d, column %(column)d). Send a finite number."
+        )
+    other = _("The body is not valid JSON (line %(line)d, column %(column)d).")
+    return next((str(fault) for part, fault in _FAULTS.items() if part in error.msg), other)
+
+
+# By a part of the message of orjson.
+_FAULTS = {
+    "surrogate": gettext_lazy(
+        "The body has half of a surrogate pair. Send whole characters "
+        "(line %(line)d, column %(column)d)."
+    ),
+    "infinity": gettext_lazy(
+        "The body has a number beyond 1.8e308 (line %(line)d, column %(column)d). Send a smaller "
+        "number."
+    ),
+    "depth": gettext_lazy(
+        "The body is nested too deeply (line %(line)d, column %(column)d). Use at most 1,024 "
+        "levels."
+    ),
+}
+_NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)\b", re.IGNORECASE)
 
 
 class JSONResponse(HttpResponse):
@@ -127,7 +236,7 @@ class JSONRenderer(BaseRenderer):
 
 
 class JSONParser(BaseParser):
-    """Reads at most `max_bytes`. orjson rejects NaN, lone surrogates and deep nesting."""
+    """Reads at most `max_bytes`."""
 
     media_type = "application/json"
     max_bytes = 64 * 1024
@@ -141,26 +250,7 @@ class JSONParser(BaseParser):
         body = stream.read(self.max_bytes + 1)
         if len(body) > self.max_bytes:
             raise PayloadTooLarge(limit_bytes=self.max_bytes)
-        try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise ParseError(_fault(body, error)) from None
-
-
-def _fault(body: bytes, error: orjson.JSONDecodeError) -> str:
-    """Return why a body cannot be read. For a wrong encoding, orjson names line 1, column 1."""
-    if body.startswith(BOM_UTF8):
-        return _("Send the body without a byte order mark (BOM).")
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return _("The body is not in UTF-8.")
-    if replace_unpaired_surrogates(body, b"") != body:
-        return _("The body has half of a surrogate pair. Send whole characters.")
-    return _("The body is not valid JSON (line %(line)d, column %(column)d).") % {
-        "line": error.lineno,
-        "column": error.colno,
-    }
+        return loads(body)
 
 
 class JSONNegotiation(BaseContentNegotiation):

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
-from conversation_service.http.exception_handler import MAX_ECHO
+from conversation_service.errors import MAX_ECHO
 from conversations.documents import EDITABLE_FIELDS, PUBLIC_TIMES
 from conversations.limits import MAX_AHEAD
 from conversations.serializers.transfer import ORIGIN_LENGTH
@@ -33,11 +33,12 @@ def changed_paths(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterat
 def adjust(line: Mapping[str, Any], values: dict[str, Any], now: datetime) -> list[str]:
     """Change the values of a validated line in place; return the paths that were changed.
 
-    The validation has normalised texts, as for a PATCH: their paths are returned, too.
-    A time more than MAX_AHEAD after `now` becomes `now`; `purge_at` can be later by TRASH_DAYS. A
-    `first_message_at` after `last_message_at` becomes that time. A version above HIGHEST_VERSION
-    becomes HIGHEST_VERSION. Every actor except the user is marked as imported. The character is
-    unverified until `manage.py verify_characters` has verified it.
+    The validation has normalised texts, as for a PATCH: their paths are returned, too. A time more
+    than MAX_AHEAD after `now` becomes `now`; `purge_at` can be later by TRASH_DAYS. A `purge_at`
+    that has passed gets the whole time in the trash, because the next `manage.py purge_trash`
+    would purge the conversation. A `first_message_at` after `last_message_at` becomes that time. A
+    version above HIGHEST_VERSION becomes HIGHEST_VERSION. Every actor except the user is marked as
+    imported. The character is unverified until `manage.py verify_characters` has verified it.
     """
     adjusted = [*changed_paths({name: line[name] for name in EDITABLE_FIELDS}, values)]
     if values["character_status"] != "unverified":
@@ -51,6 +52,9 @@ def adjust(line: Mapping[str, Any], values: dict[str, Any], now: datetime) -> li
     latest_purge = now + timedelta(days=settings.TRASH_DAYS)
     adjusted += _capped(values, _TIMES, now)
     adjusted += _capped(values, ["purge_at"], latest_purge)
+    if values["purge_at"] and values["purge_at"] <= now:
+        values["purge_at"] = latest_purge
+        adjusted.append("purge_at")
     metadata = values["metadata"]
     adjusted += [f"metadata.{name}" for name in _capped(metadata, metadata, now)]
     first, last = metadata["first_message_at"], metadata["last_message_at"]

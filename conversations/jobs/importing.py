@@ -112,7 +112,7 @@ class _Batch:
         if not line.strip():
             return
         try:
-            value, sent = _parse(line)
+            value, sent = _parse(line, number)
             if isinstance(value, dict) and value.get("object") == END:
                 return
             document, adjusted = self._read(value, sent)
@@ -210,22 +210,22 @@ class _Batch:
         )
 
 
-def _parse(line: bytes) -> tuple[Any, Any]:
+def _parse(line: bytes, number: int) -> tuple[Any, Any]:
     """Return the value of a line, and the value before unpaired surrogates were replaced.
 
     Only in a lenient line are they replaced, by U+FFFD. In the second value they are missing.
     """
     try:
-        value = ndjson.loads(line)
+        value = ndjson.loads(line, number)
     except PayloadTooLarge:
         raise
     except ServiceError:
         if len(line) > REPAIRABLE_BYTES:
             raise
         repaired = replace_unpaired_surrogates(line, rb"\ufffd")
-        if repaired == line or not lenient.is_lenient(value := ndjson.loads(repaired)):
+        if repaired == line or not lenient.is_lenient(value := ndjson.loads(repaired, number)):
             raise
-        return value, ndjson.loads(replace_unpaired_surrogates(line, b""))
+        return value, ndjson.loads(replace_unpaired_surrogates(line, b""), number)
     return value, value
 
 

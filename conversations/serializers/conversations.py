@@ -163,6 +163,7 @@ class DeleteParameters(fields.Parameters):
 
 
 no_parameters = fields.Parameters()
+no_fields = fields.StrictSerializer()
 delete_parameters = DeleteParameters()
 create_parameters = CreateParameters()
 retrieve_parameters = RetrieveParameters()

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from django_mongodb_backend.fields import ArrayField, ObjectIdField
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from conversation_service.http import fields
 from conversations.declaration import Declaration, Entries
@@ -70,9 +71,18 @@ class Object(fields.Dict):
         self.entries, self.is_patch = entries, is_patch
 
     def run_child_validation(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        sent: dict[str, Any] = super().run_child_validation(data)
-        if not all(re.fullmatch(self.entries.key, key) for key in sent):
-            self.fail("key")
+        errors: Any = {
+            key: [ErrorDetail(str(self.error_messages["key"]), code="key")]
+            for key in data
+            if not re.fullmatch(self.entries.key, key)
+        }
+        sent: dict[str, Any] = {}
+        try:
+            sent = super().run_child_validation(data)
+        except ValidationError as invalid:
+            errors = invalid.detail | errors
+        if errors:
+            raise ValidationError(errors)
         values = {key: value for key, value in sent.items() if value is not None}
         if len(values) > self.entries.max_keys:
             self.fail("max_length", limit=self.entries.max_keys)

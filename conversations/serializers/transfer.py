@@ -96,7 +96,15 @@ class Changes(fields.Dict):
         super().__init__(max_length=len(_CHANGEABLE), child=fields.Dict(max_length=2), **kwargs)
 
     def run_child_validation(self, data: Any) -> Any:
-        return [self._change(path, pair) for path, pair in data.items()]
+        changes, errors = [], {}
+        for path, pair in data.items():
+            try:
+                changes.append({"path": path} | self._change(path, pair))
+            except serializers.ValidationError as invalid:
+                errors[path] = invalid.detail
+        if errors:
+            raise serializers.ValidationError(errors)
+        return changes
 
     def _change(self, path: str, pair: Any) -> dict[str, Any]:
         field = _CHANGEABLE.get(path)
@@ -104,10 +112,7 @@ class Changes(fields.Dict):
             self.fail("invalid_choice", path=path[: limits.ID_LENGTH])
         if not isinstance(pair, dict) or pair.keys() != {"before", "after"}:
             self.fail("invalid")
-        try:
-            return {"path": path} | {side: field.run_validation(pair[side]) for side in pair}
-        except serializers.ValidationError as invalid:
-            raise serializers.ValidationError({path: invalid.detail}) from None
+        return fields.validate_parts(field, pair.items())
 
 
 class TransferredRevisionSerializer(fields.StrictSerializer):

@@ -34,6 +34,7 @@ from conversations.serializers.conversations import (
     delete_parameters,
     duplicate_input,
     history_parameters,
+    no_fields,
     no_parameters,
     patch_input,
     retrieve_parameters,
@@ -168,6 +169,7 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
     @not_found_first
     def destroy(self, request: CallerRequest, id: str) -> HttpResponse:
         parameters = delete_parameters.parse(request)
+        no_fields.run_validation(request.data)
         versions = self.if_match(may_be_required=True)
         is_purge = parameters["mode"] == "purge"
         update = updates.purge() if is_purge else updates.trash()
@@ -208,7 +210,8 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
         key = idempotency.read_key(request)
         if key and (replayed := idempotency.find_response(request.user.id, key)):
             return _created(WriteResult(replayed, replayed=True))
-        return _created(duplicate_conversation(request.user.id, id, title, key))
+        versions = self.if_match()
+        return _created(duplicate_conversation(request.user.id, id, title, key, versions=versions))
 
     @openapi.history
     @not_found_first
@@ -232,9 +235,14 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
     def _update(
         self, conversation_id: str, update: Update, *, is_edit: bool = False
     ) -> HttpResponse:
-        """Apply an update. Only an edit has an idempotency key, and may require If-Match."""
+        """Apply an update.
+
+        Only an edit has a body and an idempotency key, and may require If-Match.
+        """
         request = self.request
         no_parameters.parse(request)
+        if not is_edit:
+            no_fields.run_validation(request.data)
         key = idempotency.read_key(request)
         result = apply_to_one(
             request.user.id,

@@ -16,6 +16,7 @@ from conversation_service.upstreams import characters
 from conversation_service.upstreams.characters import CharacterServiceUnavailable
 from conversations import documents, metrics
 from conversations.collection import ATTEMPTS, conversations
+from conversations.documents import PUBLIC, WITH_HISTORY
 from conversations.exceptions import (
     CharacterNotExists,
     ConversationStateConflict,
@@ -25,7 +26,7 @@ from conversations.queries import lookup
 from conversations.states import DELETED, EDITABLE
 from conversations.writes import idempotency
 from conversations.writes.idempotency import IdempotencyKey
-from conversations.writes.writer import WriteResult
+from conversations.writes.writer import Versions, WriteResult, version_conflict
 
 DUPLICATE_KEY = 11_000  # MongoDB's error code
 
@@ -58,14 +59,21 @@ def without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def duplicate_conversation(
-    user_id: str, conversation_id: str, title: str | None, key: IdempotencyKey | None
+    user_id: str,
+    conversation_id: str,
+    title: str | None,
+    key: IdempotencyKey | None,
+    *,
+    versions: Versions,
 ) -> WriteResult:
     """Create a conversation with the character and the editable fields of another one.
 
-    Messages are not copied. Raises the errors from create_conversation, ConversationNotFound, and
-    ConversationStateConflict for a conversation in the trash.
+    Messages are not copied. Raises the errors from create_conversation, ConversationNotFound,
+    ConversationVersionConflict, and ConversationStateConflict for a conversation in the trash.
     """
-    original = lookup.get(user_id, conversation_id)
+    original = lookup.get(user_id, conversation_id, PUBLIC if versions is None else WITH_HISTORY)
+    if versions is not None and original["version"] not in versions:
+        raise version_conflict(original, versions)
     if original["status"] == DELETED:
         raise ConversationStateConflict(DELETED, EDITABLE)
     names = ("character_id", "settings_given", *documents.EDITABLE_FIELDS)

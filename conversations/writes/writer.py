@@ -290,13 +290,7 @@ def _explain_no_match(
             key.check(current["record"]["fingerprint"])
             return WriteResult(complete(current["record"].get("answer", current)), replayed=True)
         case "version":
-            conflict = ConversationVersionConflict
-            known = max(versions or {0})
-            raise conflict(
-                conflict.changed if 0 < known < current["version"] else conflict.unknown,
-                current=resource(current),
-                changes=history.since(current, known),
-            )
+            raise version_conflict(current, versions)
         case "state":
             raise ConversationStateConflict(current["status"], statement.states)
         case "held":
@@ -306,6 +300,17 @@ def _explain_no_match(
         case "no_effect":
             return WriteResult(current)
     return None
+
+
+def version_conflict(current: Document, versions: Versions) -> ConversationVersionConflict:
+    """Return the error for a conversation, read with its revisions, that has another version."""
+    known = max(versions or {0})
+    conflict = ConversationVersionConflict
+    return conflict(
+        conflict.changed if 0 < known < current["version"] else conflict.unknown,
+        current=resource(current),
+        changes=history.since(current, known),
+    )
 
 
 # Many conversations

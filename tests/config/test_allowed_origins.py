@@ -1,4 +1,4 @@
-"""CORS_ALLOWED_ORIGINS takes exact origins only, and an error gives the reason."""
+"""CORS_ALLOWED_ORIGINS and CSRF_TRUSTED_ORIGINS take exact origins; an error gives the reason."""
 
 import pytest
 
@@ -38,12 +38,21 @@ REASONS = {
     "https://café.example": "Punycode",
     "https://app.example.org:443": "default port",
     "http://app.example.org:80": "default port",
+    "https://app.example.org:08443": "shorter",
+    "http://[0:0:0:0:0:0:0:1]:3000": "shorter",
+    "http://[::01]": "shorter",
     "https://a.example.org https://b.example.org": "path",
 }
+# Accepted in CSRF_TRUSTED_ORIGINS only, or in CORS_ALLOWED_ORIGINS only.
+WILDCARD = "https://*.example.org"
+OF_APPS = ["capacitor://localhost", "chrome-extension://abcdefghijklmnop"]
 
 
 def test_a_list_of_origins_is_accepted():
+    websites = [origin for origin in VALID if origin not in OF_APPS]
+
     assert faults(CORS_ALLOWED_ORIGINS=", ".join(VALID)) == []
+    assert faults(CSRF_TRUSTED_ORIGINS=", ".join([*websites, WILDCARD, f"{WILDCARD}:81"])) == []
 
 
 @pytest.mark.parametrize("value", ["", " ", ","])
@@ -58,6 +67,23 @@ def test_an_error_gives_position_and_reason(origin):
 
     assert fault.startswith("CORS_ALLOWED_ORIGINS item 2 ")
     assert REASONS[origin] in fault
+    assert "such as https://app.example.org" in fault
+    assert "secret" not in fault
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *(origin for origin in REASONS if origin != WILDCARD),
+        *OF_APPS,
+        *("http://x:99999", "https://*", "https://*.", "https://*.*.example.org", "https://a.*"),
+        *("https://*example.org", "*.example.org", "https://*.Example.org", f"{WILDCARD}/"),
+    ],
+)
+def test_an_origin_of_forms_that_never_matches_is_rejected(origin):
+    [fault] = faults(CSRF_TRUSTED_ORIGINS=f"https://console.example.org,{origin}")
+
+    assert fault.startswith("CSRF_TRUSTED_ORIGINS item 2 ")
     assert "such as https://app.example.org" in fault
     assert "secret" not in fault
 

@@ -51,11 +51,13 @@ FIELDS = [
     ({"custom": {"k": {"$gt": ""}}}, "/custom/k", "invalid"),
     ({"custom": {"k": "x" * 513}}, "/custom/k", "max_length"),
     ({"custom": {"k": "\0"}}, "/custom/k", "control"),
-    ({"custom": {"$where": "1"}}, "/custom", "key"),
-    ({"custom": {"a.b": "1"}}, "/custom", "key"),
-    ({"custom": {"": "1"}}, "/custom", "key"),
-    ({"custom": {"k\n": "1"}}, "/custom", "key"),
-    ({"custom": {"k" * 65: "1"}}, "/custom", "key"),
+    ({"custom": {"$where": "1"}}, "/custom/$where", "key"),
+    ({"custom": {"a.b": "1"}}, "/custom/a.b", "key"),
+    ({"custom": {"a/b": "1"}}, "/custom/a~1b", "key"),
+    ({"custom": {"~1": 1}}, "/custom/~01", "key"),
+    ({"custom": {"": "1"}}, "/custom/", "key"),
+    ({"custom": {"k\n": "1"}}, "/custom/k\n", "key"),
+    ({"custom": {"k" * 65: "1"}}, f"/custom/{'k' * 65}", "key"),
     ({"custom": {str(n): "" for n in range(17)}}, "/custom", "max_length"),
     ({"settings": []}, "/settings", "invalid"),
     ({"settings": {"temperature": "1"}}, "/settings/temperature", "invalid"),
@@ -128,7 +130,8 @@ def test_patch_rejects_more_values_than_create(alice, body, pointer):
 
 
 @pytest.mark.parametrize(
-    "name", ["titel", "id", "user_id", "status", "version", "metadata", "$set", "a.b", "__proto__"]
+    "name",
+    ["titel", "id", "user_id", "status", "version", "metadata", "$set", "a.b", "__proto__", ""],
 )
 def test_unknown_fields_are_rejected(alice, name):
     response = alice.post(PATH, {"character_id": "luna", name: "x"})
@@ -142,6 +145,14 @@ def test_unknown_settings_are_rejected(alice):
     assert refused(response, "UNKNOWN_FIELD") == {"/settings/temprature": "unknown_field"}
 
 
+def test_each_faulty_key_and_value_of_an_object_is_named(alice):
+    wrong = {"a.b": "1", "b/c": 2, "k": 3, "ok": "4"}
+
+    errors = refused(alice.post(PATH, {"character_id": "luna", "custom": wrong}))
+
+    assert errors == {"/custom/a.b": "key", "/custom/b~1c": "key", "/custom/k": "invalid"}
+
+
 def test_an_unknown_field_beside_another_fault_is_a_validation_error(alice):
     response = alice.post(PATH, {"titel": "x"})
 
@@ -149,6 +160,43 @@ def test_an_unknown_field_beside_another_fault_is_a_validation_error(alice):
         "/character_id": "required",
         "/titel": "unknown_field",
     }
+
+
+WITHOUT_FIELDS = {
+    **{name: ("POST", f"/{name}") for name in ("archive", "restore", "pin", "unpin")},
+    "trash": ("DELETE", ""),
+    "purge": ("DELETE", "?mode=purge"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_FIELDS)
+def test_a_request_without_fields_rejects_each_field(alice, bob, name):
+    method, end = WITHOUT_FIELDS[name]
+    states = ["deleted"] if name in {"restore", "purge"} else []
+    created = conversation(alice, *states)
+    path = f"{PATH}/{created['id']}"
+
+    def send(client, body, content_type="application/json"):
+        return client.generic(method, path + end, body, content_type=content_type)
+
+    unknown = refused(send(alice, b'{"mode": "purge", "a/b": null}'), "UNKNOWN_FIELD")
+    assert unknown == {"/mode": "unknown_field", "/a~1b": "unknown_field"}
+    for body in (b"[]", b"[1]", b"null", b'"x"', b"1"):
+        assert list(refused(send(alice, body))) == [""]
+    assert send(alice, b"{").status_code == 400
+    assert send(alice, b"a=b", "application/x-www-form-urlencoded").status_code == 415
+    assert send(alice, b" " * 65_537).status_code == 413
+    assert send(bob, b'{"mode": "purge"}').status_code == 404
+    assert alice.get(path).json() == created
+    assert send(alice, b"{}").status_code in {200, 204}
+
+
+@pytest.mark.parametrize("content_type", ["", "application/json", "text/plain"])
+def test_a_request_without_fields_needs_no_body(alice, content_type):
+    path = f"{PATH}/{conversation(alice)['id']}"
+
+    for method, end in (("POST", "/pin"), ("POST", "/archive"), ("DELETE", "")):
+        assert alice.generic(method, path + end, content_type=content_type).status_code == 200
 
 
 @pytest.mark.parametrize("body", ["[]", '"x"', "1", "null", "[{}]"])
@@ -187,6 +235,121 @@ def test_a_body_that_is_not_json_is_rejected(alice, body):
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "VALIDATION_ERROR"
     assert alice.get(PATH).json()["conversations"] == []
+
+
+# Each with the start of the error, in English and in Spanish, and the column of the fault.
+NOT_JSON = [
+    *(
+        (
+            f'{{"custom": {{"k": {number}}}}}',
+            "The body has a number beyond",
+            "El cuerpo tiene un",
+            18,
+        )
+        for number in ("1E400", "-1e999", "9" * 400)
+    ),
+    *(
+        (f'{{"title": {word}}}', "The body has NaN or Infinity", "El cuerpo tiene NaN o", 11)
+        for word in ("NaN", "Infinity", "nan")
+    ),
+    ('{"tags": [-Infinity]}', "The body has NaN or Infinity", "El cuerpo tiene NaN o", 12),
+    (
+        "[" * 1_100 + "]" * 1_100,
+        "The body is nested too deeply",
+        "El cuerpo tiene demasiados",
+        1_026,
+    ),
+    ('{"title": "x\\ud83d"}', "The body has half of a", "El cuerpo tiene la mitad", 13),
+    ("{'title': 1}", "The body is not valid JSON", "El cuerpo no es JSON", 2),
+    ('{"titulo_ñ😀": 1,}', "The body is not valid JSON", "El cuerpo no es JSON", 16),
+]
+
+
+@pytest.mark.parametrize(("body", "english", "spanish", "column"), NOT_JSON)
+def test_each_fault_of_json_has_its_text_and_its_place(alice, body, english, spanish, column):
+    path = f"{PATH}/{conversation(alice)['id']}"
+
+    for language, text, place in (
+        ("en", english, f"(line 3, column {column})"),
+        ("es", spanish, f"(línea 3, columna {column})"),
+    ):
+        headers = {"Accept-Language": language}
+        for method, address in (("POST", PATH), ("PATCH", path), ("POST", f"{PATH}/bulk")):
+            response = alice.generic(
+                method, address, "\n \n" + body, content_type="application/json", headers=headers
+            )
+            assert response.status_code == 400
+            assert response.json()["detail"].startswith(text)
+            assert place in response.json()["detail"]
+
+
+REPEATED = [
+    ('{"character_id": "luna", "title": "a", "title": "b"}', "/title"),
+    ('{"character_id": "luna", "title": "a", "title": "a"}', "/title"),
+    ('{"character_id": "luna", "titl\\u0065": "a:b", "title": "{}:"}', "/title"),
+    ('{"custom": {"k": "\\":", "k": "1"}, "character_id": "luna"}', "/custom/k"),
+    ('{"settings": {"extra": {"a/b~": 1, "a/b~": 1}}}', "/settings/extra/a~1b~0"),
+    ('{"tags": [[{"ñ": {}}, {"a": 1}, {"": 1, "": {"b": 1, "b": 2}}]]}', "/tags/0/2/"),
+    ('{"x": {"x": {"x": 1}}, "y": [], "z": {"\\\\": 1, "\\\\": "\\\\"}}', "/z/\\"),
+    ('[1, {"a": 1, "a": 1}]', "/1/a"),
+    (f'{{"{"k" * 200}": 1, "{"k" * 200}": 1}}', f"/{'k' * 99}"),
+    ('{"a":' * 500 + '{"b": 1, "b": 1}' + "}" * 500, "/a" * 50),
+]
+
+
+@pytest.mark.parametrize(("body", "pointer"), REPEATED)
+def test_a_repeated_key_is_named(alice, body, pointer):
+    created = conversation(alice)
+
+    for method, path in (
+        ("POST", PATH),
+        ("PATCH", f"{PATH}/{created['id']}"),
+        ("POST", f"{PATH}/bulk"),
+        ("POST", f"{PATH}/{created['id']}/pin"),
+        ("DELETE", f"{PATH}/{created['id']}"),
+    ):
+        response = alice.generic(method, path, body, content_type="application/json")
+        assert refused(response) == {pointer: "repeated"}
+    assert alice.get(PATH).json()["conversations"] == [created]
+
+
+def test_a_repeated_key_in_the_deepest_json_is_rejected(alice):
+    body = '{"a":' * 1_020 + '{"b": 1, "b": 1}' + "}" * 1_020
+
+    response = alice.generic("POST", PATH, body, content_type="application/json")
+
+    assert response.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '":"',
+        '"\\":\\":"',
+        '"\\\\"',
+        '"{\\"a\\": 1, \\"a\\": 2}"',
+        '"\\u003a\\u0022:"',
+        '"https://a:b@c:8/"',
+    ],
+)
+def test_equal_keys_in_different_objects_and_colons_in_texts_are_no_repetition(alice, value):
+    body = (
+        f'{{"character_id": "luna", "title": {value}, "custom": {{"title": {value}, "k": {value}}},'
+        f'"settings": {{"extra": {{"title": {value}, "k": {value}}}}}}}'
+    )
+
+    created = alice.generic("POST", PATH, body, content_type="application/json")
+
+    assert created.status_code == 201
+    assert created.json()["custom"]["k"] == created.json()["title"]
+
+
+def test_a_huge_integer_is_named_at_its_place(alice):
+    rule = "Use an integer from -(2^53 - 1) to 2^53 - 1."
+    for number in (2**64, -(2**64), 10**300, -(2**63) - 1):
+        body = {"character_id": "luna", "settings": {"max_tokens": number}}
+        [error] = alice.post(PATH, body).json()["error"]["details"]["errors"]
+        assert (error["pointer"], error["message"]) == ("/settings/max_tokens", rule)
 
 
 def test_half_of_a_surrogate_pair_is_named(alice):

@@ -334,6 +334,56 @@ def test_an_invalid_line_does_not_stop_others(alice):
     ]
 
 
+@pytest.mark.parametrize(
+    ("raw", "text", "column"),
+    [
+        (b'{"title": NaN}', "El cuerpo tiene NaN o Infinity", 11),
+        (b'{"title": 1e400}', "El cuerpo tiene un n\u00famero", 11),
+        (b"[" * 1_100 + b"]" * 1_100, "El cuerpo tiene demasiados niveles", 1_026),
+        (b'{"id": "\\ud83d"}', "El cuerpo tiene la mitad", 9),
+        (b'{"title": 1', "El cuerpo no es JSON", 12),
+    ],
+)
+def test_a_line_that_is_not_json_names_the_fault_and_its_place(alice, raw, text, column):
+    response = post(alice, b"{}\n\n" + raw, headers={"Accept-Language": "es"})
+
+    result = json.loads(response.getvalue().splitlines()[1])
+    assert (result["line"], result["status"]) == (3, 400)
+    assert result["message"].startswith(text)
+    assert f"(l\u00ednea 3, columna {column})" in result["message"]
+
+
+def test_a_line_in_another_encoding_is_named(alice):
+    [result] = imported(alice, '{"title": "ñ"}'.encode("latin-1"))
+
+    assert result["message"] == "The body is not in UTF-8."
+
+
+def test_a_repeated_key_in_a_line_is_named(alice):
+    alice.patch(f"{PATH}/{conversation(alice)['id']}", {"title": "New: a", "custom": {"k": ":"}})
+    line = json.dumps(exported(alice)[0])
+    forget_everything()
+    lines = [
+        line.replace('"status":', '"status": "active", "status":'),
+        line.replace('"k":', '"k": "", "k":', 1),
+        line.replace('"after":', '"after": {}, "after":', 1),
+        '{"character_id": "luna", "title": "a", "title": "b"}',
+        '{"character_id": "luna", "title": "\\ud83d", "settings": {"extra": {"a": 1, "a": 1}}}',
+        '{"object": "end", "count": 1, "count": 1}',
+    ]
+
+    results = imported(alice, "\n".join([*lines, line]).encode())
+
+    assert [outcome(result) for result in results[:-1]] == [
+        (400, "VALIDATION_ERROR", [(pointer, "repeated")])
+        for pointer in (
+            *("/status", "/custom/k", "/history/0/changes/title/after", "/title"),
+            *("/settings/extra/a", "/count"),
+        )
+    ]
+    assert results[-1]["status"] == 201
+
+
 BAD: list[tuple[str, Any, str]] = [
     ("id", "x", "/id"),
     ("id", None, "/id"),
@@ -342,7 +392,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("title", "x" * 201, "/title"),
     ("title", "bell\a", "/title"),
     ("tags", ["a,b"], "/tags/0"),
-    ("custom", {"a.b": "x"}, "/custom"),
+    ("custom", {"a.b": "x"}, "/custom/a.b"),
+    ("custom", {"a/b": 1}, "/custom/a~1b"),
+    ("settings.extra", {"a~b": "x"}, "/settings/extra/a~0b"),
     ("settings", {}, "/settings/temperature"),
     ("settings.temperature", None, "/settings/temperature"),
     ("settings.temperature", 2.1, "/settings/temperature"),
@@ -364,9 +416,14 @@ BAD: list[tuple[str, Any, str]] = [
     ("history", [{}], "/history/0/version"),
     ("history.0.version", 9, "/history"),
     ("history.0.by", "x" * 200, "/history/0/by"),
-    ("history.0.changes", {"user_id": {"before": "a", "after": "b"}}, "/history/0/changes"),
-    ("history.0.changes.title", {"before": "a"}, "/history/0/changes"),
-    ("history.0.changes.title.after", 1, "/history/0/changes/title"),
+    ("history.0.changes", {"user_id": {"before": "a", "after": "b"}}, "/history/0/changes/user_id"),
+    ("history.0.changes.title", {"before": "a"}, "/history/0/changes/title"),
+    ("history.0.changes.title.after", 1, "/history/0/changes/title/after"),
+    (
+        "history.0.changes",
+        {"custom": {"before": {"ok": "x", "a/b": "x"}, "after": {}}},
+        "/history/0/changes/custom/before/a~1b",
+    ),
 ]
 
 

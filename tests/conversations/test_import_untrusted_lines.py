@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from bson import ObjectId
+from django.core.management import call_command
 
 from conversation_service import clock
 from conversation_service.mongodb.connection import collection
@@ -143,6 +144,34 @@ def test_times_of_trash_and_history_are_adjusted(alice, line):
     assert b"9999" not in json.dumps(exported(alice)).encode()
     for path in (PATH, f"{PATH}/overview", "/api/v1/changes", f"{PATH}?status=deleted"):
         assert alice.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("passed", ["2026-01-15T15:00:00.000Z", "1970-01-01T00:00:00.000Z", "now"])
+def test_a_trashed_line_past_its_time_gets_the_whole_time_in_the_trash(
+    alice, line, passed, settings
+):
+    now = clock.now()
+    line |= {"status": "deleted", "deleted_at": "2025-12-16T15:00:00.000Z"}
+
+    [result] = imported(
+        alice, [line | {"purge_at": now.isoformat() if passed == "now" else passed}]
+    )
+    call_command("purge_trash")
+
+    assert (result["status"], result["adjusted"]) == (201, ["purge_at"])
+    trashed = alice.get(f"{PATH}/{result['id']}").json()
+    assert trashed["deleted_at"] == line["deleted_at"]
+    assert datetime.fromisoformat(trashed["purge_at"]) - now >= timedelta(settings.TRASH_DAYS)
+    assert alice.post(f"{PATH}/{result['id']}/restore").json()["status"] == "active"
+
+
+def test_a_trashed_line_before_its_time_keeps_it(alice, line):
+    line |= {"status": "deleted", "deleted_at": "2025-12-16T15:00:00.000Z"}
+    line["purge_at"] = (clock.now() + timedelta(minutes=1)).isoformat()
+
+    [result] = imported(alice, [line])
+
+    assert (result["status"], result["adjusted"]) == (201, [])
 
 
 def test_a_time_slightly_ahead_is_kept(alice, line):

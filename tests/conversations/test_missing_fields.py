@@ -333,6 +333,49 @@ def test_fields_of_a_newer_release_are_kept_by_every_edit(alice, mongo, service,
     assert document["metadata"]["reactions"] == 3
 
 
+REVISION = ["version", "at", "previous_at", "by", "client", "request_id", "changes"]
+
+
+@pytest.mark.parametrize("value", ["missing", None])
+@pytest.mark.parametrize("places", [["0"], ["1"], ["0", "1"]])
+@pytest.mark.parametrize("names", [*([name] for name in REVISION), REVISION])
+def test_a_revision_without_a_field_is_read_by_every_endpoint(
+    alice, mongo, stored, names, places, value
+):
+    one = f"{PATH}/{stored['id']}"
+    whole = alice.get(f"{one}/history").json()["revisions"]
+    [line, _end] = map(json.loads, alice.get(EXPORT).getvalue().splitlines())
+    removed = {f"revisions.{place}.{name}": value for place in places for name in names}
+    mongo["conversations"].update_one({}, {"$unset" if value else "$set": removed})
+
+    revisions = alice.get(f"{one}/history").json()["revisions"]
+    [exported, end] = map(json.loads, alice.get(EXPORT).getvalue().splitlines())
+
+    assert end["count"] == 1
+    assert [r["version"] for r in revisions] == [3, 2]
+    if names in (["at"], ["version"]):  # both are known exactly from the other fields
+        assert revisions == whole
+        assert exported == line
+    assert all(r["at"] and r["by"] and r["request_id"] is not None for r in revisions)
+    first = alice.get(f"{one}/history", {"limit": 1}).json()
+    assert (
+        alice.get(f"{one}/history", {"limit": 1, "cursor": first["next_cursor"]}).json()[
+            "revisions"
+        ]
+        == revisions[1:]
+    )
+    assert alice.get(f"{one}?as_of=1").status_code == 200
+    stale = alice.patch(one, {"title": "x"}, headers={"If-Match": '"v1"'})
+    assert stale.json()["error"]["details"]["changes"] == revisions
+    assert staff(role="operator").get(url_of(stored["id"])).status_code == 200
+    assert alice.post(f"{one}/revert", {"version": 1, "fields": ["title"]}).status_code == 200
+    mongo["conversations"].delete_many({})
+    response = alice.post(
+        f"{PATH}/import", json.dumps(exported), content_type="application/x-ndjson"
+    )
+    assert json.loads(response.getvalue().splitlines()[0])["status"] == 201
+
+
 def test_a_document_with_only_its_ids_is_read_with_defaults(alice, mongo):
     row = {"_id": ObjectId(), "user_id": "alice", "status": "active"}
     mongo["conversations"].insert_one(dict(row))

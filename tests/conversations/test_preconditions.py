@@ -34,6 +34,7 @@ def writes():
     """Every request that takes If-Match, for a conversation in a state that accepts it."""
     return {
         "patch": ((), lambda c, p, **o: c.patch(p, {"title": "New"}, **o)),
+        "duplicate": ((), lambda c, p, **o: c.post(f"{p}/duplicate", {}, **o)),
         "trash": ((), lambda c, p, **o: c.delete(p, **o)),
         "archive": ((), lambda c, p, **o: c.post(f"{p}/archive", **o)),
         "restore": (("archived",), lambda c, p, **o: c.post(f"{p}/restore", **o)),
@@ -62,7 +63,7 @@ def test_every_write_accepts_the_tag_that_a_proxy_changed(alice, name, form):
         alice, f"{PATH}/{created['id']}", headers={"If-Match": form.format(created["version"])}
     )
 
-    assert response.status_code in {200, 204}, response.json()
+    assert response.status_code in {200, 201, 204}, response.json()
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -75,6 +76,33 @@ def test_every_write_rejects_other_versions_and_malformed_tags(alice, name):
         assert write(alice, path, headers={"If-Match": stale}).status_code == 412
     assert write(alice, path, headers={"If-Match": "v1"}).status_code == 400
     assert alice.get(path).json() == created
+    assert len(alice.get(PATH, {"status": "all"}).json()["conversations"]) <= 1
+
+
+def test_a_duplicate_of_another_version_names_the_changes_since(alice):
+    path = f"{PATH}/{conversation(alice)['id']}"
+    alice.patch(path, {"title": "Other"})
+    key = {"Idempotency-Key": "copy"}
+    copy = alice.post(f"{path}/duplicate", {}, headers={"If-Match": '"v2"'} | key)
+
+    stale = alice.post(f"{path}/duplicate", {}, headers={"If-Match": '"v1"'})
+    repeated = alice.post(f"{path}/duplicate", {}, headers={"If-Match": '"v1"'} | key)
+
+    details = stale.json()["error"]["details"]
+    assert (stale.status_code, details["current"]["title"]) == (412, "Other")
+    assert [[*change["changes"]] for change in details["changes"]] == [["title"]]
+    assert (repeated.status_code, repeated.json()) == (201, copy.json())
+
+
+def test_a_duplicate_from_the_trash_checks_the_version_before_the_state(alice):
+    path = f"{PATH}/{conversation(alice, 'deleted')['id']}"
+
+    statuses = {
+        tag: alice.post(f"{path}/duplicate", {}, headers={"If-Match": tag}).status_code
+        for tag in ('"v1"', '"v2"', "*")
+    }
+
+    assert statuses == {'"v1"': 412, '"v2"': 409, "*": 409}
 
 
 @pytest.mark.parametrize("tags", CHANGED_BY_PROXIES + LISTS)

@@ -346,16 +346,17 @@ def operation(  # noqa: PLR0913
     """Document an operation. Examples are bodies by their name. Tags are in settings.
 
     `failures` are further failures: those for every operation, for a body, and for the parameters
-    ID, IF_MATCH and IDEMPOTENCY_KEY are added.
+    ID, IF_MATCH and IDEMPOTENCY_KEY are added. An operation with IF_MATCH reads a body also if it
+    documents none: an empty object is accepted.
     """
     kinds: list[type[errors.ServiceError]] = [*ANYWHERE]
     for_services = tag == FOR_SERVICES
-    if schema.get("request"):
+    if schema.get("request") or IF_MATCH in parameters:
         kinds += [errors.LengthRequired, errors.PayloadTooLarge, errors.UnsupportedMediaType]
         parameters = [*parameters, *_REFUSED_BODY]
         if operation_id.startswith("patch"):
             parameters.append(_accepted("Accept-Patch", "The same, for PATCH (RFC 5789)."))
-        elif not operation_id.startswith("put"):
+        elif not operation_id.startswith(("put", "delete")):
             parameters.append(_accepted("Accept-Post", "The same, for POST."))
     if ID in parameters:
         kinds += [exceptions.ConversationNotFound]
@@ -450,11 +451,12 @@ duplicate = operation(
     "duplicateConversation",
     "Duplicate a conversation",
     description="Copies character, title, settings, tags and custom data, but no messages. A "
-    "`title` in the request replaces the copied title. `forked_from` is the id of the original.",
+    "`title` in the request replaces the copied title. `forked_from` is the id of the original. "
+    "With `If-Match`, only that version is copied.",
     request=inputs.DuplicateSerializer,
-    parameters=[ID, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE, LOCATION],
+    parameters=[ID, IF_MATCH, IDEMPOTENCY_KEY, REPLAYED, ETAG, CACHE, LOCATION],
     responses={201: OpenApiResponse(ConversationSerializer, "The copy.", [_AS_READ])},
-    failures=[exceptions.ConversationStateConflict, *_CHARACTER],
+    failures=_CHARACTER,
 )
 retrieve = operation(
     "getConversation",

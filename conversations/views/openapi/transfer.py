@@ -95,7 +95,8 @@ import_ = operation(
     "status 410 and the code `CONVERSATION_PURGED`, while the change feed lists the purge.\n\n"
     "Values that could affect other users are adjusted, and `adjusted` lists them. A time more "
     "than 5 minutes ahead becomes the present time. `purge_at` is at most the time for a "
-    "conversation that is trashed now. `character_status` becomes `unverified`. The `by` of a "
+    "conversation that is trashed now; if it has passed, it becomes that time. `character_status` "
+    "becomes `unverified`. The `by` of a "
     'revision stays "user"; another actor is marked, as in "imported:staff:ana". A `version` above '
     "2^52 becomes 2^52, and the versions in its history follow. Blanks in titles and tags are "
     "normalised as in a PATCH.\n\n"
