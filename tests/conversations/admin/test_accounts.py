@@ -10,14 +10,16 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.contrib.auth.models import Group, Permission, User
+from django.db import connection
 from django.db.models import Model
 from django.forms import HiddenInput
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from unfold.admin import ModelAdmin
 
 from conversations.models import Conversation
 from tests.conversations.admin import chromium
-from tests.conversations.admin.browser import PASSWORD, staff, store
+from tests.conversations.admin.browser import PASSWORD, staff, store, text
 from tests.conversations.admin.chromium import browser, log_in, serving
 
 ACCOUNTS = "/admin/auth/user/"
@@ -548,3 +550,15 @@ def test_no_account_takes_its_own_access_away(root):
     assert (saved.status_code, own.first_name) == (302, "Ana")
     assert (own.is_active, own.is_superuser) == (True, True)
     assert deleted.status_code == 403
+
+
+def test_the_number_of_statements_of_the_list_does_not_grow_with_the_accounts(root):
+    def statements(count):
+        for n in range(count):
+            staff(role=("support", "auditor")[n % 2], name=f"a{User.objects.count()}")
+        with CaptureQueriesContext(connection) as captured:
+            page = text(root.get(ACCOUNTS))
+        assert page.count("support") >= (count + 1) // 2
+        return len(captured)
+
+    assert statements(2) == statements(9)
