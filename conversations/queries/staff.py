@@ -35,13 +35,14 @@ _SORTS_OF_ALL = {"created_at": "_id", "title": "title_key"}
 
 
 class QueryTooSlow(DatabaseUnavailable):
-    """A query was stopped after BUDGET_S."""
+    """A query was stopped after its budget."""
 
 
 @contextmanager
-def _budget() -> Iterator[None]:
+def budget(seconds: float) -> Iterator[None]:
+    """Limit the time of the statements in the block. Raises QueryTooSlow."""
     try:
-        with pymongo.timeout(BUDGET_S):
+        with pymongo.timeout(seconds):
             yield
     except PyMongoError as error:
         if error.timeout:
@@ -100,7 +101,7 @@ def page(
     if "id" in filters:
         return matching_ids(filters, [filters["id"]]), None, None
     matching = build_filter(filters)
-    with _budget():
+    with budget(BUDGET_S):
         if "user_id" in filters:
             key = SORT_KEYS[sort.name]
             parameters = {"tags_match": "all", "sort": sort.name, **filters}
@@ -156,7 +157,7 @@ def next_ids(filters: Filters, after: ObjectId | None, limit: int) -> list[Objec
     if after:
         matching = {"$and": [matching, {"_id": {"$gt": after}}]}
     hint = None if filters.get("search") else STAFF_USER
-    with _budget():
+    with budget(BUDGET_S):
         rows = conversations().find(matching, ["_id"], sort=[("_id", 1)], limit=limit, hint=hint)
         return [row["_id"] for row in rows]
 
@@ -165,7 +166,7 @@ def count(filters: Filters) -> int:
     """Count a user's matching conversations. Raises QueryTooSlow."""
     matching = build_filter(filters)
     words = word_conditions({"tags_match": "all", **filters}) if filters.get("search") else []
-    with _budget():
+    with budget(BUDGET_S):
         if words:
             return search.count(matching, words)
         return conversations().count_documents(matching, hint=STAFF_USER)
