@@ -344,7 +344,8 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         try:
             then = history.as_of(document, version)
         except (RevisionNotFound, RevisionExpired) as refused:
-            raise Http404(refused.message) from None
+            self.message_user(request, str(refused.message), messages.ERROR)
+            return HttpResponseRedirect(reverse(f"admin:{_URL}_change", args=[object_id]))
         if request.method != "POST":
             return self._page(
                 request,
@@ -465,7 +466,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         except ServiceError as refused:
             self.message_user(request, str(refused.message), messages.ERROR)
             return HttpResponseRedirect(f"{reverse(_LIST)}?{request.GET.urlencode()}")
-        runs.record_user(request, user_id, f"Exported everything: {count} conversations.")
+        actions.record_user(request, user_id, actions.EXPORTED_ALL, n=count)
         return response
 
     def _confirm_all(
@@ -487,6 +488,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             states=[states.LABELS[state] for state in filters.get("states", [])],
             sample=Conversation.objects.filter(pk__in=ids).for_list().order_by("-pk"),
             user_id=filters["user_id"],
+            obstacle=undo.obstacle(action, count) if isinstance(action, Action) else "",
             back=f"{reverse(_LIST)}?{request.GET.urlencode()}",
             reason_missing=request.method == "POST",
             reason_length=actions.REASON_LENGTH,
@@ -497,9 +499,12 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         try:
             run = Run.decode(request)
         except signing.BadSignature:
-            raise Http404(
-                gettext("This run belongs to another account, or it is too old.")
-            ) from None
+            refusal = gettext(
+                "This run belongs to another account, is too old, or was started by another "
+                "release. Repeat the action: it continues where the run ended."
+            )
+            self.message_user(request, refusal, messages.WARNING)
+            return HttpResponseRedirect(reverse(_LIST))
         roles.require(request, roles.LOOK, roles.BULK, ACTIONS[run.action].permission)
         back = f"{reverse(_LIST)}?{run.query}"
         if request.method != "POST":
@@ -515,7 +520,8 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         if run.step(request):
             return HttpResponseRedirect(reverse(f"admin:{_URL}_run", query={"run": run.encode()}))
         level = messages.WARNING if run.unchanged else messages.SUCCESS
-        self.message_user(request, str(run.summary), level)
+        said = format_html("{}{}", str(run.summary), undo.button(request, run.id, run.changed))
+        self.message_user(request, said, level)
         return HttpResponseRedirect(back)
 
     def act_on_all(
@@ -543,6 +549,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
                 action=action,
                 count=len(rows),
                 sample=rows[:SAMPLE],
+                obstacle=undo.obstacle(action, len(rows)),
                 back=request.get_full_path(),
                 selected=request.POST.getlist(ACTION_CHECKBOX_NAME),
                 select_across=request.POST.get("select_across", "0"),
@@ -553,8 +560,10 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         if request.POST.get("select_across") != "1":
             vanished = len(set(request.POST.getlist(ACTION_CHECKBOX_NAME))) - len(rows)
         summary, changed = actions.perform_all(request, action, rows, reason, vanished=vanished)
+        token = str(ObjectId())
+        undo.remember(request, action, changed, request.GET.urlencode(), token=token)
         level = messages.WARNING if summary.unchanged else messages.SUCCESS
-        said = format_html("{}{}", str(summary), undo.offer(request, action, changed))
+        said = format_html("{}{}", str(summary), undo.button(request, token, summary.changed))
         self.message_user(request, said, level)
         return None
 
@@ -575,9 +584,10 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         """Export the selection. It is read first: a slow client could exceed the time limit."""
         _label, write = EXPORTS[name]
         rows = list(chosen[: export.LIMIT])
-        query = request.META.get("QUERY_STRING") or "no filter"
+        query = request.META.get("QUERY_STRING") or actions.NO_FILTER
         kind = name.removeprefix("export_").upper()
-        actions.record(request, [Conversation()], f"Exported {len(rows)} as {kind} ({query}).")
+        message = actions.in_english(actions.EXPORTED, n=len(rows), kind=kind, query=query)
+        actions.record(request, [Conversation()], message)
         return write(rows)
 
 

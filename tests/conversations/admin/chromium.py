@@ -89,7 +89,7 @@ def browser(*expected: str, **options) -> Iterator[Page]:
 
     An error may contain one of the `expected` texts, or report the status of the page itself.
     """
-    complaints = []
+    complaints: list[str] = []
 
     def note(complaint: str, source: str = "") -> None:
         is_own_status = complaint.startswith(FAILED_TO_LOAD) and source == page.url
