@@ -32,7 +32,7 @@ from conversations import documents, history, states
 from conversations.admin import actions, export, roles, runs, timeline, undo
 from conversations.admin.actions import ACTIONS, Action
 from conversations.admin.changelist import CURSOR, ReadOnlyPage, UncountedChangeList, time_cell
-from conversations.admin.filters import FilterForm, with_user, without_blanks
+from conversations.admin.filters import FilterForm, ids_in, with_user, without_blanks
 from conversations.admin.runs import Run
 from conversations.declaration import Declaration
 from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
@@ -88,16 +88,16 @@ class ConversationChangeList(UncountedChangeList):
     def searched(self) -> dict[str, Any]:
         return self.form.filters() if self.form.is_valid() else {}
 
-    @property
-    def sought_id(self) -> str:
-        """The id in the search box, if no conversation has this id."""
-        term: str = self.form.data.get("q", "").strip()
-        return term if ObjectId.is_valid(term) and not self.result_list else ""
-
     @cached_property
-    def tombstone(self) -> timeline.Tombstone | None:
-        found = staff.tombstone(ObjectId(self.sought_id))
-        return timeline.tombstone(found) if found else None
+    def not_found(self) -> list[tuple[str, timeline.Tombstone | None]]:
+        """The ids in the search box that no row has, with their tombstones."""
+        found = {str(row.pk) for row in self.result_list}
+        ids = [id_ for id_ in ids_in(self.form.data.get("q", "")) if id_ not in found]
+        if not ids or (found and "ids" not in self.searched):
+            return []
+        purged = staff.tombstones_by_id(ids)
+        tombstones = {id_: timeline.tombstone(row) for id_, row in purged.items()}
+        return [(id_, tombstones.get(id_)) for id_ in ids]
 
     @property
     def purged(self) -> list[timeline.Tombstone]:
@@ -287,6 +287,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             entries=timeline.history_entries(document),
             staff_actions=actions.staff_actions(str(conversation.pk)),
             character_status=timeline.in_words("character_status", conversation.character_status),
+            character_note=timeline.CHARACTER_NOTES.get(conversation.character_status, ""),
             oldest=history.oldest_version(document),
             oldest_at=timeline.oldest_at(document),
             may_revert=conversation.status in states.EDITABLE
@@ -301,7 +302,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
 
     def _gone(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show a purged conversation's tombstone with status 410, or 404 without a tombstone."""
-        tombstone = staff.tombstone(ObjectId(object_id)) if ObjectId.is_valid(object_id) else None
+        tombstone = staff.tombstones_by_id([object_id]).get(object_id.lower())
         if tombstone:
             actions.record(request, [Conversation(pk=tombstone["_id"])], actions.VIEWED)
         context = {

@@ -63,12 +63,12 @@ def sorts(filters: Filters) -> Sequence[str]:
 def build_filter(filters: Filters) -> dict[str, Any]:
     """Return the MongoDB filter.
 
-    `filters` has the names of the API's list, and `id`, `states`, `character_status`, `held`,
+    `filters` has the names of the API's list, and `ids`, `states`, `character_status`, `held`,
     `title` (a prefix), `trashed_after` and `trashed_before`.
     """
     own = {"user_id": filters["user_id"]} if "user_id" in filters else {}
-    if "id" in filters:
-        own["_id"] = filters["id"]
+    if "ids" in filters:
+        own["_id"] = {"$in": filters["ids"]}
     archived = filters.get("search", NO_SEARCH).archived
     states = [*filters.get("states", ANY_STATE)]
     if archived:
@@ -98,8 +98,8 @@ def page(
 
     Raises QueryTooSlow.
     """
-    if "id" in filters:
-        return matching_ids(filters, [filters["id"]]), None, None
+    if "ids" in filters:
+        return sorted(matching_ids(filters, filters["ids"]), reverse=True), None, None
     matching = build_filter(filters)
     with budget(BUDGET_S):
         if "user_id" in filters:
@@ -184,8 +184,11 @@ def is_user(user_id: str) -> bool:
     return conversations().find_one(where, ["_id"], hint=STAFF_USER) is not None
 
 
-def tombstone(id_: ObjectId) -> Document | None:
-    return conversations().find_one({"_id": id_, "status": PURGED}, hint=ID_INDEX)
+def tombstones_by_id(ids: Sequence[str]) -> dict[str, Document]:
+    """Return the tombstones of these ids, if they have one. Other texts are ignored."""
+    wanted = [ObjectId(id_) for id_ in ids if ObjectId.is_valid(id_)]
+    rows = conversations().find({"_id": {"$in": wanted}, "status": PURGED}, hint=ID_INDEX)
+    return {str(row["_id"]): row for row in rows}
 
 
 def tombstones(user_id: str) -> list[Document]:
