@@ -7,6 +7,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
 from time import time
@@ -21,6 +22,7 @@ from pymongo.errors import PyMongoError
 
 from config.env import RELEASE, SECRETS, env, own_address, with_port
 from conversation_service import health, redis
+from conversation_service.http import jwks
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.collections import declared
 from conversation_service.mongodb.connection import database
@@ -48,6 +50,9 @@ Found = dict[str, Any]
 def diagnose() -> Found:
     """Return everything, and the faults as sentences in `wrong`."""
     dependencies = health.dependencies(patience=PATIENCE)
+    if public := [name for name in settings.JWT_ALGORITHM if not name.startswith("HS")]:
+        url = settings.JWT_JWKS_URL
+        dependencies["jwt_keys"] = health.Dependency(url, partial(fetch_token_keys, url, public))
     outcomes = health.run_probes(dependencies, within_s=health.REPORT_S * PATIENCE)
     # The first time includes the client's start; the second is the latency.
     healthy = {n: dependencies[n] for n, each in outcomes.items() if each.status == "healthy"}
@@ -72,6 +77,14 @@ def diagnose() -> Found:
         "settings": effective_settings(),
     }
     return {"wrong": [*faults(found)], **found}
+
+
+def fetch_token_keys(url: str, algorithms: list[str]) -> None:
+    """Fetch the token issuer's keys. Raises UpstreamError or ProbeFailed."""
+    try:
+        jwks.fetch_keys(url, algorithms)
+    except ValueError as error:
+        raise health.ProbeFailed(str(error)) from None
 
 
 def faults(found: Found) -> Iterator[str]:

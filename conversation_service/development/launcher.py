@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from config.env import env, own_address, settings_module, with_port
-from config.local_run import last_servers, var
+from config.local_run import SERVERS, last_servers, var
 from config.upstreams import UPSTREAMS
 from config.validation import FaultyConfiguration, require_valid
 from conversation_service.development import process
@@ -219,8 +219,7 @@ def start_databases(started: ExitStack) -> None:
         port = first_free([port_in(servers.get("REDIS_URL", ""))])
         os.environ["REDIS_URL"] = started.enter_context(valkey(VAR / "valkey", port=port))
     file.touch(mode=0o600)  # a URL can contain a password
-    urls = {name: env(name) for name in ("MONGODB_URL", "REDIS_URL")}
-    file.write_text(json.dumps(urls), encoding="utf-8")
+    file.write_text(json.dumps({name: env(name) for name in SERVERS}), encoding="utf-8")
 
 
 def first_free(ports: list[int]) -> int:

@@ -91,7 +91,7 @@ class KeySet:
         started = monotonic()
         failing = True
         try:
-            self._latest = (_fetch(self._url, self._algorithms), started)
+            self._latest = (fetch_keys(self._url, self._algorithms), started)
             failing = False
         except (http.UpstreamError, ValueError) as error:
             logger.warning("The keys of the issuer of tokens cannot be fetched: %r", error)
@@ -102,7 +102,7 @@ class KeySet:
             ended.set()
 
 
-def _fetch(url: str, algorithms: list[str]) -> list[Key]:
+def fetch_keys(url: str, algorithms: list[str]) -> list[Key]:
     """Return the keys for the algorithms. Raises UpstreamError or ValueError if there is none."""
     response = http.get(url, timeout_s=FETCH_S, limit=MAX_BYTES)
     if response.status != HTTPStatus.OK:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from django.conf import settings
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
 from django.http import HttpRequest
 from django.utils import translation
 from django.utils.translation import gettext, ngettext
@@ -177,14 +178,30 @@ ACTIONS: Mapping[str, Action] = {
 
 VIEWED = "Viewed."
 REVERTED = _("Reverted to version %(n)s.")
+EXPORTED = _("Exported %(n)s as %(kind)s (%(query)s).")
+EXPORTED_ALL = _("Exported everything: %(n)s conversations.")
+RUN = _(
+    "All in a list (%(query)s): %(done)s. Changed: %(changed)s. Unchanged: %(unchanged)s.%(reason)s"
+)
+NO_FILTER = _("no filter")
 # Other log texts that in_words() translates; ACTIONS has the rest.
 _LOGGED = [_("Viewed")]
 
 
+def in_english(text: Message, **values: Any) -> str:
+    """Return the text of a log entry, which in_words() translates."""
+    with translation.override("en"):
+        return str(text) % values
+
+
 def in_words(message: str) -> str:
     """Translate a log entry, which is stored in English."""
-    if version := re.fullmatch(r"Reverted to version (\d+)\.", message):
-        return str(REVERTED % {"n": version[1]})
+    for text in (REVERTED, EXPORTED, EXPORTED_ALL, RUN):
+        with translation.override("en"):
+            pattern = re.sub(r"%\\\((\w+)\\\)s", r"(?P<\1>.*?)", re.escape(str(text)))
+        if found := re.fullmatch(pattern, message, re.DOTALL):
+            words = {n: gettext(found[n]) for n in ("done", "query") if found.groupdict().get(n)}
+            return str(text) % {**found.groupdict(), **words}
     done, separator, reason = message.partition(": ")
     if separator:
         return f"{gettext(done)}: {reason}"
@@ -220,6 +237,18 @@ def record(request: HttpRequest, rows: list[Conversation], message: str) -> None
     LogEntry.objects.log_actions(staff.pk, rows, CHANGE, change_message=message)
 
 
+def record_user(request: HttpRequest, user_id: str, text: Message, **values: Any) -> None:
+    """Record an action on all a user's conversations in the staff log, always in English."""
+    LogEntry.objects.create(
+        user=cast(User, request.user),
+        content_type=ContentType.objects.get_for_model(Conversation),
+        object_id=user_id,
+        object_repr=f"user {user_id}"[:200],
+        action_flag=CHANGE,
+        change_message=in_english(text, **values),
+    )
+
+
 def perform(request: HttpRequest, action: Action, row: Conversation, reason: str) -> bool:
     """Act on a conversation and record the action; return False if it had no effect.
 
@@ -237,8 +266,7 @@ def revert(request: HttpRequest, row: Conversation, then: Document) -> bool:
     actor = Actor.staff(request.user.get_username())
     written = apply_to_one(row.user_id, str(row.pk), update, actor=actor).written
     if written:
-        with translation.override("en"):
-            record(request, [row], str(REVERTED % {"n": then["version"]}))
+        record(request, [row], in_english(REVERTED, n=then["version"]))
     return written
 
 
@@ -281,13 +309,13 @@ def perform_all(  # noqa: PLR0913
     results: dict[Any, BulkResult] = {}
     for user_id, own in rows_by_user.items():
         results |= apply_to_user(request, action, user_id, own, reason, only=only)
-    changed = _changed(rows, results)
+    changed = changed_rows(rows, results)
     unchanged = Counter({gettext("no longer in this list"): vanished})
     unchanged += why_unchanged(rows, results)
     return ActionSummary(action.done, len(changed), unchanged), changed
 
 
-def _changed(rows: Sequence[Conversation], results: Results) -> list[Conversation]:
+def changed_rows(rows: Sequence[Conversation], results: Results) -> list[Conversation]:
     return [row for row in rows if results.get(row.pk, ABSENT).outcome == "ok"]
 
 
@@ -315,7 +343,7 @@ def apply_to_user(  # noqa: PLR0913
     """Act on a user's conversations, and record the action for each changed conversation."""
     staff = Staff(request.user.get_username(), reason)
     results = action.apply(user_id, [row.pk for row in rows], staff, only)
-    if changed := _changed(rows, results):
+    if changed := changed_rows(rows, results):
         with translation.override("en"):
             record(request, changed, f"{action.done}: {reason}" if reason else f"{action.done}.")
     return results

@@ -32,7 +32,7 @@ from conversations import documents, history, states
 from conversations.admin import actions, export, roles, runs, timeline, undo
 from conversations.admin.actions import ACTIONS, Action
 from conversations.admin.changelist import CURSOR, ReadOnlyPage, UncountedChangeList, time_cell
-from conversations.admin.filters import FilterForm, with_user, without_blanks
+from conversations.admin.filters import FilterForm, ids_in, with_user, without_blanks
 from conversations.admin.runs import Run
 from conversations.declaration import Declaration
 from conversations.exceptions import ConversationNotFound, RevisionExpired, RevisionNotFound
@@ -88,16 +88,16 @@ class ConversationChangeList(UncountedChangeList):
     def searched(self) -> dict[str, Any]:
         return self.form.filters() if self.form.is_valid() else {}
 
-    @property
-    def sought_id(self) -> str:
-        """The id in the search box, if no conversation has this id."""
-        term: str = self.form.data.get("q", "").strip()
-        return term if ObjectId.is_valid(term) and not self.result_list else ""
-
     @cached_property
-    def tombstone(self) -> timeline.Tombstone | None:
-        found = staff.tombstone(ObjectId(self.sought_id))
-        return timeline.tombstone(found) if found else None
+    def not_found(self) -> list[tuple[str, timeline.Tombstone | None]]:
+        """The ids in the search box that no row has, with their tombstones."""
+        found = {str(row.pk) for row in self.result_list}
+        ids = [id_ for id_ in ids_in(self.form.data.get("q", "")) if id_ not in found]
+        if not ids or (found and "ids" not in self.searched):
+            return []
+        purged = staff.tombstones_by_id(ids)
+        tombstones = {id_: timeline.tombstone(row) for id_, row in purged.items()}
+        return [(id_, tombstones.get(id_)) for id_ in ids]
 
     @property
     def purged(self) -> list[timeline.Tombstone]:
@@ -287,6 +287,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             entries=timeline.history_entries(document),
             staff_actions=actions.staff_actions(str(conversation.pk)),
             character_status=timeline.in_words("character_status", conversation.character_status),
+            character_note=timeline.CHARACTER_NOTES.get(conversation.character_status, ""),
             oldest=history.oldest_version(document),
             oldest_at=timeline.oldest_at(document),
             may_revert=conversation.status in states.EDITABLE
@@ -301,7 +302,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
 
     def _gone(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show a purged conversation's tombstone with status 410, or 404 without a tombstone."""
-        tombstone = staff.tombstone(ObjectId(object_id)) if ObjectId.is_valid(object_id) else None
+        tombstone = staff.tombstones_by_id([object_id]).get(object_id.lower())
         if tombstone:
             actions.record(request, [Conversation(pk=tombstone["_id"])], actions.VIEWED)
         context = {
@@ -344,7 +345,8 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         try:
             then = history.as_of(document, version)
         except (RevisionNotFound, RevisionExpired) as refused:
-            raise Http404(refused.message) from None
+            self.message_user(request, str(refused.message), messages.ERROR)
+            return HttpResponseRedirect(reverse(f"admin:{_URL}_change", args=[object_id]))
         if request.method != "POST":
             return self._page(
                 request,
@@ -465,7 +467,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         except ServiceError as refused:
             self.message_user(request, str(refused.message), messages.ERROR)
             return HttpResponseRedirect(f"{reverse(_LIST)}?{request.GET.urlencode()}")
-        runs.record_user(request, user_id, f"Exported everything: {count} conversations.")
+        actions.record_user(request, user_id, actions.EXPORTED_ALL, n=count)
         return response
 
     def _confirm_all(
@@ -487,6 +489,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             states=[states.LABELS[state] for state in filters.get("states", [])],
             sample=Conversation.objects.filter(pk__in=ids).for_list().order_by("-pk"),
             user_id=filters["user_id"],
+            obstacle=undo.obstacle(action, count) if isinstance(action, Action) else "",
             back=f"{reverse(_LIST)}?{request.GET.urlencode()}",
             reason_missing=request.method == "POST",
             reason_length=actions.REASON_LENGTH,
@@ -497,9 +500,12 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         try:
             run = Run.decode(request)
         except signing.BadSignature:
-            raise Http404(
-                gettext("This run belongs to another account, or it is too old.")
-            ) from None
+            refusal = gettext(
+                "This run belongs to another account, is too old, or was started by another "
+                "release. Repeat the action: it continues where the run ended."
+            )
+            self.message_user(request, refusal, messages.WARNING)
+            return HttpResponseRedirect(reverse(_LIST))
         roles.require(request, roles.LOOK, roles.BULK, ACTIONS[run.action].permission)
         back = f"{reverse(_LIST)}?{run.query}"
         if request.method != "POST":
@@ -515,7 +521,8 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         if run.step(request):
             return HttpResponseRedirect(reverse(f"admin:{_URL}_run", query={"run": run.encode()}))
         level = messages.WARNING if run.unchanged else messages.SUCCESS
-        self.message_user(request, str(run.summary), level)
+        said = format_html("{}{}", str(run.summary), undo.button(request, run.id, run.changed))
+        self.message_user(request, said, level)
         return HttpResponseRedirect(back)
 
     def act_on_all(
@@ -543,6 +550,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
                 action=action,
                 count=len(rows),
                 sample=rows[:SAMPLE],
+                obstacle=undo.obstacle(action, len(rows)),
                 back=request.get_full_path(),
                 selected=request.POST.getlist(ACTION_CHECKBOX_NAME),
                 select_across=request.POST.get("select_across", "0"),
@@ -553,8 +561,10 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         if request.POST.get("select_across") != "1":
             vanished = len(set(request.POST.getlist(ACTION_CHECKBOX_NAME))) - len(rows)
         summary, changed = actions.perform_all(request, action, rows, reason, vanished=vanished)
+        token = str(ObjectId())
+        undo.remember(request, action, changed, request.GET.urlencode(), token=token)
         level = messages.WARNING if summary.unchanged else messages.SUCCESS
-        said = format_html("{}{}", str(summary), undo.offer(request, action, changed))
+        said = format_html("{}{}", str(summary), undo.button(request, token, summary.changed))
         self.message_user(request, said, level)
         return None
 
@@ -575,9 +585,10 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
         """Export the selection. It is read first: a slow client could exceed the time limit."""
         _label, write = EXPORTS[name]
         rows = list(chosen[: export.LIMIT])
-        query = request.META.get("QUERY_STRING") or "no filter"
+        query = request.META.get("QUERY_STRING") or actions.NO_FILTER
         kind = name.removeprefix("export_").upper()
-        actions.record(request, [Conversation()], f"Exported {len(rows)} as {kind} ({query}).")
+        message = actions.in_english(actions.EXPORTED, n=len(rows), kind=kind, query=query)
+        actions.record(request, [Conversation()], message)
         return write(rows)
 
 

@@ -4,6 +4,7 @@ Django's `list_filter` narrows a queryset. This list is read with the API's inde
 search, and one form submits several filters together.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from conversations.serializers.search import SearchField
 
 _MILLISECOND = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
+_ID = re.compile(r"(?<![0-9a-z])[0-9a-f]{24}(?![0-9a-z])")
 _EITHER = [("", _("all")), ("yes", _("yes")), ("no", _("no"))]
 _CHARACTER_STATUSES = [("", _("all")), *timeline.CHARACTER_STATUSES.items()]
 # Prefixes: form fields with a first and a last day, and their bounds in `filters`.
@@ -80,8 +82,8 @@ class FilterForm(forms.Form):
             if data[field]:
                 found[name] = data[field]
         if term := data["q"]:
-            if _is_conversation(term):
-                found["id"] = ObjectId(term)
+            if ids := _conversations(term):
+                found["ids"] = ids
             elif data["user"]:
                 found["search"] = SearchField().run_validation(term)
             else:
@@ -101,8 +103,13 @@ class FilterForm(forms.Form):
         return found
 
 
-def _is_conversation(term: str) -> bool:
-    return ObjectId.is_valid(term) and bool(lookup.ownership([term]))
+def ids_in(text: str) -> list[str]:
+    """Return the conversation ids in a text, such as several ids or an address of the API."""
+    return [*dict.fromkeys(_ID.findall(text.lower()))]
+
+
+def _conversations(text: str) -> list[ObjectId]:
+    return [*map(ObjectId, lookup.ownership(ids_in(text)))]
 
 
 def _midnight(day: date) -> datetime:
@@ -114,7 +121,7 @@ def with_user(query: QueryDict) -> QueryDict:
     term = query.get("q", "").strip()
     if not term or query.get("user"):
         return query
-    if _is_conversation(term) or not staff.is_user(term):
+    if _conversations(term) or not staff.is_user(term):
         return query
     query = query.copy()
     del query["q"]

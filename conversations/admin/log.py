@@ -23,7 +23,7 @@ class LogAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfold has no
     list_display = ["at", "staff", "action", "target"]
     list_display_links = None
     search_fields = ["object_id"]
-    search_help_text = _("The id of a conversation, a user or an account, or a user name")
+    search_help_text = _("The id of an object, or a user name")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         # Not select_related(): the join would precede the limit and read the whole log.

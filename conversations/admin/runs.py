@@ -11,14 +11,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self, cast
 
 from bson import ObjectId
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.auth.models import User
-from django.contrib.contenttypes.models import ContentType
 from django.core import signing
 from django.http import HttpRequest, QueryDict
-from django.utils import translation
 
-from conversations.admin import actions
+from conversations.admin import actions, undo
 from conversations.admin.actions import ACTIONS, Action, ActionSummary
 from conversations.admin.filters import FilterForm
 from conversations.models import Conversation
@@ -52,17 +48,27 @@ class Run:
     query: str
     reason: str
     total: int
+    id: str = field(default_factory=lambda: str(ObjectId()))
     after: str = ""
     changed: int = 0
     unchanged: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def decode(cls, request: HttpRequest) -> Self:
-        """Return the run in the address. Raises signing.BadSignature, also for other staff."""
+        """Return the run in the address. Raises signing.BadSignature, also for other staff.
+
+        Another release can have stored it: unknown fields are ignored, new fields need a default.
+        """
         state = signing.loads(request.GET.get("run", ""), salt=_SALT, max_age=_MAX_AGE_S)
         if state["staff_id"] != str(request.user.pk):
             raise signing.BadSignature("The run belongs to another account.")
-        return cls(**state)
+        known = {name: state[name] for name in cls.__dataclass_fields__ if name in state}
+        if known.get("action") not in ACTIONS:
+            raise signing.BadSignature("This release has no such action.")
+        try:
+            return cls(**known)
+        except TypeError:
+            raise signing.BadSignature("This release needs more fields.") from None
 
     def encode(self) -> str:
         return signing.dumps(asdict(self), salt=_SALT, compress=True)
@@ -84,34 +90,34 @@ class Run:
     def step(self, request: HttpRequest) -> bool:
         """Act on the next conversations for about STEP_S; return True if more can follow."""
         action, filters = ACTIONS[self.action], self.filters
+        status = filters["states"][0] if filters["states"] else ""  # one state, for a restore
         only = {"status": {"$in": filters["states"]}}
         ends = time.monotonic() + STEP_S
         while time.monotonic() < ends:
             after = ObjectId(self.after) if self.after else None
             ids = staff.next_ids(filters, after, BATCH)
-            rows = [Conversation(pk=cast(Any, id_), user_id=filters["user_id"]) for id_ in ids]
+            own = {"user_id": filters["user_id"], "status": status}
+            rows = [Conversation(pk=cast(Any, id_), **own) for id_ in ids]
             results = actions.apply_to_user(
                 request, action, filters["user_id"], rows, self.reason, only=only
             )
+            if self.total <= actions.LIMIT:
+                changed = actions.changed_rows(rows, results)
+                undo.remember(request, action, changed, self.query, token=self.id)
             unchanged = actions.why_unchanged(rows, results)
             self.unchanged = {**(unchanged + Counter(self.unchanged))}
             self.changed += len(rows) - unchanged.total()
             if len(ids) < BATCH:
-                with translation.override("en"):
-                    message = f"All in a list ({self.query}): {self.summary} {self.reason}"
-                record_user(request, filters["user_id"], message.strip())
+                actions.record_user(
+                    request,
+                    filters["user_id"],
+                    actions.RUN,
+                    query=self.query,
+                    done=action.done,
+                    changed=self.changed,
+                    unchanged=self.seen - self.changed,
+                    reason=self.reason and f" {self.reason}",
+                )
                 return False
             self.after = str(ids[-1])
         return True
-
-
-def record_user(request: HttpRequest, user_id: str, message: str) -> None:
-    """Record an action on all a user's conversations in the staff log, always in English."""
-    LogEntry.objects.create(
-        user=cast(User, request.user),
-        content_type=ContentType.objects.get_for_model(Conversation),
-        object_id=user_id,
-        object_repr=f"user {user_id}"[:200],
-        action_flag=CHANGE,
-        change_message=message,
-    )

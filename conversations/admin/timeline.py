@@ -20,6 +20,13 @@ CHARACTER_STATUSES: dict[str, Message] = {
     "unverified": _("unverified"),
     "missing": _("missing"),
 }
+CHARACTER_NOTES: dict[str, Message] = {
+    "unverified": _(
+        "The Characters service has not confirmed the character yet: it did not respond at the "
+        "creation, or the conversation was imported. manage.py verify_characters looks it up."
+    ),
+    "missing": _("The Characters service has no character with this id."),
+}
 # The API's values in words for staff.
 _WORDS: Mapping[str, Mapping[str, Message]] = {
     "status": states.LABELS,

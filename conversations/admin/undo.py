@@ -1,10 +1,11 @@
-"""Undoes the last action on selected conversations, for exactly the changed ones.
+"""Undoes the last action on many conversations, for exactly the changed ones.
 
 The session has their ids, because a thousand ids are too long for a form in a message. An action on
-a whole user cannot be undone, nor a release: a released hold has lost its time and account.
+more than actions.LIMIT conversations cannot be undone, nor a release: a released hold has lost its
+time and account.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bson import ObjectId
@@ -16,7 +17,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
 from conversations import states
-from conversations.admin import actions, roles
+from conversations.admin import actions, roles, timeline
 from conversations.admin.actions import ACTIONS, Action, ActionSummary, Condition
 from conversations.models import Conversation
 
@@ -30,23 +31,44 @@ def _undo(action: Action, status: str) -> str | None:
     return {"archive": "restore", "trash": "restore", "hold": "release"}.get(action.name)
 
 
-def offer(request: HttpRequest, action: Action, changed: Sequence[Conversation]) -> SafeString:
-    """Store the changed ids in the session, and return a form with an *Undo* button.
+def obstacle(action: Action, count: int) -> str:
+    """Return why an action on this number of conversations cannot be undone, or an empty text."""
+    if action.name == "release":
+        return gettext("This cannot be undone: the time and the reason of each hold are deleted.")
+    if count > actions.LIMIT:
+        return gettext("This cannot be undone: more than %(n)s conversations.") % {
+            "n": timeline.shown(actions.LIMIT)
+        }
+    return ""
 
-    Return an empty text if there is nothing to undo, or if the roles do not allow each step.
-    """
-    ids_by_step: dict[str, list[str]] = defaultdict(list)
+
+def remember(
+    request: HttpRequest, action: Action, changed: Sequence[Conversation], query: str, *, token: str
+) -> None:
+    """Add changed ids to those that the session has with this token, as a run has many steps."""
+    stored = request.session.get(_SESSION_KEY, {})
+    steps = dict(stored["steps"]) if stored.get("token") == token else {}
     for row in changed:
         if name := _undo(action, row.status):
-            ids_by_step[name].append(str(row.pk))
-    token = str(ObjectId())
+            steps.setdefault(name, []).append(str(row.pk))
     request.session[_SESSION_KEY] = {
         "token": token,
         "action": action.name,
-        "query": request.GET.urlencode(),
-        "steps": [*ids_by_step.items()],
+        "query": query,
+        "steps": [*steps.items()],
     }
-    if not ids_by_step or not roles.allow(request, *_permissions(ids_by_step)):
+
+
+def button(request: HttpRequest, token: str, changed: int) -> SafeString:
+    """Return a form with an *Undo* button.
+
+    Return an empty text without changes, if the session does not have each changed id, or if the
+    roles do not allow each step.
+    """
+    stored = request.session.get(_SESSION_KEY, {})
+    steps = dict(stored["steps"]) if stored.get("token") == token else {}
+    is_complete = sum(map(len, steps.values())) == changed
+    if not changed or not is_complete or not roles.allow(request, *_permissions(steps)):
         return SafeString()
     return format_html(
         ' <form method="post" action="{}" class="c-undo">'

@@ -35,13 +35,14 @@ _SORTS_OF_ALL = {"created_at": "_id", "title": "title_key"}
 
 
 class QueryTooSlow(DatabaseUnavailable):
-    """A query was stopped after BUDGET_S."""
+    """A query was stopped after its budget."""
 
 
 @contextmanager
-def _budget() -> Iterator[None]:
+def budget(seconds: float) -> Iterator[None]:
+    """Limit the time of the statements in the block. Raises QueryTooSlow."""
     try:
-        with pymongo.timeout(BUDGET_S):
+        with pymongo.timeout(seconds):
             yield
     except PyMongoError as error:
         if error.timeout:
@@ -62,12 +63,12 @@ def sorts(filters: Filters) -> Sequence[str]:
 def build_filter(filters: Filters) -> dict[str, Any]:
     """Return the MongoDB filter.
 
-    `filters` has the names of the API's list, and `id`, `states`, `character_status`, `held`,
+    `filters` has the names of the API's list, and `ids`, `states`, `character_status`, `held`,
     `title` (a prefix), `trashed_after` and `trashed_before`.
     """
     own = {"user_id": filters["user_id"]} if "user_id" in filters else {}
-    if "id" in filters:
-        own["_id"] = filters["id"]
+    if "ids" in filters:
+        own["_id"] = {"$in": filters["ids"]}
     archived = filters.get("search", NO_SEARCH).archived
     states = [*filters.get("states", ANY_STATE)]
     if archived:
@@ -97,10 +98,10 @@ def page(
 
     Raises QueryTooSlow.
     """
-    if "id" in filters:
-        return matching_ids(filters, [filters["id"]]), None, None
+    if "ids" in filters:
+        return sorted(matching_ids(filters, filters["ids"]), reverse=True), None, None
     matching = build_filter(filters)
-    with _budget():
+    with budget(BUDGET_S):
         if "user_id" in filters:
             key = SORT_KEYS[sort.name]
             parameters = {"tags_match": "all", "sort": sort.name, **filters}
@@ -156,7 +157,7 @@ def next_ids(filters: Filters, after: ObjectId | None, limit: int) -> list[Objec
     if after:
         matching = {"$and": [matching, {"_id": {"$gt": after}}]}
     hint = None if filters.get("search") else STAFF_USER
-    with _budget():
+    with budget(BUDGET_S):
         rows = conversations().find(matching, ["_id"], sort=[("_id", 1)], limit=limit, hint=hint)
         return [row["_id"] for row in rows]
 
@@ -165,7 +166,7 @@ def count(filters: Filters) -> int:
     """Count a user's matching conversations. Raises QueryTooSlow."""
     matching = build_filter(filters)
     words = word_conditions({"tags_match": "all", **filters}) if filters.get("search") else []
-    with _budget():
+    with budget(BUDGET_S):
         if words:
             return search.count(matching, words)
         return conversations().count_documents(matching, hint=STAFF_USER)
@@ -183,8 +184,11 @@ def is_user(user_id: str) -> bool:
     return conversations().find_one(where, ["_id"], hint=STAFF_USER) is not None
 
 
-def tombstone(id_: ObjectId) -> Document | None:
-    return conversations().find_one({"_id": id_, "status": PURGED}, hint=ID_INDEX)
+def tombstones_by_id(ids: Sequence[str]) -> dict[str, Document]:
+    """Return the tombstones of these ids, if they have one. Other texts are ignored."""
+    wanted = [ObjectId(id_) for id_ in ids if ObjectId.is_valid(id_)]
+    rows = conversations().find({"_id": {"$in": wanted}, "status": PURGED}, hint=ID_INDEX)
+    return {str(row["_id"]): row for row in rows}
 
 
 def tombstones(user_id: str) -> list[Document]:

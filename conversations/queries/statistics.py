@@ -6,15 +6,15 @@ random sample.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NotRequired, TypedDict, TypeVar
 
-import pymongo
 from bson import ObjectId
-from pymongo.errors import PyMongoError
 
 from conversations.collection import ID_INDEX, NOT_HELD, conversations
 from conversations.limits import EPOCH
+from conversations.queries.staff import QueryTooSlow, budget
 from conversations.states import ACTIVE, ANY_STATE
 
 T = TypeVar("T")
@@ -71,13 +71,9 @@ def collect(now: datetime) -> Statistics:
 
 def _in_time(statement: Callable[[], T]) -> T | None:
     """Return a statement's result, or None after BUDGET_S."""
-    try:
-        with pymongo.timeout(BUDGET_S):
-            return statement()
-    except PyMongoError as error:
-        if error.timeout:
-            return None
-        raise
+    with suppress(QueryTooSlow), budget(BUDGET_S):
+        return statement()
+    return None
 
 
 def random_sample() -> list[Mapping[str, Any]]:

@@ -45,9 +45,15 @@ for await (const { changes } of client.follow()) {
     break;
   }
 }
-await client.create({ character_id: "" }).catch((error: ApiError) => {
-  console.log(error.status, error.code);
-});
+for await (const read of client.list({ search: "d" })) {
+  console.log((await client.update(read, { title: "E" })).title);
+  const report = (error: ApiError) => console.log(error.status, error.code);
+  await client.update(read, { title: "F" }).catch(report);
+  await client.create({ character_id: "" }).catch(report);
+  await client.request("POST", "/../../admin/login/").catch(report);
+  await client.request("DELETE", `/conversations/${read.id}`);
+  console.log(await client.request("DELETE", `/conversations/${read.id}?mode=purge`));
+}
 """
 
 
@@ -127,7 +133,11 @@ def test_the_typescript_client_of_the_documentation_compiles_and_works(folder, u
         variables = {"API": f"{url}/api/v1", "REPEATING": f"{proxy.address}/api/v1"}
         printed = run(folder, "node", "out.mjs", TOKEN=token("recipe"), **variables)
 
-    assert printed.split() == ["A", "B", "C", "3", "D", "400", "VALIDATION_ERROR"]
+    assert printed.split() == [
+        *("A", "B", "C", "3", "D", "E"),
+        *("412", "CONVERSATION_VERSION_CONFLICT", "400", "VALIDATION_ERROR", "400", "NO_JSON"),
+        "undefined",
+    ]
     assert len(proxy.keys) == 6
     assert len({*proxy.keys}) == 3
 

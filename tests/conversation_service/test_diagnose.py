@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from django.core.management import CommandError, call_command
 
 from config.env import SECRETS, env
@@ -12,6 +13,7 @@ from config.upstreams import UPSTREAMS
 from conversation_service import diagnosis
 from tests.config.test_settings import manage
 from tests.conversation_service import loopback
+from tests.conversation_service.http.test_jwks import public_jwk
 from tests.conversations.admin.chromium import serving
 from tests.factories import PATH, client_of, token
 
@@ -109,6 +111,38 @@ def test_a_dependency_that_fails_is_named_with_address_and_reason(mongo, capsys,
     ]
     assert all("refused" in text for text in found["wrong"])
     assert PASSWORD not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"<html>", ""),
+        (b'{"keys": []}', ": No key is for RS256"),
+        (b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', ": No key is for RS256"),
+    ],
+)
+def test_keys_of_the_token_issuer_that_cannot_be_used_are_wrong(
+    mongo, capsys, settings, body, reason
+):
+    settings.JWT_ALGORITHM = ["RS256"]
+    with loopback.serving(loopback.respond(body)) as address:
+        settings.JWT_JWKS_URL = f"http://{address}/keys?tenant=secret"
+        found = diagnosed(capsys)
+
+    [wrong] = found["wrong"]
+    assert wrong.startswith(f"jwt_keys at {address} is unhealthy{reason}")
+    assert "tenant" not in json.dumps(found["dependencies"])
+
+
+def test_keys_of_the_token_issuer_are_healthy(mongo, capsys, settings):
+    body = json.dumps({"keys": [public_jwk(ec.generate_private_key(ec.SECP256R1()))]}).encode()
+    settings.JWT_ALGORITHM = ["HS256", "ES256"]
+    with loopback.serving(loopback.respond(body)) as address:
+        settings.JWT_JWKS_URL = f"http://{address}"
+        found = diagnosed(capsys)
+
+    assert found["wrong"] == []
+    assert found["dependencies"]["jwt_keys"]["status"] == "healthy"
 
 
 def test_the_service_on_this_machine_reports_its_errors(mongo, capsys, monkeypatch, settings):

@@ -35,7 +35,7 @@ def test_each_operation_has_a_tag_that_is_described():
 
 
 def test_swagger_opens_on_the_conversations(url):
-    with browser([]) as page:
+    with browser() as page:
         page.goto(f"{url}/api/docs")
         page.wait_for_selector(".opblock")
         sections = page.eval_on_selector_all(".opblock-tag", "tags => tags.map(t => t.dataset.tag)")
@@ -51,7 +51,7 @@ def test_swagger_opens_on_the_conversations(url):
 
 
 def test_swagger_takes_the_token_of_a_user_first_and_keeps_it(url):
-    with browser([]) as page:
+    with browser() as page:
         page.goto(f"{url}/api/docs")
         page.click(".btn.authorize")
         page.wait_for_selector(".modal-ux input:focus")
@@ -67,7 +67,7 @@ def test_swagger_takes_the_token_of_a_user_first_and_keeps_it(url):
 
 
 def test_swagger_shows_an_operation_on_few_screens(url):
-    with browser([], viewport={"width": 1280, "height": 900}) as page:
+    with browser(viewport={"width": 1280, "height": 900}) as page:
         page.goto(f"{url}/api/docs")
         page.click(CREATE)
         page.wait_for_selector(".opblock.is-open .responses-wrapper")
@@ -78,7 +78,7 @@ def test_swagger_shows_an_operation_on_few_screens(url):
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_redoc_shows_no_broken_picture(url, width):
-    with browser([], viewport={"width": width, "height": 900}) as page:
+    with browser(viewport={"width": width, "height": 900}) as page:
         page.goto(f"{url}/api/redoc")
         page.wait_for_selector("[data-section-id]")
 

@@ -15,6 +15,7 @@ __all__ = ["address"]  # a fixture
 PAGE = (BASE_DIR / "docs" / "clients.md").read_text("utf-8")
 USE = """
 import sys
+from functools import partial
 
 client, repeating = (Conversations(url, lambda: sys.argv[3]) for url in sys.argv[1:3])
 for title in ("A", "B", "C"):
@@ -24,10 +25,19 @@ changes = client.follow()
 print(sorted(change["conversation"]["title"] for change in next(changes)["changes"]))
 client.create(character_id="luna", title="D")
 print([change["conversation"]["title"] for change in next(changes)["changes"]][-1])
-try:
-    client.create(title="without a character")
-except ApiError as error:
-    print(error.status, error.code)
+read = next(client.list(search="d"))
+print(client.update(read, title="E")["title"])
+for request in (
+    partial(client.update, read, title="F"),
+    partial(client.create, title="without a character"),
+    partial(client.request, "POST", "/../../admin/login/"),  # a response in HTML
+):
+    try:
+        request()
+    except ApiError as error:
+        print(error.status, error.code)
+path = f"/conversations/{read['id']}"
+print(client.request("DELETE", path)["status"], client.request("DELETE", f"{path}?mode=purge"))
 """
 
 
@@ -60,7 +70,11 @@ def test_the_python_client_lists_repeats_and_follows(recipe, address):
         "['A', 'B', 'C']",
         "['A', 'B', 'C']",
         "D",
+        "E",
+        "412 CONVERSATION_VERSION_CONFLICT",
         "400 VALIDATION_ERROR",
+        "403 NO_JSON",
+        "deleted None",
     ]
     assert len(proxy.keys) == 6
     assert len({*proxy.keys}) == 3

@@ -146,6 +146,8 @@ def test_it_starts_again_on_the_same_ports_after_it_was_killed(launcher):
     # A command in another terminal finds the servers.
     purged = launcher.manage("purge_trash", "--dry-run")
     assert (purged.returncode, purged.stderr) == (0, "")
+    found = launcher.manage("diagnose", "--json", PORT="8003")
+    assert json.loads(found.stdout)["service"]["runs"]
     assert "MongoDB" not in purged.stdout
     code = "from django.contrib.admin.models import LogEntry as L; print(L.objects.get().user)"
     assert launcher.manage("shell", "--no-imports", "-c", code).stdout == "admin\n"
@@ -162,7 +164,8 @@ def test_during_the_start_a_command_does_not_use_the_servers_of_the_last_run(tmp
         monkeypatch.setitem(env.overrides, name, value)
     monkeypatch.setattr(local, "VAR", tmp_path)
     urls = {"MONGODB_URL": "mongodb://127.0.0.1:27017", "REDIS_URL": "redis://127.0.0.1:6379"}
-    (tmp_path / "servers.json").write_text(json.dumps(urls))
+    servers = {**urls, "HOST": "127.0.0.1", "PORT": 8003}
+    (tmp_path / "servers.json").write_text(json.dumps(servers))
     found = []
 
     def mongod(*_arguments, **_options):

@@ -15,6 +15,7 @@ from tests.conversations.admin.browser import LIST
 
 PATH = next(filter(None, map(shutil.which, ["chromium", "google-chrome", "chrome"])), None)
 SERIOUS = {"error", "warning"}  # messages of a page to developers; other levels are advice
+FAILED_TO_LOAD = "Failed to load resource"
 
 
 @contextmanager
@@ -83,17 +84,27 @@ def close_chromium() -> None:
 
 
 @contextmanager
-def browser(complaints: list[str], **options) -> Iterator[Page]:
-    """Open a page, and record the errors of the browser."""
+def browser(*expected: str, **options) -> Iterator[Page]:
+    """Open a page. At the end, fail if the browser has reported an error or a warning.
 
-    def note(complaint: str) -> None:
-        complaints.append(f"{page.url}: {complaint}")
+    An error may contain one of the `expected` texts, or report the status of the page itself.
+    """
+    complaints: list[str] = []
+
+    def note(complaint: str, source: str = "") -> None:
+        is_own_status = complaint.startswith(FAILED_TO_LOAD) and source == page.url
+        if not is_own_status and not any(text in complaint for text in expected):
+            complaints.append(f"{page.url}: {complaint} {source}")
 
     with shared_chromium().page(**options) as page:
         page.set_default_timeout(20_000)
-        page.on("console", lambda said: note(said.text) if said.type in SERIOUS else None)
+        page.on(
+            "console",
+            lambda said: note(said.text, said.location["url"]) if said.type in SERIOUS else None,
+        )
         page.on("pageerror", lambda error: note(str(error)))
         yield page
+    assert not complaints, "\n".join(complaints)
 
 
 def log_in(page: Page, url: str, name: str, password: str) -> None:

@@ -45,7 +45,7 @@ def take(name: str, path: str, size: dict[str, int], scheme: str, language: str 
     from tests.conversations.admin.chromium import browser, log_in, serving  # noqa: PLC0415
 
     options = {"viewport": size, "color_scheme": scheme, "locale": language}
-    with serving() as url, browser([], **options) as page:
+    with serving() as url, browser(**options) as page:
         log_in(page, url, "ops", "ops")
         if path == FIRST:
             page.locator("#result_list a").first.click()

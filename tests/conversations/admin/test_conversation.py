@@ -207,10 +207,13 @@ def test_a_revert_equals_that_of_the_api_with_staff_as_actor(ops, alice):
 
 
 @pytest.mark.parametrize("version", ["0", "2", "999"])
-def test_an_unknown_version_is_404(ops, alice, version):
+def test_an_unknown_version_leads_back_with_the_reason(ops, alice, version):
     created = conversation(alice)
 
-    assert ops.get(url_of(created["id"], "revert", version)).status_code == 404
+    response = ops.get(url_of(created["id"], "revert", version))
+
+    assert report(response)
+    assert response.headers["Location"] == url_of(created["id"])
 
 
 def test_a_revert_in_the_trash_is_rejected_as_in_the_api(ops, alice):

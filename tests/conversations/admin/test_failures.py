@@ -139,7 +139,7 @@ def test_the_id_of_the_request_can_be_copied(mongo, settings):
     staff(role="support", name="ana")
     options = {"permissions": ["clipboard-read", "clipboard-write"], "locale": "es"}
 
-    with serving() as url, browser([], **options) as page:
+    with serving() as url, browser(**options) as page:
         log_in(page, url, "ana", PASSWORD)
         response = page.goto(f"{url}/admin/nothing/")
         page.get_by_role("button", name="Copiar").click()

@@ -7,7 +7,7 @@ from bson import ObjectId
 from django.contrib.admin.models import LogEntry
 from django.core.management import call_command
 
-from tests.conversations.admin.browser import LIST, NOON, shown, text, url_of
+from tests.conversations.admin.browser import LIST, NOON, shown, store, text, url_of
 from tests.factories import PATH, conversation
 
 ABSENT = "a" * 24
@@ -51,12 +51,31 @@ def test_the_search_for_a_purged_id_shows_it_too(viewer, purged, commands):
 
     response = viewer.get(LIST, {"q": str(tombstone["_id"])})
 
-    lookup = {"_id": tombstone["_id"], "status": "purged"}
+    lookup = {"_id": {"$in": [tombstone["_id"]]}, "status": "purged"}
     assert [command.get("filter") for command in commands].count(lookup) == 1
 
     assert shown(response) == []
-    assert f"UTC by {actor}." in text(response)
+    assert f"UTC by {actor}" in text(response)
     assert f'href="{url_of(tombstone["_id"])}"' in response.content.decode()
+
+
+def test_a_search_for_many_ids_lists_the_others_below(viewer, purged, mongo):
+    tombstone, actor = purged
+    first, second, other = store(mongo, 3)
+    absent = "507f1f77bcf86cd799439014"
+    ids = f"{first['_id']}, {tombstone['_id']}\n/api/v1/conversations/{second['_id']}?x {absent}"
+
+    response = viewer.get(LIST, {"q": ids})
+    narrower = viewer.get(LIST, {"q": ids, "status__exact": "archived"})
+
+    assert shown(response) == ["Number 1", "Number 0"]
+    assert f"{tombstone['_id']} purged at" in text(response)
+    assert f"UTC by {actor}" in text(response)
+    assert f"{absent} no conversation, or excluded by a filter" in text(response)
+    assert shown(narrower) == []
+    assert f"{first['_id']} no conversation, or excluded by a filter" in text(narrower)
+    for page in (response, narrower):
+        assert str(other["_id"]) not in page.content.decode()
 
 
 def test_the_list_of_a_user_has_its_purged_conversations(viewer, purged):

@@ -10,8 +10,9 @@ from django.test import Client
 from conversation_service import clock
 from conversations.admin import runs
 from tests.conversations.admin import chromium
-from tests.conversations.admin.browser import LIST, store
+from tests.conversations.admin.browser import LIST, confirm, staff, store
 from tests.conversations.admin.chromium import browser, serving
+from tests.factories import PATH, client_of
 
 pytestmark = pytest.mark.skipif(
     chromium.PATH is None, reason="There is no Chromium on this machine"
@@ -26,14 +27,12 @@ def console(settings, role="operator"):
     user.groups.add(Group.objects.get(name=role))
     client = Client()
     client.force_login(user)
-    complaints: list[str] = []
-    with serving() as url, browser(complaints, viewport={"width": 1280, "height": 900}) as page:
+    with serving() as url, browser(viewport={"width": 1280, "height": 900}) as page:
         session = client.cookies[settings.SESSION_COOKIE_NAME].value
         cookie = {"name": settings.SESSION_COOKIE_NAME, "value": session, "url": url}
         page.context.add_cookies([cookie])
         page.goto(f"{url}{LIST}")
         yield page
-    assert complaints == []
 
 
 def find(page, text):
@@ -94,6 +93,61 @@ def test_which_conversations_with_a_character_are_unverified(settings, mongo):
         titles = page.locator(".c-title").all_inner_texts()
 
     assert titles == ["Number 2", "Number 1"]
+
+
+def test_why_is_this_conversation_unverified(settings, mongo):
+    [stored] = store(mongo, 1, character_id="nemo")
+
+    with console(settings, "support") as page:
+        find(page, f"/api/v1/conversations/{stored['_id']}")
+        page.get_by_role("link", name="Number 0").click()
+        page.get_by_text("The Characters service has not confirmed the character yet").wait_for()
+
+
+def test_undo_the_archive_of_these_five(settings, mongo):
+    stored = store(mongo, 7, status="archived")
+
+    with console(settings) as page:
+        find(page, ", ".join(str(row["_id"]) for row in stored[:5]))
+        page.wait_for_url("**q=**")
+        page.locator("#action-toggle").check()
+        page.locator("select[name=action]").select_option("restore")
+        page.get_by_role("button", name="Run").click()
+        page.get_by_text("Restore: 5 conversations").wait_for()
+        page.get_by_role("button", name="Restore").click()
+        page.get_by_text("Restored: 5 conversations.").wait_for()
+
+    assert mongo["conversations"].count_documents({"status": "archived"}) == 2
+
+
+def test_who_moved_this_to_the_trash(settings, mongo):
+    [stored] = store(mongo, 1)
+    confirm(staff(role="operator", name="eva"), "trash", stored["_id"])
+
+    with console(settings, "support") as page:
+        find(page, str(stored["_id"]))
+        page.get_by_role("link", name="Number 0").click()
+        [entry] = page.locator("section", has_text="Actions by staff").locator("li").all()
+        said = entry.inner_text()
+
+    assert "eva" in said
+    assert "Moved to the trash." in said
+
+
+def test_a_chat_with_nova_from_last_week_vanished(settings, mongo):
+    [stored] = store(mongo, 1, user_id="ana", character_id="nova")
+    client_of("ana").delete(f"{PATH}/{stored['_id']}")
+    client_of("ana").delete(f"{PATH}/{stored['_id']}?mode=purge")
+
+    with console(settings, "support") as page:
+        find(page, "ana")
+        page.get_by_text("More filters").click()
+        page.get_by_label("Character id").fill("nova")
+        page.get_by_role("button", name="Find").click()
+        page.get_by_text("1 purged conversation of this user").wait_for()
+        page.get_by_role("link", name=str(stored["_id"])).click()
+        page.get_by_text("cannot be restored").wait_for()
+        page.get_by_text("its user").wait_for()
 
 
 def test_restore_everything_that_a_user_deleted_yesterday(settings, mongo):

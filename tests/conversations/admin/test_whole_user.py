@@ -6,9 +6,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from bson import ObjectId
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.contrib.messages import get_messages
 from django.core import signing
 
-from conversations.admin import runs
+from conversations.admin import actions, runs
 from conversations.queries import staff as queries
 from tests.conversations.admin.browser import (
     LIST,
@@ -21,6 +23,7 @@ from tests.conversations.admin.browser import (
     store,
     text,
 )
+from tests.conversations.admin.test_acting_on_many import undo
 from tests.factories import PATH, client_of, conversation
 from tests.failpoints import failing
 
@@ -166,8 +169,99 @@ def test_each_conversation_and_the_run_are_logged(ops, mongo, small_steps):
     assert {entry.change_message for entry in of_ids} == {"Legal hold placed: Case 12"}
     [of_run] = LogEntry.objects.filter(object_id="alice")
     assert of_run.change_message == (
-        "All in a list (user=alice): Legal hold placed: 250 conversations. Case 12"
+        "All in a list (user=alice): Legal hold placed. Changed: 250. Unchanged: 0. Case 12"
     )
+
+
+@pytest.mark.parametrize(
+    ("action", "query"), [("hold", ""), ("archive", ""), ("trash", ""), ("restore", "deleted")]
+)
+def test_a_run_can_be_undone_for_exactly_the_changed_conversations(
+    ops, mongo, small_steps, action, query
+):
+    store(mongo, COUNT, status=query or "active")
+    store(mongo, 2, status={"archive": "archived", "trash": "deleted"}.get(action, "archived"))
+    for row in mongo["conversations"].find({}, limit=2):
+        hold = {"by": "root", "reason": "Other case", "at": NOON}
+        mongo["conversations"].update_one({"_id": row["_id"]}, {"$set": {"hold": hold}})
+    before = statuses(mongo), mongo["conversations"].count_documents({"hold": None})
+
+    page = ops.get(f"{LIST}all/{action}/?user=alice")
+    done, steps = finish(ops, start(ops, action, reason="Case 12"))
+    changed = statuses(mongo), mongo["conversations"].count_documents({"hold": None})
+    undone = undo(ops, done)
+
+    assert "cannot be undone" not in text(page)
+    assert steps > 1
+    assert changed != before
+    assert report(undone).startswith("Undone: 2")
+    assert (statuses(mongo), mongo["conversations"].count_documents({"hold": None})) == before
+
+
+def test_a_run_that_cannot_be_undone_says_so_before(ops, mongo, monkeypatch):
+    monkeypatch.setattr(actions, "LIMIT", 1)
+    store(mongo, 2)
+    message = "This cannot be undone: more than 1 conversations."
+
+    page = text(ops.get(f"{LIST}all/hold/?user=alice"))
+    held, _steps = finish(ops, start(ops, "hold", reason="Case 12"))
+    release = text(ops.get(f"{LIST}all/release/?user=alice"))
+    released, _steps = finish(ops, start(ops, "release", reason="Case 12"))
+
+    assert message in page
+    assert "This cannot be undone: the time and the reason of each hold are deleted." in release
+    for response in (held, released):
+        *_, said = get_messages(response.wsgi_request)
+        assert "<button" not in str(said)
+
+
+def test_a_run_in_another_session_offers_no_undo_of_a_part(ops, mongo, small_steps):
+    store(mongo, COUNT)
+    address = ops.post(start(ops, "archive")).headers["Location"]
+    ops.force_login(User.objects.get(username="ops"))
+    session = ops.session
+    del session["undo"]
+    session.save()
+
+    done, _steps = finish(ops, address)
+
+    *_, said = get_messages(done.wsgi_request)
+    assert "<button" not in str(said)
+
+
+def test_the_log_is_in_the_language_of_its_reader(ops, mongo):
+    stored = store(mongo, 3)
+    finish(ops, start(ops, "hold", reason="Archive: a (case)"))
+    finish(ops, start(ops, "archive"))
+    ops.post(f"{LIST}all/export/?user=alice")
+    select(ops, "export_csv", stored[0]["_id"])
+    select(ops, "export_ndjson", stored[0]["_id"], query="?user=alice")
+    auditor = staff(role="auditor", name="auditor")
+
+    english, spanish = (
+        text(auditor.get("/admin/admin/logentry/", headers={"Accept-Language": language}))
+        for language in ("en", "es")
+    )
+
+    for words in (
+        "All in a list (user=alice): Legal hold placed. Changed: 3. Unchanged: 0. "
+        "Archive: a (case)",
+        "All in a list (user=alice): Archived. Changed: 3. Unchanged: 0.",
+        "Exported everything: 3 conversations.",
+        "Exported 1 as CSV (no filter).",
+        "Exported 1 as NDJSON (user=alice).",
+    ):
+        assert words in english
+        assert words not in spanish
+    for words in (
+        "Todas las de una lista (user=alice): Retención legal iniciada. Cambiadas: 3. "
+        "Sin cambios: 0. Archive: a (case)",
+        "Todas las de una lista (user=alice): Archivado. Cambiadas: 3. Sin cambios: 0.",
+        "Se exportó todo: 3 conversaciones.",
+        "Exportadas 1 en CSV (sin filtro).",
+        "Exportadas 1 en NDJSON (user=alice).",
+    ):
+        assert words in spanish
 
 
 def test_the_log_links_an_action_on_a_user_to_the_list(ops, mongo):
@@ -229,9 +323,33 @@ def test_another_account_cannot_continue_a_run(ops, mongo):
 
     other = staff(role="operator", name="other")
 
-    assert other.post(address).status_code == 404
-    assert other.get(f"{LIST}run/?run=nonsense").status_code == 404
+    for response in (other.post(address), other.get(f"{LIST}run/?run=nonsense")):
+        assert report(response).startswith("This run belongs to another account")
     assert statuses(mongo) == ["active"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_read"),
+    [
+        ({"added_later": 1}, True),
+        ({"id": None, "after": None, "unchanged": None}, True),
+        ({"query": None}, False),
+        ({"action": "merge"}, False),
+        ({"action": None}, False),
+    ],
+)
+def test_a_run_of_another_release_is_read_as_far_as_its_fields_allow(ops, mongo, changes, is_read):
+    store(mongo, 1)
+    state = signing.loads(token(start(ops, "archive")), salt="conversations.admin.runs") | changes
+    state = {name: value for name, value in state.items() if value is not None}
+    address = f"{LIST}run/?run={signing.dumps(state, salt='conversations.admin.runs')}"
+
+    if is_read:
+        finish(ops, address)
+        assert statuses(mongo) == ["archived"]
+    else:
+        assert "was started by another release" in report(ops.get(address))
+        assert statuses(mongo) == ["active"]
 
 
 def test_a_run_ends_when_the_role_is_removed(ops, mongo):
