@@ -7,7 +7,7 @@ import pytest
 
 from conversation_service import clock
 from tests.documented import DocumentedClient
-from tests.factories import PATH, client_of, conversation, token
+from tests.factories import PATH, conversation, token
 
 ABSENT = "65f0c0ffee65f0c0ffee65f0"
 AUTHORIZE = "/internal/v1/authorize"
@@ -357,23 +357,3 @@ def test_authorize_returns_results_in_order(alice, bob, service):
 @pytest.mark.parametrize("ids", [[], [ABSENT] * 201, "x", [1]])
 def test_authorize_takes_one_to_two_hundred_ids(service, ids):
     assert service.post(AUTHORIZE, {"user_id": "alice", "ids": ids}).status_code == 400
-
-
-@pytest.mark.parametrize(
-    ("path", "scope"),
-    [(AUTHORIZE, "conversations:activity"), (BATCH, "conversations:authorize")],
-)
-def test_each_operation_has_its_scope(path, scope):
-    response = service_with(scope).post(path, {})
-
-    assert response.status_code == 403
-    assert response.json()["error"]["code"] == "INSUFFICIENT_PERMISSIONS"
-
-
-def test_users_cannot_use_the_internal_api(alice, service):
-    created = conversation(alice)
-
-    assert alice.post(AUTHORIZE, {"user_id": "alice", "ids": [created["id"]]}).status_code == 401
-    assert put(alice, created, report(1)).status_code == 401
-    assert service.get(PATH).status_code == 401
-    assert read(client_of("alice"), created) == created

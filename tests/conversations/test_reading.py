@@ -1,49 +1,8 @@
-"""One conversation: its user reads it, and for other users it does not exist."""
+"""Reading one conversation."""
 
 import pytest
 
 from tests.factories import PATH, conversation
-
-ABSENT = "65f0c0ffee65f0c0ffee65f0"
-
-CALLS = [
-    pytest.param(lambda c, path: c.get(path), id="get"),
-    pytest.param(lambda c, path: c.patch(path, {"title": "x"}), id="patch"),
-    pytest.param(lambda c, path: c.patch(path, {"title": ""}), id="invalid patch"),
-    pytest.param(
-        lambda c, path: c.patch(path, {"title": "x"}, headers={"If-Match": '"v9"'}),
-        id="stale patch",
-    ),
-    pytest.param(lambda c, path: c.patch(path, {}, headers={"If-Match": "x"}), id="bad If-Match"),
-    pytest.param(lambda c, path: c.delete(path), id="trash"),
-    pytest.param(lambda c, path: c.delete(f"{path}?mode=purge"), id="purge"),
-    pytest.param(lambda c, path: c.delete(f"{path}?mode=x"), id="bad mode"),
-    *[
-        pytest.param(lambda c, path, action=action: c.post(f"{path}/{action}"), id=action)
-        for action in ["archive", "restore", "pin", "unpin"]
-    ],
-]
-
-
-def anonymous(body, conversation_id):
-    """Return the body without its request id and the id of the request path."""
-    assert body.pop("instance").startswith(f"{PATH}/{conversation_id}")
-    assert body["error"].pop("error_id")
-    assert body["error"].pop("request_id")
-    return body
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_a_conversation_of_another_user_is_404(alice, bob, call):
-    theirs = conversation(bob)
-
-    forbidden = call(alice, f"{PATH}/{theirs['id']}")
-    absent = call(alice, f"{PATH}/{ABSENT}")
-
-    assert (forbidden.status_code, absent.status_code) == (404, 404)
-    assert absent.json()["error"]["code"] == "CONVERSATION_NOT_FOUND"
-    assert anonymous(forbidden.json(), theirs["id"]) == anonymous(absent.json(), ABSENT)
-    assert bob.get(f"{PATH}/{theirs['id']}").json() == theirs
 
 
 @pytest.mark.parametrize(

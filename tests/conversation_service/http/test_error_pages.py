@@ -11,7 +11,7 @@ from django.utils import translation
 from conversation_service.http.error_pages import by_code, explanation
 from tests.conversations.admin import chromium
 from tests.docs.test_pages import DOCS
-from tests.factories import PATH, client_of, conversation
+from tests.factories import PATH
 
 CODES = sorted(code for code, kind in by_code().items() if not kind.__module__.startswith("tests"))
 PARTS = {"type", "code", "status", "title", "cause", "remedy", "repeat"}
@@ -197,11 +197,3 @@ def test_pages_fit_the_window_in_a_browser(width, colour_scheme):
     assert main["x"] + main["width"] <= width
     assert not scrolls
     assert (sum(map(int, re.findall(r"\d+", background)[:3])) > 384) == (colour_scheme == "light")
-
-
-def test_a_foreign_conversation_has_the_type_of_an_absent_one(alice):
-    owned = conversation(client_of("bob"))
-
-    responses = [alice.get(f"{PATH}/{id_}").json() for id_ in (owned["id"], "0" * 24)]
-
-    assert {response["type"] for response in responses} == {"/api/errors/CONVERSATION_NOT_FOUND"}

@@ -39,23 +39,14 @@ def test_a_conversation_is_shown_in_rows_and_not_as_json(viewer, mongo):
     assert "trashed -" in page
 
 
-def test_forms_to_add_edit_and_delete_are_absent(mongo):
+def test_the_list_has_no_action_to_delete(mongo):
     [stored] = store(mongo, 1)
     everything = Client()
     everything.force_login(User.objects.create_superuser("root"))
-    one = f"{LIST}{stored['_id']}/"
 
-    attempts = [
-        everything.get(f"{LIST}add/"),
-        everything.post(f"{LIST}add/", {"title": "New"}),
-        everything.post(f"{one}change/", {"title": "Other"}),
-        everything.post(f"{one}delete/", {"post": "yes"}),
-    ]
     select(everything, "delete_selected", stored["_id"], post="yes")
 
-    assert [response.status_code for response in attempts] == [403] * 4
-    [left] = mongo["conversations"].find()
-    assert left["title"] == "Number 0"
+    assert mongo["conversations"].count_documents({}) == 1
 
 
 # History
