@@ -29,6 +29,8 @@ from conversation_service.server.request import (
 
 BODY_S = env("CLIENT_BODY_TIMEOUT_S")
 DRAIN_BYTES = 128 * 1024  # unread bytes of a body with which a connection is still kept
+DRAIN_S = 5.0  # in which a worker with connections accepts requests after SIGTERM
+UNUSED_S = 2.0  # after which a stopping worker closes a connection without a request
 
 private.change_gunicorn(server=env("SERVICE_NAME"), body_reader=WholeBodyReader)
 private.change_gevent()
@@ -47,6 +49,8 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connections: set[Connection] = set()
+        self.draining_since: float | None = None
+        self.stopping = False
 
     def init_process(self) -> None:
         # gunicorn sets its handlers later, after patching. It would lose a signal before that, and
@@ -54,6 +58,30 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, self.handle_exit)
         private.read_settings_once(self.cfg)
         super().init_process()
+
+    def handle_usr1(self, sig: int, frame: Any) -> None:
+        """Drain: every response from now on closes its connection.
+
+        The preStop of a pod sends SIGUSR1 to the master, which forwards it. gunicorn's own handler
+        reopens log files, and the service has none.
+        """
+        self.drain()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Drain, then stop. gunicorn's own handler would reset requests on kept connections."""
+        self.stopping = True
+        self.drain()
+        self.stop_if_drained()
+
+    def drain(self) -> None:
+        if self.draining_since is None:
+            self.draining_since = time.monotonic()
+
+    def stop_if_drained(self) -> None:
+        if not self.stopping or self.draining_since is None:
+            return
+        if not self.connections or time.monotonic() - self.draining_since >= DRAIN_S:
+            self.alive = False
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
         return nullcontext()  # each connection has its own deadline
@@ -64,7 +92,8 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
             self.make_room()
         self.connections.add(connection)
         try:
-            super().handle(listener, connection, addr)
+            # gunicorn uses only the listener's address, which a closed listener does not have.
+            super().handle(connection, connection, addr)
         finally:
             self.connections.discard(connection)
 
@@ -73,8 +102,10 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         check_head(req)
         read_ahead(req, sock)
         sock.begin_request()
+        if self.draining_since is not None:
+            req.force_close()
         super().handle_request(listener_name, req, sock, addr)
-        if not self.alive or not drained(req, sock):
+        if not drained(req, sock):
             raise StopIteration  # gunicorn then closes the connection
         sock.rest(self.cfg.keepalive)
         if len(self.connections) >= self.worker_connections:
@@ -100,8 +131,8 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
     def notify(self) -> None:
         """Each second: publish gauges, and close connections that are past their deadline.
 
-        While the worker stops, also close connections without a request, and end requests that wait
-        for changes: both would delay the stop.
+        While the worker stops, also close unused connections, and end requests that wait for
+        changes: both would delay the stop.
         """
         from conversation_service import shutdown  # noqa: PLC0415 - after patching
         from conversation_service.observability import metrics  # noqa: PLC0415
@@ -109,10 +140,11 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         super().notify()
         for publish in metrics.every_second.values():
             publish()
+        self.stop_if_drained()
         if not self.alive:
             shutdown.begun.set()
         for connection in self.connections:
-            if connection.resting and not self.alive:
+            if not self.alive and connection.is_unused(UNUSED_S):
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
             elif connection.is_late():
