@@ -4,6 +4,7 @@ Do not import Django or PyMongo at the top: the master loads this module, and so
 after the fork.
 """
 
+import os
 import signal
 import socket
 import time
@@ -71,17 +72,24 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         """Drain, then stop. gunicorn's own handler would reset requests on kept connections."""
         self.stopping = True
         self.drain()
-        self.stop_if_drained()
+        self.stop_if_due()
 
     def drain(self) -> None:
         if self.draining_since is None:
             self.draining_since = time.monotonic()
 
-    def stop_if_drained(self) -> None:
-        if not self.stopping or self.draining_since is None:
-            return
-        if not self.connections or time.monotonic() - self.draining_since >= DRAIN_S:
+    def stop_if_due(self) -> None:
+        """End the main loop: after SIGTERM when drained, or at once if the master has ended.
+
+        gunicorn's own worker exits without its master, in the middle of requests.
+        """
+        if self.ppid != os.getppid():
+            self.drain()
             self.alive = False
+        elif self.stopping and self.draining_since is not None:
+            drained_s = time.monotonic() - self.draining_since
+            if not self.connections or drained_s >= DRAIN_S:
+                self.alive = False
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
         return nullcontext()  # each connection has its own deadline
@@ -137,10 +145,10 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         from conversation_service import shutdown  # noqa: PLC0415 - after patching
         from conversation_service.observability import metrics  # noqa: PLC0415
 
-        super().notify()
+        self.tmp.notify()  # the heartbeat
         for publish in metrics.every_second.values():
             publish()
-        self.stop_if_drained()
+        self.stop_if_due()
         if not self.alive:
             shutdown.begun.set()
         for connection in self.connections:

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from conversation_service.development.process import free_port
-from tests.config.processes import environment, eventually
+from tests.config.processes import environment, eventually, is_open
 
 HEAD_LIMIT_S = 0.5
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -58,7 +58,7 @@ def serving(
     **changes: str,
 ) -> Iterator[Server]:
     """Serve an application of this checkout, or of the checkout in `folder`."""
-    port = free_port()
+    port = int(changes.get("PORT") or free_port())
     settings = {
         "DJANGO_SETTINGS_MODULE": "config.settings.test",
         "HOST": "127.0.0.1",
@@ -282,6 +282,16 @@ def test_a_stopping_server_resets_no_connection(tmp_path):
         assert read(blocking).endswith(b"blocked")
         assert {read(client)[-5:] for client in waiting} == {b"quick"}
         assert server.process.wait(20) == 0
+
+
+def test_a_worker_without_its_master_finishes_its_requests_and_stops(tmp_path):
+    with serving(tmp_path / "log") as server, ThreadPoolExecutor() as pool:
+        response = pool.submit(server.get, "/sleep?s=3")
+        time.sleep(0.5)
+        server.process.kill()
+
+        assert response.result().content == b"slept"
+        eventually(lambda: not is_open(server.port))
 
 
 def test_a_worker_starts_without_mongodb(tmp_path):
