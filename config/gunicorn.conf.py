@@ -59,7 +59,7 @@ forwarder_headers = ""
 # Seconds. `timeout` restarts a worker that hangs. A slow request has other limits:
 # conversation_service/server/connection.py for the client, MONGODB_TIMEOUT_MS for MongoDB.
 timeout = int(env("REQUEST_TIMEOUT"))
-graceful_timeout = 25  # Kubernetes sends SIGTERM after 10 s, and kills after 50 s
+graceful_timeout = 25  # DRAIN_S included. Kubernetes sends SIGTERM after 10 s, kills after 50 s
 keepalive = 75  # longer than the proxy's: the service never closes a connection with a new request
 
 # Everything else may be read-only.

@@ -38,6 +38,7 @@ REDIS_S = 0.5
 UPSTREAM_S = 1.0
 REPORT_S = 1.5  # for all probes, which run concurrently
 FRESH_S = 1.5
+AGAIN_S = 2  # Retry-After, longer than FRESH_S
 # While a request makes a new report, others get the latest report up to this age. Otherwise an
 # upstream that requests our health within its own health check would wait for itself.
 STALE_S = 60.0
@@ -115,17 +116,19 @@ def ready(request: HttpRequest) -> HttpResponse:
     mongodb = run_probes({"mongodb": dependencies()["mongodb"]}, within_s=READY_S)["mongodb"]
     if mongodb.status == "healthy":
         return JsonResponse({"status": "ready"})
-    return JsonResponse(
-        {"status": "not_ready", "reason": "mongodb"}, status=HTTPStatus.SERVICE_UNAVAILABLE
-    )
+    return unavailable({"status": "not_ready", "reason": "mongodb"})
 
 
 @safe_only
 def report(request: HttpRequest) -> HttpResponse:
     """Respond with the health of this service and each dependency."""
     body = latest()
-    down = body["status"] == "unhealthy"
-    return JsonResponse(body, status=HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK)
+    return unavailable(body) if body["status"] == "unhealthy" else JsonResponse(body)
+
+
+def unavailable(body: dict[str, Any]) -> HttpResponse:
+    headers = {"Retry-After": str(AGAIN_S)}
+    return JsonResponse(body, status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
 
 
 class _Reports:

@@ -13,9 +13,11 @@ from operator import attrgetter
 from typing import Any
 
 import gevent.socket
+from gevent.server import StreamServer
 from gevent.socket import cancel_wait
 from gevent.thread import LockType  # type: ignore[import-not-found]
 from gunicorn.http import message, wsgi
+from gunicorn.workers import ggevent
 
 ONE_SEGMENT = 64 * 1024  # bytes
 
@@ -63,13 +65,27 @@ class Response(wsgi.Response):  # type: ignore[misc]
         return [*lines, "Transfer-Encoding: chunked\r\n"] if self.chunked else lines
 
 
+class Server(StreamServer):
+    """gevent's server; at its end it serves the connections that the kernel has accepted.
+
+    The kernel would reset them. Guard: test_a_stopping_server_resets_no_connection of
+    tests/config/test_gunicorn.py.
+    """
+
+    def close(self) -> None:
+        while self.started and not self.full() and (accepted := self.do_read()):
+            self.do_handle(*accepted)
+        super().close()
+
+
 def change_gunicorn(*, server: str, body_reader: type) -> None:
-    """Use the response above, this Server header, and this reader for bodies with a length.
+    """Use the classes above, this Server header, and this reader for bodies with a length.
 
     gunicorn has no setting for them. Its own reader accepts a body that ends before its
     Content-Length. Guards: tests/config/test_gunicorn.py, and the tests of bodies that end early in
     tests/conversation_service/server/test_request.py.
     """
+    ggevent.StreamServer = Server
     wsgi.SERVER = server
     wsgi.Response = Response
     message.LengthReader = body_reader

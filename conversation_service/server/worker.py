@@ -4,6 +4,7 @@ Do not import Django or PyMongo at the top: the master loads this module, and so
 after the fork.
 """
 
+import os
 import signal
 import socket
 import time
@@ -31,6 +32,8 @@ from conversation_service.server.resolver import Resolver
 
 BODY_S = env("CLIENT_BODY_TIMEOUT_S")
 DRAIN_BYTES = 128 * 1024  # unread bytes of a body with which a connection is still kept
+DRAIN_S = 5.0  # in which a worker with connections accepts requests after SIGTERM
+UNUSED_S = 2.0  # after which a stopping worker closes a connection without a request
 
 private.change_gunicorn(server=env("SERVICE_NAME"), body_reader=WholeBodyReader)
 private.change_gevent()
@@ -50,6 +53,8 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connections: set[Connection] = set()
+        self.draining_since: float | None = None
+        self.stopping = False
 
     def init_process(self) -> None:
         # gunicorn sets its handlers later, after patching. It would lose a signal before that, and
@@ -57,6 +62,37 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, self.handle_exit)
         private.read_settings_once(self.cfg)
         super().init_process()
+
+    def handle_usr1(self, sig: int, frame: Any) -> None:
+        """Drain: every response from now on closes its connection.
+
+        The preStop of a pod sends SIGUSR1 to the master, which forwards it. gunicorn's own handler
+        reopens log files, and the service has none.
+        """
+        self.drain()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Drain, then stop. gunicorn's own handler would reset requests on kept connections."""
+        self.stopping = True
+        self.drain()
+        self.stop_if_due()
+
+    def drain(self) -> None:
+        if self.draining_since is None:
+            self.draining_since = time.monotonic()
+
+    def stop_if_due(self) -> None:
+        """End the main loop: after SIGTERM when drained, or at once if the master has ended.
+
+        gunicorn's own worker exits without its master, in the middle of requests.
+        """
+        if self.ppid != os.getppid():
+            self.drain()
+            self.alive = False
+        elif self.stopping and self.draining_since is not None:
+            drained_s = time.monotonic() - self.draining_since
+            if not self.connections or drained_s >= DRAIN_S:
+                self.alive = False
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
         return nullcontext()  # each connection has its own deadline
@@ -67,7 +103,8 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
             self.make_room()
         self.connections.add(connection)
         try:
-            super().handle(listener, connection, addr)
+            # gunicorn uses only the listener's address, which a closed listener does not have.
+            super().handle(connection, connection, addr)
         finally:
             self.connections.discard(connection)
 
@@ -76,8 +113,10 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         check_head(req)
         read_ahead(req, sock)
         sock.begin_request()
+        if self.draining_since is not None:
+            req.force_close()
         super().handle_request(listener_name, req, sock, addr)
-        if not self.alive or not drained(req, sock):
+        if not drained(req, sock):
             raise StopIteration  # gunicorn then closes the connection
         sock.rest(self.cfg.keepalive)
         if len(self.connections) >= self.worker_connections:
@@ -103,19 +142,20 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
     def notify(self) -> None:
         """Each second: publish gauges, and close connections that are past their deadline.
 
-        While the worker stops, also close connections without a request, and end requests that wait
-        for changes: both would delay the stop.
+        While the worker stops, also close unused connections, and end requests that wait for
+        changes: both would delay the stop.
         """
         from conversation_service import shutdown  # noqa: PLC0415 - after patching
         from conversation_service.observability import metrics  # noqa: PLC0415
 
-        super().notify()
+        self.tmp.notify()  # the heartbeat
         for publish in metrics.every_second.values():
             publish()
+        self.stop_if_due()
         if not self.alive:
             shutdown.begun.set()
         for connection in self.connections:
-            if connection.resting and not self.alive:
+            if not self.alive and connection.is_unused(UNUSED_S):
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
             elif connection.is_late():

@@ -10,7 +10,7 @@ import requests
 
 from config.env import env
 from conversation_service.mongodb.connection import collection
-from conversation_service.server import connection
+from conversation_service.server import connection, worker
 
 django.setup()
 valkey = redis.Redis.from_url(env("REDIS_URL"))
@@ -30,6 +30,14 @@ def nothing(environ, wait_s):
 def sleep(environ, wait_s):
     time.sleep(wait_s)
     return b"slept"
+
+
+def block(environ, wait_s):
+    """Keep all greenlets of the worker waiting."""
+    ends = time.monotonic() + wait_s
+    while time.monotonic() < ends:
+        pass
+    return b"blocked"
 
 
 def wait_for_mongodb(environ, wait_s):
@@ -60,6 +68,7 @@ ACTIONS = {
     "/long": long_response,
     "/": nothing,
     "/sleep": sleep,
+    "/block": block,
     "/mongodb": wait_for_mongodb,
     "/valkey": wait_for_valkey,
     "/upstream": wait_for_upstream,
@@ -70,6 +79,12 @@ ACTIONS = {
 def frugal(environ, start_response):
     """As `application`, on a server that holds two long responses for slow readers, not three."""
     connection.UNREAD_BYTES = 2_500_000
+    return application(environ, start_response)
+
+
+def hurried(environ, start_response):
+    """As `application`, on a worker that stops listening soon after SIGTERM."""
+    worker.DRAIN_S = 0.0
     return application(environ, start_response)
 
 

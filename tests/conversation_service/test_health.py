@@ -361,6 +361,10 @@ def test_a_report_is_in_time_while_everything_hangs(tmp_path):
         )
         with ThreadPoolExecutor(8) as pool:
             responses = list(pool.map(fetch, [f"{address}/health"] * 8))
+        retry_after = [
+            requests.get(f"{address}{path}", timeout=10).headers.get("Retry-After")
+            for path in ("/health", "/health/ready")
+        ]
         ready_status, ready, ready_s = fetch(f"{address}/health/ready")
         live_status, _, live_s = fetch(f"{address}/health/live")
 
@@ -372,6 +376,7 @@ def test_a_report_is_in_time_while_everything_hangs(tmp_path):
     assert (ready_status, ready["status"]) == (503, "not_ready")
     assert ready_s < 1.5
     assert (live_status, live_s < 0.5) == (200, True)
+    assert retry_after == ["2", "2"]
 
 
 @pytest.fixture

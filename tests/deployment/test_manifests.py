@@ -93,9 +93,11 @@ def test_readiness_waits_longer_than_the_view_takes():
 
 
 def test_a_pod_has_time_to_finish_its_requests():
-    [_, pause] = API["lifecycle"]["preStop"]["exec"]["command"]
+    command = API["lifecycle"]["preStop"]["exec"]["command"]
+    pause = command[-1].removeprefix("kill -USR1 1; sleep ")
     graceful = runpy.run_path(str(ROOT / "config/gunicorn.conf.py"))["graceful_timeout"]
 
+    assert command[:-1] == ["sh", "-c"]
     assert POD["terminationGracePeriodSeconds"] >= int(pause) + graceful + 10
 
 
