@@ -85,11 +85,18 @@ def kubeconfig(url: str) -> dict:
     }
 
 
-@pytest.fixture
-def cluster():
+@contextmanager
+def prepared_cluster() -> Iterator[Cluster]:
+    """Serve a cluster with a namespace and the Secret."""
     with serving() as cluster:
         cluster.put(Key("namespaces", "", NAME), {"metadata": {}})
         cluster.put(SECRET, {"metadata": {}, "data": dict.fromkeys(SECRET_KEYS, HIDDEN)})
+        yield cluster
+
+
+@pytest.fixture
+def cluster():
+    with prepared_cluster() as cluster:
         yield cluster
 
 
@@ -224,6 +231,38 @@ def test_a_previous_version_that_fails_the_smoke_test_is_reported(operator, clus
     assert done.returncode == 6
     assert "revision 1 is restored but fails the smoke test too" in done.stderr
     assert serving_image(cluster) == FORMER
+
+
+def test_a_previous_version_that_does_not_become_ready_again_is_reported(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.failing_jobs.add((SMOKE, NEW))
+    cluster.broken_images.add(FORMER)
+
+    done = operator.deploy(NEW, "--timeout", "3")
+
+    assert done.returncode == 6
+    assert "revision 1 does not become ready either" in done.stderr
+
+
+def test_scheduled_jobs_that_cannot_be_updated_are_reported(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.unwritable.add("cronjobs")
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 6
+    assert "its CronJobs may be the former ones" in done.stderr
+    assert serving_image(cluster) == NEW
+
+
+def test_a_release_that_the_server_rejects_changes_nothing(operator, cluster):
+    cluster.rejected.add("cronjobs")
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 3
+    assert "does not accept the manifests" in done.stderr
+    assert cluster.changes == []
 
 
 APPLIED = {
