@@ -4,7 +4,7 @@ The work of controllers and kubelets happens at once: a Deployment gets its Repl
 pods, a Job ends. `broken_images` never become ready, `failing_jobs` fail, named alone or with
 their image, `endless_jobs` never end, and a Job of `absent_images` waits for them. Reading
 `forbidden` resources is rejected, as is writing `rejected` ones, and, outside of dry runs,
-`unwritable` ones.
+`unwritable` ones. `undeletable` ones cannot be deleted.
 """
 
 import base64
@@ -91,6 +91,7 @@ class Cluster:
         self.forbidden: set[str] = set()
         self.rejected: set[str] = set()
         self.unwritable: set[str] = set()
+        self.undeletable: set[str] = set()
         self.url = ""
         self.changed = threading.Condition(threading.RLock())
         self._version = 0
@@ -498,6 +499,8 @@ class Api(BaseHTTPRequestHandler):
     def _delete(self) -> Object:
         key = self._key()
         self._existing(key)
+        if key.resource in self.cluster.undeletable:
+            raise Refused(403, "Forbidden", f"{key.resource} cannot be deleted")
         for child, thing in list(self.cluster.objects.items()):
             if child.namespace == key.namespace and owner(thing) == key.name:
                 del self.cluster.objects[child]

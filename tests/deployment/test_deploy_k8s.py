@@ -324,6 +324,83 @@ def test_a_first_release_that_fails_leaves_nothing_behind(operator, cluster):
     assert SECRET in cluster.objects
 
 
+PRUNED = [
+    *("cronjobs", "networkpolicies", "services", "horizontalpodautoscalers"),
+    *("poddisruptionbudgets", "serviceaccounts", "servicemonitors", "prometheusrules"),
+]
+
+
+def have_other_names(cluster: Cluster) -> set[Key]:
+    """Add a copy of an object of each kind, as if the manifests had renamed it."""
+    removed = set()
+    for resource in PRUNED:
+        thing = copy.deepcopy(cluster.find(resource)[0])
+        key = Key(resource, NAME, "removed")
+        cluster.put(key, thing | {"metadata": thing["metadata"] | {"name": "removed"}})
+        removed.add(key)
+    return removed
+
+
+def test_objects_that_the_manifests_no_longer_contain_are_deleted(operator, cluster):
+    operator.has_deployed(FORMER)
+    before = {key for key in cluster.objects if key.resource != "pods"}
+    removed = have_other_names(cluster)
+    own = Key("networkpolicies", NAME, "of-the-operator")
+    labels = {"app.kubernetes.io/name": NAME}
+    cluster.put(own, {"metadata": {"labels": labels}, "spec": {"podSelector": {}}})
+
+    shown = operator.deploy(NEW, "--dry-run", "--diff")
+    assert removed <= set(cluster.objects)
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 0, done.stderr
+    assert not removed & set(cluster.objects)
+    assert before | {own} <= set(cluster.objects)
+    deletions = [change for change in cluster.changes if change.startswith("DELETE")]
+    assert len(deletions) == len(removed) + 2  # and two jobs, before they are created again
+    assert cluster.changes.index("POST jobs") < cluster.changes.index(deletions[-1])
+    assert "Will be deleted: " in shown.stdout
+    assert shown.stdout.count("cronjob.batch/removed") == 2  # in the differences, and the command
+
+
+def test_the_configuration_stays_as_long_as_a_revision_needs_it(operator, cluster):
+    operator.has_deployed(FORMER)
+    used = next(key for key in cluster.objects if "-config-" in key.name)
+    thing = copy.deepcopy(cluster.objects[used])
+    unused = Key("configmaps", NAME, f"{NAME}-config-unused")
+    for key in (unused, used._replace(name=f"{NAME}-config-former")):
+        cluster.put(key, thing | {"metadata": thing["metadata"] | {"name": key.name}})
+    [revision] = cluster.find("replicasets")
+    [container] = revision["spec"]["template"]["spec"]["containers"]
+    container["envFrom"] = [{"configMapRef": {"name": f"{NAME}-config-former"}}]
+
+    operator.has_deployed(NEW)
+
+    names = {key.name for key in cluster.objects if "-config-" in key.name}
+    assert names == {used.name, f"{NAME}-config-former"}
+
+
+def test_a_failed_release_deletes_no_object_of_former_releases(operator, cluster):
+    operator.has_deployed(FORMER)
+    removed = have_other_names(cluster)
+    cluster.failing_jobs.add((SMOKE, NEW))
+
+    assert operator.deploy(NEW).returncode == 5
+    assert removed <= set(cluster.objects)
+
+
+def test_a_former_object_that_cannot_be_deleted_is_reported(operator, cluster):
+    operator.has_deployed(FORMER)
+    have_other_names(cluster)
+    cluster.undeletable.add("cronjobs")
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 6
+    assert "no longer contain may still exist" in done.stderr
+    assert serving_image(cluster) == NEW
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
     ("job", "reached", "code"),
@@ -545,7 +622,7 @@ def test_a_dry_run_shows_every_change_and_only_reads(operator, cluster):
     shown = [line.split() for line in done.stdout.splitlines() if line.startswith("+ kubectl")]
     assert [line[6] for line in shown] == [
         *("apply", "delete", "create"),
-        *("apply", "rollout", "delete", "create"),
+        *("apply", "apply", "rollout", "delete", "create"),
         "apply",
     ]
 
