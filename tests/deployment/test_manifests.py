@@ -448,6 +448,17 @@ def test_scheduled_jobs_run_their_command_and_do_not_overlap_or_accumulate(rende
         assert run["backoffLimit"] == 0
 
 
+def test_jobs_have_no_sidecar_of_a_mesh(rendered):
+    """A job with a sidecar would not end."""
+    for name, template in pods(rendered):
+        metadata = template["metadata"]
+        inject = (
+            metadata["labels"].get("sidecar.istio.io/inject"),
+            metadata.get("annotations", {}).get("linkerd.io/inject"),
+        )
+        assert inject == ((None, None) if name == SERVICE else ("false", "disabled"))
+
+
 def test_scheduled_jobs_run_daily_and_one_every_five_minutes(rendered):
     """The alert ConversationServiceJobOverdue expects these intervals."""
     for name, job in every("CronJob", rendered).items():
@@ -497,10 +508,22 @@ def in_order(rules: list[Manifest]) -> list[Manifest]:
 
 
 ANY_OF_OURS = {"podSelector": {"matchLabels": {NAME: SERVICE}}}
-DNS = {
-    "to": [namespace("kube-system") | {"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
-    "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
-}
+# Of Kubernetes, with NodeLocal DNSCache (its default address and kubespray's), and of OpenShift.
+OPENSHIFT_DNS = {"dns.operator.openshift.io/daemonset-dns": "default"}
+DNS = [
+    {
+        "to": [
+            namespace("kube-system") | {"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}},
+            {"ipBlock": {"cidr": "169.254.20.10/32"}},
+            {"ipBlock": {"cidr": "169.254.25.10/32"}},
+        ],
+        "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
+    },
+    {
+        "to": [namespace("openshift-dns") | {"podSelector": {"matchLabels": OPENSHIFT_DNS}}],
+        "ports": [{"protocol": "UDP", "port": 5353}, {"protocol": "TCP", "port": 5353}],
+    },
+]
 
 
 def test_traffic_is_denied_by_default(rendered):
@@ -542,7 +565,7 @@ def test_egress_is_allowed_to_configured_hosts_dns_and_the_service_only(rendered
     assert policy["podSelector"] == ANY_OF_OURS["podSelector"]
     assert policy["policyTypes"] == ["Egress"]
     ours = {"to": [{"podSelector": {"matchLabels": API}}], "ports": tcp(8003)}
-    assert in_order(policy["egress"]) == in_order([*rules_for(urls), DNS, ours])
+    assert in_order(policy["egress"]) == in_order([*rules_for(urls), *DNS, ours])
 
 
 def test_tracing_allows_egress_to_the_collector(traced):

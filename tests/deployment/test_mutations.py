@@ -140,6 +140,15 @@ MANIFESTS = {
         "[{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]",
         "[{protocol: UDP, port: 53}]",
     ),
+    "no NodeLocal DNSCache": Edit(
+        "k8s/base/networkpolicies.yaml", "        - ipBlock: {cidr: 169.254.20.10/32}\n", ""
+    ),
+    "DNS of OpenShift by its Service": Edit(
+        "k8s/base/networkpolicies.yaml", "TCP, port: 5353}", "TCP, port: 53}"
+    ),
+    "a release with a sidecar": Edit(
+        "k8s/base/release.yaml", '        sidecar.istio.io/inject: "false"\n', ""
+    ),
     "MongoDB by UDP": Edit(
         "k8s/base/networkpolicies.yaml",
         "{protocol: TCP, port: 27017}",
@@ -541,9 +550,6 @@ FILES = {
     "another Secret": Edit(
         "scripts/deploy-k8s.sh", "secret=conversation-service-secrets", "secret=secrets"
     ),
-    "a key is not checked": Edit(
-        "scripts/deploy-k8s.sh", "JWT_SECRET_KEY MONGODB_URL", "MONGODB_URL"
-    ),
     "an image that is not replaced": Edit(
         "scripts/deploy-k8s.sh",
         "{name: registry.invalid/conversation-service, newName",
@@ -583,6 +589,10 @@ SCRIPTS = {
     "scheduled jobs fail unnoticed": (
         Edit("scripts/deploy-k8s.sh", "run_stage schedule ||", "run_stage schedule || true ||"),
         "test_deploy_k8s.test_scheduled_jobs_that_cannot_be_updated_are_reported",
+    ),
+    "removed objects stay": (
+        Edit("scripts/deploy-k8s.sh", "run_stage prune || ", "true || "),
+        "test_deploy_k8s.test_the_configuration_stays_as_long_as_a_revision_needs_it",
     ),
     "staging does not wait": (
         Edit("scripts/deploy-staging.sh", "--detach --wait ", "--detach "),
