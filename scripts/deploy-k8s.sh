@@ -27,7 +27,9 @@ Release one image to one cluster: check, migrate, roll out, try out; restore if 
  3. The release job runs `migrate` and `setup_indexes`, once, before any new pod.
  4. Everything else is applied, the rollout is waited for, and the smoke job calls the service
     from inside the cluster.
- 5. The CronJobs follow last: if 4 fails, they still run the former image.
+ 5. The CronJobs follow: if 4 fails, they still run the former image.
+ 6. Objects of former releases that the manifests no longer contain are deleted. The
+    configurations of former revisions stay.
 
 If 2, 3 or 4 fails or is interrupted (SIGINT, SIGTERM, SIGHUP), each object that was applied gets
 its former state back, and each object that did not exist before is deleted. After 4, the script
@@ -43,14 +45,20 @@ Exit codes:
      the former still serves
   5  the new version failed; all objects are restored, and the former passed the smoke test
   6  an operator must act: an object could not be restored, the former version does not become
-     ready or fails the smoke test, there is no former version, or the CronJobs were not updated
+     ready or fails the smoke test, there is no former version, the CronJobs were not updated, or
+     an object that the manifests no longer contain was not deleted
 END
 }
 
 readonly name=conversation-service
 readonly secret=conversation-service-secrets
-readonly secret_keys=(SECRET_KEY JWT_SECRET_KEY MONGODB_URL REDIS_URL)
 readonly revision='.metadata.annotations.deployment\.kubernetes\.io/revision'
+# On every object that this script applies. An operator's own objects do not have it.
+readonly managed=app.kubernetes.io/managed-by=deploy-k8s
+# The kinds of the manifests; without Jobs, which end and expire.
+readonly kinds=(deployments services serviceaccounts configmaps cronjobs networkpolicies
+    horizontalpodautoscalers poddisruptionbudgets)
+readonly custom_kinds='^(servicemonitors|prometheusrules)\.'
 readonly first_container='.spec.template.spec.containers[0]'
 # Patches for the snapshot. An object with these fields could not be applied again, or would take
 # them away from the server and the controllers.
@@ -88,6 +96,11 @@ done
 [[ $token_secret =~ ^[a-z0-9.-]*$ ]] || stop 2 "--token-secret must be the name of a Secret"
 [[ $timeout =~ ^[1-9][0-9]*$ ]] || stop 2 "--timeout must be a number of seconds"
 
+# The folders of manifests, in the order in which they are applied. The first three are restored
+# after a failure.
+readonly applied=(foundation service deployment)
+readonly all=("${applied[@]}" schedule)
+readonly not_pruned="but objects that the manifests no longer contain may still exist"
 manifests=$(mktemp -d)
 trap 'rm -rf "$manifests"' EXIT
 stage=check stage_pid=''
@@ -97,10 +110,12 @@ render() {
     cp -R k8s "$manifests/k8s"
     cat >"$manifests/kustomization.yaml" <<END
 resources: [k8s/overlays/$environment]
+labels:
+  - pairs: {${managed/=/: }}
 images:
   - {name: registry.invalid/conversation-service, newName: "${image%@*}", digest: "${image#*@}"}
 END
-    mkdir "$manifests"/{foundation,release,smoke,service,schedule}
+    mkdir "$manifests"/{foundation,release,smoke,service,deployment,schedule,former}
     kubectl kustomize "$manifests" --output "$manifests/service"
     ! grep -rh ' image:' "$manifests/service" | grep -vF "image: $image" ||
         stop 3 "the manifests name another image than $image"
@@ -109,6 +124,7 @@ END
         mv v1_{namespace,serviceaccount,configmap}_*.yaml ../foundation
         mv networking.k8s.io_v1_networkpolicy_*.yaml ../foundation
         mv "batch_v1_job_$name-release.yaml" ../release/job.yaml
+        mv apps_v1_deployment_*.yaml ../deployment
         mv batch_v1_cronjob_*.yaml ../schedule
     )
     render_smoke >"$manifests/smoke/job.yaml"
@@ -171,13 +187,14 @@ check_context() {
         stop 3 "namespace $namespace in $context is for $label, not for $environment"
 }
 
-# Of the Secret only the names of its keys are printed.
+# The Secret must have the keys that the pods mount. Only the names of its keys are printed.
 check_secret() {
-    local present missing=() key
+    local present mounted missing=() key
+    mounted=$(field "$manifests"/deployment/*.yaml '..secret.items[*].key')
     # shellcheck disable=SC2016 # the variables are the template's
     present=$(ask secret "$secret" --ignore-not-found \
         --output go-template='{{range $key, $value := .data}}{{if $value}}{{$key}} {{end}}{{end}}')
-    for key in "${secret_keys[@]}"; do
+    for key in $mounted; do
         [[ " $present" == *" $key "* ]] || missing+=("$key")
     done
     [ ${#missing[@]} = 0 ] ||
@@ -193,14 +210,36 @@ check_that_no_release_runs() {
 # The server tries everything out, admission included, and keeps nothing.
 check_manifests() {
     "${kubectl[@]}" apply --server-side --force-conflicts --dry-run=server \
-        -f "$manifests/foundation" -f "$manifests/service" -f "$manifests/schedule" >/dev/null ||
+        "${all[@]/#/--filename=$manifests/}" >/dev/null ||
         stop 3 "the cluster does not accept the manifests"
 }
 
 show_differences() {
-    "${kubectl[@]}" diff --server-side --force-conflicts \
-        -f "$manifests/foundation" -f "$manifests/service" -f "$manifests/schedule" ||
+    if [ -z "$former" ]; then
+        say "All objects are new"
+        echo "$rendered"
+        return
+    fi
+    "${kubectl[@]}" diff --server-side --force-conflicts "${all[@]/#/--filename=$manifests/}" ||
         [ $? = 1 ] || stop 3 "the cluster does not accept the manifests"
+    local removed
+    removed=$(removed_objects) || stop 3 "the objects of former releases cannot be read"
+    [ -z "$removed" ] || say "Will be deleted: ${removed//$'\n'/ }"
+}
+
+# Print the objects of former releases that the manifests no longer contain. The configurations of
+# revisions that `kubectl rollout undo` can return to are in use.
+removed_objects() {
+    local present used custom
+    mapfile -t custom < <(
+        "${kubectl[@]}" api-resources --api-group=monitoring.coreos.com --output name |
+            grep -E "$custom_kinds"
+    )
+    present=$(ask "$(IFS=, && echo "${kinds[*]} ${custom[*]}" | tr ' ' ,)" --selector "$managed" \
+        --output name) || return
+    used=$(ask replicasets --selector "app.kubernetes.io/name=$name" \
+        --output jsonpath='{range ..configMapRef}configmap/{.name}{"\n"}{end}') || return
+    comm -23 <(sort <<<"$present") <(sort <<<"$rendered"$'\n'"$used")
 }
 
 # The manifests override fields that others changed meanwhile, also by `rollout undo`.
@@ -255,21 +294,17 @@ former_revision() {
     fi
 }
 
-# Keep each object that will be applied as it is now, and note each one that does not exist yet.
+# Keep each object that will be applied as it is now, and the names of those that do not exist yet.
 take_snapshot() {
-    local folder file kept
-    for folder in foundation service; do
-        mkdir -p "$manifests/former/$folder" "$manifests/created/$folder"
-        for file in "$manifests/$folder"/*.yaml; do
-            kept=$manifests/former/$folder/$(basename "$file" .yaml).json
-            "${kubectl[@]}" get -f "$file" --ignore-not-found --output json >"$kept" || return
-            if [ -s "$kept" ]; then
-                patch_file "$kept" merge "$no_server_fields" || return
-            else
-                rm "$kept"
-                cp "$file" "$manifests/created/$folder"
-            fi
-        done
+    local folder kept present
+    present=$("${kubectl[@]}" get "${all[@]/#/--filename=$manifests/}" --ignore-not-found \
+        --output name) || return
+    mapfile -t created < <(comm -23 <(echo "$rendered") <(sort <<<"$present"))
+    for folder in "${applied[@]}"; do
+        kept=$manifests/former/$folder.json
+        "${kubectl[@]}" get -f "$manifests/$folder" --ignore-not-found --output json >"$kept" ||
+            return
+        [ ! -s "$kept" ] || patch_file "$kept" merge "$no_server_fields" || return
     done
     [ -z "$former" ] || complete_snapshot
 }
@@ -277,7 +312,7 @@ take_snapshot() {
 # The Deployment is kept with the pods of the revision that serves. Its replicas belong to the
 # autoscaler, its revision to its controller. The former pods get a smoke job of their own.
 complete_snapshot() {
-    local deployment=$manifests/former/service/apps_v1_deployment_$name.json
+    local deployment=$manifests/former/deployment.json
     local smoke=$manifests/former/smoke.json path=/spec/template/spec/containers/0 template
     template=$(former_template) || return
     [ -z "$template" ] || patch_file "$deployment" json \
@@ -296,7 +331,7 @@ former_template() {
 }
 
 # patch_file FILE TYPE PATCH
-# Change a local file, without a request to the cluster.
+# Change each object in a local file, without a request to the cluster.
 patch_file() {
     "${kubectl[@]}" patch --local -f "$1" --type "$2" --patch "$3" --output json >"$1.new" &&
         mv "$1.new" "$1"
@@ -316,6 +351,7 @@ prepare() {
 roll_out() {
     say "Rolling out"
     apply service || return
+    apply deployment || return
     wait_for_rollout || return
     say "Trying it out from inside the cluster"
     run_job smoke "$manifests/smoke/job.yaml"
@@ -324,6 +360,16 @@ roll_out() {
 schedule() {
     say "Updating what runs by the clock"
     apply schedule
+}
+
+prune() {
+    local removed
+    removed=$(removed_objects) || return
+    if [ -n "$removed" ]; then
+        say "Deleting what the manifests no longer contain"
+        mapfile -t removed <<<"$removed"
+        run "${kubectl[@]}" delete --ignore-not-found "${removed[@]}"
+    fi
 }
 
 # run_stage FUNCTION
@@ -343,16 +389,14 @@ run_stage() {
 restore() {
     local folder result=0
     for folder in "$@"; do
-        if compgen -G "$manifests/former/$folder/*" >/dev/null; then
+        if [ -s "$manifests/former/$folder.json" ]; then
             "${kubectl[@]}" apply --server-side --force-conflicts \
-                -f "$manifests/former/$folder" || result=1
+                -f "$manifests/former/$folder.json" || result=1
         fi
     done
-    for folder in "$@"; do
-        if compgen -G "$manifests/created/$folder/*" >/dev/null; then
-            "${kubectl[@]}" delete --ignore-not-found -f "$manifests/created/$folder" || result=1
-        fi
-    done
+    if [ ${#created[@]} != 0 ]; then
+        "${kubectl[@]}" delete --ignore-not-found "${created[@]}" || result=1
+    fi
     return "$result"
 }
 
@@ -366,7 +410,7 @@ undo_preparation() {
 roll_back() {
     trap '' INT TERM HUP
     say "It failed. All objects are restored; the database is not: migrations only go forward"
-    restore foundation service || stop 6 "$image failed, and not everything could be restored"
+    restore "${applied[@]}" || stop 6 "$image failed, and not everything could be restored"
     [ -n "$former" ] || stop 6 "this was the first release: there is no former version to return to"
     wait_for_rollout ||
         stop 6 "revision $former does not become ready either: see scripts/diagnose.sh"
@@ -392,6 +436,7 @@ interrupted() {
             ;;
         roll_out) roll_back ;;
         schedule) stop 6 "interrupted: the new version serves, its CronJobs may be the former ones" ;;
+        prune) stop 6 "interrupted: the new version serves, $not_pruned" ;;
     esac
 }
 
@@ -405,12 +450,16 @@ say "Checking $context, namespace $namespace"
 check_context
 check_secret
 check_that_no_release_runs
+rendered=$("${kubectl[@]}" create --dry-run=client --output name \
+    "${all[@]/#/--filename=$manifests/}" | sort) || stop 3 "the manifests cannot be read"
+readonly rendered # as KIND/NAME, like `kubectl get`
+former=$(former_revision)
 [ "$diff" = false ] || show_differences
 [ "$dry_run" = true ] || check_manifests
-former=$(former_revision)
 take_snapshot || stop 3 "what the cluster runs now cannot be read in full; nothing was changed"
 
 run_stage prepare || undo_preparation
 run_stage roll_out || roll_back
 run_stage schedule || stop 6 "the new version serves, but its CronJobs may be the former ones"
+run_stage prune || stop 6 "the new version serves, $not_pruned"
 say "Released $image to $environment"

@@ -3,7 +3,8 @@
 The work of controllers and kubelets happens at once: a Deployment gets its ReplicaSet and
 pods, a Job ends. `broken_images` never become ready, `failing_jobs` fail, named alone or with
 their image, `endless_jobs` never end, and a Job of `absent_images` waits for them. Reading
-`forbidden` resources is rejected.
+`forbidden` resources is rejected, as is writing `rejected` ones, and, outside of dry runs,
+`unwritable` ones. `undeletable` ones cannot be deleted.
 """
 
 import base64
@@ -88,6 +89,9 @@ class Cluster:
         self.failing_jobs: set[str | tuple[str, str]] = set()
         self.endless_jobs: set[str] = set()
         self.forbidden: set[str] = set()
+        self.rejected: set[str] = set()
+        self.unwritable: set[str] = set()
+        self.undeletable: set[str] = set()
         self.url = ""
         self.changed = threading.Condition(threading.RLock())
         self._version = 0
@@ -475,6 +479,11 @@ class Api(BaseHTTPRequestHandler):
 
     def _write(self, key: Key, thing: Object) -> Object:
         former = self.cluster.objects.get(key)
+        dry = "dryRun" in self.query
+        if key.resource in self.cluster.rejected or (
+            key.resource in self.cluster.unwritable and not dry
+        ):
+            raise Refused(403, "Forbidden", f"admission webhook denied {key.resource}")
         if key.namespace and Key("namespaces", "", key.namespace) not in self.cluster.objects:
             raise Refused(404, "NotFound", f'namespaces "{key.namespace}" not found')
         if (
@@ -483,13 +492,15 @@ class Api(BaseHTTPRequestHandler):
             and former["spec"]["template"] != thing["spec"]["template"]
         ):
             raise Refused(422, "Invalid", f'Job "{key.name}" is invalid: field is immutable')
-        if "dryRun" in self.query:
+        if dry:
             return thing
         return self.cluster.put(key, copy.deepcopy(thing))
 
     def _delete(self) -> Object:
         key = self._key()
         self._existing(key)
+        if key.resource in self.cluster.undeletable:
+            raise Refused(403, "Forbidden", f"{key.resource} cannot be deleted")
         for child, thing in list(self.cluster.objects.items()):
             if child.namespace == key.namespace and owner(thing) == key.name:
                 del self.cluster.objects[child]

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -14,6 +15,9 @@ K8S = ROOT / "k8s"
 TOOLS = ROOT / ".tools"
 ENVIRONMENTS = ["staging", "production"]
 IMAGE = f"registry.example.org/conversation-service@sha256:{'5e' * 32}"
+
+# The oldest that we support, the newest, and two between.
+VERSIONS = ["1.29", "1.31", "1.34", "1.36"]
 
 Manifest = dict[str, Any]
 
@@ -30,7 +34,23 @@ def written() -> list[Manifest]:
 
 
 def one(kind: str, manifests: list[Manifest]) -> Manifest:
-    [found] = (manifest for manifest in manifests if manifest["kind"] == kind)
+    [found] = every(kind, manifests).values()
+    return found
+
+
+def every(kind: str, manifests: list[Manifest]) -> dict[str, Manifest]:
+    """Return the objects of a kind by their names."""
+    found = [manifest for manifest in manifests if manifest["kind"] == kind]
+    return {manifest["metadata"]["name"]: manifest for manifest in found}
+
+
+def configuration(manifests: list[Manifest]) -> Manifest:
+    """Return the ConfigMap that the pods read."""
+    [found] = (
+        manifest
+        for name, manifest in every("ConfigMap", manifests).items()
+        if name.startswith("conversation-service-config-")
+    )
     return found
 
 
@@ -42,6 +62,15 @@ def variables(environment: str) -> dict[str, str]:
 def assignments(path: str) -> dict[str, str]:
     lines = (K8S / path).read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+@cache
+def release(environment: str, *components: str) -> list[Manifest]:
+    """Return the objects of a release to an environment, with further components."""
+    with TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        paths = [os.path.relpath(K8S / "components" / each, folder) for each in components]
+        return render(environment, folder, components=paths)
 
 
 def render(environment: str, folder: Path, **more: Any) -> list[Manifest]:
@@ -59,7 +88,7 @@ def render(environment: str, folder: Path, **more: Any) -> list[Manifest]:
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay | more))
     rendered = run_tool("kubectl", "kustomize", folder)
-    return list(yaml.safe_load_all(rendered))
+    return list(yaml.load_all(rendered, yaml.CSafeLoader))
 
 
 def run_tool(name: str, *arguments: object) -> str:

@@ -85,11 +85,18 @@ def kubeconfig(url: str) -> dict:
     }
 
 
-@pytest.fixture
-def cluster():
+@contextmanager
+def prepared_cluster() -> Iterator[Cluster]:
+    """Serve a cluster with a namespace and the Secret."""
     with serving() as cluster:
         cluster.put(Key("namespaces", "", NAME), {"metadata": {}})
         cluster.put(SECRET, {"metadata": {}, "data": dict.fromkeys(SECRET_KEYS, HIDDEN)})
+        yield cluster
+
+
+@pytest.fixture
+def cluster():
+    with prepared_cluster() as cluster:
         yield cluster
 
 
@@ -226,6 +233,38 @@ def test_a_previous_version_that_fails_the_smoke_test_is_reported(operator, clus
     assert serving_image(cluster) == FORMER
 
 
+def test_a_previous_version_that_does_not_become_ready_again_is_reported(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.failing_jobs.add((SMOKE, NEW))
+    cluster.broken_images.add(FORMER)
+
+    done = operator.deploy(NEW, "--timeout", "3")
+
+    assert done.returncode == 6
+    assert "revision 1 does not become ready either" in done.stderr
+
+
+def test_scheduled_jobs_that_cannot_be_updated_are_reported(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.unwritable.add("cronjobs")
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 6
+    assert "its CronJobs may be the former ones" in done.stderr
+    assert serving_image(cluster) == NEW
+
+
+def test_a_release_that_the_server_rejects_changes_nothing(operator, cluster):
+    cluster.rejected.add("cronjobs")
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 3
+    assert "does not accept the manifests" in done.stderr
+    assert cluster.changes == []
+
+
 APPLIED = {
     *("namespaces", "serviceaccounts", "configmaps", "networkpolicies", "deployments", "services"),
     *("horizontalpodautoscalers", "poddisruptionbudgets", "servicemonitors", "prometheusrules"),
@@ -283,6 +322,83 @@ def test_a_first_release_that_fails_leaves_nothing_behind(operator, cluster):
     assert "there is no former version" in done.stderr
     assert {key.resource for key in applied(cluster)} == {"namespaces"}
     assert SECRET in cluster.objects
+
+
+PRUNED = [
+    *("cronjobs", "networkpolicies", "services", "horizontalpodautoscalers"),
+    *("poddisruptionbudgets", "serviceaccounts", "servicemonitors", "prometheusrules"),
+]
+
+
+def have_other_names(cluster: Cluster) -> set[Key]:
+    """Add a copy of an object of each kind, as if the manifests had renamed it."""
+    removed = set()
+    for resource in PRUNED:
+        thing = copy.deepcopy(cluster.find(resource)[0])
+        key = Key(resource, NAME, "removed")
+        cluster.put(key, thing | {"metadata": thing["metadata"] | {"name": "removed"}})
+        removed.add(key)
+    return removed
+
+
+def test_objects_that_the_manifests_no_longer_contain_are_deleted(operator, cluster):
+    operator.has_deployed(FORMER)
+    before = {key for key in cluster.objects if key.resource != "pods"}
+    removed = have_other_names(cluster)
+    own = Key("networkpolicies", NAME, "of-the-operator")
+    labels = {"app.kubernetes.io/name": NAME}
+    cluster.put(own, {"metadata": {"labels": labels}, "spec": {"podSelector": {}}})
+
+    shown = operator.deploy(NEW, "--dry-run", "--diff")
+    assert removed <= set(cluster.objects)
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 0, done.stderr
+    assert not removed & set(cluster.objects)
+    assert before | {own} <= set(cluster.objects)
+    deletions = [change for change in cluster.changes if change.startswith("DELETE")]
+    assert len(deletions) == len(removed) + 2  # and two jobs, before they are created again
+    assert cluster.changes.index("POST jobs") < cluster.changes.index(deletions[-1])
+    assert "Will be deleted: " in shown.stdout
+    assert shown.stdout.count("cronjob.batch/removed") == 2  # in the differences, and the command
+
+
+def test_the_configuration_stays_as_long_as_a_revision_needs_it(operator, cluster):
+    operator.has_deployed(FORMER)
+    used = next(key for key in cluster.objects if "-config-" in key.name)
+    thing = copy.deepcopy(cluster.objects[used])
+    unused = Key("configmaps", NAME, f"{NAME}-config-unused")
+    for key in (unused, used._replace(name=f"{NAME}-config-former")):
+        cluster.put(key, thing | {"metadata": thing["metadata"] | {"name": key.name}})
+    [revision] = cluster.find("replicasets")
+    [container] = revision["spec"]["template"]["spec"]["containers"]
+    container["envFrom"] = [{"configMapRef": {"name": f"{NAME}-config-former"}}]
+
+    operator.has_deployed(NEW)
+
+    names = {key.name for key in cluster.objects if "-config-" in key.name}
+    assert names == {used.name, f"{NAME}-config-former"}
+
+
+def test_a_failed_release_deletes_no_object_of_former_releases(operator, cluster):
+    operator.has_deployed(FORMER)
+    removed = have_other_names(cluster)
+    cluster.failing_jobs.add((SMOKE, NEW))
+
+    assert operator.deploy(NEW).returncode == 5
+    assert removed <= set(cluster.objects)
+
+
+def test_a_former_object_that_cannot_be_deleted_is_reported(operator, cluster):
+    operator.has_deployed(FORMER)
+    have_other_names(cluster)
+    cluster.undeletable.add("cronjobs")
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 6
+    assert "no longer contain may still exist" in done.stderr
+    assert serving_image(cluster) == NEW
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -506,7 +622,7 @@ def test_a_dry_run_shows_every_change_and_only_reads(operator, cluster):
     shown = [line.split() for line in done.stdout.splitlines() if line.startswith("+ kubectl")]
     assert [line[6] for line in shown] == [
         *("apply", "delete", "create"),
-        *("apply", "rollout", "delete", "create"),
+        *("apply", "apply", "rollout", "delete", "create"),
         "apply",
     ]
 

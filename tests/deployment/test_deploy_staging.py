@@ -130,6 +130,7 @@ def test_a_dry_run_shows_every_step_and_changes_nothing(host):
     words = ("pull", "prepare", "up", "exec")
     assert len(shown) == len(words)
     assert all(word in line.split() for word, line in zip(words, shown, strict=True))
+    assert "--wait" in shown[2].split()
 
 
 @pytest.mark.parametrize("version", ["", "latest", "1.0.0@sha256:12", "1.0.0 --build"])

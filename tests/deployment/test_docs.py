@@ -10,8 +10,7 @@ import yaml
 from django.core.management import get_commands, load_command_class
 
 from config.env import BASE_DIR, env
-from tests.deployment.manifests import assignments, written
-from tests.deployment.test_rendered_manifests import VERSIONS
+from tests.deployment.manifests import VERSIONS, assignments, written
 from tests.documented import DOCUMENT
 
 DOCS = BASE_DIR / "docs"

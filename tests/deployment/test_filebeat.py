@@ -23,7 +23,10 @@ def test_it_uses_the_input_of_current_versions():
     assert INPUT["type"] == "filestream"
     assert INPUT["id"]
     assert INPUT["prospector.scanner"]["symlinks"]
-    assert INPUT["prospector.scanner"]["fingerprint"]["enabled"]
+    # Filebeat rejects a fingerprint of less than 64 bytes.
+    fingerprint = INPUT["prospector.scanner"]["fingerprint"]
+    assert fingerprint["enabled"]
+    assert 64 <= fingerprint["length"] <= 256
     assert "file_identity.fingerprint" in INPUT
 
 
@@ -86,6 +89,24 @@ def test_it_has_every_folder_that_it_reads_and_writes():
     assert {mount["name"] for mount in mounted.values()} == {
         volume["name"] for volume in POD["volumes"]
     }
+
+
+def test_it_reads_the_logs_of_the_node_and_keeps_its_registry_there():
+    """Links in containers/ lead to pods/: both must have the paths of the node."""
+    mounted = {mount["name"]: mount for mount in CONTAINER["volumeMounts"]}
+    paths = {volume["name"]: volume["hostPath"]["path"] for volume in POD["volumes"][2:]}
+
+    assert paths == {"logs": "/var/log", "registry": "/var/lib/filebeat"}
+    assert mounted["logs"]["mountPath"] == "/var/log"
+    assert mounted["logs"]["readOnly"] is True
+
+
+def test_its_image_has_an_exact_version_and_its_memory_is_enough():
+    resources = CONTAINER["resources"]
+
+    assert re.fullmatch(r"docker\.elastic\.co/beats/filebeat:\d+\.\d+\.\d+", CONTAINER["image"])
+    assert int(resources["requests"]["memory"].removesuffix("Mi")) >= 100
+    assert int(resources["limits"]["memory"].removesuffix("Mi")) >= 200
 
 
 def test_it_runs_as_root_without_capabilities():

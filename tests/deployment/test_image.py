@@ -79,6 +79,10 @@ def test_the_image_needs_no_remote_syntax():
     assert "syntax=" not in DOCKERFILE
 
 
+def test_the_image_stops_by_the_signal_of_gunicorn():
+    assert re.findall(r"^STOPSIGNAL (.*)$", DOCKERFILE, re.MULTILINE) == ["SIGTERM"]
+
+
 def test_the_version_is_that_of_the_project():
     version = re.search(r"^ARG VERSION=(.*)$", DOCKERFILE, re.MULTILINE)
 
@@ -109,6 +113,14 @@ def test_every_variable_is_one_that_the_service_reads(file):
     assert names <= set(env.scheme)
     assert {"ENVIRONMENT", "MONGODB_URL", "REDIS_URL"} <= names
     assert {f"{name}_SERVICE_URL" for name in ("AUTH", "CHARACTERS", "MESSAGE")} <= names
+
+
+def test_staging_runs_as_staging():
+    values = STAGING["conversation-service"]["environment"]
+
+    assert values["ENVIRONMENT"] == "staging"
+    assert values["LOG_LEVEL"] == "INFO"
+    assert STAGING["prepare"]["environment"] == values
 
 
 def test_secrets_of_staging_are_mounted_files():
@@ -244,6 +256,23 @@ def test_every_container_of_staging_has_a_memory_limit(name):
     assert STAGING[name]["deploy"]["resources"]["limits"]["memory"]
 
 
+def test_memory_limits_leave_room_for_the_processes():
+    limits = {
+        name: service["deploy"]["resources"]["limits"]["memory"]
+        for name, service in STAGING.items()
+    }
+
+    assert limits == {
+        "gateway": "64M",
+        "conversation-service": "512M",  # as in Kubernetes
+        "prepare": "512M",
+        "mongodb": "1G",
+        "mongodb-init": "256M",
+        "redis": "128M",
+    }
+    assert DEVELOPMENT["conversation-service"]["mem_limit"] == "512m"
+
+
 @each_lasting_service
 def test_every_server_has_a_health_check_and_a_restart_policy(file, name):
     service = COMPOSE[file]["services"][name]
@@ -290,8 +319,61 @@ def test_mongodb_of_staging_requires_authentication():
     assert "--keyFile" in " ".join(STAGING["mongodb"]["command"])
 
 
-def test_the_service_has_rights_on_its_database():
-    assert f'"{_default("MONGODB_DATABASE")}"' in _text("docker/mongo-init.js")
+def test_the_service_has_rights_on_its_database_only():
+    script = _text("docker/mongo-init.js")
+    granted = re.findall(r"(?:roles|actions): (\[.*\])", script)
+
+    assert f'"{_default("MONGODB_DATABASE")}"' in script
+    assert granted == [
+        '["root"]',
+        '["collMod"]',
+        '[{ role: "readWrite", db: DATABASE }]',
+        "[ROLE]",
+    ]
+
+
+def test_redis_of_staging_requires_a_password():
+    assert 'requirepass "$$password"' in STAGING["redis"]["command"][-1]
+
+
+@each_file
+def test_redis_has_a_size_limit_and_evicts(file):
+    command = " ".join(COMPOSE[file]["services"]["redis"]["command"])
+
+    assert "--maxmemory 64mb" in command
+    assert "--maxmemory-policy allkeys-lru" in command
+
+
+def test_the_gateway_leaves_limits_and_errors_to_the_service():
+    directives = re.findall(r"^ +(\w+) +(.*);", _text("docker/nginx.conf"), re.MULTILINE)
+    values = dict(directives)
+
+    assert len([name for name, _ in directives if name.startswith("proxy_next")]) == 2
+    # Without `non_idempotent`: a write could be carried out twice.
+    assert values["proxy_next_upstream"] == "error timeout"
+    assert values["proxy_next_upstream_tries"] == "2"
+    # Longer than a request for changes, and than the silence of a stream.
+    assert int(values["proxy_read_timeout"].removesuffix("s")) >= 40
+    assert values["client_max_body_size"] == "0"
+    number, size = values["large_client_header_buffers"].split()
+    assert int(number) * int(size.removesuffix("k")) > 64
+    headers = {value for name, value in directives if name == "proxy_set_header"}
+    assert headers == {
+        'Connection ""',
+        "Host $http_host",
+        "X-Forwarded-For $proxy_add_x_forwarded_for",
+        "X-Forwarded-Proto $scheme_of_client",
+    }
+
+
+def test_the_gateway_hides_internal_paths():
+    locations = re.findall(r"location (.*) \{\n(.*)", _text("docker/nginx.conf"))
+
+    assert [(path, first.strip()) for path, first in locations][:2] == [
+        ("= /metrics", "return 404;"),
+        ("/internal/", "return 404;"),
+    ]
+    assert [path for path, _ in locations][2:] == ["/"]
 
 
 def test_databases_of_staging_are_on_an_internal_network():

@@ -1,377 +1,636 @@
-"""Values in k8s/ agree with those elsewhere in the repository."""
+"""The manifests that each environment gets: their rules, and values that other files repeat.
+
+tests/deployment/test_mutations.py also runs these tests, with faults in k8s/.
+"""
 
 import runpy
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from django.core.management import get_commands, load_command_class
 from django.urls import resolve
 
 from config.env import env
-from config.upstreams import UPSTREAMS
 from conversation_service import health
-from tests.config.test_settings import manage
 from tests.deployment.manifests import (
-    ENVIRONMENTS,
     K8S,
     ROOT,
+    VERSIONS,
     Manifest,
     assignments,
+    configuration,
     containers,
+    every,
     one,
     pods,
     read,
     selects,
-    variables,
-    written,
 )
 
-DEPLOYMENT = one("Deployment", written())
-TEMPLATE = DEPLOYMENT["spec"]["template"]
-POD = TEMPLATE["spec"]
-[API] = POD["containers"]
-SECRET = read("examples/secret.yaml")[0]
-SECRETS = SECRET["stringData"]
-EXTERNAL_SECRET = read("examples/external-secret.yaml")[0]
-POLICIES = {
-    manifest["metadata"]["name"]: manifest["spec"]
-    for manifest in [*written(), *read("components/tracing/networkpolicy.yaml")]
-    if manifest["kind"] == "NetworkPolicy"
-}
+pytestmark = pytest.mark.deployment
+
+NAME = "app.kubernetes.io/name"
+SERVICE = "conversation-service"
+API = {NAME: SERVICE, "app.kubernetes.io/component": "api"}
 # Our own limit, far from MongoDB's: the smallest dedicated cluster of Atlas (M10) takes 1,500
 # connections to a server, and the upstreams need theirs.
 MOST_CONNECTIONS = 500
+# Variables that describe a site. All others are limits and protections.
+SITE = {
+    *("ENVIRONMENT", "SERVICE_NAME", "PORT", "WEB_CONCURRENCY"),
+    *("AUTH_SERVICE_URL", "CHARACTERS_SERVICE_URL", "MESSAGE_SERVICE_URL"),
+    *("ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "CORS_ALLOWED_ORIGINS"),
+    *("CONNECTION_POOL_MIN", "CONNECTION_POOL_MAX", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    *("JWT_ALGORITHM", "JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_USER_ID_CLAIM"),
+}
+JOBS = {
+    "purge-trash": ["purge_trash", "--json"],
+    "apply-retention": ["apply_retention", "--json"],
+    "verify-characters": ["verify_characters"],
+    "reconcile-activity": ["reconcile_activity", "--rate", "50"],
+}
 
 
-def test_all_manifests_use_one_port():
-    service = one("Service", written())["spec"]["ports"]
+def deployment(rendered: list[Manifest]) -> Manifest:
+    return one("Deployment", rendered)["spec"]
+
+
+def pod_of(rendered: list[Manifest]) -> Manifest:
+    return deployment(rendered)["template"]["spec"]
+
+
+def api(rendered: list[Manifest]) -> Manifest:
+    [container] = pod_of(rendered)["containers"]
+    return container
+
+
+def scaling(rendered: list[Manifest]) -> Manifest:
+    return one("HorizontalPodAutoscaler", rendered)["spec"]
+
+
+def policies(manifests: list[Manifest]) -> dict[str, Manifest]:
+    return {name: each["spec"] for name, each in every("NetworkPolicy", manifests).items()}
+
+
+def mebibytes(quantity: str) -> int:
+    return int(quantity.removesuffix("Mi"))
+
+
+def test_all_objects_are_in_one_namespace_and_have_the_labels_of_the_service(rendered, environment):
+    for manifest in rendered:
+        metadata = manifest["metadata"]
+        assert metadata.get("namespace") == (None if manifest["kind"] == "Namespace" else SERVICE)
+        assert metadata["labels"][NAME] == SERVICE
+        assert metadata["labels"]["environment"] == environment
+    for _, template in pods(rendered):
+        assert template["metadata"]["labels"]["environment"] == environment
+
+
+def test_the_release_has_these_objects(rendered):
+    assert sorted(manifest["kind"] for manifest in rendered) == sorted(
+        [
+            *("Namespace", "ServiceAccount", "ConfigMap", "ConfigMap", "Service", "Deployment"),
+            *("HorizontalPodAutoscaler", "PodDisruptionBudget", "Job", *["CronJob"] * len(JOBS)),
+            *("NetworkPolicy", "NetworkPolicy", "NetworkPolicy"),
+            *("ServiceMonitor", "PrometheusRule"),
+        ]
+    )
+
+
+# Configuration
+
+
+def test_the_environment_is_that_of_the_overlay(rendered, environment):
+    assert configuration(rendered)["data"]["ENVIRONMENT"] == environment
+
+
+def test_limits_and_protections_have_their_defaults(rendered):
+    """A variable that describes a site belongs to SITE; review any other before adding it."""
+    data = configuration(rendered)["data"]
+    others = {name for name in data if not name.endswith("_FILE")} - SITE
+
+    changed = [name for name in others if env.scheme[name].read(data[name]) != env.scheme[name][1]]
+    assert changed == []
+
+
+def test_no_origin_and_no_host_is_a_wildcard(rendered):
+    data = configuration(rendered)["data"]
+
+    for name in ("ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "CORS_ALLOWED_ORIGINS"):
+        assert "*" not in data[name]
+
+
+def test_all_manifests_use_one_port(rendered):
+    service = one("Service", rendered)["spec"]["ports"]
     ports = [
-        *[port["containerPort"] for port in API["ports"]],
+        *[port["containerPort"] for port in api(rendered)["ports"]],
         *[port["port"] for port in service],
-        *[port["port"] for rule in POLICIES["callers"]["ingress"] for port in rule["ports"]],
-        int(assignments("base/config.env")["PORT"]),
+        *[
+            port["port"]
+            for rule in policies(rendered)["callers"]["ingress"]
+            for port in rule["ports"]
+        ],
+        int(configuration(rendered)["data"]["PORT"]),
         env.scheme["PORT"][1],
     ]
 
     assert set(ports) == {8003}
-    assert {port["targetPort"] for port in service} == {port["name"] for port in API["ports"]}
-
-
-@pytest.mark.parametrize("name", UPSTREAMS)
-def test_each_upstream_has_an_address_that_the_network_policies_allow(name):
-    url = assignments("base/config.env").get(f"{name.upper()}_SERVICE_URL", "")
-    allowed = {
-        (peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
-        for rule in POLICIES["called"]["egress"]
-        for peer in rule["to"]
-        for port in rule["ports"]
-        if "namespaceSelector" in peer
+    assert {port["targetPort"] for port in service} == {
+        port["name"] for port in api(rendered)["ports"]
     }
 
-    namespace = (urlsplit(url).hostname or "").split(".")[1:2]
-    assert (*namespace, urlsplit(url).port) in allowed
+
+def test_all_pods_together_stay_below_the_connection_limit_of_mongodb(rendered):
+    data = configuration(rendered)["data"]
+    each = int(data["CONNECTION_POOL_MAX"]) * int(data["WEB_CONCURRENCY"])
+    most = scaling(rendered)["maxReplicas"]
+    surge = deployment(rendered)["strategy"]["rollingUpdate"]["maxSurge"]
+
+    assert each * (most + surge) <= MOST_CONNECTIONS
 
 
-@pytest.mark.parametrize(
-    ("probe", "view"),
-    [
-        ("startupProbe", health.live),
-        ("livenessProbe", health.live),  # must not use MongoDB: an outage would restart every pod
-        ("readinessProbe", health.ready),
-    ],
-)
-def test_each_probe_calls_its_view(probe, view):
-    request = API[probe]["httpGet"]
+def test_every_secret_is_mounted_read_only_and_in_the_templates(rendered):
+    secret, external = read("examples/secret.yaml")[0], read("examples/external-secret.yaml")[0]
+    [volume] = (volume["secret"] for volume in pod_of(rendered)["volumes"] if "secret" in volume)
+    [mount] = (mount for mount in api(rendered)["volumeMounts"] if mount["name"] == "secrets")
+    mounted = {item["key"]: f"{mount['mountPath']}/{item['path']}" for item in volume["items"]}
+    named = {
+        name.removesuffix("_FILE"): path
+        for name, path in configuration(rendered)["data"].items()
+        if name.endswith("_FILE")
+    }
 
-    assert resolve(request["path"]).func is view
-    assert request["port"] == API["ports"][0]["name"]
-
-
-def test_readiness_waits_longer_than_the_view_takes():
-    assert API["readinessProbe"]["timeoutSeconds"] > health.READY_S
-
-
-def test_a_pod_has_time_to_finish_its_requests():
-    command = API["lifecycle"]["preStop"]["exec"]["command"]
-    pause = command[-1].removeprefix("kill -USR1 1; sleep ")
-    graceful = runpy.run_path(str(ROOT / "config/gunicorn.conf.py"))["graceful_timeout"]
-
-    assert command[:-1] == ["sh", "-c"]
-    assert POD["terminationGracePeriodSeconds"] >= int(pause) + graceful + 10
+    assert mounted == named
+    assert volume["defaultMode"] == 0o440  # readable by the pod's group only
+    assert secret["stringData"].keys() == mounted.keys()
+    entries = external["spec"]["data"]
+    assert {entry["secretKey"] for entry in entries} == mounted.keys()
+    assert all(entry["remoteRef"]["property"] == entry["secretKey"] for entry in entries)
+    assert volume["secretName"] == secret["metadata"]["name"] == external["spec"]["target"]["name"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(str(path.relative_to(K8S)) for path in K8S.rglob("*.env")),
-)
-def test_a_variable_in_the_configuration_is_one_that_the_service_reads(path):
-    assert {name.removesuffix("_FILE") for name in assignments(path)} <= set(env.scheme)
+def test_no_secret_is_applied(rendered):
+    assert every("Secret", rendered) == {}
 
 
-def test_metrics_are_kept_in_memory():
-    [metrics] = API["env"]
-    [shm] = (mount for mount in API["volumeMounts"] if mount["name"] == "shm")
+# The serving pods
+
+
+PROBES = {
+    "startupProbe": (health.live, 30, 120),
+    # Must not use MongoDB: an outage would restart every pod. Gunicorn replaces a worker that
+    # hangs after 30 s, before the container is restarted.
+    "livenessProbe": (health.live, 30, 120),
+    "readinessProbe": (health.ready, 5, 15),
+}
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_each_probe_calls_its_view_and_fails_after_a_bounded_time(rendered, probe):
+    view, shortest_s, longest_s = PROBES[probe]
+    found = api(rendered)[probe]
+
+    assert found.keys() == {"httpGet", "periodSeconds", "timeoutSeconds", "failureThreshold"}
+    assert found["httpGet"].keys() == {"path", "port"}
+    assert resolve(found["httpGet"]["path"]).func is view
+    assert found["httpGet"]["port"] == api(rendered)["ports"][0]["name"]
+    assert shortest_s <= found["periodSeconds"] * found["failureThreshold"] <= longest_s
+    assert found["failureThreshold"] > 1
+    assert health.READY_S < found["timeoutSeconds"] <= found["periodSeconds"]
+
+
+def test_a_pod_has_time_to_finish_its_requests(rendered):
+    *shell, program = api(rendered)["lifecycle"]["preStop"]["exec"]["command"]
+    pause_s = program.removeprefix("kill -USR1 1; sleep ")
+    graceful_s = runpy.run_path(str(ROOT / "config/gunicorn.conf.py"))["graceful_timeout"]
+
+    assert api(rendered)["lifecycle"].keys() == {"preStop"}
+    assert shell == ["sh", "-c"]
+    assert int(pause_s) >= 5  # for the proxies to remove the pod
+    assert (
+        int(pause_s) + graceful_s + 10
+        <= pod_of(rendered)["terminationGracePeriodSeconds"]
+        <= 120  # a node is drained in reasonable time
+    )
+
+
+def test_metrics_are_kept_in_memory(rendered):
+    [metrics] = api(rendered)["env"]
+    [shm] = (mount for mount in api(rendered)["volumeMounts"] if mount["name"] == "shm")
 
     assert metrics["name"] in env.scheme
     assert metrics["value"].startswith(f"{shm['mountPath']}/")
     assert shm["mountPath"] == env.scheme["WORKER_TMP_DIR"][1]
 
 
-def test_all_pods_together_stay_below_the_connection_limit_of_mongodb():
-    configured = assignments("base/config.env")
-    each = int(configured["CONNECTION_POOL_MAX"]) * int(configured["WEB_CONCURRENCY"])
-    most = one("HorizontalPodAutoscaler", written())["spec"]["maxReplicas"]
-    surge = DEPLOYMENT["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
-    stated = (K8S / "base/config.env").read_text()
+def test_every_writable_folder_is_in_memory_and_has_a_size_limit(rendered):
+    volumes = {volume["name"]: volume for volume in pod_of(rendered)["volumes"]}
+    mounts = api(rendered)["volumeMounts"]
+    writable = {mount["mountPath"]: volumes[mount["name"]] for mount in mounts[1:]}
 
-    assert each * (most + surge) <= MOST_CONNECTIONS
-    assert f"= {each * (most + surge)} connections" in stated
-
-
-def test_only_the_autoscaler_sets_the_number_of_replicas():
-    target = one("HorizontalPodAutoscaler", written())["spec"]["scaleTargetRef"]
-
-    assert target == {key: DEPLOYMENT[key] for key in ("apiVersion", "kind")} | {
-        "name": DEPLOYMENT["metadata"]["name"]
+    assert {mount["name"] for mount in mounts} == volumes.keys()
+    assert mounts[0] == {
+        "name": "secrets",
+        "mountPath": "/run/secrets/conversation-service",
+        "readOnly": True,
     }
-    assert "replicas" not in DEPLOYMENT["spec"]
+    assert writable.keys() == {"/tmp", "/dev/shm"}  # noqa: S108
+    for volume in writable.values():
+        assert volume.keys() == {"name", "emptyDir"}
+        assert volume["emptyDir"]["medium"] == "Memory"
+        assert mebibytes(volume["emptyDir"]["sizeLimit"]) >= 64
 
 
-def test_the_autoscaler_scales_by_cpu_and_does_not_flap():
-    scaling = one("HorizontalPodAutoscaler", written())["spec"]
+def test_memory_is_enough_for_the_process_and_its_folders(rendered):
+    """The content of folders in memory counts as the container's own."""
+    folders = sum(
+        mebibytes(volume["emptyDir"]["sizeLimit"])
+        for volume in pod_of(rendered)["volumes"]
+        if "emptyDir" in volume
+    )
 
-    assert [metric["resource"]["name"] for metric in scaling["metrics"]] == ["cpu"]
-    assert scaling["behavior"]["scaleUp"]["stabilizationWindowSeconds"] > 0
-    assert scaling["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
+    assert mebibytes(api(rendered)["resources"]["limits"]["memory"]) >= 180 + folders + 128
 
 
-def test_pods_are_spread_over_zones_and_nodes_with_a_disruption_budget():
-    constraints = {each["topologyKey"]: each for each in POD["topologySpreadConstraints"]}
-    rolling = DEPLOYMENT["spec"]["strategy"]["rollingUpdate"]
+def test_memory_request_and_limit_are_equal_and_the_cpu_has_no_limit(rendered):
+    for _, template in pods(rendered):
+        for container in containers(template):
+            resources = container["resources"]
+            assert resources.keys() == {"requests", "limits"}
+            assert resources["limits"]["memory"] == resources["requests"]["memory"]
+            assert mebibytes(resources["limits"]["memory"]) >= 256
+            assert resources["limits"].keys() == {"memory", "ephemeral-storage"}
+            assert resources["requests"].keys() == {"cpu", "memory", "ephemeral-storage"}
+
+
+def test_pods_have_only_known_fields(rendered):
+    """A new field, such as hostNetwork or priorityClassName, needs a rule here."""
+    for name, template in pods(rendered):
+        spec = template["spec"]
+        jobs = (
+            {"restartPolicy"}
+            if name != SERVICE
+            else {
+                "terminationGracePeriodSeconds",
+                "topologySpreadConstraints",
+            }
+        )
+        assert spec.keys() - {"initContainers"} == jobs | {
+            *("serviceAccountName", "automountServiceAccountToken", "enableServiceLinks"),
+            *("securityContext", "volumes", "containers"),
+        }
+        assert spec.get("restartPolicy") in (None, "Never")
+    assert api(rendered).keys() == {
+        *("name", "image", "imagePullPolicy", "ports", "envFrom", "env", "resources"),
+        *("startupProbe", "livenessProbe", "readinessProbe", "lifecycle"),
+        *("securityContext", "volumeMounts"),
+    }
+    assert api(rendered)["imagePullPolicy"] == "IfNotPresent"
+
+
+def test_every_pod_is_hardened_and_configured_like_the_serving_one(rendered):
+    serving, container = pod_of(rendered), api(rendered)
+    dockerfile = (ROOT / "docker/Dockerfile").read_text().splitlines()
+    *_, user = (line.split()[1] for line in dockerfile if line.startswith("USER "))
+    uid, gid = map(int, user.split(":"))
+
+    assert serving["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": uid,
+        "runAsGroup": gid,
+        "fsGroup": gid,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert serving["automountServiceAccountToken"] is False
+    assert serving["enableServiceLinks"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    for _, template in pods(rendered):
+        for key in (
+            *("serviceAccountName", "automountServiceAccountToken", "enableServiceLinks"),
+            *("securityContext", "volumes"),
+        ):
+            assert template["spec"][key] == serving[key]
+        for each in containers(template):
+            for key in ("image", "imagePullPolicy", "envFrom", "securityContext", "volumeMounts"):
+                assert each[key] == container[key]
+
+
+def test_the_service_account_exists_and_has_no_token(rendered):
+    account = one("ServiceAccount", rendered)
+
+    assert pod_of(rendered)["serviceAccountName"] == account["metadata"]["name"]
+    assert account["automountServiceAccountToken"] is False
+
+
+def test_every_container_reads_the_rendered_configuration(rendered):
+    name = configuration(rendered)["metadata"]["name"]
+
+    assert api(rendered)["envFrom"] == [{"configMapRef": {"name": name}}]
+
+
+# The number of pods, and their replacement
+
+
+def test_only_the_autoscaler_sets_the_number_of_replicas(rendered):
+    assert scaling(rendered)["scaleTargetRef"] == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": SERVICE,
+    }
+    assert deployment(rendered).keys() == {
+        *("revisionHistoryLimit", "progressDeadlineSeconds", "strategy", "selector", "template"),
+    }
+
+
+def test_the_autoscaler_scales_by_cpu_within_bounds_and_does_not_flap(rendered, environment):
+    found = scaling(rendered)
+    [metric] = found["metrics"]
+    target = metric["resource"]["target"]
+    up, down = (found["behavior"][name] for name in ("scaleUp", "scaleDown"))
+
+    assert metric["resource"]["name"] == "cpu"
+    assert target["type"] == "Utilization"
+    assert 50 <= target["averageUtilization"] <= 80
+    assert found["minReplicas"] >= {"staging": 2, "production": 3}[environment]
+    assert found["maxReplicas"] > found["minReplicas"]
+    assert 0 < up["stabilizationWindowSeconds"] <= 60
+    assert 300 <= down["stabilizationWindowSeconds"] <= 900
+    assert up["selectPolicy"] == "Max"
+    assert {"type": "Pods", "value": 2, "periodSeconds": 60} in up["policies"]
+    assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
+
+
+def test_pods_are_spread_over_zones_and_nodes(rendered):
+    constraints = {
+        each["topologyKey"]: each for each in pod_of(rendered)["topologySpreadConstraints"]
+    }
 
     assert set(constraints) == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
-    assert rolling["maxUnavailable"] == 0
-    assert rolling["maxSurge"] > 0
-    assert one("PodDisruptionBudget", written())["spec"]["maxUnavailable"] == 1
-    assert DEPLOYMENT["spec"]["revisionHistoryLimit"] > 0
-    startup = API["startupProbe"]["periodSeconds"] * API["startupProbe"]["failureThreshold"]
-    assert DEPLOYMENT["spec"]["progressDeadlineSeconds"] > startup
+    for constraint in constraints.values():
+        assert constraint["maxSkew"] == 1
+        assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"  # better crowded than down
+        assert constraint["matchLabelKeys"] == ["pod-template-hash"]
+        assert selects(constraint["labelSelector"], API)
 
 
-def test_volumes_have_size_limits():
-    volumes = [volume["emptyDir"] for volume in POD["volumes"] if "emptyDir" in volume]
-    in_memory = sum(int(volume["sizeLimit"].removesuffix("Mi")) for volume in volumes)
-    limit = int(API["resources"]["limits"]["memory"].removesuffix("Mi"))
+def test_pods_are_replaced_one_by_one(rendered):
+    rolling = deployment(rendered)["strategy"]
+    startup = api(rendered)["startupProbe"]
 
-    assert all(volume["medium"] == "Memory" for volume in volumes)
-    assert in_memory <= limit / 2  # it counts as the container's own
-
-
-def test_every_secret_is_mounted_and_in_the_templates():
-    [volume] = (volume["secret"] for volume in POD["volumes"] if "secret" in volume)
-    [mount] = (mount for mount in API["volumeMounts"] if mount["name"] == "secrets")
-    mounted = {item["key"]: f"{mount['mountPath']}/{item['path']}" for item in volume["items"]}
-    named = {
-        name.removesuffix("_FILE"): path
-        for name, path in assignments("base/config.env").items()
-        if name.endswith("_FILE")
+    assert rolling == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+    assert deployment(rendered)["revisionHistoryLimit"] >= 2
+    startup_s = startup["periodSeconds"] * startup["failureThreshold"]
+    assert startup_s < deployment(rendered)["progressDeadlineSeconds"] <= 600
+    assert one("PodDisruptionBudget", rendered)["spec"] == {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": API},
     }
 
-    assert mounted == named
-    assert SECRETS.keys() == mounted.keys()
-    assert {entry["secretKey"] for entry in EXTERNAL_SECRET["spec"]["data"]} == mounted.keys()
-    assert (
-        volume["secretName"]
-        == SECRET["metadata"]["name"]
-        == EXTERNAL_SECRET["spec"]["target"]["name"]
-    )
+
+def test_the_service_selects_only_serving_pods(rendered):
+    service = one("Service", rendered)["spec"]
+    labels = {name: pod["metadata"]["labels"] for name, pod in pods(rendered)}
+
+    assert service.keys() == {"type", "selector", "ports"}
+    assert service["type"] == "ClusterIP"
+    for selector in ({"matchLabels": service["selector"]}, deployment(rendered)["selector"]):
+        assert [name for name in labels if selects(selector, labels[name])] == [SERVICE]
+    [port] = service["ports"]
+    assert port["protocol"] == "TCP"
 
 
-def test_no_secret_is_applied():
-    applied = [path for path in K8S.rglob("*.yaml") if path.parent.name != "examples"]
-
-    for path in applied:
-        assert "examples" not in path.read_text()
-        kinds = [document["kind"] for document in documents(path)]
-        assert "Secret" not in kinds
+# Jobs
 
 
-def documents(path) -> list[Manifest]:
-    loaded = list(yaml.safe_load_all(path.read_text()))
-    return [document for document in loaded if isinstance(document, dict)]
+def test_the_release_migrates_and_then_builds_indexes(rendered):
+    spec = one("Job", rendered)["spec"]
+    pod = spec["template"]["spec"]
 
-
-def files_of(values: dict[str, str], folder, environment: str) -> dict[str, str]:
-    """Write secrets to files, and return an environment's variables with the paths of those."""
-    given = variables(environment)
-    for name, value in values.items():
-        (folder / name).write_text(value)
-        given[f"{name}_FILE"] = str(folder / name)
-    return given
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_service_starts_with_the_environment_of_a_pod(environment, tmp_path):
-    strong = {name: f"{name}: long enough for Django, which requires 50" for name in SECRETS}
-    urls = {name: SECRETS[name] for name in ("MONGODB_URL", "REDIS_URL")}
-
-    done = manage(
-        *("check", "--deploy", "--fail-level", "INFO"),
-        **files_of(strong | urls, tmp_path, environment),
-    )
-
-    assert (done.returncode, done.stderr) == (0, "")
-    assert variables(environment)["ENVIRONMENT"] == environment
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_service_rejects_the_unchanged_template_of_the_secret(environment, tmp_path):
-    done = manage("check", **files_of(SECRETS, tmp_path, environment))
-
-    assert done.returncode != 0
-    assert "SECRET_KEY is not set." in done.stderr
-    assert "JWT_SECRET_KEY is not set." in done.stderr
-
-
-def test_production_needs_only_the_values_of_the_secret():
-    given = variables("production")
-    missing = manage(
-        "check", **{name: value for name, value in given.items() if not name.endswith("_FILE")}
-    ).stderr
-    lacking = {line.split()[1] for line in missing.splitlines() if line.endswith("is not set.")}
-
-    assert lacking == {"SECRET_KEY", "JWT_SECRET_KEY", "MONGODB_URL"}
-    assert lacking <= SECRETS.keys()
-
-
-def commands() -> list[list[str]]:
-    return [
-        container["command"]
-        for name, template in pods(written())
-        if name != DEPLOYMENT["metadata"]["name"]
-        for container in containers(template)
+    assert [each["command"] for each in pod["initContainers"] + pod["containers"]] == [
+        ["python", "manage.py", "migrate", "--no-input"],
+        ["python", "manage.py", "setup_indexes"],
     ]
+    assert len(pod["initContainers"]) == 1
+    assert spec.keys() == {
+        *("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "template"),
+    }
+    assert 1 <= spec["backoffLimit"] <= 3
+    # An index over many conversations; below the 90 minutes of the workflow.
+    assert 1_800 <= spec["activeDeadlineSeconds"] <= 4_500
+    assert spec["ttlSecondsAfterFinished"] >= 86_400  # to read its log
 
 
-@pytest.mark.parametrize("command", commands(), ids=lambda command: command[2])
-def test_each_job_runs_an_existing_command_with_valid_options(command):
-    (
-        *program,
-        name,
-    ) = command[:3]
-    parser = load_command_class(get_commands()[name], name).create_parser("manage.py", name)
+def test_scheduled_jobs_run_their_command_and_do_not_overlap_or_accumulate(rendered):
+    jobs = every("CronJob", rendered)
 
-    assert program == ["python", "manage.py"]
-    parser.parse_args(command[3:])
-
-
-def test_the_release_migrates_before_it_builds_indexes():
-    [release] = (template for _, template in pods([one("Job", written())]))
-
-    assert [container["command"][2] for container in containers(release)] == [
-        "migrate",
-        "setup_indexes",
-    ]
-
-
-def test_selectors_match_the_serving_pods():
-    labels = TEMPLATE["metadata"]["labels"]
-    selectors = [
-        DEPLOYMENT["spec"]["selector"],
-        one("PodDisruptionBudget", written())["spec"]["selector"],
-        {"matchLabels": one("Service", written())["spec"]["selector"]},
-        *[constraint["labelSelector"] for constraint in POD["topologySpreadConstraints"]],
-        *[policy["podSelector"] for policy in POLICIES.values()],
-    ]
-
-    assert all(selects(selector, labels) for selector in selectors)
+    assert jobs.keys() == JOBS.keys()
+    for name, job in jobs.items():
+        spec, run = job["spec"], job["spec"]["jobTemplate"]["spec"]
+        [container] = run["template"]["spec"]["containers"]
+        assert container["command"] == ["python", "manage.py", *JOBS[name]]
+        assert spec.keys() == {  # no `suspend`
+            *("schedule", "timeZone", "concurrencyPolicy", "startingDeadlineSeconds"),
+            *("successfulJobsHistoryLimit", "failedJobsHistoryLimit", "jobTemplate"),
+        }
+        assert spec["timeZone"] == "Etc/UTC"
+        assert spec["concurrencyPolicy"] == "Forbid"
+        assert spec["startingDeadlineSeconds"] > 10  # the controller checks every 10 seconds
+        assert spec["failedJobsHistoryLimit"] > 0
+        assert run.keys() == {"backoffLimit", "activeDeadlineSeconds", "template"}
+        assert run["backoffLimit"] == 0
 
 
-def called(path_of_config: str) -> set[tuple[str, int]]:
-    """Return the namespace and the port of every address in a configuration."""
-    return {address(url) for url in assignments(path_of_config).values() if "://" in url}
+def test_jobs_have_no_sidecar_of_a_mesh(rendered):
+    """A job with a sidecar would not end."""
+    for name, template in pods(rendered):
+        metadata = template["metadata"]
+        inject = (
+            metadata["labels"].get("sidecar.istio.io/inject"),
+            metadata.get("annotations", {}).get("linkerd.io/inject"),
+        )
+        assert inject == ((None, None) if name == SERVICE else ("false", "disabled"))
+
+
+def test_scheduled_jobs_run_daily_and_one_every_five_minutes(rendered):
+    """The alert ConversationServiceJobOverdue expects these intervals."""
+    for name, job in every("CronJob", rendered).items():
+        minute, hour, *days = job["spec"]["schedule"].split()
+        deadline_s = job["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+        assert days == ["*", "*", "*"]
+        if name == "verify-characters":
+            assert (minute, hour) == ("*/5", "*")
+            assert 120 <= deadline_s < 300
+        else:
+            assert minute.isdecimal()
+            assert hour.isdecimal()
+            assert 3_600 <= deadline_s <= 21_600
+
+
+# Network
+
+
+def namespace(name: str) -> Manifest:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+def tcp(*ports: int) -> list[Manifest]:
+    return [{"protocol": "TCP", "port": port} for port in ports]
 
 
 def address(url: str) -> tuple[str, int]:
+    """Return the namespace and the port of an address in the cluster."""
     parts = urlsplit(url)
     assert parts.port is not None, url
-    [_, namespace, *rest] = (parts.hostname or "").split(".")
+    [_, name, *rest] = (parts.hostname or "").split(".")
     assert rest == ["svc", "cluster", "local"], url
-    return namespace, parts.port
+    return name, parts.port
 
 
-def allowed(policy: str) -> set[tuple[str, int]]:
-    """Return the namespaces and the ports that a policy lets pods call, as such."""
-    return {
-        (peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
-        for rule in POLICIES[policy]["egress"]
-        for peer in rule["to"]
-        for port in rule["ports"]
-        if set(peer) == {"namespaceSelector"}
+def rules_for(urls: list[str]) -> list[Manifest]:
+    return [
+        {"to": [namespace(name)], "ports": tcp(port)} for name, port in sorted(map(address, urls))
+    ]
+
+
+def in_order(rules: list[Manifest]) -> list[Manifest]:
+    def key(rule: Manifest) -> Any:
+        return str(rule["to"][0].get("namespaceSelector")), str(rule)
+
+    return sorted(rules, key=key)
+
+
+ANY_OF_OURS = {"podSelector": {"matchLabels": {NAME: SERVICE}}}
+# Of Kubernetes, with NodeLocal DNSCache (its default address and kubespray's), and of OpenShift.
+OPENSHIFT_DNS = {"dns.operator.openshift.io/daemonset-dns": "default"}
+DNS = [
+    {
+        "to": [
+            namespace("kube-system") | {"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}},
+            {"ipBlock": {"cidr": "169.254.20.10/32"}},
+            {"ipBlock": {"cidr": "169.254.25.10/32"}},
+        ],
+        "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
+    },
+    {
+        "to": [namespace("openshift-dns") | {"podSelector": {"matchLabels": OPENSHIFT_DNS}}],
+        "ports": [{"protocol": "UDP", "port": 5353}, {"protocol": "TCP", "port": 5353}],
+    },
+]
+
+
+def test_traffic_is_denied_by_default(rendered):
+    assert policies(rendered).keys() == {"deny-by-default", "callers", "called"}
+    assert policies(rendered)["deny-by-default"] == {
+        "podSelector": {},
+        "policyTypes": ["Ingress", "Egress"],
     }
 
 
-def test_egress_is_allowed_to_configured_hosts_only():
-    secret = {address(SECRETS[name]) for name in ("MONGODB_URL", "REDIS_URL")}
-
-    assert allowed("called") == called("base/config.env") | secret
-    assert allowed("tracing") == called("components/tracing/config.env")
-
-
-def test_other_egress_is_dns_and_the_service_only():
-    others = [
-        (peer, {port["port"] for port in rule["ports"]})
-        for rule in POLICIES["called"]["egress"]
-        for peer in rule["to"]
-        if set(peer) != {"namespaceSelector"}
-    ]
-
-    assert others == [
-        (
+def test_ingress_is_allowed_from_gateway_message_prometheus_and_the_service(rendered):
+    assert policies(rendered)["callers"] == {
+        "podSelector": {"matchLabels": API},
+        "policyTypes": ["Ingress"],
+        "ingress": [
             {
-                "namespaceSelector": {
-                    "matchLabels": {"kubernetes.io/metadata.name": "kube-system"}
-                },
-                "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-            },
-            {53},
-        ),
-        ({"podSelector": DEPLOYMENT["spec"]["selector"]}, {8003}),
+                "from": [
+                    namespace("api-gateway"),
+                    namespace("message-service"),
+                    namespace("monitoring")
+                    | {"podSelector": {"matchLabels": {NAME: "prometheus"}}},
+                    ANY_OF_OURS,
+                ],
+                "ports": tcp(8003),
+            }
+        ],
+    }
+
+
+def test_egress_is_allowed_to_configured_hosts_dns_and_the_service_only(rendered):
+    secret = read("examples/secret.yaml")[0]["stringData"]
+    urls = [
+        *[url for url in assignments("base/config.env").values() if "://" in url],
+        *[secret[name] for name in ("MONGODB_URL", "REDIS_URL")],
     ]
+    policy = policies(rendered)["called"]
+
+    assert policy.keys() == {"podSelector", "policyTypes", "egress"}
+    assert policy["podSelector"] == ANY_OF_OURS["podSelector"]
+    assert policy["policyTypes"] == ["Egress"]
+    ours = {"to": [{"podSelector": {"matchLabels": API}}], "ports": tcp(8003)}
+    assert in_order(policy["egress"]) == in_order([*rules_for(urls), *DNS, ours])
 
 
-def test_ingress_is_allowed_from_gateway_message_prometheus_and_the_service():
-    [rule] = POLICIES["callers"]["ingress"]
-    name = "kubernetes.io/metadata.name"
+def test_tracing_allows_egress_to_the_collector(traced):
+    urls = [url for url in assignments("components/tracing/config.env").values() if "://" in url]
 
-    assert rule["from"] == [
-        {"namespaceSelector": {"matchLabels": {name: "api-gateway"}}},
-        {"namespaceSelector": {"matchLabels": {name: "message-service"}}},
-        {
-            "namespaceSelector": {"matchLabels": {name: "monitoring"}},
-            "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}},
-        },
-        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "conversation-service"}}},
-    ]
+    assert policies(traced)["tracing"] == {
+        "podSelector": ANY_OF_OURS["podSelector"],
+        "policyTypes": ["Egress"],
+        "egress": rules_for(urls),
+    }
 
 
-def test_traffic_is_denied_by_default():
-    assert POLICIES["deny-by-default"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+def test_every_pod_is_selected_by_the_policies_that_it_needs(rendered):
+    for _, template in pods(rendered):
+        assert selects(ANY_OF_OURS["podSelector"], template["metadata"]["labels"])
 
 
-def test_the_namespace_accepts_restricted_pods_only():
-    labels = one("Namespace", written())["metadata"]["labels"]
+def test_the_namespace_accepts_restricted_pods_only(rendered):
+    labels = one("Namespace", rendered)["metadata"]["labels"]
+    security = {
+        name.removeprefix("pod-security.kubernetes.io/"): value
+        for name, value in labels.items()
+        if name.startswith("pod-security")
+    }
 
-    assert {
-        labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "warn", "audit")
-    } == {"restricted"}
+    assert security == {
+        # The oldest supported version: an upgrade of the cluster must not stop pods from starting.
+        "enforce": "restricted",
+        "enforce-version": f"v{VERSIONS[0]}",
+        "warn": "restricted",
+        "warn-version": "latest",
+        "audit": "restricted",
+        "audit-version": "latest",
+    }
 
 
-def test_the_pods_run_as_the_user_of_the_image():
-    dockerfile = (ROOT / "docker/Dockerfile").read_text().splitlines()
-    *_, user = (line.split()[1] for line in dockerfile if line.startswith("USER "))
-    context = POD["securityContext"]
+# Monitoring
 
-    assert user == f"{context['runAsUser']}:{context['runAsGroup']}"
-    assert context["fsGroup"] == context["runAsGroup"]
+
+def test_prometheus_scrapes_the_service(rendered):
+    monitor, service = one("ServiceMonitor", rendered), one("Service", rendered)
+    [endpoint] = monitor["spec"]["endpoints"]
+
+    assert selects(monitor["spec"]["selector"], service["metadata"]["labels"])
+    assert endpoint.keys() == {"port", "path", "interval", "scrapeTimeout"}
+    assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    assert endpoint["path"] == "/metrics"
+    # Rates over five minutes need several samples.
+    assert 10 <= int(endpoint["interval"].removesuffix("s")) <= 60
+    assert int(endpoint["scrapeTimeout"].removesuffix("s")) < int(
+        endpoint["interval"].removesuffix("s")
+    )
+    assert monitor["spec"]["sampleLimit"] >= 5_000
+    assert monitor["spec"]["jobLabel"] == NAME
+
+
+def test_the_operator_and_the_sidecar_find_monitor_rules_and_dashboard(rendered):
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        assert one(kind, rendered)["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    dashboard = every("ConfigMap", rendered)[f"{SERVICE}-dashboard"]
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert dashboard["data"].keys() == {f"{SERVICE}.json"}
+
+
+def test_the_examples_are_not_part_of_a_release():
+    for path in K8S.rglob("kustomization.yaml"):
+        assert "examples" not in str(yaml.safe_load(path.read_text()))

@@ -47,7 +47,6 @@ def test_the_checked_secret_is_the_mounted_one():
     mounted = next(volume["secret"] for volume in POD["volumes"] if "secret" in volume)
 
     assert f"secret={mounted['secretName']}\n" in DEPLOY
-    assert f"secret_keys=({' '.join(item['key'] for item in mounted['items'])})\n" in DEPLOY
 
 
 def test_the_replaced_image_is_the_one_in_the_manifests():

@@ -118,9 +118,8 @@ def test_files_that_a_command_calls_exist(name, command):
 def test_every_check_is_made_before_a_merge():
     commands = [command for name, command in RUNS if name.endswith("/test.yml")]
 
-    assert {"make check", "make coverage", "make check-clients", "make check-deploy"} <= set(
-        commands
-    )
+    assert {"make check", "make docs", "make coverage", "make check-clients"} <= set(commands)
+    assert "make check-deploy" in commands
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])
@@ -135,6 +134,7 @@ def test_production_gets_the_image_tested_in_staging():
     jobs = WORKFLOWS["workflows/main.yml"]["jobs"]
 
     assert jobs["build"]["needs"] == "test"
+    assert jobs["staging"]["needs"] == "build"
     assert set(jobs["production"]["needs"]) == {"build", "staging"}
     assert jobs["production"]["with"] == jobs["staging"]["with"]
     assert jobs["production"]["with"] == {"image": "${{ needs.build.outputs.image }}"}
@@ -153,10 +153,105 @@ def test_only_main_pushes_an_image():
     assert jobs["publish"]["if"] == "github.event_name == 'push' && github.ref == 'refs/heads/main'"
 
 
-def test_an_image_is_verified_before_it_is_deployed():
-    steps = [step["name"] for step in FILES["actions/deploy/action.yml"]["runs"]["steps"]]
+def steps(file: str, job: str = "") -> dict[str, dict]:
+    found = FILES[file]["jobs"][job] if job else FILES[file]["runs"]
+    return {step["name"]: step for step in found["steps"]}
 
-    assert steps.index("Verify that main built it") < steps.index("Release")
+
+def test_no_step_can_fail_unnoticed():
+    for name, step in STEPS:
+        assert "continue-on-error" not in step, name
+        assert not re.search(r"\|\||set \+e", step.get("run", "")), name
+        assert step.get("shell", "bash") == "bash", name
+    assert not [job for job in JOBS.values() if "continue-on-error" in job]
+
+
+def test_only_these_jobs_and_steps_have_conditions():
+    assert {(step["name"], step["if"]) for _, step in STEPS if "if" in step} == {
+        ("Show what is wrong", "failure()")
+    }
+    assert {job for job, content in JOBS.items() if "if" in content} == {
+        "workflows/build.yml: try",
+        "workflows/build.yml: publish",
+    }
+
+
+def test_pull_requests_and_merges_start_the_checks():
+    assert WORKFLOWS["workflows/test.yml"][True] == {
+        "pull_request": {"branches": ["main"]},
+        "workflow_call": None,
+    }
+    assert WORKFLOWS["workflows/main.yml"][True] == {"push": {"branches": ["main"]}}
+
+
+def test_a_published_image_is_scanned_before_it_is_signed():
+    found = steps("workflows/build.yml", "publish")
+    image = "${{ steps.name.outputs.image }}"
+
+    assert list(found)[-6:] == [
+        *("Build and push", "Name it by digest", "Scan", "Install cosign", "Sign"),
+        "Attest provenance",
+    ]
+    assert found["Name it by digest"]["run"] == (
+        'echo "image=$REGISTRY/conversation-service@$DIGEST" >>"$GITHUB_OUTPUT"'
+    )
+    assert found["Scan"]["with"] == {
+        "image-ref": image,
+        "severity": "HIGH,CRITICAL",
+        "ignore-unfixed": True,
+        "exit-code": "1",
+    }
+    assert found["Sign"]["run"] == 'cosign sign --yes "$IMAGE"'
+    assert found["Sign"]["env"] == {"IMAGE": image}
+    assert found["Build and push"]["with"]["sbom"] is True
+    assert found["Build and push"]["with"]["provenance"] == "mode=max"
+    assert found["Attest provenance"]["with"]["subject-digest"] == (
+        "${{ steps.build.outputs.digest }}"
+    )
+
+
+def test_the_signature_of_main_is_verified_before_the_image_is_deployed():
+    found = steps("actions/deploy/action.yml")
+    verify, release = found["Verify that main built it"], found["Release"]
+
+    assert list(found).index(verify["name"]) < list(found).index(release["name"])
+    assert verify["run"].replace("\\\n", "").split() == [
+        *("cosign", "verify", '"$IMAGE"', '--certificate-identity="$BUILDER"'),
+        "--certificate-oidc-issuer=https://token.actions.githubusercontent.com",
+        ">/dev/null",
+    ]
+    assert verify["env"] == {
+        "IMAGE": "${{ inputs.image }}",
+        "BUILDER": "https://github.com/${{ github.repository }}"
+        "/.github/workflows/build.yml@refs/heads/main",
+    }
+    assert release["run"].replace("\\\n", "").split() == [
+        *("scripts/deploy-k8s.sh", "--context", '"$TARGET"', "--environment", '"$TARGET"'),
+        *("--image", '"$IMAGE"', "--character", '"$CHARACTER"'),
+        *("--token-secret", '"$TOKEN_SECRET"', "--diff"),
+    ]
+    assert release["env"] == {
+        "TARGET": "${{ inputs.environment }}",
+        "IMAGE": "${{ inputs.image }}",
+        "CHARACTER": "${{ inputs.character }}",
+        "TOKEN_SECRET": "${{ inputs.token-secret }}",
+    }
+
+
+@pytest.mark.parametrize("name", ["staging", "production"])
+def test_a_deployment_has_the_values_of_its_environment(name):
+    given = steps(f"workflows/deploy-{name}.yml", "deploy")["Deploy"]["with"]
+
+    assert given == {
+        "environment": name,
+        "image": "${{ inputs.image }}",
+        "cluster-url": "${{ vars.CLUSTER_URL }}",
+        "cluster-certificate": "${{ vars.CLUSTER_CERTIFICATE }}",
+        "character": "${{ vars.SMOKE_CHARACTER }}",
+        "token-secret": "${{ vars.SMOKE_TOKEN_SECRET }}",
+        "registry-username": "${{ secrets.REGISTRY_USERNAME }}",
+        "registry-password": "${{ secrets.REGISTRY_PASSWORD }}",
+    }
 
 
 def test_the_registry_is_that_of_the_compose_file():
