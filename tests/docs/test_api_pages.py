@@ -4,6 +4,7 @@ import pytest
 
 from tests.conversations.admin import chromium
 from tests.conversations.admin.chromium import browser, close_chromium, serving
+from tests.conversations.admin.test_in_a_browser import AXE, RUN_AXE, TAGS
 from tests.documented import DOCUMENT
 from tests.factories import token
 
@@ -84,3 +85,19 @@ def test_redoc_shows_no_broken_picture(url, width):
 
         assert page.evaluate("document.documentElement.lang") == "en"
         assert page.evaluate(BROKEN) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("path", "loaded"), [("/api/docs", ".opblock"), ("/api/redoc", "[data-section-id]")]
+)
+def test_axe_reports_no_violation_in_either_theme(url, path, loaded, scheme):
+    with browser(color_scheme=scheme, viewport={"width": 1280, "height": 900}) as page:
+        page.goto(f"{url}{path}")
+        page.wait_for_selector(loaded)
+        page.evaluate(AXE)
+        faults = page.evaluate(RUN_AXE, TAGS)
+        background = page.evaluate("getComputedStyle(document.documentElement).colorScheme")
+
+    assert faults == []
+    assert (background == "dark") == (scheme == "dark")

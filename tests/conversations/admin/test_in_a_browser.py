@@ -10,7 +10,7 @@ from conversation_service.http import ratelimit
 from tests.conversations.admin import chromium
 from tests.conversations.admin.browser import LIST, PASSWORD, store, url_of
 from tests.conversations.admin.chromium import browser, serving
-from tests.factories import client_of
+from tests.factories import PATH, client_of
 
 pytestmark = pytest.mark.skipif(
     chromium.PATH is None, reason="There is no Chromium on this machine"
@@ -114,7 +114,7 @@ def test_an_action_can_be_done_by_keyboard(mongo, url):
 def test_a_title_can_be_reverted_by_mouse(alice, mongo, url):
     User.objects.create_superuser("root", password=PASSWORD)
     [stored] = store(mongo, 1, title="As it was")
-    alice.patch(f"/api/v1/conversations/{stored['_id']}", {"title": "As it is"})
+    alice.patch(f"{PATH}/{stored['_id']}", {"title": "As it is"})
 
     with browser(viewport={"width": 1280, "height": 900}) as page:
         log_in(page, url)
@@ -130,14 +130,23 @@ def test_axe_reports_no_violation_on_any_page(mongo, url):
     root = User.objects.create_superuser("root", password=PASSWORD)
     role = Group.objects.get(name="support")
     fields = {"title": "Long " * 40, "tags": ["one", "t\u200bwo"], "custom": {"note": "x" * 300}}
-    [stored] = store(mongo, 1, **fields)
-    client_of("alice").patch(f"/api/v1/conversations/{stored['_id']}", {"title": "Short"})
+    stored, purged, _other = store(mongo, 3, **fields)
+    alice, support = client_of("alice"), User.objects.create_user("support", is_staff=True)
+    alice.patch(f"{PATH}/{stored['_id']}", {"title": "Short"})
+    for mode in ("", "?mode=purge"):
+        alice.delete(f"{PATH}/{purged['_id']}{mode}")
+    absent = "507f1f77bcf86cd799439014"
     paths = [
         *pages(stored),
         *(url_of(stored["_id"], "revert", "1"), "/admin/nothing/", "/admin/password_change/done/"),
         *(f"/admin/auth/user/{root.pk}/{page}/" for page in ("change", "password")),
         *(f"/admin/auth/group/{role.pk}/{page}/" for page in ("change", "delete")),
-        "/admin/auth/group/",
+        *("/admin/auth/group/", f"/admin/auth/user/{support.pk}/delete/"),
+        *(url_of(id_) for id_ in (purged["_id"], absent, "nonsense")),
+        *(f"{LIST}?{query}" for query in ("user=alice", "user=nobody", "pinned=maybe", "held=yes")),
+        f"{LIST}?q={stored['_id']},{purged['_id']},{absent}",
+        *(f"{LIST}all/{action}/?user=alice" for action in ("hold", "release", "export")),
+        *("/", "/api/errors", "/api/errors/NOT_FOUND"),
     ]
 
     with browser(viewport={"width": 1280, "height": 900}) as page:
@@ -147,12 +156,36 @@ def test_axe_reports_no_violation_on_any_page(mongo, url):
         for path in paths:
             page.goto(f"{url}{path}")
             faults |= faults_of(page)
+        page.goto(f"{url}{LIST}")
+        page.locator(".action-select").first.check()
+        page.locator("select[name=action]").select_option("archive")
+        page.get_by_role("button", name="Run").click()
+        page.wait_for_selector("form.c-form")
+        faults |= faults_of(page)
+        page.get_by_role("button", name="Archive").click()
+        page.get_by_role("button", name="Undo").wait_for()
+        faults |= faults_of(page)
+        page.route("**/run/**", stay_on_page)
+        page.goto(f"{url}{LIST}all/hold/?user=alice")
+        page.get_by_label("Reason").fill("Case 12")
+        page.get_by_role("button", name="Place a legal hold").click()
+        page.wait_for_selector("progress")
+        faults |= faults_of(page)
+        page.unroute("**/run/**")
         page.goto(f"{url}/admin/")
         page.evaluate("document.getElementById('logout-form').submit()")
         page.wait_for_url(f"{url}/admin/logout/")
         faults |= faults_of(page)
 
     assert faults == set()
+
+
+def stay_on_page(route) -> None:
+    """Let a page load, and not submit its form."""
+    if route.request.method == "GET":
+        route.continue_()
+    else:
+        route.abort("aborted")
 
 
 AXE = base.AXE_FILE_PATH.read_text(encoding="utf-8")
@@ -214,7 +247,7 @@ def test_invisible_characters_are_shown_and_turn_no_text_round(alice, mongo, url
     title = "a\u202eb\u200bc d\u200de \u2764\ufe0f \U0001f469\u200d\U0001f680"
     shown = "aU+202EbU+200Bc dU+200De \u2764\ufe0f \U0001f469\u200d\U0001f680"
     [stored] = store(mongo, 1, title="Plain", tags=["x\u202ey"])
-    alice.patch(f"/api/v1/conversations/{stored['_id']}", {"title": title})
+    alice.patch(f"{PATH}/{stored['_id']}", {"title": title})
 
     with browser(viewport={"width": 1280, "height": 900}) as page:
         log_in(page, url)
