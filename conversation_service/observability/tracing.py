@@ -4,9 +4,10 @@
 With OTEL_EXPORTER_OTLP_ENDPOINT set, the service records spans for requests, for commands to
 MongoDB and Redis, and for requests to upstreams. It does not use OpenTelemetry's middleware for
 Django, which rejects requests by their Host header, and records query strings with search words.
+Spans have no URLs, errors and exceptions: their texts contain ids, and documents of users.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from django.conf import settings
@@ -15,6 +16,8 @@ from django.http import HttpRequest, HttpResponseBase
 
 from conversation_service.observability.context import traceparent
 from conversation_service.observability.requests import NOT_OBSERVED, method_and_route
+
+_URLS = frozenset({"http.url", "http.target", "url.full", "url.path", "url.query"})
 
 
 def start(*, service: str, version: str) -> None:
@@ -25,12 +28,32 @@ def start(*, service: str, version: str) -> None:
     from opentelemetry.instrumentation.redis import RedisInstrumentor
     from opentelemetry.instrumentation.requests import RequestsInstrumentor
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+
+    class Exporter(OTLPSpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            return super().export([without_texts(span) for span in spans])
+
+    def without_texts(span: ReadableSpan) -> ReadableSpan:
+        attributes = span.attributes or {}
+        return ReadableSpan(
+            span.name,
+            span.context,
+            span.parent,
+            span.resource,
+            {name: value for name, value in attributes.items() if name not in _URLS},
+            links=span.links,
+            kind=span.kind,
+            status=trace.Status(span.status.status_code),
+            start_time=span.start_time,
+            end_time=span.end_time,
+            instrumentation_scope=span.instrumentation_scope,
+        )
 
     resource = Resource.create({"service.name": service, "service.version": version})
     provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(Exporter()))
     trace.set_tracer_provider(provider)
     PymongoInstrumentor().instrument()
     RedisInstrumentor().instrument()

@@ -1,4 +1,4 @@
-"""With LOG_LEVEL=DEBUG, real processes log no content, key, token, session and name of a user."""
+"""Logs with LOG_LEVEL=DEBUG, metrics and traces of real processes have no text of a user."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ import requests
 from conversation_service import clock
 from conversation_service.development.process import free_port
 from conversation_service.development.valkey import valkey
-from tests.config.processes import environment
+from tests.config.processes import environment, eventually
 from tests.config.test_gunicorn import Server, serving
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -143,7 +143,13 @@ def administer(server: Server, marker: Markers, name: str, password: str) -> Non
 
 
 @pytest.mark.parametrize("form", ["line", "ecs"])
-def test_debug_logs_no_data_of_users(tmp_path, marker, mongo, form):
+def test_logs_metrics_and_traces_have_no_data_of_users(
+    tmp_path,
+    marker,
+    mongo,
+    collector,
+    form,
+):
     secret = marker("JWT_SECRET_KEY") + "x" * 32
     name, password = marker("name of staff"), marker("password of staff")
     with guarded_valkey(tmp_path / "valkey", marker("password of Redis")) as redis_url:
@@ -164,6 +170,9 @@ def test_debug_logs_no_data_of_users(tmp_path, marker, mongo, form):
             "LOG_LEVEL": "DEBUG",
             "LOG_FORMAT": form,
             "GUNICORN_CMD_ARGS": "--log-level debug",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
         }
         account = {
             "DJANGO_SUPERUSER_PASSWORD": password,
@@ -175,8 +184,11 @@ def test_debug_logs_no_data_of_users(tmp_path, marker, mongo, form):
         with serving(log, "config.wsgi:application", **variables) as server:
             converse(server, marker, secret)
             administer(server, marker, name, password)
+            metrics = server.get("/metrics").text
+            eventually(lambda: "POST /admin/logout/" in str(collector.spans))
         printed += manage("purge_trash", "--dry-run", **variables)
 
     logged = log.read_text()
     assert f"{API}/" in logged
-    assert marker.found_in(logged + printed) == []
+    assert f'route="{API}/{{id}}"' in metrics
+    assert marker.found_in(logged + printed + metrics + str(collector.spans)) == []

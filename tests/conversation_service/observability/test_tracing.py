@@ -2,42 +2,20 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from types import SimpleNamespace
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+import requests
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from conversation_service.development.process import free_port
 from tests.config.processes import eventually
 from tests.config.test_gunicorn import serving
 from tests.factories import token
+from tests.failpoints import failing
 
 LIST = "/api/v1/conversations"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 ALICE = {"Authorization": f"Bearer {token('alice')}"}
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[SimpleNamespace]:
-    spans = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                for scope in resource.scope_spans:
-                    spans.extend(scope.spans)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *args) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", spans=spans)
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +75,31 @@ def test_health_checks_are_not_traced(server, collector):
 
     eventually(lambda: collector.spans)
     assert not [span for span in collector.spans if "health" in span.name or "metrics" in span.name]
+
+
+def test_spans_of_failures_have_no_texts(collector, tmp_path):
+    options = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "CHARACTER_CHECK": "lenient",
+        "CHARACTERS_SERVICE_URL": f"http://127.0.0.1:{free_port()}",
+    }
+    collector.spans.clear()
+    with serving(tmp_path / "log", "config.wsgi:application", **options) as server:
+        url = f"http://127.0.0.1:{server.port}{LIST}"
+        body = {"character_id": "rumpelstiltskin"}
+        created = requests.post(url, json=body, headers=ALICE, timeout=10)
+        with failing(errorCode=2):
+            listed = server.get(LIST, headers=ALICE)
+
+    assert (created.status_code, listed.status_code) == (201, 500)
+    failed = {span.name for span in collector.spans if span.status.code == Status.STATUS_CODE_ERROR}
+    assert {"GET", f"GET {LIST}"} < failed  # of Characters, and of this service
+    texts = str(collector.spans)
+    assert "127.0.0.1" in texts
+    assert "rumpelstiltskin" not in texts
+    assert "failCommand" not in texts
 
 
 @pytest.mark.parametrize(

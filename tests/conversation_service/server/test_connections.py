@@ -199,5 +199,7 @@ def test_a_client_above_the_minimum_rate_is_not_cut_off(impatient):
         client.sendall(b"GET /rows HTTP/1.1\r\nHost: a\r\n\r\n")
         received = 0
         while received < 3_000_000:
-            received += len(client.recv(4_000))
+            piece = client.recv(4_000)
+            assert piece, "the server closed the connection"
+            received += len(piece)
             time.sleep(0.01)

@@ -1,12 +1,14 @@
 """The content security policy, the languages and unused addresses of the console."""
 
 import re
+from urllib.parse import quote
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from tests.conversations.admin.browser import LIST, store, text, url_of
+from tests.factories import PATH, client_of
 
 POLICY = "Content-Security-Policy"
 
@@ -50,6 +52,52 @@ def test_no_page_has_an_inline_script_or_style(root, mongo):
         assert not re.search(r"<script(?![^>]*src=)(?![^>]*application/json)", page), path
         assert "<style" not in page, path
         assert not re.search(r"<[^>]+\s(style|on\w+)=", page), path
+
+
+MARKUP = "<img/src=x/onerror=alert(1)>'\"&amp;</script>"
+
+
+def test_markup_in_any_field_is_text_on_every_page(root, mongo):
+    user = client_of(MARKUP)
+    texts = {"title": MARKUP, "tags": [MARKUP], "custom": {"note": MARKUP}}
+    other = {"title": f"Other {MARKUP}", "tags": [f"Other {MARKUP}"], "custom": {"note": "Other"}}
+    stops = {"settings": {"stop_sequences": [MARKUP]}}
+    held, purged = (
+        user.post(PATH, {"character_id": MARKUP, **texts, **stops}).json()["id"] for _ in range(2)
+    )
+    assert user.patch(f"{PATH}/{held}", other).status_code == 200
+    user.delete(f"{PATH}/{purged}")
+    root.post(url_of(held, "act", "hold"), {"reason": MARKUP})
+    role = Group.objects.create(name=MARKUP)
+    owned = {"user": MARKUP}
+    shown = [
+        (LIST, {}),
+        (LIST, {"q": MARKUP}),
+        (LIST, {"user": MARKUP, "character": MARKUP}),
+        (LIST, {"created_from": MARKUP}),
+        (url_of(held), {}),
+        (url_of(held, "act", "trash"), {}),
+        (url_of(held, "revert", "1"), {}),
+        (f"{LIST}all/archive/", owned),
+        (f"{LIST}all/export/", owned),
+        ("/admin/admin/logentry/", {"q": MARKUP}),
+        ("/admin/admin/logentry/", {}),
+        ("/admin/auth/group/", {}),
+        (f"/admin/auth/group/{role.pk}/change/", {}),
+        ("/admin/auth/user/", {"q": MARKUP}),
+    ]
+    others = [("/admin/", {}), (f"/admin/{quote(MARKUP)}/", {}), (url_of(quote(MARKUP)), {})]
+    others += [("/admin/login/", {"next": MARKUP}), (f"{LIST}run/", {"run": MARKUP})]
+    user.delete(f"{PATH}/{purged}?mode=purge")
+    others += [(url_of(purged), {})]
+
+    for path, query in shown + others:
+        page = root.get(path, query).content.decode()
+
+        assert "<img/src" not in page, path
+        assert "'\"&amp;</script>" not in page, path
+    for path, query in shown:
+        assert "&lt;img/src=x/onerror=alert(1)&gt;" in root.get(path, query).content.decode(), path
 
 
 def test_files_that_pages_load_exist(viewer):
