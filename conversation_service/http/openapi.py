@@ -22,6 +22,7 @@ from rest_framework.views import APIView
 from conversation_service.errors import (
     DatabaseUnavailable,
     InternalError,
+    MethodNotAllowed,
     NotAcceptable,
     ServiceError,
     TokenExpired,
@@ -178,7 +179,7 @@ class ProblemSerializer(serializers.Serializer):
 
 
 # Every operation can fail in these ways.
-ANYWHERE = (TokenMissing, TokenExpired, TokenInvalid, NotAcceptable, ServiceError)
+ANYWHERE = (TokenMissing, TokenExpired, TokenInvalid, MethodNotAllowed, NotAcceptable, ServiceError)
 AT_WORST = (UnknownField, InternalError, DatabaseUnavailable)
 
 
@@ -246,5 +247,6 @@ COMMON = [
         "How to authenticate and, in `error_description`, why the token is rejected (RFC 6750).",
         401,
     ),
+    response_header("Allow", "The methods of the path.", 405),
     response_header("Retry-After", "Seconds after which to try again.", 429, 503),
 ]

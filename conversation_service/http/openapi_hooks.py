@@ -178,12 +178,11 @@ def _operations(document: Document) -> list[Document]:
 
 
 def _bodies(document: Document) -> list[Any]:
-    """Return the request bodies, without NDJSON."""
+    """Return the request bodies; of NDJSON, a line."""
     return [
         content
         for operation in _operations(document)
-        for media_type, content in operation.get("requestBody", {}).get("content", {}).items()
-        if not media_type.endswith("ndjson")
+        for content in operation.get("requestBody", {}).get("content", {}).values()
     ]
 
 

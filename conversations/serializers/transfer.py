@@ -29,6 +29,7 @@ ORIGIN_LENGTH = 170
 MAX_VERSION = 2**63 - 1
 
 
+@extend_schema_field({"type": "string", "pattern": "^[0-9a-fA-F]{24}$"})
 class Id(fields.Text):
     """A conversation id, as an ObjectId."""
 
@@ -136,7 +137,7 @@ class TransferredSerializer(fields.StrictSerializer):
     id = Id()
     object = fields.Choice(["conversation"], required=False)
     is_archived = fields.Flag(required=False)
-    retention = fields.Ignored(required=False, allow_null=True)  # derived from other fields
+    retention = fields.Ignored(required=False)  # derived from other fields
     history = fields.List(
         max_length=limits.REVISIONS, child=TransferredRevisionSerializer(), default=list
     )

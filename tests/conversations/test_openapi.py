@@ -12,7 +12,8 @@ from django.test import Client
 from conversations import internal_urls as internal
 from conversations.urls import urlpatterns
 from docs_site.collection import collection
-from tests.documented import DOCUMENT, validator
+from tests.documented import DOCUMENT, resolved, validator
+from tests.factories import conversation
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,7 +87,6 @@ def test_bodies_of_requests_are_described_as_enforced():
         content
         for operation in OPERATIONS
         for content in operation.get("requestBody", {}).get("content", {}).values()
-        if "x-itemSchema" not in content
     ]
 
     for name in schemas_of(bodies):
@@ -123,6 +123,61 @@ def test_texts_and_keys_are_described_as_enforced(alice, body, status):
 
     assert alice.post("/api/v1/conversations", body).status_code == status
     assert described("Create").is_valid(body) is (status == 201)
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, 201),
+        ({"retention": None}, 201),
+        ({"retention": {"policy": "purge"}, "user_id": [1]}, 201),
+        ({"status": "purged"}, 400),
+        ({"status": "hidden"}, 400),
+        ({"character_status": "known"}, 400),
+        ({"title_source": "system"}, 400),
+        ({"object": "message"}, 400),
+        ({"id": "x" * 24}, 400),
+        ({"id": "0" * 25}, 400),
+        ({"forked_from": ""}, 400),
+        ({"unknown": 1}, 400),
+        ({"version": 0}, 400),
+        ({"settings_given": ["top_p", "unknown"]}, 400),
+    ],
+)
+def test_an_exported_line_is_described_as_enforced(alice, mongo, change, status):
+    conversation(alice)
+    [line, _end] = alice.get("/api/v1/conversations/export").getvalue().splitlines()
+    mongo["conversations"].delete_many({})
+    line = json.loads(line) | change
+
+    response = alice.post(
+        "/api/v1/conversations/import", json.dumps(line), content_type="application/x-ndjson"
+    )
+
+    assert json.loads(response.getvalue().splitlines()[0])["status"] == status
+    assert described("ImportedLine").is_valid(line) is (status == 201)
+
+
+@pytest.mark.parametrize("status", ["active", "archived", None, "deleted", "hidden"])
+def test_the_status_in_a_lenient_line_is_described_as_enforced(alice, status):
+    line = {"character_id": "luna", "status": status}
+    response = alice.post(
+        "/api/v1/conversations/import", json.dumps(line), content_type="application/x-ndjson"
+    )
+
+    is_valid = described("ImportedLine").is_valid(line)
+    assert json.loads(response.getvalue().splitlines()[0])["status"] == (201 if is_valid else 400)
+    assert is_valid is (status in {"active", "archived", None})
+
+
+def test_every_operation_documents_405_with_the_methods(alice):
+    assert [op["operationId"] for op in OPERATIONS if "405" not in op["responses"]] == []
+    documented = resolved(OPERATIONS[0]["responses"]["405"])
+    response = alice.put("/api/v1/conversations")
+
+    assert documented["headers"].keys() <= response.headers.keys()
+    assert response.status_code == 405
+    assert described("Problem").is_valid(response.json())
 
 
 @pytest.mark.parametrize("name", ["created_at", "last_activity"])
