@@ -21,6 +21,7 @@ from rest_framework.views import APIView
 
 from conversation_service.errors import (
     DatabaseUnavailable,
+    HeadersTooLarge,
     InternalError,
     MethodNotAllowed,
     NotAcceptable,
@@ -29,6 +30,7 @@ from conversation_service.errors import (
     TokenInvalid,
     TokenMissing,
     UnknownField,
+    UriTooLong,
 )
 from conversation_service.http.exception_handler import problem
 from conversation_service.http.field_codes import FIELD_CODES
@@ -180,7 +182,7 @@ class ProblemSerializer(serializers.Serializer):
 
 # Every operation can fail in these ways.
 ANYWHERE = (TokenMissing, TokenExpired, TokenInvalid, MethodNotAllowed, NotAcceptable, ServiceError)
-AT_WORST = (UnknownField, InternalError, DatabaseUnavailable)
+AT_WORST = (UnknownField, UriTooLong, HeadersTooLarge, InternalError, DatabaseUnavailable)
 
 
 def failure_responses(*kinds: type[ServiceError]) -> dict[int, OpenApiResponse]:

@@ -24,9 +24,10 @@ def as_enforced(result: Document, **_options: Any) -> Document:
         for entry in schemas[name].get("properties", {}).values():
             entry.pop("default", None)
     for operation in _operations(result):
-        for content in operation.get("requestBody", {}).get("content", {}).values():
+        body = operation.get("requestBody", {})
+        for media_type, content in body.get("content", {}).items():
             if "oneOf" in schemas[content["schema"].get("$ref", "").removeprefix(SCHEMAS)]:
-                operation["requestBody"]["required"] = True
+                body["required"] = not media_type.endswith("ndjson")  # no lines are valid, too
     return result
 
 

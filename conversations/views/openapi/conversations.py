@@ -283,19 +283,21 @@ IF_NONE_MATCH = request_header(
     "ETags of earlier responses to this request, or `*`. The response is 304 if its content is the "
     "same. Weak tags and tags that a proxy has changed are understood.",
 )
+_KEY = '("[!#-~]{1,255}"|[!#-~][!-~]{0,254})'
 IGNORED_KEY = request_header(
-    "Idempotency-Key", "Accepted but ignored: the request can be repeated."
+    "Idempotency-Key", "Accepted but ignored: the request can be repeated.", _KEY
 )
 IF_MATCH = request_header(
     "If-Match",
     'The ETag of your last read, such as `"v3"`, a list, or `*`. A new version since then is a '
     "412. Weak tags and tags that a proxy has changed are understood.",
+    rf"(\*|{rendering.ENTITY_TAGS.pattern})",
 )
 IDEMPOTENCY_KEY = request_header(
     "Idempotency-Key",
     "1 to 255 visible ASCII characters. For 24 hours, a repeated request gets the first response "
     "and changes nothing.",
-    '("[!#-~]{1,255}"|[!#-~][!-~]{0,254})',
+    _KEY,
 )
 REPLAYED = response_header(
     "Idempotency-Replayed", "`true` if this is the response to an earlier request.", 200, 201
