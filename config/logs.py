@@ -40,6 +40,7 @@ LOGGING: dict[str, Any] = {
             "()": "conversation_service.observability.logs.AddRequest",
             "key": env("SECRET_KEY") or DEVELOPMENT_SECRET,
         },
+        "rejected": {"()": "conversation_service.observability.logs.RejectedRequests"},
         "tracebacks": {"()": "conversation_service.observability.logs.OnlyTracebacks"},
     },
     "formatters": FORMATTERS,
@@ -48,7 +49,7 @@ LOGGING: dict[str, Any] = {
             "class": "logging.StreamHandler",
             "stream": "ext://sys.stdout",
             "formatter": LOG_FORMAT,
-            "filters": ["request"],
+            "filters": ["rejected", "request"],
         },
     },
     "loggers": {
@@ -61,6 +62,8 @@ LOGGING: dict[str, Any] = {
         # Logs only a traceback whenever a background task fails to connect. The service logs the
         # reason once.
         "pymongo.client": {"level": "CRITICAL"},
+        # Warns of each response to HEAD, from which gunicorn removes the body.
+        "gunicorn.http.wsgi": {"level": "ERROR"},
         # gunicorn adds handlers and, with --log-level, its own level.
         "gunicorn.error": {"handlers": [], "propagate": True, "level": LIBRARY_LEVEL},
     },

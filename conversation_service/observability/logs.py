@@ -53,6 +53,19 @@ class AddRequest(logging.Filter):
         return True
 
 
+class RejectedRequests(logging.Filter):
+    """Turns Django's errors about suspicious requests into warnings without a traceback.
+
+    Their cause is the client, which gets a 400.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("django.security."):
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+            record.exc_info = None
+        return True
+
+
 class OnlyTracebacks(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return bool(record.exc_info)

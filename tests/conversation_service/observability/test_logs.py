@@ -48,6 +48,25 @@ def test_every_line_is_a_json_object(server):
     assert any("Starting gunicorn" in line["message"] for line in lines(server))
 
 
+@pytest.mark.parametrize(("path", "levels"), [(LIST, ["info"]), ("/a", ["info"]), ("/health", [])])
+def test_head_logs_no_warning(server, path, levels):
+    request_id = f"head{path.replace('/', '-')}"
+    fetch(server, request_id, path, "HEAD")
+
+    assert [line["log.level"] for line in lines_of(server, request_id)] == levels
+
+
+def test_a_wrong_host_of_the_console_logs_a_warning_without_a_traceback(server):
+    response = fetch(server, "wrong-host", "/admin/login/", headers={"Host": "evil.example"})
+
+    warning, access = lines_of(server, "wrong-host")
+    assert response.status_code == 400
+    assert warning["log.level"] == "warning"
+    assert "ALLOWED_HOSTS" in warning["message"]
+    assert "error" not in warning
+    assert access["http"]["response"]["status_code"] == 400
+
+
 def test_a_request_logs_one_line(server):
     fetch(server, "one-line", f"{LIST}/64b7f0f0f0f0f0f0f0f0f0f0")
 
