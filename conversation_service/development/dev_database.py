@@ -59,8 +59,9 @@ def create_staff() -> None:
         return
     admin = User.objects.create_superuser(username="admin", password="admin")  # noqa: S106
     model: Any = apps.get_model("conversations", "Conversation")
-    held = model.objects.filter(hold__by=admin.username)[:1]
-    LogEntry.objects.log_actions(admin.pk, held, CHANGE, change_message="Legal hold placed.")
+    for held in model.objects.filter(hold__by=admin.username)[:1]:
+        message = f"Legal hold placed: {held.hold.reason}"
+        LogEntry.objects.log_actions(admin.pk, [held], CHANGE, change_message=message)
 
 
 def token_of_demo_user() -> str:

@@ -277,6 +277,7 @@ class ConversationAdmin(ReadOnlyPage, ModelAdmin):  # type: ignore[misc]  # unfo
             hold=[
                 (field.verbose_name, timeline.shown(getattr(hold, field.name)))
                 for field in hold_fields
+                if not field.primary_key
             ],
             plain=_rows(documents.FIELDS, document, documents.PLAIN_FIELDS),
             counters=_rows(documents.METADATA, metadata, documents.COUNTERS),

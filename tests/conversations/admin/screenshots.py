@@ -30,15 +30,14 @@ def main() -> None:
     with override_settings(ALLOWED_HOSTS=["127.0.0.1"]):
         take("console", "/admin/", WIDE, "light")
         take("console-list", LIST, WIDE, "light")
-        take("console-conversation", FIRST, WIDE, "dark")
+        take("console-conversation", HELD, WIDE, "dark")
         take("console-account", "/admin/auth/user/add/", WIDE, "light")
-        take("console-role", "/admin/auth/group/add/", WIDE, "dark")
         take("console-narrow", LIST, NARROW, "light", language="es")
     close_chromium()
 
 
 LIST = "/admin/conversations/conversation/"
-FIRST = "the first of the list"
+HELD = "a conversation under a legal hold"
 
 
 def take(name: str, path: str, size: dict[str, int], scheme: str, language: str = "en") -> None:
@@ -47,10 +46,10 @@ def take(name: str, path: str, size: dict[str, int], scheme: str, language: str 
     options = {"viewport": size, "color_scheme": scheme, "locale": language}
     with serving() as url, browser(**options) as page:
         log_in(page, url, "ops", "ops")
-        if path == FIRST:
-            page.locator("#result_list a").first.click()
-        else:
-            page.goto(f"{url}{path}")
+        page.goto(f"{url}{LIST}?held=yes" if path == HELD else f"{url}{path}")
+        if path == HELD:
+            page.locator(".data-row a").first.click()
+            page.wait_for_url("**/change/**")
         page.wait_for_load_state("networkidle")
         page.screenshot(path=FOLDER / f"{name}.png")
 

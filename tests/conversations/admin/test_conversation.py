@@ -296,7 +296,7 @@ def test_a_hold_needs_a_reason_and_shows_on_the_page(ops, alice):
     page = text(ops.get(url_of(created["id"])))
 
     assert "A reason is required. Nothing was changed." in text(without)
-    assert "by ops reason Case 12" in page
+    assert "Legal hold by ops reason Case 12 since" in page
     assert "Release the legal hold" in page
 
 
