@@ -25,7 +25,7 @@ SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help install run token test coverage check check-clients check-deploy check-image sbom bench format messages openapi dashboard screenshots lock \
+.PHONY: help install run token test coverage check check-clients check-deploy check-image faults sbom bench format messages openapi dashboard screenshots lock \
 	docs docs-serve configuration
 
 help: ## show this list
@@ -77,6 +77,13 @@ check-deploy: $(DEVELOPMENT) $(TOOLS) ## scripts, images, manifests, rules and w
 
 check-clients: $(DEVELOPMENT) $(CLIENTS)/.installed ## generate four clients from docs/openapi.json, check their types and run them
 	$(BIN)/python -m pytest -m clients $(ALL_CORES) tests/clients
+
+faults: $(DEVELOPMENT) ## kill, freeze and cut off servers under load, 15 minutes; ROUNDS=20 for the full numbers (Linux)
+	$(BIN)/python -m pytest -m faults tests/faults --rounds $(FAULT_ROUNDS) --kills $$(($(FAULT_ROUNDS) * 15)) \
+		--soak-minutes $(FAULT_ROUNDS) $(ARGS)
+
+# ROUNDS of the command line; without it, 2.
+FAULT_ROUNDS = $(if $(filter command,$(firstword $(origin ROUNDS))),$(ROUNDS),2)
 
 check-image: $(DEVELOPMENT) $(TOOLS) ## build the image, run development and staging with it (Debian, root)
 	@$(BIN)/python -m tests.image

@@ -181,7 +181,11 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             rule="must be 1 to 58 letters, digits, _ or -.",
         ),
         "MONGODB_TIMEOUT_MS": integer(
-            5_000, 1, 600_000, "Milliseconds for one operation; commands of manage.py have no limit"
+            5_000,
+            1,
+            600_000,
+            "Milliseconds for the operations of one request together; for each operation in bulk "
+            "actions, imports and long polls; commands of manage.py have no limit",
         ),
         "CONNECTION_POOL_MIN": integer(
             5, 0, 10_000, "Connections to MongoDB that each worker keeps open"

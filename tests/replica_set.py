@@ -1,18 +1,21 @@
 """A MongoDB replica set of three members, for tests that stop replication or kill a primary."""
 
+import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pymongo import MongoClient
+from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from config.env import env
 from conversation_service.development import mongod, process
+from conversations.schema import COLLECTIONS
 from tests.config.processes import eventually
 
 READY_S = 30.0
@@ -22,28 +25,28 @@ HEARTBEAT_MS = 300
 
 
 class Member:
-    """One mongod with fail points enabled."""
+    """One mongod with fail points enabled. Others reach it at `address`."""
 
     def __init__(self, data: Path) -> None:
-        self._data = data
-        self._port = process.free_port()
+        self.data = data
+        self.port = process.free_port()
         self._server: subprocess.Popen[bytes] | None = None
         self._client: MongoClient[dict[str, Any]] = MongoClient(
             "127.0.0.1",
-            self._port,
+            self.port,
             directConnection=True,
             serverSelectionTimeoutMS=500,
             socketTimeoutMS=5_000,
         )
-        self.address = f"127.0.0.1:{self._port}"
+        self.address = f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        self._data.mkdir(parents=True, exist_ok=True)
+        self.data.mkdir(parents=True, exist_ok=True)
         binary = env("MONGOD_BIN") or mongod.find()
-        options = mongod.options(self._data, self._port, mongod.CACHE_GB)
+        options = mongod.options(self.data, self.port, mongod.CACHE_GB)
         self._server = process.start(
             [binary, *options, "--setParameter=enableTestCommands=1"],
-            output=self._data.with_suffix(".log"),
+            output=self.data.with_suffix(".log"),
         )
 
     def kill(self) -> None:
@@ -63,8 +66,12 @@ class Member:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    @property
+    def pid(self) -> int:
         assert self._server
-        self._server.send_signal(number)
+        return self._server.pid
 
     def command(self, name: str, value: Any = 1, **fields: Any) -> dict[str, Any]:
         """Run a command of the database `admin` on this member, whatever its role."""
@@ -130,11 +137,17 @@ class ReplicaSet:
 
 
 @contextmanager
-def three_members(folder: Path) -> Iterator[ReplicaSet]:
-    """Run three members on free ports of 127.0.0.1 until the end."""
+def three_members(
+    folder: Path, prepare: Callable[[Member], object] = lambda member: None
+) -> Iterator[ReplicaSet]:
+    """Run three members on free ports of 127.0.0.1 until the end.
+
+    `prepare` is called with each member before it starts, and can change its address.
+    """
     with ExitStack() as started:
         members = [Member(folder / f"member-{number}") for number in range(3)]
         for member in members:
+            prepare(member)
             started.callback(member.close)
             member.start()
         for member in members:
@@ -143,6 +156,13 @@ def three_members(folder: Path) -> Iterator[ReplicaSet]:
         replica_set = ReplicaSet(members)
         replica_set.wait_until_ready()
         yield replica_set
+
+
+def create_collections(database: Database) -> None:
+    """Create the service's collections, with their indexes and validators."""
+    for schema in COLLECTIONS:
+        collection = database.create_collection(schema.name, validator=schema.validator)
+        collection.create_indexes([*schema.indexes])
 
 
 def _configuration(members: list[Member]) -> dict[str, Any]:

@@ -6,12 +6,14 @@ from traceback import clear_frames
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
+import pymongo
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext_lazy as _
 from rest_framework.metadata import SimpleMetadata
 from rest_framework.views import APIView
 
+from config.env import env
 from conversation_service.errors import PreconditionRequired, ServiceError
 from conversation_service.http.actor import Actor
 from conversation_service.http.authentication import CallerRequest
@@ -31,6 +33,8 @@ class Endpoint(APIView):
     memory until the garbage collector runs: its pauses get longer, and each worker larger.
     """
 
+    # Seconds for all operations of MongoDB in one request together. None: for each on its own.
+    mongodb_s: float | None = env("MONGODB_TIMEOUT_MS") / 1_000
     request: CallerRequest
     # The policy of settings.RATE_LIMITS, by the name of the method that handles the request.
     rate_limits: Mapping[str, str] = {}
@@ -91,7 +95,8 @@ class Endpoint(APIView):
         return frozenset(map(int, _VERSION.findall(header)))
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        response = super().dispatch(request, *args, **kwargs)
+        with pymongo.timeout(self.mongodb_s):
+            response = super().dispatch(request, *args, **kwargs)
         handler = getattr(self, "action", None) or cast(str, request.method).lower()
         deprecated = self.deprecated.get(handler)
         if deprecated and self.uses_deprecated(deprecated.names):

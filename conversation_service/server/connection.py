@@ -69,9 +69,10 @@ class Connection(private.Socket):
         self.idle_since: float | None = time.monotonic()
         self.deadline = self.idle_since + limit_s
 
-    def is_unused(self, since_s: float) -> bool:
-        """Return True if the connection has waited for a request for `since_s` or longer."""
-        return self.resting and time.monotonic() - (self.idle_since or 0.0) >= since_s
+    def is_unused(self, since: float, for_s: float) -> bool:
+        """Return True if it has waited for a request for `for_s` since a time (monotonic)."""
+        waiting_since = max(since, self.idle_since or 0.0)
+        return self.resting and time.monotonic() - waiting_since >= for_s
 
     def expect(self, limit_s: float) -> None:
         """Require that the whole request arrives within `limit_s`."""

@@ -33,7 +33,7 @@ from conversation_service.server.resolver import Resolver
 BODY_S = env("CLIENT_BODY_TIMEOUT_S")
 DRAIN_BYTES = 128 * 1024  # unread bytes of a body with which a connection is still kept
 DRAIN_S = 5.0  # in which a worker with connections accepts requests after SIGTERM
-UNUSED_S = 2.0  # after which a stopping worker closes a connection without a request
+UNUSED_S = 1.0  # after which a stopping worker closes a connection without a request
 
 private.change_gunicorn(server=env("SERVICE_NAME"), body_reader=WholeBodyReader)
 private.change_gevent()
@@ -107,6 +107,7 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
             super().handle(connection, connection, addr)
         finally:
             self.connections.discard(connection)
+            self.stop_if_due()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Connection, addr: Any) -> None:
         sock.expect(BODY_S)
@@ -142,8 +143,8 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
     def notify(self) -> None:
         """Each second: publish gauges, and close connections that are past their deadline.
 
-        While the worker stops, also close unused connections, and end requests that wait for
-        changes: both would delay the stop.
+        While the worker stops, also end requests that wait for changes, and close unused
+        connections: both would delay the stop.
         """
         from conversation_service import shutdown  # noqa: PLC0415 - after patching
         from conversation_service.observability import metrics  # noqa: PLC0415
@@ -152,10 +153,11 @@ class PatientWorker(GeventWorker):  # type: ignore[misc]
         for publish in metrics.every_second.values():
             publish()
         self.stop_if_due()
-        if not self.alive:
+        is_stopping = self.stopping or not self.alive
+        if is_stopping:
             shutdown.begun.set()
         for connection in self.connections:
-            if not self.alive and connection.is_unused(UNUSED_S):
+            if is_stopping and connection.is_unused(self.draining_since or 0.0, UNUSED_S):
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
             elif connection.is_late():

@@ -23,6 +23,7 @@ from conversations.writes.writer import ABSENT, BulkResult
 
 
 class BulkView(Endpoint):
+    mongodb_s = None  # a run has many statements
     # A bulk run counts as one update: the body bounds the number of its conversations.
     rate_limits = {"post": "patch"}
 

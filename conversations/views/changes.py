@@ -17,6 +17,7 @@ from conversations.views.openapi import changes as openapi
 
 
 class ChangesView(Endpoint):
+    mongodb_s = None  # a long poll reads again after its wait
     content_negotiation_class = EventStreamNegotiation
 
     @openapi.changes

@@ -30,6 +30,7 @@ class ExportView(Endpoint):
 
 
 class ImportView(Endpoint):
+    mongodb_s = None  # each batch of lines has its statements
     content_negotiation_class = NDJSONNegotiation
     parser_classes = [NDJSONParser]
     # An import counts as one creation: the parser bounds the number of its lines.

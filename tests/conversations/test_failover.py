@@ -19,11 +19,10 @@ from bson import ObjectId
 from pymongo import MongoClient
 
 from conversation_service.tokens import service_token
-from conversations.schema import COLLECTIONS
 from tests.config.processes import eventually
 from tests.config.test_gunicorn import serving
 from tests.factories import PATH, token
-from tests.replica_set import ReplicaSet, three_members
+from tests.replica_set import ReplicaSet, create_collections, three_members
 
 pytestmark = pytest.mark.replica_set
 
@@ -45,9 +44,7 @@ def stored(replica_set) -> Iterator[Any]:
     """The service's collection on the replica set, with its indexes and validator."""
     with MongoClient[dict[str, Any]](replica_set.url, w="majority") as client:
         database = client["failover"]
-        for schema in COLLECTIONS:
-            collection = database.create_collection(schema.name, validator=schema.validator)
-            collection.create_indexes([*schema.indexes])
+        create_collections(database)
         yield database["conversations"]
 
 

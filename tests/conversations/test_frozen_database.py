@@ -13,10 +13,10 @@ from pymongo import MongoClient
 
 from conversation_service.development.mongod import mongod
 from conversation_service.mongodb.connection import RESPONSIVE_S
-from conversations.schema import COLLECTIONS
 from tests.config.processes import eventually
 from tests.config.test_gunicorn import serving
 from tests.factories import PATH, token
+from tests.replica_set import create_collections
 
 DATABASE = "frozen"
 
@@ -61,9 +61,7 @@ def service(tmp_path):
             CLIENT_BODY_TIMEOUT_S="10",
         ) as server,
     ):
-        for schema in COLLECTIONS:
-            collection = client[DATABASE].create_collection(schema.name)
-            collection.create_indexes([*schema.indexes])
+        create_collections(client[DATABASE])
         pid = int((tmp_path / "mongodb" / "mongod.lock").read_text())
         yield Frozen(pid, f"http://127.0.0.1:{server.port}"), client[DATABASE]["conversations"]
 

@@ -10,6 +10,7 @@ import pytest
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
+from conversation_service.http.endpoint import Endpoint
 from conversation_service.mongodb.connection import RESPONSIVE_S
 from tests.conversations.admin.browser import LIST, staff
 from tests.conversations.test_internal import put, report, service_with
@@ -227,3 +228,18 @@ def test_a_create_after_a_pause_succeeds_although_one_command_fails(requests, fa
     time.sleep(RESPONSIVE_S)
     with failing(times=1, commands=["ping"], **failure):
         assert requests["create"]().status_code == 201
+
+
+def test_all_operations_of_a_request_share_one_time_limit(alice, monkeypatch):
+    created = conversation(alice)
+    monkeypatch.setattr(Endpoint, "mongodb_s", 1.0)
+    path, stale = f"{PATH}/{created['id']}", {"If-Match": '"v9"'}
+    by_ids = {"action": "archive", "ids": [created["id"]]}
+
+    with failing(blockConnection=True, blockTimeMS=700):
+        edit = alice.patch(path, {"title": "New"}, headers=stale)  # two operations
+        read = alice.get(path)
+        bulk = alice.post(f"{PATH}/bulk", by_ids)
+
+    assert (edit.status_code, read.status_code, bulk.status_code) == (503, 200, 200)
+    assert edit.headers["Retry-After"]
