@@ -3,13 +3,17 @@
 No logged value can start a new line, or reach a terminal as a control character.
 """
 
+import atexit
+import io
 import logging
 import re
+import sys
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TextIO
 
 from ecs_logging import StdlibFormatter
 
+from config.logs import FORMATTERS
 from conversation_service.observability.context import request_id, traceparent, user_id
 
 # MongoDB errors contain whole documents.
@@ -78,6 +82,45 @@ class EcsObjects(StdlibFormatter):
         for name, text in fields.get("error", {}).items():
             fields["error"][name] = _without_documents(text)
         return fields
+
+
+class LoggedStream(io.TextIOBase):
+    """A standard stream of a command: writes each line as an object, and objects unchanged."""
+
+    def __init__(self, stream: TextIO, logger: str, level: int) -> None:
+        self._stream, self._logger, self._level = stream, logger, level
+        options = dict(FORMATTERS["ecs"])
+        del options["()"]
+        self._formatter = EcsObjects(**options)
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.startswith('{"@timestamp"'):
+                self._stream.write(f"{line}\n")
+            elif line.strip():
+                self.log(line)
+        return len(text)
+
+    def log(self, message: str, exc_info: Any = None) -> None:
+        level = logging.ERROR if exc_info else self._level
+        record = logging.LogRecord(self._logger, level, "", 0, message, None, exc_info)
+        self._stream.write(f"{self._formatter.format(record)}\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def log_output(command: str) -> None:
+    """Write what a command prints, and the exception that ends it, as ECS objects."""
+    logger = f"manage.{command}"
+    output = LoggedStream(sys.stdout, logger, logging.INFO)
+    errors = LoggedStream(sys.stderr, logger, logging.WARNING)
+    sys.stdout, sys.stderr = output, errors
+    sys.excepthook = lambda *error: errors.log("The command failed", error)
+    for stream in (output, errors):
+        atexit.register(stream.write, "\n")  # a last line without a line break
 
 
 def _without_documents(text: str) -> str:
