@@ -78,8 +78,8 @@ check-deploy: $(DEVELOPMENT) $(TOOLS) ## scripts, images, manifests, rules and w
 check-clients: $(DEVELOPMENT) $(CLIENTS)/.installed ## generate four clients from docs/openapi.json, check their types and run them
 	$(BIN)/python -m pytest -m clients $(ALL_CORES) tests/clients
 
-check-image: $(DEVELOPMENT) $(TOOLS) ## build the image, run development and staging with it (Debian, root)
-	@$(BIN)/python -m tests.image
+check-image: $(DEVELOPMENT) $(TOOLS) ## build the image, run development and staging with it (Debian, root); REGISTRY=1: with the Docker of this machine
+	@$(BIN)/python -m tests.image $(if $(REGISTRY),--registry)
 
 sbom: $(TOOLS) ## write var/sbom.json, the packages in the image (CycloneDX)
 	@mkdir -p var
