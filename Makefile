@@ -85,8 +85,8 @@ faults: $(DEVELOPMENT) ## kill, freeze and cut off servers under load, 15 minute
 # ROUNDS of the command line; without it, 2.
 FAULT_ROUNDS = $(if $(filter command,$(firstword $(origin ROUNDS))),$(ROUNDS),2)
 
-check-image: $(DEVELOPMENT) $(TOOLS) ## build the image, run development and staging with it (Debian, root)
-	@$(BIN)/python -m tests.image
+check-image: $(DEVELOPMENT) $(TOOLS) ## build the image, run development and staging with it (Debian, root); REGISTRY=1: with the Docker of this machine
+	@$(BIN)/python -m tests.image $(if $(REGISTRY),--registry)
 
 sbom: $(TOOLS) ## write var/sbom.json, the packages in the image (CycloneDX)
 	@mkdir -p var

@@ -11,8 +11,10 @@ from pymongo.errors import PyMongoError
 
 from config import local_run
 from config.env import env, settings_module
+from config.logs import LOG_FORMAT
 from config.validation import FAULTY, FaultyConfiguration
 from conversation_service.mongodb import failures
+from conversation_service.observability.logs import log_output
 
 NO_MONGODB = 3  # as the help for every command says: conversation_service/commands.py
 
@@ -23,6 +25,8 @@ if __name__ == "__main__":
     env.overrides["MONGODB_TIMEOUT_MS"] = 0
     # The workers share their metrics in this folder: a command's gauges would stay after its end.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    if env("LOG_COMMANDS") and LOG_FORMAT == "ecs":
+        log_output(" ".join(sys.argv[1:2]))
     env.overrides |= local_run.running_servers()
     try:
         execute_from_command_line(sys.argv)

@@ -114,6 +114,11 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "Empty: `ecs` in staging and production, else `line`",
         ),
         "ACCESS_LOG": boolean(True, "Log one line per request, health checks left out"),
+        "LOG_COMMANDS": boolean(
+            False,
+            "With LOG_FORMAT `ecs`, commands of manage.py print JSON objects, too: for "
+            "jobs in a cluster",
+        ),
         "PROMETHEUS_MULTIPROC_DIR": text(
             "",
             "Folder in which the workers share their metrics. Empty: a new one in WORKER_TMP_DIR, "

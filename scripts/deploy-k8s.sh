@@ -17,7 +17,7 @@ Release one image to one cluster: check, migrate, roll out, try out; restore if 
   --character ID       the smoke test begins a conversation with it; luna
   --token-secret NAME  a Secret with the `token` for the smoke test, if only Auth can sign tokens
   --diff               show what would differ first (the server tries it out: needs leave to patch)
-  --timeout SECONDS    for the rollout, and for the smoke test; 600
+  --timeout SECONDS    for the rollout, the smoke test, and the start of a job; 600
   --dry-run            only read, and print every command that would change something
   --help
 
@@ -59,6 +59,9 @@ readonly managed=app.kubernetes.io/managed-by=deploy-k8s
 readonly kinds=(deployments services serviceaccounts configmaps cronjobs networkpolicies
     horizontalpodautoscalers poddisruptionbudgets)
 readonly custom_kinds='^(servicemonitors|prometheusrules)\.'
+# The text of a line of a log.
+readonly messages='s/^\{"@timestamp":"[^"]*","log.level":"[^"]*","message":"(([^"\\]|\\.)*)".*/\1/; s/\\(["\\])/\1/g'
+readonly unschedulable='..conditions[?(@.reason=="Unschedulable")].message'
 readonly first_container='.spec.template.spec.containers[0]'
 # Patches for the snapshot. An object with these fields could not be applied again, or would take
 # them away from the server and the controllers.
@@ -180,11 +183,15 @@ ask() {
 check_context() {
     kubectl config get-contexts "$context" --output name >/dev/null ||
         stop 3 "kubectl knows no context $context"
-    local label
-    label=$(ask namespace "$namespace" --ignore-not-found \
-        --output jsonpath='{.metadata.labels.environment}')
-    [ "${label:-$environment}" = "$environment" ] ||
-        stop 3 "namespace $namespace in $context is for $label, not for $environment"
+    local found
+    found=$(ask namespace "$namespace" --ignore-not-found \
+        --output jsonpath='{.kind}:{.metadata.labels.environment}')
+    case $found in
+        "" | "Namespace:$environment") ;;
+        Namespace:) stop 3 "namespace $namespace in $context has no label environment: if it is for\
+ $environment, kubectl --context $context label namespace $namespace environment=$environment" ;;
+        *) stop 3 "namespace $namespace in $context is for ${found#*:}, not for $environment" ;;
+    esac
 }
 
 # The Secret must have the keys that the pods mount. Only the names of its keys are printed.
@@ -230,13 +237,13 @@ show_differences() {
 # Print the objects of former releases that the manifests no longer contain. The configurations of
 # revisions that `kubectl rollout undo` can return to are in use.
 removed_objects() {
-    local present used custom
-    mapfile -t custom < <(
+    local present used existing
+    mapfile -t existing < <(
+        printf '%s\n' "${kinds[@]}"
         "${kubectl[@]}" api-resources --api-group=monitoring.coreos.com --output name |
             grep -E "$custom_kinds"
     )
-    present=$(ask "$(IFS=, && echo "${kinds[*]} ${custom[*]}" | tr ' ' ,)" --selector "$managed" \
-        --output name) || return
+    present=$(ask "$(IFS=, && echo "${existing[*]}")" --selector "$managed" --output name) || return
     used=$(ask replicasets --selector "app.kubernetes.io/name=$name" \
         --output jsonpath='{range ..configMapRef}configmap/{.name}{"\n"}{end}') || return
     comm -23 <(sort <<<"$present") <(sort <<<"$rendered"$'\n'"$used")
@@ -255,25 +262,40 @@ run_job() {
     [ "$dry_run" = true ] || job_succeeds "$name-$1"
 }
 
-# A Job ends by itself, at its activeDeadlineSeconds at the latest: no need to count here. Its pods
-# are selected by its uid, as pods of a deleted Job of the same name can still be terminating.
+# A Job that has started ends by itself, at its activeDeadlineSeconds at the latest. If it does not
+# start, for lack of space or of an object that it mounts, it has changed nothing, and is deleted
+# after the timeout. Its pods are selected by its uid, as pods of a deleted Job of the same name can
+# still be terminating.
 job_succeeds() {
-    local ended='' waiting='' uid
+    local ended='' pod='' reason='' said='' uid started=false deadline=$((SECONDS + timeout))
     uid=$(ask job "$1" --output jsonpath='{.metadata.uid}') || return
     while true; do
         ended=$(ask job "$1" \
             --output jsonpath='{.status.conditions[?(@.status=="True")].type}') || return
         [[ $ended != *Complete* && $ended != *Failed* ]] || break
-        waiting=$(ask pods --selector "batch.kubernetes.io/controller-uid=$uid" \
-            --output jsonpath='{..state.waiting.reason}') || return
-        if [[ $waiting == *ImagePullBackOff* || $waiting == *InvalidImageName* ]]; then
+        pod=$(ask pods --selector "batch.kubernetes.io/controller-uid=$uid" \
+            --output jsonpath="{..startedAt}|{..state.waiting.reason}|{$unschedulable}") || return
+        if [[ $pod == *ImagePullBackOff* || $pod == *InvalidImageName* ]]; then
             say "The cluster cannot pull $(ask job "$1" --output jsonpath="{$first_container.image}")"
+            "${kubectl[@]}" delete job "$1"
+            return 1
+        fi
+        reason=${pod##*|}
+        if [ -n "$reason" ] && [ "$reason" != "$said" ]; then
+            say "job/$1 cannot be scheduled: $reason"
+            said=$reason
+        fi
+        [[ $pod == "|"* ]] || started=true
+        if [ $started = false ] && [ $SECONDS -ge $deadline ]; then
+            say "job/$1 has not started within $timeout s"
+            "${kubectl[@]}" get events --field-selector type=Warning --sort-by=.lastTimestamp
             "${kubectl[@]}" delete job "$1"
             return 1
         fi
         sleep 2
     done
-    "${kubectl[@]}" logs "job/$1" --all-containers --tail=50 || say "Its log cannot be read"
+    "${kubectl[@]}" logs "job/$1" --all-containers --tail=50 | sed -E "$messages" ||
+        say "Its log cannot be read"
     [[ $ended == *Complete* ]]
 }
 
@@ -461,5 +483,6 @@ take_snapshot || stop 3 "what the cluster runs now cannot be read in full; nothi
 run_stage prepare || undo_preparation
 run_stage roll_out || roll_back
 run_stage schedule || stop 6 "the new version serves, but its CronJobs may be the former ones"
+[ -n "$former" ] || say "The autoscaler starts the other pods within a minute"
 run_stage prune || stop 6 "the new version serves, $not_pruned"
 say "Released $image to $environment"

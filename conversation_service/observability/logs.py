@@ -3,15 +3,19 @@
 No logged value can start a new line, or reach a terminal as a control character.
 """
 
+import atexit
+import io
 import json
 import logging
 import re
+import sys
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
+from config.logs import FORMATTERS
 from conversation_service.observability.context import request_id, traceparent, user_id
 
 # MongoDB errors contain whole documents.
@@ -127,6 +131,45 @@ class EcsObjects(logging.Formatter):
             line = ""
         # The standard library escapes each character outside ASCII: none reaches a terminal.
         return line if line and line.isascii() else json.dumps(fields, default=str)
+
+
+class LoggedStream(io.TextIOBase):
+    """A standard stream of a command: writes each line as an object, and objects unchanged."""
+
+    def __init__(self, stream: TextIO, logger: str, level: int) -> None:
+        self._stream, self._logger, self._level = stream, logger, level
+        options = dict(FORMATTERS["ecs"])
+        del options["()"]
+        self._formatter = EcsObjects(**options)
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.startswith('{"@timestamp"'):
+                self._stream.write(f"{line}\n")
+            elif line.strip():
+                self.log(line)
+        return len(text)
+
+    def log(self, message: str, exc_info: Any = None) -> None:
+        level = logging.ERROR if exc_info else self._level
+        record = logging.LogRecord(self._logger, level, "", 0, message, None, exc_info)
+        self._stream.write(f"{self._formatter.format(record)}\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def log_output(command: str) -> None:
+    """Write what a command prints, and the exception that ends it, as ECS objects."""
+    logger = f"manage.{command}"
+    output = LoggedStream(sys.stdout, logger, logging.INFO)
+    errors = LoggedStream(sys.stderr, logger, logging.WARNING)
+    sys.stdout, sys.stderr = output, errors
+    sys.excepthook = lambda *error: errors.log("The command failed", error)
+    for stream in (output, errors):
+        atexit.register(stream.write, "\n")  # a last line without a line break
 
 
 def _without_documents(text: str) -> str:

@@ -11,6 +11,7 @@ from threading import RLock
 from django.utils.translation import gettext_lazy as _
 
 from conversation_service.errors import RateLimitExceeded
+from conversations import metrics
 from conversations.exceptions import TransfersExhausted
 
 
@@ -36,6 +37,7 @@ class ConcurrencyLimit:
                     retry_after_s=TransfersExhausted.again_in_s,
                 )
             if self._running.total() >= self.total:
+                metrics.LIMIT_REJECTIONS.labels("transfers").inc()
                 raise TransfersExhausted
             self._running[user_id] += 1
         try:

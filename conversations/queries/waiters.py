@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 
 from conversation_service import clock, shutdown
 from conversation_service.http.cursors import milliseconds
+from conversations import metrics
 from conversations.collection import conversations
 from conversations.exceptions import StreamsExhausted
 from conversations.queries.feed import INDEX
@@ -56,9 +57,13 @@ class Waiters:
         with self._lock:
             total = len(self._waiters)
             own = sum(other.user_id == user_id for other in self._waiters)
-            if own >= settings.CHANGES_WAITING_PER_USER or total >= settings.CHANGES_WAITING:
+            metrics.CHANGES_WAITING.labels("limit").set(settings.CHANGES_WAITING)
+            full = total >= settings.CHANGES_WAITING
+            if full or own >= settings.CHANGES_WAITING_PER_USER:
+                metrics.LIMIT_REJECTIONS.labels("streams" if full else "user_streams").inc()
                 raise StreamsExhausted
             self._waiters.add(waiter)
+            metrics.CHANGES_WAITING.labels("waiting").set(total + 1)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = Thread(target=self._poll, name="changes", daemon=True)
                 self._thread.start()
@@ -67,6 +72,7 @@ class Waiters:
         finally:
             with self._lock:
                 self._waiters.remove(waiter)
+                metrics.CHANGES_WAITING.labels("waiting").set(len(self._waiters))
 
     def _poll(self) -> None:
         while not shutdown.begun.wait(settings.CHANGES_LOOK_S):

@@ -7,6 +7,7 @@ import pytest
 from bson import ObjectId
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 from time_machine import travel
 
 from conversation_service import clock
@@ -14,7 +15,7 @@ from conversation_service.mongodb.connection import collection
 from conversations import documents
 from conversations.queries import feed_cursor
 from conversations.queries.feed_cursor import MAX_SENT, OVERLAP, FeedCursor
-from conversations.queries.waiters import latest_changes
+from conversations.queries.waiters import latest_changes, waiters
 from tests.conversations.test_internal import report, service_with
 from tests.conversations.test_schema import filter_of, stages, user_of
 from tests.factories import PATH, client_of, conversation
@@ -355,16 +356,38 @@ def test_a_waiting_request_returns_late_commits(alice):
     assert len(fetch(alice, cursor, wait=2)["changes"]) == 1
 
 
-def test_too_many_waiting_requests_are_rejected(alice, settings):
-    settings.CHANGES_WAITING_PER_USER = 0
+@pytest.mark.parametrize(
+    ("setting", "limit"),
+    [("CHANGES_WAITING_PER_USER", "user_streams"), ("CHANGES_WAITING", "streams")],
+)
+def test_too_many_waiting_requests_are_rejected_and_counted(alice, settings, setting, limit):
+    setattr(settings, setting, 0)
     cursor = fetch(alice)["next_cursor"]
+    before = rejections(limit)
 
     response = alice.get(CHANGES, {"cursor": cursor, "wait": 1})
+
+    assert rejections(limit) == before + 1
 
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "STREAMS_EXHAUSTED"
     assert response.headers["Retry-After"] == "5"
     assert fetch(alice, cursor)["changes"] == []
+
+
+def test_waiting_requests_and_their_limit_are_measured(settings):
+    with waiters.register("alice"), waiters.register("bob"):
+        assert measured("waiting") == 2
+        assert measured("limit") == settings.CHANGES_WAITING
+    assert measured("waiting") == 0
+
+
+def rejections(limit: str) -> float:
+    return REGISTRY.get_sample_value("limit_rejections_total", {"limit": limit}) or 0
+
+
+def measured(state: str) -> float | None:
+    return REGISTRY.get_sample_value("changes_waiting", {"state": state})
 
 
 @pytest.fixture

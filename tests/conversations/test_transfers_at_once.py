@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 from django.http import UnreadablePostError
+from prometheus_client import REGISTRY
 
 from conversation_service.http.ndjson import NDJSONParser
 from conversation_service.mongodb.connection import collection
@@ -35,6 +36,10 @@ def code(response):
     return response.status_code, response.json()["error"]["code"]
 
 
+def rejections() -> float:
+    return REGISTRY.get_sample_value("limit_rejections_total", {"limit": "transfers"}) or 0
+
+
 def test_a_user_runs_two_concurrent_exports(alice, bob):
     first, second = alice.get(EXPORT), alice.get(EXPORT)
 
@@ -57,8 +62,10 @@ def test_concurrent_exports_of_all_users_have_a_limit(alice, body):
     running = [client_of(f"user{n}").get(EXPORT) for n in range(exports.total)]
     running += [post(client_of(f"user{n}"), body) for n in range(imports.total)]
 
+    before = rejections()
     assert code(alice.get(EXPORT)) == (503, "TRANSFERS_EXHAUSTED")
     assert code(post(alice, body)) == (503, "TRANSFERS_EXHAUSTED")
+    assert rejections() == before + 2
     for response in running:
         response.close()
     assert alice.get(EXPORT).getvalue()

@@ -2,7 +2,8 @@
 
 The work of controllers and kubelets happens at once: a Deployment gets its ReplicaSet and
 pods, a Job ends. `broken_images` never become ready, `failing_jobs` fail, named alone or with
-their image, `endless_jobs` never end, and a Job of `absent_images` waits for them. Reading
+their image, `endless_jobs` never end, no node has space for `unschedulable_jobs`, and a Job of
+`absent_images` waits for them. Reading
 `forbidden` resources is rejected, as is writing `rejected` ones, and, outside of dry runs,
 `unwritable` ones. `undeletable` ones cannot be deleted.
 """
@@ -88,6 +89,7 @@ class Cluster:
         self.absent_images: set[str] = set()
         self.failing_jobs: set[str | tuple[str, str]] = set()
         self.endless_jobs: set[str] = set()
+        self.unschedulable_jobs: set[str] = set()
         self.forbidden: set[str] = set()
         self.rejected: set[str] = set()
         self.unwritable: set[str] = set()
@@ -233,8 +235,10 @@ class Cluster:
         image = template["spec"]["containers"][0]["image"]
         if image in self.absent_images:
             job["status"], pod = {"active": 1}, waiting("ImagePullBackOff")
+        elif key.name in self.unschedulable_jobs:
+            job["status"], pod = {"active": 1}, unschedulable("3 Insufficient cpu.")
         elif key.name in self.endless_jobs:
-            job["status"], pod = {"active": 1}, {"phase": "Running"}
+            job["status"], pod = {"active": 1}, running()
         elif {key.name, (key.name, image)} & self.failing_jobs:
             job["status"], pod = ended("Failed"), {"phase": "Failed"}
         else:
@@ -268,6 +272,16 @@ def ended(how: str) -> Object:
 
 def waiting(reason: str) -> Object:
     return {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": reason}}}]}
+
+
+def running() -> Object:
+    state = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    return {"phase": "Running", "containerStatuses": [{"state": state}]}
+
+
+def unschedulable(message: str) -> Object:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    return {"phase": "Pending", "conditions": [condition | {"message": message}]}
 
 
 def version_of(resource: str) -> str:
@@ -392,7 +406,12 @@ class Api(BaseHTTPRequestHandler):
             self._exec()
             return None
         if place["part"] == "log":
-            return f"the log of {place['name']}\n"
+            event = {
+                "@timestamp": "now",
+                "log.level": "info",
+                "message": f"the log of {place['name']}",
+            }
+            return json.dumps(event, separators=(",", ":")) + "\n"
         if place["name"]:
             return self._existing(self._key())
         if self.query.get("watch"):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.config.processes import environment, eventually
-from tests.deployment.api_server import Cluster, Key, serving
+from tests.deployment.api_server import DESCRIBED, PATH, Cluster, Key, serving
 
 pytestmark = pytest.mark.deployment
 
@@ -54,11 +56,18 @@ class Operator:
         return self.run("deploy-k8s.sh", *chosen, "--image", image, *options)
 
     @contextmanager
-    def deploying(self, image: str) -> Iterator[subprocess.Popen]:
+    def deploying(self, image: str, *options: str) -> Iterator[subprocess.Popen]:
         """Start a release to staging, to be interrupted by the test."""
         command = ["--context", "staging", "--environment", "staging", "--image", image]
         process = subprocess.Popen(
-            [ROOT / "scripts" / "deploy-k8s.sh", *command],
+            # A background process of a shell ignores SIGINT.
+            [
+                "/usr/bin/env",
+                "--default-signal=INT",
+                ROOT / "scripts/deploy-k8s.sh",
+                *command,
+                *options,
+            ],
             env=self._environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -67,7 +76,7 @@ class Operator:
         try:
             yield process
         finally:
-            process.kill()
+            process.terminate()  # kill() would leave the running stage
             process.communicate()
 
     def has_deployed(self, image: str) -> None:
@@ -89,7 +98,8 @@ def kubeconfig(url: str) -> dict:
 def prepared_cluster() -> Iterator[Cluster]:
     """Serve a cluster with a namespace and the Secret."""
     with serving() as cluster:
-        cluster.put(Key("namespaces", "", NAME), {"metadata": {}})
+        labels = {"environment": "staging"}
+        cluster.put(Key("namespaces", "", NAME), {"metadata": {"labels": labels}})
         cluster.put(SECRET, {"metadata": {}, "data": dict.fromkeys(SECRET_KEYS, HIDDEN)})
         yield cluster
 
@@ -130,7 +140,7 @@ def test_a_first_release_prepares_rolls_out_and_runs_the_smoke_test(operator, cl
         "conversation-service-release",
         "conversation-service-smoke",
     }
-    assert "the log of conversation-service-smoke-0" in done.stdout
+    assert "\nthe log of conversation-service-smoke-0\n" in done.stdout
 
 
 def test_the_secret_is_read_first_and_never_written(operator, cluster):
@@ -481,6 +491,103 @@ def test_a_pod_of_a_deleted_job_does_not_count(operator, cluster):
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("job", [RELEASE, SMOKE])
+def test_a_job_without_a_node_says_so_and_ends_after_the_timeout(operator, cluster, job):
+    operator.has_deployed(FORMER)
+    cluster.unschedulable_jobs.add(job)
+
+    done = operator.deploy(NEW, "--timeout", "3")
+
+    assert done.returncode == {RELEASE: 4, SMOKE: 6}[job]
+    assert f"job/{job} cannot be scheduled: 3 Insufficient cpu." in done.stdout
+    assert f"job/{job} has not started within 3 s" in done.stdout
+    assert Key("jobs", NAME, job) not in cluster.objects
+    assert serving_image(cluster) == FORMER
+
+
+def test_a_job_that_has_started_may_exceed_the_timeout(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.endless_jobs.add(RELEASE)
+
+    with operator.deploying(NEW, "--timeout", "1") as process:
+        eventually(lambda: len([r for r in cluster.requests if str(r) == "GET pods"]) > 3)
+        job = cluster.get("jobs", RELEASE)
+        job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+        process.communicate(timeout=120)
+
+    assert process.returncode == 0
+
+
+def test_a_cluster_needs_neither_redis_nor_the_prometheus_operator(
+    operator, cluster, monkeypatch, tmp_path
+):
+    """The components of the overlay decide."""
+    groups = [group for group in DESCRIBED["/apis"]["groups"] if "monitoring" not in group["name"]]
+    monkeypatch.setitem(DESCRIBED, "/apis", DESCRIBED["/apis"] | {"groups": groups})
+    folder = tmp_path / "repository"
+    shutil.copytree(ROOT / "k8s", folder / "k8s")
+    shutil.copytree(ROOT / "scripts", folder / "scripts")
+    overlay = folder / "k8s/overlays/staging/kustomization.yaml"
+    monitoring = "../../components/monitoring"
+    overlay.write_text(overlay.read_text().replace(monitoring, "../../components/without-redis"))
+    monkeypatch.setitem(globals(), "ROOT", folder)
+    del cluster.objects[SECRET]["data"]["REDIS_URL"]
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 0, done.stderr
+
+
+def requested(cluster: Cluster) -> set[tuple[str, str, str]]:
+    """Return the verb, the resource and the name, or "", of each request for an object."""
+    verbs = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
+    found = set()
+    for request in cluster.requests:
+        if place := PATH.fullmatch(request.path):
+            resource = "/".join(filter(None, [place["resource"], place["part"]]))
+            group = place["version"].rpartition("/")[0]
+            verb = verbs.get(request.method) or ("get" if place["name"] else "list")
+            found.add((verb, f"{resource}.{group}", place["name"] or ""))
+    return found
+
+
+def test_the_example_of_a_role_permits_what_the_scripts_request(operator, cluster):
+    needed = set()
+    operator.has_deployed(FORMER)
+    needed |= requested(cluster)
+    have_other_names(cluster)
+    assert operator.deploy(NEW, "--diff").returncode == 0
+    needed |= requested(cluster)
+    differ_from_the_manifests(cluster)
+    cluster.failing_jobs.add((SMOKE, FORMER))
+    assert operator.deploy(FORMER).returncode == 5
+    operator.run("diagnose.sh", "--context", "staging")
+    needed |= requested(cluster)
+    role, binding = yaml.safe_load_all((ROOT / "k8s/examples/deployer.yaml").read_text())
+
+    def permits(rule: dict, verb: str, resource: str, name: str) -> bool:
+        return (
+            resource in {f"{each}.{rule['apiGroups'][0]}" for each in rule["resources"]}
+            and verb in rule["verbs"]
+            and name in rule.get("resourceNames", [name])
+        )
+
+    rejected = {
+        request for request in needed if not any(permits(rule, *request) for rule in role["rules"])
+    }
+    # Diagnosis reports these, and continues.
+    assert {resource for _, resource, _ in rejected} <= {"pods/exec."}
+    written = {resource for verb, resource, _ in needed if verb in ("create", "patch", "delete")}
+    granted = {
+        f"{resource}.{rule['apiGroups'][0]}"
+        for rule in role["rules"]
+        if {"create", "patch", "delete"} & set(rule["verbs"])
+        for resource in rule["resources"]
+    }
+    assert granted == written - {"pods/exec."}
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+
+
 def test_after_a_rollback_the_next_release_succeeds(operator, cluster):
     operator.has_deployed(FORMER)
     cluster.failing_jobs.add((SMOKE, NEW))
@@ -577,6 +684,16 @@ def test_the_cluster_of_another_environment_is_not_changed(operator, cluster):
 
     assert done.returncode == 3
     assert "is for production, not for staging" in done.stderr
+    assert cluster.changes == []
+
+
+def test_a_namespace_without_an_environment_is_not_changed(operator, cluster):
+    cluster.put(Key("namespaces", "", NAME), {"metadata": {}})
+
+    done = operator.deploy(FORMER)
+
+    assert done.returncode == 3
+    assert f"label namespace {NAME} environment=staging" in done.stderr
     assert cluster.changes == []
 
 

@@ -2,6 +2,8 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import yaml
 
 from config.env import env
+from tests.config.processes import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text("utf-8")
@@ -381,6 +384,21 @@ def test_databases_of_staging_are_on_an_internal_network():
 
     assert networks["back"] == {"internal": True}
     assert STAGING["mongodb"]["networks"] == STAGING["redis"]["networks"] == ["back"]
+
+
+@pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
+def test_a_check_of_the_image_that_cannot_run_fails_in_ci_only(ci, code, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.image"],
+        cwd=ROOT,
+        env=environment(PATH=str(tmp_path), CI=ci),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "SKIPPED: " in done.stdout
+    assert done.returncode == code
 
 
 def test_a_deployment_without_a_version_is_rejected():

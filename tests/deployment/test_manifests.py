@@ -35,7 +35,8 @@ SERVICE = "conversation-service"
 API = {NAME: SERVICE, "app.kubernetes.io/component": "api"}
 # Our own limit, far from MongoDB's: the smallest dedicated cluster of Atlas (M10) takes 1,500
 # connections to a server, and the upstreams need theirs.
-MOST_CONNECTIONS = 500
+MOST_CONNECTIONS = 750
+MONITORS = 2  # connections of each process, beside its pool
 # Variables that describe a site. All others are limits and protections.
 SITE = {
     *("ENVIRONMENT", "SERVICE_NAME", "PORT", "WEB_CONCURRENCY"),
@@ -48,6 +49,7 @@ JOBS = {
     "purge-trash": ["purge_trash", "--json"],
     "apply-retention": ["apply_retention", "--json"],
     "verify-characters": ["verify_characters"],
+    "check-indexes": ["setup_indexes", "--check"],
     "reconcile-activity": ["reconcile_activity", "--rate", "50"],
 }
 
@@ -143,11 +145,12 @@ def test_all_manifests_use_one_port(rendered):
 
 def test_all_pods_together_stay_below_the_connection_limit_of_mongodb(rendered):
     data = configuration(rendered)["data"]
-    each = int(data["CONNECTION_POOL_MAX"]) * int(data["WEB_CONCURRENCY"])
-    most = scaling(rendered)["maxReplicas"]
+    each = int(data["CONNECTION_POOL_MAX"]) + MONITORS
     surge = deployment(rendered)["strategy"]["rollingUpdate"]["maxSurge"]
+    serving = int(data["WEB_CONCURRENCY"]) * (scaling(rendered)["maxReplicas"] + surge)
+    jobs = len(every("CronJob", rendered)) + 2  # release and smoke test
 
-    assert each * (most + surge) <= MOST_CONNECTIONS
+    assert each * (serving + jobs) <= MOST_CONNECTIONS
 
 
 def test_every_secret_is_mounted_read_only_and_in_the_templates(rendered):
@@ -165,7 +168,11 @@ def test_every_secret_is_mounted_read_only_and_in_the_templates(rendered):
     assert volume["defaultMode"] == 0o440  # readable by the pod's group only
     assert secret["stringData"].keys() == mounted.keys()
     entries = external["spec"]["data"]
-    assert {entry["secretKey"] for entry in entries} == mounted.keys()
+    former = {f"{name}_FALLBACKS" for name in ("SECRET_KEY", "JWT_SECRET_KEY")}
+    assert {entry["secretKey"] for entry in entries} == mounted.keys() | former
+    # Two pods must not have different keys, as pods that start after a refresh would.
+    assert external["spec"]["refreshPolicy"] == "OnChange"
+    assert "refreshInterval" not in external["spec"]
     assert all(entry["remoteRef"]["property"] == entry["secretKey"] for entry in entries)
     assert volume["secretName"] == secret["metadata"]["name"] == external["spec"]["target"]["name"]
 
@@ -447,6 +454,13 @@ def test_scheduled_jobs_run_their_command_and_do_not_overlap_or_accumulate(rende
         assert spec["failedJobsHistoryLimit"] > 0
         assert run.keys() == {"backoffLimit", "activeDeadlineSeconds", "template"}
         assert run["backoffLimit"] == 0
+
+
+def test_jobs_log_like_the_service(rendered):
+    for name, template in pods(rendered):
+        if name != SERVICE:
+            for container in containers(template):
+                assert container["env"] == [{"name": "LOG_COMMANDS", "value": "true"}]
 
 
 def test_jobs_have_no_sidecar_of_a_mesh(rendered):

@@ -408,6 +408,9 @@ MANIFESTS = {
         "k8s/components/logging/filebeat.yml", "length: 64", "length: 8"
     ),
     "Filebeat without TLS": Edit("k8s/components/logging/filebeat.yml", "https://", "http://"),
+    "a vault that refreshes by the clock": Edit(
+        "k8s/examples/external-secret.yaml", "refreshPolicy: OnChange", "refreshInterval: 1h"
+    ),
     "a vault without the key": Edit(
         "k8s/examples/external-secret.yaml", "property: MONGODB_URL", "property: MONGO_URL"
     ),
@@ -525,6 +528,15 @@ FILES = {
     "a build before the tests": Edit(".github/workflows/main.yml", "    needs: test\n", ""),
     "tests that may fail": Edit(
         ".github/workflows/test.yml", "run: make coverage", "run: make coverage || true"
+    ),
+    "one version of MongoDB": Edit(
+        ".github/workflows/test.yml", '["7.0.28", "8.0.17"]', '["7.0.28"]'
+    ),
+    "the embedded MongoDB in place of the newer": Edit(
+        ".github/workflows/test.yml", 'echo "MONGOD_BIN=', 'echo "MONGOD='
+    ),
+    "no check of the image": Edit(
+        ".github/workflows/test.yml", "run: make check-image REGISTRY=1", "run: make check"
     ),
     "a check that may fail": Edit(
         ".github/workflows/test.yml",

@@ -103,7 +103,7 @@ def test_alerts_of_two_environments_are_separate():
 
 def test_no_rule_counts_metrics_of_another_service():
     """Each metric is selected by a label of its service, or was recorded with it."""
-    own = {"service", "container", "deployment", "horizontalpodautoscaler", "cronjob"}
+    own = {"service", "container", "deployment", "horizontalpodautoscaler", "cronjob", "job_name"}
     for rule in [*ALERTS.values(), *rules("record").values()]:
         for metric in metrics_in(rule["expr"]):
             if ":" not in metric:

@@ -119,7 +119,21 @@ def test_every_check_is_made_before_a_merge():
     commands = [command for name, command in RUNS if name.endswith("/test.yml")]
 
     assert {"make check", "make docs", "make coverage", "make check-clients"} <= set(commands)
-    assert "make check-deploy" in commands
+    assert {"make check-deploy", "make check-image REGISTRY=1", "make test"} <= set(commands)
+
+
+def test_the_tests_run_with_every_recommended_version_of_mongodb():
+    job = WORKFLOWS["workflows/test.yml"]["jobs"]["mongodb"]
+    versions = job["strategy"]["matrix"]["mongodb"]
+    compose = (ROOT / "docker/compose.yaml").read_text()
+    steps = {step["name"]: step for step in job["steps"]}
+
+    assert [version.rpartition(".")[0] for version in versions] == ["7.0", "8.0"]
+    assert f"docker.io/library/mongo:{versions[0]}" in compose
+    assert "mongo:$VERSION" in steps["Get mongod"]["run"]
+    assert steps["Get mongod"]["env"] == {"VERSION": "${{ matrix.mongodb }}"}
+    assert 'MONGOD_BIN=$RUNNER_TEMP/mongod" >>"$GITHUB_ENV"' in steps["Get mongod"]["run"]
+    assert steps["Test"] == {"name": "Test", "run": "make test"}
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])
