@@ -57,7 +57,7 @@ def edit(patch: Mapping[str, Any]) -> Update:
 def revert(earlier: Mapping[str, Any], names: Iterable[str]) -> Update:
     """Return the update that restores the named fields from an earlier version."""
     updates = [_EDIT]
-    for name in names:
+    for name in dict.fromkeys(names):
         match name:
             case "title":
                 updates.append(_title(earlier["title"], earlier["title_source"]))

@@ -183,6 +183,24 @@ def test_revert_restores_the_named_fields_as_a_new_version(alice):
     assert newest["changes"]["title"] == {"before": "New", "after": first["title"]}
 
 
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}])
+@pytest.mark.parametrize("name", ["title", "settings", "tags", "custom", "pinned"])
+def test_a_repeated_name_reverts_its_field_once(alice, name, headers):
+    tags = [f"tag {n}" for n in range(10)]
+    first = conversation(alice, title="Old", tags=tags)
+    changed = {"title": "New", "tags": [], "settings": {"top_p": 0.1}, "custom": {"k": "v"}}
+    alice.patch(path_of(first), changed | {"pinned": True})
+
+    body = {"version": 1, "fields": [name] * 4 + ["title"]}
+    reverted = alice.post(f"{path_of(first)}/revert", body, headers=headers)
+
+    assert reverted.status_code == 200
+    shown = "pinned_at" if name == "pinned" else name
+    assert reverted.json()[shown] == first[shown]
+    found = alice.get(PATH, {"search": "tag"}).json()["conversations"]
+    assert len(found) == (name == "tags")
+
+
 def test_a_revert_to_the_current_values_changes_nothing(alice):
     created = conversation(alice)
 
