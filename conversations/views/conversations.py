@@ -207,10 +207,10 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
     def duplicate(self, request: CallerRequest, id: str) -> HttpResponse:
         no_parameters.parse(request)
         title = duplicate_input.run_validation(request.data).get("title")
+        versions = self.if_match()
         key = idempotency.read_key(request)
         if key and (replayed := idempotency.find_response(request.user.id, key)):
             return _created(WriteResult(replayed, replayed=True))
-        versions = self.if_match()
         return _created(duplicate_conversation(request.user.id, id, title, key, versions=versions))
 
     @openapi.history

@@ -92,6 +92,8 @@ def test_a_duplicate_of_another_version_names_the_changes_since(alice):
     assert (stale.status_code, details["current"]["title"]) == (412, "Other")
     assert [[*change["changes"]] for change in details["changes"]] == [["title"]]
     assert (repeated.status_code, repeated.json()) == (201, copy.json())
+    malformed = alice.post(f"{path}/duplicate", {}, headers={"If-Match": "v2"} | key)
+    assert malformed.status_code == 400
 
 
 def test_a_duplicate_from_the_trash_checks_the_version_before_the_state(alice):

@@ -8,7 +8,7 @@ from rest_framework import serializers
 from conversation_service.errors import InvalidCursor
 from conversation_service.http.openapi import DetailsField
 from conversations.serializers.bulk import BulkSerializer
-from conversations.views.openapi.conversations import IGNORED_KEY, X_CLIENT, operation
+from conversations.views.openapi.conversations import CHECKED_KEY, X_CLIENT, operation
 from conversations.writes.bulk import SAMPLE, STEP
 
 
@@ -81,7 +81,7 @@ bulk = operation(
         serializers=[BulkByIdsSerializer, BulkByFilterSerializer],
         resource_type_field_name=None,
     ),
-    parameters=[X_CLIENT, IGNORED_KEY],
+    parameters=[X_CLIENT, CHECKED_KEY],
     request_examples={
         "By ids": {"action": "archive", "ids": ["507f1f77bcf86cd799439014"]},
         "By filter": {

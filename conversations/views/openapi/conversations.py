@@ -285,13 +285,16 @@ IF_NONE_MATCH = request_header(
 )
 _KEY = '("[!#-~]{1,255}"|[!#-~][!-~]{0,254})'
 IGNORED_KEY = request_header(
-    "Idempotency-Key", "Accepted but ignored: the request can be repeated.", _KEY
+    "Idempotency-Key", "Accepted but ignored: the request can be repeated."
+)
+CHECKED_KEY = request_header(
+    "Idempotency-Key", "Checked but not stored: the request can be repeated.", _KEY
 )
 IF_MATCH = request_header(
     "If-Match",
     'The ETag of your last read, such as `"v3"`, a list, or `*`. A new version since then is a '
     "412. Weak tags and tags that a proxy has changed are understood.",
-    rf"(\*|{rendering.ENTITY_TAGS.pattern})",
+    r'(\*|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)',
 )
 IDEMPOTENCY_KEY = request_header(
     "Idempotency-Key",
