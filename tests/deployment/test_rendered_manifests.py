@@ -1,7 +1,10 @@
 """The manifests that kubectl renders, validated by the schemas of Kubernetes."""
 
 import json
+import os
+import shutil
 import subprocess
+from copy import deepcopy
 
 import pytest
 import yaml
@@ -47,6 +50,15 @@ def traced(environment, tmp_path_factory) -> list[Manifest]:
     return render(environment, folder, components=[tracing])
 
 
+@pytest.fixture(scope="module")
+def backed_up(environment, tmp_path_factory) -> list[Manifest]:
+    """Return an environment with the example of a backup."""
+    folder = tmp_path_factory.mktemp(f"{environment}-backed-up")
+    shutil.copy(K8S / "examples/backup.yaml", folder)
+    overlay = os.path.relpath(K8S / "overlays" / environment, folder)
+    return render(environment, folder, resources=[overlay, "backup.yaml"])
+
+
 def problems(manifests: list[Manifest], version: str, folder) -> list[str]:
     """Return violations of the schemas, and objects without a schema."""
     path = folder / "manifests.yaml"
@@ -68,6 +80,7 @@ def test_every_manifest_is_valid_by_the_schema_of_kubernetes(rendered, traced, v
     assert problems(rendered, version, tmp_path) == []
     assert problems(traced, version, tmp_path) == []
     assert problems(read("examples/secret.yaml"), version, tmp_path) == []
+    assert problems(read("examples/backup.yaml"), version, tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -123,9 +136,9 @@ def test_a_wrong_custom_resource_is_found():
     assert "remoteRef" in check_custom([secret]).stderr
 
 
-def test_policies_report_no_failure(rendered, tmp_path):
+def test_policies_report_no_failure(backed_up, tmp_path):
     path = tmp_path / "manifests.yaml"
-    path.write_text(yaml.safe_dump_all(rendered))
+    path.write_text(yaml.safe_dump_all(backed_up))
 
     run_tool("checkov", "--config-file", ".checkov.yaml", "--file", path)
 
@@ -259,6 +272,31 @@ def test_scheduled_jobs_do_not_overlap_or_accumulate(rendered):
         assert job["startingDeadlineSeconds"] > 10  # the controller checks every 10 seconds
         assert job["jobTemplate"]["spec"]["activeDeadlineSeconds"] > 0
         assert job["failedJobsHistoryLimit"] > 0
+
+
+def test_the_backup_runs_as_another_scheduled_job_and_has_a_volume_in_addition(backed_up):
+    cron_jobs = [deepcopy(each) for each in backed_up if each["kind"] == "CronJob"]
+    jobs = {each["metadata"]["name"]: each for each in cron_jobs}
+    backup, other = jobs["conversation-service-backup"], jobs["purge-trash"]
+    schedule = backup["spec"]
+    [(_, pod), (_, like)] = pods([backup, other])
+    [container], [model] = containers(pod), containers(like)
+    claim = one("PersistentVolumeClaim", backed_up)["metadata"]["name"]
+
+    assert schedule["timeZone"] == other["spec"]["timeZone"]
+    assert schedule["concurrencyPolicy"] == "Forbid"
+    assert schedule["startingDeadlineSeconds"] > 10
+    assert backup["metadata"]["namespace"] == other["metadata"]["namespace"]
+    volume = {"name": "backups", "persistentVolumeClaim": {"claimName": claim}}
+    assert pod["spec"]["volumes"] == [*like["spec"]["volumes"], volume]
+    mount = {"name": "backups", "mountPath": "/backups"}
+    assert container["volumeMounts"] == [*model["volumeMounts"], mount]
+    del pod["spec"]["volumes"], like["spec"]["volumes"]
+    for key in ("command", "volumeMounts", "resources"):
+        del container[key], model[key]
+    for label in set(like["metadata"]["labels"]) - set(pod["metadata"]["labels"]):
+        del like["metadata"]["labels"][label]
+    assert pod == like
 
 
 def test_the_namespace_names_its_environment(environment, rendered):
