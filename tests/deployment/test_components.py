@@ -1,11 +1,15 @@
 """Components that an overlay can add, alone and together."""
 
+import os
 import re
+import shutil
+from copy import deepcopy
 
 import pytest
 import yaml
 
 from tests.deployment.manifests import (
+    K8S,
     ROOT,
     Manifest,
     assignments,
@@ -16,6 +20,7 @@ from tests.deployment.manifests import (
     pods,
     release,
     render,
+    run_tool,
 )
 
 pytestmark = pytest.mark.deployment
@@ -43,6 +48,45 @@ def test_with_former_keys_every_pod_has_the_previous_and_the_next_keys(environme
 
     assert FORMER_KEYS.items() <= configuration(manifests)["data"].items()
     assert_that_pods_mount_what_the_configuration_names(manifests)
+
+
+@pytest.fixture
+def backed_up(environment, tmp_path) -> list[Manifest]:
+    """Return an environment with the example of a backup."""
+    shutil.copy(K8S / "examples/backup.yaml", tmp_path)
+    overlay = os.path.relpath(K8S / "overlays" / environment, tmp_path)
+    return render(environment, tmp_path, resources=[overlay, "backup.yaml"])
+
+
+def test_policies_report_no_failure_for_the_backup(backed_up, tmp_path):
+    path = tmp_path / "manifests.yaml"
+    path.write_text(yaml.safe_dump_all(backed_up))
+
+    run_tool("checkov", "--config-file", ".checkov.yaml", "--file", path)
+
+
+def test_the_backup_runs_as_another_scheduled_job_and_has_a_volume_in_addition(backed_up):
+    jobs = deepcopy(every("CronJob", backed_up))
+    backup, other = jobs["conversation-service-backup"], jobs["purge-trash"]
+    schedule = backup["spec"]
+    [(_, pod), (_, like)] = pods([backup, other])
+    [container], [model] = containers(pod), containers(like)
+    claim = one("PersistentVolumeClaim", backed_up)["metadata"]["name"]
+
+    assert schedule["timeZone"] == other["spec"]["timeZone"]
+    assert schedule["concurrencyPolicy"] == "Forbid"
+    assert schedule["startingDeadlineSeconds"] > 10
+    assert backup["metadata"]["namespace"] == other["metadata"]["namespace"]
+    volume = {"name": "backups", "persistentVolumeClaim": {"claimName": claim}}
+    assert pod["spec"]["volumes"] == [*like["spec"]["volumes"], volume]
+    mount = {"name": "backups", "mountPath": "/backups"}
+    assert container["volumeMounts"] == [*model["volumeMounts"], mount]
+    del pod["spec"]["volumes"], like["spec"]["volumes"]
+    for key in ("command", "volumeMounts", "resources"):
+        del container[key], model[key]
+    for label in set(like["metadata"]["labels"]) - set(pod["metadata"]["labels"]):
+        del like["metadata"]["labels"][label]
+    assert pod == like
 
 
 def test_without_redis_no_pod_needs_its_address_or_may_connect_to_it(environment):

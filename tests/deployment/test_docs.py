@@ -140,6 +140,7 @@ def test_every_option_belongs_to_a_script_or_a_command(text):
     known = {
         *re.findall(r"--[a-z-]+", scripts),
         *options(parser("setup_indexes")),
+        *options(parser("restore")),
         *MONGODB_OPTIONS,
     }
 

@@ -46,7 +46,7 @@ def problems(manifests: list[Manifest], version: str, folder) -> list[str]:
 def test_every_manifest_is_valid_by_the_schema_of_kubernetes(rendered, traced, version, tmp_path):
     assert problems(rendered, version, tmp_path) == []
     assert problems(traced, version, tmp_path) == []
-    for example in ("secret", "deployer"):
+    for example in ("secret", "deployer", "backup"):
         assert problems(read(f"examples/{example}.yaml"), version, tmp_path) == []
 
 

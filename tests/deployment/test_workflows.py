@@ -136,6 +136,32 @@ def test_the_tests_run_with_every_recommended_version_of_mongodb():
     assert steps["Test"] == {"name": "Test", "run": "make test"}
 
 
+def test_a_pull_request_with_a_vulnerable_package_stops():
+    [review] = (step for _, step in STEPS if "dependency-review-action@" in step.get("uses", ""))
+    workflow = WORKFLOWS["workflows/test.yml"]
+
+    assert review in workflow["jobs"]["dependencies"]["steps"]
+    assert "pull_request" in workflow[True]
+    assert review["if"] == "github.event_name == 'pull_request'"
+    assert review["with"] == {
+        "fail-on-severity": "low",
+        "fail-on-scopes": "runtime, development, unknown",
+    }
+    assert "continue-on-error" not in review.keys() | workflow["jobs"]["dependencies"].keys()
+
+
+def test_packages_are_updated_by_the_tool_that_locks_them():
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+    ecosystems = {each["package-ecosystem"]: each.get("directory") for each in updates}
+    [lock] = re.findall(
+        r"^COMPILE := \$\(BIN\)/(\w+)", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+
+    assert ecosystems[lock] == "/requirements"
+    assert "pip" not in ecosystems
+    assert "make lock && git diff --exit-code requirements" in [command for _, command in RUNS]
+
+
 @pytest.mark.parametrize("name", ["staging", "production"])
 def test_a_deployment_waits_only_for_its_own_environment(name):
     workflow = WORKFLOWS[f"workflows/deploy-{name}.yml"]
