@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 from django_mongodb_backend.base import DatabaseWrapper
@@ -14,7 +15,9 @@ from pymongo import WriteConcern, monitoring
 from pymongo.database import Database
 from rest_framework.test import APIClient
 
+from config.logs import OWN
 from conversation_service.mongodb.connection import collection, database
+from tests import leaks
 from tests.factories import client_of
 
 # Written by migrate, read by Django, changed by no test.
@@ -113,6 +116,30 @@ def filled(names: set[str]) -> list[str]:
         for name in names
     ]
     return [row["_id"] for row in database().aggregate([{"$documents": []}, *name_if_filled])]
+
+
+@pytest.fixture(scope="session")
+def debug_log(django_test_environment) -> leaks.Recorder:
+    recorder = leaks.Recorder()
+    [stdout] = [handler for handler in logging.root.handlers if handler.name == "stdout"]
+    recorder.filters = stdout.filters
+    logging.root.addHandler(recorder)
+    for name in OWN:
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    return recorder
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(mongo, debug_log) -> Iterator[None]:
+    """Check the log and the errors of each test."""
+    debug_log.lines.clear()
+    with leaks.requests_sent() as requests:
+        yield
+    kept = ("conversations", "django_session")
+    stored = [one["documents"] for one in recorder.commands if one.get("insert") in kept]
+    secrets = [settings.SECRET_KEY, settings.JWT_SECRET_KEY]
+    leaks.check_log("\n".join(debug_log.lines), requests, stored + secrets)
+    leaks.check_errors(requests)
 
 
 @pytest.fixture

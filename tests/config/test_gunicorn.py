@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from conversation_service.development.process import free_port
+from tests import leaks
 from tests.config.processes import environment, eventually, is_open
 
 HEAD_LIMIT_S = 0.5
@@ -57,9 +58,13 @@ def serving(
     folder: Path | None = None,
     **changes: str,
 ) -> Iterator[Server]:
-    """Serve an application of this checkout, or of the checkout in `folder`."""
+    """Serve an application of this checkout, or of the checkout in `folder`.
+
+    Fails if this checkout logs a text of a request at LOG_LEVEL=DEBUG.
+    """
     port = int(changes.get("PORT") or free_port())
     settings = {
+        "LOG_LEVEL": "INFO" if folder else "DEBUG",
         "DJANGO_SETTINGS_MODULE": "config.settings.test",
         "HOST": "127.0.0.1",
         "PORT": str(port),
@@ -76,11 +81,14 @@ def serving(
             stderr=output,
         )
     try:
-        wait_until_ready(process, port, log)
-        yield Server(process, port, log)
+        with leaks.requests_sent() as sent:
+            wait_until_ready(process, port, log)
+            yield Server(process, port, log)
     finally:
         process.terminate()
         process.wait(20)
+    if not folder:
+        leaks.check_log(log.read_text(), sent)
 
 
 def wait_until_ready(process: subprocess.Popen, port: int, log: Path) -> None:
