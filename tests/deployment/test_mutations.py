@@ -327,6 +327,11 @@ MANIFESTS = {
     "DEBUG in production": Edit("k8s/overlays/production/config.env", "", "LOG_LEVEL=DEBUG\n"),
     "Auth fails open": Edit("k8s/overlays/production/config.env", "", "AUTH_FAIL_MODE=open\n"),
     "all hosts": Edit("k8s/overlays/staging/config.env", "ALLOWED_HOSTS=", "ALLOWED_HOSTS=*,"),
+    "an overlay with another address": Edit(
+        "k8s/overlays/staging/config.env",
+        "",
+        "MESSAGE_SERVICE_URL=http://message.other.svc.cluster.local:8004\n",
+    ),
     "the wrong environment": Edit(
         "k8s/overlays/production/config.env", "ENVIRONMENT=production", "ENVIRONMENT=staging"
     ),
