@@ -194,15 +194,18 @@ check_context() {
     esac
 }
 
-# The Secret must have the keys that the pods mount. Only the names of its keys are printed.
+# The Secret must have the keys that the pods mount; former and future keys may be empty. Only the
+# names of the keys are printed.
 check_secret() {
     local present mounted missing=() key
-    mounted=$(field "$manifests"/deployment/*.yaml '..secret.items[*].key')
+    mounted=$(field "$manifests"/deployment/*.yaml '..secret.items[*].key') ||
+        stop 3 "the manifests cannot be read"
     # shellcheck disable=SC2016 # the variables are the template's
     present=$(ask secret "$secret" --ignore-not-found \
-        --output go-template='{{range $key, $value := .data}}{{if $value}}{{$key}} {{end}}{{end}}')
+        --output go-template='{{range $key, $value := .data}}{{$key}}{{if $value}}+{{end}} {{end}}')
     for key in $mounted; do
-        [[ " $present" == *" $key "* ]] || missing+=("$key")
+        [[ $key == *_FALLBACKS ]] || key+=+
+        [[ " $present" == *" $key"[\ +]* ]] || missing+=("${key%+}")
     done
     [ ${#missing[@]} = 0 ] ||
         stop 3 "secret $secret in namespace $namespace lacks ${missing[*]}: see k8s/README.md"

@@ -518,24 +518,47 @@ def test_a_job_that_has_started_may_exceed_the_timeout(operator, cluster):
     assert process.returncode == 0
 
 
+@pytest.fixture
+def use_components(monkeypatch, tmp_path):
+    """Return a function that lets deployments use an overlay with these components only."""
+
+    def use(*names: str) -> None:
+        folder = tmp_path / "repository"
+        for part in ("k8s", "scripts"):
+            shutil.copytree(ROOT / part, folder / part)
+        overlay = folder / "k8s/overlays/staging/kustomization.yaml"
+        components = ", ".join(f"../../components/{name}" for name in names)
+        text = overlay.read_text().replace("../../components/monitoring", components)
+        overlay.write_text(text)
+        monkeypatch.setitem(globals(), "ROOT", folder)
+
+    return use
+
+
 def test_a_cluster_needs_neither_redis_nor_the_prometheus_operator(
-    operator, cluster, monkeypatch, tmp_path
+    operator, cluster, monkeypatch, use_components
 ):
-    """The components of the overlay decide."""
     groups = [group for group in DESCRIBED["/apis"]["groups"] if "monitoring" not in group["name"]]
     monkeypatch.setitem(DESCRIBED, "/apis", DESCRIBED["/apis"] | {"groups": groups})
-    folder = tmp_path / "repository"
-    shutil.copytree(ROOT / "k8s", folder / "k8s")
-    shutil.copytree(ROOT / "scripts", folder / "scripts")
-    overlay = folder / "k8s/overlays/staging/kustomization.yaml"
-    monitoring = "../../components/monitoring"
-    overlay.write_text(overlay.read_text().replace(monitoring, "../../components/without-redis"))
-    monkeypatch.setitem(globals(), "ROOT", folder)
+    use_components("without-redis")
     del cluster.objects[SECRET]["data"]["REDIS_URL"]
 
     done = operator.deploy(NEW)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_former_keys_must_exist_and_may_be_empty(operator, cluster, use_components):
+    use_components("former-keys")
+    data = cluster.objects[SECRET]["data"]
+    data |= {"SECRET_KEY_FALLBACKS": HIDDEN, "JWT_SECRET_KEY_FALLBACKS": ""}
+
+    assert operator.deploy(NEW, "--dry-run").returncode == 0
+    del data["JWT_SECRET_KEY_FALLBACKS"]
+    done = operator.deploy(NEW, "--dry-run")
+
+    assert done.returncode == 3
+    assert "lacks JWT_SECRET_KEY_FALLBACKS:" in done.stderr
 
 
 def requested(cluster: Cluster) -> set[tuple[str, str, str]]:
@@ -655,7 +678,9 @@ def test_a_concurrent_release_is_rejected(operator, cluster):
 
 
 @pytest.mark.parametrize("key", SECRET_KEYS)
-def test_a_missing_secret_stops_it_before_anything_changes(operator, cluster, key):
+def test_a_missing_or_empty_secret_stops_it_before_anything_changes(operator, cluster, key):
+    cluster.objects[SECRET]["data"][key] = ""
+    assert operator.deploy(FORMER).returncode == 3
     del cluster.objects[SECRET]["data"][key]
 
     done = operator.deploy(FORMER)

@@ -12,6 +12,7 @@ import yaml
 from django.urls import resolve
 
 from config.env import env
+from config.upstreams import UPSTREAMS
 from conversation_service import health
 from tests.deployment.manifests import (
     K8S,
@@ -570,8 +571,9 @@ def test_ingress_is_allowed_from_gateway_message_prometheus_and_the_service(rend
 
 def test_egress_is_allowed_to_configured_hosts_dns_and_the_service_only(rendered):
     secret = read("examples/secret.yaml")[0]["stringData"]
+    data = configuration(rendered)["data"]
     urls = [
-        *[url for url in assignments("base/config.env").values() if "://" in url],
+        *[url for name, url in data.items() if name.endswith("_SERVICE_URL")],
         *[secret[name] for name in ("MONGODB_URL", "REDIS_URL")],
     ]
     policy = policies(rendered)["called"]
@@ -581,6 +583,13 @@ def test_egress_is_allowed_to_configured_hosts_dns_and_the_service_only(rendered
     assert policy["policyTypes"] == ["Egress"]
     ours = {"to": [{"podSelector": {"matchLabels": API}}], "ports": tcp(8003)}
     assert in_order(policy["egress"]) == in_order([*rules_for(urls), *DNS, ours])
+
+
+@pytest.mark.parametrize("name", UPSTREAMS)
+def test_each_upstream_has_an_address_that_the_network_policies_allow(rendered, name):
+    url = configuration(rendered)["data"][f"{name.upper()}_SERVICE_URL"]
+
+    assert rules_for([url])[0] in policies(rendered)["called"]["egress"]
 
 
 def test_tracing_allows_egress_to_the_collector(traced):

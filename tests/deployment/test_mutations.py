@@ -328,6 +328,11 @@ MANIFESTS = {
     "DEBUG in production": Edit("k8s/overlays/production/config.env", "", "LOG_LEVEL=DEBUG\n"),
     "Auth fails open": Edit("k8s/overlays/production/config.env", "", "AUTH_FAIL_MODE=open\n"),
     "all hosts": Edit("k8s/overlays/staging/config.env", "ALLOWED_HOSTS=", "ALLOWED_HOSTS=*,"),
+    "an overlay with another address": Edit(
+        "k8s/overlays/staging/config.env",
+        "",
+        "MESSAGE_SERVICE_URL=http://message.other.svc.cluster.local:8004\n",
+    ),
     "the wrong environment": Edit(
         "k8s/overlays/production/config.env", "ENVIRONMENT=production", "ENVIRONMENT=staging"
     ),
@@ -350,6 +355,12 @@ MANIFESTS = {
     ),
     "an overlay removes the denial": patch(
         "production", "NetworkPolicy", "op: remove, path: /spec/policyTypes"
+    ),
+    "an overlay deletes the denial": Edit(
+        "k8s/overlays/production/kustomization.yaml",
+        "",
+        "patches:\n  - patch: '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy,"
+        " metadata: {name: deny-by-default}, $patch: delete}'\n",
     ),
     "an overlay restarts pods without MongoDB": patch(
         "production",
@@ -570,6 +581,7 @@ FILES = {
     ),
 }
 # The tests for a folder; the first match counts.
+RULES = "k8s/components/monitoring/prometheusrule.yaml"
 MODULES = {
     "k8s/components/logging": "test_filebeat",
     "k8s": "test_manifests",
@@ -577,7 +589,7 @@ MODULES = {
     ".github": "test_workflows",
     "scripts": "test_scripts",
 }
-# Faults of a script with the test that runs it and detects them.
+# Faults of scripts and rules with the test that runs them and detects the fault.
 SCRIPTS = {
     "the server validates nothing": (
         Edit("scripts/deploy-k8s.sh", '[ "$dry_run" = true ] || check_manifests\n', ""),
@@ -607,6 +619,18 @@ SCRIPTS = {
         Edit("scripts/deploy-k8s.sh", "run_stage prune || ", "true || "),
         "test_deploy_k8s.test_the_configuration_stays_as_long_as_a_revision_needs_it",
     ),
+    "errors burn the budget unnoticed": (
+        Edit(RULES, "ratio_rate1h > 14.4 * 0.001", "ratio_rate1h > 144 * 0.001"),
+        "test_rules.test_alerts_pass_their_unit_tests",
+    ),
+    "full streams burn the budget": (
+        Edit(
+            RULES,
+            "or 0 * namespace_service:http_requests:rate5m\n              ),",
+            "* 0\n              ),",
+        ),
+        "test_rules.test_alerts_pass_their_unit_tests",
+    ),
     "staging does not wait": (
         Edit("scripts/deploy-staging.sh", "--detach --wait ", "--detach "),
         "test_deploy_staging.test_a_dry_run_shows_every_step_and_changes_nothing",
@@ -635,12 +659,16 @@ def test_an_unchanged_copy_has_no_faults(copy, module):
 
 
 @pytest.mark.parametrize(("edit", "guard"), SCRIPTS.values(), ids=SCRIPTS.keys())
-def test_a_fault_of_a_script_is_detected(copy, tmp_path, edit, guard):
+def test_a_fault_of_a_script_or_a_rule_is_detected(copy, tmp_path, edit, guard):
     module, _, name = guard.partition(".")
     with edited(copy, edit), imports_from(copy), ExitStack() as stack:
         imported = import_module(f"tests.deployment.{module}")
+        given: dict[str, Any]
         if module == "test_deploy_staging":
             given = {"host": imported.Host(tmp_path)}
+        elif module == "test_rules":
+            [slo] = (path for path in imported.UNIT_TESTS if path.stem == "slo")
+            given = {"tmp_path": tmp_path, "unit_test": slo}
         else:
             cluster = stack.enter_context(imported.prepared_cluster())
             given = {"cluster": cluster, "operator": imported.Operator(cluster, tmp_path)}
