@@ -48,7 +48,9 @@ def test_every_line_is_a_json_object(server):
     assert any("Starting gunicorn" in line["message"] for line in lines(server))
 
 
-@pytest.mark.parametrize(("path", "levels"), [(LIST, ["info"]), ("/a", ["info"]), ("/health", [])])
+@pytest.mark.parametrize(
+    ("path", "levels"), [(LIST, ["info"]), ("/a", ["info"]), ("/health/live", [])]
+)
 def test_head_logs_no_warning(server, path, levels):
     request_id = f"head{path.replace('/', '-')}"
     fetch(server, request_id, path, "HEAD")
