@@ -19,6 +19,7 @@ TOOLS := .tools/.installed
 BENCH := .tools/bench
 DOCS := .tools/docs
 CLIENTS := .tools/clients
+FAULTS := .tools/faults
 
 # pipefail: a step fails if its first command does, not only awk.
 SHELL := bash
@@ -154,6 +155,7 @@ lock: $(DEVELOPMENT) ## recompile requirements/*.txt from requirements/*.in
 		--constraint requirements/development.txt
 	$(COMPILE) requirements/docs.in --output-file requirements/docs.txt
 	$(COMPILE) requirements/clients.in --output-file requirements/clients.txt
+	$(COMPILE) requirements/faults.in --output-file requirements/faults.txt
 
 $(DEVELOPMENT): requirements/development.txt | $(BIN)/python
 	@echo "Installing the packages for development, about 1 minute ..."
@@ -194,6 +196,12 @@ $(CLIENTS)/.installed: requirements/clients.txt tests/clients/package.json tests
 	@$(subst $(BIN),$(CLIENTS)/bin,$(PIP)) -r requirements/clients.txt
 	@cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
 	@npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+$(FAULTS)/.installed: requirements/faults.txt
+	@echo "Installing what sends random requests ..."
+	@$(PYTHON) -m venv $(FAULTS)
+	@$(subst $(BIN),$(FAULTS)/bin,$(PIP)) -r requirements/faults.txt
 	@touch $@
 
 # The version that mkdocs-material would load in the reader's browser.
