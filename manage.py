@@ -16,8 +16,6 @@ from config.validation import FAULTY, FaultyConfiguration
 from conversation_service.mongodb import failures
 from conversation_service.observability.logs import log_output
 
-NO_MONGODB = 3  # as the help for every command says: conversation_service/commands.py
-
 if __name__ == "__main__":
     gc.set_threshold(10_000, 10, 10)  # imports leave few cycles: commands start 10 % faster
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module())
@@ -37,5 +35,6 @@ if __name__ == "__main__":
         unavailability = failures.find(error)
         if unavailability is None:
             raise
-        sys.stderr.write(f"MongoDB is unavailable: {failures.reason(unavailability)}\n")
-        sys.exit(NO_MONGODB)
+        reason = failures.reason(unavailability)
+        sys.stderr.write(f"MongoDB is unavailable: {reason}\n")
+        sys.exit(failures.exit_code(reason))

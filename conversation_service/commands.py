@@ -29,7 +29,7 @@ from conversation_service.mongodb import failures
 WIDTH = 98
 
 # Equal in every command. 0 is success, 1 failure.
-WRONG_OPTION, NO_MONGODB, UNFINISHED = 2, 3, 4
+WRONG_OPTION, UNFINISHED = 2, 4  # and those of MongoDB in mongodb/failures.py
 
 
 class Unfinished(CommandError):
@@ -43,11 +43,12 @@ def mongodb_error(
     error: PyMongoError | ServiceError, next_step: str, *, has_begun: bool
 ) -> CommandError:
     """Return the error to end with. The reason has neither documents nor the password in a URL."""
-    text = f"MongoDB: {failures.reason(error).removesuffix('.')}. {next_step}"
+    reason = failures.reason(error)
+    text = f"MongoDB: {reason.removesuffix('.')}. {next_step}"
     if has_begun:
         return Unfinished(text)
     unavailable = isinstance(error, DatabaseUnavailable) or failures.find(error)
-    return CommandError(text, returncode=NO_MONGODB if unavailable else 1)
+    return CommandError(text, returncode=failures.exit_code(reason) if unavailable else 1)
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DjangoHelpFormatter):
@@ -59,11 +60,14 @@ def end_help(
 ) -> None:
     """Add exit codes and examples at the end of a command's help.
 
-    argparse exits with 2 for an unknown option, manage.py with 3 without MongoDB.
+    argparse exits with 2 for an unknown option, manage.py with 3 or 5 without MongoDB.
     """
     common = {WRONG_OPTION: "an invalid option"}
     if database:
-        common[NO_MONGODB] = "MongoDB is unavailable; stderr has the reason"
+        common[failures.NO_MONGODB] = "MongoDB is unavailable; stderr has the reason"
+        common[failures.UNUSABLE_MONGODB] = (
+            "the account, replica set or TLS in MONGODB_URL is wrong, or a permission is missing"
+        )
     codes = [f"{code}  {meaning}" for code, meaning in sorted({**exit_codes, **common}.items())]
     description = parser.description or ""
     if "\n" not in description:

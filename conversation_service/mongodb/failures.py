@@ -120,9 +120,9 @@ _CODES_BY_REASON: dict[str, dict[int, str]] = {
         64: "WriteConcernTimeout",
         100: "UnsatisfiableWriteConcern",
     },
+    "The account in MONGODB_URL lacks a permission.": {13: "Unauthorized"},
     "MongoDB rejects the account in MONGODB_URL.": {
         11: "UserNotFound",
-        13: "Unauthorized",
         18: "AuthenticationFailed",
         391: "ReauthenticationRequired",
         8000: "AtlasError",
@@ -137,6 +137,13 @@ _LABELS = (
     "SystemOverloadedError",
     "TransientTransactionError",
 )
+# Exit codes of commands. 3: a later run may succeed. 5: MONGODB_URL or the account is wrong.
+NO_MONGODB, UNUSABLE_MONGODB = 3, 5
+_UNUSABLE = re.compile(
+    "lacks a permission|rejects the account|SSL handshake failed|available for replica set name"
+)
+# PyMongo's text if the server closes the connection without a reply.
+_CLOSED = "connection closed"
 # Parts of an error's text that repeat documents and replies, or differ at each attempt.
 _LEFT_OUT = re.compile(
     r",? ?(full error: .*|\(configured timeouts: [^)]*\))|, Timeout: .*| after [\d.]+ seconds: .*",
@@ -190,8 +197,14 @@ def reason(error: BaseException) -> str:
     if not env("MONGODB_URL") and NOWHERE in str(error):
         return NOT_RUNNING
     if isinstance(error, ConnectionFailure) or type(error) is ConfigurationError:
-        return _LEFT_OUT.sub("", str(error)) or name(error)
+        text = _LEFT_OUT.sub("", str(error)) or name(error)
+        return f"{text}. The server may require TLS: tls=true" if text.endswith(_CLOSED) else text
     return name(error)
+
+
+def exit_code(reason: str) -> int:
+    """Return a command's exit code for a reason why MongoDB cannot be used."""
+    return UNUSABLE_MONGODB if _UNUSABLE.search(reason) else NO_MONGODB
 
 
 def _codes(error: PyMongoError) -> Iterator[int]:

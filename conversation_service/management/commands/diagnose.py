@@ -4,8 +4,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from conversation_service.commands import NO_MONGODB, add_json, as_json, end_help
+from conversation_service.commands import add_json, as_json, end_help
 from conversation_service.diagnosis import Found, diagnose
+from conversation_service.mongodb import failures
 
 HELP = """
 Print the state of this deployment, as seen from here: versions, MongoDB, Redis and the upstreams
@@ -41,9 +42,11 @@ class Command(BaseCommand):
             logging.disable(logging.NOTSET)
         self.stdout.write(as_json(found) if json else "\n".join(lines(found, with_defaults=all)))
         if wrong := found["wrong"]:
-            is_down = found["dependencies"]["mongodb"]["status"] != "healthy"
+            mongodb, indexes = found["dependencies"]["mongodb"], found["indexes"] or {}
+            # With a missing permission, MongoDB is healthy and the indexes cannot be read.
+            reason = mongodb["reason"] or indexes.get("unknown")
             text = "\n".join(["Wrong:", *(f"- {fault}" for fault in wrong)])
-            raise CommandError(text, returncode=NO_MONGODB if is_down else 1)
+            raise CommandError(text, returncode=failures.exit_code(reason) if reason else 1)
 
 
 def lines(found: Found, *, with_defaults: bool) -> Iterator[str]:

@@ -11,6 +11,7 @@ from conversation_service.mongodb.engine.introspection import DatabaseIntrospect
 from conversation_service.mongodb.engine.operations import DatabaseOperations
 from conversation_service.mongodb.engine.schema import DatabaseSchemaEditor
 from conversation_service.mongodb.monitor import LISTENERS, topology, watch
+from conversation_service.mongodb.reachability import FIRST_REPLY_S, require_reply
 from conversation_service.server import private
 
 CONNECTING = "connecting to MongoDB"  # a thread's name
@@ -36,7 +37,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         PyMongo resolves the names in a mongodb+srv URL while it creates the client: outside
         timeoutMS, for up to 40 s. So a thread creates it, and callers wait no longer than for an
         operation. Raises ServerSelectionTimeoutError without a client; the next request tries
-        again.
+        again. A command, which has no time limit, fails within seconds if no member replies.
         """
         pools: dict[str, Client] = self._connection_pools
         if self.alias in pools:
@@ -47,15 +48,21 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 attempt = _attempts[self.alias] = Future()
                 arguments = (conn_params, attempt)
                 Thread(target=self._connect, args=arguments, name=CONNECTING, daemon=True).start()
-        limit_ms = conn_params["timeoutMS"] or conn_params["serverSelectionTimeoutMS"]
+        is_request = conn_params["timeoutMS"] > 0
+        limit_s = conn_params["timeoutMS"] / 1000 if is_request else FIRST_REPLY_S
+        limit_s = private.remaining_timeout(limit_s)
         try:
-            return attempt.result(private.remaining_timeout(limit_ms / 1000))
+            client = attempt.result(limit_s)
         except TimeoutError:
-            reason = "its hosts are not resolved yet"
+            reason = "its hosts are not resolved yet, the name server does not respond"
         except (InvalidURI, ValueError):  # their text may repeat a password
             reason = "it is not a valid URL; percent-encode the user and the password"
         except (PyMongoError, TypeError, OSError) as error:
             reason = failures.reason(error)
+        else:
+            if not is_request:
+                require_reply(client, within_s=limit_s)
+            return client
         topology.log_failure("MONGODB_URL", reason)
         raise ServerSelectionTimeoutError(f"MONGODB_URL: {reason}")
 

@@ -14,7 +14,6 @@ from pymongo.collection import Collection
 from pymongo.errors import ConfigurationError, InvalidName, PyMongoError
 
 from conversation_service.commands import (
-    NO_MONGODB,
     Job,
     JobResult,
     Unfinished,
@@ -187,7 +186,7 @@ def open_source(
             reason = failures.reason(error).removesuffix(".")
             raise CommandError(
                 f"The MongoDB in --from cannot be used: {reason}. Nothing was imported.",
-                returncode=NO_MONGODB if failures.find(error) else 1,
+                returncode=failures.exit_code(reason) if failures.find(error) else 1,
             ) from None
         if number == 0:
             raise CommandError(f"{source.full_name} contains no documents.")

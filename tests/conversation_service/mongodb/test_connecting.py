@@ -16,12 +16,14 @@ from django.test import Client
 from django_mongodb_backend.base import DatabaseWrapper
 
 from config.env import env
+from conversation_service.mongodb import reachability
 from conversation_service.mongodb.connection import collection
 from conversation_service.mongodb.engine.base import CONNECTING
 from conversation_service.mongodb.monitor import topology
 from conversation_service.observability import metrics
 from tests.conversation_service import loopback
 from tests.factories import PATH, NewConversation, conversation
+from tests.failpoints import failing
 from tests.running import started
 
 SRV = "mongodb+srv://cluster.mongo.test/?replicaSet=rs0&tls=false&srvAllowedHostsSuffix=0.0.1"
@@ -233,20 +235,56 @@ def test_reads_go_to_the_primary_with_any_url(alice, commands):
         assert [command for command in commands if "$readPreference" in command] == []
 
 
-def test_a_command_exits_with_3_and_the_reason(mongo):
+def test_a_command_exits_with_the_reason(mongo):
     url = env("MONGODB_URL")
-    expected = {
-        url.replace("://", f"://user:{PASSWORD}@"): "AuthenticationFailed",
-        f"{url}&tls=true": "SSL handshake failed",
-        url.replace("=rs0", "=another"): 'replica set name "another"',
-        f"mongodb://{loopback.closed_port()}/": "Connection refused",
-        "mongodb://nowhere.invalid/": "nowhere.invalid:27017",
-        f"mongodb+srv://user:{PASSWORD}@nowhere.invalid/": "_mongodb._tcp.nowhere.invalid",
-    }
-    running = {url: started(mongo, "setup_indexes", "--check", MONGODB_URL=url) for url in expected}
-    for url, process in running.items():
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 3, (url, out, err)
-        assert expected[url] in err
-        assert PASSWORD not in out + err
-        assert "Traceback" not in out + err
+    with (
+        loopback.serving(loopback.silence) as silent,
+        loopback.serving(lambda channel: None) as closing,
+    ):
+        expected = {
+            url.replace("://", f"://user:{PASSWORD}@"): (5, "AuthenticationFailed"),
+            f"{url}&tls=true": (5, "SSL handshake failed"),
+            url.replace("=rs0", "=another"): (5, 'replica set name "another"'),
+            f"mongodb://{loopback.closed_port()}/": (3, "Connection refused"),
+            f"mongodb://{silent}/": (3, f"{silent}: accepts the connection, but does not reply"),
+            f"mongodb://{closing}/": (3, "may require TLS"),
+            "mongodb://nowhere.invalid/": (3, "nowhere.invalid:27017"),
+            f"mongodb+srv://user:{PASSWORD}@nowhere.invalid/": (3, "MONGODB_URL: "),
+        }
+        running = {
+            url: started(mongo, "setup_indexes", "--check", MONGODB_URL=url) for url in expected
+        }
+        for url, process in running.items():
+            out, err = process.communicate(timeout=120)
+            code, reason = expected[url]
+            assert process.returncode == code, (url, out, err)
+            assert reason in err
+            assert PASSWORD not in out + err
+            assert "Traceback" not in out + err
+
+
+def test_a_missing_permission_is_the_reason_of_a_command(mongo):
+    with failing(errorCode=13, commands=["listCollections", "listIndexes", "find", "aggregate"]):
+        for command in (["setup_indexes", "--check"], ["diagnose"]):
+            process = started(mongo, *command)
+            out, err = process.communicate(timeout=120)
+
+            assert process.returncode == 5, (out, err)
+            assert "(Unauthorized). The account in MONGODB_URL lacks a permission." in err
+
+
+def test_a_name_server_that_does_not_respond_is_the_reason(monkeypatch):
+    released = threading.Event()
+
+    def hang(*arguments, **options):
+        released.wait(20)
+        raise socket.gaierror(socket.EAI_AGAIN, "late")
+
+    monkeypatch.setattr(reachability, "EXPLANATION_S", 0.1)
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+
+    reason = reachability.explain_silence([("a.test", 1), ("b.test", 2)])
+    released.set()
+
+    expected = "a.test:1: the name server does not respond, b.test:2: the name server"
+    assert reason.startswith(expected)
