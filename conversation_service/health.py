@@ -36,6 +36,7 @@ READY_S = 0.5
 MONGODB_S = 0.4
 REDIS_S = 0.5
 UPSTREAM_S = 1.0
+REDIS_PROBE = "return redis.call('SET', KEYS[1], '', 'PX', 1000)"
 REPORT_S = 1.5  # for all probes, which run concurrently
 FRESH_S = 1.5
 AGAIN_S = 2  # Retry-After, longer than FRESH_S
@@ -249,9 +250,10 @@ def _probe_mongodb(timeout_s: float) -> None:
 
 
 def _probe_redis(url: str, timeout_s: float) -> None:
+    """Write in a script, as rate limits do: a full or read-only server replies to PING, too."""
     try:
         with redis.connect(url, timeout_s=timeout_s) as client:
-            client.ping()
+            client.register_script(REDIS_PROBE)(keys=["ratelimit:{health}:probe"])
     except (ValueError, TypeError):  # the error contains parts from the URL
         raise ProbeFailed("REDIS_URL is not a valid URL") from None
 

@@ -31,7 +31,7 @@ FAILURES = (RedisError, OSError, ValueError, TypeError)
 
 
 class Unavailable(Exception):
-    """Redis is not configured, or does not reply."""
+    """Redis is not configured, does not reply, or rejects the command."""
 
 
 def connect(url: str, *, timeout_s: float) -> Redis:
@@ -115,12 +115,12 @@ class Server:
                 was_down, self._is_down = self._is_down, True
             if not was_down:
                 kind = type(error).__name__
-                logger.warning("Redis does not reply, the service continues without it: %s", kind)
+                logger.warning("Redis cannot be used, the service continues without it: %s", kind)
             raise Unavailable from error
         if self._is_down:
             with self._lock:
                 self._is_down = False
-            logger.warning("Redis replies again")
+            logger.warning("Redis can be used again")
         return reply
 
     def _client(self) -> Redis:

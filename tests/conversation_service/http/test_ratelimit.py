@@ -522,7 +522,7 @@ def test_the_api_counts_in_the_process_until_redis_is_back(
     assert time.monotonic() - started < 1
     assert metric("redis_unanswered_total") == before + 3
     assert [r.message for r in caplog.records if r.name == "conversation_service.redis"] == [
-        "Redis does not reply, the service continues without it: ConnectionError"
+        "Redis cannot be used, the service continues without it: ConnectionError"
     ]
 
     caplog.clear()
@@ -531,7 +531,7 @@ def test_the_api_counts_in_the_process_until_redis_is_back(
         assert statuses(new_user, PATH, 4) == [200] * 3 + [429]
         assert metric("redis_unanswered_total") == before + 3
     assert [r.message for r in caplog.records if r.name == "conversation_service.redis"] == [
-        "Redis replies again"
+        "Redis can be used again"
     ]
 
 
