@@ -245,7 +245,8 @@ AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_RESET_ON_SUCCESS = True
 # Further attempts do not prolong a lock-out, so no attacker can lock out an account permanently.
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+# Not by address: clients have the addresses of the gateway, and each one would add 5 failures.
+AXES_LOCKOUT_PARAMETERS = ["username"]
 AXES_LOCKOUT_TEMPLATE = "console/locked.html"
 SESSION_COOKIE_AGE = 12 * 60 * 60  # 12 hours, a working day
 
