@@ -79,7 +79,7 @@ check-deploy: $(DEVELOPMENT) $(TOOLS) ## scripts, images, manifests, rules and w
 check-clients: $(DEVELOPMENT) $(CLIENTS)/.installed ## generate four clients from docs/openapi.json, check their types and run them
 	$(BIN)/python -m pytest -m clients $(ALL_CORES) tests/clients
 
-faults: $(DEVELOPMENT) ## kill, freeze and cut off servers under load, 15 minutes; ROUNDS=20 for the full numbers (Linux)
+faults: $(DEVELOPMENT) $(FAULTS)/.installed ## kill, freeze and cut off servers under load, 15 minutes; ROUNDS=20 for the full numbers (Linux)
 	$(BIN)/python -m pytest -m faults tests/faults --rounds $(FAULT_ROUNDS) --kills $$(($(FAULT_ROUNDS) * 15)) \
 		--soak-minutes $(FAULT_ROUNDS) $(ARGS)
 
