@@ -12,7 +12,7 @@ from tests.factories import PATH, client_of, conversation
 FILTERS = {"find": "filter", "findAndModify": "query", "count": "query", "distinct": "query"}
 IMPORT = f"{PATH}/import"
 
-# The response tells an absent conversation from a conversation of another user.
+# The response distinguishes an absent conversation from one of another user.
 SENT_TO_ALL_SHARDS = "authorize"
 
 # A request for each operation of the API, with the id of a conversation.

@@ -1,4 +1,4 @@
-"""The service on a machine whose DNS server does not reply for one name."""
+"""The service with a DNS server that does not reply for one name."""
 
 import _socket
 import os

@@ -1,4 +1,4 @@
-"""A name whose look-up hangs affects only the requests that need it."""
+"""A hanging look-up of a name affects only the requests that need the name."""
 
 from concurrent.futures import ThreadPoolExecutor
 
