@@ -45,6 +45,8 @@ _PARTS = re.compile(_PART)
 _DOTTED = re.compile(rf"(?<!\.)\.(?=[a-z]){_PART}")
 _SIGN = re.compile("[^\\w\\s☺⚑\u0301\u200d\u20e3]|_")
 _AROUND_WORDS = "".join(c for c in map(chr, range(0x3100)) if unicodedata.category(c)[0] in "PZC")
+_ASCII_WORD = re.compile("[0-9a-z]+")
+_IN_A_WORD = re.compile("[-'._,][0-9a-z]|[+#]")  # a sign in folded ASCII text
 
 _MARK_ABOVE_OR_BELOW = 200  # combining class
 _FORMER_UNSPACED = (
@@ -109,7 +111,10 @@ def split_words(text: str) -> list[str]:
     The last words, MAX_EXTRA_WORDS at most, are the joined ones (`wifi` for *Wi-Fi*), the ones with
     a dot (`.net` for *ASP.NET*) and the signs.
     """
-    folded = fold(text)
+    folded = text.lower() if text.isascii() else fold(text)
+    if folded.isascii() and not _IN_A_WORD.search(folded):
+        signs = dict.fromkeys(_SIGN.findall(folded))
+        return [*dict.fromkeys(_ASCII_WORD.findall(folded)), *list(signs)[:MAX_EXTRA_WORDS]]
     shape = _shape(folded)
     words: list[str] = []
     extra: list[str] = []
@@ -129,9 +134,10 @@ def split_words(text: str) -> list[str]:
             extra.append("".join(parts))
             extra += (folded[m.start() : m.end()] for m in _DOTTED.finditer(shape, start, end))
     different = dict.fromkeys(words)
-    extra += _SIGN.findall(shape)
-    others = [word for word in dict.fromkeys(extra) if word not in different]
-    return [*different, *others[:MAX_EXTRA_WORDS]]
+    extra = [
+        word for word in dict.fromkeys([*extra, *_SIGN.findall(shape)]) if word not in different
+    ]
+    return [*different, *extra[:MAX_EXTRA_WORDS]]
 
 
 def longest_words(tag: str) -> list[str]:
