@@ -331,6 +331,13 @@ def test_a_folder_with_other_files_is_left_as_it_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_an_empty_database_is_no_successful_backup(other, tmp_path):
+    with used(other), refused(1, f"{other.name} has no collections"):
+        back_up(tmp_path / "backup")
+
+    assert not (tmp_path / "backup").exists()
+
+
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").touch()
 
