@@ -425,6 +425,20 @@ def test_an_interrupted_restore_goes_on(source, other, tmp_path, monkeypatch, ac
     assert structure(other) == structure(source)
 
 
+def test_a_restore_goes_on_after_a_ttl_index_has_deleted_documents(source, other, tmp_path):
+    back_up(tmp_path / "backup")
+    with failing(times=1, commands=["collMod"], errorCode=11601), refused(4, "Run it again"):
+        restored(tmp_path / "backup", other)
+    expired = {"status": "purged"}
+    assert other["conversations"].delete_many(expired).deleted_count > 0
+
+    restored(tmp_path / "backup", other)
+
+    assert structure(other) == structure(source)
+    stored = source["conversations"].count_documents({"status": {"$ne": "purged"}})
+    assert other["conversations"].count_documents({}) == stored
+
+
 def test_another_backup_does_not_go_on_with_an_interrupted_restore(source, other, tmp_path, alice):
     back_up(tmp_path / "first")
     conversation(alice)
