@@ -72,6 +72,8 @@ def back_up(archive: Archive, stopping: list[int], advance: Callable[[int], None
 def structure() -> list[Contents]:
     """Return all collections of the database without their documents."""
     collections = sorted(database().list_collections(), key=lambda each: each["name"])
+    if not collections:
+        raise CommandError(f"The database {database().name} has no collections to back up.")
     if any(each["name"] == MARKER for each in collections):
         raise CommandError("The database has an unfinished restore. Run manage.py restore again.")
     return [

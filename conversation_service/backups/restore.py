@@ -47,7 +47,7 @@ def _claim(archive: Archive, *, replace: bool) -> None:
                 f"The database {database().name} has documents, in {', '.join(filled[:5])}. "
                 "--yes deletes them and all others of the database."
             )
-        found = {"_id": "restore", "sha256": checksum, "cleared": False}
+        found = {"_id": "restore", "sha256": checksum, "cleared": False, "compared": False}
         markers.replace_one({"_id": "restore"}, found, upsert=True)
     if not found["cleared"]:
         for name in _names():
@@ -68,6 +68,8 @@ def insert(
     Raises CommandError if the database has other documents, unless `replace`.
     """
     _claim(archive, replace=replace)
+    if _is_compared():
+        return
     existing = _names()
     for contents in manifest.collections:
         options = {key: each for key, each in contents.options.items() if key not in VALIDATION}
@@ -89,6 +91,8 @@ def insert(
 
 def compare(manifest: Manifest, stopping: list[int], advance: Advance) -> None:
     """Read all documents back. Raises CommandError if any byte differs from the archive."""
+    if _is_compared():
+        return
     for contents in manifest.collections:
         documents = chain.from_iterable(map(split, read(database()[contents.name])))
         for part in contents.parts:
@@ -102,12 +106,13 @@ def compare(manifest: Manifest, stopping: list[int], advance: Advance) -> None:
                 raise Unfinished(STOPPED)
         if next(documents, None) is not None:
             raise _differs(contents)
+    database()[MARKER].update_one({}, {"$set": {"compared": True}})
 
 
 def finish(manifest: Manifest, stopping: list[int], advance: Advance) -> None:
     """Create the indexes and the validators, and remove the mark.
 
-    Before, a TTL index would delete documents, and a validator could reject older ones.
+    Not before the comparison: a TTL index deletes documents, and a validator can reject older ones.
     """
     for contents in manifest.collections:
         indexes = [index for index in contents.indexes if index["name"] != "_id_"]
@@ -120,6 +125,11 @@ def finish(manifest: Manifest, stopping: list[int], advance: Advance) -> None:
         if stopping:
             raise Unfinished(STOPPED)
     database().drop_collection(MARKER)
+
+
+def _is_compared() -> bool:
+    """Return True if only indexes and validators are missing. TTL indexes may exist."""
+    return database()[MARKER].find_one({"compared": True}) is not None
 
 
 def _insert_batch(contents: Contents, batch: list[bytes]) -> None:

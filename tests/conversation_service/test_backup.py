@@ -331,6 +331,13 @@ def test_a_folder_with_other_files_is_left_as_it_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_an_empty_database_is_no_successful_backup(other, tmp_path):
+    with used(other), refused(1, f"{other.name} has no collections"):
+        back_up(tmp_path / "backup")
+
+    assert not (tmp_path / "backup").exists()
+
+
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").touch()
 
@@ -416,6 +423,20 @@ def test_an_interrupted_restore_goes_on(source, other, tmp_path, monkeypatch, ac
     assert stored > 40
     assert documents(other) == without_transient(documents(source))
     assert structure(other) == structure(source)
+
+
+def test_a_restore_goes_on_after_a_ttl_index_has_deleted_documents(source, other, tmp_path):
+    back_up(tmp_path / "backup")
+    with failing(times=1, commands=["collMod"], errorCode=11601), refused(4, "Run it again"):
+        restored(tmp_path / "backup", other)
+    expired = {"status": "purged"}
+    assert other["conversations"].delete_many(expired).deleted_count > 0
+
+    restored(tmp_path / "backup", other)
+
+    assert structure(other) == structure(source)
+    stored = source["conversations"].count_documents({"status": {"$ne": "purged"}})
+    assert other["conversations"].count_documents({}) == stored
 
 
 def test_another_backup_does_not_go_on_with_an_interrupted_restore(source, other, tmp_path, alice):
