@@ -57,10 +57,11 @@ PAGES_MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
-# These checks search MIDDLEWARE, and not PAGES_MIDDLEWARE.
 SILENCED_SYSTEM_CHECKS = [
+    # These search MIDDLEWARE, and not PAGES_MIDDLEWARE.
     *("admin.E408", "admin.E409", "admin.E410"),
     *("security.W001", "security.W002", "security.W003", "axes.W002"),
+    "axes.W006",  # requires the address in AXES_LOCKOUT_PARAMETERS
 ]
 
 ROOT_URLCONF = "config.urls"

@@ -105,7 +105,7 @@ def test_valid_production_settings_pass_the_deployment_check_of_django():
 
     assert (done.returncode, done.stdout) == (
         0,
-        "System check identified no issues (7 silenced).\n",
+        "System check identified no issues (8 silenced).\n",
     )
 
 
