@@ -9,7 +9,7 @@ PIP_PROGRESS = $(subst --quiet ,,$(PIP)) --progress-bar off -r $(1) | awk \
 	/^Installing / { print "  unpacking" } { fflush() }'
 # What production has beyond that has to be compiled; without a compiler there is a slower way.
 FASTER = echo "Compiling the fast HTTP parser ..." && $(PIP) -r requirements/production.txt 2>/dev/null || \
-	echo "Without gunicorn_h1c: no C compiler."
+	echo "Continuing without gunicorn_h1c, the fast HTTP parser: without a C compiler, it cannot be installed."
 COMPILE := $(BIN)/uv pip compile --quiet --no-strip-extras --universal --python-version 3.11 --generate-hashes
 
 # Stamps: newer than the lock file if .venv has its packages.
@@ -20,6 +20,10 @@ BENCH := .tools/bench
 DOCS := .tools/docs
 CLIENTS := .tools/clients
 FAULTS := .tools/faults
+
+# Of other projects and of the user's configuration: .venv gets the packages, and the service its own settings.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PYTHONSAFEPATH DJANGO_SETTINGS_MODULE
 
 # pipefail: a step fails if its first command does, not only awk.
 SHELL := bash

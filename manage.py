@@ -4,13 +4,17 @@
 import gc
 import os
 import sys
+from pathlib import Path
+
+# Python omits this folder with PYTHONSAFEPATH.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from django.core.management import execute_from_command_line
 from django.db import DatabaseError
 from pymongo.errors import PyMongoError
 
 from config import local_run
-from config.env import env, settings_module
+from config.env import choose_settings, env
 from config.logs import LOG_FORMAT
 from config.validation import FAULTY, FaultyConfiguration
 from conversation_service.mongodb import failures
@@ -18,7 +22,7 @@ from conversation_service.observability.logs import log_output
 
 if __name__ == "__main__":
     gc.set_threshold(10_000, 10, 10)  # imports leave few cycles: commands start 10 % faster
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module())
+    choose_settings()
     # Index builds and bulk work take longer than MONGODB_TIMEOUT_MS, the limit for requests.
     env.overrides["MONGODB_TIMEOUT_MS"] = 0
     # The workers share their metrics in this folder: a command's gauges would stay after its end.

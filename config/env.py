@@ -12,11 +12,13 @@ gunicorn's master loads this module: do not import Django's database, PyMongo or
 """
 
 import difflib
+import importlib.util
 import io
 import os
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -456,9 +458,19 @@ if not env("PROMETHEUS_MULTIPROC_DIR"):  # prometheus_client takes "" for the cu
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 
-def settings_module() -> str:
-    """Return the settings module that ENVIRONMENT chooses, for DJANGO_SETTINGS_MODULE."""
-    return f"config.settings.{env('ENVIRONMENT')}"
+def choose_settings() -> None:
+    """Set DJANGO_SETTINGS_MODULE by ENVIRONMENT, unless it names a module that exists here.
+
+    A shell can have the variable of another project.
+    """
+    chosen = f"config.settings.{env('ENVIRONMENT')}"
+    named = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    with suppress(ImportError, ValueError):
+        if named and importlib.util.find_spec(named):
+            return
+    if named:
+        sys.stderr.write(f"DJANGO_SETTINGS_MODULE is {named}, not found here: {chosen} is used.\n")
+    os.environ["DJANGO_SETTINGS_MODULE"] = chosen
 
 
 def with_port(address: str) -> str:

@@ -104,7 +104,11 @@ def require_valid_configuration() -> None:
 
     The check imports the database drivers, so it runs in a child process.
     """
-    check = subprocess.run([sys.executable, "-m", "config.validation"], check=False)
+    check = subprocess.run(
+        [sys.executable, "-m", "config.validation"],
+        env=os.environ | {"PYTHONSAFEPATH": ""},
+        check=False,
+    )
     if check.returncode:
         sys.exit(check.returncode)
 

@@ -1,13 +1,11 @@
 """The WSGI application, for gunicorn."""
 
-import os
-
 from django.core.wsgi import get_wsgi_application
 
-from config.env import RELEASE, env, settings_module
+from config.env import RELEASE, choose_settings, env
 from conversation_service.observability import tracing
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module())  # noqa: TID251
+choose_settings()
 
 if env("OTEL_EXPORTER_OTLP_ENDPOINT"):
     tracing.start(service=env("SERVICE_NAME"), version=RELEASE)

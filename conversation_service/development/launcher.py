@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from config.env import env, own_address, settings_module, with_port
+from config.env import choose_settings, env, own_address, with_port
 from config.local_run import SERVERS, last_servers, var
 from config.upstreams import UPSTREAMS
 from config.validation import FaultyConfiguration, require_valid
@@ -106,7 +106,7 @@ def run(started: ExitStack) -> int:
         raise CannotStart("This is for development only; unset ENVIRONMENT.")
     # For gunicorn and Django. The secrets are public: listen on this machine only.
     os.environ.setdefault("HOST", "127.0.0.1")
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings_module())
+    choose_settings()
     require_valid(listens=True)
     started.enter_context(only_one())
     require_port()

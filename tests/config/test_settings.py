@@ -38,9 +38,9 @@ def python(*arguments, **variables):
 
 
 SHOW = """
-import os, sys
-from config.env import settings_module
-os.environ["DJANGO_SETTINGS_MODULE"] = settings_module()
+import sys
+from config.env import choose_settings
+choose_settings()
 from django.conf import settings
 print(eval(sys.argv[1], {"settings": settings}))
 """
@@ -217,3 +217,30 @@ def test_a_command_without_mongodb_exits_with_3_and_the_reason():
     assert done.returncode == 3
     assert done.stderr.startswith("MongoDB is unavailable: 127.0.0.1:1: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_manage_works_in_the_shell_of_another_project():
+    for module in ("another.settings", "config.settings.local"):
+        done = manage("version", DJANGO_SETTINGS_MODULE=module, PYTHONSAFEPATH="1")
+
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == (
+            f"DJANGO_SETTINGS_MODULE is {module}, not found here: "
+            "config.settings.development is used.\n"
+        )
+
+
+def test_make_installs_into_the_virtual_environment_only():
+    variables = {"PIP_USER": "1", "PIP_TARGET": "/elsewhere", "DJANGO_SETTINGS_MODULE": "another"}
+    rule = 'include Makefile\nshow: ; @env | grep -E "^(PIP_|DJANGO_)"\n'
+    shown = subprocess.run(
+        ["make", "--file=-", "show"],  # noqa: S607
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **variables},  # noqa: TID251
+        input=rule,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert shown.stdout == "PIP_USER=0\n", shown.stderr

@@ -109,3 +109,9 @@ print(started)
     started = subprocess.check_output([sys.executable, "-c", program], env=settings, text=True)
 
     assert started == "[]\n"
+
+
+def test_the_configuration_is_checked_with_a_safe_path_too():
+    done = start(PYTHONSAFEPATH="1", TRASH_DAYS="none")
+
+    assert "TRASH_DAYS is 'none'" in done.stderr
