@@ -128,8 +128,10 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "OTEL_EXPORTER_OTLP_ENDPOINT": http_url(
             "",
-            "Collector of traces, such as http://collector:4318. Empty: no traces. OpenTelemetry "
-            "reads its other OTEL_… variables itself",
+            "Collector of traces, such as http://collector:4318. Empty: no traces. Spans are sent "
+            "as protobuf over HTTP. OpenTelemetry's variables for resource, sampler, batches and "
+            "headers and OTEL_SDK_DISABLED apply; OTEL_TRACES_EXPORTER, OTEL_PYTHON_… and "
+            "protocols do not",
         ),
     },
     "`make run` and `make test`": {

@@ -10,6 +10,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from conversation_service.development.process import free_port
 from tests.config.processes import eventually
 from tests.config.test_gunicorn import serving
+from tests.conversation_service.observability.conftest import attributes
 from tests.factories import token
 from tests.failpoints import failing
 
@@ -24,6 +25,7 @@ def server(collector, tmp_path_factory):
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "OTEL_RESOURCE_ATTRIBUTES": "service.version=canary,team=chat",
         "ACCESS_LOG": "true",
         "LOG_FORMAT": "ecs",
     }
@@ -34,10 +36,6 @@ def server(collector, tmp_path_factory):
 
 def trace_of(collector, trace_id: str) -> list:
     return [span for span in collector.spans if span.trace_id.hex() == trace_id]
-
-
-def attributes(span) -> dict[str, str]:
-    return {pair.key: str(pair.value) for pair in span.attributes}
 
 
 def test_a_request_continues_the_trace_of_its_caller(server, collector):
@@ -52,6 +50,18 @@ def test_a_request_continues_the_trace_of_its_caller(server, collector):
     assert attributes(request)["http.route"] == f'string_value: "{LIST}"\n'
     assert {span.parent_span_id for span in spans.values()} == {request.span_id}  # MongoDB's
     assert "rumpelstiltskin" not in str(trace_of(collector, TRACE))
+
+
+def test_attributes_from_the_environment_take_precedence(server, collector):
+    server.get(LIST, headers=ALICE)
+
+    eventually(lambda: collector.resources)
+    for name, value in (
+        ("service.name", "conversation-service"),
+        ("service.version", "canary"),
+        ("team", "chat"),
+    ):
+        assert value in collector.resources[0][name]
 
 
 def test_log_lines_contain_the_trace(server):
