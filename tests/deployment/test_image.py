@@ -242,7 +242,9 @@ def test_every_container_has_no_privileges_and_bounded_logs(file, name):
     assert service["init"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+    options = service["logging"]["options"]
+    assert options.keys() == {"max-size", "max-file", "mode", "max-buffer-size"}
+    assert options["mode"] == "non-blocking"  # a worker would wait for the reader of its stdout
     assert "privileged" not in service
 
 
