@@ -179,11 +179,14 @@ def post_worker_init(worker: Any) -> None:
     # Imported here: the master has not patched its sockets.
     import pymongo
     from django.conf import settings
+    from django.db import connections
+    from pymongo import ReadPreference
     from pymongo.errors import PyMongoError
 
     from conversation_service.http.gunicorn_errors import error_response
     from conversation_service.mongodb.connection import database
     from conversation_service.mongodb.failures import reason
+    from conversation_service.mongodb.reachability import require_reply
     from conversation_service.observability.metrics import BUILD_INFO
     from conversations.admin import login
 
@@ -196,9 +199,12 @@ def post_worker_init(worker: Any) -> None:
     BUILD_INFO.labels(RELEASE, env("REVISION")).set(1)
     try:
         with pymongo.timeout(WARM_UP_S):
-            database().command("ping")
+            default = connections["default"]
+            client = default.get_new_connection(default.get_connection_params())
+            require_reply(client, within_s=WARM_UP_S, member=ReadPreference.PRIMARY)
+            database()  # checks MongoDB's version
     except PyMongoError as error:
-        worker.log.error("MongoDB does not reply yet: %s", reason(error))
+        worker.log.error("MongoDB cannot be used yet: %s", reason(error))
     freeze_objects()
 
 

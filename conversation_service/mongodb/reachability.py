@@ -1,4 +1,4 @@
-"""The first contact of a command with MongoDB: a reply within seconds, or the reason."""
+"""The first contact of a process with MongoDB: a reply within seconds, or the reason."""
 
 import socket
 from threading import Thread
@@ -15,14 +15,16 @@ EXPLANATION_S = 1.5
 Address = tuple[str, int | None]
 
 
-def require_reply(client: MongoClient[Any], *, within_s: float) -> None:
-    """Raise PyMongoError with the reason unless a member that can be read replies in time.
+def require_reply(
+    client: MongoClient[Any], *, within_s: float, member: Any = ReadPreference.NEAREST
+) -> None:
+    """Raise PyMongoError with the reason unless a member replies in time.
 
     During an election the secondaries reply. If none does, a longer wait for a primary is useless.
     """
     try:
         with pymongo.timeout(within_s):
-            client.admin.command("ping", read_preference=ReadPreference.NEAREST)
+            client.admin.command("ping", read_preference=member)
     except ServerSelectionTimeoutError:
         members = client.topology_description.server_descriptions()
         silent = [

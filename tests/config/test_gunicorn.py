@@ -308,7 +308,7 @@ def test_a_worker_starts_without_mongodb(tmp_path):
     with serving(tmp_path / "log", MONGODB_URL=nowhere, MONGODB_TIMEOUT_MS="100") as server:
         assert server.get("/").content == b"quick"
 
-    [line] = [line for line in server.log.read_text().splitlines() if "does not reply yet" in line]
+    [line] = [line for line in server.log.read_text().splitlines() if "cannot be used yet" in line]
     assert "Connection refused" in line
 
 

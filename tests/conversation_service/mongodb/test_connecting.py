@@ -21,6 +21,7 @@ from conversation_service.mongodb.connection import collection
 from conversation_service.mongodb.engine.base import CONNECTING
 from conversation_service.mongodb.monitor import topology
 from conversation_service.observability import metrics
+from tests.config.test_gunicorn import serving
 from tests.conversation_service import loopback
 from tests.factories import PATH, NewConversation, conversation
 from tests.failpoints import failing
@@ -261,6 +262,18 @@ def test_a_command_exits_with_the_reason(mongo):
             assert reason in err
             assert PASSWORD not in out + err
             assert "Traceback" not in out + err
+
+
+def test_a_worker_logs_at_its_start_how_far_a_connection_gets(tmp_path):
+    with (
+        loopback.serving(loopback.silence) as silent,
+        serving(
+            tmp_path / "log", "config.wsgi:application", MONGODB_URL=f"mongodb://{silent}/"
+        ) as server,
+    ):
+        log = server.log.read_text()
+
+    assert f"cannot be used yet: {silent}: accepts the connection, but does not reply" in log
 
 
 def test_a_missing_permission_is_the_reason_of_a_command(mongo):
