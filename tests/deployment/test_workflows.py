@@ -208,7 +208,11 @@ def test_no_step_can_fail_unnoticed():
 
 def test_only_these_jobs_and_steps_have_conditions():
     assert {(step["name"], step["if"]) for _, step in STEPS if "if" in step} == {
-        ("Show what is wrong", "failure()")
+        ("Show what is wrong", "failure()"),
+        (
+            "Stop a pull request that adds a package with a known vulnerability",
+            "github.event_name == 'pull_request'",
+        ),
     }
     assert {job for job, content in JOBS.items() if "if" in content} == {
         "workflows/build.yml: try",
