@@ -46,7 +46,10 @@ ALERT = re.compile(r"ConversationService\w+")
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 
 # Not read by the service, but by the terminal of the reader, Compose and GitHub.
-OTHERS = {"BACKUP_URL", "NEW_URL", "KUBE_CONFIG"}
+OTHERS = {
+    *("BACKUP_URL", "NEW_URL", "KUBE_CONFIG", "GUNICORN_CMD_ARGS"),
+    *("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"),
+}
 # Of mongod, mongodump and mongorestore.
 MONGODB_OPTIONS = {
     "--db",

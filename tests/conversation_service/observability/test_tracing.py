@@ -23,9 +23,9 @@ ALICE = {"Authorization": f"Bearer {token('alice')}"}
 def server(collector, tmp_path_factory):
     options = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_RESOURCE_ATTRIBUTES": "service.version=canary,team=chat",
         "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
-        "OTEL_RESOURCE_ATTRIBUTES": "service.version=canary,team=chat",
         "ACCESS_LOG": "true",
         "LOG_FORMAT": "ecs",
     }
@@ -90,6 +90,7 @@ def test_health_checks_are_not_traced(server, collector):
 def test_spans_of_failures_have_no_texts(collector, tmp_path):
     options = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_RESOURCE_ATTRIBUTES": "service.version=canary,team=chat",
         "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
         "CHARACTER_CHECK": "lenient",
