@@ -10,7 +10,7 @@ import logging
 from contextlib import contextmanager
 
 import pytest
-from django.core.wsgi import get_wsgi_application
+from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest
 from django.urls import URLResolver, get_resolver
 from django.views import View
@@ -36,7 +36,7 @@ class Caller:
 
     def __init__(self, user: str = "alice", **claims) -> None:
         self.token = token(user, **claims)
-        self.application = get_wsgi_application()
+        self.application = WSGIHandler()
 
     def send(self, method: str, path: str, body=None, **environ) -> int:
         raw = json.dumps(body).encode() if isinstance(body, dict) else body or b""

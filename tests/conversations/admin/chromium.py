@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from threading import Thread
 
+from django.core.handlers.wsgi import WSGIHandler
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
-from django.core.wsgi import get_wsgi_application
 from playwright.sync_api import Page, sync_playwright
 
 from tests.conversations.admin.browser import LIST
@@ -23,7 +23,7 @@ def serving() -> Iterator[str]:
     """Serve the whole service on this machine; yield its address."""
     server = ThreadedWSGIServer(("127.0.0.1", 0), WSGIRequestHandler)
     server.daemon_threads = True
-    server.set_app(get_wsgi_application())
+    server.set_app(WSGIHandler())
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
