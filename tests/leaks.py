@@ -28,7 +28,10 @@ from conversation_service.tokens import SERVICE
 from tests.documented import DOCUMENT
 
 MIN_LENGTH = 8  # a shorter text can be a part of any word
-_ID_OR_TIME = re.compile(r"[0-9a-fA-F]{24}|(smoke)?[0-9a-f]{32}|[0-9T:.Z+-]+")  # also of requests
+# Also ids of requests, and addresses of the console's pages, which a form of the login repeats.
+_ID_OR_TIME = re.compile(
+    r"[0-9a-fA-F]{24}|(smoke)?[0-9a-f]{32}|[0-9T:.Z+-]+|/admin/[a-z_/]*([0-9a-f]{24}[a-z_/]*)?"
+)
 _QUOTED = re.compile(r'"([^"\\]+)"')
 _FORM_VALUE = re.compile(r"\r\n\r\n(.*?)\r\n--", re.DOTALL)
 
