@@ -80,7 +80,6 @@ class OutcomesSerializer(serializers.Serializer):
 
 _TIMES = ["2026-01-15T15:00:00.000Z", "2026-01-15T16:30:00.000Z"]
 _REPORT = {
-    "user_id": "u-1",
     "sequence": 12,
     **dict(zip(documents.DEFAULTS["metadata"], [15, 1250, 600, 650, *_TIMES], strict=True)),
 }
