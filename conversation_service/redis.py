@@ -52,8 +52,8 @@ def _options(timeout_s: float) -> dict[str, Any]:
 class Connections(ConnectionPool):
     """A pool that does not poll a connection before each command.
 
-    In gevent that poll takes twice the time of the command. Without it, the first command on a
-    connection that the server has closed fails: it needs a client that repeats it.
+    Under gevent, the poll takes more time than the command. Without the poll, the first command on
+    a connection that the server has closed fails, so the client must repeat the command.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -61,7 +61,10 @@ class Connections(ConnectionPool):
         self.idle: list[Any] = []
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
-        connection = self.idle.pop() if self.idle else self.make_connection()
+        try:
+            connection = self.idle.pop()
+        except IndexError:
+            connection = self.make_connection()
         if not connection.is_connected:
             self._connect(connection)
         return connection
