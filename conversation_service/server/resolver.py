@@ -7,13 +7,23 @@ every new connection, also to an IP address.
 
 import _socket
 from ipaddress import ip_address
+from socket import EAI_AGAIN, gaierror
 from typing import Any
 
+import gevent
 from gevent.resolver import thread
+
+from conversation_service.server import private
+
+LIMIT_S = 10.0  # the system's resolver repeats a lost request after 5 s
 
 
 class Resolver(thread.Resolver):
-    """Looks up each name once at a time, and IP addresses without a thread."""
+    """Looks up each name once at a time, and IP addresses without a thread.
+
+    A look-up ends with the time for a MongoDB operation: PyMongo's own limit begins with the
+    connection.
+    """
 
     def __init__(self, hub: Any = None) -> None:
         super().__init__(hub)
@@ -23,11 +33,16 @@ class Resolver(thread.Resolver):
         if host is None or is_address(host):
             return _socket.getaddrinfo(host, *args, **kwargs)
         key = (host, args, *kwargs.items())
-        if key not in self._running:
-            lookup = self.pool.spawn(_socket.getaddrinfo, host, *args, **kwargs)
-            self._running[key] = lookup
+        lookup = self._running.get(key)
+        if lookup is None:
+            lookup = self._running[key] = self.pool.spawn(
+                _socket.getaddrinfo, host, *args, **kwargs
+            )
             lookup.rawlink(lambda _: self._running.pop(key, None))
-        return self._running[key].get()
+        try:
+            return lookup.get(timeout=max(0.0, private.remaining_timeout(LIMIT_S)))
+        except gevent.Timeout:
+            raise gaierror(EAI_AGAIN, "The name server does not respond in time") from None
 
 
 def is_address(host: str | bytes) -> bool:
