@@ -25,7 +25,8 @@ SNAPSHOT_TOO_OLD, SNAPSHOT_UNAVAILABLE = 239, 246
 MAX_STALENESS_S = 120
 BATCH = 1_000  # documents
 
-STOPPED = "Stopped. Run it again to go on."
+GO_ON = "Run it again to go on."
+STOPPED = f"Stopped. {GO_ON}"
 SNAPSHOT_GONE = (
     "MongoDB no longer has the snapshot of this backup. Run it again: it starts anew. If a backup "
     "takes longer than minSnapshotHistoryWindowInSeconds, a parameter of mongod (default 300 s), "

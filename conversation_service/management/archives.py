@@ -6,10 +6,9 @@ from pathlib import Path
 from django.core.management.base import CommandError, CommandParser
 from pymongo.errors import PyMongoError
 
+from conversation_service.backups.backup import GO_ON
 from conversation_service.commands import Job, Unfinished, mongodb_error
 from conversation_service.progress import stopped_by_signals, watched
-
-GO_ON = "Run it again to go on."
 
 
 class ArchiveCommand(Job):

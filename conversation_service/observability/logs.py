@@ -138,9 +138,7 @@ class LoggedStream(io.TextIOBase):
 
     def __init__(self, stream: TextIO, logger: str, level: int) -> None:
         self._stream, self._logger, self._level = stream, logger, level
-        options = dict(FORMATTERS["ecs"])
-        del options["()"]
-        self._formatter = EcsObjects(**options)
+        self._formatter = EcsObjects(FORMATTERS["ecs"]["common"])
         self._rest = ""
 
     def write(self, text: str) -> int:

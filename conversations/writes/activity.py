@@ -24,6 +24,7 @@ from conversations.collection import (
     conversations,
     existing_filter,
     find_one,
+    own_filter,
 )
 from conversations.documents import complete, stored
 from conversations.exceptions import ActivityAhead, ConversationNotFound
@@ -57,8 +58,9 @@ class Activity:
 
     def target(self, conversation_id: str) -> dict[str, Any]:
         """Return the filter for the conversation. Raises ConversationNotFound for a faulty id."""
-        target = existing_filter(conversation_id)
-        return target if self.user_id is None else target | {"user_id": self.user_id}
+        if self.user_id is None:
+            return existing_filter(conversation_id)
+        return own_filter(self.user_id, conversation_id)
 
 
 # Reports

@@ -19,13 +19,18 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 ALICE = {"Authorization": f"Bearer {token('alice')}"}
 
 
-@pytest.fixture(scope="module")
-def server(collector, tmp_path_factory):
-    options = {
+def sending_to(collector) -> dict[str, str]:
+    return {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_RESOURCE_ATTRIBUTES": "service.version=canary,team=chat",
         "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+
+
+@pytest.fixture(scope="module")
+def server(collector, tmp_path_factory):
+    options = sending_to(collector) | {
         "ACCESS_LOG": "true",
         "LOG_FORMAT": "ecs",
     }
@@ -88,11 +93,7 @@ def test_health_checks_are_not_traced(server, collector):
 
 
 def test_spans_of_failures_have_no_texts(collector, tmp_path):
-    options = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-        "OTEL_RESOURCE_ATTRIBUTES": "service.version=canary,team=chat",
-        "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
-        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    options = sending_to(collector) | {
         "CHARACTER_CHECK": "lenient",
         "CHARACTERS_SERVICE_URL": f"http://127.0.0.1:{free_port()}",
     }
