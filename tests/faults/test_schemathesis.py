@@ -41,13 +41,12 @@ def start(name: str, url: str, folder: Path) -> subprocess.Popen:
     )
 
 
-def test_every_response_is_as_documented(django_db_setup, tmp_path, capsys):
+def test_every_response_is_as_documented(django_db_setup, tmp_path, report):
     with fuzzed(tmp_path / "log") as server:
         url = f"http://127.0.0.1:{server.port}"
         processes = {name: start(name, url, tmp_path / name) for name in USERS}
         printed = {name: process.communicate()[0] for name, process in processes.items()}
 
-    with capsys.disabled():
-        for name, text in printed.items():
-            print(f"schemathesis as {name}:", *re.findall(r"\d+ generated.*", text))  # noqa: T201
+    for name, text in printed.items():
+        report(f"schemathesis as {name}: {', '.join(re.findall(r'[0-9]+ generated.*', text))}")
     assert [text for name, text in printed.items() if processes[name].returncode] == []
