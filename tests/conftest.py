@@ -10,6 +10,7 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
+from django.utils import translation
 from django_mongodb_backend.base import DatabaseWrapper
 from pymongo import WriteConcern, monitoring
 from pymongo.database import Database
@@ -20,7 +21,7 @@ from conversation_service.mongodb.connection import collection, database
 from tests import leaks
 from tests.factories import client_of
 
-# Written by migrate, read by Django, changed by no test.
+# Written by migrate and read by Django. Tests only add roles.
 SEEDED = {
     *("django_migrations", "django_content_type"),
     *("auth_permission", "auth_group", "auth_group_permissions"),
@@ -95,13 +96,28 @@ def mongo(django_db_setup, django_db_blocker) -> Iterator[Database]:
     creates every permission anew. Tests need no such mark.
     """
     with django_db_blocker.unblock():
+        translation.deactivate()  # an earlier request has activated the language of its client
+        recorder.commands.clear()
         yield database()
+        delete_new_roles()
         names = {name for name in database().list_collection_names() if "system." not in name}
         for name in filled(names - SEEDED):
             # On a majority, as the service reads with majority before it confirms a write.
             concern = WriteConcern("majority" if name == "conversations" else 1)
             collection(name).with_options(write_concern=concern).delete_many({})
-        recorder.commands.clear()
+
+
+def delete_new_roles() -> None:
+    """Delete the roles that the test has created: SEEDED collections are not emptied."""
+    created = [
+        role["_id"]
+        for command in recorder.commands
+        if command.get("insert") == "auth_group"
+        for role in command["documents"]
+    ]
+    if created:
+        collection("auth_group").delete_many({"_id": {"$in": created}})
+        collection("auth_group_permissions").delete_many({"group_id": {"$in": created}})
 
 
 def filled(names: set[str]) -> list[str]:
