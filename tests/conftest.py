@@ -88,8 +88,14 @@ def django_db_setup(django_test_environment, django_db_blocker) -> Iterator[None
         cast(DatabaseWrapper, connection).close_pool()
 
 
+@pytest.fixture(scope="session")
+def roles_of_migrations(django_db_setup, django_db_blocker) -> list[Any]:
+    with django_db_blocker.unblock():
+        return collection("auth_group").distinct("_id")
+
+
 @pytest.fixture(autouse=True)
-def mongo(django_db_setup, django_db_blocker) -> Iterator[Database]:
+def mongo(roles_of_migrations, django_db_blocker) -> Iterator[Database]:
     """The database, with only the documents of migrations.
 
     Emptying takes 2 ms; the flush behind pytest's django_db mark takes 50 to 90, as it also
@@ -99,25 +105,13 @@ def mongo(django_db_setup, django_db_blocker) -> Iterator[Database]:
         translation.deactivate()  # an earlier request has activated the language of its client
         recorder.commands.clear()
         yield database()
-        delete_new_roles()
+        if any(command.get("insert") == "auth_group" for command in recorder.commands):
+            collection("auth_group").delete_many({"_id": {"$nin": roles_of_migrations}})
         names = {name for name in database().list_collection_names() if "system." not in name}
         for name in filled(names - SEEDED):
             # On a majority, as the service reads with majority before it confirms a write.
             concern = WriteConcern("majority" if name == "conversations" else 1)
             collection(name).with_options(write_concern=concern).delete_many({})
-
-
-def delete_new_roles() -> None:
-    """Delete the roles that the test has created: SEEDED collections are not emptied."""
-    created = [
-        role["_id"]
-        for command in recorder.commands
-        if command.get("insert") == "auth_group"
-        for role in command["documents"]
-    ]
-    if created:
-        collection("auth_group").delete_many({"_id": {"$in": created}})
-        collection("auth_group_permissions").delete_many({"group_id": {"$in": created}})
 
 
 def filled(names: set[str]) -> list[str]:
