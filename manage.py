@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 
 from config import local_run
 from config.env import choose_settings, env
-from config.logs import LOG_FORMAT
+from config.logs import LOG_FORMAT, LOGGING
 from config.validation import FAULTY, FaultyConfiguration
 from conversation_service.mongodb import failures
 from conversation_service.observability.logs import log_output
@@ -27,6 +27,7 @@ if __name__ == "__main__":
     env.overrides["MONGODB_TIMEOUT_MS"] = 0
     # The workers share their metrics in this folder: a command's gauges would stay after its end.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    LOGGING["handlers"]["stream"]["stream"] = "ext://sys.stderr"  # stdout is for the result
     if env("LOG_COMMANDS") and LOG_FORMAT == "ecs":
         log_output(" ".join(sys.argv[1:2]))
     env.overrides |= local_run.running_servers()

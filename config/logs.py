@@ -1,4 +1,4 @@
-"""Logging in every process: to stdout, without content, secrets and user names.
+"""Logging in every process: to stdout, in a command to stderr, without content, secrets and user names.
 
 Do not import Django here: gunicorn's master also logs, before sockets are patched.
 """
@@ -45,7 +45,7 @@ LOGGING: dict[str, Any] = {
     },
     "formatters": FORMATTERS,
     "handlers": {
-        "stdout": {
+        "stream": {
             "class": "logging.StreamHandler",
             "stream": "ext://sys.stdout",
             "formatter": LOG_FORMAT,
@@ -67,5 +67,5 @@ LOGGING: dict[str, Any] = {
         # gunicorn adds handlers and, with --log-level, its own level.
         "gunicorn.error": {"handlers": [], "propagate": True, "level": LIBRARY_LEVEL},
     },
-    "root": {"handlers": ["stdout"], "level": LIBRARY_LEVEL},
+    "root": {"handlers": ["stream"], "level": LIBRARY_LEVEL},
 }

@@ -131,8 +131,8 @@ def filled(names: set[str]) -> list[str]:
 @pytest.fixture(scope="session")
 def debug_log(django_test_environment) -> leaks.Recorder:
     recorder = leaks.Recorder()
-    [stdout] = [handler for handler in logging.root.handlers if handler.name == "stdout"]
-    recorder.filters = stdout.filters
+    [stream] = [handler for handler in logging.root.handlers if handler.name == "stream"]
+    recorder.filters = stream.filters
     logging.root.addHandler(recorder)
     for name in OWN:
         logging.getLogger(name).setLevel(logging.DEBUG)
@@ -155,7 +155,7 @@ def _no_leaks(mongo, debug_log) -> Iterator[None]:
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """The lines of the log handler of the service."""
-    [handler] = [handler for handler in logging.root.handlers if handler.name == "stdout"]
+    [handler] = [handler for handler in logging.root.handlers if handler.name == "stream"]
     stream_handler = cast(logging.StreamHandler[Any], handler)
     written = io.StringIO()
     former = stream_handler.setStream(written)
