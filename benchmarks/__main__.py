@@ -9,7 +9,7 @@ from benchmarks import answers, chart, compare, data, endurance, growth, report,
 from benchmarks.answers import DifferentAnswers
 from benchmarks.data import Size
 from benchmarks.load.wrk import OPERATIONS
-from benchmarks.servers import EVERYTHING, ROOT, VAR, Bench, bench
+from benchmarks.servers import ROOT, SHIPPED, VAR, Bench, bench
 from conversation_service.development.process import CannotStart
 
 SMALL = Size(10_000)
@@ -55,13 +55,13 @@ def measure(running: Bench, options: argparse.Namespace) -> report.Results:
     tokens = data.callers(running, size)
 
     say("Starting the servers, and comparing their answers ...")
-    ours, peer, floor = (
-        running.ours(size.database),
+    bare, peer, floor = (
+        running.service(size.database),
         running.peer(size.database),
         running.floor(size.database),
     )
-    everything = running.ours(size.database, name="everything", switches=EVERYTHING)
-    servers = [ours, everything, peer, floor]
+    shipped = running.service(size.database, name="shipped", switches=SHIPPED)
+    servers = [shipped, bare, peer, floor]
     answers.compare(servers, tokens)
 
     loads = {"rounds": options.rounds, "seconds": options.seconds}
@@ -72,17 +72,17 @@ def measure(running: Bench, options: argparse.Namespace) -> report.Results:
         compare.show(measured)
         rows += measured
     say("Measuring two workers against one ...")
-    two = running.ours(size.database, name="two", workers=2)
-    workers = endurance.workers(ours, two, tokens, rounds_=options.rounds, seconds=options.seconds)
+    two = running.service(size.database, name="two", workers=2)
+    workers = endurance.workers(bare, two, tokens, rounds_=options.rounds, seconds=options.seconds)
     say("Measuring what grows ...")
-    small = running.ours(SMALL.database, name="small")
+    small = running.service(SMALL.database, name="small")
     findings = []
-    for finding in growth.find(running, ours, size, small, took):
+    for finding in growth.find(running, bare, size, small, took):
         print(f"{finding.name}: {finding.value:,.2f} {finding.unit}", flush=True)
         findings.append(finding)
     say(f"Measuring the memory of a worker over {options.requests:,} requests ...")
     memory, memory_of_peer = (
-        endurance.memory(server, tokens, requests=options.requests) for server in (ours, peer)
+        endurance.memory(server, tokens, requests=options.requests) for server in (bare, peer)
     )
     return report.Results(
         size=size.conversations,

@@ -17,7 +17,7 @@ PATCHED = {"title": "The night train to Lisbon", "tags": ["ideas", "work"]}
 # A server's own: it writes them as it likes, or they tell of the moment.
 CURSOR = frozenset({"next_cursor"})
 MOVED = frozenset({"updated_at", "version"})
-# The character was looked up by ours only.
+# Only the service looks up the character.
 BORN = frozenset({"id", "created_at", "updated_at", "last_activity", "character_status"})
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT.*(Z|\+00:00)")
 

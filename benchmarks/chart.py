@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from benchmarks.report import Results
 
 SERVERS: Sequence[tuple[str, str]] = [
-    ("floor", "#9aa5b1"),
+    ("shipped", "#2f6f9f"),
+    ("bare", "#8fbcd9"),
     ("peer", "#e0a458"),
-    ("ours", "#2f6f9f"),
-    ("everything", "#8fbcd9"),
+    ("floor", "#9aa5b1"),
 ]
 WIDTH = 0.2
 

@@ -1,7 +1,7 @@
 """One interleaved run over a few servers, in a minute or two.
 
     python -m benchmarks.compare --ops get,list --rounds 5 --seconds 4
-    python -m benchmarks.compare --against ../before --servers ours,floor
+    python -m benchmarks.compare --against ../before --servers bare,floor
 
 `--against` adds this service as it is in another checkout, called "before". The ratio is that of
 CPU per request, round by round, to the first server.
@@ -17,10 +17,10 @@ from benchmarks.answers import DifferentAnswers
 from benchmarks.data import Size
 from benchmarks.load.wrk import OPERATIONS
 from benchmarks.rounds import Row
-from benchmarks.servers import EVERYTHING, VAR, Bench, Server, bench
+from benchmarks.servers import SHIPPED, VAR, Bench, Server, bench
 from conversation_service.development.process import CannotStart
 
-SERVERS = ("ours", "everything", "peer", "floor")
+SERVERS = ("shipped", "bare", "peer", "floor")
 
 
 def main() -> None:
@@ -33,7 +33,9 @@ def main() -> None:
             servers = [start(running, name, size) for name in options.servers]
             if options.against:
                 servers.append(
-                    running.ours(size.database, name="before", checkout=options.against.resolve())
+                    running.service(
+                        size.database, name="before", checkout=options.against.resolve()
+                    )
                 )
             answers.compare(servers, tokens)
             for operation in options.ops:
@@ -50,7 +52,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--ops", type=several(OPERATIONS), default=["list", "get"])
-    parser.add_argument("--servers", type=several(SERVERS), default=["ours", "peer", "floor"])
+    parser.add_argument("--servers", type=several(SERVERS), default=["shipped", "bare", "peer"])
     parser.add_argument("--against", type=Path, metavar="CHECKOUT")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
@@ -70,10 +72,10 @@ def several(allowed: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 def start(running: Bench, name: str, size: Size) -> Server:
-    if name == "ours":
-        return running.ours(size.database)
-    if name == "everything":
-        return running.ours(size.database, name=name, switches=EVERYTHING)
+    if name == "bare":
+        return running.service(size.database)
+    if name == "shipped":
+        return running.service(size.database, name=name, switches=SHIPPED)
     return running.peer(size.database) if name == "peer" else running.floor(size.database)
 
 

@@ -23,7 +23,7 @@ STOP_S = 30.0
 # As in production, without rate limits and log lines per request.
 BARE = {"RATE_LIMIT_ENABLED": "false", "ACCESS_LOG": "false"}
 # As in production. The limits are counted all the same.
-EVERYTHING = {
+SHIPPED = {
     "RATE_LIMIT_ENABLED": "true",
     "ACCESS_LOG": "true",
     **{
@@ -92,11 +92,11 @@ class Bench:
             **changes,
         }
 
-    def ours(
+    def service(
         self,
         database: str,
         *,
-        name: str = "ours",
+        name: str = "bare",
         checkout: Path = ROOT,
         workers: int = 1,
         switches: Mapping[str, str] = BARE,

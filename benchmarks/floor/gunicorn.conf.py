@@ -1,5 +1,5 @@
 # ruff: noqa: N999
-"""gunicorn as it comes, with the same kind of worker and the same parser as ours."""
+"""gunicorn as it comes, with the same kind of worker and the same parser as the service."""
 
 worker_class = "gevent"
 http_parser = "auto"  # without a compiler, Python's

@@ -70,22 +70,22 @@ def shot(*, cpu_us: float, bad: int = 0) -> Shot:
 
 
 def test_servers_are_compared_round_by_round():
-    quiet_then_busy = Row("list", "ours", [shot(cpu_us=100), shot(cpu_us=900)])
+    quiet_then_busy = Row("list", "bare", [shot(cpu_us=100), shot(cpu_us=900)])
     other = Row("list", "peer", [shot(cpu_us=50), shot(cpu_us=450)])
 
     assert quiet_then_busy.ratio(other) == Measured(median=2, spread=0)
 
 
 def test_a_rejected_request_makes_a_row_void():
-    assert Row("list", "ours", [shot(cpu_us=1), shot(cpu_us=1, bad=1)]).void
-    assert not Row("list", "ours", [shot(cpu_us=1), shot(cpu_us=1)]).void
+    assert Row("list", "bare", [shot(cpu_us=1), shot(cpu_us=1, bad=1)]).void
+    assert not Row("list", "bare", [shot(cpu_us=1), shot(cpu_us=1)]).void
 
 
 def test_equal_times_in_two_formats_are_equal():
-    ours = {"at": "2026-01-01T00:00:00.000Z", "next_cursor": "a"}
+    mine = {"at": "2026-01-01T00:00:00.000Z", "next_cursor": "a"}
     theirs = {"at": "2026-01-01T00:00:00+00:00", "next_cursor": "b"}
 
-    assert answers.plain(ours, answers.CURSOR) == answers.plain(theirs, answers.CURSOR)
+    assert answers.plain(mine, answers.CURSOR) == answers.plain(theirs, answers.CURSOR)
 
 
 def test_the_floor_responds_as_the_service_does(alice):

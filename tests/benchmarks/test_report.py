@@ -33,12 +33,12 @@ def targets_met(found: Results) -> dict[str, bool]:
 
 
 def test_the_report_states_whether_each_target_is_met():
-    found = results(row("ours", 900), row("peer", 1_000), row("floor", 500))
+    found = results(row("bare", 900), row("peer", 1_000), row("floor", 500))
 
     assert targets_met(found) == {
-        "list: CPU of ours / peer": True,
-        "list: CPU of ours / floor": False,
-        "memory of a worker in the end, ours / peer": True,
+        "list: CPU of bare / peer": True,
+        "list: CPU of bare / floor": False,
+        "memory of a worker in the end, bare / peer": True,
         "percent that the second half of the requests added": True,
         "two workers / one, by CPU": False,
         "page 5,000 / page 1": True,
@@ -46,18 +46,18 @@ def test_the_report_states_whether_each_target_is_met():
 
 
 def test_a_void_row_has_no_result():
-    found = results(row("ours", 900), row("peer", 1_000, bad=1), row("floor", 500))
+    found = results(row("bare", 900), row("peer", 1_000, bad=1), row("floor", 500))
 
-    assert "list: CPU of ours / peer" not in targets_met(found)
+    assert "list: CPU of bare / peer" not in targets_met(found)
     assert "| list      | peer   | void" in report.as_markdown(found)
 
 
 def test_the_report_can_be_printed_as_json():
-    printed = json.loads(report.as_json(results(row("ours", 900), row("peer", 1_000))))
+    printed = json.loads(report.as_json(results(row("bare", 900), row("peer", 1_000))))
 
     assert printed["rows"][0]["shots"][0]["cpu_us"] == 900
     assert printed["targets"][0] == {
-        "name": "list: CPU of ours / peer",
+        "name": "list: CPU of bare / peer",
         "measured": 0.9,
         "bound": 0.95,
         "at_least": False,
