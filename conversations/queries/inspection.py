@@ -27,7 +27,8 @@ def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
     if document is None:
         return None
     metadata, hold = document.get("metadata") or {}, document.get("hold") or {}
-    revisions = document.get("revisions") or []
+    history = collection.conversations().find_one({"_id": id_}, {"revisions": documents.REVISIONS})
+    revisions = history["revisions"] if history else []
     found: dict[str, Any] = {
         "id": id_,
         "tombstone": document.get("status") == PURGED,
