@@ -40,7 +40,7 @@ def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
         "clocks": _values(metadata, documents.METADATA_TIMES) | _values(document, TIMES),
         "hold": _values(hold, ["by", "at"]) if hold else None,
         "purged_by": documents.purged_by(document),
-        "keys": len(document.get("keys") or []),
+        "keys": sum(len(document.get(name) or []) for name in ("keys", "keys_by_scope")),
         "sizes": {
             "bytes": len(bson.encode(document)),
             "revisions": len(revisions),

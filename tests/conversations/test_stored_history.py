@@ -1,4 +1,4 @@
-"""A conversation stores its revisions by version, so that MongoDB replicates only the new one."""
+"""Revisions and idempotency records are stored by name: MongoDB replicates only the new ones."""
 
 import pytest
 
@@ -7,10 +7,12 @@ from tests.conversations.test_release_0_1_0 import move_revisions_to_arrays
 from tests.factories import conversation
 
 
-def edit(client, created, first, last):
+def edit(client, created, first, last, *, with_key=False):
     """Edit the title once for each number, and return the last response."""
     for number in range(first, last + 1):
-        response = client.patch(path_of(created), {"title": f"Title {number:03}"})
+        headers = {"Idempotency-Key": f"key-{number:03}"} if with_key else {}
+        title = {"title": f"Title {number:03}"}
+        response = client.patch(path_of(created), title, headers=headers)
         assert response.status_code == 200, response.json()
     return response.json()
 
@@ -24,11 +26,12 @@ def oplog_bytes(mongo):
     return entry["bytes"]
 
 
-def test_the_60th_edit_replicates_as_much_as_the_10th(alice, mongo):
+@pytest.mark.parametrize("with_key", [False, True])
+def test_the_60th_edit_replicates_at_most_twice_as_much_as_the_10th(alice, mongo, with_key):
     created = conversation(alice)
-    edit(alice, created, 1, 10)
+    edit(alice, created, 1, 10, with_key=with_key)
     early = oplog_bytes(mongo)
-    edit(alice, created, 11, 60)
+    edit(alice, created, 11, 60, with_key=with_key)
 
     assert oplog_bytes(mongo) <= 2 * early
 
