@@ -213,21 +213,18 @@ def _revisions_with(new: Expression) -> Expression:
     documents.REVISIONS. A revision without a version gets it by its position: the last one has the
     present version.
     """
-    array = stored("revisions")
-    size = {"$size": array}
-    by_position = {
-        "$toString": {"$add": [stored("version"), 1, "$$this", {"$multiply": [-1, size]}]}
+    position = {"$subtract": ["$$this", {"$size": "$$array"}]}
+    version = {"$ifNull": ["$$revision.version", {"$add": [stored("version"), 1, position]}]}
+    entry = {
+        "$let": {
+            "vars": {"revision": {"$arrayElemAt": ["$$array", "$$this"]}},
+            "in": {"k": {"$toString": version}, "v": "$$revision"},
+        }
     }
-    version = {"input": "$$revision.version", "onNull": by_position, "onError": by_position}
     moved = {
-        "$map": {
-            "input": {"$range": [0, size]},
-            "in": {
-                "$let": {
-                    "vars": {"revision": {"$arrayElemAt": [array, "$$this"]}},
-                    "in": {"k": {"$convert": {"to": "string", **version}}, "v": "$$revision"},
-                }
-            },
+        "$let": {
+            "vars": {"array": stored("revisions")},
+            "in": {"$map": {"input": {"$range": [0, {"$size": "$$array"}]}, "in": entry}},
         }
     }
     every = {"$concatArrays": [{"$objectToArray": stored("revisions_by_version")}, moved, [new]]}

@@ -348,7 +348,7 @@ def test_a_pod_continues_at_a_cursor_of_the_others_history(rollout, pods, user_i
     assert [r["version"] for r in start["revisions"] + end["revisions"]] == [4, *older]
 
 
-def checked_history(rollout: Rollout, user_id: str, path: str, titles: dict[int, str]) -> None:
+def check_history(rollout: Rollout, user_id: str, path: str, titles: dict[int, str]) -> None:
     """Check the history of both pods against the title of each version."""
     newest = max(titles)
     oldest = max(1, newest - limits.REVISIONS)
@@ -387,14 +387,14 @@ def test_histories_stay_right_when_both_pods_edit_in_turns(rollout, user_id):
                 done(pod.user(user_id).send("PATCH", path, patch, **headers)).json()["version"]
                 == version
             )
-        checked_history(rollout, user_id, path, titles)
+        check_history(rollout, user_id, path, titles)
 
     def revert(pod: Pod, version: int, status: int = 200) -> None:
         body = {"version": version, "fields": ["title"]}
         done(pod.user(user_id).send("POST", f"{path}/revert", body), status)
         if status == 200:
             titles[max(titles) + 1] = titles[version]
-        checked_history(rollout, user_id, path, titles)
+        check_history(rollout, user_id, path, titles)
 
     for pod, times in ((old, 2), (new, 3), (old, 4), (new, 1), (old, 1), (new, 60), (old, 10)):
         rename(pod, times)
@@ -473,6 +473,18 @@ def test_a_pod_replays_the_idempotent_requests_of_the_other(rollout, pods, user_
         assert without_later_fields(again.json()) == without_later_fields(sent.json()), path
         assert again.headers["Idempotency-Replayed"] == "true", path
     assert len(export(second)) == 3
+
+
+def test_if_match_prevents_a_second_version_where_0_1_0_does_not_find_the_key(rollout, user_id):
+    new, old = rollout.new.user(user_id), rollout.old.user(user_id)
+    path = f"{PATH}/{new.create(title='Title')['id']}"
+    headers = new_key() | {"If-Match": '"v1"'}
+    done(new.send("PATCH", path, {"title": "New"}, **headers))
+
+    done(old.send("PATCH", path, {"title": "New"}, **headers), 412)
+
+    again = done(new.send("PATCH", path, {"title": "New"}, **headers))
+    assert (again.headers["Idempotency-Replayed"], again.json()["version"]) == ("true", 2)
 
 
 def test_get_or_create_finds_the_conversation_of_the_other_pod(pods, user_id):
