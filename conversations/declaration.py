@@ -63,9 +63,10 @@ class Declaration:
     `ceiling_variable`: the variable with the maximum that users can set in this deployment, for
     models without a maximum in MODEL_CEILINGS. Both can change at a restart; stored values above
     a maximum stay valid.
-    `max_items`: the maximum length for a list. `pattern`: a regular expression for the whole
-    string, or for each item in a list. `choices`: the possible values, or the possible items in a
-    list, which are distinct and in this order; stored items can be from a later release.
+    `max_items`: the maximum length for a list, or number of objects in a JSONField. `pattern`: a
+    regular expression for the whole string, or for each item in a list. `choices`: the possible
+    values, or the possible items in a list, which are distinct and in this order; stored items can
+    be from a later release.
     `embedded`: the model that declares the parts in a JSONField. `entries`: the bounds for a
     JSONField with keys that clients choose.
     `since`: the release that added the field, if later than 0.1.0. Older exports lack the field.

@@ -174,8 +174,27 @@ def stored(path: str) -> Any:
     return {"$ifNull": [f"${path}", {"$literal": default}]}
 
 
+# The history as a list of revisions, the oldest first. The object `revisions_by_version` has all up
+# to the last update of this release. The array `revisions` has the later ones, from 0.1.0. After
+# more than limits.REVISIONS of those, the newest limits.REVISIONS are still without a gap.
+REVISIONS = {
+    "$slice": [
+        {
+            "$concatArrays": [
+                {
+                    "$map": {
+                        "input": {"$objectToArray": stored("revisions_by_version")},
+                        "in": "$$this.v",
+                    }
+                },
+                stored("revisions"),
+            ]
+        },
+        -limits.REVISIONS,
+    ]
+}
 # PUBLIC and the history.
-WITH_HISTORY = PUBLIC | {"revisions": stored("revisions")}
+WITH_HISTORY = PUBLIC | {"revisions": REVISIONS}
 
 
 def resource(document: Document) -> dict[str, Any]:

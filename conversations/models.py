@@ -214,9 +214,15 @@ class Conversation(models.Model):
     # The newest activity report: its number, and its batch.
     activity_sequence = internal(models.BigIntegerField(), default=0, minimum=0)
     activity_batch = internal(ObjectIdField(null=True))
-    # The history, the oldest revision first.
+    # The history by version, the oldest revision first; see documents.REVISIONS.
+    revisions_by_version = internal(
+        models.JSONField(), default={}, max_items=limits.REVISIONS, since="0.2.0"
+    )
+    # Later revisions, from 0.1.0 or an import. The next update moves them.
     revisions = internal(ArrayField(models.JSONField()), default=[], max_items=limits.REVISIONS)
-    # Idempotency keys.
+    # Idempotency records of updates; see writes/idempotency.py.
+    keys_by_scope = internal(models.JSONField(), default={}, max_items=limits.KEYS, since="0.2.0")
+    # The idempotency record of the creation, and from 0.1.0 also records of updates.
     keys = internal(ArrayField(models.JSONField()), default=[], max_items=limits.KEYS)
     # The character, if get_or_create made this conversation and it is still active.
     only = internal(models.TextField(null=True))

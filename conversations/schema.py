@@ -11,7 +11,15 @@ them.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.db.models import CharField, DateTimeField, Field, FloatField, IntegerField, TextField
+from django.db.models import (
+    CharField,
+    DateTimeField,
+    Field,
+    FloatField,
+    IntegerField,
+    JSONField,
+    TextField,
+)
 from django_mongodb_backend.fields import ArrayField, ObjectIdField
 from pymongo import DESCENDING, IndexModel
 
@@ -156,7 +164,11 @@ def _typed(field: Field, declared: Declaration) -> dict[str, Any]:
         return _array(_typed(field.base_field, declared), declared.max_items)
     bson_type = next((name for kind, name in _BSON_TYPES if isinstance(field, kind)), "object")
     bounds = {"minimum": declared.minimum, "maximum": declared.maximum}
-    rule = {"bsonType": bson_type} | {name: b for name, b in bounds.items() if b is not None}
+    rule: dict[str, Any] = {"bsonType": bson_type}
+    rule |= {name: b for name, b in bounds.items() if b is not None}
+    if isinstance(field, JSONField) and field is declared.field and declared.max_items:
+        rule["maxProperties"] = declared.max_items
+        rule["additionalProperties"] = {"bsonType": "object"}
     return rule | _text(field, declared)
 
 

@@ -27,7 +27,8 @@ def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
     if document is None:
         return None
     metadata, hold = document.get("metadata") or {}, document.get("hold") or {}
-    revisions = document.get("revisions") or []
+    history = collection.conversations().find_one({"_id": id_}, {"revisions": documents.REVISIONS})
+    revisions = history["revisions"] if history else []
     found: dict[str, Any] = {
         "id": id_,
         "tombstone": document.get("status") == PURGED,
@@ -39,7 +40,7 @@ def inspect(id_: ObjectId, *, words: bool) -> dict[str, Any] | None:
         "clocks": _values(metadata, documents.METADATA_TIMES) | _values(document, TIMES),
         "hold": _values(hold, ["by", "at"]) if hold else None,
         "purged_by": documents.purged_by(document),
-        "keys": len(document.get("keys") or []),
+        "keys": sum(len(document.get(name) or []) for name in ("keys", "keys_by_scope")),
         "sizes": {
             "bytes": len(bson.encode(document)),
             "revisions": len(revisions),

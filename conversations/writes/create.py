@@ -117,11 +117,10 @@ def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
     """
     for _attempt in range(ATTEMPTS):
         if key:
-            document["keys"] = [
-                idempotency.record(
-                    key.scope, key.fingerprint, document["changed_at"], document.__getitem__
-                )
-            ]
+            record = idempotency.record(
+                key.fingerprint, document["changed_at"], document.__getitem__
+            )
+            document["keys"] = [{"key": key.scope, **record}]
         collection = conversations()
         ensure_responsive()
         try:

@@ -1,6 +1,8 @@
-"""The header Idempotency-Key, and its records in the array `keys` in the conversation.
+"""The header Idempotency-Key, and its records in the conversation.
 
 The statement that writes the conversation stores the record too, so a crash cannot separate them.
+The record of a creation is in the array `keys`, where a unique index finds it. The records of
+updates are in the object `keys_by_scope`, the oldest first; release 0.1.0 stored them in the array.
 """
 
 import re
@@ -57,14 +59,15 @@ class IdempotencyInProgress(ServiceError):
 class IdempotencyKey:
     """A key, which is valid for a user, a method and a path.
 
-    `scope` joins method, path and key; a new record stores it. `scopes` also has the form from
-    release 0.1.0, which stored the path in the letter case as sent. The fingerprint hashes body and
-    query.
+    `scope` joins method, path and key; the record of a creation stores it. `scopes` also has the
+    form from release 0.1.0, which stored the path in the letter case as sent. `digest` is a hash of
+    `scope`, the name of the record of an update. The fingerprint hashes body and query.
     """
 
     scope: str
     fingerprint: str
     scopes: list[str]
+    digest: str
 
     def check(self, fingerprint: str) -> None:
         """Raise IdempotencyKeyReused if the recorded request had another body or query."""
@@ -94,37 +97,39 @@ def read_key(request: Request) -> IdempotencyKey | None:
         f"{request.method} {spelling} {match[1] or match[2]}"
         for spelling in dict.fromkeys((path.lower(), path))
     ]
-    fingerprint = blake2b(body + b"?" + query, digest_size=16).hexdigest()
-    return IdempotencyKey(scopes[0], fingerprint, scopes)
+    return IdempotencyKey(scopes[0], _hash(body + b"?" + query), scopes, _hash(scopes[0].encode()))
+
+
+def _hash(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 _LIFETIME_MS = int(LIFETIME.total_seconds() * 1000)
-_IS_LIVE = {"$gt": ["$$this.at", {"$subtract": [NOW, _LIFETIME_MS]}]}
 
-# The live record for `$$key`, or null.
-FOUND: Expression = {
-    "$ifNull": [
-        {
-            "$first": {
-                "$filter": {
-                    "input": "$keys",
-                    "cond": {"$and": [{"$in": ["$$this.key", "$$key.scopes"]}, _IS_LIVE]},
-                }
-            }
-        },
-        None,
-    ]
+
+def _live(records: Expression, at: str) -> Expression:
+    """Return an expression for the records with a time, at the path `at`, within LIFETIME."""
+    is_live = {"$gt": [at, {"$subtract": [NOW, _LIFETIME_MS]}]}
+    return {"$filter": {"input": records, "cond": is_live}}
+
+
+_BY_SCOPE = {"$objectToArray": stored("keys_by_scope")}
+_OWN = {"$filter": {"input": _BY_SCOPE, "cond": {"$eq": ["$$this.k", "$$key.digest"]}}}
+_OWN_IN_ARRAY = {
+    "$filter": {"input": stored("keys"), "cond": {"$in": ["$$this.key", "$$key.scopes"]}}
 }
+_RECORDS = {"$concatArrays": [{"$map": {"input": _OWN, "in": "$$this.v"}}, _OWN_IN_ARRAY]}
+# The live record for `$$key`, or null.
+FOUND: Expression = {"$ifNull": [{"$first": _live(_RECORDS, "$$this.at")}, None]}
 
 
-def record(scope: Any, fingerprint: Any, at: Any, field: Callable[[str], Any]) -> dict[str, Any]:
+def record(fingerprint: Any, at: Any, field: Callable[[str], Any]) -> dict[str, Any]:
     """Return a record; its response is the conversation as the request leaves it.
 
     The arguments are values for an insert, and expressions for an update. `field` maps the name of
     a field to its value.
     """
     return {
-        "key": scope,
         "fingerprint": fingerprint,
         "at": at,
         "answer": {name: field(name) for name in ("_id", *PUBLIC)},
@@ -134,28 +139,32 @@ def record(scope: Any, fingerprint: Any, at: Any, field: Callable[[str], Any]) -
 def add_record_stage() -> dict[str, Any]:
     """Return the pipeline stage that stores the record for `$$key`, after the update.
 
-    Expired records are dropped. The newest limits.KEYS records stay, and the newest limits.ANSWERS
-    keep their responses; a replay without a response returns the present conversation.
+    Expired records are dropped. In `keys_by_scope` the newest limits.KEYS records stay, and the
+    newest limits.ANSWERS keep their responses; a replay without a response returns the present
+    conversation.
     """
-    live = {"$filter": {"input": stored("keys"), "cond": _IS_LIVE}}
+    live = _live(_BY_SCOPE, "$$this.v.at")
     older_count = {"$subtract": [{"$size": "$$kept"}, limits.ANSWERS - 1]}
-    without_answer = {"key": "$$this.key", "fingerprint": "$$this.fingerprint", "at": "$$this.at"}
+    bare = {"fingerprint": "$$this.v.fingerprint", "at": "$$this.v.at"}
+    without_answer = {"k": "$$this.k", "v": bare}
     older = {"$map": {"input": {"$slice": ["$$kept", 0, older_count]}, "in": without_answer}}
-    new = record("$$key.scope", "$$key.fingerprint", NOW, lambda name: f"${name}")
+    new = {"k": "$$key.digest", "v": record("$$key.fingerprint", NOW, lambda name: f"${name}")}
+    records = {
+        "$concatArrays": [
+            {"$cond": [{"$gt": [older_count, 0]}, older, []]},
+            {"$slice": ["$$kept", 1 - limits.ANSWERS]},
+            [new],
+        ]
+    }
     return {
         "$set": {
-            "keys": {
+            "keys_by_scope": {
                 "$let": {
                     "vars": {"kept": {"$slice": [live, 1 - limits.KEYS]}},
-                    "in": {
-                        "$concatArrays": [
-                            {"$cond": [{"$gt": [older_count, 0]}, older, []]},
-                            {"$slice": ["$$kept", 1 - limits.ANSWERS]},
-                            [new],
-                        ]
-                    },
+                    "in": {"$arrayToObject": records},
                 }
-            }
+            },
+            "keys": _live(stored("keys"), "$$this.at"),
         }
     }
 

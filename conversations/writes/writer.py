@@ -33,7 +33,15 @@ from conversations.collection import (
     find_one,
     own_filter,
 )
-from conversations.documents import DEFAULTS, PUBLIC, WITH_HISTORY, complete, resource, stored
+from conversations.documents import (
+    DEFAULTS,
+    PUBLIC,
+    REVISIONS,
+    WITH_HISTORY,
+    complete,
+    resource,
+    stored,
+)
 from conversations.exceptions import (
     ConversationNotFound,
     ConversationStateConflict,
@@ -178,12 +186,12 @@ def _pipeline(template: UpdateTemplate, *, with_key: bool) -> list[dict[str, Any
             {"changes": {"$filter": {"input": fields, "cond": is_different}}},
         ]
     }
-    revisions = {"$concatArrays": [stored("revisions"), [revision]]}
     new_version = {
         "version": version,
         "metadata.updated_at": updated_at,
         "changed_at": CHANGED_AT,
-        "revisions": {"$slice": [revisions, -limits.REVISIONS]},
+        "revisions_by_version": _revisions_with({"k": {"$toString": version}, "v": revision}),
+        "revisions": [],
     }
     if not with_key:
         return [{"$set": {**template.public, **template.derived, **new_version}}]
@@ -195,6 +203,32 @@ def _pipeline(template: UpdateTemplate, *, with_key: bool) -> list[dict[str, Any
         {"$set": {**template.public, **template.derived, **if_effective}},
         idempotency.add_record_stage(),
     ]
+
+
+def _revisions_with(new: Expression) -> Expression:
+    """Return an expression for `revisions_by_version` with the stored revisions and a new one.
+
+    Of an object, MongoDB replicates the new revision and the name of the dropped one. Of a full
+    array it would replicate all elements, because they move. This empties the array, see
+    documents.REVISIONS. A revision without a version gets it by its position: the last one has the
+    present version.
+    """
+    position = {"$subtract": ["$$this", {"$size": "$$array"}]}
+    version = {"$ifNull": ["$$revision.version", {"$add": [stored("version"), 1, position]}]}
+    entry = {
+        "$let": {
+            "vars": {"revision": {"$arrayElemAt": ["$$array", "$$this"]}},
+            "in": {"k": {"$toString": version}, "v": "$$revision"},
+        }
+    }
+    moved = {
+        "$let": {
+            "vars": {"array": stored("revisions")},
+            "in": {"$map": {"input": {"$range": [0, {"$size": "$$array"}]}, "in": entry}},
+        }
+    }
+    every = {"$concatArrays": [{"$objectToArray": stored("revisions_by_version")}, moved, [new]]}
+    return {"$arrayToObject": {"$slice": [every, -limits.REVISIONS]}}
 
 
 def _variables(
@@ -420,7 +454,7 @@ def _read_results(
             "$map": {
                 "input": {
                     "$filter": {
-                        "input": "$revisions",
+                        "input": REVISIONS,
                         "cond": {"$eq": ["$$this.mark", "$$mark"]},
                     }
                 },

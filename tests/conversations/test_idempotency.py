@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -169,14 +170,15 @@ def test_a_patch_key_expires_after_a_day(alice, mongo):
     path = f"{PATH}/{conversation(alice, title='A')['id']}"
     alice.patch(path, {"title": "B"}, headers=with_key("k"))
     alice.patch(path, {"title": "C"})
-    day_ago = [{"$set": {"keys.at": {"$dateSubtract": {
+    [scope] = mongo["conversations"].find_one()["keys_by_scope"]
+    day_ago = [{"$set": {f"keys_by_scope.{scope}.at": {"$dateSubtract": {
         "startDate": "$$NOW", "unit": "hour", "amount": 25}}}}]  # fmt: skip
     mongo["conversations"].update_one({}, day_ago)
 
     again = alice.patch(path, {"title": "B"}, headers=with_key("k"))
 
     assert (again.json()["title"], again.json()["version"]) == ("B", 4)
-    assert len(mongo["conversations"].find_one()["keys"]) == 1
+    assert [*mongo["conversations"].find_one()["keys_by_scope"]] == [scope]
 
 
 @pytest.mark.parametrize("key", ["", " ", "x" * 256, "a b", "é", '"', '""', "a\tb", '"a', '"a"b"'])
@@ -357,8 +359,11 @@ def test_many_later_keys_do_not_evict_a_key(alice, mongo):
     assert {a.headers["Idempotency-Replayed"] for a in (again, oldest, newest)} == {"true"}
     assert newest.content == edits[59].content
     assert (total(alice), alice.get(path).json()["version"]) == (1, 61)
-    keys = mongo["conversations"].find_one()["keys"]
-    assert (len(keys), sum("answer" in key for key in keys)) == (61, 50)
+    document = mongo["conversations"].find_one()
+    assert [("answer" in record) for record in document["keys_by_scope"].values()] == [
+        n >= 10 for n in range(60)
+    ]
+    assert len(document["keys"]) == 1
 
 
 def test_get_or_create_stores_its_key(alice):
@@ -411,17 +416,42 @@ def test_the_letter_case_of_a_key_matters(alice):
     assert "Idempotency-Replayed" not in other.headers
 
 
+def move_record_to_array(mongo, scope):
+    """Store the only record of an update as release 0.1.0 does."""
+    updated = {"version": 2}
+    [record] = mongo["conversations"].find_one(updated)["keys_by_scope"].values()
+    moved = {"$push": {"keys": {"key": scope, **record}}, "$unset": {"keys_by_scope": 1}}
+    mongo["conversations"].update_one(updated, moved)
+
+
+def test_a_record_of_release_0_1_0_stays_until_it_expires(alice, mongo):
+    path = alice.post(PATH, BODY, headers=with_key("k")).headers["Location"]
+    first = alice.patch(path, {"title": "Old"}, headers=with_key("old"))
+    move_record_to_array(mongo, f"PATCH {path} old")
+    recorded = mongo["conversations"].find_one()["keys"]
+    for n in range(52):
+        alice.patch(path, {"title": f"{n}"}, headers=with_key(f"p{n}"))
+
+    again = alice.patch(path, {"title": "Old"}, headers=with_key("old"))
+
+    assert again.content == first.content
+    assert mongo["conversations"].find_one()["keys"] == recorded
+    day_ago = {"$set": {"keys.$[].at": recorded[0]["at"] - timedelta(hours=25)}}
+    mongo["conversations"].update_one({}, day_ago)
+    alice.patch(path, {"title": "New"}, headers=with_key("new"))
+    assert mongo["conversations"].find_one()["keys"] == []
+
+
 @pytest.mark.parametrize("spelled", [str.lower, str.upper])
 def test_keys_that_release_0_1_0_stored_are_found(alice, mongo, spelled):
     path = f"{PATH}/{spelled(conversation(alice)['id'])}"
     first = alice.patch(path, {"title": "New"}, headers=with_key("k"))
     copied = alice.post(f"{path}/duplicate", {}, headers=with_key("k"))
-    for scope in (f"PATCH {path} k", f"POST {path}/duplicate k"):
-        # That release stored the path as sent.
-        same = {"keys.key": {"$regex": f"(?i)^{scope}$"}}
-        assert (
-            mongo["conversations"].update_one(same, {"$set": {"keys.$.key": scope}}).matched_count
-        )
+    # That release stored the path as sent.
+    move_record_to_array(mongo, f"PATCH {path} k")
+    copy = {"keys.key": {"$regex": f"(?i)^POST {path}/duplicate k$"}}
+    as_sent = {"$set": {"keys.$.key": f"POST {path}/duplicate k"}}
+    assert mongo["conversations"].update_one(copy, as_sent).matched_count
 
     assert alice.patch(path, {"title": "New"}, headers=with_key("k")).content == first.content
     again = alice.post(f"{path}/duplicate", {}, headers=with_key("k"))

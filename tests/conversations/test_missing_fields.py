@@ -13,6 +13,7 @@ from conversations.documents import SORT_KEYS
 from tests.conversations.admin.browser import LIST, confirm, staff, url_of
 from tests.conversations.test_export import EXPORT
 from tests.conversations.test_internal import AUTHORIZE, put, report, service_with
+from tests.conversations.test_release_0_1_0 import move_revisions_to_arrays
 from tests.documented import DOCUMENT
 from tests.factories import PATH, conversation
 
@@ -95,7 +96,7 @@ def test_a_document_without_a_field_is_read_equally_by_every_endpoint(
     history = line.pop("history")
     assert (line, end["count"]) == (body, 1)
     revisions = alice.get(f"{one}/history").json()["revisions"]
-    assert len(revisions) == len(history) == (0 if path == "revisions" else 2)
+    assert len(revisions) == len(history) == (0 if path == "revisions_by_version" else 2)
     body_sent = {"user_id": "alice", "ids": [stored["id"]]}
     assert service.post(AUTHORIZE, body_sent).json()["results"][0]["writable"]
 
@@ -235,7 +236,7 @@ def test_the_console_shows_and_edits_a_document_without_a_field(alice, mongo, st
 
     assert ops.get(LIST).status_code == 200
     assert ops.get(url_of(stored["id"])).status_code == 200
-    if path not in {"revisions", "version"}:
+    if path not in {"revisions_by_version", "version"}:
         assert ops.get(url_of(stored["id"], "revert", "1")).status_code == 200
         assert ops.post(url_of(stored["id"], "revert", "1")).status_code == 302
     assert ops.post(url_of(stored["id"], "act", "archive")).status_code == 302
@@ -307,7 +308,8 @@ UNKNOWN = {
 
 def test_fields_of_a_newer_release_are_kept_by_every_edit(alice, mongo, service, stored):
     revision = {"path": "settings.unknown", "before": "gpt-w", "after": "gpt-x"}
-    mongo["conversations"].update_one({}, {"$set": UNKNOWN | {"revisions.1.changes.1": revision}})
+    change = {"revisions_by_version.3.changes.1": revision}
+    mongo["conversations"].update_one({}, {"$set": UNKNOWN | change})
     one = f"{PATH}/{stored['id']}"
 
     assert alice.get(one).json()["settings"]["unknown"] == "gpt-x"
@@ -337,15 +339,18 @@ REVISION = ["version", "at", "previous_at", "by", "client", "request_id", "chang
 
 
 @pytest.mark.parametrize("value", ["missing", None])
-@pytest.mark.parametrize("places", [["0"], ["1"], ["0", "1"]])
+@pytest.mark.parametrize("places", [["0"], ["1"], ["0", "1"], ["2"], ["3"], ["2", "3"]])
 @pytest.mark.parametrize("names", [*([name] for name in REVISION), REVISION])
 def test_a_revision_without_a_field_is_read_by_every_endpoint(
     alice, mongo, stored, names, places, value
 ):
+    field = "revisions_by_version" if {*places} & {"2", "3"} else "revisions"
+    if field == "revisions":
+        move_revisions_to_arrays(mongo)
     one = f"{PATH}/{stored['id']}"
     whole = alice.get(f"{one}/history").json()["revisions"]
     [line, _end] = map(json.loads, alice.get(EXPORT).getvalue().splitlines())
-    removed = {f"revisions.{place}.{name}": value for place in places for name in names}
+    removed = {f"{field}.{place}.{name}": value for place in places for name in names}
     mongo["conversations"].update_one({}, {"$unset" if value else "$set": removed})
 
     revisions = alice.get(f"{one}/history").json()["revisions"]
@@ -369,6 +374,9 @@ def test_a_revision_without_a_field_is_read_by_every_endpoint(
     assert stale.json()["error"]["details"]["changes"] == revisions
     assert staff(role="operator").get(url_of(stored["id"])).status_code == 200
     assert alice.post(f"{one}/revert", {"version": 1, "fields": ["title"]}).status_code == 200
+    assert alice.patch(one, {"title": "Last"}).status_code == 200
+    [document] = mongo["conversations"].find()
+    assert [*document["revisions_by_version"]][:2] == ["2", "3"]
     mongo["conversations"].delete_many({})
     response = alice.post(
         f"{PATH}/import", json.dumps(exported), content_type="application/x-ndjson"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from bson import json_util
 
+from conversations.documents import REVISIONS
 from tests.conversations.admin.browser import staff, text, url_of
 from tests.conversations.test_import import imported
 from tests.conversations.test_internal import AUTHORIZE, put, report, service_with
@@ -31,6 +32,13 @@ def stored(mongo):
     in_use = datetime.now(UTC) + timedelta(days=1)  # else the TTL index removes tombstones
     rows = [row | {"expires_at": in_use} if row in TOMBSTONES else row for row in DOCUMENTS]
     mongo["conversations"].insert_many(rows)
+
+
+def move_revisions_to_arrays(mongo):
+    """Store the revisions of all conversations as that release does."""
+    mongo["conversations"].update_many(
+        {}, [{"$set": {"revisions": REVISIONS}}, {"$unset": "revisions_by_version"}]
+    )
 
 
 def each(lines):

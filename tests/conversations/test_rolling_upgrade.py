@@ -24,6 +24,7 @@ from pymongo.database import Database
 
 from config.env import env
 from conversation_service.tokens import service_token
+from conversations import limits
 from conversations.declaration import declarations
 from conversations.models import Conversation, LLMSettings, Metadata
 from conversations.writes.bulk import STEP
@@ -214,6 +215,15 @@ def everything(user: Client) -> dict[str, Any]:
     return cast(dict[str, Any], without_later_fields(found))
 
 
+def assert_both_show_the_same(old: Pod, new: Pod, user_id: str) -> None:
+    """Check that 0.1.0 lacks only revisions up to the last update of this release."""
+    at_old, at_new = (everything(pod.user(user_id)) for pod in (old, new))
+    for old_line, new_line in zip(at_old["export"], at_new["export"], strict=True):
+        revisions = old_line.pop("history")
+        assert revisions == new_line.pop("history")[: len(revisions)]
+    assert at_old == at_new
+
+
 def edit(pod: Pod, user_id: str, conversation_id: str) -> None:
     """Edit an active conversation in each way. It is active afterwards."""
     user, path = pod.user(user_id), f"{PATH}/{conversation_id}"
@@ -279,18 +289,18 @@ def use_everything(pod: Pod, user_id: str) -> None:
     assert import_lines(user, [without_later_fields(line) for line in export(user)]) == {200}
 
 
-def test_a_pod_shows_all_writes_of_the_other(pods, user_id):
-    first, second = pods
-    use_everything(first, user_id)
+@pytest.mark.parametrize("release", ["old", "new"])
+def test_a_pod_shows_all_writes_of_the_other(rollout, user_id, release):
+    use_everything(getattr(rollout, release), user_id)
 
-    assert everything(second.user(user_id)) == everything(first.user(user_id))
+    assert_both_show_the_same(rollout.old, rollout.new, user_id)
 
 
 def test_both_pods_show_writes_from_before_the_upgrade(rollout):
     assert everything(rollout.new.user("before")) == everything(rollout.old.user("before"))
 
 
-def test_a_pod_edits_duplicates_and_purges_conversations_of_the_other(pods, user_id):
+def test_a_pod_edits_duplicates_and_purges_conversations_of_the_other(rollout, pods, user_id):
     first, second = pods
     created = first.user(user_id).create(title="Title", tags=["Casual"])["id"]
     for pod in (first, second, first):
@@ -299,7 +309,7 @@ def test_a_pod_edits_duplicates_and_purges_conversations_of_the_other(pods, user
 
     [line] = [line for line in export(second.user(user_id)) if line["id"] == created]
     assert (line["title"], line["metadata"]["message_count"]) == ("Title", 3)
-    assert everything(second.user(user_id)) == everything(first.user(user_id))
+    assert_both_show_the_same(rollout.old, rollout.new, user_id)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +334,7 @@ def test_a_pod_continues_at_a_cursor_of_the_other(pods, user_id, path, key):
     assert without_later_fields(found) == without_later_fields(whole)
 
 
-def test_a_pod_continues_at_a_cursor_of_the_others_history(pods, user_id):
+def test_a_pod_continues_at_a_cursor_of_the_others_history(rollout, pods, user_id):
     first, second = (pod.user(user_id) for pod in pods)
     path = f"{PATH}/{first.create(title='Number 0')['id']}"
     for number in range(1, 4):
@@ -333,7 +343,70 @@ def test_a_pod_continues_at_a_cursor_of_the_others_history(pods, user_id):
     start = done(first.send("GET", f"{path}/history?limit=1")).json()
     end = done(second.send("GET", f"{path}/history?cursor={next_cursor(start)}")).json()
 
-    assert [r["version"] for r in start["revisions"] + end["revisions"]] == [4, 3, 2]
+    # A pod of 0.1.0 has no revisions up to the last update of this release.
+    older = [3, 2] if pods[1] is rollout.new else []
+    assert [r["version"] for r in start["revisions"] + end["revisions"]] == [4, *older]
+
+
+def check_history(rollout: Rollout, user_id: str, path: str, titles: dict[int, str]) -> None:
+    """Check the history of both pods against the title of each version."""
+    newest = max(titles)
+    oldest = max(1, newest - limits.REVISIONS)
+    shown = {}
+    for pod in (rollout.old, rollout.new):
+        user = pod.user(user_id)
+        revisions = done(user.send("GET", f"{path}/history?limit=50")).json()["revisions"]
+        versions = [revision["version"] for revision in revisions]
+        assert versions == [*range(newest, newest - len(versions), -1)]
+        for revision in revisions:
+            version = revision["version"]
+            change = {"before": titles[version - 1], "after": titles[version]}
+            assert revision["changes"]["title"] == change
+        for version in {1, *range(oldest, newest + 1, 7), *range(max(1, newest - 2), newest + 1)}:
+            then = user.send("GET", f"{path}?as_of={version}")
+            if version >= newest - len(versions):
+                assert done(then).json()["title"] == titles[version]
+            else:
+                assert done(then, 410).json()["error"]["details"]["oldest_version"] > version
+        shown[pod.address] = versions
+    assert shown[rollout.new.address] == [*range(newest, oldest, -1)]
+
+
+def test_histories_stay_right_when_both_pods_edit_in_turns(rollout, user_id):
+    """0.1.0 shows the revisions since the last update of this release, and rejects older ones."""
+    old, new = rollout.old, rollout.new
+    path = f"{PATH}/{new.user(user_id).create(title='Title 1')['id']}"
+    titles = {1: "Title 1"}
+
+    def rename(pod: Pod, times: int) -> None:
+        for version in range(max(titles) + 1, max(titles) + 1 + times):
+            titles[version] = f"Title {version}"
+            headers = new_key() if version % 2 else {}
+            patch = {"title": titles[version]}
+            assert (
+                done(pod.user(user_id).send("PATCH", path, patch, **headers)).json()["version"]
+                == version
+            )
+        check_history(rollout, user_id, path, titles)
+
+    def revert(pod: Pod, version: int, status: int = 200) -> None:
+        body = {"version": version, "fields": ["title"]}
+        done(pod.user(user_id).send("POST", f"{path}/revert", body), status)
+        if status == 200:
+            titles[max(titles) + 1] = titles[version]
+        check_history(rollout, user_id, path, titles)
+
+    for pod, times in ((old, 2), (new, 3), (old, 4), (new, 1), (old, 1), (new, 60), (old, 10)):
+        rename(pod, times)
+    newest = max(titles)
+    revert(new, newest - 40)
+    revert(old, newest - 40, 410)
+    rename(old, 2)
+    revert(old, max(titles) - 2)
+    # After a rollback: more revisions than a conversation keeps, and then this release again.
+    rename(old, 60)
+    revert(new, max(titles) - 50)
+    rename(new, 2)
 
 
 @pytest.mark.parametrize("release", ["old", "new"])
@@ -381,21 +454,37 @@ def test_a_bulk_run_continues_at_the_other_pod(pods, user_id):
     assert (len(start["results"]), len(end["results"])) == (STEP, 1)
 
 
-def test_a_pod_replays_the_idempotent_requests_of_the_other(pods, user_id):
+def test_a_pod_replays_the_idempotent_requests_of_the_other(rollout, pods, user_id):
     first, second = (pod.user(user_id) for pod in pods)
     created = first.create(title="Title")["id"]
-    for method, path, body, status in (
+    cases = [
         ("POST", PATH, {"character_id": "luna", "title": "Title"}, 201),
         ("POST", f"{PATH}/{created}/duplicate", {}, 201),
-        ("PATCH", f"{PATH}/{created}", {"title": "New"}, 200),
-        ("POST", f"{PATH}/{created}/revert", {"version": 1, "fields": ["title"]}, 200),
-    ):
+    ]
+    if pods[0] is rollout.old:  # which does not find the keys that this release stores at updates
+        cases += [
+            ("PATCH", f"{PATH}/{created}", {"title": "New"}, 200),
+            ("POST", f"{PATH}/{created}/revert", {"version": 1, "fields": ["title"]}, 200),
+        ]
+    for method, path, body, status in cases:
         key = new_key()
         sent = done(first.send(method, path, body, **key), status)
         again = done(second.send(method, path, body, **key), status)
         assert without_later_fields(again.json()) == without_later_fields(sent.json()), path
         assert again.headers["Idempotency-Replayed"] == "true", path
     assert len(export(second)) == 3
+
+
+def test_if_match_prevents_a_second_version_where_0_1_0_does_not_find_the_key(rollout, user_id):
+    new, old = rollout.new.user(user_id), rollout.old.user(user_id)
+    path = f"{PATH}/{new.create(title='Title')['id']}"
+    headers = new_key() | {"If-Match": '"v1"'}
+    done(new.send("PATCH", path, {"title": "New"}, **headers))
+
+    done(old.send("PATCH", path, {"title": "New"}, **headers), 412)
+
+    again = done(new.send("PATCH", path, {"title": "New"}, **headers))
+    assert (again.headers["Idempotency-Replayed"], again.json()["version"]) == ("true", 2)
 
 
 def test_get_or_create_finds_the_conversation_of_the_other_pod(pods, user_id):
@@ -415,6 +504,9 @@ def test_an_import_that_keeps_its_ids_is_repeated_at_the_other_pod(rollout, pods
     assert import_lines(first, EXPORTED) == {201}
     assert import_lines(second, EXPORTED) == {200}
     assert everything(second) == everything(first)
+    path = f"{PATH}/{EXPORTED[0]['id']}"
+    done(rollout.new.user("alice").send("PATCH", path, {"title": "Moves the imported history"}))
+    assert_both_show_the_same(rollout.old, rollout.new, "alice")
 
 
 def test_activity_reports_are_in_order_over_both_pods(pods, user_id):
@@ -435,7 +527,7 @@ def test_the_previous_release_serves_the_writes_of_this_one_after_a_rollback(rol
     new = everything(rollout.new.user(user_id))
 
     with rollout.former.pod() as pod:
-        assert everything(pod.user(user_id)) == new
+        assert_both_show_the_same(pod, rollout.new, user_id)
         assert everything(pod.user("before")) == everything(rollout.new.user("before"))
         for line in new["export"]:
             if line["status"] == "active":
@@ -455,7 +547,7 @@ def test_conversations_with_new_ids_survive_a_rollback(rollout, user_id):
     edit(rollout.old, user_id, created)
     copy_and_end(rollout.old, user_id, created)
 
-    assert everything(old) == everything(new)
+    assert_both_show_the_same(rollout.old, rollout.new, user_id)
     assert old.send("GET", f"{PATH}?character_id={WIDE_ID}").status_code == 400
     assert old.send("POST", PATH, {"character_id": WIDE_ID}).status_code == 400
     assert rollout.old.user(WIDE_ID).send("GET", path).status_code == 401
@@ -475,19 +567,20 @@ def test_the_previous_release_serves_wide_tags(rollout, user_id):
 
         line = done(new.send("GET", f"{PATH}/{created}")).json()
         assert (line["title"], line["tags"]) == (f"Title {tags[0]}", [*tags, "casual"])
-    assert everything(old) == everything(new)
+    assert_both_show_the_same(rollout.old, rollout.new, user_id)
     counts = done(old.send("GET", "/api/v1/tags?limit=200")).json()["tags"]
     assert {row["tag"] for row in counts} >= {*WIDE_NAMES}
 
 
 def test_the_schema_of_the_previous_release_loses_no_data(rollout, user_id):
-    new, old = rollout.new.user(user_id), rollout.old.user(user_id)
+    new = rollout.new.user(user_id)
     wide = new.create(character_id=WIDE_ID, title="Title")["id"]
     before = everything(new)
 
     rollout.former.apply_schema()
     try:
-        assert everything(old) == everything(new) == before
+        assert everything(new) == before
+        assert_both_show_the_same(rollout.old, rollout.new, user_id)
         for pod in (rollout.old, rollout.new):
             edit(pod, user_id, wide)
             use_everything(pod, f"{user_id}-former")
@@ -496,7 +589,7 @@ def test_the_schema_of_the_previous_release_loses_no_data(rollout, user_id):
 
     for pod in (rollout.old, rollout.new):
         copy_and_end(pod, user_id, wide)
-    assert everything(old) == everything(new)
+    assert_both_show_the_same(rollout.old, rollout.new, user_id)
 
 
 def test_this_release_finds_the_titles_and_tags_of_both_pods(rollout, user_id):

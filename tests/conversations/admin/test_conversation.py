@@ -81,7 +81,7 @@ def test_the_history_is_in_words(viewer, alice, mongo):
     events += ["restored from the trash to the archive", "restored from the archive"]
     events += ["moved to the trash", "restored from the trash"]
     for number, (event, revision) in enumerate(
-        zip(events, document["revisions"], strict=True), start=2
+        zip(events, document["revisions_by_version"].values(), strict=True), start=2
     ):
         assert f"Version {number} : {event} · {revision['at']:%Y-%m-%d %H:%M:%S} UTC" in history
         assert f"its user · request id {revision['request_id']}" in history
@@ -99,7 +99,7 @@ def test_the_oldest_version_has_its_time_after_50_revisions(viewer, alice, mongo
 
     page = text(viewer.get(url_of(created["id"])))
 
-    at = f"{document['revisions'][0]['previous_at']:%Y-%m-%d %H:%M:%S}"
+    at = f"{document['revisions_by_version']['3']['previous_at']:%Y-%m-%d %H:%M:%S}"
     assert f"Version 2 · {at} UTC · earlier versions are no longer stored" in page
 
 
