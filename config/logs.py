@@ -1,4 +1,6 @@
-"""Logging in every process: to stdout, in a command to stderr, without content, secrets and user names.
+"""Logging in every process, without content, secrets and user names.
+
+The service logs to stdout, a command to stderr.
 
 Do not import Django here: gunicorn's master also logs, before sockets are patched.
 """
