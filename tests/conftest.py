@@ -17,6 +17,7 @@ from pymongo.database import Database
 from rest_framework.test import APIClient
 
 from config.logs import OWN
+from conversation_service import redis
 from conversation_service.mongodb.connection import collection, database
 from tests import leaks
 from tests.factories import client_of
@@ -126,6 +127,12 @@ def filled(names: set[str]) -> list[str]:
         for name in names
     ]
     return [row["_id"] for row in database().aggregate([{"$documents": []}, *name_if_filled])]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient() -> None:
+    """Let Redis reply late on a busy machine; a test of a Redis that hangs sets its own limit."""
+    redis.TIMEOUT_S = 30.0
 
 
 @pytest.fixture(scope="session")
