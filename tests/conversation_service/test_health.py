@@ -53,15 +53,15 @@ def upstream(settings):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of the cached report, advanced until reports of other tests are expired."""
-    clock = SimpleNamespace(ahead_s=time.monotonic())
+    """The clock of the cached report: it stands still, and a test can advance it."""
+    clock = SimpleNamespace(now_s=time.monotonic(), ahead_s=0.0)
     monkeypatch.setattr(health, "_reports", health._Reports())
-    monkeypatch.setattr(health, "monotonic", lambda: time.monotonic() + clock.ahead_s)
+    monkeypatch.setattr(health, "monotonic", lambda: clock.now_s + clock.ahead_s)
     return clock
 
 
 @pytest.fixture(autouse=True)
-def _own_report(clock):
+def _own_report(clock, patient_health):
     """Start each test without a cached report."""
 
 
@@ -85,7 +85,7 @@ def test_all_checks_pass(upstream):
     assert (body["service"], body["environment"]) == ("conversation-service", "test")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body["timestamp"])
     assert statuses(body) == dict.fromkeys(["mongodb", "redis", *UPSTREAMS], "healthy")
-    assert all(0 < found["response_time_ms"] < 1_500 for found in body["dependencies"].values())
+    assert all(found["response_time_ms"] > 0 for found in body["dependencies"].values())
 
 
 @pytest.mark.parametrize("address", [*ADDRESSES, *(f"{address}/" for address in ADDRESSES)])
@@ -174,8 +174,10 @@ def talk_nonsense(channel) -> None:
         pytest.param(talk_nonsense, id="no HTTP"),
     ],
 )
-def test_failing_upstreams_degrade_the_service(upstream, talk):
+def test_failing_upstreams_degrade_the_service(upstream, monkeypatch, talk):
     upstream.talk = talk
+    if talk in {loopback.silence, loopback.trickle}:
+        monkeypatch.setattr(health, "UPSTREAM_S", 0.3)
 
     response = Client().get("/health")
 
@@ -209,7 +211,9 @@ def test_upstreams_that_are_not_configured_are_not_reported(upstream, settings):
 
 
 @pytest.mark.parametrize("url", ["redis://{closed}", "redis://{silent}", "nonsense", "redis://:x@"])
-def test_a_redis_that_does_not_respond_degrades_the_service(upstream, settings, url):
+def test_a_redis_that_does_not_respond_degrades_the_service(upstream, settings, monkeypatch, url):
+    if "silent" in url:
+        monkeypatch.setattr(health, "REDIS_S", 0.3)
     with loopback.serving(loopback.silence) as silent:
         settings.REDIS_URL = url.format(closed=loopback.closed_port(), silent=silent)
 
