@@ -17,6 +17,7 @@ from pymongo.database import Database
 from rest_framework.test import APIClient
 
 from config.logs import OWN
+from conversation_service import health, redis
 from conversation_service.mongodb.connection import collection, database
 from tests import leaks
 from tests.factories import client_of
@@ -126,6 +127,19 @@ def filled(names: set[str]) -> list[str]:
         for name in names
     ]
     return [row["_id"] for row in database().aggregate([{"$documents": []}, *name_if_filled])]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient() -> None:
+    """Let Redis reply late on a busy machine; a test of a Redis that hangs sets its own limit."""
+    redis.TIMEOUT_S = 30.0
+
+
+@pytest.fixture
+def patient_health(monkeypatch) -> None:
+    """Let health probes take their time on a busy machine."""
+    for name in ("READY_S", "MONGODB_S", "REDIS_S", "UPSTREAM_S", "REPORT_S"):
+        monkeypatch.setattr(health, name, 60.0)
 
 
 @pytest.fixture(scope="session")

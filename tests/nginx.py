@@ -61,4 +61,4 @@ def nginx(folder: Path, upstream: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)

@@ -400,7 +400,7 @@ def of_kind(kind: type) -> pytest.MarkDecorator:
 
 
 @of_kind(Public)
-def test_a_public_route_has_no_texts_of_users(route, alices, mongo):
+def test_a_public_route_has_no_texts_of_users(route, alices, mongo, patient_health):
     row, accounts = ROUTES[route], browsers()
     rejections = Rejections(mongo)
     user = claims_of_user("alice")

@@ -45,7 +45,7 @@ def test_a_text_of_a_request_in_the_log_is_found(options):
 
 def test_a_text_of_a_request_to_a_server_is_found():
     with leaks.requests_sent() as sent, loopback.serving(loopback.respond()) as address:
-        requests.post(f"http://{address}/?q={MARKER}-a", json={"title": f"{MARKER}-b"}, timeout=5)
+        requests.post(f"http://{address}/?q={MARKER}-a", json={"title": f"{MARKER}-b"}, timeout=60)
 
     for text in (f"{MARKER}-a", f"{MARKER}-b"):
         with pytest.raises(AssertionError, match=text):

@@ -60,7 +60,7 @@ for await (const read of client.list({ search: "d" })) {
 @pytest.fixture(scope="module")
 def url(django_db_setup, tmp_path_factory):
     log = tmp_path_factory.mktemp("clients") / "log"
-    with serving(log, "config.wsgi:application", CLIENT_HEAD_TIMEOUT_S="10") as server:
+    with serving(log, "config.wsgi:application") as server:
         yield f"http://127.0.0.1:{server.port}"
 
 

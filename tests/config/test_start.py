@@ -38,7 +38,7 @@ def test_metrics_of_a_killed_master_are_removed_at_the_next_start(tmp_path):
     with serving(tmp_path / "killed", **variables) as server:
         [abandoned] = set(metrics_folders(folder)) - {folder / "metrics-of-another-program"}
         server.process.send_signal(signal.SIGKILL)
-        server.process.wait(10)
+        server.process.wait(60)
     assert abandoned.exists()
 
     with serving(tmp_path / "first", **variables):

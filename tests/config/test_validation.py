@@ -441,7 +441,7 @@ def test_gunicorn_prints_the_list_before_it_listens():
         env={"PATH": os.environ["PATH"], "PORT": "none", "REDIS_URL": "redis:1"},  # noqa: TID251
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 

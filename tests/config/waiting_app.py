@@ -14,53 +14,66 @@ from conversation_service.server import connection, worker
 
 django.setup()
 valkey = redis.Redis.from_url(env("REDIS_URL"))
+BLOCKED_S = 2
+LONGEST_S = 60  # ends the wait of a test that has failed
 
 
 def application(environ, start_response):
-    wait_s = float(parse_qs(environ["QUERY_STRING"]).get("s", ["0"])[0])
-    response = ACTIONS[environ["PATH_INFO"]](environ, wait_s)
+    """Run the action of the path, until the key `until` is in Valkey if the action waits.
+
+    Counts the requests with a key: tests.config.test_gunicorn.Wait.
+    """
+    key = parse_qs(environ["QUERY_STRING"]).get("until", [""])[0]
+    if key:
+        valkey.incr(f"{key}:arrived")
+    response = ACTIONS[environ["PATH_INFO"]](environ, key)
     start_response("200 OK", [("Content-Length", str(len(response)))])
     return [response]
 
 
-def nothing(environ, wait_s):
+def nothing(environ, key):
     return b"quick"
 
 
-def sleep(environ, wait_s):
-    time.sleep(wait_s)
+def sleep(environ, key):
+    ends = time.monotonic() + LONGEST_S
+    while not valkey.exists(key) and time.monotonic() < ends:
+        time.sleep(0.01)
     return b"slept"
 
 
-def block(environ, wait_s):
+def block(environ, key):
     """Keep all greenlets of the worker waiting."""
-    ends = time.monotonic() + wait_s
+    ends = time.monotonic() + BLOCKED_S
     while time.monotonic() < ends:
         pass
     return b"blocked"
 
 
-def wait_for_mongodb(environ, wait_s):
-    with collection("nothing_happens_here").watch(max_await_time_ms=int(wait_s * 1000)) as stream:
+def wait_for_mongodb(environ, key):
+    """Wait in a statement; a write to `waited_for` ends it."""
+    wait_ms = LONGEST_S * 1_000
+    with collection("waited_for").watch(max_await_time_ms=wait_ms) as stream:
         stream.try_next()
     return b"waited"
 
 
-def wait_for_valkey(environ, wait_s):
-    valkey.blpop(["nothing_is_pushed_here"], timeout=wait_s)
+def wait_for_valkey(environ, key):
+    """Wait in a command; a push to `waited_for` ends it."""
+    valkey.blpop(["waited_for"], timeout=LONGEST_S)
     return b"waited"
 
 
-def wait_for_upstream(environ, wait_s):
+def wait_for_upstream(environ, key):
     port = environ["SERVER_PORT"]
-    return requests.get(f"http://127.0.0.1:{port}/sleep?s={wait_s}", timeout=10).content
+    return requests.get(f"http://127.0.0.1:{port}/sleep?until={key}", timeout=LONGEST_S).content
 
 
-def read_body(environ, wait_s):
+def read_body(environ, key):
     return environ["wsgi.input"].read()
 
 
-def long_response(environ, wait_s):
+def long_response(environ, key):
     return b"a" * 1_000_000
 
 

@@ -34,7 +34,7 @@ def on_a_terminal(program):
     """Run a program; return the output on its terminal."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    subprocess.run([sys.executable, "-c", program], stderr=theirs, timeout=20, check=True)
+    subprocess.run([sys.executable, "-c", program], stderr=theirs, timeout=60, check=True)
     os.close(theirs)
     shown = b""
     with suppress(OSError):  # the end of a terminal
@@ -109,7 +109,7 @@ def test_progress_of_another_process_never_runs_backwards(monkeypatch):
         return state
 
     with progress.watched(look, what="Build", out=OutputWrapper(printed)):
-        assert done.wait(10)
+        assert done.wait(60)
 
     assert printed.getvalue().splitlines() == [
         "Build, step 1: 150,000 of about 200,000",

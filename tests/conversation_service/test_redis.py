@@ -56,6 +56,7 @@ def test_the_api_works_while_the_name_of_redis_does_not_resolve(alice, settings,
             host = "127.0.0.1"
         return resolve(host, *arguments, **options)
 
+    monkeypatch.setattr(redis, "TIMEOUT_S", 0.1)
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     settings.RATE_LIMIT_ENABLED = True
     with loopback.serving(lambda channel: received.put(channel.recv(100))) as address:

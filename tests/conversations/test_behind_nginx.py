@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from conversations.serializers.changes import MAX_WAIT_S
 from tests.config.test_gunicorn import serving
 from tests.conversations.test_internal import put, report, service_with
 from tests.factories import PATH, client_of, conversation, token
@@ -25,7 +26,6 @@ def address(tmp_path_factory):
             "config.wsgi:application",
             CHANGES_LOOK_S="0.1",
             CORS_ALLOWED_ORIGINS=APP,
-            CLIENT_HEAD_TIMEOUT_S="10",
         ) as server,
         nginx(folder / "nginx", server.port) as address,
     ):
@@ -91,7 +91,7 @@ def test_errors_keep_their_cors_headers(address, browser):
 def test_a_stream_arrives_event_by_event(address, browser, alice):
     created = conversation(alice)
     stream = {"Accept": "text/event-stream"}
-    with browser.get(f"{address}{CHANGES}", headers=stream, stream=True, timeout=10) as response:
+    with browser.get(f"{address}{CHANGES}", headers=stream, stream=True, timeout=60) as response:
         assert response.headers["Content-Encoding"] == "gzip"
         lines = response.iter_lines(chunk_size=1)
         titles = []
@@ -106,9 +106,9 @@ def test_a_stream_arrives_event_by_event(address, browser, alice):
 
 def test_a_long_poll_ends_with_the_change(address, browser, alice):
     cursor = client_of("alice").get(f"{PATH}/overview").json()["sync_cursor"]
-    query = {"wait": 9, "cursor": cursor}
+    query = {"wait": MAX_WAIT_S, "cursor": cursor}
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(browser.get, f"{address}{CHANGES}", params=query, timeout=10)
+        waiting = pool.submit(browser.get, f"{address}{CHANGES}", params=query, timeout=60)
         time.sleep(0.5)
         assert not waiting.done()
         created = conversation(alice)

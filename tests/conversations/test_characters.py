@@ -297,9 +297,9 @@ def test_ctrl_c_keeps_the_verified_part(alice, mongo, settings):
             assert stopped.poll() is None, stopped.communicate()
             time.sleep(0.01)
         stopped.send_signal(signal.SIGINT)
-        out, err = stopped.communicate(timeout=20)
+        out, err = stopped.communicate(timeout=60)
         again = started(mongo, "verify_characters", "--json", **address)
-        rest = json.loads(again.communicate(timeout=20)[0])
+        rest = json.loads(again.communicate(timeout=60)[0])
 
     first = json.loads(out)
     assert stopped.returncode == 4, err

@@ -59,8 +59,6 @@ def address(replica_set, stored, tmp_path_factory) -> Iterator[str]:
         MONGODB_TIMEOUT_MS=str(TIMEOUT_MS),
         CHARACTER_CHECK="off",
         RATE_LIMIT_ENABLED="false",
-        CLIENT_HEAD_TIMEOUT_S="10",
-        CLIENT_BODY_TIMEOUT_S="10",
     ) as server:
         yield f"http://127.0.0.1:{server.port}"
 
@@ -79,7 +77,7 @@ class Client:
             method,
             f"{self.address}{path}",
             headers={"Authorization": f"Bearer {self.authorization}", **named},
-            timeout=30,
+            timeout=60,
             **content,
         )
 

@@ -39,7 +39,7 @@ class Frozen:
             f"{self._address}{PATH}",
             json={"character_id": "luna", "title": title},
             headers={"Authorization": f"Bearer {token('alice')}"} | headers,
-            timeout=30,
+            timeout=60,
         )
 
 
@@ -57,8 +57,6 @@ def service(tmp_path):
             MONGODB_TIMEOUT_MS="1000",
             CHARACTER_CHECK="off",
             RATE_LIMIT_ENABLED="false",
-            CLIENT_HEAD_TIMEOUT_S="10",
-            CLIENT_BODY_TIMEOUT_S="10",
         ) as server,
     ):
         create_collections(client[DATABASE])

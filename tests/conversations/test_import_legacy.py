@@ -497,7 +497,7 @@ def test_a_signal_ends_the_run_after_the_batch_with_the_id_to_resume(monolith, t
         time.sleep(0.01)
 
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
 
     taken = collection("conversations").count_documents({})
     last = collection("conversations").find_one(sort=[("_id", -1)])["_id"]

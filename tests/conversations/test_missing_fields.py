@@ -10,7 +10,7 @@ from django.core.management import call_command
 from conversation_service import clock
 from conversations import documents
 from conversations.documents import SORT_KEYS
-from tests.conversations.admin.browser import LIST, confirm, staff, url_of
+from tests.conversations.admin.browser import LIST, confirm, shown, staff, url_of
 from tests.conversations.test_export import EXPORT
 from tests.conversations.test_internal import AUTHORIZE, put, report, service_with
 from tests.conversations.test_release_0_1_0 import move_revisions_to_arrays
@@ -39,6 +39,10 @@ def service():
 
 @pytest.fixture
 def stored(alice, mongo):
+    return stored_conversation(alice)
+
+
+def stored_conversation(alice):
     """A conversation with every field and two revisions, as the API returns it."""
     created = conversation(
         alice, title="Río", tags=["Casual", "Work"], custom={"k": "v"}, settings={"top_p": 0.5}
@@ -225,27 +229,36 @@ def test_bulk_retention_and_commands_accept_a_document_without_a_field(
     assert alice.get(PATH, {"search": "bulk"}).json()["pagination"]["total_count"] == 1
 
 
-@pytest.mark.parametrize("path", [*PATHS, "hold.by", "hold.reason"])
-def test_the_console_shows_and_edits_a_document_without_a_field(alice, mongo, stored, path):
-    if path.startswith("hold."):
-        hold = {"by": "x", "reason": "y", "at": clock.now()}
-        mongo["conversations"].update_one({}, {"$set": {"hold": hold}})
-    unset(mongo, path)
-    before = alice.get(f"{PATH}/{stored['id']}").json()
+def test_the_console_shows_and_edits_documents_without_a_field(alice, mongo):
+    """One document for each missing field, all in one list."""
+    by_id = {}
+    for path in [*PATHS, "hold.by", "hold.reason"]:
+        id_ = stored_conversation(alice)["id"]
+        one = {"_id": ObjectId(id_)}
+        if path.startswith("hold."):
+            hold = {"by": "x", "reason": "y", "at": clock.now()}
+            mongo["conversations"].update_one(one, {"$set": {"hold": hold}})
+        mongo["conversations"].update_one(one, {"$unset": {path: 1}})
+        by_id[id_] = path
+    before = {id_: alice.get(f"{PATH}/{id_}").json() for id_ in by_id}
     ops = staff(role="operator")
 
-    assert ops.get(LIST).status_code == 200
-    assert ops.get(url_of(stored["id"])).status_code == 200
-    if path not in {"revisions_by_version", "version"}:
-        assert ops.get(url_of(stored["id"], "revert", "1")).status_code == 200
-        assert ops.post(url_of(stored["id"], "revert", "1")).status_code == 302
-    assert ops.post(url_of(stored["id"], "act", "archive")).status_code == 302
-    assert confirm(ops, "restore", stored["id"]).status_code == 302
+    assert len(shown(ops.get(LIST))) == len(by_id)
+    for id_, path in by_id.items():
+        assert ops.get(url_of(id_)).status_code == 200, path
+        if path not in {"revisions_by_version", "version"}:
+            assert ops.get(url_of(id_, "revert", "1")).status_code == 200, path
+            assert ops.post(url_of(id_, "revert", "1")).status_code == 302, path
+        assert ops.post(url_of(id_, "act", "archive")).status_code == 302, path
+    assert confirm(ops, "restore", *by_id).status_code == 302
     for name in ("export_csv", "export_ndjson"):
-        response = ops.post(LIST, {"action": name, "index": "0", "_selected_action": stored["id"]})
-        assert stored["id"] in b"".join(response.streaming_content).decode()
-    after = alice.get(f"{PATH}/{stored['id']}").json()
-    assert (after["status"], after["settings"].keys()) == ("active", before["settings"].keys())
+        response = ops.post(LIST, {"action": name, "index": "0", "_selected_action": [*by_id]})
+        exported = b"".join(response.streaming_content).decode()
+        assert [path for id_, path in by_id.items() if id_ not in exported] == []
+    for id_, path in by_id.items():
+        after = alice.get(f"{PATH}/{id_}").json()
+        assert after["status"] == "active", path
+        assert after["settings"].keys() == before[id_]["settings"].keys(), path
 
 
 @pytest.mark.parametrize("sort", SORT_KEYS)

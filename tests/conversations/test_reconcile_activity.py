@@ -203,13 +203,13 @@ def test_ctrl_c_keeps_repairs_and_json_has_the_id_to_resume(alice, mongo, messag
         assert stopped.poll() is None, stopped.communicate()
         time.sleep(0.01)
     stopped.send_signal(signal.SIGTERM)
-    out, err = stopped.communicate(timeout=20)
+    out, err = stopped.communicate(timeout=60)
 
     assert stopped.returncode == 4, err
     first = json.loads(out)
     assert first["finished"] is False
     again = started(mongo, "reconcile_activity", f"--after={first['after']}", "--json", **running)
-    second = json.loads(again.communicate(timeout=20)[0])
+    second = json.loads(again.communicate(timeout=60)[0])
     assert (again.returncode, second["finished"]) == (0, True)
     assert first["repaired"] + second["repaired"] == len(created)
     assert messages.received == [one["id"] for one in created]

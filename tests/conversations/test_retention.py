@@ -283,7 +283,7 @@ def test_ctrl_c_keeps_the_work_and_the_next_run_continues(mongo, command):
         assert stopped.poll() is None, stopped.communicate()
         time.sleep(0.01)
     stopped.send_signal(signal.SIGINT)
-    out, err = stopped.communicate(timeout=30)
+    out, err = stopped.communicate(timeout=60)
     number = mongo["conversations"].count_documents({"status": done})
 
     assert stopped.returncode == 4, err

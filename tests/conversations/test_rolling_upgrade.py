@@ -42,8 +42,6 @@ WIDE_ID = "auth0|5f7c8ec7c33c6c004bbafe82"  # 0.1.0 rejects it
 VARIABLES = {
     "DJANGO_SETTINGS_MODULE": "config.settings.test",
     "MONGODB_DATABASE": NAME,
-    "CLIENT_HEAD_TIMEOUT_S": "10",
-    "CLIENT_BODY_TIMEOUT_S": "10",
 }
 APPLY_SCHEMA = """
 import django

@@ -658,7 +658,7 @@ def test_ctrl_c_keeps_the_work_and_reindexing_resumes_after_an_id(mongo):
         assert stopped.poll() is None, stopped.communicate()
         time.sleep(0.01)
     stopped.send_signal(signal.SIGINT)
-    out, err = stopped.communicate(timeout=30)
+    out, err = stopped.communicate(timeout=60)
 
     first = json.loads(out)
     assert stopped.returncode == 4, err

@@ -38,7 +38,7 @@ REQUESTS = {
 def connection(tmp_path_factory):
     log = tmp_path_factory.mktemp("timing") / "log"
     with (
-        serving(log, "config.wsgi:application", CLIENT_HEAD_TIMEOUT_S="10") as server,
+        serving(log, "config.wsgi:application") as server,
         closing(HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection,
     ):
         yield connection

@@ -59,7 +59,7 @@ class Launcher:
     def stop(self) -> None:
         for started in self.started:
             started.terminate()
-            started.wait(20)
+            started.wait(60)
 
     def fail(self, **changes: str) -> str:
         """Run the launcher where it must not start, and return its output."""
@@ -68,7 +68,7 @@ class Launcher:
             env=self.environment(**changes),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
         assert done.returncode == 1
@@ -85,7 +85,7 @@ class Launcher:
     def get(self, url: str) -> str:
         with requests.Session() as session:
             session.trust_env = False  # a proxy cannot reach this machine
-            return session.get(url, timeout=10).text
+            return session.get(url, timeout=60).text
 
     def paste(self, **proxies: str) -> list[int]:
         """Paste the lines of the banner into a shell; return the status of each request."""
@@ -98,7 +98,7 @@ class Launcher:
             env=self.environment(**proxies),
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=False,
         )
         return [int(status) for status in done.stdout.split()]
@@ -109,7 +109,7 @@ class Launcher:
             env=self.environment(**changes),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
 
@@ -153,7 +153,7 @@ def test_it_starts_again_on_the_same_ports_after_it_was_killed(launcher):
     assert launcher.manage("shell", "--no-imports", "-c", code).stdout == "admin\n"
 
     running.send_signal(signal.SIGTERM)
-    assert running.wait(20) == 0
+    assert running.wait(60) == 0
     assert mentioning(launcher.var) == []
     assert "Error" not in launcher.log.read_text()
 
@@ -204,7 +204,7 @@ def test_a_server_that_ends_is_reported_and_logs_are_limited(tmp_path, monkeypat
     local.wait(process.start(api))
 
     for server in fake.values():
-        process.stop(server, timeout_s=5)
+        process.stop(server, timeout_s=60)
     errors = capsys.readouterr().err
     assert errors.count("has ended") == 1
     assert "MongoDB has ended, by signal 9. The API rejects requests (503)." in errors
@@ -280,7 +280,7 @@ def test_a_benchmark_does_not_use_a_proxy_for_its_servers(monkeypatch, proxies):
     for name, value in proxies.items():
         monkeypatch.setenv(name, value)
     with auth(0) as server:
-        assert responds(f"http://127.0.0.1:{server.server_address[1]}/health", timeout_s=5)
+        assert responds(f"http://127.0.0.1:{server.server_address[1]}/health", timeout_s=60)
 
 
 def test_it_listens_on_ipv6_and_without_stand_ins(launcher):

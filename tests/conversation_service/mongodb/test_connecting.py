@@ -167,7 +167,7 @@ def test_a_host_with_a_hanging_name_resolution_is_503(alice, monkeypatch):
 
     def hang(host, *arguments, **options):
         if host == "hanging.invalid":
-            released.wait(20)
+            released.wait(60)
         return resolve(host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
@@ -290,7 +290,7 @@ def test_a_name_server_that_does_not_respond_is_the_reason(monkeypatch):
     released = threading.Event()
 
     def hang(*arguments, **options):
-        released.wait(20)
+        released.wait(60)
         raise socket.gaierror(socket.EAI_AGAIN, "late")
 
     monkeypatch.setattr(reachability, "EXPLANATION_S", 0.1)

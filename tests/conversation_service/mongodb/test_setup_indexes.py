@@ -247,7 +247,7 @@ def test_an_interrupted_wait_reports_the_state_of_the_build(mongo, number, build
             assert stopped.poll() is None, stopped.communicate()
             time.sleep(0.05)
         stopped.send_signal(number)
-        _, err = stopped.communicate(timeout=20)
+        _, err = stopped.communicate(timeout=60)
         session.abort_transaction()
 
     assert stopped.returncode == 4, err

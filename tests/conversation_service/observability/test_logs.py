@@ -40,7 +40,7 @@ def lines_of(server, request_id: str) -> list[dict]:
 def fetch(server, request_id: str, path: str = LIST, method: str = "GET", **options):
     headers = {"X-Request-ID": request_id} | options.pop("headers", ALICE)
     url = f"http://127.0.0.1:{server.port}{path}"
-    return requests.request(method, url, headers=headers, timeout=10, **options)
+    return requests.request(method, url, headers=headers, timeout=60, **options)
 
 
 def test_every_line_is_a_json_object(server):
@@ -125,8 +125,8 @@ def test_the_line_of_a_401_has_its_reason(server, name, authorization, reason):
 def test_the_next_request_on_the_same_connection_has_no_reason(server):
     with requests.Session() as session:
         url = f"http://127.0.0.1:{server.port}{LIST}"
-        session.get(url, headers={"X-Request-ID": "no-token"}, timeout=10)
-        session.get(f"{url}/x", headers=ALICE | {"X-Request-ID": "no-route"}, timeout=10)
+        session.get(url, headers={"X-Request-ID": "no-token"}, timeout=60)
+        session.get(f"{url}/x", headers=ALICE | {"X-Request-ID": "no-route"}, timeout=60)
 
     assert lines_of(server, "no-token")[-1]["event"]["reason"] == "missing"
     assert "reason" not in lines_of(server, "no-route")[-1]["event"]

@@ -41,7 +41,7 @@ def send_requests(server, times: int, path: str = LIST, **options) -> None:
     url = f"http://127.0.0.1:{server.port}{path}"
     headers = {"Authorization": f"Bearer {token('alice')}"} | options.pop("headers", {})
     for _ in range(times):
-        requests.get(url, timeout=10, headers=headers, **options)
+        requests.get(url, timeout=60, headers=headers, **options)
 
 
 def workers(server) -> list[int]:
@@ -89,7 +89,7 @@ def test_routes_are_templates_and_unknown_paths_share_one(server):
 
 
 def test_an_unknown_method_is_counted_under_one_name(server):
-    requests.request("BREW", f"http://127.0.0.1:{server.port}{LIST}", timeout=10)
+    requests.request("BREW", f"http://127.0.0.1:{server.port}{LIST}", timeout=60)
 
     assert samples(server, "http_requests_total", method="OTHER")
     assert not samples(server, "http_requests_total", method="BREW")
@@ -155,7 +155,7 @@ def test_a_restart_removes_old_metrics_and_no_other_file(tmp_path):
 
 def test_a_command_beside_the_workers_writes_no_metrics_files(tmp_path, mongo):
     command = started(mongo, "purge_trash", "--dry-run", PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
-    _, errors = command.communicate(timeout=30)
+    _, errors = command.communicate(timeout=60)
 
     assert command.returncode == 0, errors
     assert [*tmp_path.iterdir()] == []

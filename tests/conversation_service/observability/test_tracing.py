@@ -98,7 +98,7 @@ def test_spans_of_failures_have_no_texts(collector, tmp_path):
     with serving(tmp_path / "log", "config.wsgi:application", **options) as server:
         url = f"http://127.0.0.1:{server.port}{LIST}"
         body = {"character_id": "rumpelstiltskin"}
-        created = requests.post(url, json=body, headers=ALICE, timeout=10)
+        created = requests.post(url, json=body, headers=ALICE, timeout=60)
         with failing(errorCode=2):
             listed = server.get(LIST, headers=ALICE)
 

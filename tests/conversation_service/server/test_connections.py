@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from tests.config.processes import eventually
-from tests.config.test_gunicorn import read, serving
+from tests.config.test_gunicorn import Wait, read, serving
 
 LIMIT = 8
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -19,13 +19,8 @@ LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     log = tmp_path_factory.mktemp("connections") / "log"
-    limits = {
-        "GUNICORN_CMD_ARGS": f"--worker-connections {LIMIT}",
-        # No connection of these tests ends by a timeout.
-        "CLIENT_HEAD_TIMEOUT_S": "60",
-        "CLIENT_BODY_TIMEOUT_S": "60",
-    }
-    with serving(log, **limits) as server:
+    arguments = f"--worker-connections {LIMIT}"
+    with serving(log, GUNICORN_CMD_ARGS=arguments) as server:
         yield server
 
 
@@ -39,7 +34,7 @@ def connect(server, clients, sent: bytes = b"") -> socket.socket:
     client = clients.enter_context(socket.socket())
     # Without this the kernel may buffer a long response for a client that does not read.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-    client.settimeout(5)
+    client.settimeout(60)
     client.connect(("127.0.0.1", server.port))
     client.sendall(sent)
     return client
@@ -67,7 +62,7 @@ def is_closed(client: socket.socket) -> bool:
     except ConnectionResetError:
         return True
     finally:
-        client.settimeout(5)
+        client.settimeout(60)
 
 
 def test_a_new_client_replaces_the_longest_idle_one(server, clients):
@@ -146,8 +141,11 @@ def test_unread_responses_use_bounded_memory(tmp_path, clients):
 
 
 def test_no_request_in_progress_is_aborted_for_a_new_client(server, clients):
-    slow = b"GET /sleep?s=2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-    working = [connect(server, clients, slow) for _ in range(LIMIT + 2)]
+    wait = Wait()
+    head = f"GET {wait.path('sleep')} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    working = [connect(server, clients, head.encode()) for _ in range(LIMIT + 2)]
+    eventually(lambda: wait.arrived() >= LIMIT - 1)
+    wait.end()
 
     responses = [read(client) for client in working]
 
@@ -180,7 +178,7 @@ def read_slowly(client: socket.socket) -> None:
 def test_a_client_that_reads_too_slowly_is_cut_off(impatient, path):
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        client.settimeout(5)
+        client.settimeout(60)
         client.connect(("127.0.0.1", impatient.port))
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
 

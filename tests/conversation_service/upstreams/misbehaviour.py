@@ -66,3 +66,5 @@ WAYS = {
     "is unavailable": loopback.respond(status="503 Service Unavailable"),
     "is busy": loopback.respond(status="429 Too Many Requests"),
 }
+# The client must end these.
+ENDLESS = ["hangs", "trickles headers", "trickles its body", "never ends its headers"]

@@ -13,7 +13,7 @@ def test_under_gevent_the_budget_is_kept_and_no_request_blocks_others():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
 

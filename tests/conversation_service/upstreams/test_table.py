@@ -42,13 +42,13 @@ def test_a_row_gives_an_upstream_a_client_with_metrics(voices):
     assert 'circuit_breaker_state{upstream="voices"} 0.0' in metrics
 
 
-def test_a_row_adds_an_upstream_to_the_health_report(voices):
+def test_a_row_adds_an_upstream_to_the_health_report(voices, patient_health):
     report = Client().get("/health").json()
 
     assert report["dependencies"]["voices_service"]["status"] == "healthy"
 
 
-def test_a_row_adds_an_upstream_to_the_dashboard(voices):
+def test_a_row_adds_an_upstream_to_the_dashboard(voices, patient_health):
     page = text(staff("view_conversation").get("/admin/"))
 
     assert "Voices service healthy" in page

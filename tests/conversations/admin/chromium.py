@@ -97,7 +97,7 @@ def browser(*expected: str, **options) -> Iterator[Page]:
             complaints.append(f"{page.url}: {complaint} {source}")
 
     with shared_chromium().page(**options) as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on(
             "console",
             lambda said: note(said.text, said.location["url"]) if said.type in SERIOUS else None,

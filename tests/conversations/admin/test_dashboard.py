@@ -132,7 +132,9 @@ def test_counts_are_cached_for_five_minutes_and_show_their_age(viewer, alice):
     assert "Active conversations 2 " in anew
 
 
-def test_it_shows_upstreams_and_their_circuit_breakers(viewer, settings, monkeypatch):
+def test_it_shows_upstreams_and_their_circuit_breakers(
+    viewer, settings, monkeypatch, patient_health
+):
     # Not the default address: `make run` may be running on this machine.
     settings.AUTH_SERVICE_URL = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setattr(health, "_reports", health._Reports())  # not the cached one of another test
