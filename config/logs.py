@@ -1,4 +1,4 @@
-"""Logging in every process: to stdout, in a command to stderr, without content, secrets and user names.
+"""Logging in every process to stdout, in a command to stderr; no content, secrets or user names.
 
 Do not import Django here: gunicorn's master also logs, before sockets are patched.
 """
