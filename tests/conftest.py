@@ -33,6 +33,7 @@ SEEDED = {
 LONGEST = [
     *("test_launcher", "test_in_a_browser", "test_unavailable_database", "test_rolling_upgrade"),
     *("test_connections", "test_connecting", "test_snippets", "test_health", "test_accounts"),
+    "test_list",
     *("test_failover", "test_settings", "test_change_stream", "test_missing_fields", "test_start"),
     *("test_search", "test_import_legacy", "test_logins", "test_gunicorn", "test_debug"),
     *("test_frozen_database", "test_faulty_upstream", "test_external_ids", "test_export"),

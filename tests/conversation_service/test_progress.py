@@ -21,12 +21,17 @@ from conversation_service.progress import track
 list(track(range(3), total=3, what="Read", out=OutputWrapper(sys.stderr)))
 """
 WATCHED = """
-import sys, time
+import sys
+from threading import Semaphore
 from django.core.management.base import OutputWrapper
 from conversation_service import progress
 progress.BAR_EVERY_S = 0.01
-with progress.watched(lambda: (2, 3), what="Build", out=OutputWrapper(sys.stderr)):
-    time.sleep(0.5)
+looks = Semaphore(0)
+with progress.watched(
+    lambda: looks.release() or (2, 3), what="Build", out=OutputWrapper(sys.stderr)
+):
+    for _ in range(3):
+        assert looks.acquire(timeout=60)
 """
 
 

@@ -12,6 +12,7 @@ from pymongo.errors import BulkWriteError
 
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.mongodb.connection import RESPONSIVE_S
+from tests.config.processes import eventually
 from tests.conversations.admin.browser import LIST, staff
 from tests.conversations.test_internal import put, report, service_with
 from tests.factories import PATH, NewConversation, conversation
@@ -119,13 +120,8 @@ def requests(alice):
     return calls(alice, service, staff(role="operator"), created)
 
 
-def settled(request):
-    """Repeat a request until the driver knows a primary again."""
-    deadline = time.monotonic() + 20
-    while (response := request()).status_code == 503:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return response
+def wait_for_a_primary(requests) -> None:
+    eventually(lambda: requests["get"]().status_code != 503)
 
 
 def unavailable(response) -> bool:
@@ -159,8 +155,9 @@ def test_retries_of_a_read_end_with_its_time_limit(requests, commands):
 
     assert unavailable(response)
     sent = [command for command in commands if "find" in command]
-    assert all(command["maxTimeMS"] <= 300 for command in sent)
-    assert sent[-1]["maxTimeMS"] < 150
+    assert len(sent) <= 2
+    # The second has less time by the 0.2 s of the first.
+    assert all(one["maxTimeMS"] <= most for one, most in zip(sent, (300, 100), strict=False))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +178,7 @@ def test_a_transient_error_is_503_everywhere(requests, log, code, codename):
         assert codename in log.getvalue()
     assert re.search(r"(primary|no primary among) 127\.0\.0\.1:\d+", log.getvalue())
     assert SECRET not in log.getvalue()
-    settled(requests["get"])
+    wait_for_a_primary(requests)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +193,7 @@ def test_an_error_with_a_retry_label_is_503_with_any_code(requests, label):
         for request in requests.values():
             with pymongo.timeout(0.05):
                 assert unavailable(request())
-    settled(requests["get"])
+    wait_for_a_primary(requests)
 
 
 @pytest.mark.parametrize("code", [64, 91, 100, 189])
@@ -205,7 +202,7 @@ def test_a_write_without_a_majority_is_503(requests, code):
     with failing(writeConcernError=concern), pymongo.timeout(0.3):
         for name in ("create", "patch", "bulk by ids", "import", "activity", "activity of many"):
             assert unavailable(requests[name]()), name
-    settled(requests["get"])
+    wait_for_a_primary(requests)
 
 
 @pytest.mark.parametrize("name", ["bulk by ids", "bulk by filter", "import", "activity of many"])
@@ -232,11 +229,11 @@ def test_a_create_after_a_pause_succeeds_although_one_command_fails(requests, fa
 
 def test_all_operations_of_a_request_share_one_time_limit(alice, monkeypatch):
     created = conversation(alice)
-    monkeypatch.setattr(Endpoint, "mongodb_s", 1.0)
+    monkeypatch.setattr(Endpoint, "mongodb_s", 3.0)
     path, stale = f"{PATH}/{created['id']}", {"If-Match": '"v9"'}
     by_ids = {"action": "archive", "ids": [created["id"]]}
 
-    with failing(blockConnection=True, blockTimeMS=700):
+    with failing(blockConnection=True, blockTimeMS=1_600):
         edit = alice.patch(path, {"title": "New"}, headers=stale)  # two operations
         read = alice.get(path)
         bulk = alice.post(f"{PATH}/bulk", by_ids)

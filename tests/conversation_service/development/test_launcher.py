@@ -193,7 +193,8 @@ def test_a_server_that_ends_is_reported_and_logs_are_limited(tmp_path, monkeypat
     monkeypatch.setattr(local, "VAR", tmp_path)
     monkeypatch.setattr(local, "LOOK_S", 0.05)
     monkeypatch.setattr(local, "MAX_LOG_BYTES", 100)
-    api = [sys.executable, "-c", "import time; time.sleep(3)"]
+    ends = f"while not os.path.exists('{tmp_path}/valkey.log.old'): time.sleep(0.1)"
+    api = [sys.executable, "-c", f"import os, time\n{ends}\ntime.sleep(1)"]
     noisy = [sys.executable, "-c", "while True: print('x' * 60, flush=True)"]
     fake = {
         name: process.start(noisy, name=name, output=tmp_path / log)

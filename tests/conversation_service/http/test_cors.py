@@ -195,6 +195,17 @@ def server(tmp_path_factory):
         yield server
 
 
+@pytest.fixture(scope="module")
+def strict_server(tmp_path_factory):
+    """A server that waits 0.5 s for a head or a body."""
+    limits = {"CLIENT_HEAD_TIMEOUT_S": "0.5", "CLIENT_BODY_TIMEOUT_S": "0.5"}
+    log = tmp_path_factory.mktemp("strict") / "log"
+    with serving(
+        log, "config.wsgi:application", CORS_ALLOWED_ORIGINS=f"{APP}, {LOCAL}", **limits
+    ) as server:
+        yield server
+
+
 def request(line, *headers, origin=APP):
     lines = [f"{line} HTTP/1.1", "Host: localhost", *headers]
     if origin:
@@ -226,13 +237,19 @@ REJECTED_BY_THE_SERVER = {
 }
 
 
+@pytest.fixture
+def rejecting_server(request, case):
+    status = REJECTED_BY_THE_SERVER[case][-1]
+    return request.getfixturevalue("strict_server" if status == 408 else "server")
+
+
 @pytest.mark.parametrize("case", REJECTED_BY_THE_SERVER)
-def test_a_page_can_read_an_error_that_occurs_before_django(server, case):
+def test_a_page_can_read_an_error_that_occurs_before_django(rejecting_server, case):
     line, headers, body, status = REJECTED_BY_THE_SERVER[case]
     sent = request(line, *headers)
     pieces = [sent[:-2]] if body is None else [sent + body]
 
-    response = server.send(*pieces).decode("latin-1")
+    response = rejecting_server.send(*pieces).decode("latin-1")
 
     assert int(response.split()[1]) == status
     assert f"access-control-allow-origin: {APP}\r\n" in response
@@ -244,12 +261,14 @@ def test_a_page_can_read_an_error_that_occurs_before_django(server, case):
 
 @pytest.mark.parametrize("case", REJECTED_BY_THE_SERVER)
 @pytest.mark.parametrize("origin", ["https://evil.test", "null", None])
-def test_another_origin_cannot_read_an_error_that_occurs_before_django(server, case, origin):
+def test_another_origin_cannot_read_an_error_that_occurs_before_django(
+    rejecting_server, case, origin
+):
     line, headers, body, status = REJECTED_BY_THE_SERVER[case]
     sent = request(line, *headers, origin=origin)
     pieces = [sent[:-2]] if body is None else [sent + body]
 
-    response = server.send(*pieces).decode("latin-1")
+    response = rejecting_server.send(*pieces).decode("latin-1")
 
     assert int(response.split()[1]) == status
     assert "access-control" not in response.lower()
