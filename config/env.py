@@ -33,10 +33,12 @@ from config.variables import (
     choice,
     choices,
     host,
+    hosts,
     http_url,
     integer,
     number,
     origins,
+    ports,
     redis_url,
     text,
     url,
@@ -324,6 +326,13 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "CHANGES_STREAM_S": number(
             600.0, 0.05, DAY_S, "Seconds after which a stream ends, and the client connects again"
+        ),
+    },
+    "Events and webhooks": {
+        "WEBHOOK_ALLOWED_PORTS": ports([443], "Ports that the URL of a webhook can have"),
+        "WEBHOOK_ALLOWED_HOSTS": hosts(
+            "Hosts that the URL of a webhook can have although they are not public, such as "
+            "`127.0.0.1` in development: also with http and any port",
         ),
     },
 }
