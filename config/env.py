@@ -326,6 +326,21 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             600.0, 0.05, DAY_S, "Seconds after which a stream ends, and the client connects again"
         ),
     },
+    "Events": {
+        "EVENTS_KEEP_DAYS": integer(
+            30,
+            1,
+            3_650,
+            "Days that the event log keeps an event; `manage.py setup_indexes` applies a change",
+        ),
+        "EVENTS_PORT": integer(
+            9_103,
+            0,
+            HIGHEST_PORT,
+            "Port of `/metrics` and `/healthz` of `manage.py publish_events` and "
+            "`manage.py deliver_webhooks`; 0: none",
+        ),
+    },
 }
 
 # Other programs use these or similar names, such as LOGLEVEL, MONGO_URL and SECRET_KEYS.
