@@ -10,6 +10,7 @@ from conversation_service.http.authentication import CallerRequest, ServiceAuthe
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.permissions import HasScope
 from conversation_service.http.rendering import JSONResponse
+from conversations.serializers.conversations import no_parameters
 from conversations.views.openapi import webhooks as openapi
 from conversations.webhooks import endpoints
 from conversations.webhooks.endpoints import resource
@@ -34,6 +35,7 @@ class WebhookEndpoint(Endpoint):
 class WebhooksView(WebhookEndpoint):
     @openapi.list_
     def get(self, request: CallerRequest) -> HttpResponse:
+        no_parameters.parse(request)
         return response({"webhooks": [resource(each) for each in endpoints.list_all()]})
 
     @openapi.create
@@ -50,6 +52,7 @@ class WebhooksView(WebhookEndpoint):
 class WebhookView(WebhookEndpoint):
     @openapi.read
     def get(self, request: CallerRequest, id: str) -> HttpResponse:
+        no_parameters.parse(request)
         return response(resource(endpoints.get(id)))
 
     @openapi.change
