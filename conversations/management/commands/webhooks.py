@@ -7,7 +7,7 @@ from conversation_service.commands import add_json, as_json, as_text, end_help
 from conversation_service.errors import ServiceError
 from conversation_service.http.actor import Actor
 from conversations.events import log
-from conversations.webhooks import endpoints
+from conversations.webhooks import deliveries, endpoints
 from conversations.webhooks.endpoints import FORMATS, IN_FLIGHT, MAX_IN_FLIGHT, STANDARD, resource
 from conversations.webhooks.serializers import endpoint_input
 
@@ -109,7 +109,7 @@ class Command(BaseCommand):
             case "rotate":
                 endpoint, secret = endpoints.rotate_secret(target)
             case "enable":
-                endpoint = endpoints.enable(target, from_now=options["start"] == "now")
+                endpoint = deliveries.enable(target, from_now=options["start"] == "now")
             case "disable":
                 endpoint = endpoints.disable(target, endpoints.STAFF, by=by)
             case "delete":

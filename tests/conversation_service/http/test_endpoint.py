@@ -114,7 +114,8 @@ def requests_of(method, route, id_):
         ("PATCH", f"{WEBHOOKS}/<str:id>"): {"description": "Other"},
     }
     environ = NDJSON if route.endswith("import") else {}
-    return route.replace("<str:id>", id_), bodies.get((method, route)), environ
+    path = route.replace("<str:id>", id_).replace("<str:event_id>", f"{id_}_disabled_1")
+    return path, bodies.get((method, route)), environ
 
 
 METHODS = {
@@ -124,7 +125,7 @@ METHODS = {
         f"{PATH}/<str:id>/history",
         CHANGES,
         TAGS,
-        *(WEBHOOKS, f"{WEBHOOKS}/<str:id>"),
+        *(WEBHOOKS, f"{WEBHOOKS}/<str:id>", f"{WEBHOOKS}/<str:id>/deliveries"),
     ],
     "POST": [
         *(PATH, f"{PATH}/bulk", f"{PATH}/import", AUTHORIZE, ACTIVITY),
@@ -134,6 +135,7 @@ METHODS = {
         ),
         WEBHOOKS,
         *(f"{WEBHOOKS}/<str:id>/{name}" for name in ("rotate-secret", "enable", "disable")),
+        f"{WEBHOOKS}/<str:id>/deliveries/<str:event_id>/redeliver",
     ],
     "PATCH": [f"{PATH}/<str:id>", f"{WEBHOOKS}/<str:id>"],
     "PUT": ["/internal/v1/conversations/<str:id>/activity"],
@@ -150,6 +152,7 @@ def subject(alice, route) -> str:
     """Create what the route acts on; return its id."""
     if route.startswith(WEBHOOKS):
         endpoint, _secret = webhooks.create({"url": "https://hooks.example.org"}, created_by="x")
+        webhooks.disable(endpoint["_id"], webhooks.STAFF, by="x")  # an event
         return endpoint["_id"]
     return conversation(alice)["id"]
 
