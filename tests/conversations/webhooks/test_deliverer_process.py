@@ -2,38 +2,22 @@
 
 import signal
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from subprocess import Popen
-from threading import Event, Thread
+from threading import Event
 
 from conversation_service import clock
 from conversation_service.development.process import free_port
 from conversations.webhooks import deliveries, endpoints, leases
 from tests.config.processes import eventually
 from tests.conversation_service import loopback
-from tests.conversations.webhooks.receivers import append, by_conversation, receiving, register
+from tests.conversations.webhooks.receivers import (
+    append,
+    by_conversation,
+    delivering,
+    receiving,
+    register,
+)
 from tests.failpoints import failing
-from tests.running import started
-
-
-@contextmanager
-def delivering(mongo, *options: str) -> Iterator[tuple[Popen, list[str]]]:
-    """Run the command; yield the process and the lines of its log. It is killed at the end."""
-    process = started(
-        mongo, "deliver_webhooks", *options, WEBHOOK_ALLOWED_HOSTS="127.0.0.1", EVENTS_PORT="0"
-    )
-    lines: list[str] = []
-    assert process.stderr
-    reader = Thread(target=lines.extend, args=[iter(process.stderr.readline, "")])
-    reader.start()
-    with process:
-        try:
-            yield process, lines
-        finally:
-            process.kill()
-            reader.join()
 
 
 def stored(endpoint_id):
