@@ -6,6 +6,7 @@ Each endpoint has its own position in the event log, so a slow or dead one delay
 import secrets as random
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -13,7 +14,6 @@ from bson import Int64
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from pymongo import ReturnDocument
-from pymongo.collection import Collection
 
 from conversation_service import clock
 from conversation_service.errors import ServiceError
@@ -77,6 +77,13 @@ class Endpoint(TypedDict):
     redelivery_at: NotRequired[datetime]  # the latest redeliver(), which that process notices
 
 
+_SHOWN = (
+    *("url", "description", "types", "format", "in_flight", "state"),
+    *("disabled_reason", "disabled_at", "failing_since", "last_success_at"),
+    *("delivered", "failed", "created_at", "created_by", "updated_at"),
+)
+
+
 def _nullable(bson_type: str) -> dict[str, Any]:
     return {"bsonType": [bson_type, "null"]}
 
@@ -126,6 +133,9 @@ COLLECTION = CollectionSchema(
 )
 
 
+endpoints = partial(connection.collection, ENDPOINTS)
+
+
 class WebhookNotFound(ServiceError):
     status = HTTPStatus.NOT_FOUND
     code = "WEBHOOK_NOT_FOUND"
@@ -142,8 +152,21 @@ class WebhookLimitReached(ServiceError):
     remedy = _("Delete an endpoint that is no longer used.")
 
 
-def endpoints() -> Collection[Document]:
-    return connection.collection(ENDPOINTS)
+def resource(endpoint: Endpoint) -> dict[str, Any]:
+    """Return an endpoint as the API, the command and the console show it, without its secrets.
+
+    `pending_events` are the events after its position, of all types; `lost_events` are those of
+    them that the event log no longer keeps.
+    """
+    shown: dict[str, Any] = {"id": endpoint["_id"]}
+    shown |= {name: endpoint.get(name) for name in _SHOWN}
+    shown["secrets"] = [
+        {"created_at": each["created_at"], "expires_at": each["expires_at"]}
+        for each in endpoint["secrets"]
+    ]
+    shown["pending_events"] = max(0, log.newest_seq() - endpoint["cursor"])
+    shown["lost_events"] = max(0, log.oldest_seq() - 1 - endpoint["cursor"])
+    return shown
 
 
 def create(values: Mapping[str, Any], *, created_by: str) -> tuple[Endpoint, str]:
