@@ -17,6 +17,12 @@ _END = {"$add": ["$$NOW", int(LEASE_S * 1_000)]}
 _FREE: dict[str, Any] = {"$or": [{"lease": None}, {"$expr": {"$lte": ["$lease.until", "$$NOW"]}}]}
 
 
+def free() -> list[str]:
+    """Return the ids of the enabled endpoints without a valid lease."""
+    rows = endpoints.endpoints().find({"state": endpoints.ENABLED, **_FREE}, ["_id"])
+    return [row["_id"] for row in rows]
+
+
 def acquire(endpoint_id: str, owner: str) -> Endpoint | None:
     """Return the endpoint if it is enabled and this process now has its lease, or None."""
     found = endpoints.endpoints().find_one_and_update(

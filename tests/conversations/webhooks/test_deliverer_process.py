@@ -56,6 +56,20 @@ def test_a_running_process_notices_new_changed_disabled_enabled_and_deleted_endp
         eventually(lambda: last in second.ids)
 
 
+def test_a_running_process_notices_that_an_endpoint_was_disabled_and_enabled_at_once(mongo):
+    with receiving(lambda r: 500) as receiver, delivering(mongo):
+        endpoint = register(receiver.url)
+        append(versions=3)
+        records = deliveries.collection()
+        eventually(lambda: records.count_documents({"state": "waiting"}) == 2)
+        conversation = records.find_one()["conversation_id"]
+        receiver.behaviour = lambda r: 204
+        endpoints.disable(endpoint, endpoints.STAFF, by="staff:ana")
+        deliveries.enable(endpoint, from_now=True)
+        [new] = append(first=4, ids=[conversation])
+        eventually(lambda: receiver.ids[-1:] == [new])
+
+
 def test_sigterm_ends_it_after_the_requests_in_flight(mongo):
     arrived, release = Event(), Event()
 
