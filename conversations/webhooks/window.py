@@ -23,7 +23,7 @@ class Window:
         self.position = cursor
         self._open: dict[int, None] = {}  # positions of the events in lanes, in order
         self._lanes: dict[Conversation, deque[Delivery]] = {}
-        self._ready: deque[Conversation] = deque()  # lanes whose first event is not in flight
+        self._ready: deque[Conversation] = deque()  # their first event can be sent
 
     @property
     def cursor(self) -> int:

@@ -69,7 +69,10 @@ def receiving(behaviour: Behaviour = lambda received: 204) -> Iterator[Receiver]
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            length = int(self.headers["Content-Length"])
+            body = self.rfile.read(length)
+            if len(body) < length:  # the sender was killed
+                return
             received = Received(dict(self.headers), body)
             reply = receiver.behaviour(received)
             status, headers, content = (reply, {}, b"") if isinstance(reply, int) else reply
