@@ -14,8 +14,8 @@ from conversation_service.mongodb import failures
 from conversations import metrics
 from conversations.events import log
 from conversations.webhooks import deliveries, endpoints, leases
-from conversations.webhooks.leases import LEASE_S
-from conversations.webhooks.sender import MONGODB_S, REQUEST_S, Sender
+from conversations.webhooks.leases import LEASE_S, OPERATION_S, Lease
+from conversations.webhooks.sender import REQUEST_S, Sender
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Deliverer:
         while not stopping:
             self.active_at = monotonic()
             try:
-                with pymongo.timeout(MONGODB_S):
+                with pymongo.timeout(OPERATION_S):
                     self._look()
             except PyMongoError as error:
                 if self._once or not failures.is_unavailability(error):
@@ -82,7 +82,7 @@ class Deliverer:
             for id_ in leases.free():
                 if id_ not in self._senders and id_ not in self._served:
                     self._start(id_, newest)
-        metrics.WEBHOOK_PENDING.set(sum(s.outstanding for s in self._senders.values()))
+        metrics.WEBHOOK_PENDING.set(sum(s.records.outstanding for s in self._senders.values()))
 
     def _renew_and_configure(self) -> None:
         if monotonic() - self._renewed_at >= RENEW_S:
@@ -96,13 +96,13 @@ class Deliverer:
             if row is None or not leases.is_owner(row, self.owner):
                 sender.abandon()
             elif row["state"] == endpoints.ENABLED:
-                sender.lease_until = max(sender.lease_until, self._renewed_at + LEASE_S)
+                sender.lease.until = max(sender.lease.until, self._renewed_at + LEASE_S)
                 sender.configure(row)
             else:
                 sender.stop()
 
     def _start(self, endpoint_id: str, newest: int) -> None:
-        lease_until = monotonic() + LEASE_S
+        lease = Lease(until=monotonic() + LEASE_S)
         endpoint = leases.acquire(endpoint_id, self.owner)
         if endpoint is None:
             return
@@ -110,7 +110,7 @@ class Deliverer:
         if self._once:
             self._served.add(endpoint_id)
         sender = self._senders[endpoint_id] = Sender(
-            endpoint, newest=newest, lease_until=lease_until, until_idle=self._once
+            endpoint, lease, newest=newest, until_idle=self._once
         )
         sender.start()
 
@@ -136,7 +136,7 @@ class Deliverer:
         for sender in self._senders.values():
             sender.join(max(0.0, deadline - monotonic()))
         try:
-            with pymongo.timeout(MONGODB_S):
+            with pymongo.timeout(OPERATION_S):
                 self._remove_ended()
         except PyMongoError as error:
             reason = failures.reason(error)

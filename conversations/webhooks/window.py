@@ -68,12 +68,12 @@ class Window:
         else:
             del self._lanes[conversation]
 
-    def lane(self, conversation: Conversation) -> list[Delivery]:
-        return [*self._lanes[conversation]]
+    def lane(self, first: Delivery) -> list[Delivery]:
+        """Return an event that was taken, and the events of its conversation behind it."""
+        return [*self._lanes[first.conversation_id]]
 
-    def remove_lane(self, conversation: Conversation) -> None:
-        """Remove the events of a conversation, which are recorded. The first is in flight."""
-        for delivery in self._lanes.pop(conversation):
+    def remove_lane(self, first: Delivery) -> None:
+        for delivery in self._lanes.pop(first.conversation_id):
             del self._open[delivery.seq]
 
 

@@ -7,12 +7,15 @@ from threading import Event, Lock
 import pytest
 import time_machine
 from django.core.management import CommandError
+from prometheus_client import REGISTRY
 from standardwebhooks import Webhook
 
 from conversation_service import clock
 from conversation_service.mongodb.connection import database
 from conversations.events import log
 from conversations.webhooks import deliveries, endpoints, schedule, secrets, sender, window
+from conversations.webhooks import records as sender_records
+from tests.conversation_service import loopback
 from tests.conversations.webhooks.receivers import (
     append,
     by_conversation,
@@ -303,6 +306,18 @@ def test_each_status_but_2xx_is_a_failure_and_no_redirect_is_followed(status):
     assert stored(endpoint)["failing_since"] is not None
 
 
+def test_a_reply_that_does_not_end_in_time_is_a_failure(monkeypatch):
+    monkeypatch.setattr(sender, "REQUEST_S", 0.5)
+    with loopback.serving(loopback.trickle) as trickling:
+        endpoint = register(f"http://{trickling}/hook")
+        append()
+        deliver()
+
+    [record] = records(endpoint)
+    [attempt] = record["attempts"]
+    assert (attempt["status"], attempt["reason"]) == (None, "timeout")
+
+
 def test_an_address_is_checked_at_each_attempt(settings):
     with time_machine.travel(clock.now(), tick=False) as time, receiving(lambda r: 503) as receiver:
         endpoint = register(receiver.url)
@@ -322,6 +337,8 @@ def test_an_address_is_checked_at_each_attempt(settings):
 
 
 def test_410_disables_an_endpoint_at_once_and_its_cursor_stays(log_lines):
+    labels = ("webhook_endpoints_disabled_total", {"reason": endpoints.GONE})
+    before = REGISTRY.get_sample_value(*labels) or 0
     with receiving(lambda r: 410) as gone, receiving() as other:
         endpoint = register(gone.url, in_flight=1)
         register(other.url, types=[log.WEBHOOK_DISABLED])
@@ -333,6 +350,7 @@ def test_410_disables_an_endpoint_at_once_and_its_cursor_stays(log_lines):
         assert (found["state"], found["disabled_reason"]) == ("disabled", "gone")
         assert (found["cursor"], found["disabled_times"]) == (1, 1)
         assert len(gone.requests) == 1
+        assert REGISTRY.get_sample_value(*labels) == before + 1
         [event] = other.requests
         assert event.event["id"] == f"{endpoint}_disabled_1"
         assert event.event["data"]["conversation_id"] is None
@@ -534,7 +552,7 @@ def test_an_endpoint_with_too_many_records_gets_no_more_events_until_they_are_de
     monkeypatch,
 ):
     monkeypatch.setattr(sender, "MAX_OUTSTANDING", 6)
-    monkeypatch.setattr(sender, "RECORDS_READ", 2)
+    monkeypatch.setattr(sender_records, "READ", 2)
     monkeypatch.setattr(window, "SIZE", 4)
     with time_machine.travel(clock.now(), tick=False) as time, receiving(lambda r: 500) as receiver:
         endpoint = register(receiver.url)
@@ -554,7 +572,7 @@ def test_an_endpoint_with_too_many_records_gets_no_more_events_until_they_are_de
 
 
 def test_all_due_records_are_attempted_although_they_are_read_in_parts(monkeypatch):
-    monkeypatch.setattr(sender, "RECORDS_READ", 2)
+    monkeypatch.setattr(sender_records, "READ", 2)
     with time_machine.travel(clock.now(), tick=False) as time, receiving(lambda r: 500) as receiver:
         endpoint = register(receiver.url, in_flight=1)
         append(conversations=10)
