@@ -1,5 +1,6 @@
 from django.urls import path
 
+from conversations.views.events import EventsView
 from conversations.views.internal import (
     ActivityBatchView,
     ActivityView,
@@ -9,5 +10,6 @@ from conversations.views.internal import (
 urlpatterns = [
     path("authorize", AuthorizeView.as_view()),
     path("activity", ActivityBatchView.as_view()),
+    path("events", EventsView.as_view()),
     path("conversations/<str:id>/activity", ActivityView.as_view()),
 ]

@@ -251,6 +251,7 @@ ROUTES: dict[str, Any] = {
     "internal/v1/conversations/<str:id>/activity": OfServices(
         "conversations:activity", {"PUT": report(2)}
     ),
+    "internal/v1/events": OfServices("events:read", {}),
     "admin/i18n/setlang": Open(),
     "admin/login/": Open(),
     "admin/logout/": Open(("POST",)),

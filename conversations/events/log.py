@@ -151,9 +151,15 @@ def read(after: int, *, types: Collection[str] | None = None, limit: int) -> lis
     return cast(list[Event], rows.to_list())
 
 
-def newest_seq() -> int:
-    """Return the position of the newest event ever appended; 0 if there was none."""
-    counter = event_state().find_one({"_id": _COUNTER})
+def newest_seq(*, confirmed: bool = False) -> int:
+    """Return the position of the newest event ever appended; 0 if there was none.
+
+    With `confirmed`, a majority confirms that there is no newer one: slower, for rare cases.
+    """
+    state = event_state()
+    if confirmed:
+        state = state.with_options(read_concern=ReadConcern("linearizable"))
+    counter = state.find_one({"_id": _COUNTER})
     return int(counter["seq"]) if counter else 0
 
 
