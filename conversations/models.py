@@ -226,6 +226,8 @@ class Conversation(models.Model):
     keys = internal(ArrayField(models.JSONField()), default=[], max_items=limits.KEYS)
     # The character, if get_or_create made this conversation and it is still active.
     only = internal(models.TextField(null=True))
+    # The version and the time of an import.
+    imported = internal(models.JSONField())
     hold = internal(EmbeddedModelField(Hold, verbose_name=_("legal hold"), null=True), orm=True)
 
     objects: ClassVar[ConversationManager] = ConversationManager()
@@ -263,3 +265,23 @@ class Conversation(models.Model):
 
 
 _DEFAULTS = defaults(Conversation)
+
+
+class WebhookEndpoint(models.Model):
+    """A webhook endpoint, for the permissions, the addresses and the action log of the console.
+
+    conversations/webhooks/endpoints.py reads and writes the documents.
+    """
+
+    id = models.CharField(primary_key=True, max_length=27, db_column="_id")
+
+    class Meta:
+        managed = False
+        db_table = "webhook_endpoints"
+        default_permissions = ("view",)
+        permissions = [("manage_webhookendpoint", "Can manage webhook endpoints")]
+        verbose_name = _("webhook endpoint")
+        verbose_name_plural = _("webhook endpoints")
+
+    def __str__(self) -> str:
+        return self.pk

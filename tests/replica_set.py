@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 
 from config.env import env
 from conversation_service.development import mongod, process
-from conversations.schema import COLLECTIONS
+from conversation_service.mongodb.collections import declared
 from tests.config.processes import eventually
 
 READY_S = 30.0
@@ -160,8 +160,9 @@ def three_members(
 
 def create_collections(database: Database) -> None:
     """Create the service's collections, with their indexes and validators."""
-    for schema in COLLECTIONS:
-        collection = database.create_collection(schema.name, validator=schema.validator)
+    for schema in declared():
+        rules = {"validator": schema.validator} if schema.validator else {}
+        collection = database.create_collection(schema.name, **rules)
         collection.create_indexes([*schema.indexes])
 
 

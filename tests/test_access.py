@@ -27,6 +27,7 @@ from conversation_service.http.exception_handler import not_found
 from conversation_service.http.permissions import scopes
 from conversations.admin.actions import ACTIONS
 from conversations.admin.runs import Run
+from conversations.webhooks import endpoints
 from tests.conversation_service import loopback
 from tests.conversation_service.http.test_jwks import public_jwk
 from tests.conversations.test_internal import report
@@ -36,6 +37,7 @@ ISSUER, AUDIENCE, SECRET = "https://auth", "chat", "secret" * 12
 KEY, STRANGE_KEY = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in "ab")
 JWK = public_jwk(KEY, kid="k1", alg="RS256", use="sig")
 HOUR = 3_600
+URL = "https://hooks.example.org/in"
 MARKER = "zq-of-alice"  # in every text of Alice
 
 
@@ -135,7 +137,7 @@ REJECTED = dict.fromkeys(rejected_tokens(claims_of_user("alice")), INVALID) | {"
 # Accounts of the console, with their permissions
 
 SUPPORT = {"view", "archive", "revert"}
-OPERATOR = SUPPORT | {"trash", "hold", "bulk", "export"}
+OPERATOR = SUPPORT | {"trash", "hold", "bulk", "export", "webhooks", "webhooks:manage"}
 ACCOUNTS: dict[str, set[str] | None] = {
     "anonymous": None,
     "no-staff": None,
@@ -143,7 +145,7 @@ ACCOUNTS: dict[str, set[str] | None] = {
     "no-role": set(),
     "support": SUPPORT,
     "operator": OPERATOR,
-    "auditor": {"view", "log"},
+    "auditor": {"view", "log", "webhooks"},
     "superuser": OPERATOR | {"log", "accounts"},
 }
 
@@ -251,6 +253,20 @@ ROUTES: dict[str, Any] = {
     "internal/v1/conversations/<str:id>/activity": OfServices(
         "conversations:activity", {"PUT": report(2)}
     ),
+    "internal/v1/events": OfServices("events:read", {}),
+    "internal/v1/webhooks": OfServices("webhooks:manage", {"POST": {"url": URL}}),
+    "internal/v1/webhooks/<str:id>": OfServices(
+        "webhooks:manage", {"PATCH": {"description": "Other"}}
+    ),
+    "internal/v1/webhooks/<str:id>/rotate-secret": OfServices("webhooks:manage", {}),
+    "internal/v1/webhooks/<str:id>/enable": OfServices(
+        "webhooks:manage", {"POST": {"from": "now"}}
+    ),
+    "internal/v1/webhooks/<str:id>/disable": OfServices("webhooks:manage", {}),
+    "internal/v1/webhooks/<str:id>/deliveries": OfServices("webhooks:manage", {}),
+    "internal/v1/webhooks/<str:id>/deliveries/<str:event_id>/redeliver": OfServices(
+        "webhooks:manage", {}
+    ),
     "admin/i18n/setlang": Open(),
     "admin/login/": Open(),
     "admin/logout/": Open(("POST",)),
@@ -275,6 +291,16 @@ ROUTES: dict[str, Any] = {
     "admin/conversations/conversation/<path:object_id>/change/": OfStaff(("view",), 403),
     "admin/conversations/conversation/<path:object_id>/history/": staff("view", "log"),
     "admin/conversations/conversation/<path:object_id>/delete/": NEVER,
+    "admin/conversations/webhookendpoint/": staff("webhooks"),
+    "admin/conversations/webhookendpoint/add/": staff("webhooks", "webhooks:manage"),
+    "admin/conversations/webhookendpoint/<str:id>/change/": staff("webhooks"),
+    "admin/conversations/webhookendpoint/<str:id>/edit/": staff("webhooks", "webhooks:manage"),
+    "admin/conversations/webhookendpoint/<str:id>/act/<slug:name>/": staff(
+        "webhooks", "webhooks:manage"
+    ),
+    "admin/conversations/webhookendpoint/<str:id>/redeliver/": OfStaff(
+        404, ("webhooks", "webhooks:manage")
+    ),
     "admin/admin/logentry/": staff("log"),
     "admin/admin/logentry/add/": NEVER,
     "admin/admin/logentry/<path:object_id>/": staff(),
@@ -356,7 +382,13 @@ class Rejections:
         self.wrong: dict[Any, str] = {}
 
     def stored(self) -> Any:
-        names = ("auth_user", "auth_group", "auth_user_groups", "django_admin_log")
+        names = (
+            "webhook_endpoints",
+            "auth_user",
+            "auth_group",
+            "auth_user_groups",
+            "django_admin_log",
+        )
         own = [*self.mongo["conversations"].find({"user_id": "alice"})]
         return own, [[*self.mongo[name].find()] for name in names]
 
@@ -383,6 +415,15 @@ def alices(mongo: Any) -> str:
     return created["id"]
 
 
+def webhook() -> str:
+    """Return the id of a webhook endpoint with an event; create it if there is none."""
+    found = endpoints.list_all()
+    if not found:
+        found = [endpoints.create({"url": URL}, created_by="staff:ana")[0]]
+        endpoints.disable(found[0]["_id"], endpoints.STAFF, by="staff:ana")
+    return found[0]["_id"]
+
+
 def api_requests(route: str, id_: str) -> list[tuple[str, str, str]]:
     """Return the method, the path and the body of each request that a view handles."""
     view = VIEWS[route]
@@ -391,7 +432,7 @@ def api_requests(route: str, id_: str) -> list[tuple[str, str, str]]:
         name for name in ("GET", "POST", "PUT", "PATCH", "DELETE") if name.lower() in handled
     ]
     bodies = {name: json.dumps(body) for name, body in ROUTES[route].bodies.items()}
-    path = f"/{route.replace('<str:id>', id_)}"
+    path = f"/{route.replace('<str:id>', id_).replace('<str:event_id>', f'{id_}_disabled_1')}"
     return [(name, path, bodies.get(name, "").replace("{id}", id_)) for name in methods]
 
 
@@ -481,8 +522,9 @@ def test_foreign_and_absent_ids_have_equal_responses(route, alices, mongo):
 @of_kind(OfServices)
 def test_an_internal_route_needs_a_service_token_with_its_scope(route, alices, mongo):
     accounts = browsers()
+    id_ = webhook() if "/webhooks/" in route else alices
     rejections = Rejections(mongo)
-    requests, scope = api_requests(route, alices), ROUTES[route].scope
+    requests, scope = api_requests(route, id_), ROUTES[route].scope
     for request in [*requests, ("OPTIONS", requests[0][1])]:
         rejections.expect(MISSING, "no token", *request)
         for name, token in rejected_tokens(claims_of_service(scope)).items():
@@ -498,8 +540,9 @@ def test_an_internal_route_needs_a_service_token_with_its_scope(route, alices, m
     rejections.check()
 
     service = signed(claims_of_service(scope))
-    [request] = requests
-    assert outcome(send(*request, token=service)) == "ok"
+    assert [outcome(send(*request, token=service)) for request in requests] == ["ok"] * len(
+        requests
+    )
 
 
 def test_tokens_of_both_keys_are_accepted(alices):
@@ -524,6 +567,9 @@ def console_requests(route: str, id_: str, account: str) -> list[tuple[str, str]
         "group": Group.objects.get(name="support").pk,
         "logentry": LogEntry.objects.earliest("pk").pk,
     }
+    if "/webhookendpoint/" in route:
+        path = f"/{route}".replace("<slug:name>", "rotate")
+        return [(path.replace("<str:id>", webhook()), "")]
     pk = next((str(pk) for model, pk in pks.items() if f"/{model}/" in route), "")
     path = f"/{route}".replace("<path:object_id>", pk).replace("<id>", pk)
     path = path.replace("<int:version>", "1").replace("(?P<url>.*)$", "nothing")
@@ -551,6 +597,7 @@ def expected(account: str, needs: Needs, permission: str, otherwise: int) -> str
 @of_kind(OfStaff)
 def test_a_page_of_the_console_needs_staff_with_its_permissions(route, alices, mongo):
     row, accounts = ROUTES[route], browsers()
+    webhook()
     LogEntry.objects.create(user=User.objects.get(username="support"), action_flag=2)
     rejections = Rejections(mongo)
     permitted = []

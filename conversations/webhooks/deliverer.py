@@ -1,0 +1,143 @@
+"""The process that delivers: it has the leases of endpoints, and a sender for each."""
+
+import logging
+import os
+import socket
+from collections.abc import Collection
+from secrets import token_hex
+from time import monotonic, sleep
+
+import pymongo
+from pymongo.errors import PyMongoError
+
+from conversation_service.mongodb import failures
+from conversations import metrics
+from conversations.events import log
+from conversations.webhooks import deliveries, endpoints, leases
+from conversations.webhooks.leases import LEASE_S, OPERATION_S, Lease
+from conversations.webhooks.sender import REQUEST_S, Sender
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.25  # between two looks at the newest event
+ENDPOINTS_S = 1.0  # between two looks at the endpoints
+RENEW_S = 5.0  # between two renewals of the leases
+STOP_S = REQUEST_S + 5.0  # for the requests in flight at the end
+
+
+class Deliverer:
+    """Delivers to all enabled endpoints that no other process delivers to.
+
+    With `once`, each endpoint gets what can be delivered now.
+    """
+
+    def __init__(self, *, once: bool) -> None:
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
+        self._once = once
+        self._senders: dict[str, Sender] = {}
+        self._served: set[str] = set()  # with `once`
+        self._known: set[str] = set()
+        self._looked_at = self._renewed_at = -LEASE_S
+        self._is_available = True
+        self.active_at = monotonic()  # of the last step of run()
+        self.is_complete = True  # False after an unexpected error
+
+    def run(self, stopping: Collection[int]) -> None:
+        """Deliver until `stopping` has a signal; with `once`, until all senders have ended.
+
+        While MongoDB is unavailable, wait; with `once`, raise PyMongoError.
+        """
+        while not stopping:
+            self.active_at = monotonic()
+            try:
+                with pymongo.timeout(OPERATION_S):
+                    self._look()
+            except PyMongoError as error:
+                if self._once or not failures.is_unavailability(error):
+                    raise
+                if self._is_available:
+                    reason = failures.reason(error)
+                    logger.error("MongoDB is unavailable, deliveries wait: %s", reason)
+                self._is_available = False
+            else:
+                if not self._is_available:
+                    logger.info("MongoDB is available, deliveries continue")
+                self._is_available = True
+                if self._once and not self._senders:
+                    return
+            sleep(LOOK_S)
+        self._stop()
+
+    def _look(self) -> None:
+        """Set the newest position, and start and end senders as the endpoints require."""
+        newest = log.newest_seq()
+        for sender in self._senders.values():
+            if newest > sender.newest:
+                sender.newest = newest
+                sender.wake()
+        self._remove_ended()
+        if monotonic() - self._looked_at >= ENDPOINTS_S:
+            self._looked_at = monotonic()
+            self._renew_and_configure()
+            for id_ in leases.free():
+                if id_ not in self._senders and id_ not in self._served:
+                    self._start(id_, newest)
+        metrics.WEBHOOK_PENDING.set(sum(s.records.outstanding for s in self._senders.values()))
+
+    def _renew_and_configure(self) -> None:
+        if monotonic() - self._renewed_at >= RENEW_S:
+            started = monotonic()
+            leases.renew(self._senders.keys(), self.owner)
+            self._renewed_at = started
+        found = {row["_id"]: row for row in endpoints.list_all()}
+        self._known = {*found}
+        for id_, sender in self._senders.items():
+            row = found.get(id_)
+            if row is None or not leases.is_owner(row, self.owner):
+                sender.abandon()
+            elif row["state"] == endpoints.ENABLED:
+                sender.lease.until = max(sender.lease.until, self._renewed_at + LEASE_S)
+                sender.configure(row)
+            else:
+                sender.stop()
+
+    def _start(self, endpoint_id: str, newest: int) -> None:
+        lease = Lease(until=monotonic() + LEASE_S)
+        endpoint = leases.acquire(endpoint_id, self.owner)
+        if endpoint is None:
+            return
+        self._known.add(endpoint_id)
+        if self._once:
+            self._served.add(endpoint_id)
+        sender = self._senders[endpoint_id] = Sender(
+            endpoint, lease, newest=newest, until_idle=self._once
+        )
+        sender.start()
+
+    def _remove_ended(self) -> None:
+        for id_, sender in [*self._senders.items()]:
+            if sender.is_alive():
+                continue
+            if sender.is_done:
+                leases.release(id_, self.owner)
+            else:  # until the end of its lease, so that an error does not repeat all the time
+                logger.error("The deliveries to the webhook %s pause for %d s", id_, LEASE_S)
+                self.is_complete = False
+            if id_ not in self._known:  # deleted: the records of requests that were in flight
+                deliveries.delete_all(id_)
+            del self._senders[id_]
+
+    def _stop(self) -> None:
+        """Wait for the requests in flight, and release the leases."""
+        logger.info("Stopping: the requests in flight end first")
+        for sender in self._senders.values():
+            sender.stop()
+        deadline = monotonic() + STOP_S
+        for sender in self._senders.values():
+            sender.join(max(0.0, deadline - monotonic()))
+        try:
+            with pymongo.timeout(OPERATION_S):
+                self._remove_ended()
+        except PyMongoError as error:
+            reason = failures.reason(error)
+            logger.warning("The leases end within %d s: %s", LEASE_S, reason)
