@@ -17,10 +17,10 @@ every_command = pytest.mark.parametrize(("app", "name"), OURS, ids=[name for _, 
 
 
 # Their output has no JSON form.
-WITHOUT_JSON = {"issue_token", "run_neighbours"}
+WITHOUT_JSON = {"issue_token", "run_neighbours", "publish_events"}
 CHANGE_NOTHING = {"diagnose", "inspect_conversation", "issue_token", "run_neighbours"}
-# A smoke test must write; it leaves only a tombstone.
-WITHOUT_DRY_RUN = CHANGE_NOTHING | {"smoke_test"}
+# A smoke test must write; it leaves only a tombstone. A publisher runs until a signal.
+WITHOUT_DRY_RUN = CHANGE_NOTHING | {"smoke_test", "publish_events"}
 MEANINGS = {
     "2": "an invalid option",
     "3": "MongoDB is unavailable; stderr has the reason",
