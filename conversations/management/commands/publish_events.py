@@ -18,8 +18,8 @@ Publish each change of a conversation in the event log, which GET /internal/v1/e
 read. The first start begins with the changes after it. Each later start continues, and publishes
 what was missed meanwhile.
 
-It runs for ever, and waits while MongoDB is unavailable. Ctrl-C and SIGTERM end it after the current
-batch. Several processes are safe: one publishes, the others wait.
+It runs for ever, and waits while MongoDB is unavailable. Ctrl-C and SIGTERM end it after a batch.
+Several processes are safe: one publishes, the others wait.
 """
 
 
