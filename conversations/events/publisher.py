@@ -279,8 +279,9 @@ class Publisher:
         for ring in rings:
             id_, version = ring["documentKey"]["_id"], ring.get("version")
             seen = found.get(id_, Seen())
-            # An old token can show inserts of which MongoDB has deleted the events.
-            is_recent = ring["clusterTime"].time >= horizon_s
+            # An old token can show inserts of which MongoDB has deleted the events. A cluster time
+            # has whole seconds: `created_at` decides about the second of the horizon.
+            is_recent = ring["clusterTime"].time > horizon_s
             if ring["operationType"] == "insert" and is_recent:
                 seen = replace(seen, inserted=version or 1)
             if version:

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from config.env import env
-from conversation_service.commands import end_help
+from conversation_service.commands import UNFINISHED, Unfinished, end_help
 from conversation_service.observability import exporter
 from conversation_service.progress import stopped_by_signals
 from conversations.events.publisher import Publisher
@@ -18,8 +18,8 @@ Publish each change of a conversation in the event log, which GET /internal/v1/e
 read. The first start begins with the changes after it. Each later start continues, and publishes
 what was missed meanwhile.
 
-It runs until Ctrl-C or SIGTERM, and waits while MongoDB is unavailable. Several processes are safe:
-one publishes, the others wait.
+It runs for ever, and waits while MongoDB is unavailable. Ctrl-C and SIGTERM end it after a batch.
+Several processes are safe: one publishes, the others wait.
 """
 
 
@@ -38,7 +38,11 @@ class Command(BaseCommand):
         )
         end_help(
             parser,
-            {0: "ended by a signal, or with --once all changes are published", 1: "it failed"},
+            {
+                0: "ended by a signal, or with --once all changes are published",
+                1: "it failed",
+                UNFINISHED: "with --once, ended by a signal before all changes are published",
+            },
             "manage.py publish_events",
             "manage.py publish_events --once",
         )
@@ -59,3 +63,5 @@ class Command(BaseCommand):
                         f"Port {port} cannot be used, {error.strerror}. Choose another with --port."
                     ) from None
                 publisher.run()
+            if once and stopping:
+                raise Unfinished("Stopped; run it again to go on.")

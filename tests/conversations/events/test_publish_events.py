@@ -28,7 +28,8 @@ from tests.conversations.events.publishing import (
     set_state,
     state,
 )
-from tests.conversations.test_import import exported, forget_everything, imported, make_older
+from tests.conversations.test_export import exported
+from tests.conversations.test_import import forget_everything, imported, make_older
 from tests.conversations.test_internal import report, service_with
 from tests.factories import PATH, client_of, conversation
 from tests.failpoints import failing
