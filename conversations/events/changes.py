@@ -44,14 +44,14 @@ class Published:
 def publish(
     conversations: Mapping[ObjectId, Seen],
     horizon: datetime,
-    session: ClientSession | None = None,
+    session: ClientSession,
 ) -> Published:
     """Append the missing events of these conversations, in the order of the mapping.
 
     Events of a conversation are appended in the order of its versions. Of a conversation without
     an event in the log, only changes since `horizon` are published: MongoDB may have deleted the
     events of earlier changes. Two find and an aggregation for all; a transaction if some are
-    missing.
+    missing. All use `session`, which knows a cluster time with these changes.
     """
     ids = {"$in": [*conversations]}
     rows = committed().find({"_id": ids}, _READ, hint=ID_INDEX, session=session)
@@ -75,7 +75,7 @@ def publish(
             published = last.get(id_)
             events += missing(document, published, seen.inserted, horizon)
             has_gap |= bool(published and seen.lowest and seen.lowest > published + 1)
-    return Published(log.append(events), has_gap)
+    return Published(log.append(events, session), has_gap)
 
 
 def missing(
@@ -84,7 +84,7 @@ def missing(
     """Yield the events after the last published version, or since `horizon` if there is none.
 
     `inserted` is the version of the insert if the change stream has shown the insert: the
-    conversation is then new, whatever the clock of the pod was.
+    conversation is then new, even if the clock of its pod was behind.
     """
     if document["status"] == states.PURGED:
         if published or document["changed_at"] >= horizon:
@@ -111,8 +111,8 @@ def missing(
 def _birth(document: Document, inserted: int | None) -> tuple[int, datetime]:
     """Return the version and the time of the insert.
 
-    `imported` has both for an imported conversation, whose history is from elsewhere. A document
-    that a pod of release 0.1.0 imported lacks the field: then only the change stream knows.
+    `imported` has both for an imported conversation: its history is from elsewhere. A document that
+    a pod of release 0.1.0 imported lacks the field: then only the change stream knows.
     """
     imported = document.get("imported")
     if imported:
