@@ -1,4 +1,4 @@
-"""The process that delivers: it has the leases of endpoints, and a sender for each."""
+"""The process that delivers: it leases endpoints, and has a sender for each."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 0.25  # between two looks at the newest event
 ENDPOINTS_S = 1.0  # between two looks at the endpoints
-RENEW_S = 5.0  # between two renewals of the leases
+RENEW_S = 5.0  # between two lease renewals
 STOP_S = REQUEST_S + 5.0  # for the requests in flight at the end
 
 
@@ -39,7 +39,7 @@ class Deliverer:
         self._known: set[str] = set()
         self._looked_at = self._renewed_at = -LEASE_S
         self._is_available = True
-        self.active_at = monotonic()  # of the last step of run()
+        self.active_at = monotonic()  # the last step in run()
         self.is_complete = True  # False after an unexpected error
 
     def run(self, stopping: Collection[int]) -> None:
@@ -66,7 +66,6 @@ class Deliverer:
                 if self._once and not self._senders:
                     return
             sleep(LOOK_S)
-        self._stop()
 
     def _look(self) -> None:
         """Set the newest position, and start and end senders as the endpoints require."""
@@ -80,8 +79,15 @@ class Deliverer:
             self._looked_at = monotonic()
             self._renew_and_configure()
             for id_ in leases.free():
-                if id_ not in self._senders and id_ not in self._served:
-                    self._start(id_, newest)
+                if id_ in self._senders or id_ in self._served:
+                    continue
+                lease = Lease(until=monotonic() + LEASE_S)
+                if endpoint := leases.acquire(id_, self.owner):
+                    sender = Sender(endpoint, lease, newest=newest, until_idle=self._once)
+                    self._senders[id_] = sender
+                    self._known.add(id_)
+                    self._served |= {id_} if self._once else set()
+                    sender.start()
         metrics.WEBHOOK_PENDING.set(sum(s.records.outstanding for s in self._senders.values()))
 
     def _renew_and_configure(self) -> None:
@@ -101,34 +107,21 @@ class Deliverer:
             else:
                 sender.stop()
 
-    def _start(self, endpoint_id: str, newest: int) -> None:
-        lease = Lease(until=monotonic() + LEASE_S)
-        endpoint = leases.acquire(endpoint_id, self.owner)
-        if endpoint is None:
-            return
-        self._known.add(endpoint_id)
-        if self._once:
-            self._served.add(endpoint_id)
-        sender = self._senders[endpoint_id] = Sender(
-            endpoint, lease, newest=newest, until_idle=self._once
-        )
-        sender.start()
-
     def _remove_ended(self) -> None:
         for id_, sender in [*self._senders.items()]:
             if sender.is_alive():
                 continue
             if sender.is_done:
                 leases.release(id_, self.owner)
-            else:  # until the end of its lease, so that an error does not repeat all the time
+            else:  # until its lease ends, so that an error does not repeat at once
                 logger.error("The deliveries to the webhook %s pause for %d s", id_, LEASE_S)
                 self.is_complete = False
-            if id_ not in self._known:  # deleted: the records of requests that were in flight
+            if id_ not in self._known:  # deleted: records of its last requests
                 deliveries.delete_all(id_)
             del self._senders[id_]
 
-    def _stop(self) -> None:
-        """Wait for the requests in flight, and release the leases."""
+    def stop(self) -> None:
+        """Wait for the requests in flight, for STOP_S at most, and release the leases."""
         logger.info("Stopping: the requests in flight end first")
         for sender in self._senders.values():
             sender.stop()

@@ -73,7 +73,7 @@ collection = partial(connection.collection, endpoints.DELIVERIES)
 
 
 class EventNotFound(ServiceError):
-    """Neither the event log nor a record of a delivery has the event."""
+    """Neither the event log nor a delivery record has the event."""
 
     status = HTTPStatus.NOT_FOUND
     code = "EVENT_NOT_FOUND"
@@ -102,9 +102,9 @@ class Attempt(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Delivery:
-    """An event for an endpoint. `tries` counts the attempts of the present schedule.
+    """An event for an endpoint. `tries` counts the attempts in the present schedule.
 
-    A redelivery is out of order: it delays no other event of its conversation.
+    A redelivery has no order: no other event waits for it.
     """
 
     event_id: str
@@ -150,7 +150,7 @@ def record(
     failed: tuple[Delivery, Attempt, datetime | None] | None = None,
     waiting: Iterable[Delivery] = (),
 ) -> None:
-    """Insert a failed delivery with the time of its next attempt, and those that wait behind it.
+    """Insert a failed delivery with the time for its next attempt, and those that wait behind it.
 
     A record that exists stays as it is, so a repeated call is harmless.
     """
@@ -205,7 +205,7 @@ def _store_attempt(
 
 
 def promote(endpoint_id: str, conversation_id: ObjectId | None) -> bool:
-    """Make the first waiting delivery of a conversation due now. False if none waits."""
+    """Make a conversation's first waiting delivery due now. False if none waits."""
     found = collection().find_one_and_update(
         {"endpoint_id": endpoint_id, "conversation_id": conversation_id, "state": WAITING},
         {"$set": {"state": PENDING, "next_at": now()}},
@@ -225,7 +225,7 @@ def upcoming(endpoint_id: str, *, limit: int) -> list[Document]:
 def outstanding(endpoint_id: str) -> dict[ObjectId | None, int]:
     """Return by conversation how many records block its later events.
 
-    The first record of a conversation becomes pending if a crash has left it waiting.
+    A conversation's first record becomes pending if a crash has left it waiting.
     """
     rows = collection().aggregate(
         [
@@ -255,7 +255,7 @@ def outstanding(endpoint_id: str) -> dict[ObjectId | None, int]:
 
 
 def recorded_after(endpoint_id: str, seq: int) -> set[str]:
-    """Return the ids of the events after this position that have a record."""
+    """Return the event ids after this position that have a record."""
     where = {"endpoint_id": endpoint_id, "seq": {"$gt": seq}}
     return {row["event_id"] for row in collection().find(where, ["event_id"], hint=_LIST)}
 
@@ -299,9 +299,11 @@ def resource(record: Document) -> dict[str, Any]:
 def redeliver(endpoint_id: str, event_id: str) -> str:
     """Attempt a delivery now, also of an event that was delivered; return its state.
 
-    The event has the same id and a new schedule. If an earlier event of its conversation has to be
-    delivered first, that one is attempted now. An event that the endpoint has not reached yet stays
-    in its place. Raises WebhookNotFound, and EventNotFound if neither the log nor a record has it.
+    The event has the same id and a new schedule. If the conversation has an earlier event that
+    must be delivered first, that event is attempted now. An event that the endpoint has not reached
+    yet stays in its place.
+
+    Raises WebhookNotFound, and EventNotFound if neither the log nor a record has the event.
     """
     endpoint = endpoints.get(endpoint_id)
     found = _restart(endpoint_id, event_id) or _record_from_log(endpoint, event_id)

@@ -1,7 +1,7 @@
 """Leases: at most one process delivers to an endpoint at a time.
 
-A lease is in the document of the endpoint, with the name of its owner and its end by the clock of
-MongoDB. A process that ends without a release, or is cut off, loses its leases after LEASE_S.
+A lease is in the endpoint's document, with its owner's name and its end by MongoDB's clock. A
+process that ends without a release, or is cut off, loses its leases after LEASE_S.
 """
 
 from collections.abc import Callable, Collection
@@ -20,14 +20,14 @@ from conversations.webhooks.endpoints import Endpoint
 T = TypeVar("T")
 
 LEASE_S = 30.0
-OPERATION_S = 10.0  # for an operation of MongoDB
+OPERATION_S = 10.0  # for an operation in MongoDB
 AGAIN_S = 0.5  # after an operation failed
 _END = {"$add": ["$$NOW", int(LEASE_S * 1_000)]}
 _FREE: dict[str, Any] = {"$or": [{"lease": None}, {"$expr": {"$lte": ["$lease.until", "$$NOW"]}}]}
 
 
 def free() -> list[str]:
-    """Return the ids of the enabled endpoints without a valid lease."""
+    """Return the ids for all enabled endpoints without a valid lease."""
     rows = endpoints.endpoints().find({"state": endpoints.ENABLED, **_FREE}, ["_id"])
     return [row["_id"] for row in rows]
 
@@ -62,7 +62,7 @@ class LeaseLost(Exception):
 
 
 class Lease:
-    """A lease of this process, valid `until` a time by monotonic(). One thread prolongs it."""
+    """A lease that this process has, valid `until` a time by monotonic(). A thread prolongs it."""
 
     def __init__(self, until: float) -> None:
         self.until = until

@@ -1,4 +1,4 @@
-"""The body of an event, in the two formats that an endpoint can choose."""
+"""An event's body, in the two formats that an endpoint can choose."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from conversations.webhooks.endpoints import CLOUDEVENTS, STANDARD
 CONTENT_TYPES = {STANDARD: "application/json", CLOUDEVENTS: "application/cloudevents+json"}
 
 
-def body(event: log.Event, format: str) -> bytes:  # noqa: A002 - the name of the stored field
+def body(event: log.Event, format: str) -> bytes:  # noqa: A002 - the stored name
     """Return the same bytes for each call with the same event and format."""
     payload = log.payload(event)
     return orjson.dumps(cloud_event(payload) if format == CLOUDEVENTS else payload)
 
 
 def cloud_event(payload: dict[str, Any]) -> dict[str, Any]:
-    """Return an event of CloudEvents 1.0 in the structured mode."""
+    """Return the event in the structured mode that CloudEvents 1.0 defines."""
     subject = payload["data"]["conversation_id"]
     return {
         "specversion": "1.0",
@@ -27,7 +27,7 @@ def cloud_event(payload: dict[str, Any]) -> dict[str, Any]:
         "type": payload["type"],
         **({"subject": subject} if subject else {}),
         "time": payload["timestamp"],
-        # The extension "sequence" is a text. Its alphabetical order is the order of the events.
+        # The extension "sequence" is a text. Its alphabetical order is that in the log.
         "sequence": f"{payload['sequence']:020}",
         "datacontenttype": "application/json",
         "data": payload["data"],

@@ -1,4 +1,4 @@
-"""The outstanding records of an endpoint, as known to the process that delivers to it."""
+"""An endpoint's outstanding records, as known to the process that delivers to it."""
 
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -56,7 +56,7 @@ class Records:
             self._next_due = now if len(rows) == limit else None
 
     def take(self, busy: Collection[Conversation]) -> Delivery | None:
-        """Return a due record of a conversation that is not busy."""
+        """Return a due record; its conversation is not busy."""
         for _ in range(len(self._due)):
             delivery = self._due.popleft()
             if delivery.conversation_id not in busy:
@@ -77,7 +77,7 @@ class Records:
     def add_failed(
         self, lane: Sequence[Delivery], attempt: Attempt, next_at: datetime | None
     ) -> None:
-        """Record a failed event and the events of its conversation behind it, which wait."""
+        """Record a failed event and the events behind it in its lane, which wait."""
         first, *others = lane
         failed = (first, attempt, next_at)
         self._lease.insist(
@@ -93,7 +93,7 @@ class Records:
         self._attempt_at(next_at)
 
     def finish(self, delivery: Delivery, attempt: Attempt, state: str) -> None:
-        """End a record, and let the next one of its conversation follow."""
+        """End a record, and let the next one in its conversation follow."""
         id_, conversation = self._endpoint_id, delivery.conversation_id
         self._lease.insist(lambda: deliveries.finish(id_, delivery, attempt, state))
         if delivery.is_redelivery:

@@ -11,13 +11,13 @@ PAUSES = (
     timedelta(minutes=30),
     *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
 )
-JITTER = 0.2  # of a pause, in both directions: events that fail together return apart
+JITTER = 0.2  # as a part, in both directions: events that fail together return apart
 # Without a success for this time, an endpoint that fails is disabled.
 FAILING_FOR = timedelta(days=5)
 
 
 def next_attempt(now: datetime, tries: int, retry_after_s: float | None) -> datetime | None:
-    """Return the time of the attempt after `tries` failed ones; None after the last.
+    """Return the time for the attempt after `tries` failed ones; None after the last.
 
     Retry-After applies within the pause and its double.
     """

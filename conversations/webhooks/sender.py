@@ -1,8 +1,8 @@
-"""The deliveries to one endpoint, in a thread of its own.
+"""The deliveries to one endpoint, in their own thread.
 
 The events after the endpoint's cursor are read into a bounded window. If an event fails, it becomes
-a record, and so do the events of its conversation behind it. The cursor passes them, and later
-events of the conversation wait as records too. So a failure delays one conversation.
+a record, and so do the events behind it in its conversation. The cursor passes them, and later
+events in the conversation wait as records too. So a failure delays one conversation.
 
 After a crash, events after the stored cursor are sent again, with their old ids.
 """
@@ -37,16 +37,16 @@ logger = logging.getLogger(__name__)
 
 ACTOR = "service:webhooks"
 REQUEST_S = 15.0
-MAX_OUTSTANDING = 10_000  # records of an endpoint; with more, its cursor stops
-STORE_S = 1.0  # between two writes of the cursor and the counters
+MAX_OUTSTANDING = 10_000  # records; with more, the cursor stops
+STORE_S = 1.0  # between two writes to the endpoint
 WAKE_S = 1.0
 
 
 class Sender(Thread):
     """Delivers to an endpoint until stop() or abandon(), or with `until_idle` until all is done.
 
-    The thread that starts it prolongs the lease, and sets `newest`, the position of the newest
-    event.
+    The thread that starts it prolongs the lease, and sets `newest`, the newest event's
+    position.
     """
 
     def __init__(self, endpoint: Endpoint, lease: Lease, *, newest: int, until_idle: bool) -> None:
@@ -78,7 +78,7 @@ class Sender(Thread):
     # Called by the thread that starts it
 
     def configure(self, endpoint: Endpoint) -> None:
-        """Apply the present document of the endpoint to the next request."""
+        """Apply the endpoint's present document to the next request."""
         self.endpoint = endpoint
         if endpoint.get("redelivery_at") != self._redelivery_at:
             self._redelivery_at = endpoint.get("redelivery_at")
@@ -138,7 +138,7 @@ class Sender(Thread):
         return self._stopping.is_set() or (self._until_idle and not has_work)
 
     def _room(self) -> int:
-        """Return the number of events to read from the log now."""
+        """Return how many events to read from the log now."""
         is_full = self.records.outstanding >= MAX_OUTSTANDING
         return 0 if is_full or self._window.position >= self.newest else self._window.room
 
@@ -167,7 +167,7 @@ class Sender(Thread):
     def _send(self) -> None:
         """Start requests, as far as the ramp and the lease allow.
 
-        While events are ready, records take half of the requests.
+        While events are ready, records take half the requests.
         """
         limit = self._ramp.limit(self.endpoint["in_flight"])
         while len(self._in_flight) < limit and self.lease.outlasts(REQUEST_S):
@@ -179,31 +179,28 @@ class Sender(Thread):
             if delivery is None:
                 return
             self._busy.add(delivery.conversation_id)
-            future = self._pool.submit(attempt, self.endpoint, delivery)
+            future = self._pool.submit(send, self.endpoint, delivery)
             self._in_flight[future] = delivery
             future.add_done_callback(self._results.put)
 
     def _receive(self) -> None:
-        """Wait for a result or a call of wake(), and process all results that are there."""
+        """Wait for a result or for wake(), and process all results that are there."""
         if self._is_finished():
             return
         with suppress(Empty):
             result = self._results.get(timeout=WAKE_S)
             while True:
                 if result is not None:
-                    self._process(self._in_flight.pop(result), result.result())
+                    delivery, attempt = self._in_flight.pop(result), result.result()
+                    self._busy.discard(delivery.conversation_id)
+                    if attempt.succeeded:
+                        self._on_success(delivery, attempt)
+                    else:
+                        self._on_failure(delivery, attempt)
                 result = self._results.get_nowait()
 
-    def _process(self, delivery: Delivery, attempt: Attempt) -> None:
-        self._busy.discard(delivery.conversation_id)
-        if attempt.succeeded:
-            metrics.WEBHOOK_ATTEMPTS.labels("delivered").inc()
-            self._on_success(delivery, attempt)
-        else:
-            metrics.WEBHOOK_ATTEMPTS.labels("rejected" if attempt.status else "failed").inc()
-            self._on_failure(delivery, attempt)
-
     def _on_success(self, delivery: Delivery, attempt: Attempt) -> None:
+        metrics.WEBHOOK_ATTEMPTS.labels("delivered").inc()
         self._counts["delivered"] += 1
         self._failing_since = None
         self._health |= {"last_success_at": attempt.at, "failing_since": None}
@@ -215,6 +212,7 @@ class Sender(Thread):
             self._window.remove(delivery)
 
     def _on_failure(self, delivery: Delivery, attempt: Attempt) -> None:
+        metrics.WEBHOOK_ATTEMPTS.labels("rejected" if attempt.status else "failed").inc()
         self._counts["failed"] += 1
         failing_since = self._failing_since = self._failing_since or attempt.at
         self._health["failing_since"] = failing_since
@@ -256,8 +254,8 @@ class Sender(Thread):
         self._counts, self._health = dict.fromkeys(counts, 0), {}
 
 
-def attempt(endpoint: Endpoint, delivery: Delivery) -> Attempt:
-    """Send a delivery once, with the time of this attempt and its signatures."""
+def send(endpoint: Endpoint, delivery: Delivery) -> Attempt:
+    """Send a delivery once, with this attempt's time and signatures."""
     at = clock.now()
     timestamp = int(at.timestamp())
     live = endpoints.live_secrets(endpoint)

@@ -1,4 +1,4 @@
-"""The events after an endpoint's cursor, and the number of requests that it gets at a time."""
+"""The events after an endpoint's cursor, and how many requests it gets at a time."""
 
 from collections import deque
 
@@ -15,13 +15,13 @@ Conversation = ObjectId | None  # None: webhook.disabled, an event without a con
 class Window:
     """The events that were read, and are neither delivered nor recorded.
 
-    Each conversation has a lane: its events in order, of which the first can be in flight.
-    `position` is that of the last event that was read, or that the endpoint does not get.
+    Each conversation has a lane: its events in order. The first can be in flight.
+    `position` is the last one that was read, or that the endpoint does not get.
     """
 
     def __init__(self, cursor: int) -> None:
         self.position = cursor
-        self._open: dict[int, None] = {}  # positions of the events in lanes, in order
+        self._open: dict[int, None] = {}  # the positions in all lanes, in order
         self._lanes: dict[Conversation, deque[Delivery]] = {}
         self._ready: deque[Conversation] = deque()  # their first event can be sent
 
@@ -32,7 +32,7 @@ class Window:
 
     @property
     def room(self) -> int:
-        """The number of events to read next; 0 until half of the window is free."""
+        """How many events to read next; 0 until half the window is free."""
         if len(self._open) > SIZE // 2 or self.position - self.cursor >= SPAN:
             return 0
         return SIZE - len(self._open)
@@ -49,7 +49,7 @@ class Window:
             self._ready.append(delivery.conversation_id)
 
     def take(self, busy: set[Conversation]) -> Delivery | None:
-        """Return an event to send, of a conversation that is not busy with a redelivery."""
+        """Return an event to send; its conversation is not busy with a redelivery."""
         for _ in range(len(self._ready)):
             conversation = self._ready.popleft()
             if conversation not in busy:
@@ -58,7 +58,7 @@ class Window:
         return None
 
     def remove(self, delivery: Delivery) -> None:
-        """Remove a delivered event: the next one of its lane is ready."""
+        """Remove a delivered event: the next one in its lane is ready."""
         conversation = delivery.conversation_id
         lane = self._lanes[conversation]
         lane.popleft()
@@ -69,7 +69,7 @@ class Window:
             del self._lanes[conversation]
 
     def lane(self, first: Delivery) -> list[Delivery]:
-        """Return an event that was taken, and the events of its conversation behind it."""
+        """Return an event that was taken, and the events behind it in its lane."""
         return [*self._lanes[first.conversation_id]]
 
     def remove_lane(self, first: Delivery) -> None:
@@ -78,10 +78,10 @@ class Window:
 
 
 class Ramp:
-    """The requests in flight of an endpoint that has just been started or enabled.
+    """The requests in flight after a start, or after the endpoint was enabled.
 
     They are 1, then 2, 4 and so on: each time after this number of successes. A failure begins
-    again at 1. At the maximum of the endpoint the ramp has ended.
+    again at 1. At the endpoint's maximum the ramp has ended.
     """
 
     def __init__(self) -> None:

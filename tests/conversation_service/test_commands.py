@@ -17,12 +17,12 @@ every_command = pytest.mark.parametrize(("app", "name"), OURS, ids=[name for _, 
 
 
 # Their output has no JSON form.
-WITHOUT_JSON = {"issue_token", "run_neighbours", "publish_events"}
+FOR_EVER = {"publish_events", "deliver_webhooks"}
+WITHOUT_JSON = FOR_EVER | {"issue_token", "run_neighbours"}
 CHANGE_NOTHING = {"diagnose", "inspect_conversation", "issue_token", "run_neighbours"}
 SHORT = CHANGE_NOTHING | {"webhooks"}  # a statement or two
-# A smoke test must write; it leaves only a tombstone. `webhooks` does what its action names. A
-# publisher runs until a signal.
-WITHOUT_DRY_RUN = CHANGE_NOTHING | {"smoke_test", "webhooks", "publish_events"}
+# A smoke test must write; it leaves only a tombstone. `webhooks` does what its action names.
+WITHOUT_DRY_RUN = CHANGE_NOTHING | FOR_EVER | {"smoke_test", "webhooks"}
 MEANINGS = {
     "2": "an invalid option",
     "3": "MongoDB is unavailable; stderr has the reason",

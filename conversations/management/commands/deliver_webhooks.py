@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from config.env import env
-from conversation_service.commands import end_help
+from conversation_service.commands import UNFINISHED, Unfinished, end_help
 from conversation_service.observability import exporter
 from conversation_service.progress import stopped_by_signals
 from conversations.webhooks.deliverer import Deliverer
@@ -17,8 +17,9 @@ HELP = """
 Deliver the event log to the enabled webhook endpoints: in order for each conversation, and to each
 endpoint independently of the others. A failed delivery is attempted again for 3 days.
 
-It runs until Ctrl-C or SIGTERM, and waits while MongoDB is unavailable. Several processes are safe:
-each endpoint has one of them, and another one takes over the endpoints of a process that has ended.
+It runs for ever, and waits while MongoDB is unavailable. Ctrl-C and SIGTERM end it after the
+requests in flight. Several processes are safe: each endpoint belongs to one process, and another
+one takes over 30 seconds after a process was killed.
 """
 
 
@@ -37,7 +38,11 @@ class Command(BaseCommand):
         )
         end_help(
             parser,
-            {0: "ended by a signal, or with --once by itself", 1: "it failed"},
+            {
+                0: "ended by a signal, or with --once all due events are delivered or recorded",
+                1: "it failed",
+                UNFINISHED: "with --once, ended by a signal before all due events were sent",
+            },
             "manage.py deliver_webhooks",
             "manage.py deliver_webhooks --once",
         )
@@ -58,5 +63,8 @@ class Command(BaseCommand):
                         f"Port {port} cannot be used, {error.strerror}. Choose another with --port."
                     ) from None
                 deliverer.run(stopping)
+                deliverer.stop()
+        if once and stopping:
+            raise Unfinished("Stopped; run it again to go on.")
         if once and not deliverer.is_complete:
             raise CommandError("Some endpoints did not get all events; the log has the reason.")
