@@ -33,10 +33,12 @@ from config.variables import (
     choice,
     choices,
     host,
+    hosts,
     http_url,
     integer,
     number,
     origins,
+    ports,
     redis_url,
     text,
     url,
@@ -324,6 +326,28 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "CHANGES_STREAM_S": number(
             600.0, 0.05, DAY_S, "Seconds after which a stream ends, and the client connects again"
+        ),
+    },
+    "Events": {
+        "EVENTS_KEEP_DAYS": integer(
+            30,
+            1,
+            3_650,
+            "Days that the event log keeps an event; `manage.py setup_indexes` applies a change",
+        ),
+        "EVENTS_PORT": integer(
+            9_103,
+            0,
+            HIGHEST_PORT,
+            "Port of `/metrics` and `/healthz` of `manage.py publish_events` and "
+            "`manage.py deliver_webhooks`; 0: none",
+        ),
+    },
+    "Webhooks": {
+        "WEBHOOK_ALLOWED_PORTS": ports([443], "Ports that the URL of a webhook can have"),
+        "WEBHOOK_ALLOWED_HOSTS": hosts(
+            "Hosts that the URL of a webhook can have although they are not public, such as "
+            "`127.0.0.1` in development: also with http and any port",
         ),
     },
 }

@@ -138,6 +138,39 @@ def words(
     return Variable(read, [], "`a,b`", description, example)
 
 
+def ports(default: list[int], description: str) -> Variable:
+    """Comma-separated ports, at least one."""
+
+    def read(text: str) -> list[int]:
+        items = [item.strip() for item in text.split(",")]
+        if not all(
+            re.fullmatch("[1-9][0-9]{0,4}", item) and int(item) <= HIGHEST_PORT for item in items
+        ):
+            raise ValueError(f"{_value(text)}must be ports from 1 to {HIGHEST_PORT}.")
+        return [*dict.fromkeys(map(int, items))]
+
+    return Variable(read, default, "list of ports", description, None)
+
+
+def hosts(description: str) -> Variable:
+    """Comma-separated host names and IP addresses, in lower case. An IPv6 address has no brackets.
+
+    Blanks around an item and empty items are dropped.
+    """
+
+    def read(text: str) -> list[str]:
+        items = [item.strip().lower() for item in text.split(",") if item.strip()]
+        items = [item.removeprefix("[").removesuffix("]") for item in items]
+        if not all(_is_host(item) and not item.endswith(".") for item in items):
+            raise ValueError(
+                "must be host names or IP addresses without scheme, port and path, such as "
+                "127.0.0.1,receiver.example.org."
+            )
+        return [str(ipaddress.ip_address(item)) if ":" in item else item for item in items]
+
+    return Variable(read, [], "`a,b`", description, None)
+
+
 def origins(
     description: str, schemes: Sequence[str] = ORIGIN_SCHEMES, *, wildcards: bool = False
 ) -> Variable:

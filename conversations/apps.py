@@ -8,11 +8,15 @@ class ConversationsConfig(AppConfig):
     default_auto_field = "django_mongodb_backend.fields.ObjectIdAutoField"
 
     def ready(self) -> None:
-        """Declare the collection, which derives from the models, and register the console's pages.
+        """Declare the collections and register the pages of the console.
+
+        The collections derive from models and settings.
 
         Django's own search for admin modules would import the package while it makes the site.
         """
         from conversations.admin import accounts, conversation, log  # noqa: F401, PLC0415
+        from conversations.events import log as event_log  # noqa: PLC0415
         from conversations.schema import COLLECTIONS  # noqa: PLC0415
+        from conversations.webhooks import endpoints  # noqa: PLC0415
 
-        self.collections = COLLECTIONS
+        self.collections = [*COLLECTIONS, event_log.COLLECTION, endpoints.COLLECTION]

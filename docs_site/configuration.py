@@ -94,7 +94,7 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
-    return ",".join(value) if isinstance(value, list | dict) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, list | dict) else str(value)
 
 
 if __name__ == "__main__":

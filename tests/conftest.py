@@ -27,6 +27,8 @@ SEEDED = {
     *("auth_permission", "auth_group", "auth_group_permissions"),
 }
 
+READ_WITH_MAJORITY = {"conversations", "event_log", "event_state"}
+
 
 # Test modules that take longest, also by waiting. A new module needs no entry.
 LONGEST = [
@@ -110,7 +112,7 @@ def mongo(roles_of_migrations, django_db_blocker) -> Iterator[Database]:
         names = {name for name in database().list_collection_names() if "system." not in name}
         for name in filled(names - SEEDED):
             # On a majority, as the service reads with majority before it confirms a write.
-            concern = WriteConcern("majority" if name == "conversations" else 1)
+            concern = WriteConcern("majority" if name in READ_WITH_MAJORITY else 1)
             collection(name).with_options(write_concern=concern).delete_many({})
 
 

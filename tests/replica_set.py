@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 
 from config.env import env
 from conversation_service.development import mongod, process
-from conversations.schema import COLLECTIONS
+from conversation_service.mongodb.collections import declared
 from tests.config.processes import eventually
 
 READY_S = 30.0
@@ -160,7 +160,7 @@ def three_members(
 
 def create_collections(database: Database) -> None:
     """Create the service's collections, with their indexes and validators."""
-    for schema in COLLECTIONS:
+    for schema in declared():
         collection = database.create_collection(schema.name, validator=schema.validator)
         collection.create_indexes([*schema.indexes])
 

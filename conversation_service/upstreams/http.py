@@ -21,7 +21,7 @@ from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from threading import BoundedSemaphore, Lock, Thread
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orjson
 import requests
@@ -87,8 +87,8 @@ def get(url: str, *, timeout_s: float, limit: int) -> UpstreamResponse:
     is 0, the body is not read.
     """
     timeouts_s = (timeout_s, timeout_s)
-    headers = {"Connection": "close"}
-    return _Exchange(url, headers, timeouts_s, limit).wait(timeout_s)
+    exchange = Exchange(partial(_get, url, {"Connection": "close"}, timeouts_s, limit))
+    return _response(exchange, timeout_s)
 
 
 class Client:
@@ -164,8 +164,8 @@ class Client:
             if not self._slots.acquire(timeout=max(0.0, deadline - monotonic())):
                 raise UpstreamError(f"{MAX_EXCHANGES} other requests are running")
             url, release = self._url + path, self._slots.release
-            exchange = _Exchange(url, headers, self._timeouts_s, MAX_BYTES, at_end=release)
-            response = exchange.wait(deadline - monotonic())
+            send = partial(_get, url, headers, self._timeouts_s, MAX_BYTES)
+            response = _response(Exchange(send, at_end=release), deadline - monotonic())
             status = response.status
             is_redirect = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
             if is_redirect or status in BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -225,30 +225,29 @@ def _deadline() -> float:
     return deadline
 
 
-_current: ContextVar["_Exchange"] = ContextVar("exchange")
+_current: ContextVar["Exchange[Any]"] = ContextVar("exchange")
 
 
 @dataclass(eq=False)
-class _Exchange:
-    """A GET in its own thread, which the caller can end at any time."""
+class Exchange(Generic[T]):
+    """A call of `send` in its own thread, which the caller can end at any time.
 
-    url: str
-    headers: dict[str, str]
-    timeouts_s: tuple[float, float]
-    limit: int
+    `send` registers each socket that it uses.
+    """
+
+    send: Callable[[], T]
     at_end: Callable[[], None] = lambda: None
-    _outcome: Future[UpstreamResponse] = field(init=False, default_factory=Future)
+    _outcome: Future[T] = field(init=False, default_factory=Future)
     _lock: Any = field(init=False, default_factory=Lock)
     _is_abandoned: bool = field(init=False, default=False)
     _sockets: list[socket.socket] = field(init=False, default_factory=list)
 
-    def wait(self, limit_s: float) -> UpstreamResponse:
+    def wait(self, limit_s: float) -> T:
+        """Return what `send` returns, or raise its exception; TimeoutError after the limit."""
         run = copy_context().run
         Thread(target=run, args=(self._run,), name="exchange", daemon=True).start()
         try:
             return self._outcome.result(max(0.0, limit_s))
-        except FAILURES as error:  # TimeoutError is an OSError
-            raise UpstreamError(reason(error)) from None
         finally:
             with self._lock:
                 self._is_abandoned = True
@@ -270,26 +269,37 @@ class _Exchange:
     def _run(self) -> None:
         _current.set(self)
         try:
-            self._outcome.set_result(self._get())
+            self._outcome.set_result(self.send())
         except BaseException as error:  # noqa: BLE001 - raised in wait()
             self._outcome.set_exception(error)
         finally:
             self.at_end()
 
-    def _get(self) -> UpstreamResponse:
-        with _session().get(
-            self.url,
-            headers=self.headers,
-            timeout=self.timeouts_s,
-            stream=True,
-            allow_redirects=False,
-        ) as response:
-            if self.limit == 0:
-                return UpstreamResponse(response.status_code, b"")
-            body = response.raw.read(self.limit + 1, decode_content=True)
-        if len(body) > self.limit:
-            raise UpstreamError(f"The body has more than {self.limit} bytes")
-        return UpstreamResponse(response.status_code, body)
+
+def register_socket(connected: socket.socket) -> None:
+    """Register a socket with the exchange of this thread. Raises TimeoutError if it has ended."""
+    _current.get().register_socket(connected)
+
+
+def _response(exchange: Exchange[UpstreamResponse], limit_s: float) -> UpstreamResponse:
+    try:
+        return exchange.wait(limit_s)
+    except FAILURES as error:  # TimeoutError is an OSError
+        raise UpstreamError(reason(error)) from None
+
+
+def _get(
+    url: str, headers: dict[str, str], timeouts_s: tuple[float, float], limit: int
+) -> UpstreamResponse:
+    with _session().get(
+        url, headers=headers, timeout=timeouts_s, stream=True, allow_redirects=False
+    ) as response:
+        if limit == 0:
+            return UpstreamResponse(response.status_code, b"")
+        body = response.raw.read(limit + 1, decode_content=True)
+    if len(body) > limit:
+        raise UpstreamError(f"The body has more than {limit} bytes")
+    return UpstreamResponse(response.status_code, body)
 
 
 class TrackedConnection(HTTPConnection):
@@ -298,7 +308,7 @@ class TrackedConnection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         connected = super()._new_conn()
         try:
-            _current.get().register_socket(connected)
+            register_socket(connected)
         except OSError:
             connected.close()
             raise
@@ -306,7 +316,7 @@ class TrackedConnection(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
-            _current.get().register_socket(self.sock)
+            register_socket(self.sock)
         super().request(*args, **kwargs)
 
 

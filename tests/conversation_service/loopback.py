@@ -1,9 +1,11 @@
 """Real servers on loopback that behave, hang or trickle."""
 
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 
@@ -30,6 +32,18 @@ def serving(talk: Talk) -> Iterator[str]:
             yield "{}:{}".format(*server.server_address)
         finally:
             server.shutdown()
+
+
+def secured(certificate: Path, talk: Talk) -> Talk:
+    """Encrypt the connection, then run `talk`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def talk_secured(channel: socket.socket) -> None:
+        with context.wrap_socket(channel, server_side=True) as encrypted:
+            talk(encrypted)
+
+    return talk_secured
 
 
 def closed_port() -> str:

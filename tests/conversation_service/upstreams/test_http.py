@@ -2,19 +2,12 @@
 
 import json
 import socket
-import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from threading import Barrier
 from threading import enumerate as threads
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.urls import path
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
@@ -22,6 +15,7 @@ from rest_framework.views import APIView
 from conversation_service.http.rendering import JSONResponse
 from conversation_service.upstreams import http
 from tests.conversation_service import loopback
+from tests.conversation_service.conftest import distrust
 from tests.conversation_service.upstreams.conftest import (
     BUDGET_S,
     RECOVERY_S,
@@ -332,50 +326,9 @@ def test_without_a_limit_the_body_is_not_read():
         assert get(address, limit=0) == http.UpstreamResponse(200, b"")
 
 
-@pytest.fixture
-def certificate(tmp_path, monkeypatch):
-    """A certificate for 127.0.0.1, trusted by this process."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path / "certificate.pem"
-    path.write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        + certificate.public_bytes(Encoding.PEM)
-    )
-    monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    forget_trusted_certificates()
-    yield path
-    forget_trusted_certificates()
-
-
-def forget_trusted_certificates() -> None:
-    http._session.cache_clear()
-
-
-def secured(certificate, talk: loopback.Talk) -> loopback.Talk:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-
-    def talk_secured(channel):
-        with context.wrap_socket(channel, server_side=True) as encrypted:
-            talk(encrypted)
-
-    return talk_secured
-
-
 @pytest.mark.parametrize("way", ["hangs", "trickles headers", "trickles its body"])
 def test_the_budget_is_kept_under_tls(certificate, way):
-    with loopback.serving(secured(certificate, WAYS[way])) as address:
+    with loopback.serving(loopback.secured(certificate, WAYS[way])) as address:
         started = time.monotonic()
         with pytest.raises(http.UpstreamError):
             get(address, scheme="https", limit=1_000_000)
@@ -395,24 +348,23 @@ def test_the_budget_is_kept_during_the_tls_handshake(certificate):
 
 
 def test_a_trusted_certificate_is_accepted(certificate):
-    with loopback.serving(secured(certificate, loopback.respond(b"ok"))) as address:
+    with loopback.serving(loopback.secured(certificate, loopback.respond(b"ok"))) as address:
         assert get(address, scheme="https") == http.UpstreamResponse(200, b"ok")
 
 
 def test_a_certificate_for_another_name_is_rejected(certificate):
     with (
-        loopback.serving(secured(certificate, loopback.respond(b"ok"))) as address,
+        loopback.serving(loopback.secured(certificate, loopback.respond(b"ok"))) as address,
         pytest.raises(http.UpstreamError, match="SSLError"),
     ):
         get(address.replace("127.0.0.1", "localhost"), scheme="https")
 
 
 def test_an_untrusted_certificate_is_rejected(certificate, monkeypatch):
-    monkeypatch.delenv("SSL_CERT_FILE")
-    forget_trusted_certificates()
+    distrust(monkeypatch)
 
     with (
-        loopback.serving(secured(certificate, loopback.respond(b"ok"))) as address,
+        loopback.serving(loopback.secured(certificate, loopback.respond(b"ok"))) as address,
         pytest.raises(http.UpstreamError, match="SSLError"),
     ):
         get(address, scheme="https")

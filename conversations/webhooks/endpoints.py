@@ -1,0 +1,297 @@
+"""Webhook endpoints: where events are sent to. Staff and services manage them.
+
+Each endpoint has its own position in the event log, so a slow or dead one delays no other.
+"""
+
+import secrets as random
+from collections.abc import Mapping
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, TypedDict, cast
+
+from bson import Int64
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
+from pymongo import ReturnDocument
+from pymongo.collection import Collection
+
+from conversation_service import clock
+from conversation_service.errors import ServiceError
+from conversation_service.mongodb import connection
+from conversation_service.mongodb.collections import CollectionSchema
+from conversation_service.mongodb.connection import Document
+from conversation_service.observability import context
+from conversations.events import log
+from conversations.webhooks import secrets
+from conversations.webhooks.secrets import StoredSecret
+
+ENDPOINTS = "webhook_endpoints"
+DELIVERIES = "webhook_deliveries"
+
+MAX_ENDPOINTS = 100  # each has its own requests in flight
+MAX_IN_FLIGHT = 32
+IN_FLIGHT = 8
+DESCRIPTION_LENGTH = 200
+
+ENABLED, DISABLED = "enabled", "disabled"
+STATES = (ENABLED, DISABLED)
+STANDARD, CLOUDEVENTS = "standard", "cloudevents"
+FORMATS = (STANDARD, CLOUDEVENTS)
+# Why an endpoint is disabled: no success for days, a reply 410, or by staff or a service.
+FAILING, GONE, STAFF = "failing", "gone", "staff"
+REASONS = (FAILING, GONE, STAFF)
+# An endpoint without types gets these.
+DEFAULT_TYPES = tuple(type_ for type_ in log.TYPES if type_ != log.ACTIVITY)
+
+
+class Endpoint(TypedDict):
+    """A document in `webhook_endpoints`. Times that are read are naive UTC.
+
+    `cursor` is a position in the event log: each event up to it is delivered, is recorded in
+    `webhook_deliveries`, or has a type that the endpoint does not get. `delivered` counts events,
+    `failed` attempts. `ramp_from` is when the endpoint was last enabled again: deliveries start
+    slowly then.
+    """
+
+    _id: str
+    url: str
+    description: str
+    types: list[str]
+    format: str
+    secrets: list[StoredSecret]  # the newest first
+    state: str
+    disabled_reason: str | None
+    disabled_at: datetime | None
+    disabled_times: int
+    cursor: int
+    in_flight: int
+    failing_since: datetime | None
+    last_success_at: datetime | None
+    ramp_from: datetime | None
+    delivered: int
+    failed: int
+    created_at: datetime
+    created_by: str
+    updated_at: datetime
+
+
+def _nullable(bson_type: str) -> dict[str, Any]:
+    return {"bsonType": [bson_type, "null"]}
+
+
+_INTEGER: dict[str, Any] = {"bsonType": ["int", "long"], "minimum": 0}
+_SECRET = {
+    "bsonType": "object",
+    "required": ["secret", "created_at", "expires_at"],
+    "properties": {
+        "secret": {"bsonType": "string", "pattern": r"^whsec_[A-Za-z0-9+/]{32,86}={0,2}\z"},
+        "created_at": {"bsonType": "date"},
+        "expires_at": _nullable("date"),
+    },
+}
+# Undeclared fields are allowed: a newer release can write them. There are at most MAX_ENDPOINTS
+# documents, so no index is needed.
+COLLECTION = CollectionSchema(
+    ENDPOINTS,
+    validator={
+        "$jsonSchema": {
+            "bsonType": "object",
+            "required": ["_id", "url", "secrets", "state", "cursor"],
+            "properties": {
+                "_id": {"bsonType": "string", "pattern": r"^we_[0-9a-f]{24}\z"},
+                "url": {"bsonType": "string", "minLength": 1, "maxLength": 2_048},
+                "description": {"bsonType": "string", "maxLength": DESCRIPTION_LENGTH},
+                "types": {"bsonType": "array", "items": {"bsonType": "string"}},
+                "format": {"bsonType": "string"},
+                "secrets": {"bsonType": "array", "minItems": 1, "maxItems": 2, "items": _SECRET},
+                "state": {"enum": [*STATES]},
+                "disabled_reason": _nullable("string"),
+                "disabled_at": _nullable("date"),
+                "disabled_times": _INTEGER,
+                "cursor": _INTEGER,
+                "in_flight": _INTEGER | {"minimum": 1, "maximum": MAX_IN_FLIGHT},
+                "failing_since": _nullable("date"),
+                "last_success_at": _nullable("date"),
+                "ramp_from": _nullable("date"),
+                "delivered": _INTEGER,
+                "failed": _INTEGER,
+                "created_at": {"bsonType": "date"},
+                "created_by": {"bsonType": "string"},
+                "updated_at": {"bsonType": "date"},
+            },
+        }
+    },
+)
+
+
+class WebhookNotFound(ServiceError):
+    status = HTTPStatus.NOT_FOUND
+    code = "WEBHOOK_NOT_FOUND"
+    title = _("Webhook endpoint not found")
+    cause = _("No webhook endpoint has this id: it never existed, or it was deleted.")
+    remedy = _("Use the id of an endpoint in the list of webhook endpoints.")
+
+
+class WebhookLimitReached(ServiceError):
+    status = HTTPStatus.CONFLICT
+    code = "WEBHOOK_LIMIT_REACHED"
+    title = format_lazy(_("There are {limit} webhook endpoints already"), limit=MAX_ENDPOINTS)
+    cause = _("The service has the maximum number of webhook endpoints.")
+    remedy = _("Delete an endpoint that is no longer used.")
+
+
+def endpoints() -> Collection[Document]:
+    return connection.collection(ENDPOINTS)
+
+
+def create(values: Mapping[str, Any], *, created_by: str) -> tuple[Endpoint, str]:
+    """Create an endpoint for the events from now on; return it and its secret.
+
+    `values` are validated by EndpointSerializer; without `secret`, a new one is generated. Raises
+    WebhookLimitReached; concurrent creations can exceed the limit.
+    """
+    if endpoints().count_documents({}) >= MAX_ENDPOINTS:
+        raise WebhookLimitReached
+    now = clock.now()
+    secret = values.get("secret") or secrets.generate()
+    endpoint: Endpoint = {
+        "_id": f"we_{random.token_hex(12)}",
+        "url": values["url"],
+        "description": values.get("description", ""),
+        "types": values.get("types", []),
+        "format": values.get("format", STANDARD),
+        "secrets": [{"secret": secret, "created_at": now, "expires_at": None}],
+        "state": ENABLED,
+        "disabled_reason": None,
+        "disabled_at": None,
+        "disabled_times": 0,
+        "cursor": Int64(log.newest_seq()),
+        "in_flight": values.get("in_flight", IN_FLIGHT),
+        "failing_since": None,
+        "last_success_at": None,
+        "ramp_from": None,
+        "delivered": Int64(0),
+        "failed": Int64(0),
+        "created_at": now,
+        "created_by": created_by,
+        "updated_at": now,
+    }
+    endpoints().insert_one(cast(Document, endpoint))
+    return endpoint, secret
+
+
+def get(endpoint_id: str) -> Endpoint:
+    """Raises WebhookNotFound."""
+    return _found(endpoints().find_one({"_id": endpoint_id}))
+
+
+def list_all() -> list[Endpoint]:
+    """Return all endpoints, the oldest first."""
+    return cast(list[Endpoint], endpoints().find(sort=[("created_at", 1), ("_id", 1)]).to_list())
+
+
+def change(endpoint_id: str, values: Mapping[str, Any]) -> Endpoint:
+    """Set url, description, types, format or in_flight; `values` are validated. Return the result.
+
+    Raises WebhookNotFound.
+    """
+    return _update({"_id": endpoint_id}, {**values})
+
+
+def rotate_secret(endpoint_id: str, secret: str | None = None) -> tuple[Endpoint, str]:
+    """Replace the secret; return the endpoint and the new one. Raises WebhookNotFound.
+
+    The former secret stays valid for secrets.ROTATION. An older one ends at once.
+    """
+    now = clock.now()
+    new = secret or secrets.generate()
+    fresh = {"secret": new, "created_at": now, "expires_at": None}
+    former = {"$mergeObjects": [{"$first": "$secrets"}, {"expires_at": now + secrets.ROTATION}]}
+    both = {"$concatArrays": [{"$literal": [fresh]}, [former]]}
+    found = endpoints().find_one_and_update(
+        {"_id": endpoint_id},
+        [{"$set": {"secrets": both, "updated_at": now}}],
+        return_document=ReturnDocument.AFTER,
+    )
+    return _found(found), new
+
+
+def enable(endpoint_id: str, *, from_now: bool) -> Endpoint:
+    """Enable an endpoint, which continues at its position, or with the next event.
+
+    An enabled one stays as it is. Raises WebhookNotFound.
+    """
+    values: dict[str, Any] = {
+        "state": ENABLED,
+        "disabled_reason": None,
+        "disabled_at": None,
+        "failing_since": None,
+        "ramp_from": clock.now(),
+    }
+    if from_now:
+        values["cursor"] = Int64(log.newest_seq())
+    return _update({"_id": endpoint_id, "state": DISABLED}, values)
+
+
+def disable(endpoint_id: str, reason: str, *, by: str) -> Endpoint:
+    """Disable an endpoint, which keeps its position, and publish webhook.disabled.
+
+    `reason` is one of REASONS. A disabled one stays as it is. Raises WebhookNotFound.
+    """
+    endpoint = get(endpoint_id)
+    if endpoint["state"] == DISABLED:
+        return endpoint
+    # First the event, as its id makes a repetition harmless after a crash between the two.
+    times = endpoint["disabled_times"] + 1
+    now = clock.now()
+    log.append(
+        [
+            {
+                "_id": f"{endpoint_id}_disabled_{times}",
+                "type": log.WEBHOOK_DISABLED,
+                "at": now,
+                "conversation_id": None,
+                "user_id": None,
+                "version": None,
+                "fields": [],
+                "by": by,
+                "client": None,
+                "request_id": context.request_id.get(),
+            }
+        ]
+    )
+    values = {
+        "state": DISABLED,
+        "disabled_reason": reason,
+        "disabled_at": now,
+        "disabled_times": times,
+    }
+    return _update({"_id": endpoint_id, "state": ENABLED, "disabled_times": times - 1}, values)
+
+
+def delete(endpoint_id: str) -> None:
+    """Delete an endpoint and the records of its deliveries. Raises WebhookNotFound."""
+    if not endpoints().delete_one({"_id": endpoint_id}).deleted_count:
+        raise WebhookNotFound
+    connection.collection(DELIVERIES).delete_many({"endpoint_id": endpoint_id})
+
+
+def live_secrets(endpoint: Endpoint) -> list[str]:
+    """Return the secrets that sign now, the newest first."""
+    return secrets.live(endpoint["secrets"], clock.now())
+
+
+def _update(where: Mapping[str, Any], values: Mapping[str, Any]) -> Endpoint:
+    """Return the endpoint after the update, or as it is if only its state does not match."""
+    changed = endpoints().find_one_and_update(
+        where,
+        {"$set": {**values, "updated_at": clock.now()}},
+        return_document=ReturnDocument.AFTER,
+    )
+    return cast(Endpoint, changed) if changed else get(where["_id"])
+
+
+def _found(document: Document | None) -> Endpoint:
+    if document is None:
+        raise WebhookNotFound
+    return cast(Endpoint, document)

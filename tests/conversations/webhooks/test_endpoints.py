@@ -1,0 +1,81 @@
+"""Webhook endpoints in the database: what each operation leaves."""
+
+import time_machine
+
+from conversation_service.mongodb.connection import database
+from conversations.events import log
+from conversations.webhooks import endpoints, secrets
+
+URL = "https://hooks.example.org/in"
+
+
+def create(**values):
+    return endpoints.create({"url": URL, **values}, created_by="staff:ana")
+
+
+def test_a_new_endpoint_starts_at_the_end_of_the_log(mongo):
+    endpoints.disable(create()[0]["_id"], endpoints.STAFF, by="staff:ana")  # an event
+
+    endpoint, secret = create()
+
+    assert endpoint["cursor"] == log.newest_seq() == 1
+    assert len(secrets.key(secret)) == 32
+    assert endpoints.live_secrets(endpoint) == [secret]
+    assert endpoints.get(endpoint["_id"])["url"] == URL
+
+
+def test_after_a_rotation_both_secrets_sign_for_a_day(mongo):
+    endpoint, first = create()
+    with time_machine.travel("2026-01-01T00:00:00Z", tick=False):
+        _, second = endpoints.rotate_secret(endpoint["_id"])
+    found = endpoints.get(endpoint["_id"])
+
+    with time_machine.travel("2026-01-01T23:59:59Z", tick=False):
+        assert endpoints.live_secrets(found) == [second, first]
+    with time_machine.travel("2026-01-02T00:00:00Z", tick=False):
+        assert endpoints.live_secrets(found) == [second]
+
+
+def test_a_second_rotation_ends_the_oldest_secret(mongo):
+    endpoint, _first = create()
+    _, second = endpoints.rotate_secret(endpoint["_id"])
+    rotated, third = endpoints.rotate_secret(endpoint["_id"])
+
+    assert endpoints.live_secrets(rotated) == [third, second]
+
+
+def test_disabling_publishes_one_event_each_time(mongo):
+    id_ = create()[0]["_id"]
+
+    for _ in range(2):
+        endpoints.disable(id_, endpoints.GONE, by="service:webhooks")
+        endpoints.disable(id_, endpoints.FAILING, by="service:webhooks")  # already disabled
+        assert endpoints.get(id_)["disabled_reason"] == endpoints.GONE
+        endpoints.enable(id_, from_now=False)
+
+    events = log.read(0, limit=10)
+    assert [event["_id"] for event in events] == [f"{id_}_disabled_1", f"{id_}_disabled_2"]
+    assert {event["type"] for event in events} == {log.WEBHOOK_DISABLED}
+
+
+def test_an_endpoint_is_enabled_at_its_position_or_at_the_end(mongo):
+    id_ = create()[0]["_id"]
+    endpoints.disable(id_, endpoints.STAFF, by="staff:ana")
+
+    assert endpoints.enable(id_, from_now=False)["cursor"] == 0
+    endpoints.disable(id_, endpoints.STAFF, by="staff:ana")
+    enabled = endpoints.enable(id_, from_now=True)
+
+    assert enabled["cursor"] == log.newest_seq() == 2
+    assert enabled["ramp_from"] is not None
+
+
+def test_deleting_an_endpoint_deletes_the_records_of_its_deliveries(mongo):
+    id_, other = create()[0]["_id"], create()[0]["_id"]
+    deliveries = database()[endpoints.DELIVERIES]
+    deliveries.insert_many({"_id": f"{each}:a_v1", "endpoint_id": each} for each in (id_, other))
+
+    endpoints.delete(id_)
+
+    assert [row["endpoint_id"] for row in deliveries.find()] == [other]
+    assert [endpoint["_id"] for endpoint in endpoints.list_all()] == [other]
