@@ -23,6 +23,7 @@ IN_SPANISH = {
     "deployment.md": "despliegue.md",
     "despliegue.md": "deployment.md",
     "guide/browser.md": "guia/navegador.md",
+    "guide/events.md": "guia/eventos.md",
     "guide/search.md": "guia/busqueda.md",
     "releases.md": "entregas.md",
 }

@@ -5,6 +5,7 @@ tests/deployment/test_mutations.py also runs these tests, with faults in k8s/.
 
 import copy
 import runpy
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from django.urls import resolve
 from config.env import env
 from config.upstreams import UPSTREAMS
 from conversation_service import health
+from conversation_service.outbound import addresses
 from tests.deployment.manifests import (
     K8S,
     ROOT,
@@ -646,14 +648,6 @@ DNS = [
 
 
 POLICIES = {"deny-by-default", "callers", "called", "called-by-all", "webhooks", "scraped"}
-# Special-purpose addresses of IANA, multicast, and the host of a virtual machine in Azure.
-NOT_PUBLIC = {
-    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
-    *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24"),
-    *("192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24"),
-    *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
-}
-NOT_PUBLIC_V6 = {"2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"}
 
 
 def test_traffic_is_denied_by_default(rendered):
@@ -717,14 +711,19 @@ def test_egress_is_allowed_to_configured_hosts_dns_and_the_service_only(rendered
     assert in_order(found) == in_order([*rules_for(urls), *DNS, ours])
 
 
+def block(network: object, exceptions: Sequence[object]) -> Manifest:
+    return {"ipBlock": {"cidr": str(network), "except": sorted(map(str, exceptions))}}
+
+
 def test_the_publisher_calls_mongodb_only_and_the_deliverer_public_addresses_too(rendered):
     mongodb = read("examples/secret.yaml")[0]["stringData"]["MONGODB_URL"]
+    # The same addresses as the check of the deliverer.
     receivers = {
         "to": [
-            {"ipBlock": {"cidr": "0.0.0.0/0", "except": sorted(NOT_PUBLIC)}},
-            {"ipBlock": {"cidr": "2000::/3", "except": sorted(NOT_PUBLIC_V6)}},
+            block("0.0.0.0/0", addresses.NOT_PUBLIC_V4),
+            block(addresses.PUBLIC_V6, addresses.NOT_PUBLIC_V6),
         ],
-        "ports": tcp(443),
+        "ports": tcp(*env.scheme["WEBHOOK_ALLOWED_PORTS"].default),
     }
     for_all = [*rules_for([mongodb]), *DNS]
     found = copy.deepcopy(allowed(rendered, "egress", "webhooks"))

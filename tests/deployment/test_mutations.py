@@ -169,9 +169,9 @@ MANIFESTS = {
     ),
     "egress to everything": Edit(
         "k8s/base/networkpolicies.yaml",
-        "  egress:\n    - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: auth",
+        "  egress:\n    - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: au",
         "  egress:\n    - {}\n"
-        "    - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: auth",
+        "    - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: au",
     ),
     "a port is missing, so all are open": Edit(
         "k8s/base/networkpolicies.yaml", "      ports: [{protocol: TCP, port: 8001}]\n", ""
