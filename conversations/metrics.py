@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge
 
-# Prometheus does not scrape the processes of commands: they print their numbers.
+# Prometheus scrapes only the commands that serve events. Others print their numbers.
 EVENTS = Counter(
     "conversation_events",
     "Changes of conversations, by event: created, archived, restored, trashed, purged",
@@ -20,4 +20,16 @@ CHANGES_WAITING = Gauge(
     "Requests and streams that wait for changes, by state: waiting, limit",
     ["state"],
     multiprocess_mode="livesum",
+)
+EVENTS_PUBLISHED = Counter(
+    "events_published", "Events appended to the event log, by type", ["type"]
+)
+EVENTS_REPAIRED = Counter(
+    "events_repaired", "Events that a repair has appended, as the change stream had missed them"
+)
+EVENTS_LAG = Gauge(
+    "events_lag_seconds",
+    "Seconds since the latest time up to which this process has published every change; up to 10 "
+    "without changes, 0 while another process publishes",
+    multiprocess_mode="livemax",
 )

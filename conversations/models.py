@@ -220,6 +220,8 @@ class Conversation(models.Model):
     keys = internal(ArrayField(models.JSONField()), default=[], max_items=limits.KEYS)
     # The character, if get_or_create made this conversation and it is still active.
     only = internal(models.TextField(null=True))
+    # The version and the time of an import.
+    imported = internal(models.JSONField())
     hold = internal(EmbeddedModelField(Hold, verbose_name=_("legal hold"), null=True), orm=True)
 
     objects: ClassVar[ConversationManager] = ConversationManager()

@@ -24,6 +24,7 @@ from conversation_service import rfc3339
 from conversation_service.mongodb import connection
 from conversation_service.mongodb.collections import CollectionSchema
 from conversation_service.mongodb.connection import Document
+from conversations import metrics
 from conversations.writes.updates import NOW
 
 EVENT_LOG = "event_log"
@@ -42,6 +43,8 @@ TYPES = (
     *(CREATED, UPDATED, ARCHIVED, RESTORED, TRASHED, PURGED, RESYNC, ACTIVITY),
     WEBHOOK_DISABLED,
 )
+
+PURGED_SUFFIX = "purged"
 
 _COUNTER = "sequence"
 _APPENDED_TOGETHER = 500  # events in a transaction
@@ -175,12 +178,15 @@ def append(events: Sequence[NewEvent]) -> int:
         batch = events[start : start + _APPENDED_TOGETHER]
         if new := _unknown(batch):
             with connection.database().client.start_session() as session:
-                appended += session.with_transaction(
+                inserted = session.with_transaction(
                     partial(_append, new),
                     read_concern=ReadConcern("snapshot"),
                     write_concern=WriteConcern("majority"),
                     read_preference=ReadPreference.PRIMARY,
                 )
+            appended += len(inserted)
+            for event in inserted:
+                metrics.EVENTS_PUBLISHED.labels(event["type"]).inc()
     return appended
 
 
@@ -194,10 +200,10 @@ def _unknown(
     return [event for event in events if event["_id"] not in known]
 
 
-def _append(events: Sequence[NewEvent], session: ClientSession) -> int:
+def _append(events: Sequence[NewEvent], session: ClientSession) -> Sequence[NewEvent]:
     new = _unknown(events, session)
     if not new:
-        return 0
+        return new
     # The clock of the primary, which can be behind after an election: times follow the positions.
     counter: Any = connection.collection(EVENT_STATE).find_one_and_update(
         {"_id": _COUNTER},
@@ -221,7 +227,7 @@ def _append(events: Sequence[NewEvent], session: ClientSession) -> int:
         ],
         session=session,
     )
-    return len(new)
+    return new
 
 
 def payload(event: Event) -> dict[str, Any]:

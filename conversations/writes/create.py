@@ -145,7 +145,14 @@ def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
 
 
 def insert_all(rows: Sequence[Document]) -> dict[int, int]:
-    """Insert documents; return MongoDB's error code by index for each rejected document."""
+    """Insert documents of an import; return MongoDB's error code by index for each rejected one.
+
+    `imported` separates the history from elsewhere, which the event log leaves out, from later
+    versions.
+    """
+    now = clock.now()
+    for row in rows:
+        row["imported"] = {"version": row["version"], "at": now}
     rejected: dict[int, int] = {}
     try:
         conversations().insert_many(rows, ordered=False)

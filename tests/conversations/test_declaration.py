@@ -15,7 +15,8 @@ from conversations.serializers.fields import imported_field
 def test_a_new_document_has_the_declared_fields_and_no_other():
     new = documents.new(user_id="alice", character_id="luna", now=clock.now())
 
-    assert new.keys() == documents.FIELDS.keys() | {"_id"}
+    # Only an import writes `imported`.
+    assert new.keys() == documents.FIELDS.keys() - {"imported"} | {"_id"}
     assert new["settings"].keys() == {n for n, s in documents.SETTINGS.items() if not s.since}
     assert documents.complete(new)["settings"].keys() == documents.SETTINGS.keys()
     assert new["metadata"].keys() == documents.METADATA.keys()

@@ -1,0 +1,359 @@
+"""Publishes the changes of conversations in the event log, and repairs what it has missed.
+
+A change stream only rings: it shows the ids of changed conversations, and `changes.publish` reads
+their revisions. So a lost, repeated or unordered change of the stream loses no event. If the stream
+cannot continue, if it has skipped a version, and every 24 hours, a repair reads all conversations
+that have changed since a time up to which everything was published.
+
+Two publishers are harmless: an event is appended once. The lease only saves work.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import uuid4
+
+import pymongo
+from bson import ObjectId, Timestamp
+from django.conf import settings
+from pymongo import ReturnDocument
+from pymongo.change_stream import ChangeStream
+from pymongo.errors import OperationFailure, PyMongoError
+
+from conversation_service.http.ndjson import batches
+from conversation_service.mongodb import failures
+from conversation_service.mongodb.connection import Document, collection, database
+from conversations import limits, metrics
+from conversations.collection import committed
+from conversations.events import changes, log
+from conversations.events.changes import Seen
+from conversations.writes.updates import NOW
+
+logger = logging.getLogger(__name__)
+
+BATCH = 100  # changes
+BATCH_S = 0.1  # the longest wait for further changes of a batch
+LEASE_S = 10
+SAVED_EVERY_S = 3.0  # the state, while there are no changes, and the lease
+RETRY_S = 1.0
+OPERATION_S = 30.0  # for the operations of a batch
+CHECKED_EVERY = timedelta(hours=24)
+# `changed_at` of a new conversation has the time of a pod, and a write has its time before the
+# cluster time of its change: a repair starts earlier than the time up to which all is published.
+MARGIN = timedelta(hours=1)
+# An event is kept a little longer than this, as it is published after its change.
+KEPT_MS = int(timedelta(days=settings.EVENTS_KEEP_DAYS, minutes=-1).total_seconds() * 1_000)
+
+_STATE = {"_id": "publisher"}
+_RINGS: list[Document] = [
+    {
+        "$match": {
+            "$or": [
+                {"operationType": {"$in": ["insert", "replace"]}},
+                # An activity report or a legal hold has no new version. A delete is the end of a
+                # tombstone.
+                {"updateDescription.updatedFields.version": {"$exists": True}},
+            ]
+        }
+    },
+    {
+        "$project": {
+            "operationType": 1,
+            "clusterTime": 1,
+            "documentKey._id": 1,
+            "version": {
+                "$ifNull": ["$fullDocument.version", "$updateDescription.updatedFields.version"]
+            },
+        }
+    },
+]
+
+
+class StreamLost(Exception):
+    """The change stream cannot continue after the stored token."""
+
+
+class LeaseLost(Exception):
+    """Another process publishes."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the change stream continues: after a resume token, or else at a cluster time."""
+
+    token: Mapping[str, Any] | None
+    start_at: Timestamp
+
+    @property
+    def time(self) -> Timestamp:
+        """The cluster time up to which all changes are published.
+
+        A resume token starts with its cluster time, in MongoDB's KeyString format: the byte 0x82,
+        then the seconds and the ordinal with 4 bytes each. Guard:
+        test_a_resume_token_has_the_time_of_its_position.
+        """
+        if self.token is None:
+            return self.start_at
+        digits = self.token["_data"]
+        return Timestamp(int(digits[2:10], 16), int(digits[10:18], 16))
+
+
+class Publisher:
+    """Publishes until `stopping` has a signal, or with `once`, until all present changes are."""
+
+    def __init__(self, stopping: list[int], *, once: bool = False) -> None:
+        self._stopping = stopping
+        self._once = once
+        self._owner = uuid4().hex
+        self._state: Document = {}
+        self._position = Position(None, Timestamp(0, 0))
+        self._collection: Any = None  # the UUID of the collection that the stream watches
+        self._publishes = False
+        self._is_unavailable = False
+        self._saved_at = 0.0
+        self.active_at = time.monotonic()  # of the last step of run()
+        metrics.EVENTS_LAG.set_function(self._lag_s)
+
+    def run(self) -> None:
+        """Publish. While MongoDB is unavailable, wait; with `once`, raise PyMongoError."""
+        while not self._stopping:
+            try:
+                if not self._start():
+                    self._pause(SAVED_EVERY_S)
+                    continue
+                self._follow()
+                if not self._once:
+                    self._release()
+                return
+            except LeaseLost:
+                logger.warning("Another process publishes the events. This one waits.")
+            except PyMongoError as error:
+                if self._once or not failures.is_unavailability(error):
+                    raise
+                if not self._is_unavailable:
+                    reason = failures.reason(error).removesuffix(".")
+                    logger.warning("MongoDB: %s. Events are published later.", reason)
+                self._is_unavailable = True
+                self._pause(RETRY_S)
+
+    def _pause(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < ends:
+            self.active_at = time.monotonic()
+            time.sleep(0.05)
+
+    # The state
+
+    def _start(self) -> bool:
+        """Read the state and get the lease; return False if another process has it.
+
+        The first start writes the state: the publisher begins at this time.
+        """
+        with pymongo.timeout(OPERATION_S):
+            first = {"start_at": cluster_time(), "horizon": NOW, "checked_at": NOW}
+            initial = {name: {"$ifNull": [f"${name}", value]} for name, value in first.items()}
+            log.event_state().update_one(_STATE, [{"$set": initial}], upsert=True)
+            free = {"$expr": {"$lte": [{"$ifNull": ["$until", limits.EPOCH]}, NOW]}}
+            found = self._update(_STATE if self._once else _STATE | free, {})
+        self._publishes = bool(found)
+        if found:
+            self._state = found
+            self._position = Position(found.get("token"), found["start_at"])
+        return self._publishes
+
+    def _save(self, **values: Any) -> None:
+        """Store the position and these values, and prolong the lease. Raises LeaseLost."""
+        values |= {
+            "token": {"$literal": self._position.token},
+            "start_at": self._position.start_at,
+            "collection": self._collection,
+        }
+        mine = {} if self._once else {"owner": self._owner}
+        found = self._update(_STATE | mine, values)
+        if not found:
+            raise LeaseLost
+        self._state = found
+        self._saved_at = time.monotonic()
+
+    def _update(self, where: Mapping[str, Any], values: Mapping[str, Any]) -> Document | None:
+        """Set these values, the horizon, and the lease unless `once`; return the state, or None."""
+        lease = {"owner": self._owner, "until": {"$add": [NOW, LEASE_S * 1_000]}}
+        values = {
+            **values,
+            **({} if self._once else lease),
+            "horizon": {"$max": ["$horizon", {"$subtract": [NOW, KEPT_MS]}]},
+            "saved_at": NOW,
+        }
+        return log.event_state().find_one_and_update(
+            where, [{"$set": values}], return_document=ReturnDocument.AFTER
+        )
+
+    def _release(self) -> None:
+        with pymongo.timeout(OPERATION_S):
+            log.event_state().update_one(
+                {**_STATE, "owner": self._owner}, {"$unset": {"owner": 1, "until": 1}}
+            )
+
+    def _lag_s(self) -> float:
+        return max(0.0, time.time() - self._position.time.time) if self._publishes else 0.0
+
+    # The stream
+
+    def _follow(self) -> None:
+        """Publish changes after the position until the end."""
+        with pymongo.timeout(OPERATION_S):
+            until = cluster_time() if self._once else None
+        while True:
+            try:
+                with self._stream() as stream:
+                    self._publish_from(stream, until)
+                return
+            except StreamLost as lost:
+                safe_time = self._position.time.as_datetime().replace(tzinfo=None)
+                start_at = self._repair(safe_time, str(lost))
+                if start_at is None:
+                    return
+                self._position = Position(None, start_at)
+                self._pause(RETRY_S)
+
+    @contextmanager
+    def _stream(self) -> Iterator[ChangeStream[Document]]:
+        """Open the change stream, with the time limit of the first operation only."""
+        position: dict[str, Any] = {"start_at_operation_time": self._position.start_at}
+        if self._position.token:
+            position = {"resume_after": self._position.token}
+        with _lost_if_not_resumable(), pymongo.timeout(OPERATION_S):
+            # MongoDB accepts the token of another collection, and skips changes without an error.
+            same = database().list_collections(filter={"name": "conversations"}).to_list()
+            self._collection = same[0]["info"]["uuid"] if same else None
+            if self._position.token and self._collection != self._state.get("collection"):
+                raise StreamLost("The collection has been created again")
+            stream = collection("conversations").watch(
+                _RINGS, max_await_time_ms=int(BATCH_S * 1_000), batch_size=BATCH, **position
+            )
+        with stream:
+            yield stream
+
+    def _publish_from(self, stream: ChangeStream[Document], until: Timestamp | None) -> None:
+        self._saved_at = 0.0
+        is_done = False
+        while not (self._stopping or is_done):
+            self.active_at = time.monotonic()
+            with pymongo.timeout(OPERATION_S):
+                with _lost_if_not_resumable():
+                    rings = _next_batch(stream)
+                has_gap = bool(rings) and self._publish_rings(rings)
+                self._position = replace(self._position, token=stream.resume_token)
+                if rings or time.monotonic() - self._saved_at >= SAVED_EVERY_S:
+                    self._save()
+                if self._is_unavailable:
+                    logger.warning("MongoDB is available again. Events are published.")
+                    self._is_unavailable = False
+            if has_gap:
+                self._check("The change stream skipped a version")
+            elif self._state["saved_at"] - self._state["checked_at"] >= CHECKED_EVERY:
+                self._check("The daily check")
+            is_done = until is not None and self._position.time >= until
+        with pymongo.timeout(OPERATION_S):
+            self._save()
+
+    def _publish_rings(self, rings: list[Document]) -> bool:
+        """Publish a batch of the stream; return True if the stream has skipped a version."""
+        horizon_s = int(self._state["horizon"].replace(tzinfo=UTC).timestamp())
+        found: dict[ObjectId, Seen] = {}
+        for ring in rings:
+            id_, version = ring["documentKey"]["_id"], ring.get("version")
+            seen = found.get(id_, Seen())
+            # An old token can show inserts of which MongoDB has deleted the events.
+            is_recent = ring["clusterTime"].time >= horizon_s
+            if ring["operationType"] == "insert" and is_recent:
+                seen = replace(seen, inserted=version or 1)
+            if version:
+                seen = replace(seen, lowest=min(version, seen.lowest or version))
+            found[id_] = seen
+        # After an election, the new primary may not yet know that a majority has these changes.
+        with database().client.start_session() as session:
+            session.advance_operation_time(rings[-1]["clusterTime"])
+            return changes.publish(found, self._state["horizon"], session).has_gap
+
+    # Repair
+
+    def _check(self, reason: str) -> None:
+        """Repair since the last check."""
+        since, began = self._state["checked_at"], self._state["saved_at"]
+        if self._repair(since, reason):
+            with pymongo.timeout(OPERATION_S):
+                self._save(checked_at=began)
+
+    def _repair(self, since: datetime, reason: str) -> Timestamp | None:
+        """Publish the missing events of all conversations that have changed since a time.
+
+        Returns a cluster time, up to which all changes are then published; None if a signal has
+        ended the repair. It must be repeated then.
+
+        No index begins with `changed_at`, so MongoDB reads the whole collection. A repair is rare,
+        and an index would make each write slower.
+        """
+        with pymongo.timeout(OPERATION_S):
+            start_at = cluster_time()
+        changed = {"changed_at": {"$gte": since - MARGIN}}
+        appended = 0
+        with database().client.start_session() as session:
+            session.advance_operation_time(start_at)
+            rows = committed().find(changed, ["_id"], batch_size=1_000, session=session)
+            for batch in batches(rows, BATCH):
+                if self._stopping:
+                    return None
+                self.active_at = time.monotonic()
+                with pymongo.timeout(OPERATION_S):
+                    found = {row["_id"]: Seen() for row in batch}
+                    appended += changes.publish(found, self._state["horizon"], session).appended
+                    if time.monotonic() - self._saved_at >= SAVED_EVERY_S:
+                        self._save()
+        metrics.EVENTS_REPAIRED.inc(appended)
+        logger.warning(
+            "%s: %d missing events of conversations that changed since %s are published.",
+            reason,
+            appended,
+            since.isoformat(timespec="seconds"),
+        )
+        return start_at
+
+
+def cluster_time() -> Timestamp:
+    """Return the time of the latest write that the primary has."""
+    with database().client.start_session() as session:
+        database().command("ping", session=session)
+        return cast(Timestamp, session.operation_time)
+
+
+def _next_batch(stream: ChangeStream[Document]) -> list[Document]:
+    """Return up to BATCH changes; fewer if BATCH_S are over or no further change has come."""
+    found: list[Document] = []
+    ends = time.monotonic() + BATCH_S
+    while len(found) < BATCH and (not found or time.monotonic() < ends):
+        ring = stream.try_next()
+        if ring is None:
+            if not stream.alive:
+                raise StreamLost("The collection was dropped or renamed")
+            break
+        found.append(ring)
+    return found
+
+
+@contextmanager
+def _lost_if_not_resumable() -> Iterator[None]:
+    """Raise StreamLost for an error that another attempt would raise too, such as 286.
+
+    286 is ChangeStreamHistoryLost: the oplog no longer has the token.
+    """
+    try:
+        yield
+    except OperationFailure as error:
+        if failures.is_unavailability(error):
+            raise
+        raise StreamLost(f"The change stream cannot continue, {failures.name(error)}") from None
