@@ -17,6 +17,9 @@ class ConversationsConfig(AppConfig):
         from conversations.admin import accounts, conversation, log  # noqa: F401, PLC0415
         from conversations.events import log as event_log  # noqa: PLC0415
         from conversations.schema import COLLECTIONS  # noqa: PLC0415
-        from conversations.webhooks import endpoints  # noqa: PLC0415
+        from conversations.webhooks import deliveries, endpoints  # noqa: PLC0415
 
-        self.collections = [*COLLECTIONS, event_log.COLLECTION, endpoints.COLLECTION]
+        self.collections = [
+            *(*COLLECTIONS, event_log.COLLECTION),
+            *(endpoints.COLLECTION, deliveries.COLLECTION),
+        ]

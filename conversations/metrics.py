@@ -33,3 +33,19 @@ EVENTS_LAG = Gauge(
     "without changes, 0 while another process publishes",
     multiprocess_mode="livemax",
 )
+
+# Webhooks, in the process of `manage.py deliver_webhooks`.
+WEBHOOK_ATTEMPTS = Counter(
+    "webhook_attempts",
+    "Requests to webhook endpoints, by outcome: delivered (2xx), rejected (another status), failed"
+    " (no usable reply)",
+    ["outcome"],
+)
+WEBHOOK_PENDING = Gauge(
+    "webhook_pending", "Deliveries that have failed or wait behind one, of all endpoints"
+)
+WEBHOOK_DISABLED = Counter(
+    "webhook_endpoints_disabled",
+    "Endpoints disabled after failures, by reason: failing (no success for days), gone (410)",
+    ["reason"],
+)

@@ -7,7 +7,7 @@ import secrets as random
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from bson import Int64
 from django.utils.text import format_lazy
@@ -73,6 +73,8 @@ class Endpoint(TypedDict):
     created_at: datetime
     created_by: str
     updated_at: datetime
+    lease: NotRequired[dict[str, Any]]  # of the process that delivers, see leases.py
+    redelivery_at: NotRequired[datetime]  # the latest redeliver(), which that process notices
 
 
 def _nullable(bson_type: str) -> dict[str, Any]:

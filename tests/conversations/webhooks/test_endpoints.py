@@ -1,6 +1,7 @@
 """Webhook endpoints in the database: what each operation leaves."""
 
 import time_machine
+from bson import Int64
 
 from conversation_service.mongodb.connection import database
 from conversations.events import log
@@ -73,7 +74,11 @@ def test_an_endpoint_is_enabled_at_its_position_or_at_the_end(mongo):
 def test_deleting_an_endpoint_deletes_the_records_of_its_deliveries(mongo):
     id_, other = create()[0]["_id"], create()[0]["_id"]
     deliveries = database()[endpoints.DELIVERIES]
-    deliveries.insert_many({"_id": f"{each}:a_v1", "endpoint_id": each} for each in (id_, other))
+    record = {"event_id": "a_v1", "seq": Int64(1), "type": log.UPDATED, "body": b"{}"}
+    deliveries.insert_many(
+        {"_id": f"{each}:a_v1", "endpoint_id": each, "state": "failed", **record}
+        for each in (id_, other)
+    )
 
     endpoints.delete(id_)
 

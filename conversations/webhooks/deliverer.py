@@ -1,0 +1,146 @@
+"""The process that delivers: it has the leases of endpoints, and a sender for each."""
+
+import logging
+import os
+import socket
+from collections.abc import Collection
+from secrets import token_hex
+from time import monotonic, sleep
+
+import pymongo
+from pymongo.errors import PyMongoError
+
+from conversation_service.mongodb import failures
+from conversations import metrics
+from conversations.events import log
+from conversations.webhooks import deliveries, endpoints, leases
+from conversations.webhooks.leases import LEASE_S
+from conversations.webhooks.sender import MONGODB_S, REQUEST_S, Sender
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.25  # between two looks at the newest event
+ENDPOINTS_S = 1.0  # between two looks at the endpoints
+RENEW_S = 5.0  # between two renewals of the leases
+STOP_S = REQUEST_S + 5.0  # for the requests in flight at the end
+
+
+class Deliverer:
+    """Delivers to all enabled endpoints that no other process delivers to.
+
+    With `once`, each endpoint gets what can be delivered now.
+    """
+
+    def __init__(self, *, once: bool) -> None:
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
+        self._once = once
+        self._senders: dict[str, Sender] = {}
+        self._served: set[str] = set()  # with `once`
+        self._known: set[str] = set()
+        self._looked_at = self._renewed_at = -LEASE_S
+        self._is_available = True
+        self.active_at = monotonic()  # of the last step of run()
+
+    def run(self, stopping: Collection[int]) -> None:
+        """Deliver until `stopping` has a signal; with `once`, until all senders have ended.
+
+        While MongoDB is unavailable, wait; with `once`, raise PyMongoError.
+        """
+        while not stopping:
+            self.active_at = monotonic()
+            try:
+                with pymongo.timeout(MONGODB_S):
+                    self._look()
+            except PyMongoError as error:
+                if self._once or not failures.is_unavailability(error):
+                    raise
+                if self._is_available:
+                    reason = failures.reason(error)
+                    logger.error("MongoDB is unavailable, deliveries wait: %s", reason)
+                self._is_available = False
+            else:
+                if not self._is_available:
+                    logger.info("MongoDB is available, deliveries continue")
+                self._is_available = True
+                if self._once and not self._senders:
+                    return
+            sleep(LOOK_S)
+        self._stop()
+
+    def _look(self) -> None:
+        """Set the newest position, and start and end senders as the endpoints require."""
+        newest = log.newest_seq()
+        for sender in self._senders.values():
+            if newest > sender.newest:
+                sender.newest = newest
+                sender.wake()
+        self._remove_ended()
+        if monotonic() - self._looked_at >= ENDPOINTS_S:
+            self._looked_at = monotonic()
+            self._renew()
+            self._look_at_endpoints(newest)
+        metrics.WEBHOOK_PENDING.set(sum(s.outstanding for s in self._senders.values()))
+
+    def _renew(self) -> None:
+        if monotonic() - self._renewed_at < RENEW_S:
+            return
+        started = monotonic()
+        leases.renew(self._senders.keys(), self.owner)
+        self._renewed_at = started
+
+    def _look_at_endpoints(self, newest: int) -> None:
+        found = {row["_id"]: row for row in endpoints.list_all()}
+        self._known = {*found}
+        for id_, sender in self._senders.items():
+            row = found.get(id_)
+            if row is None or not leases.is_owner(row, self.owner):
+                sender.abandon()
+            elif row["state"] != endpoints.ENABLED:
+                sender.stop()
+            else:
+                sender.lease_until = self._renewed_at + LEASE_S
+                sender.configure(row)
+        for id_, row in found.items():
+            is_served = id_ in self._senders or id_ in self._served
+            if row["state"] == endpoints.ENABLED and not is_served:
+                self._start(id_, newest)
+
+    def _start(self, endpoint_id: str, newest: int) -> None:
+        started = monotonic()
+        endpoint = leases.acquire(endpoint_id, self.owner)
+        if endpoint is None:
+            return
+        if self._once:
+            self._served.add(endpoint_id)
+        sender = self._senders[endpoint_id] = Sender(
+            endpoint, newest=newest, lease_until=started + LEASE_S, until_idle=self._once
+        )
+        sender.start()
+
+    def _remove_ended(self) -> None:
+        for id_, sender in [*self._senders.items()]:
+            if sender.is_alive():
+                continue
+            if not sender.is_done:
+                # Its lease is not renewed: after its end a process tries again.
+                logger.error("The deliveries to the webhook %s stop for a while", id_)
+            else:
+                leases.release(id_, self.owner)
+            if id_ not in self._known:  # records of the requests that were in flight
+                deliveries.delete_all(id_)
+            del self._senders[id_]
+
+    def _stop(self) -> None:
+        """Wait for the requests in flight, and release the leases."""
+        logger.info("Stopping: the requests in flight end first")
+        for sender in self._senders.values():
+            sender.stop()
+        deadline = monotonic() + STOP_S
+        for sender in self._senders.values():
+            sender.join(max(0.0, deadline - monotonic()))
+        try:
+            with pymongo.timeout(MONGODB_S):
+                self._remove_ended()
+        except PyMongoError as error:
+            reason = failures.reason(error)
+            logger.warning("The leases end within %d s: %s", LEASE_S, reason)

@@ -1,0 +1,344 @@
+"""The deliveries that did not succeed at once: the collection `webhook_deliveries`.
+
+A record has the body as every attempt sends it. A record without an end is "pending", or "waiting"
+behind an earlier event of its conversation; only the process that delivers to the endpoint writes
+it, except redeliver(). Finished records are deleted after KEPT; the others have no expiry, so that
+no event is lost.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from bson import Int64, ObjectId
+from django.utils.translation import gettext_lazy as _
+from pymongo import DESCENDING, IndexModel, UpdateOne
+
+from conversation_service import clock
+from conversation_service.errors import ServiceError
+from conversation_service.mongodb import connection
+from conversation_service.mongodb.collections import CollectionSchema
+from conversation_service.mongodb.connection import Document
+from conversations.events import log
+from conversations.webhooks import endpoints, messages
+from conversations.webhooks.endpoints import Endpoint
+
+PENDING, WAITING, DELIVERED, FAILED = "pending", "waiting", "delivered", "failed"
+STATES = (PENDING, WAITING, DELIVERED, FAILED)
+OUTSTANDING = (PENDING, WAITING)
+KEPT = timedelta(days=30)
+ATTEMPTS_KEPT = 50  # the newest, in a record
+_DUE = "delivery_due"
+_ORDER = "delivery_order"
+_LIST = "delivery_list"
+
+COLLECTION = CollectionSchema(
+    endpoints.DELIVERIES,
+    indexes=[
+        IndexModel(["endpoint_id", "state", "next_at"], name=_DUE),
+        IndexModel(["endpoint_id", "conversation_id", "seq"], name=_ORDER),
+        IndexModel(["endpoint_id", ("seq", DESCENDING)], name=_LIST),
+        IndexModel(["expires_at"], name="delivery_expiry", expireAfterSeconds=0),
+    ],
+    # Undeclared fields are allowed: a newer release can write them.
+    validator={
+        "$jsonSchema": {
+            "bsonType": "object",
+            "required": ["_id", "endpoint_id", "event_id", "seq", "type", "body", "state"],
+            "properties": {
+                "_id": {"bsonType": "string"},
+                "endpoint_id": {"bsonType": "string"},
+                "event_id": {"bsonType": "string"},
+                "conversation_id": {"bsonType": ["objectId", "null"]},
+                "seq": {"bsonType": "long", "minimum": 1},
+                "type": {"bsonType": "string"},
+                "format": {"bsonType": "string"},
+                "body": {"bsonType": "binData"},
+                "state": {"enum": [*STATES]},
+                "is_redelivery": {"bsonType": "bool"},
+                "tries": {"bsonType": "int", "minimum": 0},
+                "next_at": {"bsonType": ["date", "null"]},
+                "attempts": {"bsonType": "array", "maxItems": ATTEMPTS_KEPT},
+                "created_at": {"bsonType": "date"},
+                "expires_at": {"bsonType": ["date", "null"]},
+            },
+        }
+    },
+)
+
+collection = partial(connection.collection, endpoints.DELIVERIES)
+
+
+class EventNotFound(ServiceError):
+    """Neither the event log nor a record of a delivery has the event."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "EVENT_NOT_FOUND"
+    title = _("Event not found")
+    cause = _("No event has this id, or the event is no longer kept.")
+    remedy = _("Use the id of an event of the last days, as the header `webhook-id` has it.")
+
+
+class Attempt(NamedTuple):
+    """A request to an endpoint. `reason` is set if there was no usable reply."""
+
+    at: datetime
+    status: int | None
+    reason: str | None
+    duration_ms: int
+    retry_after_s: float | None = None
+
+    @property
+    def stored(self) -> Document:
+        return {name: getattr(self, name) for name in ("at", "status", "reason", "duration_ms")}
+
+
+@dataclass(eq=False, slots=True)
+class Delivery:
+    """An event for an endpoint. `tries` counts the attempts of the present schedule.
+
+    A redelivery is out of order: it delays no other event of its conversation.
+    """
+
+    event_id: str
+    conversation_id: ObjectId | None
+    seq: int
+    type: str
+    format: str
+    body: bytes
+    tries: int = 0
+    is_recorded: bool = False
+    is_redelivery: bool = False
+
+    @classmethod
+    def from_event(cls, event: log.Event, format: str) -> "Delivery":  # noqa: A002
+        return cls(
+            event["_id"],
+            event["conversation_id"],
+            event["seq"],
+            event["type"],
+            format,
+            messages.body(event, format),
+        )
+
+    @classmethod
+    def from_record(cls, record: Document) -> "Delivery":
+        names = ("event_id", "conversation_id", "seq", "type", "format", "body", "tries")
+        values = {name: record[name] for name in names}
+        return cls(**values, is_recorded=True, is_redelivery=record["is_redelivery"])
+
+
+def now() -> datetime:
+    """Return the time as PyMongo reads times: in UTC, without a zone."""
+    return clock.now().replace(tzinfo=None)
+
+
+def record_key(endpoint_id: str, event_id: str) -> str:
+    return f"{endpoint_id}:{event_id}"
+
+
+def record(
+    endpoint_id: str,
+    *,
+    failed: tuple[Delivery, Attempt, datetime | None] | None = None,
+    waiting: Iterable[Delivery] = (),
+) -> None:
+    """Insert a failed delivery with the time of its next attempt, and those that wait behind it.
+
+    A record that exists stays as it is, so a repeated call is harmless.
+    """
+    inserts = []
+    if failed:
+        delivery, attempt, next_at = failed
+        first = {"state": PENDING, "next_at": next_at, "attempts": [attempt.stored], "tries": 1}
+        inserts.append(_insert(endpoint_id, delivery, first))
+    inserts += [_insert(endpoint_id, delivery, {"state": WAITING}) for delivery in waiting]
+    if inserts:
+        collection().bulk_write(inserts)  # in order: a crash leaves no record without its head
+
+
+def _insert(endpoint_id: str, delivery: Delivery, values: Document) -> UpdateOne:
+    fields = {
+        "endpoint_id": endpoint_id,
+        "event_id": delivery.event_id,
+        "conversation_id": delivery.conversation_id,
+        "seq": Int64(delivery.seq),
+        "type": delivery.type,
+        "format": delivery.format,
+        "body": delivery.body,
+        "is_redelivery": delivery.is_redelivery,
+        "tries": 0,
+        "next_at": None,
+        "attempts": [],
+        "created_at": now(),
+        "expires_at": None,
+        **values,
+    }
+    key = record_key(endpoint_id, delivery.event_id)
+    return UpdateOne({"_id": key}, {"$setOnInsert": fields}, upsert=True)
+
+
+def finish(endpoint_id: str, delivery: Delivery, attempt: Attempt, state: str) -> None:
+    values = {"state": state, "next_at": None, "expires_at": now() + KEPT}
+    _store_attempt(endpoint_id, delivery, attempt, values)
+
+
+def postpone(endpoint_id: str, delivery: Delivery, attempt: Attempt, next_at: datetime) -> None:
+    _store_attempt(endpoint_id, delivery, attempt, {"next_at": next_at})
+
+
+def _store_attempt(
+    endpoint_id: str, delivery: Delivery, attempt: Attempt, values: Document
+) -> None:
+    newest = {"$each": [attempt.stored], "$slice": -ATTEMPTS_KEPT}
+    collection().update_one(
+        {"_id": record_key(endpoint_id, delivery.event_id)},
+        {"$set": {**values, "tries": delivery.tries + 1}, "$push": {"attempts": newest}},
+    )
+
+
+def promote(endpoint_id: str, conversation_id: ObjectId | None) -> bool:
+    """Make the first waiting delivery of a conversation due now. False if none waits."""
+    found = collection().find_one_and_update(
+        {"endpoint_id": endpoint_id, "conversation_id": conversation_id, "state": WAITING},
+        {"$set": {"state": PENDING, "next_at": now()}},
+        sort=[("seq", 1)],
+        hint=_ORDER,
+        projection=["_id"],
+    )
+    return found is not None
+
+
+def upcoming(endpoint_id: str, *, limit: int) -> list[Document]:
+    """Return the pending records with the earliest next attempts."""
+    where = {"endpoint_id": endpoint_id, "state": PENDING}
+    return collection().find(where, sort=[("next_at", 1)], limit=limit, hint=_DUE).to_list()
+
+
+def outstanding(endpoint_id: str) -> dict[ObjectId | None, int]:
+    """Return by conversation how many records block its later events.
+
+    The first record of a conversation becomes pending if a crash has left it waiting.
+    """
+    rows = collection().aggregate(
+        [
+            {
+                "$match": {
+                    "endpoint_id": endpoint_id,
+                    "state": {"$in": [*OUTSTANDING]},
+                    "is_redelivery": False,
+                }
+            },
+            {
+                "$group": {
+                    "_id": "$conversation_id",
+                    "count": {"$sum": 1},
+                    "pending": {"$sum": {"$cond": [{"$eq": ["$state", PENDING]}, 1, 0]}},
+                }
+            },
+        ],
+        hint=_DUE,
+    )
+    counts = {}
+    for row in rows:
+        counts[row["_id"]] = row["count"]
+        if not row["pending"]:
+            promote(endpoint_id, row["_id"])
+    return counts
+
+
+def recorded_after(endpoint_id: str, seq: int) -> set[str]:
+    """Return the ids of the events after this position that have a record."""
+    where = {"endpoint_id": endpoint_id, "seq": {"$gt": seq}}
+    return {row["event_id"] for row in collection().find(where, ["event_id"], hint=_LIST)}
+
+
+def delete_all(endpoint_id: str) -> None:
+    collection().delete_many({"endpoint_id": endpoint_id})
+
+
+def give_up(endpoint_id: str) -> None:
+    """Let all outstanding deliveries fail: they stay for a redelivery."""
+    collection().update_many(
+        {"endpoint_id": endpoint_id, "state": {"$in": [*OUTSTANDING]}},
+        {"$set": {"state": FAILED, "next_at": None, "expires_at": now() + KEPT}},
+        hint=_DUE,
+    )
+
+
+def redeliver(endpoint_id: str, event_id: str) -> str:
+    """Attempt a delivery now, also of an event that was delivered; return its state.
+
+    The event has the same id and a new schedule. If an earlier event of its conversation has to be
+    delivered first, that one is attempted now. An event that the endpoint has not reached yet stays
+    in its place. Raises EndpointNotFound, and EventNotFound if neither the log nor a record has it.
+    """
+    endpoint = endpoints.get(endpoint_id)
+    found = _restart(endpoint_id, event_id) or _record_from_log(endpoint, event_id)
+    state: str = found["state"]
+    if state == WAITING:
+        collection().update_many(
+            {
+                "endpoint_id": endpoint_id,
+                "conversation_id": found["conversation_id"],
+                "state": PENDING,
+            },
+            {"$set": {"next_at": now()}},
+            hint=_ORDER,
+        )
+    # The process that delivers reads the endpoint every second.
+    endpoints.endpoints().update_one({"_id": endpoint_id}, {"$set": {"redelivery_at": now()}})
+    return state
+
+
+def _restart(endpoint_id: str, event_id: str) -> Document | None:
+    """Make a record pending, unless it waits. Returns the record afterwards, None without one."""
+    is_finished = {"$in": ["$state", [DELIVERED, FAILED]]}
+    waits = {"$eq": ["$state", WAITING]}
+    return collection().find_one_and_update(
+        {"_id": record_key(endpoint_id, event_id)},
+        [
+            {
+                "$set": {
+                    "state": {"$cond": [waits, WAITING, PENDING]},
+                    "is_redelivery": {"$or": [is_finished, "$is_redelivery"]},
+                    "next_at": {"$cond": [waits, None, now()]},
+                    "tries": 0,
+                    "expires_at": None,
+                }
+            }
+        ],
+        return_document=True,
+        projection=["state", "conversation_id"],
+    )
+
+
+def _record_from_log(endpoint: Endpoint, event_id: str) -> Document:
+    event: Any = log.event_log().find_one({"_id": event_id})
+    if event is None:
+        raise EventNotFound
+    is_subscribed = event["type"] in (endpoint["types"] or endpoints.DEFAULT_TYPES)
+    if is_subscribed and event["seq"] > endpoint["cursor"]:
+        return {"state": WAITING, "conversation_id": event["conversation_id"]}
+    delivery = Delivery.from_event(event, endpoint["format"])
+    delivery.is_redelivery = True
+    insert = _insert(endpoint["_id"], delivery, {"state": PENDING, "next_at": now()})
+    collection().bulk_write([insert])
+    return {"state": PENDING}
+
+
+def page(
+    endpoint_id: str, *, states: Collection[str] = STATES, before: int | None = None, limit: int
+) -> list[Document]:
+    """Return records without their bodies, the newest event first.
+
+    `before` is the position of the last record on the previous page.
+    """
+    where: dict[str, Any] = {"endpoint_id": endpoint_id, "state": {"$in": [*states]}}
+    if before is not None:
+        where["seq"] = {"$lt": before}
+    rows = collection().find(where, {"body": False}, sort=[("seq", -1)], limit=limit, hint=_LIST)
+    return rows.to_list()
