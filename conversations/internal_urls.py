@@ -5,9 +5,21 @@ from conversations.views.internal import (
     ActivityView,
     AuthorizeView,
 )
+from conversations.views.webhooks import (
+    WebhookDisableView,
+    WebhookEnableView,
+    WebhookSecretView,
+    WebhooksView,
+    WebhookView,
+)
 
 urlpatterns = [
     path("authorize", AuthorizeView.as_view()),
     path("activity", ActivityBatchView.as_view()),
     path("conversations/<str:id>/activity", ActivityView.as_view()),
+    path("webhooks", WebhooksView.as_view()),
+    path("webhooks/<str:id>", WebhookView.as_view()),
+    path("webhooks/<str:id>/rotate-secret", WebhookSecretView.as_view()),
+    path("webhooks/<str:id>/enable", WebhookEnableView.as_view()),
+    path("webhooks/<str:id>/disable", WebhookDisableView.as_view()),
 ]

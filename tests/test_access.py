@@ -27,6 +27,7 @@ from conversation_service.http.exception_handler import not_found
 from conversation_service.http.permissions import scopes
 from conversations.admin.actions import ACTIONS
 from conversations.admin.runs import Run
+from conversations.webhooks import endpoints
 from tests.conversation_service import loopback
 from tests.conversation_service.http.test_jwks import public_jwk
 from tests.conversations.test_internal import report
@@ -36,6 +37,7 @@ ISSUER, AUDIENCE, SECRET = "https://auth", "chat", "secret" * 12
 KEY, STRANGE_KEY = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in "ab")
 JWK = public_jwk(KEY, kid="k1", alg="RS256", use="sig")
 HOUR = 3_600
+URL = "https://hooks.example.org/in"
 MARKER = "zq-of-alice"  # in every text of Alice
 
 
@@ -251,6 +253,15 @@ ROUTES: dict[str, Any] = {
     "internal/v1/conversations/<str:id>/activity": OfServices(
         "conversations:activity", {"PUT": report(2)}
     ),
+    "internal/v1/webhooks": OfServices("webhooks:manage", {"POST": {"url": URL}}),
+    "internal/v1/webhooks/<str:id>": OfServices(
+        "webhooks:manage", {"PATCH": {"description": "Other"}}
+    ),
+    "internal/v1/webhooks/<str:id>/rotate-secret": OfServices("webhooks:manage", {}),
+    "internal/v1/webhooks/<str:id>/enable": OfServices(
+        "webhooks:manage", {"POST": {"from": "now"}}
+    ),
+    "internal/v1/webhooks/<str:id>/disable": OfServices("webhooks:manage", {}),
     "admin/i18n/setlang": Open(),
     "admin/login/": Open(),
     "admin/logout/": Open(("POST",)),
@@ -356,7 +367,13 @@ class Rejections:
         self.wrong: dict[Any, str] = {}
 
     def stored(self) -> Any:
-        names = ("auth_user", "auth_group", "auth_user_groups", "django_admin_log")
+        names = (
+            "webhook_endpoints",
+            "auth_user",
+            "auth_group",
+            "auth_user_groups",
+            "django_admin_log",
+        )
         own = [*self.mongo["conversations"].find({"user_id": "alice"})]
         return own, [[*self.mongo[name].find()] for name in names]
 
@@ -478,11 +495,18 @@ def test_foreign_and_absent_ids_have_equal_responses(route, alices, mongo):
     rejections.check()
 
 
+def webhook() -> str:
+    """Create a webhook endpoint; return its id."""
+    endpoint, _secret = endpoints.create({"url": URL}, created_by="staff:ana")
+    return endpoint["_id"]
+
+
 @of_kind(OfServices)
 def test_an_internal_route_needs_a_service_token_with_its_scope(route, alices, mongo):
     accounts = browsers()
+    id_ = webhook() if "/webhooks/" in route else alices
     rejections = Rejections(mongo)
-    requests, scope = api_requests(route, alices), ROUTES[route].scope
+    requests, scope = api_requests(route, id_), ROUTES[route].scope
     for request in [*requests, ("OPTIONS", requests[0][1])]:
         rejections.expect(MISSING, "no token", *request)
         for name, token in rejected_tokens(claims_of_service(scope)).items():
@@ -498,8 +522,9 @@ def test_an_internal_route_needs_a_service_token_with_its_scope(route, alices, m
     rejections.check()
 
     service = signed(claims_of_service(scope))
-    [request] = requests
-    assert outcome(send(*request, token=service)) == "ok"
+    assert [outcome(send(*request, token=service)) for request in requests] == ["ok"] * len(
+        requests
+    )
 
 
 def test_tokens_of_both_keys_are_accepted(alices):

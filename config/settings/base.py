@@ -184,6 +184,7 @@ SPECTACULAR_SETTINGS = {
                 *("with_samples", "share", "user_first"),
             )
         ),
+        "conversations.views.openapi.webhooks.describe_events",
     ],
     "SERVERS": [
         {"url": "/", "description": "The deployment that serves this document"},
@@ -203,7 +204,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "import and export", "description": "All conversations of a user as NDJSON."},
         {
             "name": "for other services",
-            "description": "Access checks and totals, with a service token.",
+            "description": "Access checks, totals and webhooks, with a service token.",
         },
     ],
     "SWAGGER_UI_SETTINGS": {

@@ -35,6 +35,23 @@ FIELD_CODES: Mapping[str, tuple[str, str]] = {
     ),
     "min_value": ("The number is too low.", "Send at least the number in `message`."),
     "max_value": ("The number is too high.", "Send at most the number in `message`."),
+    "url_characters": (
+        "The URL has characters that no URL can have.",
+        "Percent-encode them, and write an international host name in Punycode.",
+    ),
+    "url_form": ("The URL is not absolute.", "Send a URL such as `https://example.org/hook`."),
+    "url_scheme": ("The URL is not https.", "Use `https`."),
+    "url_credentials": ("The URL has a user name or a password.", "Remove them."),
+    "url_fragment": ("The URL has a fragment.", "Remove the `#` and the text after it."),
+    "url_host": (
+        "The host is not a public name, or an address in an unusual form.",
+        "Use a full host name.",
+    ),
+    "url_port": ("The port is not allowed.", "Use a port that the operator allows, such as 443."),
+    "url_address": (
+        "The host has a private, local or special address.",
+        "Use a host with public addresses only.",
+    ),
     "in_the_future": (
         "The time is more than 5 minutes ahead of the clock of the database.",
         "Correct the clock of the sender.",

@@ -6,6 +6,7 @@ Each endpoint has its own position in the event log, so a slow or dead one delay
 import secrets as random
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -13,7 +14,6 @@ from bson import Int64
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from pymongo import ReturnDocument
-from pymongo.collection import Collection
 
 from conversation_service import clock
 from conversation_service.errors import ServiceError
@@ -77,6 +77,13 @@ class Endpoint(TypedDict):
     redelivery_at: NotRequired[datetime]  # the latest redeliver(), which that process notices
 
 
+_SHOWN = (
+    *("url", "description", "types", "format", "in_flight", "state"),
+    *("disabled_reason", "disabled_at", "failing_since", "last_success_at"),
+    *("delivered", "failed", "created_at", "created_by", "updated_at"),
+)
+
+
 def _nullable(bson_type: str) -> dict[str, Any]:
     return {"bsonType": [bson_type, "null"]}
 
@@ -126,6 +133,9 @@ COLLECTION = CollectionSchema(
 )
 
 
+collection = partial(connection.collection, ENDPOINTS)
+
+
 class WebhookNotFound(ServiceError):
     status = HTTPStatus.NOT_FOUND
     code = "WEBHOOK_NOT_FOUND"
@@ -142,8 +152,21 @@ class WebhookLimitReached(ServiceError):
     remedy = _("Delete an endpoint that is no longer used.")
 
 
-def endpoints() -> Collection[Document]:
-    return connection.collection(ENDPOINTS)
+def resource(endpoint: Endpoint) -> dict[str, Any]:
+    """Return an endpoint as the API, the command and the console show it, without its secrets.
+
+    `pending_events` are the events after its position, of all types; `lost_events` are those of
+    them that the event log no longer keeps.
+    """
+    shown: dict[str, Any] = {"id": endpoint["_id"]}
+    shown |= {name: endpoint.get(name) for name in _SHOWN}
+    shown["secrets"] = [
+        {"created_at": each["created_at"], "expires_at": each["expires_at"]}
+        for each in endpoint["secrets"]
+    ]
+    shown["pending_events"] = max(0, log.newest_seq() - endpoint["cursor"])
+    shown["lost_events"] = max(0, log.oldest_seq() - 1 - endpoint["cursor"])
+    return shown
 
 
 def create(values: Mapping[str, Any], *, created_by: str) -> tuple[Endpoint, str]:
@@ -152,7 +175,7 @@ def create(values: Mapping[str, Any], *, created_by: str) -> tuple[Endpoint, str
     `values` are validated by EndpointSerializer; without `secret`, a new one is generated. Raises
     WebhookLimitReached; concurrent creations can exceed the limit.
     """
-    if endpoints().count_documents({}) >= MAX_ENDPOINTS:
+    if collection().count_documents({}) >= MAX_ENDPOINTS:
         raise WebhookLimitReached
     now = clock.now()
     secret = values.get("secret") or secrets.generate()
@@ -178,18 +201,18 @@ def create(values: Mapping[str, Any], *, created_by: str) -> tuple[Endpoint, str
         "created_by": created_by,
         "updated_at": now,
     }
-    endpoints().insert_one(cast(Document, endpoint))
+    collection().insert_one(cast(Document, endpoint))
     return endpoint, secret
 
 
 def get(endpoint_id: str) -> Endpoint:
     """Raises WebhookNotFound."""
-    return _found(endpoints().find_one({"_id": endpoint_id}))
+    return _found(collection().find_one({"_id": endpoint_id}))
 
 
 def list_all() -> list[Endpoint]:
     """Return all endpoints, the oldest first."""
-    return cast(list[Endpoint], endpoints().find(sort=[("created_at", 1), ("_id", 1)]).to_list())
+    return cast(list[Endpoint], collection().find(sort=[("created_at", 1), ("_id", 1)]).to_list())
 
 
 def change(endpoint_id: str, values: Mapping[str, Any]) -> Endpoint:
@@ -210,7 +233,7 @@ def rotate_secret(endpoint_id: str, secret: str | None = None) -> tuple[Endpoint
     fresh = {"secret": new, "created_at": now, "expires_at": None}
     former = {"$mergeObjects": [{"$first": "$secrets"}, {"expires_at": now + secrets.ROTATION}]}
     both = {"$concatArrays": [{"$literal": [fresh]}, [former]]}
-    found = endpoints().find_one_and_update(
+    found = collection().find_one_and_update(
         {"_id": endpoint_id},
         [{"$set": {"secrets": both, "updated_at": now}}],
         return_document=ReturnDocument.AFTER,
@@ -273,7 +296,7 @@ def disable(endpoint_id: str, reason: str, *, by: str) -> Endpoint:
 
 def delete(endpoint_id: str) -> None:
     """Delete an endpoint and the records of its deliveries. Raises WebhookNotFound."""
-    if not endpoints().delete_one({"_id": endpoint_id}).deleted_count:
+    if not collection().delete_one({"_id": endpoint_id}).deleted_count:
         raise WebhookNotFound
     connection.collection(DELIVERIES).delete_many({"endpoint_id": endpoint_id})
 
@@ -285,7 +308,7 @@ def live_secrets(endpoint: Endpoint) -> list[str]:
 
 def _update(where: Mapping[str, Any], values: Mapping[str, Any]) -> Endpoint:
     """Return the endpoint after the update, or as it is if only its state does not match."""
-    changed = endpoints().find_one_and_update(
+    changed = collection().find_one_and_update(
         where,
         {"$set": {**values, "updated_at": clock.now()}},
         return_document=ReturnDocument.AFTER,

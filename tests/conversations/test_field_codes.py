@@ -13,6 +13,7 @@ from conversation_service import clock
 from conversation_service.http.field_codes import FIELD_CODES
 from conversation_service.http.fields import IntegerParameter
 from conversations.serializers import bulk, changes, conversations, internal, listing, transfer
+from conversations.webhooks import serializers as webhooks
 from tests.factories import PATH, conversation, token
 
 CREATE = {
@@ -35,20 +36,33 @@ BULK = {
     "min_length": {"action": "archive", "ids": []},
 }
 
+URLS = {
+    "url_characters": "https://example.org/a b",
+    "url_form": "example.org",
+    "url_scheme": "http://example.org/",
+    "url_credentials": "https://user@example.org/",
+    "url_fragment": "https://example.org/#a",
+    "url_host": "https://localhost/",
+    "url_port": "https://example.org:22/",
+    "url_address": "https://127.0.0.1/",
+}
+
 
 def codes_of(response):
     return {error["code"] for error in response.json()["error"]["details"]["errors"]}
 
 
+def service(scope):
+    credential = token(sub="messages", token_type="service", scope=scope, user_id=None)
+    return APIClient(headers={"Authorization": f"Bearer {credential}"})
+
+
 def reported_ahead(client):
     """Report activity from tomorrow."""
-    credential = token(
-        sub="messages", token_type="service", scope="conversations:activity", user_id=None
-    )
     tomorrow = (clock.now() + timedelta(days=1)).isoformat()
     report = dict.fromkeys(("message_count", "total_tokens"), 0)
     report |= {f"total_{side}_tokens": 0 for side in ("input", "output")}
-    return APIClient(headers={"Authorization": f"Bearer {credential}"}).put(
+    return service("conversations:activity").put(
         f"/internal/v1/conversations/{conversation(client)['id']}/activity",
         report | {"sequence": 1, "first_message_at": tomorrow, "last_message_at": tomorrow},
     )
@@ -62,6 +76,8 @@ def test_each_listed_code_occurs(alice, code):
         response = alice.get(f"{PATH}?limit=5&limit=6")
     elif code == "plus":
         response = alice.get(f"{PATH}?created_after=2026-01-15T15:00:00+02:00")
+    elif code in URLS:
+        response = service("webhooks:manage").post("/internal/v1/webhooks", {"url": URLS[code]})
     elif code in BULK:
         response = alice.post(f"{PATH}/bulk", BULK[code])
     else:
@@ -89,7 +105,7 @@ def fields_of(field):
 
 
 def inputs():
-    for module in (bulk, changes, conversations, internal, listing, transfer):
+    for module in (bulk, changes, conversations, internal, listing, transfer, webhooks):
         for value in vars(module).values():
             if isinstance(value, serializers.Serializer):
                 yield from fields_of(value)

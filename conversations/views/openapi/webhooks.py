@@ -1,0 +1,292 @@
+"""API documentation for webhooks: how services manage endpoints, and what receivers get."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework import serializers
+
+from conversation_service.http.openapi import response_header
+from conversation_service.http.openapi_hooks import SCHEMAS
+from conversations.events import log
+from conversations.views.openapi.conversations import CACHE, FOR_SERVICES, operation
+from conversations.webhooks.endpoints import (
+    FORMATS,
+    REASONS,
+    STATES,
+    WebhookLimitReached,
+    WebhookNotFound,
+)
+from conversations.webhooks.serializers import (
+    EnableSerializer,
+    EndpointChangesSerializer,
+    EndpointSerializer,
+    RotationSerializer,
+)
+
+_EVENT = {
+    "id": "507f1f77bcf86cd799439014_v2",
+    "type": log.UPDATED,
+    "timestamp": "2026-01-15T15:00:00.000Z",
+    "sequence": 7,
+    "data": {
+        "conversation_id": "507f1f77bcf86cd799439014",
+        "user_id": "u-1",
+        "version": 2,
+        "fields": ["title"],
+        "by": "user",
+        "client": "web",
+        "request_id": "b6a1e7e2",
+    },
+}
+_TEXT = {"type": "string"}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+_VERSION = {"type": "integer", "minimum": 1}
+_TYPE = _TEXT | {
+    "description": f"One of {', '.join(f'`{type_}`' for type_ in log.TYPES)}; more can be added."
+}
+_DATA = {
+    "type": "object",
+    "description": "A conversation has neither its title nor its content here. In "
+    "`webhook.disabled`, the fields for a conversation are null.",
+    "properties": {
+        "conversation_id": _TEXT_OR_NULL,
+        "user_id": _TEXT_OR_NULL,
+        "version": {"type": ["integer", "null"], "description": "After the change."},
+        "fields": {
+            "type": "array",
+            "items": _TEXT,
+            "description": "The changed paths, such as `settings.temperature`.",
+        },
+        "by": _TEXT | {"description": 'The actor, such as "user" or "staff:ana".'},
+        "client": _TEXT_OR_NULL,
+        "request_id": _TEXT,
+        "first_missed_version": _VERSION | {"description": "In a `conversation.resync` only."},
+        "last_missed_version": _VERSION,
+    },
+    "required": ["conversation_id", "user_id", "version", "fields", "by", "client", "request_id"],
+}
+_SCHEMAS = {
+    "Event": {
+        "type": "object",
+        "description": "A change of a conversation.",
+        "properties": {
+            "id": _TEXT | {"description": "The same in each delivery of the event."},
+            "type": _TYPE,
+            "timestamp": _TEXT | {"format": "date-time", "description": "The time of the change."},
+            "sequence": {"type": "integer", "description": "The position in the event log."},
+            "data": {"$ref": f"{SCHEMAS}EventData"},
+        },
+        "required": ["id", "type", "timestamp", "sequence", "data"],
+    },
+    "EventData": _DATA,
+    "CloudEvent": {
+        "type": "object",
+        "description": "The same event in the format `cloudevents` (CloudEvents 1.0).",
+        "properties": {
+            "specversion": {"type": "string", "const": "1.0"},
+            "id": _TEXT,
+            "source": _TEXT,
+            "type": _TYPE,
+            "subject": _TEXT | {"description": "The id of the conversation."},
+            "time": _TEXT | {"format": "date-time"},
+            "sequence": _TEXT | {"description": "The position in the event log, in 20 digits."},
+            "datacontenttype": {"type": "string", "const": "application/json"},
+            "data": {"$ref": f"{SCHEMAS}EventData"},
+        },
+        "required": [
+            *("specversion", "id", "source", "type", "time", "sequence"),
+            *("datacontenttype", "data"),
+        ],
+    },
+}
+_HEADERS = {
+    "webhook-id": "The id of the event: an event with a known id was delivered before.",
+    "webhook-timestamp": "The time of this attempt, in seconds since 1970 (UTC).",
+    "webhook-signature": "Signatures `v1,…` separated by spaces, one for each valid secret: "
+    "HMAC-SHA256 of id, timestamp and body, joined by dots.",
+}
+
+
+def describe_events(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
+    """Add the request that receivers of webhooks get; a drf-spectacular hook."""
+    schemas = result["components"]["schemas"]
+    for name, schema in _SCHEMAS.items():
+        schemas.setdefault(name, schema)
+    result["webhooks"] = {
+        "event": {
+            "post": {
+                "operationId": "receiveEvent",
+                "summary": "An event",
+                "description": "Sent to each enabled endpoint with the type of the event, at least "
+                "once. Events of one conversation arrive in their order. The signature follows "
+                "Standard Webhooks.",
+                "tags": [FOR_SERVICES],
+                "security": [],
+                "parameters": [
+                    {
+                        "name": name,
+                        "in": "header",
+                        "required": True,
+                        "description": description,
+                        "schema": _TEXT,
+                    }
+                    for name, description in _HEADERS.items()
+                ],
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {
+                            "schema": {"$ref": f"{SCHEMAS}Event"},
+                            "examples": {"An edit": {"value": _EVENT}},
+                        },
+                        "application/cloudevents+json": {
+                            "schema": {"$ref": f"{SCHEMAS}CloudEvent"}
+                        },
+                    },
+                },
+                "responses": {
+                    "2XX": {"description": "The event is delivered."},
+                    "410": {"description": "The endpoint is disabled."},
+                    "default": {
+                        "description": "The attempt is repeated later, after `Retry-After` too. "
+                        "A redirect is not followed."
+                    },
+                },
+            }
+        }
+    }
+    return result
+
+
+class SecretTimesSerializer(serializers.Serializer):
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(
+        allow_null=True, help_text="The end of the secret before the last rotation."
+    )
+
+
+class WebhookSerializer(serializers.Serializer):
+    """A webhook endpoint: where events are sent to."""
+
+    id = serializers.RegexField("^we_[0-9a-f]{24}$")
+    url = serializers.CharField()
+    description = serializers.CharField()
+    types = serializers.ListField(
+        child=serializers.CharField(), help_text="Empty: all but `conversation.activity`."
+    )
+    format = serializers.ChoiceField(FORMATS)
+    in_flight = serializers.IntegerField(help_text="Concurrent requests at most.")
+    state = serializers.ChoiceField(STATES)
+    disabled_reason = serializers.ChoiceField(REASONS, allow_null=True)
+    disabled_at = serializers.DateTimeField(allow_null=True)
+    failing_since = serializers.DateTimeField(
+        allow_null=True, help_text="The first failure after the last success."
+    )
+    last_success_at = serializers.DateTimeField(allow_null=True)
+    delivered = serializers.IntegerField(help_text="Events that were delivered.")
+    failed = serializers.IntegerField(help_text="Attempts without success.")
+    created_at = serializers.DateTimeField()
+    created_by = serializers.CharField()
+    updated_at = serializers.DateTimeField()
+    secrets = SecretTimesSerializer(many=True, help_text="The newest first; both sign.")
+    pending_events = serializers.IntegerField(
+        help_text="Events of all types after the position of the endpoint."
+    )
+    lost_events = serializers.IntegerField(
+        help_text="Events among them that the event log no longer keeps."
+    )
+
+
+class NewWebhookSerializer(WebhookSerializer):
+    """An endpoint with its secret, which no later response has."""
+
+    secret = serializers.CharField()
+
+
+class WebhookListSerializer(serializers.Serializer):
+    webhooks = WebhookSerializer(many=True, help_text="At most 100, the oldest first.")
+
+
+ID = OpenApiParameter(
+    "id", {"type": "string", "pattern": "^we_[0-9a-f]{24}$"}, OpenApiParameter.PATH
+)
+_LOCATION = response_header("Location", "The path of the endpoint.", 201)
+_SCOPE = "Scope `webhooks:manage`."
+_ALL = {
+    "url": "https://hooks.example.org/conversations",
+    "description": "Search index",
+    "types": ["conversation.created", "conversation.updated", "conversation.purged"],
+    "format": "standard",
+    "in_flight": 8,
+}
+
+
+def _on_one(operation_id: str, summary: str, description: str, **options: Any) -> Any:
+    return operation(
+        operation_id,
+        summary,
+        description=f"{_SCOPE} {description}".strip(),
+        parameters=[ID, CACHE],
+        failures=[WebhookNotFound],
+        responses=options.pop("responses", {200: WebhookSerializer}),
+        tag=FOR_SERVICES,
+        **options,
+    )
+
+
+list_ = operation(
+    "listWebhooks",
+    "List the webhook endpoints",
+    description=_SCOPE,
+    parameters=[CACHE],
+    responses={200: WebhookListSerializer},
+    tag=FOR_SERVICES,
+)
+create = operation(
+    "createWebhook",
+    "Create a webhook endpoint",
+    description=f"{_SCOPE} It gets the events from now on. The response is the only one with the "
+    "secret. A `url` that is not allowed is a 400, in which `code` names the broken rule.",
+    request=EndpointSerializer,
+    request_examples={"Minimal": {"url": _ALL["url"]}, "All fields": _ALL},
+    parameters=[CACHE, _LOCATION],
+    failures=[WebhookLimitReached],
+    responses={201: NewWebhookSerializer},
+    tag=FOR_SERVICES,
+)
+read = _on_one("getWebhook", "Read a webhook endpoint", "")
+change = _on_one(
+    "patchWebhook",
+    "Change a webhook endpoint",
+    "Fields that are not sent stay as they are.",
+    request=EndpointChangesSerializer,
+    request_examples={"Another address": {"url": _ALL["url"]}},
+)
+delete = _on_one(
+    "deleteWebhook",
+    "Delete a webhook endpoint",
+    "The records of its deliveries are deleted, too.",
+    responses={204: None},
+)
+rotate = _on_one(
+    "rotateWebhookSecret",
+    "Replace the secret",
+    "The former secret signs for 24 hours more, beside the new one. A secret from before an "
+    "earlier rotation ends at once. The response is the only one with the new secret.",
+    request=RotationSerializer,
+    request_examples={"A generated secret": {}},
+    responses={200: NewWebhookSerializer},
+)
+enable = _on_one(
+    "enableWebhook",
+    "Enable a webhook endpoint",
+    "An enabled endpoint stays as it is.",
+    request=EnableSerializer,
+    request_examples={"With what it missed": {"from": "cursor"}},
+)
+disable = _on_one(
+    "disableWebhook",
+    "Disable a webhook endpoint",
+    "It keeps its position in the event log. A disabled endpoint stays as it is.",
+    request=None,
+)

@@ -1,0 +1,216 @@
+"""Services manage webhook endpoints."""
+
+import json
+
+import pytest
+
+from conversations.webhooks import secrets
+from tests.conversations.test_internal import service_with
+from tests.documented import DOCUMENT, validator
+
+WEBHOOKS = "/internal/v1/webhooks"
+URL = "https://hooks.example.org/in"
+ABSENT = f"we_{'0' * 24}"
+SECRET = secrets.PREFIX + "A" * 32
+
+
+@pytest.fixture
+def service(mongo):
+    return service_with("webhooks:manage")
+
+
+@pytest.fixture
+def webhook(service):
+    return service.post(WEBHOOKS, {"url": URL}).json()
+
+
+def test_an_endpoint_is_created_with_a_secret_that_is_shown_once(service):
+    response = service.post(WEBHOOKS, {"url": URL})
+
+    created = response.json()
+    assert response.status_code == 201
+    assert response.headers["Location"] == f"{WEBHOOKS}/{created['id']}"
+    assert response.headers["Cache-Control"] == "private, no-store"
+    secret = created.pop("secret")
+    assert len(secrets.key(secret)) == 32
+    assert created["created_by"] == "service:message-service"
+    assert (created["state"], created["types"], created["in_flight"]) == ("enabled", [], 8)
+    assert service.get(f"{WEBHOOKS}/{created['id']}").json() == created
+    listed = service.get(WEBHOOKS)
+    assert listed.json() == {"webhooks": [created]}
+    assert secret not in listed.content.decode()
+
+
+def test_all_fields_can_be_set(service):
+    body = {
+        "url": URL,
+        "description": "Search",
+        "types": ["conversation.created", "conversation.activity"],
+        "format": "cloudevents",
+        "in_flight": 32,
+    }
+
+    created = service.post(WEBHOOKS, {**body, "secret": SECRET}).json()
+
+    assert created["secret"] == SECRET
+    assert {name: created[name] for name in body} == body
+
+
+BAD = [
+    ({}, "/url", "required"),
+    ({"url": None}, "/url", "null"),
+    ({"url": 1}, "/url", "invalid"),
+    ({"url": ""}, "/url", "blank"),
+    ({"url": "https://example.org/" + "a" * 2_048}, "/url", "max_length"),
+    ({"url": "https://example.org/a b"}, "/url", "url_characters"),
+    ({"url": "example.org"}, "/url", "url_form"),
+    ({"url": "http://example.org/"}, "/url", "url_scheme"),
+    ({"url": "https://a:b@example.org/"}, "/url", "url_credentials"),
+    ({"url": "https://example.org/#a"}, "/url", "url_fragment"),
+    ({"url": "https://localhost/"}, "/url", "url_host"),
+    ({"url": "https://example.org:22/"}, "/url", "url_port"),
+    ({"url": "https://169.254.169.254/"}, "/url", "url_address"),
+    ({"url": URL, "types": ["conversation.exploded"]}, "/types/0", "invalid_choice"),
+    ({"url": URL, "types": "conversation.created"}, "/types", "invalid"),
+    ({"url": URL, "format": "xml"}, "/format", "invalid_choice"),
+    ({"url": URL, "in_flight": 0}, "/in_flight", "min_value"),
+    ({"url": URL, "in_flight": 33}, "/in_flight", "max_value"),
+    ({"url": URL, "description": "x" * 201}, "/description", "max_length"),
+    ({"url": URL, "secret": "whsec_" + "A" * 28}, "/secret", "invalid"),
+    ({"url": URL, "secret": "whsec_" + "A" * 88}, "/secret", "invalid"),
+    ({"url": URL, "secret": "A" * 32}, "/secret", "invalid"),
+    ({"url": URL, "secret": "whsec_" + "?" * 32}, "/secret", "invalid"),
+    ({"url": URL, "state": "disabled"}, "/state", "unknown_field"),
+]
+
+
+@pytest.mark.parametrize(("body", "pointer", "code"), BAD)
+def test_bad_input_is_rejected_with_the_broken_rule(service, body, pointer, code):
+    response = service.post(WEBHOOKS, body)
+
+    [error] = response.json()["error"]["details"]["errors"]
+    assert response.status_code == 400
+    assert (error["pointer"], error["code"]) == (pointer, code)
+    assert service.get(WEBHOOKS).json() == {"webhooks": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "code"),
+    [row for row in BAD if row[0] and "secret" not in row[0]]
+    + [({"secret": SECRET}, "/secret", "unknown_field")],
+)
+def test_an_edit_has_the_same_rules(service, webhook, body, pointer, code):
+    path = f"{WEBHOOKS}/{webhook['id']}"
+
+    [error] = service.patch(path, body).json()["error"]["details"]["errors"]
+
+    assert (error["pointer"], error["code"]) == (pointer, code)
+    assert service.get(path).json()["url"] == URL
+
+
+def test_an_edit_changes_the_sent_fields_only(service, webhook):
+    path = f"{WEBHOOKS}/{webhook['id']}"
+
+    changed = service.patch(path, {"description": "Search", "types": ["conversation.purged"]})
+
+    assert changed.json() == service.get(path).json()
+    assert changed.json()["description"] == "Search"
+    assert changed.json()["url"] == URL
+
+
+def test_the_rule_is_named_in_spanish(service):
+    response = service.post(
+        WEBHOOKS, {"url": "http://example.org/"}, headers={"Accept-Language": "es"}
+    )
+
+    [error] = response.json()["error"]["details"]["errors"]
+    assert error["message"] == "Usar https."
+
+
+def test_a_rotated_secret_is_shown_once(service, webhook):
+    path = f"{WEBHOOKS}/{webhook['id']}"
+
+    rotated = service.post(f"{path}/rotate-secret", {"secret": SECRET}).json()
+    generated = service.post(f"{path}/rotate-secret").json()
+
+    assert rotated["secret"] == SECRET
+    assert generated["secret"] not in (SECRET, webhook["secret"])
+    stored = service.get(path)
+    assert [each["expires_at"] is None for each in stored.json()["secrets"]] == [True, False]
+    assert "whsec_" not in stored.content.decode()
+
+
+def test_an_endpoint_is_disabled_and_enabled(service, webhook):
+    path = f"{WEBHOOKS}/{webhook['id']}"
+
+    disabled = service.post(f"{path}/disable").json()
+    again = service.post(f"{path}/disable").json()
+    assert (disabled["state"], disabled["disabled_reason"]) == ("disabled", "staff")
+    assert again == disabled | {"pending_events": 1}
+
+    resumed = service.post(f"{path}/enable", {"from": "cursor"}).json()
+    assert (resumed["state"], resumed["disabled_reason"]) == ("enabled", None)
+    assert resumed["pending_events"] == 1
+    service.post(f"{path}/disable")
+    assert service.post(f"{path}/enable", {"from": "now"}).json()["pending_events"] == 0
+
+
+@pytest.mark.parametrize("body", [{}, {"from": "yesterday"}, {"from": None}, {"from": []}])
+def test_enabling_needs_a_start(service, webhook, body):
+    response = service.post(f"{WEBHOOKS}/{webhook['id']}/enable", body)
+
+    [error] = response.json()["error"]["details"]["errors"]
+    assert error["pointer"] == "/from"
+
+
+def test_a_deleted_endpoint_is_gone(service, webhook):
+    path = f"{WEBHOOKS}/{webhook['id']}"
+
+    assert service.delete(path).status_code == 204
+    assert service.get(path).status_code == 404
+    assert service.get(WEBHOOKS).json() == {"webhooks": []}
+
+
+@pytest.mark.parametrize("id_", [ABSENT, "x", "507f1f77bcf86cd799439014", "$where"])
+@pytest.mark.parametrize(
+    ("method", "action", "body"),
+    [
+        ("get", "", None),
+        ("patch", "", {"description": "x"}),
+        ("delete", "", None),
+        ("post", "/rotate-secret", {}),
+        ("post", "/enable", {"from": "now"}),
+        ("post", "/disable", None),
+    ],
+)
+def test_an_absent_endpoint_is_not_found(service, id_, method, action, body):
+    response = getattr(service, method)(f"{WEBHOOKS}/{id_}{action}", body)
+
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "WEBHOOK_NOT_FOUND"
+
+
+def test_the_number_of_endpoints_is_bounded(service, mongo):
+    created = service.post(WEBHOOKS, {"url": URL}).json()
+    stored = mongo["webhook_endpoints"].find_one({"_id": created["id"]})
+    mongo["webhook_endpoints"].insert_many(
+        stored | {"_id": f"we_{number:024x}"} for number in range(99)
+    )
+
+    response = service.post(WEBHOOKS, {"url": URL})
+
+    assert response.status_code == 409
+    assert response.json()["error"]["code"] == "WEBHOOK_LIMIT_REACHED"
+
+
+def test_the_request_that_receivers_get_is_documented():
+    receive = DOCUMENT["webhooks"]["event"]["post"]
+    contents = receive["requestBody"]["content"]
+    example = contents["application/json"]["examples"]["An edit"]["value"]
+
+    assert {parameter["name"] for parameter in receive["parameters"]} == {
+        *("webhook-id", "webhook-timestamp", "webhook-signature")
+    }
+    assert [*contents] == ["application/json", "application/cloudevents+json"]
+    assert validator(contents["application/json"]["schema"]).is_valid(example)
+    assert "conversation.purged" in json.dumps(DOCUMENT["components"]["schemas"]["Event"])
