@@ -28,6 +28,8 @@ def prepare(*, webhook: str) -> str:
         call_command("migrate", verbosity=0, interactive=False)
         call_command("setup_indexes", verbosity=0)
         call_command("seed_demo", webhook=[webhook, SECRET], verbosity=0)
+        # From now on changes are published, also those before the publisher runs.
+        call_command("publish_events", once=True)
         create_staff()
         return token_of_demo_user()
     finally:
