@@ -204,6 +204,22 @@ class ChangesCursorExpired(ServiceError):
     remedy = _("Delete the local data, and continue from `details.snapshot_cursor`.")
 
 
+class EventsCursorExpired(ServiceError):
+    """The event log has no longer each event since the cursor."""
+
+    status = HTTPStatus.GONE
+    code = "EVENTS_CURSOR_EXPIRED"
+    title = _("The cursor is too old: continue with oldest_cursor")
+    cause = _(
+        "The event log no longer has each event since the cursor, or the database was restored "
+        "from a backup."
+    )
+    remedy = _(
+        "Read the conversations that your service stores again, and continue from "
+        "`details.oldest_cursor`."
+    )
+
+
 class StreamsExhausted(ServiceError):
     """This user, or this process, has its maximum number of waiting requests."""
 

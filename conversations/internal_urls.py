@@ -1,5 +1,6 @@
 from django.urls import path
 
+from conversations.views.events import EventsView
 from conversations.views.internal import (
     ActivityBatchView,
     ActivityView,
@@ -16,6 +17,7 @@ from conversations.views.webhooks import (
 urlpatterns = [
     path("authorize", AuthorizeView.as_view()),
     path("activity", ActivityBatchView.as_view()),
+    path("events", EventsView.as_view()),
     path("conversations/<str:id>/activity", ActivityView.as_view()),
     path("webhooks", WebhooksView.as_view()),
     path("webhooks/<str:id>", WebhookView.as_view()),

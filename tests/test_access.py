@@ -253,6 +253,7 @@ ROUTES: dict[str, Any] = {
     "internal/v1/conversations/<str:id>/activity": OfServices(
         "conversations:activity", {"PUT": report(2)}
     ),
+    "internal/v1/events": OfServices("events:read", {}),
     "internal/v1/webhooks": OfServices("webhooks:manage", {"POST": {"url": URL}}),
     "internal/v1/webhooks/<str:id>": OfServices(
         "webhooks:manage", {"PATCH": {"description": "Other"}}

@@ -184,6 +184,14 @@ class List(serializers.ListField):
         return [*first.values()]
 
 
+class CommaSeparated(List):
+    """A list as `a,b`, or as a repeated parameter."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        parts = [data] if isinstance(data, str) else data
+        return super().to_internal_value([item for part in parts for item in part.split(",")])
+
+
 class Dict(serializers.DictField):
     """An object. Its size, at most `max_length`, is checked before each value is validated."""
 

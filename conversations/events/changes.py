@@ -44,14 +44,14 @@ class Published:
 def publish(
     conversations: Mapping[ObjectId, Seen],
     horizon: datetime,
-    session: ClientSession | None = None,
+    session: ClientSession,
 ) -> Published:
     """Append the missing events of these conversations, in the order of the mapping.
 
     Events of a conversation are appended in the order of its versions. Of a conversation without
     an event in the log, only changes since `horizon` are published: MongoDB may have deleted the
     events of earlier changes. Two find and an aggregation for all; a transaction if some are
-    missing.
+    missing. All use `session`, which knows a cluster time with these changes.
     """
     ids = {"$in": [*conversations]}
     rows = committed().find({"_id": ids}, _READ, hint=ID_INDEX, session=session)
@@ -75,7 +75,7 @@ def publish(
             published = last.get(id_)
             events += missing(document, published, seen.inserted, horizon)
             has_gap |= bool(published and seen.lowest and seen.lowest > published + 1)
-    return Published(log.append(events), has_gap)
+    return Published(log.append(events, session), has_gap)
 
 
 def missing(

@@ -9,6 +9,7 @@ EVENTS_KEEP_DAYS.
 """
 
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NotRequired, TypedDict, cast
@@ -150,9 +151,15 @@ def read(after: int, *, types: Collection[str] | None = None, limit: int) -> lis
     return cast(list[Event], rows.to_list())
 
 
-def newest_seq() -> int:
-    """Return the position of the newest event ever appended; 0 if there was none."""
-    counter = event_state().find_one({"_id": _COUNTER})
+def newest_seq(*, confirmed: bool = False) -> int:
+    """Return the position of the newest event ever appended; 0 if there was none.
+
+    With `confirmed`, a majority confirms that there is no newer one: slower, for rare cases.
+    """
+    state = event_state()
+    if confirmed:
+        state = state.with_options(read_concern=ReadConcern("linearizable"))
+    counter = state.find_one({"_id": _COUNTER})
     return int(counter["seq"]) if counter else 0
 
 
@@ -167,18 +174,21 @@ def oldest_seq() -> int:
     return int(oldest["seq"]) if oldest else newest + 1
 
 
-def append(events: Sequence[NewEvent]) -> int:
+def append(events: Sequence[NewEvent], session: ClientSession | None = None) -> int:
     """Append the events that are not in the log, in this order; return how many were new.
 
     Each transaction appends up to 500 events, and is repeated if another one appends at the same
-    time. Raises pymongo.errors.PyMongoError; a part of the events can be in the log then.
+    time. If a process dies within its transaction, no event can be appended until MongoDB aborts
+    the transaction: after 60 seconds, or by the command killSessions for `session`. Raises
+    pymongo.errors.PyMongoError; a part of the events can be in the log then.
     """
     appended = 0
     for start in range(0, len(events), _APPENDED_TOGETHER):
         batch = events[start : start + _APPENDED_TOGETHER]
         if new := _unknown(batch):
-            with connection.database().client.start_session() as session:
-                inserted = session.with_transaction(
+            with ExitStack() as own:
+                used = session or own.enter_context(connection.database().client.start_session())
+                inserted = used.with_transaction(
                     partial(_append, new),
                     read_concern=ReadConcern("snapshot"),
                     write_concern=WriteConcern("majority"),

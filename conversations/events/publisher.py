@@ -109,6 +109,7 @@ class Publisher:
         self._stopping = stopping
         self._once = once
         self._owner = uuid4().hex
+        self._session = database().client.start_session()
         self._state: Document = {}
         self._position = Position(None, Timestamp(0, 0))
         self._collection: Any = None  # the UUID of the collection that the stream watches
@@ -158,7 +159,11 @@ class Publisher:
             initial = {name: {"$ifNull": [f"${name}", value]} for name, value in first.items()}
             log.event_state().update_one(_STATE, [{"$set": initial}], upsert=True)
             free = {"$expr": {"$lte": [{"$ifNull": ["$until", limits.EPOCH]}, NOW]}}
+            before = log.event_state().find_one(_STATE) or {}
             found = self._update(_STATE if self._once else _STATE | free, {})
+            if found and not self._once and "session" in before:
+                # The owner has died, perhaps within a transaction, which would block the log.
+                database().command({"killSessions": [before["session"]]})
         self._publishes = bool(found)
         if found:
             self._state = found
@@ -181,7 +186,11 @@ class Publisher:
 
     def _update(self, where: Mapping[str, Any], values: Mapping[str, Any]) -> Document | None:
         """Set these values, the horizon, and the lease unless `once`; return the state, or None."""
-        lease = {"owner": self._owner, "until": {"$add": [NOW, LEASE_S * 1_000]}}
+        lease = {
+            "owner": self._owner,
+            "session": self._session.session_id,
+            "until": {"$add": [NOW, LEASE_S * 1_000]},
+        }
         values = {
             **values,
             **({} if self._once else lease),
@@ -195,7 +204,7 @@ class Publisher:
     def _release(self) -> None:
         with pymongo.timeout(OPERATION_S):
             log.event_state().update_one(
-                {**_STATE, "owner": self._owner}, {"$unset": {"owner": 1, "until": 1}}
+                {**_STATE, "owner": self._owner}, {"$unset": {"owner": 1, "session": 1, "until": 1}}
             )
 
     def _lag_s(self) -> float:
@@ -276,9 +285,8 @@ class Publisher:
                 seen = replace(seen, lowest=min(version, seen.lowest or version))
             found[id_] = seen
         # After an election, the new primary may not yet know that a majority has these changes.
-        with database().client.start_session() as session:
-            session.advance_operation_time(rings[-1]["clusterTime"])
-            return changes.publish(found, self._state["horizon"], session).has_gap
+        self._session.advance_operation_time(rings[-1]["clusterTime"])
+        return changes.publish(found, self._state["horizon"], self._session).has_gap
 
     # Repair
 
@@ -302,16 +310,18 @@ class Publisher:
             start_at = cluster_time()
         changed = {"changed_at": {"$gte": since - MARGIN}}
         appended = 0
-        with database().client.start_session() as session:
-            session.advance_operation_time(start_at)
-            rows = committed().find(changed, ["_id"], batch_size=1_000, session=session)
+        self._session.advance_operation_time(start_at)
+        with database().client.start_session() as scan:
+            scan.advance_operation_time(start_at)
+            rows = committed().find(changed, ["_id"], batch_size=1_000, session=scan)
             for batch in batches(rows, BATCH):
                 if self._stopping:
                     return None
                 self.active_at = time.monotonic()
                 with pymongo.timeout(OPERATION_S):
                     found = {row["_id"]: Seen() for row in batch}
-                    appended += changes.publish(found, self._state["horizon"], session).appended
+                    published = changes.publish(found, self._state["horizon"], self._session)
+                    appended += published.appended
                     if time.monotonic() - self._saved_at >= SAVED_EVERY_S:
                         self._save()
         metrics.EVENTS_REPAIRED.inc(appended)

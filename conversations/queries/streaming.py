@@ -45,7 +45,7 @@ def events(waiter: Waiter, page: FeedPage, limit: int, *, lasts_s: float) -> Gen
     yield event_stream.retry(RECONNECT_S)
     while True:
         for change, cursor in page.steps():
-            id_ = feed_cursor.encode(waiter.user_id, cursor)
+            id_ = feed_cursor.encode(waiter.caller_id, cursor)
             yield event_stream.event("change", change, id_=id_)
         left_s = ends - time.monotonic()
         if shutdown.begun.is_set() or left_s <= 0:
@@ -55,7 +55,7 @@ def events(waiter: Waiter, page: FeedPage, limit: int, *, lasts_s: float) -> Gen
             if not waiter.wait(page.next.newest_ms, quiet_s):
                 yield event_stream.HEARTBEAT
         try:
-            page = read_page(waiter.user_id, page.next, limit)
+            page = read_page(waiter.caller_id, page.next, limit)
         except PyMongoError as error:
             logger.warning("A stream of changes ends: %s", type(error).__name__)
             return

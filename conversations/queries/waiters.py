@@ -1,11 +1,11 @@
 """The requests that wait for changes in this process, and the statement that wakes them.
 
-Every CHANGES_LOOK_S it reads each waiting user's latest change, from the index alone. A change
-stream would send every user's writes to each process.
+Every CHANGES_LOOK_S it reads the latest change for each waiting caller. For users it reads the
+index alone: a change stream would send every user's writes to each process.
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
@@ -26,44 +26,52 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Waiter:
-    """A request that waits for a user's changes."""
+    """A request that waits for changes. `caller_id` is the id of a user or the name of a service.
 
-    user_id: str
-    newest_ms: int = 0
+    `newest` is the newest change that the request has, as the time in milliseconds or as a
+    position.
+    """
+
+    caller_id: str
+    newest: int = 0
     woken: Event = field(default_factory=Event)
 
-    def wait(self, newest_ms: int, timeout_s: float) -> bool:
-        """Wait for a change later than `newest_ms`; return False after `timeout_s` without any.
+    def wait(self, newest: int, timeout_s: float) -> bool:
+        """Wait for a change later than `newest`; return False after `timeout_s` without any.
 
         A change that becomes visible late does not wake the request: read again after a timeout.
         """
-        self.newest_ms = newest_ms
+        self.newest = newest
         self.woken.clear()
         return shutdown.begun.is_set() or self.woken.wait(timeout_s)
 
 
 class Waiters:
-    """All waiters in this process. A thread wakes them, and ends when none are left."""
+    """All waiters in this process. A thread wakes them, and ends when none are left.
 
-    def __init__(self) -> None:
+    `latest` returns the latest change for each of these callers.
+    """
+
+    def __init__(self, latest: Callable[[Collection[str]], Mapping[str, int]]) -> None:
+        self._latest = latest
         self._lock = Lock()
         self._waiters: set[Waiter] = set()
         self._thread: Thread | None = None
 
     @contextmanager
-    def register(self, user_id: str) -> Iterator[Waiter]:
-        """Register a waiter, or raise StreamsExhausted if the user or the process has too many."""
-        waiter = Waiter(user_id)
+    def register(self, caller_id: str) -> Iterator[Waiter]:
+        """Register a waiter; raise StreamsExhausted if the caller or the process has too many."""
+        waiter = Waiter(caller_id)
         with self._lock:
             total = len(self._waiters)
-            own = sum(other.user_id == user_id for other in self._waiters)
+            own = sum(other.caller_id == caller_id for other in self._waiters)
             metrics.CHANGES_WAITING.labels("limit").set(settings.CHANGES_WAITING)
             full = total >= settings.CHANGES_WAITING
             if full or own >= settings.CHANGES_WAITING_PER_USER:
                 metrics.LIMIT_REJECTIONS.labels("streams" if full else "user_streams").inc()
                 raise StreamsExhausted
             self._waiters.add(waiter)
-            metrics.CHANGES_WAITING.labels("waiting").set(total + 1)
+            metrics.CHANGES_WAITING.labels("waiting").inc()
             if self._thread is None or not self._thread.is_alive():
                 self._thread = Thread(target=self._poll, name="changes", daemon=True)
                 self._thread.start()
@@ -72,7 +80,7 @@ class Waiters:
         finally:
             with self._lock:
                 self._waiters.remove(waiter)
-                metrics.CHANGES_WAITING.labels("waiting").set(len(self._waiters))
+                metrics.CHANGES_WAITING.labels("waiting").dec()
 
     def _poll(self) -> None:
         while not shutdown.begun.wait(settings.CHANGES_LOOK_S):
@@ -82,12 +90,12 @@ class Waiters:
                     return
                 waiting = [*self._waiters]
             try:
-                latest = latest_changes({waiter.user_id for waiter in waiting})
+                latest = self._latest({waiter.caller_id for waiter in waiting})
             except PyMongoError as error:
                 logger.warning("Cannot look for changes: %s", type(error).__name__)
                 continue
             for waiter in waiting:
-                if latest.get(waiter.user_id, 0) > waiter.newest_ms:
+                if latest.get(waiter.caller_id, 0) > waiter.newest:
                     waiter.woken.set()
         with self._lock:
             for waiter in self._waiters:
@@ -107,4 +115,4 @@ def latest_changes(users: Collection[str]) -> dict[str, int]:
     return {row["_id"]: milliseconds(row["at"]) for row in rows}
 
 
-waiters = Waiters()
+waiters = Waiters(latest_changes)

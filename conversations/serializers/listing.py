@@ -13,14 +13,6 @@ from conversations.serializers.search import SearchField
 from conversations.states import ACTIVE, LISTS
 
 
-class _CommaSeparated(fields.List):
-    """A list as `a,b`, or as a repeated parameter."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        parts = [data] if isinstance(data, str) else data
-        return super().to_internal_value([item for part in parts for item in part.split(",")])
-
-
 class ListParameters(fields.Parameters):
     """The list's query string."""
 
@@ -46,7 +38,7 @@ class ListParameters(fields.Parameters):
     )
     status = fields.Choice([*LISTS], default=ACTIVE, help_text="`all` excludes the trash.")
     character_id = fields.ExternalId(required=False)
-    tags = _CommaSeparated(
+    tags = fields.CommaSeparated(
         child=Tag(),
         max_length=limits.TAGS,
         required=False,
@@ -80,7 +72,7 @@ class ListParameters(fields.Parameters):
     activity_before = fields.Moment(required=False)
     sort = fields.Choice(list(SORT_KEYS), default="last_activity")
     order = fields.Choice(["desc", "asc"], default="desc")
-    fields_ = _CommaSeparated(
+    fields_ = fields.CommaSeparated(
         child=fields.Choice(RESOURCE_FIELDS),
         max_length=len(RESOURCE_FIELDS),
         required=False,

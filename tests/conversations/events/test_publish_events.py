@@ -438,7 +438,7 @@ def test_nothing_is_lost_when_publishers_are_killed(mongo, alice):
             time.sleep(chance.uniform(0, 0.5))
             publisher.kill()
             publisher.communicate()
-            log.event_state().update_one({"_id": "publisher"}, {"$unset": {"owner": 1, "until": 1}})
+            set_state(until=clock.now())
         edits.result()
     publish()
 
