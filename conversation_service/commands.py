@@ -5,8 +5,9 @@ With --json, stdout is NDJSON with the result as its last line. All other output
 
 import re
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from math import inf
 from pathlib import Path
 from textwrap import fill
@@ -169,6 +170,24 @@ def open_report(path: Path) -> IO[bytes]:
 
 def as_json(value: Mapping[str, Any]) -> str:
     return rendering.dumps(value).decode()
+
+
+def as_text(values: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Yield a line for each value, nested values with an indent."""
+    for name, value in values.items():
+        label = f"{indent}{name.replace('_', ' ')}"
+        if isinstance(value, dict) and value:
+            yield f"{label}:"
+            yield from as_text(value, f"{indent}  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield f"{label}:"
+            yield from (f"{indent}  {as_json(row)}" for row in value)
+        elif isinstance(value, list):
+            yield f"{label:<24} {', '.join(map(str, value)) or '-'}"
+        elif isinstance(value, datetime):
+            yield f"{label:<24} {value:%Y-%m-%d %H:%M:%S} UTC"
+        else:
+            yield f"{label:<24} {'-' if value in (None, '') else value}"
 
 
 def _section(title: str, lines: Iterable[str]) -> str:

@@ -7,8 +7,10 @@ from conversations.views.internal import (
     AuthorizeView,
 )
 from conversations.views.webhooks import (
+    WebhookDeliveriesView,
     WebhookDisableView,
     WebhookEnableView,
+    WebhookRedeliveryView,
     WebhookSecretView,
     WebhooksView,
     WebhookView,
@@ -24,4 +26,6 @@ urlpatterns = [
     path("webhooks/<str:id>/rotate-secret", WebhookSecretView.as_view()),
     path("webhooks/<str:id>/enable", WebhookEnableView.as_view()),
     path("webhooks/<str:id>/disable", WebhookDisableView.as_view()),
+    path("webhooks/<str:id>/deliveries", WebhookDeliveriesView.as_view()),
+    path("webhooks/<str:id>/deliveries/<str:event_id>/redeliver", WebhookRedeliveryView.as_view()),
 ]

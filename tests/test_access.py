@@ -263,6 +263,10 @@ ROUTES: dict[str, Any] = {
         "webhooks:manage", {"POST": {"from": "now"}}
     ),
     "internal/v1/webhooks/<str:id>/disable": OfServices("webhooks:manage", {}),
+    "internal/v1/webhooks/<str:id>/deliveries": OfServices("webhooks:manage", {}),
+    "internal/v1/webhooks/<str:id>/deliveries/<str:event_id>/redeliver": OfServices(
+        "webhooks:manage", {}
+    ),
     "admin/i18n/setlang": Open(),
     "admin/login/": Open(),
     "admin/logout/": Open(("POST",)),
@@ -409,7 +413,7 @@ def api_requests(route: str, id_: str) -> list[tuple[str, str, str]]:
         name for name in ("GET", "POST", "PUT", "PATCH", "DELETE") if name.lower() in handled
     ]
     bodies = {name: json.dumps(body) for name, body in ROUTES[route].bodies.items()}
-    path = f"/{route.replace('<str:id>', id_)}"
+    path = f"/{route.replace('<str:id>', id_).replace('<str:event_id>', f'{id_}_disabled_1')}"
     return [(name, path, bodies.get(name, "").replace("{id}", id_)) for name in methods]
 
 
@@ -497,8 +501,9 @@ def test_foreign_and_absent_ids_have_equal_responses(route, alices, mongo):
 
 
 def webhook() -> str:
-    """Create a webhook endpoint; return its id."""
+    """Create a webhook endpoint with an event; return its id."""
     endpoint, _secret = endpoints.create({"url": URL}, created_by="staff:ana")
+    endpoints.disable(endpoint["_id"], endpoints.STAFF, by="staff:ana")
     return endpoint["_id"]
 
 

@@ -226,6 +226,8 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "ConversationStatus": "conversations.states.ANY_STATE",
         "EditableStatus": "conversations.states.EDITABLE",
+        "WebhookState": "conversations.webhooks.endpoints.STATES",
+        "DeliveryState": "conversations.webhooks.deliveries.STATES",
     },
 }
 

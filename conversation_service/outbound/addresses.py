@@ -130,8 +130,13 @@ def check_url(url: str) -> None:
     can be set up later, and the client checks the addresses for each request.
     """
     target = parse(url)
-    with suppress(OSError):  # also TimeoutError
+    try:
         Exchange(partial(resolve, target)).wait(LOOKUP_S)
+    except AddressRejected as rejected:
+        raise rejected.with_traceback(None) from None
+    except OSError as failed:  # also TimeoutError
+        # Its frames refer to it and to the request: they would wait for the garbage collector.
+        failed.__traceback__ = None
 
 
 def parse(url: str) -> Target:

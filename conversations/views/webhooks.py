@@ -10,10 +10,12 @@ from conversation_service.http.authentication import CallerRequest, ServiceAuthe
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.permissions import HasScope
 from conversation_service.http.rendering import JSONResponse
+from conversations.serializers.conversations import no_parameters
 from conversations.views.openapi import webhooks as openapi
-from conversations.webhooks import endpoints
+from conversations.webhooks import deliveries, endpoints
 from conversations.webhooks.endpoints import resource
 from conversations.webhooks.serializers import (
+    deliveries_parameters,
     enable_input,
     endpoint_changes_input,
     endpoint_input,
@@ -34,6 +36,7 @@ class WebhookEndpoint(Endpoint):
 class WebhooksView(WebhookEndpoint):
     @openapi.list_
     def get(self, request: CallerRequest) -> HttpResponse:
+        no_parameters.parse(request)
         return response({"webhooks": [resource(each) for each in endpoints.list_all()]})
 
     @openapi.create
@@ -50,6 +53,7 @@ class WebhooksView(WebhookEndpoint):
 class WebhookView(WebhookEndpoint):
     @openapi.read
     def get(self, request: CallerRequest, id: str) -> HttpResponse:
+        no_parameters.parse(request)
         return response(resource(endpoints.get(id)))
 
     @openapi.change
@@ -75,13 +79,38 @@ class WebhookEnableView(WebhookEndpoint):
     @openapi.enable
     def post(self, request: CallerRequest, id: str) -> HttpResponse:
         sent = enable_input.run_validation(request.data)
-        return response(resource(endpoints.enable(id, from_now=sent["from"] == "now")))
+        return response(resource(deliveries.enable(id, from_now=sent["from"] == "now")))
 
 
 class WebhookDisableView(WebhookEndpoint):
     @openapi.disable
     def post(self, request: CallerRequest, id: str) -> HttpResponse:
         return response(resource(endpoints.disable(id, endpoints.STAFF, by=_actor(request))))
+
+
+class WebhookDeliveriesView(WebhookEndpoint):
+    @openapi.list_deliveries
+    def get(self, request: CallerRequest, id: str) -> HttpResponse:
+        parameters = deliveries_parameters.parse(request)
+        endpoints.get(id)
+        state, limit = parameters.get("state"), parameters["limit"]
+        rows = deliveries.page(
+            id,
+            states=[state] if state else deliveries.STATES,
+            before=parameters.get("before"),
+            limit=limit + 1,
+        )
+        has_more = len(rows) > limit
+        shown = [deliveries.resource(row) for row in rows[:limit]]
+        return response(
+            {"deliveries": shown, "next_before": shown[-1]["sequence"] if has_more else None}
+        )
+
+
+class WebhookRedeliveryView(WebhookEndpoint):
+    @openapi.redeliver
+    def post(self, request: CallerRequest, id: str, event_id: str) -> HttpResponse:
+        return response({"state": deliveries.redeliver(id, event_id)})
 
 
 def _actor(request: CallerRequest) -> str:

@@ -269,12 +269,35 @@ def give_up(endpoint_id: str) -> None:
     )
 
 
+def enable(endpoint_id: str, *, from_now: bool) -> Endpoint:
+    """Enable an endpoint, which continues at its position, or with the next event.
+
+    `from_now` lets its outstanding deliveries fail. An enabled endpoint stays as it is. Raises
+    WebhookNotFound.
+    """
+    if from_now and endpoints.get(endpoint_id)["state"] == endpoints.DISABLED:
+        give_up(endpoint_id)
+    return endpoints.enable(endpoint_id, from_now=from_now)
+
+
+def resource(record: Document) -> dict[str, Any]:
+    """Return a record as the API and the console show it, without the body."""
+    return {
+        "event_id": record["event_id"],
+        "type": record["type"],
+        "conversation_id": record["conversation_id"] and str(record["conversation_id"]),
+        "sequence": record["seq"],
+        **{name: record[name] for name in ("state", "is_redelivery", "next_at", "created_at")},
+        "attempts": record["attempts"],
+    }
+
+
 def redeliver(endpoint_id: str, event_id: str) -> str:
     """Attempt a delivery now, also of an event that was delivered; return its state.
 
     The event has the same id and a new schedule. If an earlier event of its conversation has to be
     delivered first, that one is attempted now. An event that the endpoint has not reached yet stays
-    in its place. Raises EndpointNotFound, and EventNotFound if neither the log nor a record has it.
+    in its place. Raises WebhookNotFound, and EventNotFound if neither the log nor a record has it.
     """
     endpoint = endpoints.get(endpoint_id)
     found = _restart(endpoint_id, event_id) or _record_from_log(endpoint, event_id)

@@ -133,7 +133,7 @@ COLLECTION = CollectionSchema(
 )
 
 
-collection = partial(connection.collection, ENDPOINTS)
+endpoints = partial(connection.collection, ENDPOINTS)
 
 
 class WebhookNotFound(ServiceError):
@@ -175,7 +175,7 @@ def create(values: Mapping[str, Any], *, created_by: str) -> tuple[Endpoint, str
     `values` are validated by EndpointSerializer; without `secret`, a new one is generated. Raises
     WebhookLimitReached; concurrent creations can exceed the limit.
     """
-    if collection().count_documents({}) >= MAX_ENDPOINTS:
+    if endpoints().count_documents({}) >= MAX_ENDPOINTS:
         raise WebhookLimitReached
     now = clock.now()
     secret = values.get("secret") or secrets.generate()
@@ -201,18 +201,18 @@ def create(values: Mapping[str, Any], *, created_by: str) -> tuple[Endpoint, str
         "created_by": created_by,
         "updated_at": now,
     }
-    collection().insert_one(cast(Document, endpoint))
+    endpoints().insert_one(cast(Document, endpoint))
     return endpoint, secret
 
 
 def get(endpoint_id: str) -> Endpoint:
     """Raises WebhookNotFound."""
-    return _found(collection().find_one({"_id": endpoint_id}))
+    return _found(endpoints().find_one({"_id": endpoint_id}))
 
 
 def list_all() -> list[Endpoint]:
     """Return all endpoints, the oldest first."""
-    return cast(list[Endpoint], collection().find(sort=[("created_at", 1), ("_id", 1)]).to_list())
+    return cast(list[Endpoint], endpoints().find(sort=[("created_at", 1), ("_id", 1)]).to_list())
 
 
 def change(endpoint_id: str, values: Mapping[str, Any]) -> Endpoint:
@@ -233,7 +233,7 @@ def rotate_secret(endpoint_id: str, secret: str | None = None) -> tuple[Endpoint
     fresh = {"secret": new, "created_at": now, "expires_at": None}
     former = {"$mergeObjects": [{"$first": "$secrets"}, {"expires_at": now + secrets.ROTATION}]}
     both = {"$concatArrays": [{"$literal": [fresh]}, [former]]}
-    found = collection().find_one_and_update(
+    found = endpoints().find_one_and_update(
         {"_id": endpoint_id},
         [{"$set": {"secrets": both, "updated_at": now}}],
         return_document=ReturnDocument.AFTER,
@@ -296,7 +296,7 @@ def disable(endpoint_id: str, reason: str, *, by: str) -> Endpoint:
 
 def delete(endpoint_id: str) -> None:
     """Delete an endpoint and the records of its deliveries. Raises WebhookNotFound."""
-    if not collection().delete_one({"_id": endpoint_id}).deleted_count:
+    if not endpoints().delete_one({"_id": endpoint_id}).deleted_count:
         raise WebhookNotFound
     connection.collection(DELIVERIES).delete_many({"endpoint_id": endpoint_id})
 
@@ -308,7 +308,7 @@ def live_secrets(endpoint: Endpoint) -> list[str]:
 
 def _update(where: Mapping[str, Any], values: Mapping[str, Any]) -> Endpoint:
     """Return the endpoint after the update, or as it is if only its state does not match."""
-    changed = collection().find_one_and_update(
+    changed = endpoints().find_one_and_update(
         where,
         {"$set": {**values, "updated_at": clock.now()}},
         return_document=ReturnDocument.AFTER,

@@ -8,7 +8,8 @@ from rest_framework.exceptions import ValidationError
 from conversation_service.http import fields
 from conversation_service.outbound.addresses import MAX_URL_LENGTH, AddressRejected, check_url
 from conversations.events import log
-from conversations.webhooks import secrets
+from conversations.limits import MAX_COUNT, MAX_PAGE_SIZE, PAGE_SIZE
+from conversations.webhooks import deliveries, secrets
 from conversations.webhooks.endpoints import (
     DESCRIPTION_LENGTH,
     FORMATS,
@@ -91,7 +92,19 @@ class EnableSerializer(fields.StrictSerializer):
     )
 
 
+class DeliveriesParameters(fields.Parameters):
+    limit = fields.IntegerParameter(min_value=1, max_value=MAX_PAGE_SIZE, default=PAGE_SIZE)
+    state = fields.Choice(deliveries.STATES, required=False)
+    before = fields.IntegerParameter(
+        min_value=1,
+        max_value=MAX_COUNT,
+        required=False,
+        help_text="A `sequence`: only deliveries of earlier events.",
+    )
+
+
 endpoint_input = EndpointSerializer()
 endpoint_changes_input = EndpointChangesSerializer()
 rotation_input = RotationSerializer()
 enable_input = EnableSerializer()
+deliveries_parameters = DeliveriesParameters()

@@ -1,11 +1,9 @@
-from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from conversation_service.commands import add_json, as_json, end_help, object_id
+from conversation_service.commands import add_json, as_json, as_text, end_help, object_id
 from conversations.queries import inspection
 
 HELP = """
@@ -34,23 +32,6 @@ class Command(BaseCommand):
         if json:
             self.stdout.write(as_json({"exists": found is not None, "id": id, **(found or {})}))
         elif found:
-            self.stdout.write("\n".join(_lines(found)))
+            self.stdout.write("\n".join(as_text(found)))
         if found is None:
             raise CommandError(f"There is neither a conversation nor a tombstone with the id {id}.")
-
-
-def _lines(values: dict[str, Any], indent: str = "") -> Iterator[str]:
-    for name, value in values.items():
-        label = f"{indent}{name.replace('_', ' ')}"
-        if isinstance(value, dict) and value:
-            yield f"{label}:"
-            yield from _lines(value, f"{indent}  ")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            yield f"{label}:"
-            yield from (f"{indent}  {as_json(row)}" for row in value)
-        elif isinstance(value, list):
-            yield f"{label:<24} {', '.join(map(str, value)) or '-'}"
-        elif isinstance(value, datetime):
-            yield f"{label:<24} {value:%Y-%m-%d %H:%M:%S} UTC"
-        else:
-            yield f"{label:<24} {'-' if value in (None, '') else value}"

@@ -7,8 +7,10 @@ from rest_framework import serializers
 
 from conversation_service.http.openapi import response_header
 from conversation_service.http.openapi_hooks import SCHEMAS
+from conversation_service.outbound.client import Reason
 from conversations.events import log
 from conversations.views.openapi.conversations import CACHE, FOR_SERVICES, operation
+from conversations.webhooks import deliveries
 from conversations.webhooks.endpoints import (
     FORMATS,
     REASONS,
@@ -17,6 +19,7 @@ from conversations.webhooks.endpoints import (
     WebhookNotFound,
 )
 from conversations.webhooks.serializers import (
+    DeliveriesParameters,
     EnableSerializer,
     EndpointChangesSerializer,
     EndpointSerializer,
@@ -203,6 +206,44 @@ class NewWebhookSerializer(WebhookSerializer):
     secret = serializers.CharField()
 
 
+class AttemptSerializer(serializers.Serializer):
+    """A request to the endpoint. The body of its reply is not kept."""
+
+    at = serializers.DateTimeField()
+    status = serializers.IntegerField(allow_null=True)
+    reason = serializers.ChoiceField(
+        [*Reason], allow_null=True, help_text="Set without a usable reply."
+    )
+    duration_ms = serializers.IntegerField()
+
+
+class DeliverySerializer(serializers.Serializer):
+    """A delivery that did not succeed at once, or was requested again."""
+
+    event_id = serializers.CharField()
+    type = serializers.CharField()
+    conversation_id = serializers.CharField(allow_null=True)
+    sequence = serializers.IntegerField(help_text="The position of the event in the log.")
+    state = serializers.ChoiceField(
+        deliveries.STATES, help_text="`waiting`: behind an earlier event of its conversation."
+    )
+    is_redelivery = serializers.BooleanField()
+    next_at = serializers.DateTimeField(allow_null=True, help_text="The time of the next attempt.")
+    created_at = serializers.DateTimeField()
+    attempts = AttemptSerializer(many=True, help_text="The newest 50, the oldest first.")
+
+
+class DeliveryListSerializer(serializers.Serializer):
+    deliveries = DeliverySerializer(many=True, help_text="The newest event first.")
+    next_before = serializers.IntegerField(
+        allow_null=True, help_text="`before` of the next page; null on the last one."
+    )
+
+
+class RedeliverySerializer(serializers.Serializer):
+    state = serializers.ChoiceField(deliveries.STATES)
+
+
 class WebhookListSerializer(serializers.Serializer):
     webhooks = WebhookSerializer(many=True, help_text="At most 100, the oldest first.")
 
@@ -226,8 +267,8 @@ def _on_one(operation_id: str, summary: str, description: str, **options: Any) -
         operation_id,
         summary,
         description=f"{_SCOPE} {description}".strip(),
-        parameters=[ID, CACHE],
-        failures=[WebhookNotFound],
+        parameters=[ID, CACHE, *options.pop("parameters", [])],
+        failures=[WebhookNotFound, *options.pop("failures", [])],
         responses=options.pop("responses", {200: WebhookSerializer}),
         tag=FOR_SERVICES,
         **options,
@@ -289,4 +330,21 @@ disable = _on_one(
     "Disable a webhook endpoint",
     "It keeps its position in the event log. A disabled endpoint stays as it is.",
     request=None,
+)
+list_deliveries = _on_one(
+    "listWebhookDeliveries",
+    "List the deliveries that did not succeed at once",
+    "Finished ones are kept for 30 days.",
+    parameters=[DeliveriesParameters],
+    responses={200: DeliveryListSerializer},
+)
+redeliver = _on_one(
+    "redeliverWebhook",
+    "Deliver an event again",
+    "The event has the same id and a new schedule. An event that waits for an earlier one of its "
+    "conversation stays behind it.",
+    parameters=[OpenApiParameter("event_id", {"type": "string"}, OpenApiParameter.PATH)],
+    failures=[deliveries.EventNotFound],
+    request=None,
+    responses={200: RedeliverySerializer},
 )

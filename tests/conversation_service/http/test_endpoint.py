@@ -17,12 +17,14 @@ from django.views import View
 from rest_framework.request import Request
 
 from conversation_service import clock
+from conversations.webhooks import endpoints as webhooks
 from tests.conversation_service import loopback
 from tests.conversations.test_internal import report
 from tests.factories import PATH, conversation, token
 from tests.failpoints import failing
 
 CHANGES = "/api/v1/changes"
+WEBHOOKS = "/internal/v1/webhooks"
 TAGS = "/api/v1/tags"
 AUTHORIZE = "/internal/v1/authorize"
 ACTIVITY = "/internal/v1/activity"
@@ -107,9 +109,13 @@ def requests_of(method, route, id_):
         ("PUT", "/internal/v1/conversations/<str:id>/activity"): report(2),
         ("PATCH", f"{PATH}/<str:id>"): {"title": "Other"},
         ("POST", f"{PATH}/import"): b"{}\n",
+        ("POST", WEBHOOKS): {"url": "https://hooks.example.org/in"},
+        ("POST", f"{WEBHOOKS}/<str:id>/enable"): {"from": "now"},
+        ("PATCH", f"{WEBHOOKS}/<str:id>"): {"description": "Other"},
     }
     environ = NDJSON if route.endswith("import") else {}
-    return route.replace("<str:id>", id_), bodies.get((method, route)), environ
+    path = route.replace("<str:id>", id_).replace("<str:event_id>", f"{id_}_disabled_1")
+    return path, bodies.get((method, route)), environ
 
 
 METHODS = {
@@ -119,6 +125,7 @@ METHODS = {
         f"{PATH}/<str:id>/history",
         CHANGES,
         TAGS,
+        *(WEBHOOKS, f"{WEBHOOKS}/<str:id>", f"{WEBHOOKS}/<str:id>/deliveries"),
     ],
     "POST": [
         *(PATH, f"{PATH}/bulk", f"{PATH}/import", AUTHORIZE, ACTIVITY),
@@ -126,10 +133,13 @@ METHODS = {
             f"{PATH}/<str:id>/{name}"
             for name in ("archive", "restore", "duplicate", "revert", "pin", "unpin")
         ),
+        WEBHOOKS,
+        *(f"{WEBHOOKS}/<str:id>/{name}" for name in ("rotate-secret", "enable", "disable")),
+        f"{WEBHOOKS}/<str:id>/deliveries/<str:event_id>/redeliver",
     ],
-    "PATCH": [f"{PATH}/<str:id>"],
+    "PATCH": [f"{PATH}/<str:id>", f"{WEBHOOKS}/<str:id>"],
     "PUT": ["/internal/v1/conversations/<str:id>/activity"],
-    "DELETE": [f"{PATH}/<str:id>"],
+    "DELETE": [f"{PATH}/<str:id>", f"{WEBHOOKS}/<str:id>"],
 }
 CALLS = [(method, route) for method, routes in METHODS.items() for route in routes]
 
@@ -138,17 +148,26 @@ def test_every_endpoint_is_listed_here():
     assert {*endpoints()} == {route for _, route in CALLS}
 
 
+def subject(alice, route) -> str:
+    """Create what the route acts on; return its id."""
+    if route.startswith(WEBHOOKS):
+        endpoint, _secret = webhooks.create({"url": "https://hooks.example.org"}, created_by="x")
+        webhooks.disable(endpoint["_id"], webhooks.STAFF, by="x")  # an event
+        return endpoint["_id"]
+    return conversation(alice)["id"]
+
+
 def caller_of(route) -> Caller:
-    scope = "conversations:authorize conversations:activity"
+    scope = "conversations:authorize conversations:activity webhooks:manage"
     return Caller(scope=scope, **SERVICE) if route.startswith("/internal") else Caller()
 
 
 @pytest.mark.parametrize(("method", "route"), CALLS)
 def test_no_request_survives_its_response(alice, method, route):
-    created = conversation(alice)["id"]
-    path, body, environ = requests_of(method, route, created)
     caller = caller_of(route)
+    path, body, environ = requests_of(method, route, subject(alice, route))
     caller.send(method, path, body, **environ)  # objects that are built once, for all requests
+    path, body, environ = requests_of(method, route, subject(alice, route))
 
     with without_collector():
         assert caller.send(method, path, body, **environ) < 300
@@ -171,7 +190,7 @@ def faults(method, path, body, environ):
 
 @pytest.mark.parametrize(("method", "route"), CALLS)
 def test_no_faulty_request_survives_its_response(alice, method, route):
-    path, body, environ = requests_of(method, route, conversation(alice)["id"])
+    path, body, environ = requests_of(method, route, subject(alice, route))
     caller = caller_of(route)
 
     for status, *sent, headers in faults(method, path, body, environ):
@@ -183,7 +202,7 @@ def test_no_faulty_request_survives_its_response(alice, method, route):
 
 @pytest.mark.parametrize(("method", "route"), CALLS)
 def test_no_request_survives_an_unavailable_database(alice, method, route):
-    path, body, environ = requests_of(method, route, conversation(alice)["id"])
+    path, body, environ = requests_of(method, route, subject(alice, route))
     caller = caller_of(route)
 
     with failing(errorCode=46):

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from bson import Int64
 
+from conversation_service import clock
 from conversations.webhooks import secrets
 from tests.conversations.test_internal import service_with
 from tests.documented import DOCUMENT, validator
@@ -96,7 +98,7 @@ def test_bad_input_is_rejected_with_the_broken_rule(service, body, pointer, code
 
 @pytest.mark.parametrize(
     ("body", "pointer", "code"),
-    [row for row in BAD if row[0] and "secret" not in row[0]]
+    [row for row in BAD if row[0] and "secret" not in row[0]]  # type: ignore[operator]
     + [({"secret": SECRET}, "/secret", "unknown_field")],
 )
 def test_an_edit_has_the_same_rules(service, webhook, body, pointer, code):
@@ -181,6 +183,8 @@ def test_a_deleted_endpoint_is_gone(service, webhook):
         ("post", "/rotate-secret", {}),
         ("post", "/enable", {"from": "now"}),
         ("post", "/disable", None),
+        ("get", "/deliveries", None),
+        ("post", "/deliveries/a_v1/redeliver", None),
     ],
 )
 def test_an_absent_endpoint_is_not_found(service, id_, method, action, body):
@@ -214,3 +218,66 @@ def test_the_request_that_receivers_get_is_documented():
     assert [*contents] == ["application/json", "application/cloudevents+json"]
     assert validator(contents["application/json"]["schema"]).is_valid(example)
     assert "conversation.purged" in json.dumps(DOCUMENT["components"]["schemas"]["Event"])
+
+
+def deliver_later(webhook, mongo, count):
+    """Record deliveries of events of the log, as if they had failed."""
+    row = {"endpoint_id": webhook["id"], "conversation_id": None, "format": "standard"}
+    row |= {"type": "webhook.disabled", "body": b"secret text", "tries": 1, "is_redelivery": False}
+    attempt = {"at": clock.now(), "status": 500, "reason": None, "duration_ms": 12}
+    row |= {"attempts": [attempt], "next_at": None, "created_at": clock.now(), "expires_at": None}
+    mongo["webhook_deliveries"].insert_many(
+        row
+        | {
+            "_id": f"{webhook['id']}:e{seq}",
+            "event_id": f"e{seq}",
+            "seq": Int64(seq),
+            "state": "failed" if seq % 2 else "delivered",
+        }
+        for seq in range(1, count + 1)
+    )
+
+
+def test_deliveries_are_listed_with_their_attempts_and_without_a_body(service, webhook, mongo):
+    deliver_later(webhook, mongo, 5)
+    path = f"{WEBHOOKS}/{webhook['id']}/deliveries"
+
+    first = service.get(f"{path}?limit=3")
+    second = service.get(f"{path}?limit=3&before={first.json()['next_before']}").json()
+
+    rows = [*first.json()["deliveries"], *second["deliveries"]]
+    assert [row["sequence"] for row in rows] == [5, 4, 3, 2, 1]
+    assert second["next_before"] is None
+    [attempt] = rows[0]["attempts"]
+    assert (attempt["status"], attempt["reason"], attempt["duration_ms"]) == (500, None, 12)
+    assert b"secret text" not in first.content
+    failed = service.get(f"{path}?state=failed").json()["deliveries"]
+    assert [row["sequence"] for row in failed] == [5, 3, 1]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=x", "state=late", "before=x", "unknown=1"])
+def test_a_wrong_parameter_is_rejected(service, webhook, query):
+    assert service.get(f"{WEBHOOKS}/{webhook['id']}/deliveries?{query}").status_code == 400
+
+
+def test_an_event_is_delivered_again(service, webhook, mongo):
+    deliver_later(webhook, mongo, 1)
+    path = f"{WEBHOOKS}/{webhook['id']}/deliveries"
+
+    assert service.post(f"{path}/e1/redeliver").json() == {"state": "pending"}
+    [row] = service.get(path).json()["deliveries"]
+    assert (row["state"], row["is_redelivery"]) == ("pending", True)
+    absent = service.post(f"{path}/absent/redeliver")
+    assert (absent.status_code, absent.json()["error"]["code"]) == (404, "EVENT_NOT_FOUND")
+
+
+def test_enabling_from_now_gives_up_what_is_outstanding(service, webhook, mongo):
+    deliver_later(webhook, mongo, 1)
+    path = f"{WEBHOOKS}/{webhook['id']}"
+    service.post(f"{path}/deliveries/e1/redeliver")
+    service.post(f"{path}/disable")
+
+    service.post(f"{path}/enable", {"from": "now"})
+
+    [row] = service.get(f"{path}/deliveries").json()["deliveries"]
+    assert row["state"] == "failed"

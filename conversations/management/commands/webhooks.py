@@ -1,0 +1,120 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rest_framework.exceptions import ValidationError
+
+from conversation_service.commands import add_json, as_json, as_text, end_help
+from conversation_service.errors import ServiceError
+from conversation_service.http.actor import Actor
+from conversations.events import log
+from conversations.webhooks import deliveries, endpoints
+from conversations.webhooks.endpoints import FORMATS, IN_FLIGHT, MAX_IN_FLIGHT, STANDARD, resource
+from conversations.webhooks.serializers import endpoint_input
+
+HELP = """
+Manage webhook endpoints, which get the events of conversations.
+
+  list                list the endpoints
+  add URL             create an endpoint for the events from now on; prints its secret, once
+  show ID             show an endpoint
+  rotate ID           replace its secret; prints the new one, once. The former one is valid for 24
+                      hours more
+  enable ID --from …  enable it again: from its position (cursor) or with the next event (now)
+  disable ID          disable it; it keeps its position
+  delete ID           delete it, and the records of its deliveries
+"""
+
+ACTIONS = ("list", "add", "show", "rotate", "enable", "disable", "delete")
+
+
+class Command(BaseCommand):
+    help = HELP
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        end_help(
+            parser,
+            {
+                0: "done",
+                1: "no such endpoint, a value is not valid, or it could not run",
+            },
+            "manage.py webhooks add https://hooks.example.org/in --type conversation.created",
+        )
+        parser.add_argument("action", choices=ACTIONS)
+        parser.add_argument("target", nargs="?", metavar="URL or ID")
+        parser.add_argument("--description", default="", help="with add: a text for staff")
+        parser.add_argument(
+            "--type",
+            action="append",
+            default=[],
+            choices=log.TYPES,
+            metavar="TYPE",
+            help="with add: a type to send, repeatable (default all but conversation.activity)",
+        )
+        parser.add_argument(
+            "--format", choices=FORMATS, default=STANDARD, help="with add (default standard)"
+        )
+        parser.add_argument(
+            "--in-flight",
+            type=int,
+            default=IN_FLIGHT,
+            help=f"with add: concurrent requests, 1 to {MAX_IN_FLIGHT} (default {IN_FLIGHT})",
+        )
+        parser.add_argument(
+            "--from",
+            choices=("cursor", "now"),
+            dest="start",
+            help="with enable: what to send first",
+        )
+        add_json(parser)
+
+    def handle(self, *, action: str, target: str | None, json: bool, **options: Any) -> None:
+        if (action == "list") is not (target is None):
+            rule = "takes no URL and no ID" if target else "needs a URL or an ID"
+            raise CommandError(f"{action} {rule}.")
+        if (action == "enable") is not (options["start"] is not None):
+            raise CommandError("Use --from cursor or --from now with enable, and with it only.")
+        try:
+            rows = self.rows(action, target or "", options)
+        except ServiceError as error:
+            raise CommandError(str(error.message)) from None
+        except ValidationError as error:
+            faults: Any = error.detail
+            texts = [f"{name}: {details[0]}" for name, details in faults.items()]
+            raise CommandError(" ".join(texts)) from None
+        if json:
+            for row in rows:
+                self.stdout.write(as_json(row))
+            if action == "list":
+                self.stdout.write(as_json({"webhooks": len(rows)}))
+        elif action == "list":
+            for row in rows:
+                self.stdout.write(
+                    "{id}  {state:<8}  {pending_events:>9,} pending  {url}".format(**row)
+                )
+        else:
+            self.stdout.write("\n".join(as_text(rows[0])))
+
+    def rows(self, action: str, target: str, options: dict[str, Any]) -> list[dict[str, Any]]:
+        by = Actor.service("webhooks").by
+        secret = None
+        match action:
+            case "list":
+                return [resource(each) for each in endpoints.list_all()]
+            case "add":
+                sent = {name: options[name] for name in ("description", "format", "in_flight")}
+                values = {"url": target, "types": options["type"], **sent}
+                endpoint, secret = endpoints.create(
+                    endpoint_input.run_validation(values), created_by=by
+                )
+            case "rotate":
+                endpoint, secret = endpoints.rotate_secret(target)
+            case "enable":
+                endpoint = deliveries.enable(target, from_now=options["start"] == "now")
+            case "disable":
+                endpoint = endpoints.disable(target, endpoints.STAFF, by=by)
+            case "delete":
+                endpoints.delete(target)
+                return [{"id": target, "deleted": True}]
+            case _:
+                endpoint = endpoints.get(target)
+        return [{**resource(endpoint), **({"secret": secret} if secret else {})}]
