@@ -80,7 +80,7 @@ def watched(tmp_path_factory):
         workers = {
             name: (
                 f"conversation-service-{name}",
-                running.enter_context(command(program, folder / f"{name}.log", settings)),
+                running.enter_context(worker(program, folder / f"{name}.log", settings)),
             )
             for name, program in (("events", "publish_events"), ("webhooks", "deliver_webhooks"))
         }

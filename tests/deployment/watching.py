@@ -159,7 +159,7 @@ def labels_of(pod: str, service: str) -> dict[str, str]:
 
 
 @contextmanager
-def command(name: str, log: Path, settings: dict[str, str]) -> Iterator[int]:
+def worker(name: str, log: Path, settings: dict[str, str]) -> Iterator[int]:
     """Run a command that publishes or delivers events; yield the port of its metrics."""
     port = free_port()
     arguments: list[str | Path] = [sys.executable, "manage.py", name, f"--port={port}"]
