@@ -14,7 +14,7 @@ class ConversationsConfig(AppConfig):
 
         Django's own search for admin modules would import the package while it makes the site.
         """
-        from conversations.admin import accounts, conversation, log  # noqa: F401, PLC0415
+        from conversations.admin import accounts, conversation, log, webhooks  # noqa: F401, PLC0415
         from conversations.events import log as event_log  # noqa: PLC0415
         from conversations.schema import COLLECTIONS  # noqa: PLC0415
         from conversations.webhooks import deliveries, endpoints  # noqa: PLC0415

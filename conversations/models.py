@@ -259,3 +259,23 @@ class Conversation(models.Model):
 
 
 _DEFAULTS = defaults(Conversation)
+
+
+class WebhookEndpoint(models.Model):
+    """A webhook endpoint, for the permissions, the addresses and the action log of the console.
+
+    conversations/webhooks/endpoints.py reads and writes the documents.
+    """
+
+    id = models.CharField(primary_key=True, max_length=27, db_column="_id")
+
+    class Meta:
+        managed = False
+        db_table = "webhook_endpoints"
+        default_permissions = ("view",)
+        permissions = [("manage_webhookendpoint", "Can manage webhook endpoints")]
+        verbose_name = _("webhook endpoint")
+        verbose_name_plural = _("webhook endpoints")
+
+    def __str__(self) -> str:
+        return self.pk

@@ -137,7 +137,7 @@ REJECTED = dict.fromkeys(rejected_tokens(claims_of_user("alice")), INVALID) | {"
 # Accounts of the console, with their permissions
 
 SUPPORT = {"view", "archive", "revert"}
-OPERATOR = SUPPORT | {"trash", "hold", "bulk", "export"}
+OPERATOR = SUPPORT | {"trash", "hold", "bulk", "export", "webhooks", "webhooks:manage"}
 ACCOUNTS: dict[str, set[str] | None] = {
     "anonymous": None,
     "no-staff": None,
@@ -145,7 +145,7 @@ ACCOUNTS: dict[str, set[str] | None] = {
     "no-role": set(),
     "support": SUPPORT,
     "operator": OPERATOR,
-    "auditor": {"view", "log"},
+    "auditor": {"view", "log", "webhooks"},
     "superuser": OPERATOR | {"log", "accounts"},
 }
 
@@ -291,6 +291,16 @@ ROUTES: dict[str, Any] = {
     "admin/conversations/conversation/<path:object_id>/change/": OfStaff(("view",), 403),
     "admin/conversations/conversation/<path:object_id>/history/": staff("view", "log"),
     "admin/conversations/conversation/<path:object_id>/delete/": NEVER,
+    "admin/conversations/webhookendpoint/": staff("webhooks"),
+    "admin/conversations/webhookendpoint/add/": staff("webhooks", "webhooks:manage"),
+    "admin/conversations/webhookendpoint/<str:id>/change/": staff("webhooks"),
+    "admin/conversations/webhookendpoint/<str:id>/edit/": staff("webhooks", "webhooks:manage"),
+    "admin/conversations/webhookendpoint/<str:id>/act/<slug:name>/": staff(
+        "webhooks", "webhooks:manage"
+    ),
+    "admin/conversations/webhookendpoint/<str:id>/redeliver/": OfStaff(
+        404, ("webhooks", "webhooks:manage")
+    ),
     "admin/admin/logentry/": staff("log"),
     "admin/admin/logentry/add/": NEVER,
     "admin/admin/logentry/<path:object_id>/": staff(),
@@ -405,6 +415,15 @@ def alices(mongo: Any) -> str:
     return created["id"]
 
 
+def webhook() -> str:
+    """Return the id of a webhook endpoint with an event; create it if there is none."""
+    found = endpoints.list_all()
+    if not found:
+        found = [endpoints.create({"url": URL}, created_by="staff:ana")[0]]
+        endpoints.disable(found[0]["_id"], endpoints.STAFF, by="staff:ana")
+    return found[0]["_id"]
+
+
 def api_requests(route: str, id_: str) -> list[tuple[str, str, str]]:
     """Return the method, the path and the body of each request that a view handles."""
     view = VIEWS[route]
@@ -500,13 +519,6 @@ def test_foreign_and_absent_ids_have_equal_responses(route, alices, mongo):
     rejections.check()
 
 
-def webhook() -> str:
-    """Create a webhook endpoint with an event; return its id."""
-    endpoint, _secret = endpoints.create({"url": URL}, created_by="staff:ana")
-    endpoints.disable(endpoint["_id"], endpoints.STAFF, by="staff:ana")
-    return endpoint["_id"]
-
-
 @of_kind(OfServices)
 def test_an_internal_route_needs_a_service_token_with_its_scope(route, alices, mongo):
     accounts = browsers()
@@ -555,6 +567,9 @@ def console_requests(route: str, id_: str, account: str) -> list[tuple[str, str]
         "group": Group.objects.get(name="support").pk,
         "logentry": LogEntry.objects.earliest("pk").pk,
     }
+    if "/webhookendpoint/" in route:
+        path = f"/{route}".replace("<slug:name>", "rotate")
+        return [(path.replace("<str:id>", webhook()), "")]
     pk = next((str(pk) for model, pk in pks.items() if f"/{model}/" in route), "")
     path = f"/{route}".replace("<path:object_id>", pk).replace("<id>", pk)
     path = path.replace("<int:version>", "1").replace("(?P<url>.*)$", "nothing")
@@ -582,6 +597,7 @@ def expected(account: str, needs: Needs, permission: str, otherwise: int) -> str
 @of_kind(OfStaff)
 def test_a_page_of_the_console_needs_staff_with_its_permissions(route, alices, mongo):
     row, accounts = ROUTES[route], browsers()
+    webhook()
     LogEntry.objects.create(user=User.objects.get(username="support"), action_flag=2)
     rejections = Rejections(mongo)
     permitted = []

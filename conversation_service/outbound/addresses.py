@@ -19,6 +19,7 @@ from django.conf import settings
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
+from config.variables import DEFAULT_PORTS, HIGHEST_PORT
 from conversation_service.errors import Message
 from conversation_service.upstreams.http import Exchange
 
@@ -157,7 +158,7 @@ def parse(url: str) -> Target:
     host, is_exempt = _host(authority["host"].lower())
     if scheme != "https" and not (scheme == "http" and is_exempt):
         _reject("url_scheme")
-    port = _port(authority["port"], 443 if scheme == "https" else 80)
+    port = _port(authority["port"], DEFAULT_PORTS[scheme])
     if not is_exempt and port not in settings.WEBHOOK_ALLOWED_PORTS:
         _reject("url_port")
     path = parts["target"]
@@ -205,6 +206,6 @@ def _is_public_name(host: str) -> bool:
 def _port(text: str | None, default: int) -> int:
     if text is None:
         return default
-    if not re.fullmatch("[1-9][0-9]{0,4}", text):
+    if not re.fullmatch("[1-9][0-9]{0,4}", text) or int(text) > HIGHEST_PORT:
         _reject("url_port")
     return int(text)

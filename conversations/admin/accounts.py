@@ -141,6 +141,10 @@ class RoleForm(ModelForm):
             raise ValidationError(
                 _("Actions on conversations also require “view conversations and their history”.")
             )
+        if roles.MANAGE_WEBHOOKS in names and roles.WEBHOOKS not in names:
+            raise ValidationError(
+                _("“Manage webhooks” also requires “view webhooks and their deliveries”.")
+            )
         return granted
 
 

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
+from django.db.models import Model
 from django.http import HttpRequest
 from django.utils import translation
 from django.utils.translation import gettext, ngettext
@@ -231,7 +232,7 @@ def staff_actions(object_id: str) -> list[StaffAction]:
     ]
 
 
-def record(request: HttpRequest, rows: list[Conversation], message: str) -> None:
+def record(request: HttpRequest, rows: Sequence[Model], message: str) -> None:
     """Record the action in the staff log, always in English."""
     staff = cast(User, request.user)
     LogEntry.objects.log_actions(staff.pk, rows, CHANGE, change_message=message)

@@ -1,4 +1,4 @@
-"""The console's permissions, and their words. Migration 0002 creates the roles."""
+"""The console's permissions, and their words. The migrations create the roles."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -17,6 +17,8 @@ TRASH = "conversations.trash_conversation"
 HOLD = "conversations.hold_conversation"
 BULK = "conversations.bulk_conversation"
 EXPORT = "conversations.export_conversation"
+WEBHOOKS = "conversations.view_webhookendpoint"
+MANAGE_WEBHOOKS = "conversations.manage_webhookendpoint"
 LOG = "admin.view_logentry"
 ACCOUNTS = "auth.view_user"
 ROLES = "auth.view_group"
@@ -30,6 +32,10 @@ ON_CONVERSATIONS: Mapping[str, Message] = {
     BULK: _("act on many conversations"),
     EXPORT: _("export"),
 }
+ON_WEBHOOKS: Mapping[str, Message] = {
+    WEBHOOKS: _("view webhooks and their deliveries"),
+    MANAGE_WEBHOOKS: _("manage webhooks"),
+}
 ON_STAFF: Mapping[str, Message] = {
     LOG: _("view the action log"),
     ACCOUNTS: _("view accounts"),
@@ -39,9 +45,10 @@ ON_STAFF: Mapping[str, Message] = {
 # Django's permission for this, an account could make itself a superuser.
 OFFERED: Mapping[Message, Mapping[str, Message]] = {
     _("Conversations"): ON_CONVERSATIONS,
+    _("Webhooks"): ON_WEBHOOKS,
     _("Staff"): ON_STAFF,
 }
-WORDS: Mapping[str, Message] = {**ON_CONVERSATIONS, **ON_STAFF}
+WORDS: Mapping[str, Message] = {**ON_CONVERSATIONS, **ON_WEBHOOKS, **ON_STAFF}
 
 
 def require(request: HttpRequest, *permissions: str) -> None:

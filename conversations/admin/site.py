@@ -31,9 +31,11 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold has no types
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Return the menu entries that the user has the permission for."""
+    webhooks = "admin:conversations_webhookendpoint_changelist"
     items = [
         (_("Overview"), "dashboard", "admin:index", None),
         (_("Conversations"), "forum", "admin:conversations_conversation_changelist", roles.LOOK),
+        (_("Webhooks"), "webhook", webhooks, roles.WEBHOOKS),
         (_("Action log"), "history", "admin:admin_logentry_changelist", roles.LOG),
         (_("Accounts"), "person", "admin:auth_user_changelist", roles.ACCOUNTS),
         (_("Roles"), "badge", "admin:auth_group_changelist", roles.ROLES),

@@ -37,7 +37,7 @@ class WebhooksView(WebhookEndpoint):
     @openapi.list_
     def get(self, request: CallerRequest) -> HttpResponse:
         no_parameters.parse(request)
-        return response({"webhooks": [resource(each) for each in endpoints.list_all()]})
+        return response({"webhooks": endpoints.list_resources()})
 
     @openapi.create
     def post(self, request: CallerRequest) -> HttpResponse:

@@ -313,7 +313,7 @@ def redeliver(endpoint_id: str, event_id: str) -> str:
             hint=_ORDER,
         )
     # The process that delivers reads the endpoint every second.
-    endpoints.collection().update_one({"_id": endpoint_id}, {"$set": {"redelivery_at": now()}})
+    endpoints.endpoints().update_one({"_id": endpoint_id}, {"$set": {"redelivery_at": now()}})
     return state
 
 

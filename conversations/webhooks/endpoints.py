@@ -4,7 +4,7 @@ Each endpoint has its own position in the event log, so a slow or dead one delay
 """
 
 import secrets as random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
@@ -158,15 +158,29 @@ def resource(endpoint: Endpoint) -> dict[str, Any]:
     `pending_events` are the events after its position, of all types; `lost_events` are those of
     them that the event log no longer keeps.
     """
-    shown: dict[str, Any] = {"id": endpoint["_id"]}
-    shown |= {name: endpoint.get(name) for name in _SHOWN}
-    shown["secrets"] = [
-        {"created_at": each["created_at"], "expires_at": each["expires_at"]}
-        for each in endpoint["secrets"]
-    ]
-    shown["pending_events"] = max(0, log.newest_seq() - endpoint["cursor"])
-    shown["lost_events"] = max(0, log.oldest_seq() - 1 - endpoint["cursor"])
+    [shown] = _resources([endpoint])
     return shown
+
+
+def list_resources() -> list[dict[str, Any]]:
+    return _resources(list_all())
+
+
+def _resources(found: Sequence[Endpoint]) -> list[dict[str, Any]]:
+    oldest, newest = log.oldest_seq(), log.newest_seq()
+    return [
+        {
+            "id": endpoint["_id"],
+            **{name: endpoint.get(name) for name in _SHOWN},
+            "secrets": [
+                {"created_at": each["created_at"], "expires_at": each["expires_at"]}
+                for each in endpoint["secrets"]
+            ],
+            "pending_events": max(0, newest - endpoint["cursor"]),
+            "lost_events": max(0, oldest - 1 - endpoint["cursor"]),
+        }
+        for endpoint in found
+    ]
 
 
 def create(values: Mapping[str, Any], *, created_by: str) -> tuple[Endpoint, str]:

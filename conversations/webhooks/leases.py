@@ -19,7 +19,7 @@ _FREE: dict[str, Any] = {"$or": [{"lease": None}, {"$expr": {"$lte": ["$lease.un
 
 def acquire(endpoint_id: str, owner: str) -> Endpoint | None:
     """Return the endpoint if it is enabled and this process now has its lease, or None."""
-    found = endpoints.collection().find_one_and_update(
+    found = endpoints.endpoints().find_one_and_update(
         {"_id": endpoint_id, "state": endpoints.ENABLED, **_FREE},
         [{"$set": {"lease": {"owner": {"$literal": owner}, "until": _END}}}],
         return_document=ReturnDocument.AFTER,
@@ -30,12 +30,12 @@ def acquire(endpoint_id: str, owner: str) -> Endpoint | None:
 def renew(endpoint_ids: Collection[str], owner: str) -> None:
     """Prolong leases, also expired ones that no other process has taken."""
     where = {"_id": {"$in": [*endpoint_ids]}, "lease.owner": owner}
-    endpoints.collection().update_many(where, [{"$set": {"lease.until": _END}}])
+    endpoints.endpoints().update_many(where, [{"$set": {"lease.until": _END}}])
 
 
 def release(endpoint_id: str, owner: str) -> None:
     where = {"_id": endpoint_id, "lease.owner": owner}
-    endpoints.collection().update_one(where, {"$unset": {"lease": True}})
+    endpoints.endpoints().update_one(where, {"$unset": {"lease": True}})
 
 
 def is_owner(endpoint: Endpoint, owner: str) -> bool:

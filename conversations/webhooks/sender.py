@@ -408,7 +408,7 @@ class Sender(Thread):
         if health:
             update["$set"] = health
         where = {"_id": self.endpoint_id, "lease.owner": self._owner}
-        self._insist(lambda: endpoints.collection().update_one(where, update))
+        self._insist(lambda: endpoints.endpoints().update_one(where, update))
         self._stored_at, self._stored_cursor = monotonic(), cursor
         self._counts, self._health = dict.fromkeys(counts, 0), {}
 

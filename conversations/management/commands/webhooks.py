@@ -99,7 +99,7 @@ class Command(BaseCommand):
         secret = None
         match action:
             case "list":
-                return [resource(each) for each in endpoints.list_all()]
+                return endpoints.list_resources()
             case "add":
                 sent = {name: options[name] for name in ("description", "format", "in_flight")}
                 values = {"url": target, "types": options["type"], **sent}

@@ -207,6 +207,7 @@ def test_an_operator_can_exempt_hosts(settings, url):
         ("http://user@127.0.0.1/", "url_credentials"),
         ("http://127.0.0.1/#a", "url_fragment"),
         ("http://127.0.0.1:0/", "url_port"),
+        ("http://127.0.0.1:65536/", "url_port"),
         ("ftp://127.0.0.1/", "url_scheme"),
         ("http://127.0.0.2/", "url_address"),
         ("http://127.0.0.1.example.org/", "url_scheme"),

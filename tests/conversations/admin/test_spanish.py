@@ -10,7 +10,10 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from config.env import BASE_DIR
+from conversations.events import log
+from conversations.webhooks import endpoints
 from tests.conversations.admin.browser import LIST, PASSWORD, confirm, store, url_of
+from tests.conversations.admin.test_webhooks import WEBHOOKS, fail_delivery, page_of
 
 # Data, and names that are equal in both languages.
 SAME = {
@@ -18,6 +21,8 @@ SAME = {
     *("Conversation Service", "MongoDB", "Redis", "English", "Español", "Total", "superusuario"),
     *("Roles", "roles", "tokens", "UTC"),
     *("ID", "No", "temperature", "max_tokens", "context_window", "top_p", "frequency_penalty"),
+    *("Webhooks", "webhooks", "Standard Webhooks", "CloudEvents 1.0", "URL", *log.TYPES),
+    *("https://zzz.example.org/", "staff:ana", "timeout", "15000 ms"),
     *("presence_penalty", "stop_sequences", "model", "reasoning_effort", "extra", "note"),
 }
 # Words that the glossary replaces in one meaning, and that have another one.
@@ -25,7 +30,7 @@ COMMON = {
     *("bloqueo", "borrar", "cambio", "deshacer", "dirección", "estado anterior", "nombre"),
     *("límite", "marca", "orden", "origen", "registro", "sistema"),
 }
-ID = re.compile("[0-9a-f]{24,32}")
+ID = re.compile("(we_)?[0-9a-f]{24,32}")
 ICON = re.compile(r"<span[^>]*material-symbols-outlined[^>]*>[^<]*</span>")
 NOT_SHOWN = re.compile(r"<(script|style)\b.*?</\1>|<!--.*?-->", re.DOTALL)
 ATTRIBUTES = re.compile(r'\b(?:title|aria-label|placeholder|alt|data-label|data-copied)="([^"]*)"')
@@ -60,6 +65,12 @@ def pages(alice, mongo) -> list[str]:
     ana = User.objects.create_user("ana", is_staff=False)
     account, role = f"/admin/auth/user/{ana.pk}", Group.objects.get(name="operator").pk
     one, two = stored["_id"], trashed["_id"]
+    enabled, disabled = (
+        endpoints.create({"url": "https://zzz.example.org/"}, created_by="staff:ana")[0]["_id"]
+        for _ in range(2)
+    )
+    endpoints.disable(disabled, endpoints.GONE, by="staff:ana")
+    fail_delivery(mongo, enabled)
     return [
         *("/admin/", LIST, f"{LIST}?q=nothing", url_of(one), url_of(two)),
         *(url_of(one, "act", name) for name in ("archive", "restore", "trash", "hold")),
@@ -69,6 +80,13 @@ def pages(alice, mongo) -> list[str]:
         *("/admin/auth/group/", "/admin/auth/group/add/", f"/admin/auth/group/{role}/change/"),
         *(f"/admin/auth/group/{role}/delete/", "/admin/password_change/"),
         "/admin/password_change/done/",
+        *(WEBHOOKS, f"{WEBHOOKS}add/", page_of(enabled), page_of(enabled, "edit")),
+        *(page_of(enabled, "act", name) for name in ("rotate", "disable", "delete")),
+        *(
+            page_of(disabled),
+            page_of(disabled, "act", "resume"),
+            page_of(disabled, "act", "restart"),
+        ),
     ]
 
 

@@ -101,7 +101,7 @@ def register(url: str, **fields: Any) -> str:
     """Create an endpoint, and return its id."""
     endpoint, _ = endpoints.create({"url": url}, created_by="staff:ana")
     if fields:
-        endpoints.collection().update_one({"_id": endpoint["_id"]}, {"$set": fields})
+        endpoints.endpoints().update_one({"_id": endpoint["_id"]}, {"$set": fields})
     return endpoint["_id"]
 
 

@@ -33,7 +33,7 @@ def log_lines(request):
 
 
 def stored(endpoint_id):
-    return endpoints.collection().find_one({"_id": endpoint_id})
+    return endpoints.endpoints().find_one({"_id": endpoint_id})
 
 
 def records(endpoint_id):
@@ -258,7 +258,7 @@ def test_the_body_stays_although_the_format_of_the_endpoint_changes():
         endpoint = register(receiver.url)
         append()
         deliver()
-        endpoints.collection().update_one({}, {"$set": {"format": endpoints.CLOUDEVENTS}})
+        endpoints.endpoints().update_one({}, {"$set": {"format": endpoints.CLOUDEVENTS}})
         time.shift(6)
         deliver()
 
@@ -336,7 +336,7 @@ def test_410_disables_an_endpoint_at_once_and_its_cursor_stays(log_lines):
         assert f"The webhook {endpoint} is disabled: gone" in log_lines()
 
         gone.behaviour = lambda r: 204
-        endpoints.collection().update_one({"_id": endpoint}, {"$set": {"state": "enabled"}})
+        endpoints.endpoints().update_one({"_id": endpoint}, {"$set": {"state": "enabled"}})
         with time_machine.travel(clock.now() + timedelta(seconds=7)):
             deliver()
 
@@ -410,7 +410,7 @@ def test_events_after_a_cursor_that_was_not_stored_are_sent_again_with_their_ids
         receiver.behaviour = lambda r: 500 if r.id.startswith(bad) else 204
         deliver()
         before = states(endpoint)
-        endpoints.collection().update_one({"_id": endpoint}, {"$set": {"cursor": 0}})
+        endpoints.endpoints().update_one({"_id": endpoint}, {"$set": {"cursor": 0}})
         deliver()
 
         assert states(endpoint) == before == ["pending", "waiting", "waiting"]

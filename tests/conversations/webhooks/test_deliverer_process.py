@@ -37,7 +37,7 @@ def delivering(mongo, *options: str) -> Iterator[tuple[Popen, list[str]]]:
 
 
 def stored(endpoint_id):
-    return endpoints.collection().find_one({"_id": endpoint_id})
+    return endpoints.endpoints().find_one({"_id": endpoint_id})
 
 
 def is_leased(endpoint_id):
@@ -51,22 +51,22 @@ def test_a_running_process_notices_new_changed_disabled_enabled_and_deleted_endp
         ids = append(conversations=3)
         eventually(lambda: {*ids} == {*first.ids} == {*second.ids})
 
-        endpoints.collection().update_one({"_id": one}, {"$set": {"url": moved.url}})
+        endpoints.endpoints().update_one({"_id": one}, {"$set": {"url": moved.url}})
         eventually(lambda: append() and moved.requests)
 
-        endpoints.collection().update_one({"_id": one}, {"$set": {"state": "disabled"}})
+        endpoints.endpoints().update_one({"_id": one}, {"$set": {"state": "disabled"}})
         eventually(lambda: not is_leased(one))
         [late] = append()
         eventually(lambda: late in second.ids)
         assert late not in moved.ids
 
-        endpoints.collection().update_one({"_id": one}, {"$set": {"state": "enabled"}})
+        endpoints.endpoints().update_one({"_id": one}, {"$set": {"state": "enabled"}})
         eventually(lambda: late in moved.ids)
 
         moved.behaviour = lambda r: 500
         append()
         eventually(lambda: deliveries.collection().count_documents({"endpoint_id": one}))
-        endpoints.collection().delete_one({"_id": one})
+        endpoints.endpoints().delete_one({"_id": one})
         eventually(lambda: not deliveries.collection().count_documents({"endpoint_id": one}))
         [last] = append()
         eventually(lambda: last in second.ids)
@@ -104,7 +104,7 @@ def test_another_process_takes_over_when_the_lease_of_a_killed_one_has_ended(mon
         former = stored(endpoint)["lease"]["owner"]
         with delivering(mongo):
             ended = clock.now() - timedelta(seconds=1)
-            endpoints.collection().update_one({}, {"$set": {"lease.until": ended}})
+            endpoints.endpoints().update_one({}, {"$set": {"lease.until": ended}})
             eventually(lambda: {*ids} == {*receiver.ids})
             assert not leases.is_owner(stored(endpoint), former)
 
