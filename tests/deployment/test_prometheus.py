@@ -18,7 +18,7 @@ from conversation_service.development.process import free_port
 from conversation_service.development.stand_ins.characters import characters
 from tests.config.processes import environment, eventually
 from tests.deployment.monitoring import ROOT, dashboard_queries, rules
-from tests.deployment.watching import prometheus, serving
+from tests.deployment.watching import prometheus, serving, worker
 from tests.factories import NewConversation
 
 pytestmark = pytest.mark.deployment
