@@ -17,6 +17,8 @@ from config.env import env
 from config.upstreams import UPSTREAMS
 from conversation_service import health
 from conversation_service.outbound import addresses
+from conversations.webhooks.deliverer import STOP_S
+from conversations.webhooks.sender import MONGODB_S
 from tests.deployment.manifests import (
     K8S,
     ROOT,
@@ -38,7 +40,7 @@ NAME = "app.kubernetes.io/name"
 SERVICE = "conversation-service"
 COMPONENT = "app.kubernetes.io/component"
 API = {NAME: SERVICE, COMPONENT: "api"}
-# The Deployments beside the API: their command, their component and the most pods.
+# The Deployments beside the API: their command and their component.
 WORKERS = {
     f"{SERVICE}-events": ("publish_events", "events"),
     f"{SERVICE}-webhooks": ("deliver_webhooks", "webhooks"),
@@ -545,8 +547,9 @@ def test_a_worker_runs_its_command_until_it_is_stopped(rendered, name):
     assert spec["replicas"] == 2  # one continues when a node is lost
     for field in ("strategy", "revisionHistoryLimit", "progressDeadlineSeconds"):
         assert spec[field] == deployment(rendered)[field]
-    # Longer than a request to a receiver may take, and than the service's own requests.
-    assert 60 <= spec["template"]["spec"]["terminationGracePeriodSeconds"] <= 120
+    # The requests to receivers end, and their outcomes are stored.
+    grace_s = spec["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert STOP_S + MONGODB_S + 10 <= grace_s <= 120
 
 
 @pytest.mark.parametrize("name", WORKERS)
