@@ -60,7 +60,7 @@ class Command(Job):
             "--webhook",
             nargs=2,
             metavar=("URL", "SECRET"),
-            help="send events to this receiver, whose address is not checked",
+            help="send events to this URL, which is not checked",
         )
         add("--heavy", type=int, help=f'conversations of the user "{demo.USER}" (default half)')
         super().add_arguments(parser)
