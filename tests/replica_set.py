@@ -161,7 +161,8 @@ def three_members(
 def create_collections(database: Database) -> None:
     """Create the service's collections, with their indexes and validators."""
     for schema in declared():
-        collection = database.create_collection(schema.name, validator=schema.validator)
+        rules = {"validator": schema.validator} if schema.validator else {}
+        collection = database.create_collection(schema.name, **rules)
         collection.create_indexes([*schema.indexes])
 
 

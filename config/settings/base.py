@@ -226,6 +226,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "ConversationStatus": "conversations.states.ANY_STATE",
         "EditableStatus": "conversations.states.EDITABLE",
+        "EventType": "conversations.events.log.TYPES",
         "WebhookState": "conversations.webhooks.endpoints.STATES",
         "DeliveryState": "conversations.webhooks.deliveries.STATES",
     },

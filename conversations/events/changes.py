@@ -84,7 +84,7 @@ def missing(
     """Yield the events after the last published version, or since `horizon` if there is none.
 
     `inserted` is the version of the insert if the change stream has shown the insert: the
-    conversation is then new, whatever the clock of the pod was.
+    conversation is then new, even if the clock of its pod was behind.
     """
     if document["status"] == states.PURGED:
         if published or document["changed_at"] >= horizon:
@@ -111,8 +111,8 @@ def missing(
 def _birth(document: Document, inserted: int | None) -> tuple[int, datetime]:
     """Return the version and the time of the insert.
 
-    `imported` has both for an imported conversation, whose history is from elsewhere. A document
-    that a pod of release 0.1.0 imported lacks the field: then only the change stream knows.
+    `imported` has both for an imported conversation: its history is from elsewhere. A document that
+    a pod of release 0.1.0 imported lacks the field: then only the change stream knows.
     """
     imported = document.get("imported")
     if imported:

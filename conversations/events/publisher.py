@@ -40,12 +40,12 @@ BATCH_S = 0.1  # the longest wait for further changes of a batch
 LEASE_S = 10
 SAVED_EVERY_S = 3.0  # the state, while there are no changes, and the lease
 RETRY_S = 1.0
-OPERATION_S = 30.0  # for the operations of a batch
+OPERATION_S = 10.0  # for the operations of a batch: PyMongo repeats them during this time
 CHECKED_EVERY = timedelta(hours=24)
 # `changed_at` of a new conversation has the time of a pod, and a write has its time before the
 # cluster time of its change: a repair starts earlier than the time up to which all is published.
 MARGIN = timedelta(hours=1)
-# An event is kept a little longer than this, as it is published after its change.
+# MongoDB keeps an event for longer than this after its change.
 KEPT_MS = int(timedelta(days=settings.EVENTS_KEEP_DAYS, minutes=-1).total_seconds() * 1_000)
 
 _STATE = {"_id": "publisher"}
@@ -168,6 +168,7 @@ class Publisher:
         if found:
             self._state = found
             self._position = Position(found.get("token"), found["start_at"])
+            self._collection = found.get("collection")
         return self._publishes
 
     def _save(self, **values: Any) -> None:
@@ -237,10 +238,11 @@ class Publisher:
             position = {"resume_after": self._position.token}
         with _lost_if_not_resumable(), pymongo.timeout(OPERATION_S):
             # MongoDB accepts the token of another collection, and skips changes without an error.
-            same = database().list_collections(filter={"name": "conversations"}).to_list()
-            self._collection = same[0]["info"]["uuid"] if same else None
-            if self._position.token and self._collection != self._state.get("collection"):
+            found = database().list_collections(filter={"name": "conversations"}).to_list()
+            present = found[0]["info"]["uuid"] if found else None
+            if self._position.token and present != self._collection:
                 raise StreamLost("The collection has been created again")
+            self._collection = present
             stream = collection("conversations").watch(
                 _RINGS, max_await_time_ms=int(BATCH_S * 1_000), batch_size=BATCH, **position
             )
@@ -325,7 +327,8 @@ class Publisher:
                     if time.monotonic() - self._saved_at >= SAVED_EVERY_S:
                         self._save()
         metrics.EVENTS_REPAIRED.inc(appended)
-        logger.warning(
+        logger.log(
+            logging.WARNING if appended else logging.INFO,
             "%s: %d missing events of conversations that changed since %s are published.",
             reason,
             appended,

@@ -14,8 +14,8 @@ from conversation_service.mongodb import failures
 from conversations import metrics
 from conversations.events import log
 from conversations.webhooks import deliveries, endpoints, leases
-from conversations.webhooks.leases import LEASE_S
-from conversations.webhooks.sender import MONGODB_S, REQUEST_S, Sender
+from conversations.webhooks.leases import LEASE_S, OPERATION_S, Lease
+from conversations.webhooks.sender import REQUEST_S, Sender
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Deliverer:
         self._looked_at = self._renewed_at = -LEASE_S
         self._is_available = True
         self.active_at = monotonic()  # of the last step of run()
+        self.is_complete = True  # False after an unexpected error
 
     def run(self, stopping: Collection[int]) -> None:
         """Deliver until `stopping` has a signal; with `once`, until all senders have ended.
@@ -49,7 +50,7 @@ class Deliverer:
         while not stopping:
             self.active_at = monotonic()
             try:
-                with pymongo.timeout(MONGODB_S):
+                with pymongo.timeout(OPERATION_S):
                     self._look()
             except PyMongoError as error:
                 if self._once or not failures.is_unavailability(error):
@@ -77,43 +78,39 @@ class Deliverer:
         self._remove_ended()
         if monotonic() - self._looked_at >= ENDPOINTS_S:
             self._looked_at = monotonic()
-            self._renew()
-            self._look_at_endpoints(newest)
-        metrics.WEBHOOK_PENDING.set(sum(s.outstanding for s in self._senders.values()))
+            self._renew_and_configure()
+            for id_ in leases.free():
+                if id_ not in self._senders and id_ not in self._served:
+                    self._start(id_, newest)
+        metrics.WEBHOOK_PENDING.set(sum(s.records.outstanding for s in self._senders.values()))
 
-    def _renew(self) -> None:
-        if monotonic() - self._renewed_at < RENEW_S:
-            return
-        started = monotonic()
-        leases.renew(self._senders.keys(), self.owner)
-        self._renewed_at = started
-
-    def _look_at_endpoints(self, newest: int) -> None:
+    def _renew_and_configure(self) -> None:
+        if monotonic() - self._renewed_at >= RENEW_S:
+            started = monotonic()
+            leases.renew(self._senders.keys(), self.owner)
+            self._renewed_at = started
         found = {row["_id"]: row for row in endpoints.list_all()}
         self._known = {*found}
         for id_, sender in self._senders.items():
             row = found.get(id_)
             if row is None or not leases.is_owner(row, self.owner):
                 sender.abandon()
-            elif row["state"] != endpoints.ENABLED:
-                sender.stop()
-            else:
-                sender.lease_until = self._renewed_at + LEASE_S
+            elif row["state"] == endpoints.ENABLED:
+                sender.lease.until = max(sender.lease.until, self._renewed_at + LEASE_S)
                 sender.configure(row)
-        for id_, row in found.items():
-            is_served = id_ in self._senders or id_ in self._served
-            if row["state"] == endpoints.ENABLED and not is_served:
-                self._start(id_, newest)
+            else:
+                sender.stop()
 
     def _start(self, endpoint_id: str, newest: int) -> None:
-        started = monotonic()
+        lease = Lease(until=monotonic() + LEASE_S)
         endpoint = leases.acquire(endpoint_id, self.owner)
         if endpoint is None:
             return
+        self._known.add(endpoint_id)
         if self._once:
             self._served.add(endpoint_id)
         sender = self._senders[endpoint_id] = Sender(
-            endpoint, newest=newest, lease_until=started + LEASE_S, until_idle=self._once
+            endpoint, lease, newest=newest, until_idle=self._once
         )
         sender.start()
 
@@ -121,12 +118,12 @@ class Deliverer:
         for id_, sender in [*self._senders.items()]:
             if sender.is_alive():
                 continue
-            if not sender.is_done:
-                # Its lease is not renewed: after its end a process tries again.
-                logger.error("The deliveries to the webhook %s stop for a while", id_)
-            else:
+            if sender.is_done:
                 leases.release(id_, self.owner)
-            if id_ not in self._known:  # records of the requests that were in flight
+            else:  # until the end of its lease, so that an error does not repeat all the time
+                logger.error("The deliveries to the webhook %s pause for %d s", id_, LEASE_S)
+                self.is_complete = False
+            if id_ not in self._known:  # deleted: the records of requests that were in flight
                 deliveries.delete_all(id_)
             del self._senders[id_]
 
@@ -139,7 +136,7 @@ class Deliverer:
         for sender in self._senders.values():
             sender.join(max(0.0, deadline - monotonic()))
         try:
-            with pymongo.timeout(MONGODB_S):
+            with pymongo.timeout(OPERATION_S):
                 self._remove_ended()
         except PyMongoError as error:
             reason = failures.reason(error)

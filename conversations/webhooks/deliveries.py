@@ -92,6 +92,10 @@ class Attempt(NamedTuple):
     retry_after_s: float | None = None
 
     @property
+    def succeeded(self) -> bool:
+        return self.status is not None and self.status // 100 == HTTPStatus.OK // 100
+
+    @property
     def stored(self) -> Document:
         return {name: getattr(self, name) for name in ("at", "status", "reason", "duration_ms")}
 

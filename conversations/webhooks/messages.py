@@ -14,10 +14,10 @@ CONTENT_TYPES = {STANDARD: "application/json", CLOUDEVENTS: "application/cloudev
 def body(event: log.Event, format: str) -> bytes:  # noqa: A002 - the name of the stored field
     """Return the same bytes for each call with the same event and format."""
     payload = log.payload(event)
-    return orjson.dumps(_cloud_event(payload) if format == CLOUDEVENTS else payload)
+    return orjson.dumps(cloud_event(payload) if format == CLOUDEVENTS else payload)
 
 
-def _cloud_event(payload: dict[str, Any]) -> dict[str, Any]:
+def cloud_event(payload: dict[str, Any]) -> dict[str, Any]:
     """Return an event of CloudEvents 1.0 in the structured mode."""
     subject = payload["data"]["conversation_id"]
     return {

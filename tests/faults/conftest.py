@@ -9,6 +9,7 @@ REPORT = Path("var/faults.txt")
 OPTIONS = {
     "--rounds": (2, "rounds of each fault of MongoDB and of each stop under load"),
     "--kills": (30, "kills of workers and masters"),
+    "--backlog": (10_000, "events in the backlog of a webhook"),
     "--soak-minutes": (2, "minutes of mixed load"),
 }
 
@@ -31,6 +32,11 @@ def rounds(request) -> int:
 @pytest.fixture
 def kills(request) -> int:
     return option(request, "--kills")
+
+
+@pytest.fixture
+def backlog(request) -> int:
+    return option(request, "--backlog")
 
 
 @pytest.fixture

@@ -58,3 +58,5 @@ class Command(BaseCommand):
                         f"Port {port} cannot be used, {error.strerror}. Choose another with --port."
                     ) from None
                 deliverer.run(stopping)
+        if once and not deliverer.is_complete:
+            raise CommandError("Some endpoints did not get all events; the log has the reason.")

@@ -114,7 +114,7 @@ class Command(BaseCommand):
                 endpoint = endpoints.disable(target, endpoints.STAFF, by=by)
             case "delete":
                 endpoints.delete(target)
-                return [{"id": target, "deleted": True}]
+                return [{"id": target}]
             case _:
                 endpoint = endpoints.get(target)
         return [{**resource(endpoint), **({"secret": secret} if secret else {})}]

@@ -42,65 +42,25 @@ _EVENT = {
     },
 }
 _TEXT = {"type": "string"}
-_TEXT_OR_NULL = {"type": ["string", "null"]}
-_VERSION = {"type": "integer", "minimum": 1}
-_TYPE = _TEXT | {
-    "description": f"One of {', '.join(f'`{type_}`' for type_ in log.TYPES)}; more can be added."
-}
-_DATA = {
+_TYPE = _TEXT | {"description": "As in the other format."}
+_CLOUD_EVENT = {
     "type": "object",
-    "description": "A conversation has neither its title nor its content here. In "
-    "`webhook.disabled`, the fields for a conversation are null.",
+    "description": "The same event in the format `cloudevents` (CloudEvents 1.0).",
     "properties": {
-        "conversation_id": _TEXT_OR_NULL,
-        "user_id": _TEXT_OR_NULL,
-        "version": {"type": ["integer", "null"], "description": "After the change."},
-        "fields": {
-            "type": "array",
-            "items": _TEXT,
-            "description": "The changed paths, such as `settings.temperature`.",
-        },
-        "by": _TEXT | {"description": 'The actor, such as "user" or "staff:ana".'},
-        "client": _TEXT_OR_NULL,
-        "request_id": _TEXT,
-        "first_missed_version": _VERSION | {"description": "In a `conversation.resync` only."},
-        "last_missed_version": _VERSION,
+        "specversion": {"type": "string", "const": "1.0"},
+        "id": _TEXT,
+        "source": _TEXT,
+        "type": _TYPE,
+        "subject": _TEXT | {"description": "The id of the conversation."},
+        "time": _TEXT | {"format": "date-time"},
+        "sequence": _TEXT | {"description": "The position in the event log, in 20 digits."},
+        "datacontenttype": {"type": "string", "const": "application/json"},
+        "data": {"$ref": f"{SCHEMAS}EventData"},
     },
-    "required": ["conversation_id", "user_id", "version", "fields", "by", "client", "request_id"],
-}
-_SCHEMAS = {
-    "Event": {
-        "type": "object",
-        "description": "A change of a conversation.",
-        "properties": {
-            "id": _TEXT | {"description": "The same in each delivery of the event."},
-            "type": _TYPE,
-            "timestamp": _TEXT | {"format": "date-time", "description": "The time of the change."},
-            "sequence": {"type": "integer", "description": "The position in the event log."},
-            "data": {"$ref": f"{SCHEMAS}EventData"},
-        },
-        "required": ["id", "type", "timestamp", "sequence", "data"],
-    },
-    "EventData": _DATA,
-    "CloudEvent": {
-        "type": "object",
-        "description": "The same event in the format `cloudevents` (CloudEvents 1.0).",
-        "properties": {
-            "specversion": {"type": "string", "const": "1.0"},
-            "id": _TEXT,
-            "source": _TEXT,
-            "type": _TYPE,
-            "subject": _TEXT | {"description": "The id of the conversation."},
-            "time": _TEXT | {"format": "date-time"},
-            "sequence": _TEXT | {"description": "The position in the event log, in 20 digits."},
-            "datacontenttype": {"type": "string", "const": "application/json"},
-            "data": {"$ref": f"{SCHEMAS}EventData"},
-        },
-        "required": [
-            *("specversion", "id", "source", "type", "time", "sequence"),
-            *("datacontenttype", "data"),
-        ],
-    },
+    "required": [
+        *("specversion", "id", "source", "type", "time", "sequence"),
+        *("datacontenttype", "data"),
+    ],
 }
 _HEADERS = {
     "webhook-id": "The id of the event: an event with a known id was delivered before.",
@@ -112,9 +72,7 @@ _HEADERS = {
 
 def describe_events(result: dict[str, Any], **_hook: Any) -> dict[str, Any]:
     """Add the request that receivers of webhooks get; a drf-spectacular hook."""
-    schemas = result["components"]["schemas"]
-    for name, schema in _SCHEMAS.items():
-        schemas.setdefault(name, schema)
+    result["components"]["schemas"]["CloudEvent"] = _CLOUD_EVENT
     result["webhooks"] = {
         "event": {
             "post": {

@@ -125,7 +125,12 @@ METHODS = {
         f"{PATH}/<str:id>/history",
         CHANGES,
         TAGS,
-        *(WEBHOOKS, f"{WEBHOOKS}/<str:id>", f"{WEBHOOKS}/<str:id>/deliveries"),
+        *(
+            "/internal/v1/events",
+            WEBHOOKS,
+            f"{WEBHOOKS}/<str:id>",
+            f"{WEBHOOKS}/<str:id>/deliveries",
+        ),
     ],
     "POST": [
         *(PATH, f"{PATH}/bulk", f"{PATH}/import", AUTHORIZE, ACTIVITY),
@@ -158,7 +163,7 @@ def subject(alice, route) -> str:
 
 
 def caller_of(route) -> Caller:
-    scope = "conversations:authorize conversations:activity webhooks:manage"
+    scope = "conversations:authorize conversations:activity events:read webhooks:manage"
     return Caller(scope=scope, **SERVICE) if route.startswith("/internal") else Caller()
 
 

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -470,6 +471,22 @@ def test_a_signal_ends_a_publisher_which_releases_the_lease(mongo, alice):
     waiting.send_signal(signal.SIGTERM)
     assert waiting.wait(30) == 0
     waiting.communicate()
+    assert "owner" not in state()
+
+
+def test_a_publisher_waits_while_mongodb_is_unavailable(alice, log_lines):
+    stopping: list[int] = []
+    with ThreadPoolExecutor(1) as pool, ExitStack() as at_end:
+        at_end.callback(stopping.append, signal.SIGTERM)
+        with failing(commands=["aggregate"], errorCode=91):
+            running = pool.submit(Publisher(stopping).run)
+            eventually(lambda: "Events are published later" in log_lines(), within_s=30)
+            id_ = conversation(alice)["id"]
+        eventually(lambda: ids() == [f"{id_}_v1"], within_s=30)
+    running.result()
+
+    assert log_lines().count("Events are published later") == 1
+    assert log_lines().count("Events are published.") == 1
     assert "owner" not in state()
 
 

@@ -87,7 +87,7 @@ def test_without_a_cursor_the_oldest_kept_event_is_the_first(service):
 
 @pytest.mark.parametrize("is_filtered", [False, True])
 @pytest.mark.parametrize("deleted", [3, 5])
-def test_a_cursor_whose_events_have_expired_is_gone(service, deleted, is_filtered):
+def test_a_cursor_before_an_expired_event_is_gone(service, deleted, is_filtered):
     append(*[log.UPDATED] * 5)
     types = {"types": log.PURGED} if is_filtered else {}
     page = service.get(PATH, {"limit": 2}).json()

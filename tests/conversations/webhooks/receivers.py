@@ -6,24 +6,29 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Condition, Thread
+from subprocess import Popen
+from threading import Thread
+from time import monotonic
 from typing import Any
 
 from bson import ObjectId
 from django.core.management import call_command
+from pymongo.database import Database
 
 from conversation_service import clock
 from conversations.events import log
 from conversations.webhooks import endpoints
+from tests.running import started
 
 
 @dataclass
 class Received:
-    """A request that a receiver got, and the status of its reply."""
+    """A request that a receiver got, with its time by monotonic(), and the status of its reply."""
 
     headers: Mapping[str, str]
     body: bytes
     status: int = 0
+    at: float = field(default_factory=monotonic)
 
     @property
     def id(self) -> str:
@@ -41,12 +46,12 @@ Behaviour = Callable[[Received], int | Reply]
 
 @dataclass
 class Receiver:
-    """Keeps each request. `behaviour` decides on the reply, and can wait."""
+    """Keeps each request, if `keeps`. `behaviour` decides on the reply, and can wait."""
 
     behaviour: Behaviour = lambda received: 204
     url: str = ""
     requests: list[Received] = field(default_factory=list)
-    changed: Condition = field(default_factory=Condition)
+    keeps: bool = True
 
     @property
     def ids(self) -> list[str]:
@@ -64,14 +69,16 @@ def receiving(behaviour: Behaviour = lambda received: 204) -> Iterator[Receiver]
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            length = int(self.headers["Content-Length"])
+            body = self.rfile.read(length)
+            if len(body) < length:  # the sender was killed
+                return
             received = Received(dict(self.headers), body)
             reply = receiver.behaviour(received)
             status, headers, content = (reply, {}, b"") if isinstance(reply, int) else reply
-            with receiver.changed:
-                received.status = status
+            received.status = status
+            if receiver.keeps:
                 receiver.requests.append(received)
-                receiver.changed.notify_all()
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -137,6 +144,24 @@ def append(conversations: int = 1, versions: int = 1, **options: Any) -> list[st
 
 def deliver() -> None:
     call_command("deliver_webhooks", once=True)
+
+
+@contextmanager
+def delivering(mongo: Database, *options: str) -> Iterator[tuple[Popen, list[str]]]:
+    """Run the command; yield the process and the lines of its log. It is killed at the end."""
+    process = started(
+        mongo, "deliver_webhooks", *options, WEBHOOK_ALLOWED_HOSTS="127.0.0.1", EVENTS_PORT="0"
+    )
+    lines: list[str] = []
+    assert process.stderr
+    reader = Thread(target=lines.extend, args=[iter(process.stderr.readline, "")])
+    reader.start()
+    with process:
+        try:
+            yield process, lines
+        finally:
+            process.kill()
+            reader.join()
 
 
 def by_conversation(ids: Any) -> dict[str, list[int]]:

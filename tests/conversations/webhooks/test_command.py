@@ -58,7 +58,7 @@ def test_each_action_changes_the_endpoint(added):
     assert as_json("enable", id_, "--from", "cursor")[0]["pending_events"] == 1
     run("disable", id_)
     assert as_json("enable", id_, "--from", "now")[0]["pending_events"] == 0
-    assert as_json("delete", id_) == [{"id": id_, "deleted": True}]
+    assert as_json("delete", id_) == [{"id": id_}]
     assert as_json("list") == [{"webhooks": 0}]
 
 

@@ -6,11 +6,16 @@ from threading import Event, Lock
 
 import pytest
 import time_machine
+from django.core.management import CommandError
+from prometheus_client import REGISTRY
 from standardwebhooks import Webhook
 
 from conversation_service import clock
+from conversation_service.mongodb.connection import database
 from conversations.events import log
-from conversations.webhooks import deliveries, endpoints, schedule, secrets
+from conversations.webhooks import deliveries, endpoints, schedule, secrets, sender, window
+from conversations.webhooks import records as sender_records
+from tests.conversation_service import loopback
 from tests.conversations.webhooks.receivers import (
     append,
     by_conversation,
@@ -134,6 +139,7 @@ def test_an_endpoint_gets_its_types_only():
     with receiving() as some, receiving() as default:
         chosen = register(some.url, types=[log.ACTIVITY, log.ARCHIVED])
         register(default.url)
+        none = register("https://example.org/none", types=[log.PURGED])
         kinds = [log.UPDATED, log.ACTIVITY, log.ARCHIVED, log.UPDATED]
         events = new_events(4, 1)
         log.append([{**event, "type": kind} for event, kind in zip(events, kinds, strict=True)])
@@ -141,7 +147,7 @@ def test_an_endpoint_gets_its_types_only():
 
     assert {received.event["type"] for received in some.requests} == {log.ACTIVITY, log.ARCHIVED}
     assert {received.event["type"] for received in default.requests} == {log.UPDATED, log.ARCHIVED}
-    assert stored(chosen)["cursor"] == 4
+    assert stored(chosen)["cursor"] == stored(none)["cursor"] == 4
 
 
 # Order
@@ -300,6 +306,18 @@ def test_each_status_but_2xx_is_a_failure_and_no_redirect_is_followed(status):
     assert stored(endpoint)["failing_since"] is not None
 
 
+def test_a_reply_that_does_not_end_in_time_is_a_failure(monkeypatch):
+    monkeypatch.setattr(sender, "REQUEST_S", 0.5)
+    with loopback.serving(loopback.trickle) as trickling:
+        endpoint = register(f"http://{trickling}/hook")
+        append()
+        deliver()
+
+    [record] = records(endpoint)
+    [attempt] = record["attempts"]
+    assert (attempt["status"], attempt["reason"]) == (None, "timeout")
+
+
 def test_an_address_is_checked_at_each_attempt(settings):
     with time_machine.travel(clock.now(), tick=False) as time, receiving(lambda r: 503) as receiver:
         endpoint = register(receiver.url)
@@ -319,6 +337,8 @@ def test_an_address_is_checked_at_each_attempt(settings):
 
 
 def test_410_disables_an_endpoint_at_once_and_its_cursor_stays(log_lines):
+    labels = ("webhook_endpoints_disabled_total", {"reason": endpoints.GONE})
+    before = REGISTRY.get_sample_value(*labels) or 0
     with receiving(lambda r: 410) as gone, receiving() as other:
         endpoint = register(gone.url, in_flight=1)
         register(other.url, types=[log.WEBHOOK_DISABLED])
@@ -330,6 +350,7 @@ def test_410_disables_an_endpoint_at_once_and_its_cursor_stays(log_lines):
         assert (found["state"], found["disabled_reason"]) == ("disabled", "gone")
         assert (found["cursor"], found["disabled_times"]) == (1, 1)
         assert len(gone.requests) == 1
+        assert REGISTRY.get_sample_value(*labels) == before + 1
         [event] = other.requests
         assert event.event["id"] == f"{endpoint}_disabled_1"
         assert event.event["data"]["conversation_id"] is None
@@ -522,3 +543,95 @@ def test_a_redelivery_of_an_unknown_event_is_an_error():
 
     with pytest.raises(deliveries.EventNotFound):
         deliveries.redeliver(endpoint, "unknown_v1")
+
+
+# Bounds
+
+
+def test_an_endpoint_with_too_many_records_gets_no_more_events_until_they_are_delivered(
+    monkeypatch,
+):
+    monkeypatch.setattr(sender, "MAX_OUTSTANDING", 6)
+    monkeypatch.setattr(sender_records, "READ", 2)
+    monkeypatch.setattr(window, "SIZE", 4)
+    with time_machine.travel(clock.now(), tick=False) as time, receiving(lambda r: 500) as receiver:
+        endpoint = register(receiver.url)
+        ids = append(conversations=20, versions=2)
+        deliver()
+
+        assert 6 <= len(records(endpoint)) <= 10
+        assert len(receiver.ids) == stored(endpoint)["cursor"] == len(records(endpoint))
+        receiver.behaviour = lambda r: 204
+        time.shift(6)
+        deliver()
+
+    assert {*receiver.first_successes} == {*ids}
+    assert {*map(tuple, by_conversation(receiver.first_successes).values())} == {(1, 2)}
+    assert stored(endpoint)["cursor"] == log.newest_seq()
+    assert {*states(endpoint)} == {"delivered"}
+
+
+def test_all_due_records_are_attempted_although_they_are_read_in_parts(monkeypatch):
+    monkeypatch.setattr(sender_records, "READ", 2)
+    with time_machine.travel(clock.now(), tick=False) as time, receiving(lambda r: 500) as receiver:
+        endpoint = register(receiver.url, in_flight=1)
+        append(conversations=10)
+        deliver()
+        receiver.behaviour = lambda r: 204
+        time.shift(6)
+        deliver()
+
+    assert states(endpoint) == 10 * ["delivered"]
+
+
+def test_an_endpoint_that_is_enabled_from_now_gets_only_new_events():
+    with receiving(lambda r: 500) as receiver:
+        endpoint = register(receiver.url)
+        append(versions=3)
+        deliver()
+        endpoints.disable(endpoint, endpoints.STAFF, by="staff:ana")
+        deliveries.enable(endpoint, from_now=True)
+        receiver.requests.clear()
+        receiver.behaviour = lambda r: 204
+        conversation = records(endpoint)[0]["conversation_id"]
+        new = append(first=4, ids=[conversation])
+        with time_machine.travel(clock.now() + timedelta(hours=1)):
+            deliver()
+
+    assert receiver.ids == new
+    assert states(endpoint) == 3 * ["failed"]
+
+
+def test_events_that_have_expired_are_skipped_with_a_warning(log_lines):
+    with receiving() as receiver:
+        endpoint = register(receiver.url)
+        append(versions=3)
+        log.event_log().delete_many({"seq": {"$lte": 2}})
+        deliver()
+
+    assert by_conversation(receiver.ids).popitem()[1] == [3]
+    assert stored(endpoint)["cursor"] == 3
+    assert "The events 1 to 2 have expired" in log_lines()
+
+
+def test_an_error_of_mongodb_ends_the_deliveries_to_one_endpoint_only(log_lines):
+    """The validator rejects a change that a document already violates."""
+    with receiving() as receiver, receiving() as other:
+        broken = register(receiver.url)
+        register(other.url)
+        database().command(
+            "collMod",
+            endpoints.ENDPOINTS,
+            validator={"$or": [{"url": other.url}, {"delivered": {"$lt": 1}}]},
+        )
+        try:
+            ids = append()
+            with pytest.raises(CommandError):
+                deliver()
+        finally:
+            schema = endpoints.COLLECTION
+            database().command("collMod", schema.name, validator=schema.validator)
+
+    assert other.ids == ids
+    assert stored(broken)["cursor"] == 0
+    assert f"webhook {broken}: WriteError (121)" in log_lines()

@@ -2,38 +2,22 @@
 
 import signal
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from subprocess import Popen
-from threading import Event, Thread
+from threading import Event
 
 from conversation_service import clock
 from conversation_service.development.process import free_port
 from conversations.webhooks import deliveries, endpoints, leases
 from tests.config.processes import eventually
 from tests.conversation_service import loopback
-from tests.conversations.webhooks.receivers import append, by_conversation, receiving, register
+from tests.conversations.webhooks.receivers import (
+    append,
+    by_conversation,
+    delivering,
+    receiving,
+    register,
+)
 from tests.failpoints import failing
-from tests.running import started
-
-
-@contextmanager
-def delivering(mongo, *options: str) -> Iterator[tuple[Popen, list[str]]]:
-    """Run the command; yield the process and the lines of its log. It is killed at the end."""
-    process = started(
-        mongo, "deliver_webhooks", *options, WEBHOOK_ALLOWED_HOSTS="127.0.0.1", EVENTS_PORT="0"
-    )
-    lines: list[str] = []
-    assert process.stderr
-    reader = Thread(target=lines.extend, args=[iter(process.stderr.readline, "")])
-    reader.start()
-    with process:
-        try:
-            yield process, lines
-        finally:
-            process.kill()
-            reader.join()
 
 
 def stored(endpoint_id):
@@ -70,6 +54,20 @@ def test_a_running_process_notices_new_changed_disabled_enabled_and_deleted_endp
         eventually(lambda: not deliveries.collection().count_documents({"endpoint_id": one}))
         [last] = append()
         eventually(lambda: last in second.ids)
+
+
+def test_a_running_process_notices_that_an_endpoint_was_disabled_and_enabled_at_once(mongo):
+    with receiving(lambda r: 500) as receiver, delivering(mongo):
+        endpoint = register(receiver.url)
+        append(versions=3)
+        records = deliveries.collection()
+        eventually(lambda: records.count_documents({"state": "waiting"}) == 2)
+        conversation = records.find_one()["conversation_id"]
+        receiver.behaviour = lambda r: 204
+        endpoints.disable(endpoint, endpoints.STAFF, by="staff:ana")
+        deliveries.enable(endpoint, from_now=True)
+        [new] = append(first=4, ids=[conversation])
+        eventually(lambda: receiver.ids[-1:] == [new])
 
 
 def test_sigterm_ends_it_after_the_requests_in_flight(mongo):
