@@ -49,3 +49,8 @@ WEBHOOK_DISABLED = Counter(
     "Endpoints disabled after failures, by reason: failing (no success for days), gone (410)",
     ["reason"],
 )
+# Prometheus sees no increase in a series that begins with 1.
+for _outcome in ("delivered", "rejected", "failed"):
+    WEBHOOK_ATTEMPTS.labels(_outcome)
+for _reason in ("failing", "gone"):
+    WEBHOOK_DISABLED.labels(_reason)

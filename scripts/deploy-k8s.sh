@@ -25,15 +25,15 @@ Release one image to one cluster: check, migrate, roll out, try out; restore if 
     written: the operators own it. The objects that will be applied are read and kept.
  2. Namespace, service account, configuration and network policies are applied.
  3. The release job runs `migrate` and `setup_indexes`, once, before any new pod.
- 4. Everything else is applied, the rollout is waited for, and the smoke job calls the service
-    from inside the cluster.
+ 4. Everything else is applied. When the rollout of each Deployment is complete, the smoke job
+    calls the service from inside the cluster.
  5. The CronJobs follow: if 4 fails, they still run the former image.
  6. Objects of former releases that the manifests no longer contain are deleted. The
     configurations of former revisions stay.
 
 If 2, 3 or 4 fails or is interrupted (SIGINT, SIGTERM, SIGHUP), each object that was applied gets
 its former state back, and each object that did not exist before is deleted. After 4, the script
-also waits for the rollout and runs the smoke job again with the former image. It ignores signals
+also waits for the rollouts and runs the smoke job again with the former image. It ignores signals
 while it restores. The database is not restored: migrations only go forward, and each must leave
 the former version able to run.
 
@@ -69,7 +69,7 @@ readonly no_server_fields='{"metadata": {"uid": null, "resourceVersion": null, "
     "creationTimestamp": null, "managedFields": null}, "status": null}'
 readonly no_controller_fields='{
     "metadata": {"annotations": {"deployment.kubernetes.io/revision": null}},
-    "spec": {"replicas": null, "template": {"metadata": {"labels": {"pod-template-hash": null}}}}}'
+    "spec": {"template": {"metadata": {"labels": {"pod-template-hash": null}}}}}'
 
 context='' environment='' image='' character=luna token_secret='' diff=false timeout=600
 while [ $# -gt 0 ]; do
@@ -100,7 +100,7 @@ done
 [[ $timeout =~ ^[1-9][0-9]*$ ]] || stop 2 "--timeout must be a number of seconds"
 
 # The folders of manifests, in the order in which they are applied. The first three are restored
-# after a failure.
+# after a failure. `former` has the former state of each, and of each Deployment a file of its own.
 readonly applied=(foundation service deployment)
 readonly all=("${applied[@]}" schedule)
 readonly not_pruned="but objects that the manifests no longer contain may still exist"
@@ -198,7 +198,7 @@ check_context() {
 # names of the keys are printed.
 check_secret() {
     local present mounted missing=() key
-    mounted=$(field "$manifests"/deployment/*.yaml '..secret.items[*].key') ||
+    mounted=$(field "$manifests/deployment/apps_v1_deployment_$name.yaml" '..secret.items[*].key') ||
         stop 3 "the manifests cannot be read"
     # shellcheck disable=SC2016 # the variables are the template's
     present=$(ask secret "$secret" --ignore-not-found \
@@ -302,47 +302,72 @@ job_succeeds() {
     [[ $ended == *Complete* ]]
 }
 
-wait_for_rollout() {
-    run "${kubectl[@]}" rollout status "deployment/$name" --timeout="${timeout}s"
+# wait_for_rollouts DEPLOYMENT...
+wait_for_rollouts() {
+    local each
+    for each in "$@"; do
+        run "${kubectl[@]}" rollout status "deployment/$each" --timeout="${timeout}s" || return
+    done
 }
 
-# Print the newest revision that has an available pod, or else the current one. An interrupted
-# release can have left a newer revision that never served.
+# The ReplicaSets of a Deployment have the labels of its pods.
+selector() {
+    local component
+    component=$(ask deployment "$1" --ignore-not-found \
+        --output jsonpath='{.spec.selector.matchLabels.app\.kubernetes\.io/component}') || return
+    echo "app.kubernetes.io/name=$name,app.kubernetes.io/component=$component"
+}
+
+# Print the newest revision of a Deployment that has an available pod, or else the current one. An
+# interrupted release can have left a newer revision that never served.
 former_revision() {
-    local serving
-    serving=$(ask replicasets --selector "app.kubernetes.io/name=$name" \
+    local serving selected
+    selected=$(selector "$1") || return
+    serving=$(ask replicasets --selector "$selected" \
         --output jsonpath="{.items[?(@.status.availableReplicas>0)]$revision}") || return
     if [ -n "$serving" ]; then
         tr ' ' '\n' <<<"$serving" | sort -n | tail -n 1
     else
-        ask deployment "$name" --ignore-not-found --output jsonpath="{$revision}"
+        ask deployment "$1" --ignore-not-found --output jsonpath="{$revision}"
     fi
 }
 
 # Keep each object that will be applied as it is now, and the names of those that do not exist yet.
 take_snapshot() {
-    local folder kept present
+    local folder kept present each
     present=$("${kubectl[@]}" get "${all[@]/#/--filename=$manifests/}" --ignore-not-found \
         --output name) || return
     mapfile -t created < <(comm -23 <(echo "$rendered") <(sort <<<"$present"))
-    for folder in "${applied[@]}"; do
+    for folder in foundation service; do
         kept=$manifests/former/$folder.json
         "${kubectl[@]}" get -f "$manifests/$folder" --ignore-not-found --output json >"$kept" ||
             return
         [ ! -s "$kept" ] || patch_file "$kept" merge "$no_server_fields" || return
     done
-    [ -z "$former" ] || complete_snapshot
+    for each in "${deployments[@]}"; do
+        [[ " ${created[*]} " == *" deployment.apps/$each "* ]] || keep_deployment "$each" || return
+    done
+    [ -z "$former" ] || keep_smoke_job
 }
 
-# The Deployment is kept with the pods of the revision that serves. Its replicas belong to the
-# autoscaler, its revision to its controller. The former pods get a smoke job of their own.
-complete_snapshot() {
-    local deployment=$manifests/former/deployment.json
-    local smoke=$manifests/former/smoke.json path=/spec/template/spec/containers/0 template
-    template=$(former_template) || return
-    [ -z "$template" ] || patch_file "$deployment" json \
+# A Deployment is kept with the pods of the revision that serves. Its revision belongs to its
+# controller; the number of replicas of the API belongs to the autoscaler.
+keep_deployment() {
+    local kept=$manifests/former/deployment-$1.json template
+    existing+=("$1")
+    "${kubectl[@]}" get deployment "$1" --output json >"$kept" || return
+    patch_file "$kept" merge "$no_server_fields" || return
+    template=$(former_template "$1") || return
+    [ -z "$template" ] || patch_file "$kept" json \
         "[{op: replace, path: /spec/template, value: $template}]" || return
-    patch_file "$deployment" merge "$no_controller_fields" || return
+    patch_file "$kept" merge "$no_controller_fields" || return
+    [ "$1" != "$name" ] || patch_file "$kept" merge '{"spec": {"replicas": null}}'
+}
+
+# The former pods get a smoke job of their own.
+keep_smoke_job() {
+    local deployment=$manifests/former/deployment-$name.json
+    local smoke=$manifests/former/smoke.json path=/spec/template/spec/containers/0
     cp "$manifests/smoke/job.yaml" "$smoke"
     patch_file "$smoke" json "[
         {op: replace, path: $path/image, value: $(field "$deployment" "$first_container.image")},
@@ -351,8 +376,11 @@ complete_snapshot() {
 }
 
 former_template() {
-    ask replicasets --selector "app.kubernetes.io/name=$name" \
-        --output jsonpath="{.items[?(@$revision==\"$former\")].spec.template}"
+    local selected newest
+    selected=$(selector "$1") || return
+    newest=$(former_revision "$1") || return
+    ask replicasets --selector "$selected" \
+        --output jsonpath="{.items[?(@$revision==\"$newest\")].spec.template}"
 }
 
 # patch_file FILE TYPE PATCH
@@ -377,7 +405,7 @@ roll_out() {
     say "Rolling out"
     apply service || return
     apply deployment || return
-    wait_for_rollout || return
+    wait_for_rollouts "${deployments[@]}" || return
     say "Trying it out from inside the cluster"
     run_job smoke "$manifests/smoke/job.yaml"
 }
@@ -412,12 +440,12 @@ run_stage() {
 # Give the objects of these folders their former state, and delete new objects. Continue after an
 # error, to restore as many objects as possible.
 restore() {
-    local folder result=0
+    local folder kept result=0
     for folder in "$@"; do
-        if [ -s "$manifests/former/$folder.json" ]; then
-            "${kubectl[@]}" apply --server-side --force-conflicts \
-                -f "$manifests/former/$folder.json" || result=1
-        fi
+        for kept in "$manifests/former/$folder"*.json; do
+            [ ! -s "$kept" ] || "${kubectl[@]}" apply --server-side --force-conflicts \
+                -f "$kept" || result=1
+        done
     done
     if [ ${#created[@]} != 0 ]; then
         "${kubectl[@]}" delete --ignore-not-found "${created[@]}" || result=1
@@ -437,7 +465,7 @@ roll_back() {
     say "It failed. All objects are restored; the database is not: migrations only go forward"
     restore "${applied[@]}" || stop 6 "$image failed, and not everything could be restored"
     [ -n "$former" ] || stop 6 "this was the first release: there is no former version to return to"
-    wait_for_rollout ||
+    wait_for_rollouts "${existing[@]}" ||
         stop 6 "revision $former does not become ready either: see scripts/diagnose.sh"
     say "Trying the former version out"
     run_job smoke "$manifests/former/smoke.json" ||
@@ -478,7 +506,9 @@ check_that_no_release_runs
 rendered=$("${kubectl[@]}" create --dry-run=client --output name \
     "${all[@]/#/--filename=$manifests/}" | sort) || stop 3 "the manifests cannot be read"
 readonly rendered # as KIND/NAME, like `kubectl get`
-former=$(former_revision)
+mapfile -t deployments < <(sed -n 's|^deployment.apps/||p' <<<"$rendered")
+existing=() # those of `deployments` that the cluster has already
+former=$(former_revision "$name")
 [ "$diff" = false ] || show_differences
 [ "$dry_run" = true ] || check_manifests
 take_snapshot || stop 3 "what the cluster runs now cannot be read in full; nothing was changed"

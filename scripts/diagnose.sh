@@ -65,6 +65,13 @@ versions() {
     k get pods --selector "$ours" --output custom-columns="$columns"
 }
 
+rollouts() {
+    local each
+    for each in $(k get deployments --selector "$ours" --output name); do
+        k rollout status "$each" --watch=false
+    done
+}
+
 readonly state='POD:.metadata.name,PHASE:.status.phase,READY:.status.containerStatuses[*].ready'
 readonly restarts='RESTARTS:.status.containerStatuses[*].restartCount'
 
@@ -125,7 +132,7 @@ secret_keys() {
 readonly addresses='ADDRESSES:.endpoints[*].addresses[*],READY:.endpoints[*].conditions.ready'
 echo "Context $context, namespace $namespace, $(date -u +%Y-%m-%dT%H:%M:%SZ)"
 section "Versions" versions
-section "Rollout" k rollout status "deployment/$name" --watch=false
+section "Rollout" rollouts
 section "Former revisions" k rollout history "deployment/$name"
 section "Pods" pods
 section "Logs of what is not ready or has restarted" failing_logs
@@ -133,7 +140,7 @@ section "Events that warn" k get events --field-selector type=Warning --sort-by=
 section "Endpoints" k get endpointslices --selector "kubernetes.io/service-name=$name" \
     --output custom-columns="SLICE:.metadata.name,$addresses"
 section "Autoscaler" k get horizontalpodautoscaler "$name" --output wide
-section "Disruption budget" k get poddisruptionbudget "$name"
+section "Disruption budgets" k get poddisruptionbudgets --selector "$ours"
 section "Jobs" k get jobs,cronjobs --selector "$ours"
 section "Quotas and limits" k get resourcequotas,limitranges
 section "Network policies" k get networkpolicies

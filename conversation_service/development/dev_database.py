@@ -11,21 +11,25 @@ from django_mongodb_backend.base import DatabaseWrapper
 from pymongo.errors import PyMongoError
 
 from conversation_service.development.process import CannotStart
+from conversation_service.development.stand_ins.receiver import SECRET
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import database
 
 
-def prepare() -> str:
+def prepare(*, webhook: str) -> str:
     """Bring the database up to date and return a token for the owner of the demo data.
 
-    May be repeated. Raises CannotStart without a usable MongoDB.
+    Events are sent to the receiver at `webhook`. May be repeated. Raises CannotStart without a
+    usable MongoDB.
     """
     django.setup()
     try:
         require_mongodb()
         call_command("migrate", verbosity=0, interactive=False)
         call_command("setup_indexes", verbosity=0)
-        call_command("seed_demo", verbosity=0)
+        call_command("seed_demo", webhook=[webhook, SECRET], verbosity=0)
+        # From now on changes are published, also those before the publisher runs.
+        call_command("publish_events", once=True)
         create_staff()
         return token_of_demo_user()
     finally:

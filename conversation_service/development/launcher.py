@@ -23,6 +23,7 @@ from config.validation import FaultyConfiguration, require_valid
 from conversation_service.development import process
 from conversation_service.development.mongod import mongod
 from conversation_service.development.process import CannotStart
+from conversation_service.development.stand_ins.receiver import receiver
 from conversation_service.development.stand_ins.server import LOOPBACK
 from conversation_service.development.valkey import valkey
 
@@ -36,6 +37,8 @@ STOP_S = 30.0  # gunicorn lets running requests finish for 25
 ANSWER_S = 5.0
 
 STAND_INS = "The process with the stand-ins"
+PUBLISHER, DELIVERER = "The publisher of events", "The deliverer of webhooks"
+RECEIVER_PORT = 8005  # if it is free
 LOOK_S = 0.5  # between two looks at the servers
 MAX_LOG_BYTES = 10_000_000
 
@@ -45,6 +48,7 @@ The Conversation Service is running; Ctrl-C stops it.
   Start    {url}/
   Docs     {url}/api/docs
   Console  {url}/admin/  (admin / admin)
+  Webhooks {receiver} prints a line for each event
   MongoDB  {mongodb}
   Valkey   {redis}
   Auth, Characters, Message stand-ins: {upstreams}
@@ -62,8 +66,16 @@ CONSEQUENCES = {
     "MongoDB": "The API rejects requests (503).",
     "Valkey": "The API works without it.",
     STAND_INS: "New conversations have unverified characters.",
+    PUBLISHER: "Changes are published when it runs again.",
+    DELIVERER: "Events are delivered when it runs again.",
 }
-LOGS = {"MongoDB": "mongodb.log", "Valkey": "valkey.log", STAND_INS: "upstreams.log"}
+LOGS = {
+    "MongoDB": "mongodb.log",
+    "Valkey": "valkey.log",
+    STAND_INS: "upstreams.log",
+    PUBLISHER: "events.log",
+    DELIVERER: "webhooks.log",
+}
 # The README has the same.
 CALLS = """
 # Create a conversation, and find it by the start of a word
@@ -106,6 +118,8 @@ def run(started: ExitStack) -> int:
         raise CannotStart("This is for development only; unset ENVIRONMENT.")
     # For gunicorn and Django. The secrets are public: listen on this machine only.
     os.environ.setdefault("HOST", "127.0.0.1")
+    # The receiver's address, for the API and the deliverer.
+    os.environ["WEBHOOK_ALLOWED_HOSTS"] = ",".join({LOOPBACK, *env("WEBHOOK_ALLOWED_HOSTS")})
     choose_settings()
     require_valid(listens=True)
     started.enter_context(only_one())
@@ -115,15 +129,19 @@ def run(started: ExitStack) -> int:
     # Imported after the environment is complete: it reads the settings.
     from conversation_service.development.dev_database import prepare  # noqa: PLC0415
 
+    webhooks = started.enter_context(receiver(first_free([RECEIVER_PORT])))
     print("Preparing the database ...", flush=True)
-    token = prepare()
+    token = prepare(webhook=f"{webhooks.url}/events")
     web = started.enter_context(gunicorn())
+    start_command(started, PUBLISHER, "publish_events", "--port=0", stop_s=STOP_S)
+    start_command(started, DELIVERER, "deliver_webhooks", "--port=0", stop_s=STOP_S)
     print(
         BANNER.format(
             url=URL,
             mongodb=env("MONGODB_URL"),
             redis=env("REDIS_URL"),
             upstreams=upstreams,
+            receiver=webhooks.url,
             user=USER,
             token=token,
             calls=CALLS.strip(),
@@ -247,13 +265,15 @@ def start_stand_ins(started: ExitStack) -> str:
             print(f"No stand-ins for the upstreams: {url.netloc} is not free.", flush=True)
             return "none (*_SERVICE_URL choose other ports)"
     print("Starting stand-ins for the upstreams ...", flush=True)
-    stand_ins = process.start(
-        [sys.executable, "manage.py", "run_neighbours", f"--service-url={URL}"],
-        name=STAND_INS,
-        output=VAR / LOGS[STAND_INS],
-    )
-    started.callback(process.stop, stand_ins, timeout_s=ANSWER_S)
+    start_command(started, STAND_INS, "run_neighbours", f"--service-url={URL}", stop_s=ANSWER_S)
     return " ".join(url.geturl() for url in urls)
+
+
+def start_command(started: ExitStack, name: str, *arguments: str, stop_s: float) -> None:
+    server = process.start(
+        [sys.executable, "manage.py", *arguments], name=name, output=VAR / LOGS[name]
+    )
+    started.callback(process.stop, server, timeout_s=stop_s)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from django.conf import settings
 
 from conversation_service.mongodb.connection import Document
 from conversations import documents, states
+from conversations.webhooks import endpoints
 
 USER = "demo"
 BATCH = 1_000
@@ -44,6 +45,7 @@ TITLES = [
 ]
 TAGS = ["casual", "role play", "learning", "café", "work", "ideas", "viajes"]
 
+WEBHOOK_BY = "demo data"
 HOLD = {"by": "admin", "reason": "Case 2026-17: keep until the court has decided"}
 
 # By path: the values before and after.
@@ -213,3 +215,16 @@ def history(
         revisions.append(revision)
         previous_at = at
     return revisions
+
+
+def send_events_to(url: str, secret: str) -> None:
+    """Create the webhook endpoint of the demo data, or set its URL.
+
+    The URL is not checked, as it is on this machine.
+    """
+    for endpoint in endpoints.list_all():
+        if endpoint["created_by"] == WEBHOOK_BY:
+            endpoints.change(endpoint["_id"], {"url": url})
+            return
+    values = {"url": url, "secret": secret, "description": "Prints each event"}
+    endpoints.create(values, created_by=WEBHOOK_BY)

@@ -1,9 +1,9 @@
 """A Kubernetes API in memory, with the parts that kubectl needs to deploy this service.
 
 The work of controllers and kubelets happens at once: a Deployment gets its ReplicaSet and
-pods, a Job ends. `broken_images` never become ready, `failing_jobs` fail, named alone or with
-their image, `endless_jobs` never end, no node has space for `unschedulable_jobs`, and a Job of
-`absent_images` waits for them. Reading
+pods, a Job ends. `broken_images` never become ready, alone or in one Deployment,
+`failing_jobs` fail, named alone or with their image, `endless_jobs` never end, no node has
+space for `unschedulable_jobs`, and a Job of `absent_images` waits for them. Reading
 `forbidden` resources is rejected, as is writing `rejected` ones, and, outside of dry runs,
 `unwritable` ones. `undeletable` ones cannot be deleted.
 """
@@ -85,7 +85,8 @@ class Cluster:
         self.objects: dict[Key, Object] = {}
         self.requests: list[Request] = []
         self.edited: set[Key] = set()  # not by an apply
-        self.broken_images: set[str] = set()
+        self.scaled: set[Key] = set()  # an apply has set the number of replicas
+        self.broken_images: set[str | tuple[str, str]] = set()
         self.absent_images: set[str] = set()
         self.failing_jobs: set[str | tuple[str, str]] = set()
         self.endless_jobs: set[str] = set()
@@ -164,10 +165,8 @@ class Cluster:
                 },
             )
         deployment["metadata"].setdefault("annotations", {})[REVISION] = str(revision)
-        broken = bool(
-            {container["image"] for container in template["spec"]["containers"]}
-            & self.broken_images
-        )
+        image = template["spec"]["containers"][0]["image"]
+        broken = bool({image, (key.name, image)} & self.broken_images)
         serving = 0 if broken and not former else wanted
         deployment["status"] = {
             "observedGeneration": deployment["metadata"]["generation"],
@@ -185,6 +184,8 @@ class Cluster:
     ) -> None:
         """Give the available replicas to the newest ReplicaSet, unless its image is broken."""
         for replica_set in self.find("replicasets", key.namespace):
+            if owner(replica_set) != key.name:
+                continue
             newest = replica_set["metadata"]["annotations"][REVISION] == str(revision)
             if newest and not broken:
                 replica_set["status"] = {"availableReplicas": deployment["spec"]["replicas"]}
@@ -485,7 +486,7 @@ class Api(BaseHTTPRequestHandler):
         if "apply-patch" in self.headers["Content-Type"]:
             if key in self.cluster.edited and self.query.get("force") != "true":
                 raise Refused(409, "Conflict", "Apply failed with 1 conflict: kubectl edited it")
-            return self._write(key, self.body)
+            return self._write(key, self._with_default_replicas(key))
         self.cluster.edited.add(key)
         changed = copy.deepcopy(self._existing(key))
         for step in self.body:
@@ -495,6 +496,14 @@ class Api(BaseHTTPRequestHandler):
                 target = target[parent]
             target[last] = step["value"]
         return self._write(key, changed)
+
+    def _with_default_replicas(self, key: Key) -> Object:
+        """Return the body. A field that an apply has set and now omits gets its default."""
+        if "replicas" in self.body.get("spec", {}):
+            self.cluster.scaled.add(key)
+        elif key in self.cluster.scaled:
+            return self.body | {"spec": self.body["spec"] | {"replicas": 1}}
+        return self.body
 
     def _write(self, key: Key, thing: Object) -> Object:
         former = self.cluster.objects.get(key)

@@ -119,5 +119,9 @@ def containers(template: Manifest) -> list[Manifest]:
 
 
 def selects(selector: Manifest, labels: dict[str, str]) -> bool:
-    assert set(selector) <= {"matchLabels"}, "only matchLabels is understood here"
-    return selector.get("matchLabels", {}).items() <= labels.items()
+    conditions = selector.get("matchExpressions", [])
+    assert set(selector) <= {"matchLabels", "matchExpressions"}
+    assert {each["operator"] for each in conditions} <= {"In"}, "only In is understood here"
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(each["key"]) in each["values"] for each in conditions
+    )

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.deployment
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "conversation-service"
+WORKERS = (f"{NAME}-events", f"{NAME}-webhooks")
 SMOKE, RELEASE = f"{NAME}-smoke", f"{NAME}-release"
 SECRET = Key("secrets", NAME, "conversation-service-secrets")
 REPOSITORY = "registry.company.com/conversation-service"
@@ -158,7 +159,7 @@ def test_every_object_runs_the_requested_image(operator, cluster):
     operator.has_deployed(FORMER)
     operator.has_deployed(NEW)
 
-    jobs = [image_of(job) for job in cluster.find("jobs")]
+    jobs = [image_of(job) for job in cluster.find("jobs") + cluster.find("deployments")]
     by_the_clock = [image_of(job["spec"]["jobTemplate"]) for job in cluster.find("cronjobs")]
     assert {serving_image(cluster), *jobs, *by_the_clock} == {NEW}
 
@@ -214,6 +215,68 @@ def test_a_version_that_never_becomes_ready_is_rolled_back(operator, cluster):
     assert "revision 1 serves again" in done.stderr
     assert serving_image(cluster) == FORMER
     assert "PATCH cronjobs/purge-trash" not in cluster.changes
+
+
+def test_every_deployment_is_rolled_back_if_a_worker_never_becomes_ready(operator, cluster):
+    operator.has_deployed(FORMER)
+    before = applied(cluster)
+    for worker in WORKERS:
+        cluster.broken_images = {(worker, NEW)}
+
+        done = operator.deploy(NEW, "--timeout", "3")
+
+        assert done.returncode == 5, done.stderr
+        assert applied(cluster) == before
+
+
+def test_a_previous_worker_that_does_not_become_ready_again_is_reported(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.failing_jobs.add((SMOKE, NEW))
+    cluster.broken_images.add((WORKERS[0], FORMER))
+
+    done = operator.deploy(NEW, "--timeout", "3")
+
+    assert done.returncode == 6
+    assert "revision 1 does not become ready either" in done.stderr
+
+
+def test_a_failed_release_keeps_the_number_of_workers(operator, cluster):
+    operator.has_deployed(FORMER)
+    cluster.failing_jobs.add((SMOKE, NEW))
+
+    assert operator.deploy(NEW).returncode == 5
+
+    assert {cluster.get("deployments", worker)["spec"]["replicas"] for worker in WORKERS} == {2}
+
+
+def test_a_failed_release_deletes_deployments_that_the_former_one_did_not_have(operator, cluster):
+    operator.has_deployed(FORMER)
+    for worker in WORKERS:
+        for key in [key for key in cluster.objects if key.name.startswith(worker)]:
+            del cluster.objects[key]
+    before = applied(cluster)
+    cluster.failing_jobs.add((SMOKE, NEW))
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 5, done.stderr
+    assert applied(cluster) == before
+
+
+def test_each_deployment_keeps_the_revision_that_serves(operator, cluster):
+    """Each Deployment counts its own revisions."""
+    operator.has_deployed(FORMER)
+    for image in (NEW, FORMER):
+        deployment = copy.deepcopy(cluster.get("deployments", WORKERS[0]))
+        deployment["spec"]["template"]["spec"]["containers"][0]["image"] = image
+        cluster.put(Key("deployments", NAME, WORKERS[0]), deployment)
+    before = applied(cluster)
+    cluster.failing_jobs.add((SMOKE, NEW))
+
+    done = operator.deploy(NEW)
+
+    assert done.returncode == 5, done.stderr
+    assert applied(cluster) == before
 
 
 def test_a_version_that_fails_the_smoke_test_is_rolled_back_and_the_previous_one_tested(
@@ -298,7 +361,8 @@ def differ_from_the_manifests(cluster: Cluster) -> None:
     cluster.get("services", NAME)["spec"]["ports"][0]["targetPort"] = 1234
     cluster.get("horizontalpodautoscalers", NAME)["spec"]["minReplicas"] = 7
     cluster.get("poddisruptionbudgets", NAME)["spec"]["maxUnavailable"] = 2
-    cluster.get("deployments", NAME)["spec"]["minReadySeconds"] = 3
+    for deployment in cluster.find("deployments"):
+        deployment["spec"] |= {"minReadySeconds": 3, "replicas": 5}
     cluster.get("namespaces", NAME, "")["metadata"]["labels"]["former"] = "yes"
     for resource in ("networkpolicies", "servicemonitors", "prometheusrules"):
         for thing in cluster.find(resource):
@@ -380,8 +444,7 @@ def test_the_configuration_stays_as_long_as_a_revision_needs_it(operator, cluste
     unused = Key("configmaps", NAME, f"{NAME}-config-unused")
     for key in (unused, used._replace(name=f"{NAME}-config-former")):
         cluster.put(key, thing | {"metadata": thing["metadata"] | {"name": key.name}})
-    [revision] = cluster.find("replicasets")
-    [container] = revision["spec"]["template"]["spec"]["containers"]
+    [container] = cluster.find("replicasets")[0]["spec"]["template"]["spec"]["containers"]
     container["envFrom"] = [{"configMapRef": {"name": f"{NAME}-config-former"}}]
 
     operator.has_deployed(NEW)
@@ -764,7 +827,7 @@ def test_a_dry_run_shows_every_change_and_only_reads(operator, cluster):
     shown = [line.split() for line in done.stdout.splitlines() if line.startswith("+ kubectl")]
     assert [line[6] for line in shown] == [
         *("apply", "delete", "create"),
-        *("apply", "apply", "rollout", "delete", "create"),
+        *("apply", "apply", "rollout", "rollout", "rollout", "delete", "create"),
         "apply",
     ]
 
@@ -818,7 +881,7 @@ def test_a_diagnosis_shows_every_section_and_only_reads(operator, cluster):
         "Events that warn",
         "Endpoints",
         "Autoscaler",
-        "Disruption budget",
+        "Disruption budgets",
         "Jobs",
         "Quotas and limits",
         "Network policies",

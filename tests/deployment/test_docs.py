@@ -10,7 +10,7 @@ import yaml
 from django.core.management import get_commands, load_command_class
 
 from config.env import BASE_DIR, env
-from tests.deployment.manifests import VERSIONS, assignments, written
+from tests.deployment.manifests import VERSIONS, assignments, read, written
 from tests.documented import DOCUMENT
 
 DOCS = BASE_DIR / "docs"
@@ -23,6 +23,7 @@ IN_SPANISH = {
     "deployment.md": "despliegue.md",
     "despliegue.md": "deployment.md",
     "guide/browser.md": "guia/navegador.md",
+    "guide/events.md": "guia/eventos.md",
     "guide/search.md": "guia/busqueda.md",
     "releases.md": "entregas.md",
 }
@@ -190,8 +191,15 @@ def test_the_number_of_connections_is_correct(text):
 
     jobs = sum(item["kind"] == "CronJob" for item in written()) + 2  # release and smoke test
 
-    total = (pool + 2) * (workers * (pods + 1) + jobs)
-    figure = f"({pool} + 2) * ({workers} * ({pods} + 1) + {jobs}) = {total}"
+    [of_events] = (spec["spec"] for spec in read("base/event-process.yaml"))
+    each = of_events["replicas"] + of_events["strategy"]["rollingUpdate"]["maxSurge"]
+    [publisher, _deliverer] = read("base/events.yaml")
+    [variable] = publisher["spec"]["template"]["spec"]["containers"][0]["env"]
+    small = int(variable["value"])
+
+    total = (pool + 2) * (workers * (pods + 1) + jobs + each) + (small + 2) * each
+    figure = f"({workers} * ({pods} + 1) + {jobs} + {each}) + ({small} + 2) * {each} = {total}"
+    figure = f"({pool} + 2) * {figure}"
     assert figure in text
     assert figure in (BASE_DIR / "k8s/base/config.env").read_text(encoding="utf-8")
 

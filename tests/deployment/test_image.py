@@ -21,6 +21,7 @@ COMPOSE = {file: yaml.safe_load((ROOT / file).read_text("utf-8")) for file in FI
 STAGING = COMPOSE["docker/compose.staging.yaml"]["services"]
 DEVELOPMENT = COMPOSE["docker/compose.yaml"]["services"]
 ONE_SHOT = {"prepare", "mongodb-init"}
+WORKERS = {"events": "publish_events", "webhooks": "deliver_webhooks"}
 SECRETS = {"SECRET_KEY", "JWT_SECRET_KEY", "MONGODB_URL", "REDIS_URL"}
 
 each_file = pytest.mark.parametrize("file", FILES)
@@ -158,6 +159,31 @@ def test_the_stop_grace_period_exceeds_the_graceful_timeout(file):
     assert int(given.removesuffix("s")) > graceful_s + 10
 
 
+@each_file
+@pytest.mark.parametrize("name", WORKERS)
+def test_workers_of_events_run_until_they_are_stopped(file, name):
+    services = COMPOSE[file]["services"]
+    worker, service = services[name], services["conversation-service"]
+
+    assert worker["command"] == ["python", "manage.py", WORKERS[name]]
+    assert worker["image"] == service["image"]
+    assert worker["environment"] == service["environment"]
+    assert worker["depends_on"] == {"prepare": {"condition": "service_completed_successfully"}}
+    port = f"PORT={_default('EVENTS_PORT')}"
+    probe = ["CMD", "env", port, "python", "-m", "config.probe", "/healthz"]
+    assert worker["healthcheck"]["test"] == probe
+    assert worker["stop_grace_period"] == "60s"  # as in Kubernetes
+    assert "ports" not in worker
+
+
+def test_only_the_deliverer_of_staging_reaches_other_hosts_and_no_upstream():
+    assert STAGING["events"]["networks"] == ["back"]
+    assert STAGING["webhooks"]["networks"] == ["back", "outside"]
+    assert [name for name, each in STAGING.items() if "outside" in each.get("networks", [])] == [
+        "webhooks"
+    ]
+
+
 def test_the_gateway_has_the_timeout_of_the_service():
     gateway, service = STAGING["gateway"], STAGING["conversation-service"]
 
@@ -270,6 +296,8 @@ def test_memory_limits_leave_room_for_the_processes():
     assert limits == {
         "gateway": "64M",
         "conversation-service": "512M",  # as in Kubernetes
+        "events": "384M",
+        "webhooks": "384M",
         "prepare": "512M",
         "mongodb": "1G",
         "mongodb-init": "256M",

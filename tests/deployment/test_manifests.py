@@ -3,7 +3,9 @@
 tests/deployment/test_mutations.py also runs these tests, with faults in k8s/.
 """
 
+import copy
 import runpy
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +16,9 @@ from django.urls import resolve
 from config.env import env
 from config.upstreams import UPSTREAMS
 from conversation_service import health
+from conversation_service.outbound import addresses
+from conversations.webhooks.deliverer import STOP_S
+from conversations.webhooks.sender import MONGODB_S
 from tests.deployment.manifests import (
     K8S,
     ROOT,
@@ -33,7 +38,14 @@ pytestmark = pytest.mark.deployment
 
 NAME = "app.kubernetes.io/name"
 SERVICE = "conversation-service"
-API = {NAME: SERVICE, "app.kubernetes.io/component": "api"}
+COMPONENT = "app.kubernetes.io/component"
+API = {NAME: SERVICE, COMPONENT: "api"}
+# The Deployments beside the API: their command and their component.
+WORKERS = {
+    f"{SERVICE}-events": ("publish_events", "events"),
+    f"{SERVICE}-webhooks": ("deliver_webhooks", "webhooks"),
+}
+EVENTS_PORT = 9103
 # Our own limit, far from MongoDB's: the smallest dedicated cluster of Atlas (M10) takes 1,500
 # connections to a server, and the upstreams need theirs.
 MOST_CONNECTIONS = 750
@@ -55,8 +67,8 @@ JOBS = {
 }
 
 
-def deployment(rendered: list[Manifest]) -> Manifest:
-    return one("Deployment", rendered)["spec"]
+def deployment(rendered: list[Manifest], name: str = SERVICE) -> Manifest:
+    return every("Deployment", rendered)[name]["spec"]
 
 
 def pod_of(rendered: list[Manifest]) -> Manifest:
@@ -65,6 +77,16 @@ def pod_of(rendered: list[Manifest]) -> Manifest:
 
 def api(rendered: list[Manifest]) -> Manifest:
     [container] = pod_of(rendered)["containers"]
+    return container
+
+
+def service_of(rendered: list[Manifest], name: str = SERVICE) -> Manifest:
+    return every("Service", rendered)[name]["spec"]
+
+
+def worker(rendered: list[Manifest], name: str) -> Manifest:
+    """Return the container of a Deployment beside the API."""
+    [container] = deployment(rendered, name)["template"]["spec"]["containers"]
     return container
 
 
@@ -93,9 +115,10 @@ def test_all_objects_are_in_one_namespace_and_have_the_labels_of_the_service(ren
 def test_the_release_has_these_objects(rendered):
     assert sorted(manifest["kind"] for manifest in rendered) == sorted(
         [
-            *("Namespace", "ServiceAccount", "ConfigMap", "ConfigMap", "Service", "Deployment"),
-            *("HorizontalPodAutoscaler", "PodDisruptionBudget", "Job", *["CronJob"] * len(JOBS)),
-            *("NetworkPolicy", "NetworkPolicy", "NetworkPolicy"),
+            *("Namespace", "ServiceAccount", "ConfigMap", "ConfigMap"),
+            *["Service", "Deployment", "PodDisruptionBudget"] * (1 + len(WORKERS)),
+            *("HorizontalPodAutoscaler", "Job", *["CronJob"] * len(JOBS)),
+            *["NetworkPolicy"] * len(POLICIES),
             *("ServiceMonitor", "PrometheusRule"),
         ]
     )
@@ -125,7 +148,7 @@ def test_no_origin_and_no_host_is_a_wildcard(rendered):
 
 
 def test_all_manifests_use_one_port(rendered):
-    service = one("Service", rendered)["spec"]["ports"]
+    service = service_of(rendered)["ports"]
     ports = [
         *[port["containerPort"] for port in api(rendered)["ports"]],
         *[port["port"] for port in service],
@@ -150,8 +173,18 @@ def test_all_pods_together_stay_below_the_connection_limit_of_mongodb(rendered):
     surge = deployment(rendered)["strategy"]["rollingUpdate"]["maxSurge"]
     serving = int(data["WEB_CONCURRENCY"]) * (scaling(rendered)["maxReplicas"] + surge)
     jobs = len(every("CronJob", rendered)) + 2  # release and smoke test
+    workers = 0
+    for name in WORKERS:
+        spec, variables = deployment(rendered, name), environment_of(worker(rendered, name))
+        pods_at_most = spec["replicas"] + spec["strategy"]["rollingUpdate"]["maxSurge"]
+        pool = int(variables.get("CONNECTION_POOL_MAX", data["CONNECTION_POOL_MAX"]))
+        workers += pods_at_most * (pool + MONITORS)
 
-    assert each * (serving + jobs) <= MOST_CONNECTIONS
+    assert each * (serving + jobs) + workers <= MOST_CONNECTIONS
+
+
+def environment_of(container: Manifest) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in container["env"]}
 
 
 def test_every_secret_is_mounted_read_only_and_in_the_templates(rendered):
@@ -278,7 +311,7 @@ def test_pods_have_only_known_fields(rendered):
         spec = template["spec"]
         jobs = (
             {"restartPolicy"}
-            if name != SERVICE
+            if name not in {SERVICE, *WORKERS}
             else {
                 "terminationGracePeriodSeconds",
                 "topologySpreadConstraints",
@@ -294,6 +327,12 @@ def test_pods_have_only_known_fields(rendered):
         *("startupProbe", "livenessProbe", "readinessProbe", "lifecycle"),
         *("securityContext", "volumeMounts"),
     }
+    for name in WORKERS:
+        assert worker(rendered, name).keys() == {
+            *("name", "image", "imagePullPolicy", "ports", "envFrom", "env", "resources"),
+            *("startupProbe", "livenessProbe", "readinessProbe", "command"),
+            *("securityContext", "volumeMounts"),
+        }
     assert api(rendered)["imagePullPolicy"] == "IfNotPresent"
 
 
@@ -397,7 +436,7 @@ def test_pods_are_replaced_one_by_one(rendered):
     assert deployment(rendered)["revisionHistoryLimit"] >= 2
     startup_s = startup["periodSeconds"] * startup["failureThreshold"]
     assert startup_s < deployment(rendered)["progressDeadlineSeconds"] <= 600
-    assert one("PodDisruptionBudget", rendered)["spec"] == {
+    assert every("PodDisruptionBudget", rendered)[SERVICE]["spec"] == {
         "maxUnavailable": 1,
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
         "selector": {"matchLabels": API},
@@ -405,7 +444,7 @@ def test_pods_are_replaced_one_by_one(rendered):
 
 
 def test_the_service_selects_only_serving_pods(rendered):
-    service = one("Service", rendered)["spec"]
+    service = service_of(rendered)
     labels = {name: pod["metadata"]["labels"] for name, pod in pods(rendered)}
 
     assert service.keys() == {"type", "selector", "ports"}
@@ -461,11 +500,12 @@ def test_jobs_log_like_the_service(rendered):
     for name, template in pods(rendered):
         if name != SERVICE:
             for container in containers(template):
-                assert container["env"] == [{"name": "LOG_COMMANDS", "value": "true"}]
+                assert {"name": "LOG_COMMANDS", "value": "true"} in container["env"]
+                assert len(container["env"]) == 1 or name in WORKERS
 
 
-def test_jobs_have_no_sidecar_of_a_mesh(rendered):
-    """A job with a sidecar would not end."""
+def test_only_pods_of_the_api_have_a_sidecar_of_a_mesh(rendered):
+    """A job with a sidecar would not end. One beside the deliverer would connect by itself."""
     for name, template in pods(rendered):
         metadata = template["metadata"]
         inject = (
@@ -488,6 +528,74 @@ def test_scheduled_jobs_run_daily_and_one_every_five_minutes(rendered):
             assert minute.isdecimal()
             assert hour.isdecimal()
             assert 3_600 <= deadline_s <= 21_600
+
+
+# The publisher and the deliverer of events
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_worker_runs_its_command_until_it_is_stopped(rendered, name):
+    command, component = WORKERS[name]
+    spec, container = deployment(rendered, name), worker(rendered, name)
+
+    assert container["command"] == ["python", "manage.py", command]
+    assert spec["selector"] == {"matchLabels": {NAME: SERVICE, COMPONENT: component}}
+    assert spec.keys() == {
+        *("replicas", "revisionHistoryLimit", "progressDeadlineSeconds"),
+        *("strategy", "selector", "template"),
+    }
+    assert spec["replicas"] == 2  # one continues when a node is lost
+    for field in ("strategy", "revisionHistoryLimit", "progressDeadlineSeconds"):
+        assert spec[field] == deployment(rendered)[field]
+    # The requests to receivers end, and their outcomes are stored.
+    grace_s = spec["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert STOP_S + MONGODB_S + 10 <= grace_s <= 120
+
+
+@pytest.mark.parametrize("name", WORKERS)
+@pytest.mark.parametrize("probe", PROBES)
+def test_a_worker_has_the_probes_of_its_port(rendered, name, probe):
+    container = worker(rendered, name)
+    found = container[probe]
+    [port] = container["ports"]
+
+    assert port == {"name": "metrics", "containerPort": EVENTS_PORT, "protocol": "TCP"}
+    assert environment_of(container)["EVENTS_PORT"] == str(EVENTS_PORT)
+    assert found.keys() == {"httpGet", "periodSeconds", "timeoutSeconds", "failureThreshold"}
+    assert found["httpGet"] == {"path": "/healthz", "port": port["name"]}
+    # An election in MongoDB must not restart the pods.
+    shortest_s, longest_s = {"readinessProbe": (5, 15)}.get(probe, (60, 120))
+    assert shortest_s <= found["periodSeconds"] * found["failureThreshold"] <= longest_s
+    assert 1 < found["timeoutSeconds"] <= found["periodSeconds"]
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_workers_are_spread_disrupted_one_by_one_and_found_by_prometheus(rendered, name):
+    labels = deployment(rendered, name)["template"]["metadata"]["labels"]
+    template = deployment(rendered, name)["template"]["spec"]
+    service = service_of(rendered, name)
+    selector = deployment(rendered, name)["selector"]
+
+    for own, other in zip(
+        template["topologySpreadConstraints"],
+        pod_of(rendered)["topologySpreadConstraints"],
+        strict=True,
+    ):
+        assert selects(own["labelSelector"], labels)
+        assert own["matchLabelKeys"] == [COMPONENT, "pod-template-hash"]
+        for field in ("topologyKey", "maxSkew", "whenUnsatisfiable"):
+            assert own[field] == other[field]
+    assert every("PodDisruptionBudget", rendered)[name]["spec"] == {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": selector,
+    }
+    assert service.keys() == {"clusterIP", "selector", "ports"}
+    assert service["clusterIP"] == "None"
+    assert {"matchLabels": service["selector"]} == selector
+    assert [(port["name"], port["port"], port["targetPort"]) for port in service["ports"]] == [
+        ("metrics", EVENTS_PORT, "metrics")
+    ]
 
 
 # Network
@@ -542,12 +650,20 @@ DNS = [
 ]
 
 
+POLICIES = {"deny-by-default", "callers", "called", "called-by-all", "webhooks", "scraped"}
+
+
 def test_traffic_is_denied_by_default(rendered):
-    assert policies(rendered).keys() == {"deny-by-default", "callers", "called"}
+    assert policies(rendered).keys() == POLICIES
     assert policies(rendered)["deny-by-default"] == {
         "podSelector": {},
         "policyTypes": ["Ingress", "Egress"],
     }
+    for name, policy in policies(rendered).items():
+        assert set(policy["policyTypes"]) == {"Ingress", "Egress"} or policy.keys() == {
+            *("podSelector", "policyTypes"),
+            {"Ingress": "ingress", "Egress": "egress"}[policy["policyTypes"][0]],
+        }, name
 
 
 def test_ingress_is_allowed_from_gateway_message_prometheus_and_the_service(rendered):
@@ -567,22 +683,60 @@ def test_ingress_is_allowed_from_gateway_message_prometheus_and_the_service(rend
             }
         ],
     }
+    prometheus = namespace("monitoring") | {"podSelector": {"matchLabels": {NAME: "prometheus"}}}
+    for _, component in WORKERS.values():
+        assert allowed(rendered, "ingress", component) == [
+            {"from": [prometheus], "ports": tcp(EVENTS_PORT)}
+        ]
 
 
-def test_egress_is_allowed_to_configured_hosts_dns_and_the_service_only(rendered):
+def allowed(rendered: list[Manifest], direction: str, component: str) -> list[Manifest]:
+    """Return the rules of all policies for the pods of a component."""
+    return [
+        rule
+        for policy in policies(rendered).values()
+        if selects(policy["podSelector"], {NAME: SERVICE, COMPONENT: component})
+        for rule in policy.get(direction, [])
+    ]
+
+
+@pytest.mark.parametrize("component", ["api", "release", "maintenance"])
+def test_egress_is_allowed_to_configured_hosts_dns_and_the_service_only(rendered, component):
     secret = read("examples/secret.yaml")[0]["stringData"]
     data = configuration(rendered)["data"]
     urls = [
         *[url for name, url in data.items() if name.endswith("_SERVICE_URL")],
         *[secret[name] for name in ("MONGODB_URL", "REDIS_URL")],
     ]
-    policy = policies(rendered)["called"]
 
-    assert policy.keys() == {"podSelector", "policyTypes", "egress"}
-    assert policy["podSelector"] == ANY_OF_OURS["podSelector"]
-    assert policy["policyTypes"] == ["Egress"]
     ours = {"to": [{"podSelector": {"matchLabels": API}}], "ports": tcp(8003)}
-    assert in_order(policy["egress"]) == in_order([*rules_for(urls), *DNS, ours])
+    found = allowed(rendered, "egress", component)
+    assert in_order(found) == in_order([*rules_for(urls), *DNS, ours])
+
+
+def block(network: object, exceptions: Sequence[object]) -> Manifest:
+    return {"ipBlock": {"cidr": str(network), "except": sorted(map(str, exceptions))}}
+
+
+def test_the_publisher_calls_mongodb_only_and_the_deliverer_public_addresses_too(rendered):
+    mongodb = read("examples/secret.yaml")[0]["stringData"]["MONGODB_URL"]
+    # The same addresses as the check of the deliverer.
+    receivers = {
+        "to": [
+            block("0.0.0.0/0", addresses.NOT_PUBLIC_V4),
+            block(addresses.PUBLIC_V6, addresses.NOT_PUBLIC_V6),
+        ],
+        "ports": tcp(*env.scheme["WEBHOOK_ALLOWED_PORTS"].default),
+    }
+    for_all = [*rules_for([mongodb]), *DNS]
+    found = copy.deepcopy(allowed(rendered, "egress", "webhooks"))
+    for rule in found:
+        for peer in rule["to"]:
+            if "except" in peer.get("ipBlock", {}):
+                peer["ipBlock"]["except"].sort()
+
+    assert in_order(allowed(rendered, "egress", "events")) == in_order(for_all)
+    assert in_order(found) == in_order([*for_all, receivers])
 
 
 @pytest.mark.parametrize("name", UPSTREAMS)
@@ -596,7 +750,7 @@ def test_tracing_allows_egress_to_the_collector(traced):
     urls = [url for url in assignments("components/tracing/config.env").values() if "://" in url]
 
     assert policies(traced)["tracing"] == {
-        "podSelector": ANY_OF_OURS["podSelector"],
+        "podSelector": {"matchLabels": API},  # commands export no traces
         "policyTypes": ["Egress"],
         "egress": rules_for(urls),
     }
@@ -630,18 +784,21 @@ def test_the_namespace_accepts_restricted_pods_only(rendered):
 
 
 def test_prometheus_scrapes_the_service(rendered):
-    monitor, service = one("ServiceMonitor", rendered), one("Service", rendered)
-    [endpoint] = monitor["spec"]["endpoints"]
+    monitor, services = one("ServiceMonitor", rendered), every("Service", rendered).values()
 
-    assert selects(monitor["spec"]["selector"], service["metadata"]["labels"])
-    assert endpoint.keys() == {"port", "path", "interval", "scrapeTimeout"}
-    assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
-    assert endpoint["path"] == "/metrics"
-    # Rates over five minutes need several samples.
-    assert 10 <= int(endpoint["interval"].removesuffix("s")) <= 60
-    assert int(endpoint["scrapeTimeout"].removesuffix("s")) < int(
-        endpoint["interval"].removesuffix("s")
-    )
+    ports = [port["name"] for service in services for port in service["spec"]["ports"]]
+    endpoints = monitor["spec"]["endpoints"]
+    assert {endpoint["port"] for endpoint in endpoints} == set(ports)
+    for service in services:
+        assert selects(monitor["spec"]["selector"], service["metadata"]["labels"])
+    for endpoint in endpoints:
+        assert endpoint.keys() == {"port", "path", "interval", "scrapeTimeout"}
+        assert endpoint["path"] == "/metrics"
+        # Rates over five minutes need several samples.
+        assert 10 <= int(endpoint["interval"].removesuffix("s")) <= 60
+        assert int(endpoint["scrapeTimeout"].removesuffix("s")) < int(
+            endpoint["interval"].removesuffix("s")
+        )
     assert monitor["spec"]["sampleLimit"] >= 5_000
     assert monitor["spec"]["jobLabel"] == NAME
 

@@ -168,7 +168,10 @@ MANIFESTS = {
         "- namespaceSelector: {}",
     ),
     "egress to everything": Edit(
-        "k8s/base/networkpolicies.yaml", "  egress:\n", "  egress:\n    - {}\n"
+        "k8s/base/networkpolicies.yaml",
+        "  egress:\n    - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: au",
+        "  egress:\n    - {}\n"
+        "    - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: au",
     ),
     "a port is missing, so all are open": Edit(
         "k8s/base/networkpolicies.yaml", "      ports: [{protocol: TCP, port: 8001}]\n", ""
@@ -277,10 +280,14 @@ MANIFESTS = {
     ),
     "nodes that cannot be drained": Edit(
         "k8s/base/pdb.yaml",
-        "  unhealthyPodEvictionPolicy: AlwaysAllow",
-        "  unhealthyPodEvictionPolicy: IfHealthyBudget",
+        "  unhealthyPodEvictionPolicy: AlwaysAllow #",
+        "  unhealthyPodEvictionPolicy: IfHealthyBudget #",
     ),
-    "no disruptions": Edit("k8s/base/pdb.yaml", "maxUnavailable: 1", "maxUnavailable: 0"),
+    "no disruptions": Edit(
+        "k8s/base/pdb.yaml",
+        "maxUnavailable: 1\n  unhealthyPodEvictionPolicy: AlwaysAllow #",
+        "maxUnavailable: 0\n  unhealthyPodEvictionPolicy: AlwaysAllow #",
+    ),
     "no disruption budget": Edit("k8s/base/kustomization.yaml", "  - pdb.yaml\n", ""),
     "a public Service": Edit("k8s/base/service.yaml", "type: ClusterIP", "type: LoadBalancer"),
     "another port": Edit("k8s/base/service.yaml", "targetPort: http", "targetPort: 9999"),
@@ -312,6 +319,120 @@ MANIFESTS = {
     "a faked migration": Edit("k8s/base/release.yaml", "migrate, --no-input", "migrate, --fake"),
     "indexes before the migration": Edit(
         "k8s/base/release.yaml", "manage.py, setup_indexes", "manage.py, setup_indexes, --dry-run"
+    ),
+    # The publisher and the deliverer of events
+    "private networks for the deliverer": Edit(
+        "k8s/base/networkpolicies.yaml", "              - 10.0.0.0/8 # private\n", ""
+    ),
+    "the metadata service for the deliverer": Edit(
+        "k8s/base/networkpolicies.yaml", "- 169.254.0.0/16 # link", "- 169.254.0.0/24 # link"
+    ),
+    "6to4 for the deliverer": Edit(
+        "k8s/base/networkpolicies.yaml", "              - 2002::/16 # 6to4\n", ""
+    ),
+    "every IPv6 address for the deliverer": Edit(
+        "k8s/base/networkpolicies.yaml", "cidr: 2000::/3", 'cidr: "::/0"'
+    ),
+    "every port for the deliverer": Edit(
+        "k8s/base/networkpolicies.yaml", "      ports: [{protocol: TCP, port: 443}]\n", ""
+    ),
+    "HTTP for the deliverer": Edit(
+        "k8s/base/networkpolicies.yaml",
+        "ports: [{protocol: TCP, port: 443}]",
+        "ports: [{protocol: TCP, port: 443}, {protocol: TCP, port: 80}]",
+    ),
+    "the internet for the publisher": Edit(
+        "k8s/base/networkpolicies.yaml",
+        "app.kubernetes.io/component: webhooks\n  policyTypes: [Egress]",
+        "app.kubernetes.io/component: events\n  policyTypes: [Egress]",
+    ),
+    "the internet for every pod": Edit(
+        "k8s/base/networkpolicies.yaml",
+        "      app.kubernetes.io/component: webhooks\n  policyTypes: [Egress]",
+        "  policyTypes: [Egress]",
+    ),
+    "upstreams for the publisher": Edit(
+        "k8s/base/networkpolicies.yaml", "values: [api, release,", "values: [api, events, release,"
+    ),
+    "metrics for everything": Edit(
+        "k8s/base/networkpolicies.yaml",
+        "          podSelector: {matchLabels: {app.kubernetes.io/name: prometheus}}\n"
+        "      ports: [{protocol: TCP, port: 9103}]",
+        "      ports: [{protocol: TCP, port: 9103}]",
+    ),
+    "a publisher that ends": Edit(
+        "k8s/base/events.yaml", "manage.py, publish_events]", "manage.py, publish_events, --once]"
+    ),
+    "no deliverer": Edit("k8s/base/events.yaml", "deliver_webhooks", "publish_events"),
+    "pods of two Deployments": Edit(
+        "k8s/base/events.yaml",
+        "    matchLabels: &deliverer\n"
+        "      app.kubernetes.io/name: conversation-service\n"
+        "      app.kubernetes.io/component: webhooks",
+        "    matchLabels: &deliverer\n"
+        "      app.kubernetes.io/name: conversation-service\n"
+        "      app.kubernetes.io/component: events",
+    ),
+    "one publisher": Edit("k8s/base/event-process.yaml", "replicas: 2", "replicas: 1"),
+    "workers that are stopped first": Edit(
+        "k8s/base/event-process.yaml",
+        "{maxSurge: 1, maxUnavailable: 0}",
+        "{maxSurge: 0, maxUnavailable: 1}",
+    ),
+    "a delivery is cut off": Edit(
+        "k8s/base/event-process.yaml", "PeriodSeconds: 60", "PeriodSeconds: 10"
+    ),
+    "no limit of memory": Edit(
+        "k8s/base/event-process.yaml",
+        "limits: {memory: 384Mi, ephemeral-storage: 64Mi}",
+        "limits: {ephemeral-storage: 64Mi}",
+    ),
+    "no limit of the disk": Edit(
+        "k8s/base/event-process.yaml",
+        "limits: {memory: 384Mi, ephemeral-storage: 64Mi}",
+        "limits: {memory: 384Mi}",
+    ),
+    **{
+        f"no {probe} of the workers": Edit("k8s/base/event-process.yaml", probe, f"{probe}Not")
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+    },
+    "workers restart after 2 s": Edit(
+        "k8s/base/event-process.yaml",
+        "periodSeconds: 10\n            timeoutSeconds: 3\n            failureThreshold: 6",
+        "periodSeconds: 1\n            timeoutSeconds: 1\n            failureThreshold: 2",
+    ),
+    "probes of another port": Edit(
+        "k8s/base/event-process.yaml", 'EVENTS_PORT, value: "9103"', 'EVENTS_PORT, value: "9104"'
+    ),
+    "workers log nothing": Edit(
+        "k8s/base/event-process.yaml", '            - {name: LOG_COMMANDS, value: "true"}\n', ""
+    ),
+    "workers with a sidecar": Edit(
+        "k8s/base/event-process.yaml", '        sidecar.istio.io/inject: "false"\n', ""
+    ),
+    "workers without hardening": Edit(
+        "k8s/base/event-process.yaml",
+        "    spec:\n      #",
+        "    spec:\n      hostNetwork: true\n      #",
+    ),
+    "workers connect too often": Edit("k8s/base/event-process.yaml", "replicas: 2", "replicas: 3"),
+    "the publisher may be drained at once": Edit(
+        "k8s/base/pdb.yaml",
+        "  name: conversation-service-events\n  labels:\n"
+        "    app.kubernetes.io/component: events\nspec:\n  maxUnavailable: 1",
+        "  name: conversation-service-events\n  labels:\n"
+        "    app.kubernetes.io/component: events\nspec:\n  maxUnavailable: 2",
+    ),
+    "no metrics of the deliverer": Edit(
+        "k8s/base/service.yaml",
+        "conversation-service\n    app.kubernetes.io/component: webhooks\n  ports",
+        "conversation-service\n    app.kubernetes.io/component: hooks\n  ports",
+    ),
+    "Prometheus does not scrape the workers": Edit(
+        "k8s/components/monitoring/servicemonitor.yaml",
+        "    - port: metrics # the publisher and the deliverer of events\n"
+        "      path: /metrics\n      interval: 30s\n      scrapeTimeout: 10s\n",
+        "",
     ),
     # Configuration
     "fewer variables are secrets": Edit(
@@ -378,6 +499,16 @@ MANIFESTS = {
     "an overlay suspends jobs": patch(
         "staging", "CronJob", "op: add, path: /spec/suspend, value: true"
     ),
+    "an overlay opens the networks of the company": patch(
+        "production",
+        "NetworkPolicy, name: webhooks",
+        "op: remove, path: /spec/egress/0/to/0/ipBlock/except",
+    ),
+    "an overlay stops the publisher": patch(
+        "staging",
+        "Deployment, name: conversation-service-events",
+        "op: replace, path: /spec/replicas, value: 0",
+    ),
     "an overlay adds privileges": patch(
         "staging",
         "Deployment",
@@ -401,7 +532,7 @@ MANIFESTS = {
         "release: prometheus",
     ),
     "a scrape every 5 minutes": Edit(
-        "k8s/components/monitoring/servicemonitor.yaml", "interval: 30s", "interval: 5m"
+        "k8s/components/monitoring/servicemonitor.yaml", "interval: 30s #", "interval: 5m #"
     ),
     "the sidecar ignores the dashboard": Edit(
         "k8s/components/monitoring/kustomization.yaml", "grafana_dashboard:", "dashboard:"
@@ -465,6 +596,28 @@ FILES = {
     ),
     "short grace in Compose": Edit(
         "docker/compose.yaml", "stop_grace_period: 40s", "stop_grace_period: 10s"
+    ),
+    "a publisher that ends in Compose": Edit(
+        "docker/compose.yaml", "manage.py, publish_events]", "manage.py, publish_events, --once]"
+    ),
+    "the publisher of staging reaches other hosts": Edit(
+        "docker/compose.staging.yaml",
+        "    networks: [back]\n    depends_on: &prepared",
+        "    depends_on: &prepared",
+    ),
+    "the deliverer of staging reaches the upstreams": Edit(
+        "docker/compose.staging.yaml", "networks: [back, outside]", "networks: [back, staging]"
+    ),
+    "a worker of staging is killed": Edit(
+        "docker/compose.staging.yaml",
+        "healthcheck: *metrics\n    stop_grace_period: 60s",
+        "healthcheck: *metrics\n    stop_grace_period: 5s",
+    ),
+    "a worker of staging has no memory limit": Edit(
+        "docker/compose.staging.yaml", "memory: 384M, pids: 256}", "pids: 256}"
+    ),
+    "a worker without a health check": Edit(
+        "docker/compose.staging.yaml", "    healthcheck: *metrics\n", ""
     ),
     "all rights for the service": Edit(
         "docker/mongo-init.js", '[{ role: "readWrite", db: DATABASE }]', '["root"]'
@@ -600,8 +753,22 @@ SCRIPTS = {
         "test_deploy_k8s.test_a_version_that_never_becomes_ready_is_rolled_back",
     ),
     "a rollback does not wait": (
-        Edit("scripts/deploy-k8s.sh", "    wait_for_rollout ||\n", "    true ||\n"),
+        Edit(
+            "scripts/deploy-k8s.sh", '    wait_for_rollouts "${existing[@]}" ||\n', "    true ||\n"
+        ),
         "test_deploy_k8s.test_a_previous_version_that_does_not_become_ready_again_is_reported",
+    ),
+    "a release waits for the API only": (
+        Edit(
+            "scripts/deploy-k8s.sh",
+            'wait_for_rollouts "${deployments[@]}"',
+            'wait_for_rollouts "$name"',
+        ),
+        "test_deploy_k8s.test_every_deployment_is_rolled_back_if_a_worker_never_becomes_ready",
+    ),
+    "a rollback sets the number of publishers": (
+        Edit("scripts/deploy-k8s.sh", '    [ "$1" != "$name" ] || patch_file', "    patch_file"),
+        "test_deploy_k8s.test_a_failed_release_keeps_the_number_of_workers",
     ),
     "a rollback without a smoke test": (
         Edit("scripts/deploy-k8s.sh", '    run_job smoke "$manifests/former/', '    true "'),

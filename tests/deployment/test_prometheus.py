@@ -18,7 +18,7 @@ from conversation_service.development.process import free_port
 from conversation_service.development.stand_ins.characters import characters
 from tests.config.processes import environment, eventually
 from tests.deployment.monitoring import ROOT, dashboard_queries, rules
-from tests.deployment.watching import prometheus, serving
+from tests.deployment.watching import prometheus, serving, worker
 from tests.factories import NewConversation
 
 pytestmark = pytest.mark.deployment
@@ -77,13 +77,21 @@ def watched(tmp_path_factory):
         settings = production(CHARACTERS_SERVICE_URL=upstream.url)
         for command in ("migrate", "setup_indexes"):
             manage(command, settings)
+        workers = {
+            name: (
+                f"conversation-service-{name}",
+                running.enter_context(worker(program, folder / f"{name}.log", settings)),
+            )
+            for name, program in (("events", "publish_events"), ("webhooks", "deliver_webhooks"))
+        }
         service = running.enter_context(serving(folder / "one.log", settings))
         settings |= {
             "MONGODB_URL": f"mongodb://127.0.0.1:{free_port()}/?replicaSet=rs0",
             "MONGODB_TIMEOUT_MS": "100",
         }
         lost = running.enter_context(serving(folder / "two.log", settings))
-        pods = {"one": service.port, "two": lost.port}
+        api = {"one": service.port, "two": lost.port}
+        pods = {name: ("conversation-service", port) for name, port in api.items()} | workers
         watcher = running.enter_context(prometheus(folder, pods))
         # Each with a character that is not cached, so that the upstream gets a request.
         for user_id, character_id in (("ana", "ada"), ("bea", "sherlock"), ("carla", "luna")):

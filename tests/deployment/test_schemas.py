@@ -13,7 +13,7 @@ from tests.deployment.manifests import (
     VERSIONS,
     Manifest,
     containers,
-    one,
+    every,
     pods,
     read,
     render,
@@ -135,4 +135,5 @@ def test_a_changed_configuration_restarts_the_pods(environment, rendered, tmp_pa
         ],
     )
 
-    assert one("Deployment", changed) != one("Deployment", rendered)
+    before, after = (every("Deployment", manifests) for manifests in (rendered, changed))
+    assert [name for name in before if before[name] == after[name]] == []

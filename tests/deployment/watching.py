@@ -17,7 +17,7 @@ from tests.config.processes import environment, eventually
 from tests.deployment.monitoring import CLUSTER, COMPONENT, ROOT, TOOLS, write_rules
 
 MONITOR = yaml.safe_load((COMPONENT / "servicemonitor.yaml").read_text())["spec"]
-(ENDPOINT,) = MONITOR["endpoints"]
+PATH = "/metrics"
 
 
 START_S = 60  # on an overloaded machine
@@ -107,8 +107,8 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, pods: dict[str, int]) -> Iterator[Prometheus]:
-    """Scrape pods with these names and ports, and metrics of their cluster."""
+def prometheus(folder: Path, pods: dict[str, tuple[str, int]]) -> Iterator[Prometheus]:
+    """Scrape pods with these names, by their Services and ports, and metrics of their cluster."""
     port = free_port()
     with cluster() as cluster_port:
         config = folder / "prometheus.yaml"
@@ -125,15 +125,17 @@ def prometheus(folder: Path, pods: dict[str, int]) -> Iterator[Prometheus]:
             yield Prometheus(url)
 
 
-def configuration(folder: Path, pods: dict[str, int], cluster_port: int) -> dict[str, Any]:
+def configuration(
+    folder: Path, pods: dict[str, tuple[str, int]], cluster_port: int
+) -> dict[str, Any]:
     """Return the operator's configuration for the ServiceMonitor, with a shorter interval."""
     ours = {
         "job_name": "serviceMonitor/conversation-service/conversation-service/0",
-        "metrics_path": ENDPOINT["path"],
+        "metrics_path": PATH,
         "sample_limit": MONITOR["sampleLimit"],
         "static_configs": [
-            {"targets": [f"127.0.0.1:{port}"], "labels": labels_of(pod)}
-            for pod, port in pods.items()
+            {"targets": [f"127.0.0.1:{port}"], "labels": labels_of(pod, service)}
+            for pod, (service, port) in pods.items()
         ],
     }
     others = {
@@ -147,15 +149,23 @@ def configuration(folder: Path, pods: dict[str, int], cluster_port: int) -> dict
     }
 
 
-def labels_of(pod: str) -> dict[str, str]:
+def labels_of(pod: str, service: str) -> dict[str, str]:
     return {
         "job": "conversation-service",
-        "service": "conversation-service",
+        "service": service,
         "namespace": "conversation-service",
         "pod": pod,
-        "container": "conversation-service",
-        "endpoint": ENDPOINT["port"],
     }
+
+
+@contextmanager
+def worker(name: str, log: Path, settings: dict[str, str]) -> Iterator[int]:
+    """Run a command that publishes or delivers events; yield the port of its metrics."""
+    port = free_port()
+    arguments: list[str | Path] = [sys.executable, "manage.py", name, f"--port={port}"]
+    with running(arguments, log, environment(HOST="127.0.0.1", **settings)) as process:
+        eventually(lambda: responds(process, f"http://127.0.0.1:{port}/healthz"), within_s=START_S)
+        yield port
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -19,11 +20,16 @@ MAX_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Call:
-    """A request: the groups of the route's pattern, the JSON body, the bearer token."""
+    """A request: the groups of the route's pattern, the JSON body and its bytes, the headers."""
 
     path: dict[str, str]
     body: dict[str, Any]
-    token: str
+    content: bytes
+    headers: Message
+
+    @property
+    def token(self) -> str:
+        return str(self.headers.get("Authorization", "")).removeprefix("Bearer ")
 
 
 Reply = tuple[HTTPStatus, Any]
@@ -70,7 +76,7 @@ class StandIn(ThreadingHTTPServer):
             if match := re.fullmatch(pattern, path):
                 known = True
                 if allowed == method:
-                    return respond(Call(match.groupdict(), call.body, call.token))
+                    return respond(replace(call, path=match.groupdict()))
         if known:
             return HTTPStatus.METHOD_NOT_ALLOWED, {"detail": "Method not allowed"}
         return HTTPStatus.NOT_FOUND, {"detail": "Not found"}
@@ -99,9 +105,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         path = self.path.partition("?")[0]
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         try:
-            call = Call({}, self._body(), token)
+            call = self._call()
         except ValueError as error:
             self._send(HTTPStatus.BAD_REQUEST, {"detail": str(error)})
             return
@@ -129,15 +134,16 @@ class Handler(BaseHTTPRequestHandler):
                 return True
         return False
 
-    def _body(self) -> dict[str, Any]:
+    def _call(self) -> Call:
         length = int(self.headers.get("Content-Length") or 0)
         if not 0 <= length <= MAX_BYTES:
             self.close_connection = True
             raise ValueError(f"A body has {MAX_BYTES} bytes at most")
-        body = json.loads(self.rfile.read(length) or b"{}")
+        content = self.rfile.read(length)
+        body = json.loads(content or b"{}")
         if not isinstance(body, dict):
             raise ValueError("The body is a JSON object")
-        return body
+        return Call({}, body, content, self.headers)
 
     def _send(self, status: HTTPStatus, body: Any) -> None:
         self._send_bytes(status, json.dumps(body).encode(), "application/json")

@@ -56,10 +56,16 @@ class Command(Job):
             "--add", type=int, metavar="N", help="add N conversations to the existing ones"
         )
         add("--users", type=int, default=50, help="number of other users (default 50)")
+        add(
+            "--webhook",
+            nargs=2,
+            metavar=("URL", "SECRET"),
+            help="send events to this URL, which is not checked",
+        )
         add("--heavy", type=int, help=f'conversations of the user "{demo.USER}" (default half)')
         super().add_arguments(parser)
 
-    def run(self, *, dry_run: bool, **options: Any) -> JobResult:
+    def run(self, *, dry_run: bool, webhook: list[str] | None, **options: Any) -> JobResult:
         wanted = parse(**options)
         numbers: dict[str, Any] = {"missing": 0, "created": 0}
         numbers |= {"seconds": 0.0, "indexes_seconds": 0.0}
@@ -77,6 +83,8 @@ class Command(Job):
         if numbers["missing"] and not dry_run:
             numbers |= self.fill(wanted, anew=former is None)
             error = Unfinished(STOPPED) if numbers["missing"] else None
+        if webhook and not dry_run:
+            demo.send_events_to(*webhook)
         text = "There is demo data already; nothing changed. To get more: seed_demo --add 100"
         if numbers["created"]:
             rate = numbers["created"] / max(numbers["seconds"], 0.1)

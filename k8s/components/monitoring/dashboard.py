@@ -12,6 +12,9 @@ HEIGHT = {"stat": 4, "timeseries": 8}
 OURS = 'service="conversation-service",namespace=~"$namespace"'
 # Of kube-state-metrics and cAdvisor, which use the label `service` for themselves.
 CONTAINER = 'container="conversation-service",namespace=~"$namespace"'
+# Of the publisher and the deliverer of events.
+PUBLISHER = OURS.replace("conversation-service", "conversation-service-events")
+DELIVERER = OURS.replace("conversation-service", "conversation-service-webhooks")
 SCALER = 'horizontalpodautoscaler="conversation-service",namespace=~"$namespace"'
 PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -294,6 +297,49 @@ ROWS: dict[str, list[Panel]] = {
                 "tokens not confirmed": f"sum({rate('tokens_not_confirmed_total')})",
             },
             width=6,
+        ),
+    ],
+    "Events and webhooks": [
+        Panel(
+            "Published events",
+            "cpm",
+            {
+                "{{type}}": "60 * sum by (type) "
+                f"(rate(events_published_total{{{PUBLISHER}}}[$__rate_interval]))",
+            },
+            text="A minute, by type.",
+        ),
+        Panel(
+            "Publishing is late by",
+            "s",
+            {"{{namespace}}": f"max by (namespace) (events_lag_seconds{{{PUBLISHER}}})"},
+            text="Up to 10 s without changes. At 60 s an alert fires.",
+        ),
+        Panel(
+            "Repaired events and disabled endpoints",
+            "none",
+            {
+                "repaired in an hour": f"sum(increase(events_repaired_total{{{PUBLISHER}}}[1h]))",
+                "disabled in an hour, {{reason}}": "sum by (reason) "
+                f"(increase(webhook_endpoints_disabled_total{{{DELIVERER}}}[1h]))",
+            },
+        ),
+        Panel(
+            "Attempts to deliver",
+            "reqps",
+            {
+                "{{outcome}}": "sum by (outcome) "
+                f"(rate(webhook_attempts_total{{{DELIVERER}}}[$__rate_interval]))",
+            },
+            text="By outcome: delivered, rejected (another status), failed (no usable reply).",
+            width=12,
+        ),
+        Panel(
+            "Pending deliveries",
+            "none",
+            {"{{namespace}}": f"sum by (namespace) (webhook_pending{{{DELIVERER}}})"},
+            text="Deliveries that have failed, or wait behind a failed one of their conversation.",
+            width=12,
         ),
     ],
     "Pods": [

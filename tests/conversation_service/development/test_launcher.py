@@ -139,6 +139,8 @@ def test_it_starts_again_on_the_same_ports_after_it_was_killed(launcher):
 
     assert launcher.urls() == former
     assert launcher.paste() == STATUSES
+    eventually(lambda: launcher.says("webhook  conversation.created "), log=launcher.log)
+    eventually(lambda: launcher.says("webhook  conversation.updated "), log=launcher.log)
     for url in launcher.upstreams.values():
         assert "healthy" in launcher.get(f"{url}/health")
     assert f"as process {running.pid}" in launcher.fail()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,12 @@ from django.core.management import CommandError, call_command
 from django.urls import path
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
+from standardwebhooks import Webhook
 
+from conversation_service import clock
 from conversation_service.development import process
 from conversation_service.development.stand_ins.message import message
+from conversation_service.development.stand_ins.receiver import SECRET, receiver
 from conversation_service.http.authentication import claims_of
 from conversation_service.http.rendering import JSONResponse
 from conversation_service.upstreams import characters, messages
@@ -280,3 +284,54 @@ def test_it_is_for_development_only(settings, changed, fault):
 
     with pytest.raises(CommandError, match=fault):
         call_command("run_neighbours")
+
+
+@pytest.fixture
+def events():
+    with receiver(0) as server:
+        yield f"{server.url}/events"
+
+
+def signed(body: str, *, secret: str = SECRET, age_s: int = 0) -> dict[str, str]:
+    id_, at = f"{CONVERSATION}_v2", clock.now() - timedelta(seconds=age_s)
+    return {
+        "Webhook-Id": id_,
+        "Webhook-Timestamp": str(int(at.timestamp())),
+        "Webhook-Signature": f"v1,other {Webhook(secret).sign(id_, at, body)}",
+    }
+
+
+EVENT = json.dumps(
+    {
+        "id": f"{CONVERSATION}_v2",
+        "type": "conversation.updated",
+        "data": {"conversation_id": CONVERSATION, "version": 2, "fields": ["title", "tags"]},
+    }
+)
+
+
+def test_a_signed_event_is_printed_in_one_line(events, capsys):
+    done = requests.post(events, EVENT, headers=signed(EVENT), timeout=10)
+
+    assert done.status_code == 200
+    line = capsys.readouterr().out
+    assert line == f"webhook  conversation.updated   {CONVERSATION} v2 title, tags\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        signed(EVENT.replace("title", "custom")),
+        signed(EVENT, secret="whsec_" + "a" * 32),
+        signed(EVENT, age_s=600),
+        signed(EVENT) | {"Webhook-Timestamp": "now"},
+        signed(EVENT) | {"Webhook-Signature": ""},
+    ],
+    ids=["nothing", "another body", "another secret", "old", "no time", "no signature"],
+)
+def test_an_event_with_another_signature_is_rejected(events, headers, capsys):
+    done = requests.post(events, EVENT, headers=headers, timeout=10)
+
+    assert done.status_code == 401
+    assert capsys.readouterr().out == ""
