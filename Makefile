@@ -85,7 +85,7 @@ check-clients: $(DEVELOPMENT) $(CLIENTS)/.installed ## generate four clients fro
 
 faults: $(DEVELOPMENT) $(FAULTS)/.installed ## kill, freeze and cut off servers under load, 15 minutes; ROUNDS=20 for the full numbers (Linux)
 	$(BIN)/python -m pytest -m faults tests/faults --rounds $(FAULT_ROUNDS) --kills $$(($(FAULT_ROUNDS) * 15)) \
-		--soak-minutes $(FAULT_ROUNDS) $(ARGS)
+		--soak-minutes $(FAULT_ROUNDS) --backlog $$(($(FAULT_ROUNDS) * 50000)) $(ARGS)
 
 # ROUNDS of the command line; without it, 2.
 FAULT_ROUNDS = $(if $(filter command,$(firstword $(origin ROUNDS))),$(ROUNDS),2)

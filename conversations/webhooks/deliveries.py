@@ -319,7 +319,7 @@ def redeliver(endpoint_id: str, event_id: str) -> str:
             hint=_ORDER,
         )
     # The process that delivers reads the endpoint every second.
-    endpoints.endpoints().update_one({"_id": endpoint_id}, {"$set": {"redelivery_at": now()}})
+    endpoints.endpoints().update_one({"_id": endpoint_id}, {"$inc": {"redeliveries": 1}})
     return state
 
 

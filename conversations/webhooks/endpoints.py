@@ -74,7 +74,7 @@ class Endpoint(TypedDict):
     created_by: str
     updated_at: datetime
     lease: NotRequired[dict[str, Any]]  # of the process that delivers, see leases.py
-    redelivery_at: NotRequired[datetime]  # the latest redeliver(), which that process notices
+    redeliveries: NotRequired[int]  # calls of redeliver(), which that process notices
 
 
 _SHOWN = (

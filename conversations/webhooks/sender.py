@@ -67,7 +67,7 @@ class Sender(Thread):
         self._ramp = Ramp()
         self._window = Window(endpoint["cursor"])
         self._recorded: set[str] = set()  # ids after the stored cursor, after a crash
-        self._redelivery_at = endpoint.get("redelivery_at")
+        self._redeliveries = endpoint.get("redeliveries")
         # Stored with the cursor
         self._stored_at = monotonic()
         self._stored_cursor = endpoint["cursor"]
@@ -80,8 +80,8 @@ class Sender(Thread):
     def configure(self, endpoint: Endpoint) -> None:
         """Apply the endpoint's present document to the next request."""
         self.endpoint = endpoint
-        if endpoint.get("redelivery_at") != self._redelivery_at:
-            self._redelivery_at = endpoint.get("redelivery_at")
+        if endpoint.get("redeliveries") != self._redeliveries:
+            self._redeliveries = endpoint.get("redeliveries")
             self.records.redelivered.set()
             self.wake()
         if endpoint["disabled_times"] != self._disabled_times:

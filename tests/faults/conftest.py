@@ -9,7 +9,7 @@ REPORT = Path("var/faults.txt")
 OPTIONS = {
     "--rounds": (2, "rounds of each fault of MongoDB and of each stop under load"),
     "--kills": (30, "kills of workers and masters"),
-    "--backlog": (10_000, "events in the backlog of a webhook"),
+    "--backlog": (100_000, "events in the backlog of a webhook"),
     "--soak-minutes": (2, "minutes of mixed load"),
 }
 

@@ -10,6 +10,7 @@ from statistics import quantiles
 from threading import Lock
 
 import pytest
+from bson import ObjectId
 
 from conversations.events import log
 from conversations.webhooks import deliveries, endpoints
@@ -188,13 +189,14 @@ def test_a_backlog_drains_with_more_and_more_requests_in_flight(mongo, backlog, 
             ids.append(received.id)
         return 204
 
-    conversations = max(1, backlog // 100)
+    conversations = [ObjectId() for _ in range(backlog // 100)]
     with receiving(count) as receiver:
         receiver.keeps = False
         endpoint = register(receiver.url)
         endpoints.disable(endpoint, endpoints.STAFF, by="staff:ana")
         disabled = log.newest_seq()
-        append(conversations=conversations, versions=backlog // conversations)
+        for version in range(1, 101):
+            append(first=version, ids=conversations)
         sent = log.newest_seq() - disabled
         with delivering(mongo) as (process, _):
             endpoints.enable(endpoint, from_now=False)

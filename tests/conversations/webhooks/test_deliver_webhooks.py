@@ -6,7 +6,7 @@ from threading import Event, Lock
 
 import pytest
 import time_machine
-from django.core.management import CommandError
+from django.core.management import CommandError, call_command
 from prometheus_client import REGISTRY
 from standardwebhooks import Webhook
 
@@ -24,6 +24,7 @@ from tests.conversations.webhooks.receivers import (
     receiving,
     register,
 )
+from tests.factories import PATH, conversation
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,23 @@ def test_every_event_after_the_cursor_is_delivered_and_counted():
     assert found["last_success_at"] is not None
     assert "lease" not in found
     assert records(endpoint) == []
+
+
+def test_the_changes_of_a_conversation_arrive_as_events(alice):
+    call_command("publish_events", once=True)
+    with receiving() as receiver:
+        register(receiver.url)
+        id_ = conversation(alice, "archived")["id"]
+        alice.delete(f"{PATH}/{id_}")
+        call_command("publish_events", once=True)
+        deliver()
+
+    assert [(received.id, received.event["type"]) for received in receiver.requests] == [
+        (f"{id_}_v1", log.CREATED),
+        (f"{id_}_v2", log.ARCHIVED),
+        (f"{id_}_v3", log.TRASHED),
+    ]
+    assert {received.event["data"]["user_id"] for received in receiver.requests} == {"alice"}
 
 
 def test_a_second_run_delivers_only_new_events():

@@ -70,6 +70,16 @@ def test_a_running_process_notices_that_an_endpoint_was_disabled_and_enabled_at_
         eventually(lambda: receiver.ids[-1:] == [new])
 
 
+def test_a_running_process_notices_a_redelivery(mongo):
+    with receiving() as receiver, delivering(mongo):
+        endpoint = register(receiver.url)
+        [id_] = append()
+        eventually(lambda: stored(endpoint)["cursor"] == 1)
+        for count in (2, 3):
+            deliveries.redeliver(endpoint, id_)
+            eventually(lambda count=count: receiver.ids == count * [id_])
+
+
 def test_sigterm_ends_it_after_the_requests_in_flight(mongo):
     arrived, release = Event(), Event()
 
