@@ -18,7 +18,7 @@ from config.upstreams import UPSTREAMS
 from conversation_service import health
 from conversation_service.outbound import addresses
 from conversations.webhooks.deliverer import STOP_S
-from conversations.webhooks.sender import MONGODB_S
+from conversations.webhooks.leases import OPERATION_S
 from tests.deployment.manifests import (
     K8S,
     ROOT,
@@ -549,7 +549,7 @@ def test_a_worker_runs_its_command_until_it_is_stopped(rendered, name):
         assert spec[field] == deployment(rendered)[field]
     # The requests to receivers end, and their outcomes are stored.
     grace_s = spec["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert STOP_S + MONGODB_S + 10 <= grace_s <= 120
+    assert STOP_S + OPERATION_S + 10 <= grace_s <= 120
 
 
 @pytest.mark.parametrize("name", WORKERS)
