@@ -19,8 +19,8 @@ from conversation_service.mongodb.connection import database
 def prepare(*, webhook: str | None = None) -> str:
     """Bring the database up to date and return a token for the owner of the demo data.
 
-    Events are sent to the receiver at `webhook`, if any. May be repeated. Raises CannotStart without
-    a usable MongoDB.
+    Events are sent to the receiver at `webhook`, if any. May be repeated. Raises CannotStart
+    without a usable MongoDB.
     """
     django.setup()
     try:
