@@ -16,18 +16,18 @@ from conversation_service.mongodb import failures
 from conversation_service.mongodb.connection import database
 
 
-def prepare(*, webhook: str) -> str:
+def prepare(*, webhook: str | None = None) -> str:
     """Bring the database up to date and return a token for the owner of the demo data.
 
-    Events are sent to the receiver at `webhook`. May be repeated. Raises CannotStart without a
-    usable MongoDB.
+    Events are sent to the receiver at `webhook`, if any. May be repeated. Raises CannotStart
+    without a usable MongoDB.
     """
     django.setup()
     try:
         require_mongodb()
         call_command("migrate", verbosity=0, interactive=False)
         call_command("setup_indexes", verbosity=0)
-        call_command("seed_demo", webhook=[webhook, SECRET], verbosity=0)
+        call_command("seed_demo", webhook=webhook and [webhook, SECRET], verbosity=0)
         # From now on changes are published, also those before the publisher runs.
         call_command("publish_events", once=True)
         create_staff()
