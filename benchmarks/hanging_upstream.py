@@ -45,7 +45,6 @@ def main() -> None:
             "PORT": str(process.free_port()),
             "WEB_CONCURRENCY": "1",
             "RATE_LIMIT_ENABLED": "false",
-            "WEBHOOK_ALLOWED_HOSTS": "127.0.0.1",
             "CHARACTER_CHECK": "strict",
             # It would open at once and make the hanging harmless.
             "CHARACTERS_BREAKER_THRESHOLD": "1000000",
@@ -58,7 +57,7 @@ def measure(started: ExitStack) -> None:
     from conversation_service.development.dev_database import prepare  # noqa: PLC0415
     from conversation_service.development.stand_ins.characters import characters  # noqa: PLC0415
 
-    token = prepare(webhook="http://127.0.0.1:9/events")  # nothing delivers
+    token = prepare()
     port = int(os.environ["CHARACTERS_SERVICE_URL"].rpartition(":")[2])
     stand_in = started.enter_context(characters(port))
     web = process.start(
