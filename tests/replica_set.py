@@ -163,7 +163,8 @@ def create_collections(database: Database) -> None:
     for schema in declared():
         rules: Any = {"validator": schema.validator} if schema.validator else {}
         collection = database.create_collection(schema.name, **rules)
-        collection.create_indexes([*schema.indexes])
+        if schema.indexes:
+            collection.create_indexes([*schema.indexes])
 
 
 def _configuration(members: list[Member]) -> dict[str, Any]:
