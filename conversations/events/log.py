@@ -8,7 +8,7 @@ The log is one sequence, so its collection is not sharded. MongoDB deletes event
 EVENTS_KEEP_DAYS.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from functools import partial
@@ -71,6 +71,18 @@ class NewEvent(TypedDict):
     request_id: str
     first_missed: NotRequired[int]
     last_missed: NotRequired[int]
+
+
+def is_well_formed(event: Mapping[str, Any]) -> bool:
+    """Return True if a conversation's event has values with the types that it needs."""
+    versions = [event.get(name) for name in ("version", "first_missed", "last_missed")]
+    texts = [event["user_id"], event["by"], event["request_id"], *event["fields"]]
+    return (
+        all(v is None or (type(v) in {int, Int64} and v >= 1) for v in versions)
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(event["client"], str | None)
+        and isinstance(event["at"], datetime)
+    )
 
 
 class Event(NewEvent):
