@@ -113,7 +113,7 @@ COLLECTION = CollectionSchema(
     validator={
         "$jsonSchema": {
             "bsonType": "object",
-            "required": ["_id", "seq", "type", "at", "published_at"],
+            "required": [*sorted(NewEvent.__required_keys__), "seq", "published_at"],
             "properties": {
                 "_id": {"bsonType": "string"},
                 "seq": {"bsonType": "long", "minimum": 1},

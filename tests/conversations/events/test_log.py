@@ -135,6 +135,15 @@ def test_an_event_of_an_endpoint_has_no_conversation(mongo):
     assert log.payload(found)["data"]["conversation_id"] is None
 
 
+@pytest.mark.parametrize("name", ["conversation_id", "user_id", "version", "fields", "by"])
+def test_the_database_rejects_an_event_that_lacks_a_field(mongo, name):
+    faulty = event(ObjectId(), 1)
+    del faulty[name]
+
+    with pytest.raises(BulkWriteError):
+        log.append([faulty])
+
+
 @pytest.mark.parametrize("fault", [{"fields": "title"}, {"version": 0}, {"type": "created"}])
 def test_the_database_rejects_a_faulty_event(mongo, fault):
     with pytest.raises(BulkWriteError):
