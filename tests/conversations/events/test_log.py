@@ -135,6 +135,27 @@ def test_an_event_of_an_endpoint_has_no_conversation(mongo):
     assert log.payload(found)["data"]["conversation_id"] is None
 
 
+@pytest.mark.parametrize(
+    ("types", "found"), [([log.PURGED], [1, 302]), ([log.PURGED, log.CREATED], [1, 2, 302])]
+)
+def test_events_of_rare_types_are_found_without_reading_the_others(mongo, types, found):
+    id_ = ObjectId()
+    kinds = [log.PURGED, log.CREATED, *[log.UPDATED] * 299, log.PURGED]
+    log.append([event(id_, version, kind) for version, kind in enumerate(kinds, 1)])
+
+    mongo.command("profile", 2)
+    try:
+        rows = log.read(0, types=types, limit=100)
+    finally:
+        mongo.command("profile", 0)
+    [read] = mongo["system.profile"].find({"ns": f"{mongo.name}.event_log", "op": "query"})
+    mongo.drop_collection("system.profile")
+
+    assert [row["seq"] for row in rows] == found
+    assert read["docsExamined"] == len(found)
+    assert "hasSortStage" not in read
+
+
 @pytest.mark.parametrize("name", ["conversation_id", "user_id", "version", "fields", "by"])
 def test_the_database_rejects_an_event_that_lacks_a_field(mongo, name):
     faulty = event(ObjectId(), 1)
