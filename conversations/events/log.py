@@ -246,6 +246,15 @@ def _append(events: Sequence[NewEvent], session: ClientSession) -> Sequence[NewE
         session=session,
     )
     first = counter["seq"] - len(new) + 1
+    if first == 1:  # the first events, or the counter was deleted and the log was not
+        last = connection.collection(EVENT_LOG).find_one({}, sort=[("seq", -1)], session=session)
+        if last:
+            first = last["seq"] + 1
+            connection.collection(EVENT_STATE).update_one(
+                {"_id": _COUNTER},
+                {"$set": {"seq": Int64(last["seq"] + len(new))}},
+                session=session,
+            )
     connection.collection(EVENT_LOG).insert_many(
         [
             {**event, "seq": Int64(seq), "published_at": counter["at"]}

@@ -71,6 +71,17 @@ def test_positions_continue_after_all_events_have_expired(mongo):
     assert [found["seq"] for found in log.read(0, limit=10)] == [3]
 
 
+def test_positions_continue_after_the_counter_was_deleted(mongo):
+    log.append([event(ObjectId(), 1), event(ObjectId(), 1)])
+    log.event_state().delete_many({})
+
+    for _ in range(2):
+        log.append([event(ObjectId(), 1), event(ObjectId(), 1)])
+
+    assert [each["seq"] for each in log.read(0, limit=10)] == [1, 2, 3, 4, 5, 6]
+    assert log.newest_seq() == 6
+
+
 def test_positions_have_no_gaps_if_several_processes_append_the_same_events(mongo):
     ids = [ObjectId() for _ in range(20)]
     batches = [[event(id_, version) for id_ in ids] for version in range(1, 11)]
