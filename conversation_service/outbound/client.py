@@ -104,6 +104,8 @@ _REASONS: list[tuple[type[Exception], Reason]] = [
     (EOFError, Reason.DISCONNECTED),
     (OSError, Reason.DISCONNECTED),
     (HTTPException, Reason.PROTOCOL),
+    (ValueError, Reason.PROTOCOL),  # http.client does not check all numbers in a reply
+    (OverflowError, Reason.PROTOCOL),
 ]
 FAILURES = tuple(kind for kind, _reason in _REASONS)
 
@@ -151,7 +153,10 @@ def _send(
         while heads[-1].status < HTTPStatus.OK:  # such as 103 Early Hints: another head follows
             heads.append(_read_head(reply))
         response = heads[-1]
-        with suppress(_TooLarge, EOFError, ConnectionError, HTTPException):
+        # A chunk can have a negative length, or a length that is too large for an index.
+        with suppress(
+            _TooLarge, EOFError, ConnectionError, HTTPException, ValueError, OverflowError
+        ):
             response.read(MAX_BYTES)
     return response.status, _retry_after_s(response.headers.get("Retry-After", ""))
 
@@ -202,7 +207,7 @@ def _retry_after_s(value: str) -> float | None:
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a year or zone with 10 digits or more
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())

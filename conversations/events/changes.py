@@ -1,12 +1,14 @@
 """The events of conversations: which ones are missing in the log, and their publication."""
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bson import ObjectId
+from bson import Int64, ObjectId
 from pymongo.client_session import ClientSession
+from pymongo.errors import OperationFailure
 
 from conversation_service.mongodb.connection import Document
 from conversations import history, states
@@ -16,12 +18,16 @@ from conversations.events import log
 from conversations.events.log import NewEvent
 from conversations.history import Revision
 
+logger = logging.getLogger(__name__)
+
 _READ = {
     **dict.fromkeys(("user_id", "status", "version", "changed_at", "mark", "imported"), 1),
     **dict.fromkeys(("metadata.created_at", "metadata.updated_at"), 1),
     "revisions": WITH_HISTORY["revisions"],
 }
 _PUBLISHER = "service:events"
+# MongoDB's error codes if the history is not an array or an object: $concatArrays, $objectToArray.
+_NO_HISTORY = {28664, 40390}
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,11 @@ def publish(
     an event in the log, only changes since `horizon` are published: MongoDB may have deleted the
     events of earlier changes. Two find and an aggregation for all; a transaction if some are
     missing. All use `session`, which knows a cluster time with these changes.
+
+    A damaged document delays no other conversation: its missing versions are one resync.
     """
     ids = {"$in": [*conversations]}
-    rows = committed().find({"_id": ids}, _READ, hint=ID_INDEX, session=session)
-    documents = {row["_id"]: row for row in rows}
+    documents = {row["_id"]: row for row in _read([*conversations], session)}
     last = {
         row["_id"]: row["version"]
         for row in log.event_log().aggregate(
@@ -73,9 +80,57 @@ def publish(
         # MongoDB may have deleted a tombstone.
         if document := documents.get(id_):
             published = last.get(id_)
-            events += missing(document, published, seen.inserted, horizon)
+            events += _missing_or_resync(document, published, seen.inserted, horizon)
             has_gap |= bool(published and seen.lowest and seen.lowest > published + 1)
     return Published(log.append(events, session), has_gap)
+
+
+def _read(ids: Sequence[ObjectId], session: ClientSession) -> list[Document]:
+    """Read conversations with their history, which is None if MongoDB cannot compute it."""
+    try:
+        where = {"_id": {"$in": ids}}
+        return committed().find(where, _READ, hint=ID_INDEX, session=session).to_list()
+    except OperationFailure as error:
+        if error.code not in _NO_HISTORY:
+            raise
+    if len(ids) > 1:
+        half = len(ids) // 2
+        return _read(ids[:half], session) + _read(ids[half:], session)
+    plain = _READ | {"revisions": {"$literal": None}}
+    row = committed().find_one({"_id": ids[0]}, plain, session=session)
+    return [row] if row else []
+
+
+def _missing_or_resync(
+    document: Document, published: int | None, inserted: int | None, horizon: datetime
+) -> list[NewEvent]:
+    """Return the missing events. If the document is damaged, return a resync, or log an error.
+
+    The validator does not know the types in a revision, and can be off while documents are written.
+    """
+    try:
+        events = [*missing(document, published, inserted, horizon)]
+        reason = "a value of a wrong type"
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = type(error).__name__
+    else:
+        if all(map(log.is_well_formed, events)):
+            return events
+    version: Any
+    version, at = document.get("version"), document.get("changed_at")
+    if type(version) in {int, Int64} and isinstance(at, datetime):
+        if version <= (published or 0) or (published is None and at < horizon):
+            return []
+        missed = {"first_missed": (published or 0) + 1, "last_missed": version}
+        owner = {"user_id": None} | document
+        resync = _event(owner, version, log.RESYNC, at, by=_PUBLISHER, **missed)
+        if log.is_well_formed(resync):
+            text = "The document %s is damaged (%s): a resync replaces its missing events"
+            logger.error(text, document["_id"], reason)
+            return [resync]
+    text = "The document %s is damaged (%s): its changes cannot be published"
+    logger.error(text, document["_id"], reason)
+    return []
 
 
 def missing(

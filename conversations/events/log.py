@@ -8,7 +8,7 @@ The log is one sequence, so its collection is not sharded. MongoDB deletes event
 EVENTS_KEEP_DAYS.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from functools import partial
@@ -73,6 +73,18 @@ class NewEvent(TypedDict):
     last_missed: NotRequired[int]
 
 
+def is_well_formed(event: Mapping[str, Any]) -> bool:
+    """Return True if a conversation's event has values with the types that it needs."""
+    versions = [event.get(name) for name in ("version", "first_missed", "last_missed")]
+    texts = [event["user_id"], event["by"], event["request_id"], *event["fields"]]
+    return (
+        all(v is None or (type(v) in {int, Int64} and v >= 1) for v in versions)
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(event["client"], str | None)
+        and isinstance(event["at"], datetime)
+    )
+
+
 class Event(NewEvent):
     """An event in the log; `seq` is its position. Positions have no gaps."""
 
@@ -89,6 +101,8 @@ COLLECTION = CollectionSchema(
     EVENT_LOG,
     indexes=[
         IndexModel(["seq"], name="event_order", unique=True),
+        # For consumers of rare types: they would read the whole log otherwise.
+        IndexModel(["type", "seq"], name="event_types"),
         # The last published version of a conversation, from the index alone.
         IndexModel(["conversation_id", "version"], name="event_versions"),
         IndexModel(
@@ -101,7 +115,7 @@ COLLECTION = CollectionSchema(
     validator={
         "$jsonSchema": {
             "bsonType": "object",
-            "required": ["_id", "seq", "type", "at", "published_at"],
+            "required": [*sorted(NewEvent.__required_keys__), "seq", "published_at"],
             "properties": {
                 "_id": {"bsonType": "string"},
                 "seq": {"bsonType": "long", "minimum": 1},
@@ -140,14 +154,16 @@ def _committed(name: str) -> MongoCollection[Document]:
 
 
 def read(after: int, *, types: Collection[str] | None = None, limit: int) -> list[Event]:
-    """Return events after this position, the oldest first, by the index event_order.
+    """Return events after this position, the oldest first.
 
-    With `types`, only events with one of these types.
+    With `types`, only events with one of these types: MongoDB merges their ranges in the index
+    event_types, so that it reads no other event.
     """
     where: dict[str, Any] = {"seq": {"$gt": after}}
     if types is not None:
         where["type"] = {"$in": [*types]}
-    rows = event_log().find(where, sort=[("seq", 1)], limit=limit, hint="event_order")
+    index = "event_order" if types is None else "event_types"
+    rows = event_log().find(where, sort=[("seq", 1)], limit=limit, hint=index)
     return cast(list[Event], rows.to_list())
 
 
@@ -230,6 +246,15 @@ def _append(events: Sequence[NewEvent], session: ClientSession) -> Sequence[NewE
         session=session,
     )
     first = counter["seq"] - len(new) + 1
+    if first == 1:  # the first events, or the counter was deleted and the log was not
+        last = connection.collection(EVENT_LOG).find_one({}, sort=[("seq", -1)], session=session)
+        if last:
+            first = last["seq"] + 1
+            connection.collection(EVENT_STATE).update_one(
+                {"_id": _COUNTER},
+                {"$set": {"seq": Int64(last["seq"] + len(new))}},
+                session=session,
+            )
     connection.collection(EVENT_LOG).insert_many(
         [
             {**event, "seq": Int64(seq), "published_at": counter["at"]}

@@ -278,6 +278,7 @@ class Publisher:
         found: dict[ObjectId, Seen] = {}
         for ring in rings:
             id_, version = ring["documentKey"]["_id"], ring.get("version")
+            version = version if isinstance(version, int) else None  # damaged
             seen = found.get(id_, Seen())
             # An old token can show inserts of which MongoDB has deleted the events. A cluster time
             # has whole seconds: `created_at` decides about the second of the horizon.

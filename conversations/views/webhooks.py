@@ -10,7 +10,7 @@ from conversation_service.http.authentication import CallerRequest, ServiceAuthe
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.permissions import HasScope
 from conversation_service.http.rendering import JSONResponse
-from conversations.serializers.conversations import no_parameters
+from conversations.serializers.conversations import no_fields, no_parameters
 from conversations.views.openapi import webhooks as openapi
 from conversations.webhooks import deliveries, endpoints
 from conversations.webhooks.endpoints import resource
@@ -41,6 +41,7 @@ class WebhooksView(WebhookEndpoint):
 
     @openapi.create
     def post(self, request: CallerRequest) -> HttpResponse:
+        no_parameters.parse(request)
         values = endpoint_input.run_validation(request.data)
         endpoint, secret = endpoints.create(values, created_by=_actor(request))
         return response(
@@ -58,11 +59,14 @@ class WebhookView(WebhookEndpoint):
 
     @openapi.change
     def patch(self, request: CallerRequest, id: str) -> HttpResponse:
+        no_parameters.parse(request)
         values = endpoint_changes_input.run_validation(request.data)
         return response(resource(endpoints.change(id, values)))
 
     @openapi.delete
     def delete(self, request: CallerRequest, id: str) -> HttpResponse:
+        no_parameters.parse(request)
+        no_fields.run_validation(request.data)
         endpoints.delete(id)
         return HttpResponse(status=HTTPStatus.NO_CONTENT)
 
@@ -70,6 +74,7 @@ class WebhookView(WebhookEndpoint):
 class WebhookSecretView(WebhookEndpoint):
     @openapi.rotate
     def post(self, request: CallerRequest, id: str) -> HttpResponse:
+        no_parameters.parse(request)
         sent = rotation_input.run_validation(request.data)
         endpoint, secret = endpoints.rotate_secret(id, sent.get("secret"))
         return response({**resource(endpoint), "secret": secret})
@@ -78,6 +83,7 @@ class WebhookSecretView(WebhookEndpoint):
 class WebhookEnableView(WebhookEndpoint):
     @openapi.enable
     def post(self, request: CallerRequest, id: str) -> HttpResponse:
+        no_parameters.parse(request)
         sent = enable_input.run_validation(request.data)
         return response(resource(deliveries.enable(id, from_now=sent["from"] == "now")))
 
@@ -85,6 +91,8 @@ class WebhookEnableView(WebhookEndpoint):
 class WebhookDisableView(WebhookEndpoint):
     @openapi.disable
     def post(self, request: CallerRequest, id: str) -> HttpResponse:
+        no_parameters.parse(request)
+        no_fields.run_validation(request.data)
         return response(resource(endpoints.disable(id, endpoints.STAFF, by=_actor(request))))
 
 
@@ -110,6 +118,8 @@ class WebhookDeliveriesView(WebhookEndpoint):
 class WebhookRedeliveryView(WebhookEndpoint):
     @openapi.redeliver
     def post(self, request: CallerRequest, id: str, event_id: str) -> HttpResponse:
+        no_parameters.parse(request)
+        no_fields.run_validation(request.data)
         return response({"state": deliveries.redeliver(id, event_id)})
 
 

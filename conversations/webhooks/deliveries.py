@@ -47,7 +47,10 @@ COLLECTION = CollectionSchema(
     validator={
         "$jsonSchema": {
             "bsonType": "object",
-            "required": ["_id", "endpoint_id", "event_id", "seq", "type", "body", "state"],
+            "required": [
+                *("_id", "endpoint_id", "event_id", "conversation_id", "seq", "type", "format"),
+                *("body", "state", "is_redelivery", "tries", "next_at", "attempts", "created_at"),
+            ],
             "properties": {
                 "_id": {"bsonType": "string"},
                 "endpoint_id": {"bsonType": "string"},

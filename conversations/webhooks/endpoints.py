@@ -105,7 +105,8 @@ COLLECTION = CollectionSchema(
     validator={
         "$jsonSchema": {
             "bsonType": "object",
-            "required": ["_id", "url", "secrets", "state", "cursor"],
+            # Also the counters and times: the process that delivers to all endpoints reads them.
+            "required": sorted(Endpoint.__required_keys__),
             "properties": {
                 "_id": {"bsonType": "string", "pattern": r"^we_[0-9a-f]{24}\z"},
                 "url": {"bsonType": "string", "minLength": 1, "maxLength": 2_048},
@@ -127,6 +128,11 @@ COLLECTION = CollectionSchema(
                 "created_at": {"bsonType": "date"},
                 "created_by": {"bsonType": "string"},
                 "updated_at": {"bsonType": "date"},
+                "lease": {
+                    "bsonType": "object",
+                    "required": ["owner", "until"],
+                    "properties": {"owner": {"bsonType": "string"}, "until": {"bsonType": "date"}},
+                },
             },
         }
     },

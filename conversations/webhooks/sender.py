@@ -11,6 +11,7 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -124,12 +125,24 @@ class Sender(Thread):
     def _load(self) -> None:
         id_, position = self.endpoint_id, self._window.position
         self.records.load()
-        self._recorded = self.lease.insist(lambda: deliveries.recorded_after(id_, position))
         oldest = self.lease.insist(log.oldest_seq)
+        if position > self.newest and self._is_after_the_log(position):
+            text = "The event log was restored: the webhook %s gets its events from the oldest on"
+            logger.warning(text, id_)
+            position = self._stored_cursor = oldest - 1
+            self._window = Window(position)
+            where = {"_id": id_, "lease.owner": self.endpoint["lease"]["owner"]}
+            values = {"$set": {"cursor": Int64(position)}}
+            self.lease.insist(lambda: endpoints.endpoints().update_one(where, values))
+        self._recorded = self.lease.insist(lambda: deliveries.recorded_after(id_, position))
         if position + 1 < oldest:
             text = "The events %d to %d have expired before they were delivered to the webhook %s"
             logger.warning(text, position + 1, oldest - 1, id_)
             self._window.position = oldest - 1
+
+    def _is_after_the_log(self, position: int) -> bool:
+        """Return True after a restore of an older log: the next events would be skipped."""
+        return position > self.lease.insist(partial(log.newest_seq, confirmed=True))
 
     def _is_finished(self) -> bool:
         if self._in_flight:

@@ -83,6 +83,13 @@ REPLIES = {
         200,
     ),
     "a malformed chunk": (send(CHUNKED + b"zz\r\n"), 200),
+    "a chunk of a negative length": (send(CHUNKED + b"-5\r\nhello"), 200),
+    "a chunk of a large negative length": (send(CHUNKED + b"-" + b"f" * 24 + b"\r\n"), 200),
+    "a chunk of a large length": (send(CHUNKED + b"f" * 200 + b"\r\n"), 200),
+    "a chunk of a large length in an error": (
+        send(CHUNKED.replace(b"200", b"503") + b"-" + b"f" * 24 + b"\r\n"),
+        503,
+    ),
     "a body that ends too early": (send(misbehaviour.HEAD + b"{"), 200),
     "an endless body": (endless(STATUS + b"\r\n", b" " * 65_536), 200),
     "an endless chunked body": (
@@ -347,6 +354,11 @@ def test_proxies_and_netrc_do_not_apply(monkeypatch, tmp_path):
         ("999999999", 999_999_999),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
         *((text, None) for text in ("", "-1", "1.5", "soon", "1e3", "9" * 400, "٣")),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2030 00:00:00 +99999999999999999", None),
+        ("Mon, 01 Jan 2030 00:00:00 +9999", None),
+        ("Mon, 99 Jan 2030 99:00:00 GMT", None),
+        ("Mon, 01 Jan 0001 00:00:00 +2300", 0),
     ],
 )
 def test_retry_after_is_a_number_of_seconds_or_a_date(value, expected):

@@ -71,6 +71,17 @@ def test_positions_continue_after_all_events_have_expired(mongo):
     assert [found["seq"] for found in log.read(0, limit=10)] == [3]
 
 
+def test_positions_continue_after_the_counter_was_deleted(mongo):
+    log.append([event(ObjectId(), 1), event(ObjectId(), 1)])
+    log.event_state().delete_many({})
+
+    for _ in range(2):
+        log.append([event(ObjectId(), 1), event(ObjectId(), 1)])
+
+    assert [each["seq"] for each in log.read(0, limit=10)] == [1, 2, 3, 4, 5, 6]
+    assert log.newest_seq() == 6
+
+
 def test_positions_have_no_gaps_if_several_processes_append_the_same_events(mongo):
     ids = [ObjectId() for _ in range(20)]
     batches = [[event(id_, version) for id_ in ids] for version in range(1, 11)]
@@ -133,6 +144,36 @@ def test_an_event_of_an_endpoint_has_no_conversation(mongo):
     [found] = log.read(0, limit=1)
 
     assert log.payload(found)["data"]["conversation_id"] is None
+
+
+@pytest.mark.parametrize(
+    ("types", "found"), [([log.PURGED], [1, 302]), ([log.PURGED, log.CREATED], [1, 2, 302])]
+)
+def test_events_of_rare_types_are_found_without_reading_the_others(mongo, types, found):
+    id_ = ObjectId()
+    kinds = [log.PURGED, log.CREATED, *[log.UPDATED] * 299, log.PURGED]
+    log.append([event(id_, version, kind) for version, kind in enumerate(kinds, 1)])
+
+    mongo.command("profile", 2)
+    try:
+        rows = log.read(0, types=types, limit=100)
+    finally:
+        mongo.command("profile", 0)
+    [read] = mongo["system.profile"].find({"ns": f"{mongo.name}.event_log", "op": "query"})
+    mongo.drop_collection("system.profile")
+
+    assert [row["seq"] for row in rows] == found
+    assert read["docsExamined"] == len(found)
+    assert "hasSortStage" not in read
+
+
+@pytest.mark.parametrize("name", ["conversation_id", "user_id", "version", "fields", "by"])
+def test_the_database_rejects_an_event_that_lacks_a_field(mongo, name):
+    faulty = event(ObjectId(), 1)
+    del faulty[name]
+
+    with pytest.raises(BulkWriteError):
+        log.append([faulty])
 
 
 @pytest.mark.parametrize("fault", [{"fields": "title"}, {"version": 0}, {"type": "created"}])

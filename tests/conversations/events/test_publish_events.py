@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 import requests
-from bson import Timestamp
+from bson import ObjectId, Timestamp
 
 from conversation_service import clock
 from conversation_service.development.process import free_port
@@ -368,6 +368,93 @@ def skip():
     """Let the stream continue after all present changes."""
     now = database().command("ping")["operationTime"]
     set_state(token=None, start_at=Timestamp(now.time, now.inc + 1))
+
+
+# Damaged documents
+
+DAMAGED_HISTORY = {
+    "a version that is a text": {"revisions_by_version.3.version": "3"},
+    "changes that are a text": {"revisions_by_version.3.changes": "title"},
+    "a change that is no object": {"revisions_by_version.3.changes": [None]},
+    "a path that is a list": {"revisions_by_version.3.changes": [{"path": ["title"]}]},
+    "a path that is a number": {"revisions_by_version.3.changes": [{"path": 7}]},
+    "a time that is a text": {"revisions_by_version.3.at": "yesterday"},
+    "an actor that is a number": {"revisions_by_version.3.by": 7},
+    "a revision that is a text": {"revisions_by_version.3": "x"},
+    "a list as the history by version": {"revisions_by_version": []},
+    "a text as the list of revisions": {"revisions": "x"},
+    "a wrong import": {"imported": {"version": None, "at": None}},
+    "a text as the import": {"imported": "yesterday"},
+}
+DAMAGED_VERSION = {
+    "a version that is a text": {"version": "x"},
+    "a negative version": {"version": -1},
+    "a version that is an object": {"version": {"a": 1}},
+}
+DAMAGED_OWNER = {"no user": {"user_id": None}, "a user that is a number": {"user_id": 7}}
+
+
+@pytest.mark.parametrize("fault", DAMAGED_HISTORY)
+def test_a_damaged_history_is_a_resync_and_delays_no_other_conversation(alice, fault, log_lines):
+    before, id_, after = published_beside(alice, DAMAGED_HISTORY[fault])
+
+    assert [*map(kinds, (before, after))] == [[("created", 1), ("updated", 2)]] * 2
+    assert kinds(id_) == [("created", 1), ("resync", 3)]
+    [_, resync] = events(id_)
+    assert (resync["first_missed"], resync["last_missed"]) == (2, 3)
+    assert f"The document {id_} is damaged" in log_lines()
+
+
+@pytest.mark.parametrize("fault", DAMAGED_VERSION)
+def test_a_damaged_version_delays_no_conversation(alice, fault):
+    created = published_beside(alice, DAMAGED_VERSION[fault])
+
+    assert [kinds(id_)[:2] for id_ in created] == [[("created", 1), ("updated", 2)]] * 3
+
+
+@pytest.mark.parametrize("fault", DAMAGED_OWNER)
+def test_a_conversation_without_a_user_delays_no_other_conversation(alice, fault, log_lines):
+    before, id_, after = published_beside(alice, DAMAGED_OWNER[fault])
+
+    assert [*map(kinds, (before, after))] == [[("created", 1), ("updated", 2)]] * 2
+    assert kinds(id_) == [("created", 1)]
+    assert f"The document {id_} is damaged" in log_lines()
+
+
+def test_a_damaged_new_conversation_delays_no_other_conversation(alice, log_lines):
+    first, second = (conversation(alice)["id"] for _ in range(2))
+    damage(first, {"metadata.created_at": "yesterday"})
+    publish()
+
+    assert kinds(first) == [("resync", 1)]
+    assert kinds(second) == [("created", 1)]
+
+
+def test_changes_after_a_repair_of_the_document_are_published(alice):
+    _before, id_, _after = published_beside(alice, {"revisions_by_version.3.version": "3"})
+    damage(id_, {"revisions_by_version.3.version": 3})
+    edit(alice, id_)
+    publish()
+
+    assert kinds(id_) == [("created", 1), ("resync", 3), ("updated", 4)]
+
+
+def published_beside(client, values):
+    """Damage the second conversation of three, which all have edits to publish; return the ids."""
+    created = [conversation(client)["id"] for _ in range(3)]
+    publish()
+    edit(client, created[0])
+    edit(client, created[1], 2)
+    damage(created[1], values)
+    edit(client, created[2])
+    publish()
+    return created
+
+
+def damage(id_, values):
+    collection("conversations").update_one(
+        {"_id": ObjectId(id_)}, {"$set": values}, bypass_document_validation=True
+    )
 
 
 @pytest.mark.parametrize("minutes", [-30, 30])

@@ -194,6 +194,42 @@ def test_an_absent_endpoint_is_not_found(service, id_, method, action, body):
     assert response.json()["error"]["code"] == "WEBHOOK_NOT_FOUND"
 
 
+@pytest.mark.parametrize(
+    ("method", "action", "body"),
+    [
+        ("post", "", {"url": URL}),
+        ("get", "/{id}", None),
+        ("patch", "/{id}", {"description": "x"}),
+        ("delete", "/{id}", None),
+        ("post", "/{id}/rotate-secret", {}),
+        ("post", "/{id}/enable", {"from": "now"}),
+        ("post", "/{id}/disable", None),
+        ("post", "/{id}/deliveries/a_v1/redeliver", None),
+    ],
+)
+def test_a_parameter_that_does_not_exist_is_rejected(service, webhook, method, action, body):
+    path = WEBHOOKS + action.format(id=webhook["id"])
+
+    response = getattr(service, method)(f"{path}?dry_run=true", body)
+
+    assert response.status_code == 400
+    assert service.get(WEBHOOKS).json()["webhooks"] == [
+        service.get(f"{WEBHOOKS}/{webhook['id']}").json()
+    ]
+
+
+@pytest.mark.parametrize("body", [{"from": "now"}, [], "x"])
+@pytest.mark.parametrize(
+    ("method", "action"),
+    [("delete", ""), ("post", "/disable"), ("post", "/deliveries/a_v1/redeliver")],
+)
+def test_a_request_without_fields_rejects_a_body(service, webhook, method, action, body):
+    response = getattr(service, method)(f"{WEBHOOKS}/{webhook['id']}{action}", body)
+
+    assert response.status_code == 400
+    assert service.get(f"{WEBHOOKS}/{webhook['id']}").json()["state"] == "enabled"
+
+
 def test_the_number_of_endpoints_is_bounded(service, mongo):
     created = service.post(WEBHOOKS, {"url": URL}).json()
     stored = mongo["webhook_endpoints"].find_one({"_id": created["id"]})

@@ -6,6 +6,7 @@ from threading import Event, Lock
 
 import pytest
 import time_machine
+from bson import Int64
 from django.core.management import CommandError, call_command
 from prometheus_client import REGISTRY
 from standardwebhooks import Webhook
@@ -630,6 +631,19 @@ def test_events_that_have_expired_are_skipped_with_a_warning(log_lines):
     assert by_conversation(receiver.ids).popitem()[1] == [3]
     assert stored(endpoint)["cursor"] == 3
     assert "The events 1 to 2 have expired" in log_lines()
+
+
+def test_an_endpoint_gets_events_after_an_older_log_was_restored(log_lines):
+    with receiving() as receiver:
+        endpoint = register(receiver.url, cursor=Int64(1_000))
+        ids = append(versions=2)
+        deliver()
+        ids += append()
+        deliver()
+
+    assert receiver.ids == ids
+    assert stored(endpoint)["cursor"] == 3
+    assert "The event log was restored" in log_lines()
 
 
 def test_an_error_of_mongodb_ends_the_deliveries_to_one_endpoint_only(log_lines):

@@ -1,11 +1,13 @@
 """Webhook endpoints in the database: what each operation leaves."""
 
+import pytest
 import time_machine
-from bson import Int64
+from pymongo.errors import WriteError
 
-from conversation_service.mongodb.connection import database
 from conversations.events import log
-from conversations.webhooks import endpoints, secrets
+from conversations.webhooks import deliveries, endpoints, secrets
+from conversations.webhooks.deliveries import Delivery
+from tests.conversations.webhooks.receivers import new_events
 
 URL = "https://hooks.example.org/in"
 
@@ -71,16 +73,43 @@ def test_an_endpoint_is_enabled_at_its_position_or_at_the_end(mongo):
     assert enabled["ramp_from"] is not None
 
 
+@pytest.mark.parametrize("name", sorted(endpoints.Endpoint.__required_keys__ - {"_id"}))
+def test_the_database_rejects_an_endpoint_that_lacks_a_field(mongo, name):
+    """Otherwise it would end the process that delivers to all endpoints."""
+    id_ = create()[0]["_id"]
+
+    with pytest.raises(WriteError):
+        endpoints.endpoints().update_one({"_id": id_}, {"$unset": {name: True}})
+
+
+@pytest.mark.parametrize("lease", [None, "x", {}, {"owner": "a"}, {"owner": 1, "until": None}])
+def test_the_database_rejects_a_malformed_lease(mongo, lease):
+    id_ = create()[0]["_id"]
+
+    with pytest.raises(WriteError):
+        endpoints.endpoints().update_one({"_id": id_}, {"$set": {"lease": lease}})
+
+
+@pytest.mark.parametrize(
+    "name", ["conversation_id", "format", "is_redelivery", "tries", "next_at", "attempts"]
+)
+def test_the_database_rejects_a_delivery_that_lacks_a_field(mongo, name):
+    [event] = new_events(1, 1)
+    delivery = Delivery.from_event({**event, "seq": 1, "published_at": event["at"]}, "standard")
+    deliveries.record("we_1", waiting=[delivery])
+
+    with pytest.raises(WriteError):
+        deliveries.collection().update_one({}, {"$unset": {name: True}})
+
+
 def test_deleting_an_endpoint_deletes_the_records_of_its_deliveries(mongo):
     id_, other = create()[0]["_id"], create()[0]["_id"]
-    deliveries = database()[endpoints.DELIVERIES]
-    record = {"event_id": "a_v1", "seq": Int64(1), "type": log.UPDATED, "body": b"{}"}
-    deliveries.insert_many(
-        {"_id": f"{each}:a_v1", "endpoint_id": each, "state": "failed", **record}
-        for each in (id_, other)
-    )
+    [event] = new_events(1, 1)
+    delivery = Delivery.from_event({**event, "seq": 1, "published_at": event["at"]}, "standard")
+    for each in (id_, other):
+        deliveries.record(each, waiting=[delivery])
 
     endpoints.delete(id_)
 
-    assert [row["endpoint_id"] for row in deliveries.find()] == [other]
+    assert [row["endpoint_id"] for row in deliveries.collection().find()] == [other]
     assert [endpoint["_id"] for endpoint in endpoints.list_all()] == [other]
