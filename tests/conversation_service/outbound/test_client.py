@@ -83,6 +83,7 @@ REPLIES = {
         200,
     ),
     "a malformed chunk": (send(CHUNKED + b"zz\r\n"), 200),
+    "a chunk with a negative size": (send(CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n"), 200),
     "a body that ends too early": (send(misbehaviour.HEAD + b"{"), 200),
     "an endless body": (endless(STATUS + b"\r\n", b" " * 65_536), 200),
     "an endless chunked body": (
@@ -347,6 +348,7 @@ def test_proxies_and_netrc_do_not_apply(monkeypatch, tmp_path):
         ("999999999", 999_999_999),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
         *((text, None) for text in ("", "-1", "1.5", "soon", "1e3", "9" * 400, "٣")),
+        *((f"Mon, 01 Jan 2024 00:00:00 {zone}{'9' * 20}", None) for zone in "+-"),
     ],
 )
 def test_retry_after_is_a_number_of_seconds_or_a_date(value, expected):
