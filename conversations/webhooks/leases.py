@@ -1,19 +1,19 @@
-"""Leases: at most one process delivers to an endpoint at a time.
+"""At most one process at a time delivers to an endpoint: the endpoint's document has its lease.
 
-A lease is in the endpoint's document, with its owner's name and its end by MongoDB's clock. A
-process that ends without a release, or is cut off, loses its leases after LEASE_S.
+A process that ends without a release, or is cut off, loses its leases after LEASE_S.
 """
 
 from collections.abc import Callable, Collection
 from threading import Event
 from time import monotonic, sleep
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import pymongo
 from pymongo import ReturnDocument
 from pymongo.errors import PyMongoError
 
 from conversation_service.mongodb import failures
+from conversation_service.mongodb.leases import FREE, LeaseLost, until
 from conversations.webhooks import endpoints
 from conversations.webhooks.endpoints import Endpoint
 
@@ -22,21 +22,19 @@ T = TypeVar("T")
 LEASE_S = 30.0
 OPERATION_S = 10.0  # for an operation in MongoDB
 AGAIN_S = 0.5  # after an operation failed
-_END = {"$add": ["$$NOW", int(LEASE_S * 1_000)]}
-_FREE: dict[str, Any] = {"$or": [{"lease": None}, {"$expr": {"$lte": ["$lease.until", "$$NOW"]}}]}
 
 
 def free() -> list[str]:
     """Return the ids for all enabled endpoints without a valid lease."""
-    rows = endpoints.endpoints().find({"state": endpoints.ENABLED, **_FREE}, ["_id"])
+    rows = endpoints.endpoints().find({"state": endpoints.ENABLED, **FREE}, ["_id"])
     return [row["_id"] for row in rows]
 
 
 def acquire(endpoint_id: str, owner: str) -> Endpoint | None:
     """Return the endpoint if it is enabled and this process now has its lease, or None."""
     found = endpoints.endpoints().find_one_and_update(
-        {"_id": endpoint_id, "state": endpoints.ENABLED, **_FREE},
-        [{"$set": {"lease": {"owner": {"$literal": owner}, "until": _END}}}],
+        {"_id": endpoint_id, "state": endpoints.ENABLED, **FREE},
+        [{"$set": {"lease": {"owner": {"$literal": owner}, "until": until(LEASE_S)}}}],
         return_document=ReturnDocument.AFTER,
     )
     return cast(Endpoint | None, found)
@@ -45,7 +43,7 @@ def acquire(endpoint_id: str, owner: str) -> Endpoint | None:
 def renew(endpoint_ids: Collection[str], owner: str) -> None:
     """Prolong leases, also expired ones that no other process has taken."""
     where = {"_id": {"$in": [*endpoint_ids]}, "lease.owner": owner}
-    endpoints.endpoints().update_many(where, [{"$set": {"lease.until": _END}}])
+    endpoints.endpoints().update_many(where, [{"$set": {"lease.until": until(LEASE_S)}}])
 
 
 def release(endpoint_id: str, owner: str) -> None:
@@ -55,10 +53,6 @@ def release(endpoint_id: str, owner: str) -> None:
 
 def is_owner(endpoint: Endpoint, owner: str) -> bool:
     return endpoint.get("lease", {}).get("owner") == owner
-
-
-class LeaseLost(Exception):
-    """Another process has the lease."""
 
 
 class Lease:

@@ -22,13 +22,14 @@ from pymongo.errors import PyMongoError
 
 from conversation_service import clock
 from conversation_service.mongodb import failures
+from conversation_service.mongodb.leases import LeaseLost
 from conversation_service.outbound import client
 from conversations import metrics
 from conversations.events import log
 from conversations.webhooks import deliveries, endpoints, messages, schedule
 from conversations.webhooks.deliveries import DELIVERED, FAILED, Attempt, Delivery
 from conversations.webhooks.endpoints import Endpoint, WebhookNotFound
-from conversations.webhooks.leases import Lease, LeaseLost
+from conversations.webhooks.leases import Lease
 from conversations.webhooks.records import Records
 from conversations.webhooks.signing import sign
 from conversations.webhooks.window import Conversation, Ramp, Window
