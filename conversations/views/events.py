@@ -17,11 +17,8 @@ class EventsView(Endpoint):
     @openapi.events
     def get(self, request: CallerRequest) -> HttpResponse:
         parameters = events_parameters.parse(request)
-        cursor, types, limit = (
-            parameters.get("cursor"),
-            parameters.get("types"),
-            parameters["limit"],
-        )
+        cursor, types = parameters.get("cursor"), parameters.get("types")
+        limit = parameters["limit"]
         page = feed.read_page(feed.decode(cursor) if cursor else None, types, limit)
         if not page.events and (wait_s := parameters["wait"]):
             page = feed.wait_for_page(request.user.id, page, types, limit, wait_s=wait_s)
