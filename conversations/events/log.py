@@ -23,7 +23,7 @@ from pymongo.read_concern import ReadConcern
 
 from conversation_service import rfc3339
 from conversation_service.mongodb import connection
-from conversation_service.mongodb.collections import CollectionSchema
+from conversation_service.mongodb.collections import CollectionSchema, nullable
 from conversation_service.mongodb.connection import Document
 from conversations import metrics
 from conversations.writes.updates import NOW
@@ -80,10 +80,6 @@ class Event(NewEvent):
     published_at: datetime
 
 
-def _nullable(bson_type: str) -> dict[str, Any]:
-    return {"bsonType": [bson_type, "null"]}
-
-
 _INTEGER = {"bsonType": ["int", "long"], "minimum": 1}
 COLLECTION = CollectionSchema(
     EVENT_LOG,
@@ -108,12 +104,12 @@ COLLECTION = CollectionSchema(
                 "type": {"bsonType": "string", "pattern": r"^[a-z]+\.[a-z_]+\z"},
                 "at": {"bsonType": "date"},
                 "published_at": {"bsonType": "date"},
-                "conversation_id": _nullable("objectId"),
-                "user_id": _nullable("string"),
+                "conversation_id": nullable("objectId"),
+                "user_id": nullable("string"),
                 "version": _INTEGER | {"bsonType": ["int", "long", "null"]},
                 "fields": {"bsonType": "array", "items": {"bsonType": "string"}},
                 "by": {"bsonType": "string"},
-                "client": _nullable("string"),
+                "client": nullable("string"),
                 "request_id": {"bsonType": "string"},
                 "first_missed": _INTEGER,
                 "last_missed": _INTEGER,

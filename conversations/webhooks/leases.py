@@ -1,4 +1,4 @@
-"""At most one process at a time delivers to an endpoint: the endpoint's document has its lease.
+"""The leases of endpoints: at most one process at a time delivers to an endpoint.
 
 A process that ends without a release, or is cut off, loses its leases after LEASE_S.
 """
@@ -25,13 +25,13 @@ AGAIN_S = 0.5  # after an operation failed
 
 
 def free() -> list[str]:
-    """Return the ids for all enabled endpoints without a valid lease."""
+    """Return the ids of all enabled endpoints without a valid lease."""
     rows = endpoints.endpoints().find({"state": endpoints.ENABLED, **FREE}, ["_id"])
     return [row["_id"] for row in rows]
 
 
 def acquire(endpoint_id: str, owner: str) -> Endpoint | None:
-    """Return the endpoint if it is enabled and this process now has its lease, or None."""
+    """Acquire the lease, and return the endpoint; None if another process has it."""
     found = endpoints.endpoints().find_one_and_update(
         {"_id": endpoint_id, "state": endpoints.ENABLED, **FREE},
         [{"$set": {"lease": {"owner": {"$literal": owner}, "until": until(LEASE_S)}}}],
@@ -41,7 +41,7 @@ def acquire(endpoint_id: str, owner: str) -> Endpoint | None:
 
 
 def renew(endpoint_ids: Collection[str], owner: str) -> None:
-    """Prolong leases, also expired ones that no other process has taken."""
+    """Prolong leases, and expired leases that no other process has acquired."""
     where = {"_id": {"$in": [*endpoint_ids]}, "lease.owner": owner}
     endpoints.endpoints().update_many(where, [{"$set": {"lease.until": until(LEASE_S)}}])
 
@@ -56,7 +56,7 @@ def is_owner(endpoint: Endpoint, owner: str) -> bool:
 
 
 class Lease:
-    """A lease that this process has, valid `until` a time by monotonic(). A thread prolongs it."""
+    """This process's lease, valid `until` a time by monotonic(). A thread prolongs it."""
 
     def __init__(self, until: float) -> None:
         self.until = until
@@ -71,13 +71,14 @@ class Lease:
     def insist(self, operation: Callable[[], T]) -> T:
         """Repeat an operation until MongoDB is available. Raises LeaseLost.
 
-        An operation that has failed can have had its effect, so a repetition must be harmless.
-        Nothing is written while another process can have the lease.
+        A failed operation can have had its effect, so a repetition must be harmless. An operation
+        ends before the lease does, after which another process can write.
         """
         while not self._lost.is_set():
-            if self.outlasts(0):
+            left_s = self.until - monotonic()
+            if left_s > 0:
                 try:
-                    with pymongo.timeout(OPERATION_S):
+                    with pymongo.timeout(min(left_s, OPERATION_S)):
                         return operation()
                 except PyMongoError as error:
                     if not failures.is_unavailability(error):
