@@ -5,7 +5,7 @@ from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.permissions import HasScope
 from conversation_service.http.rendering import JSONResponse
 from conversations.events import feed, log
-from conversations.events.parameters import events_parameters
+from conversations.events.serializers import events_parameters
 from conversations.views.openapi import events as openapi
 
 
