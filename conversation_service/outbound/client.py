@@ -151,8 +151,9 @@ def _send(
         while heads[-1].status < HTTPStatus.OK:  # such as 103 Early Hints: another head follows
             heads.append(_read_head(reply))
         response = heads[-1]
-        # ValueError: a chunk with a negative size.
-        with suppress(_TooLarge, EOFError, ConnectionError, HTTPException, ValueError):
+        # http.client raises ValueError or OverflowError for a chunk with a negative size.
+        broken = (EOFError, ConnectionError, HTTPException, ValueError, OverflowError)
+        with suppress(_TooLarge, *broken):
             response.read(MAX_BYTES)
     return response.status, _retry_after_s(response.headers.get("Retry-After", ""))
 

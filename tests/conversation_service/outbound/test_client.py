@@ -84,6 +84,7 @@ REPLIES = {
     ),
     "a malformed chunk": (send(CHUNKED + b"zz\r\n"), 200),
     "a chunk with a negative size": (send(CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n"), 200),
+    "a chunk with a huge negative size": (send(CHUNKED + b"-" + b"f" * 16 + b"\r\n"), 200),
     "a body that ends too early": (send(misbehaviour.HEAD + b"{"), 200),
     "an endless body": (endless(STATUS + b"\r\n", b" " * 65_536), 200),
     "an endless chunked body": (
