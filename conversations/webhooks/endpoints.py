@@ -230,7 +230,7 @@ def change(endpoint_id: str, values: Mapping[str, Any]) -> Endpoint:
 
     `values` are validated by EndpointChangesSerializer.
     """
-    return _update({"_id": endpoint_id}, {**values})
+    return _update({"_id": endpoint_id}, values)
 
 
 def rotate_secret(endpoint_id: str, secret: str | None = None) -> tuple[Endpoint, str]:
@@ -252,7 +252,7 @@ def rotate_secret(endpoint_id: str, secret: str | None = None) -> tuple[Endpoint
 
 
 def enable(endpoint_id: str, *, from_now: bool) -> Endpoint:
-    """Enable an endpoint as deliveries.enable() does, without its outstanding deliveries."""
+    """Enable an endpoint for deliveries.enable(), which also handles its outstanding deliveries."""
     values: dict[str, Any] = {
         "state": ENABLED,
         "disabled_reason": None,
