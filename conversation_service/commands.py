@@ -14,6 +14,7 @@ from textwrap import fill
 from typing import IO, Any
 
 from bson import ObjectId
+from django.conf import settings
 from django.core.management.base import (
     BaseCommand,
     CommandError,
@@ -131,6 +132,17 @@ def add_json(parser: CommandParser) -> None:
 def add_after(parser: CommandParser) -> None:
     parser.add_argument(
         "--after", type=object_id, default=ObjectId(bytes(12)), help="resume after this id"
+    )
+
+
+def add_once_and_port(parser: CommandParser, *, once: str) -> None:
+    """Add the options of a command that runs for ever; `once` is the help of --once."""
+    parser.add_argument("--once", action="store_true", help=once)
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=settings.EVENTS_PORT,
+        help="port for /metrics and /healthz; 0: none (default EVENTS_PORT); none with --once",
     )
 
 

@@ -41,14 +41,14 @@ PUBLIC_TIMES = [name for name in PUBLIC if FIELDS[name].is_time]
 # Defaults do not depend on a deployment's ceilings.
 DEFAULTS = defaults(Conversation)
 _CREATION_TIMES = [name for name, field in METADATA.items() if field.default is CREATION_TIME]
-# The settings that a later release than 0.1.0 added.
+# Settings that releases after 0.1.0 added.
 _LATER_SETTINGS = [name for name, field in SETTINGS.items() if field.since]
 _NULLABLE = {name: None for name, field in FIELDS.items() if field.field.null}
 WITH_CEILING = [name for name, field in SETTINGS.items() if field.ceiling_variable]
 _LISTS_AND_OBJECTS = [name for name, value in DEFAULTS.items() if isinstance(value, list | dict)]
 
-# The mark in a tombstone names the actor of the purge. It is an id, because the validator of the
-# previous release accepts no other field. A bulk run of the user has a random mark.
+# A tombstone's mark names the actor that purged the conversation. It is an id, because the previous
+# release's validator accepts no other field. A user's bulk run has a random mark.
 ACTORS_BY_MARK = {
     ObjectId("000000000000000000000001"): "user",
     ObjectId("000000000000000000000002"): "service:retention",
@@ -72,20 +72,21 @@ def default_settings(model: str | None = None) -> dict[str, Any]:
 
 
 def clamped_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings above the present ceilings of their model, each as its ceiling."""
+    """Return the settings that exceed their model's present ceilings, each as its ceiling."""
     ceilings = {name: SETTINGS[name].ceiling(settings["model"]) for name in WITH_CEILING}
     return {name: most for name, most in ceilings.items() if most and settings[name] > most}
 
 
 def names_given(settings: Mapping[str, Any]) -> list[str]:
-    """Return the names of LLM settings in the order of their declaration."""
+    """Return the LLM settings' names in the order of declaration."""
     return [name for name in SETTINGS if name in settings]
 
 
 def stored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return LLM settings in the form that a document has: without defaults of later settings.
+    """Return LLM settings as a document has them: a later setting is absent at its default.
 
-    Pods of release 0.1.0 cannot revert settings if the document has one that they do not know.
+    Pods that run release 0.1.0 cannot revert settings if the document has a setting that they do
+    not know.
     """
     defaults = DEFAULTS["settings"]
     return {
@@ -174,9 +175,10 @@ def stored(path: str) -> Any:
     return {"$ifNull": [f"${path}", {"$literal": default}]}
 
 
-# The history as a list of revisions, the oldest first. The object `revisions_by_version` has all up
-# to the last update of this release. The array `revisions` has the later ones, from 0.1.0. After
-# more than limits.REVISIONS of those, the newest limits.REVISIONS are still without a gap.
+# The history as a list, the oldest revision first. The object `revisions_by_version` has all
+# revisions up to this release's last update. Pods that run release 0.1.0 append later revisions to
+# the array `revisions`, which keeps the newest limits.REVISIONS. This list has the same limit, so
+# it never has a gap.
 REVISIONS = {
     "$slice": [
         {
@@ -224,7 +226,7 @@ def is_fixed_by_version(resource: Mapping[str, Any]) -> bool:
 
 
 def purged_by(tombstone: Document) -> str | None:
-    """Return the actor of a purge as in a revision, or None: release 0.1.0 stored no mark."""
+    """Return a purge's actor as in a revision; None for release 0.1.0, which stored no mark."""
     mark = tombstone.get("mark")
     return ACTORS_BY_MARK.get(mark, "user") if mark else None
 
@@ -233,7 +235,7 @@ def retention(document: Document) -> dict[str, Any] | None:
     """Return the next automatic action on a conversation and its earliest time, or None.
 
     A legal hold does not change the result, because users must not notice a hold. The latest time
-    is the end of the year 9999.
+    is the last millisecond in the year 9999.
     """
     if purge_at := document["purge_at"]:
         return {"policy": "purge", "acts_at": purge_at}

@@ -26,6 +26,11 @@ class CollectionSchema:
     shard_key: Mapping[str, int] | None = None
 
 
+def nullable(bson_type: str) -> dict[str, Any]:
+    """Return the rule in a $jsonSchema for a field with this type or null."""
+    return {"bsonType": [bson_type, "null"]}
+
+
 def declared() -> Iterator[CollectionSchema]:
     for config in apps.get_app_configs():
         yield from getattr(config, "collections", ())

@@ -1,6 +1,7 @@
-"""The HTTP server of a command that runs for ever: its metrics and its health."""
+"""The HTTP server for the metrics and the health of a command that runs for ever."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -8,20 +9,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+from django.core.management.base import CommandError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from config.env import env
+
 TIMEOUT_S = 10.0  # for a request
+STUCK_S = 120.0  # without a step
 
 
 @contextmanager
-def serving(host: str, port: int, is_healthy: Callable[[], bool]) -> Iterator[None]:
-    """Serve /metrics and /healthz (200 or 503) in a thread until the end; none on port 0.
+def serving(port: int, active_at: Callable[[], float]) -> Iterator[None]:
+    """Serve /metrics and /healthz in a thread until the end; none on port 0.
 
-    Raises OSError if the port is in use.
+    `active_at` returns the time.monotonic() of the command's last step. After STUCK_S without a
+    step, /healthz responds with 503. Raises CommandError if the port cannot be used.
     """
     if not port:
         yield
         return
+    host: str = env("HOST")
 
     class Handler(BaseHTTPRequestHandler):
         timeout = TIMEOUT_S
@@ -31,7 +38,8 @@ def serving(host: str, port: int, is_healthy: Callable[[], bool]) -> Iterator[No
             if self.path == "/metrics":
                 status, body, kind = HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST
             elif self.path == "/healthz":
-                status = HTTPStatus.OK if is_healthy() else HTTPStatus.SERVICE_UNAVAILABLE
+                is_stuck = time.monotonic() - active_at() >= STUCK_S
+                status = HTTPStatus.SERVICE_UNAVAILABLE if is_stuck else HTTPStatus.OK
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
@@ -44,7 +52,13 @@ def serving(host: str, port: int, is_healthy: Callable[[], bool]) -> Iterator[No
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
-    with Server((host, port), Handler) as server:
+    try:
+        server = Server((host, port), Handler)
+    except OSError as error:
+        raise CommandError(
+            f"Port {port} cannot be used, {error.strerror}. Choose another with --port."
+        ) from None
+    with server:
         thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
         thread.start()
         try:

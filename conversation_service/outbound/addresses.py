@@ -1,7 +1,7 @@
 """The guard for URLs that staff or another service enters: only public addresses are reachable.
 
-Otherwise the service could be used to send requests to the private network, to the metadata
-service of a cloud, or to the machine itself. The hosts in WEBHOOK_ALLOWED_HOSTS are exempt.
+Otherwise a URL could make the service send requests to the private network, to a cloud's metadata
+service, or to the machine itself. The hosts in WEBHOOK_ALLOWED_HOSTS are exempt.
 
 `ipaddress.is_global` is no guard: it is True for IPv6 forms of private IPv4 addresses (NAT64, 6to4,
 IPv4-compatible), for site-local fec0::/10, and for an address inside Azure's virtual network.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.utils.text import format_lazy
@@ -25,7 +25,7 @@ from conversation_service.upstreams.http import Exchange
 
 MAX_URL_LENGTH = 2_048
 MAX_HOST_LENGTH = 253
-# For the look-up when a URL is entered. Without a reply, only the client checks the addresses.
+# Limits the look-up when a URL is entered. After it, only the client checks the addresses.
 LOOKUP_S = 3.0
 
 # https://www.iana.org/assignments/iana-ipv4-special-registry, multicast, reserved, and others.
@@ -51,35 +51,23 @@ NOT_PUBLIC_V6 = [
         "3fff::/20",  # documentation
     )
 ]
-# Last labels of names that never are on the internet (RFC 6761, 6762, 7686, 8375, 9476, ICANN), and
-# of Kubernetes' short names, which the search list in resolv.conf completes.
+# Names that end with these are never on the internet (RFC 6761, 6762, 7686, 8375, 9476, ICANN), or
+# are short names in Kubernetes, which the search list in resolv.conf completes.
 PRIVATE_NAMES = ("localhost", "local", "internal", "home.arpa", "onion", "alt", "invalid", "svc")
 
-# A single parser for check and request: two would disagree on the host of a malformed URL.
+# Check and request share this parser: two parsers could find different hosts in a malformed URL.
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<target>[^#]*)(?P<fragment>#.*)?"
 )
-# RFC 3986: no blanks, controls, backslash and non-ASCII; a % begins two hexadecimal digits.
+# RFC 3986 excludes blanks, controls, backslash and non-ASCII. Two hexadecimal digits follow a %.
 _CHARACTERS = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?", re.DOTALL)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-# Programs read such a last label as a number, and the host as an IPv4 address: 127.1, 0x7f000001.
+# With such a last label, programs read the host as an IPv4 address: 127.1, 0x7f000001.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
-class AddressRejected(Exception):
-    """A URL, or an address that its name resolves to, is not allowed.
-
-    `rule` is one of RULES, `text` says what is wrong and what would be right.
-    """
-
-    def __init__(self, rule: str, text: Message) -> None:
-        super().__init__(rule)
-        self.rule = rule
-        self.text = text
-
-
-RULES = {
+RULES: dict[str, Message] = {
     "url_length": format_lazy(_("Use a URL of at most {limit} characters."), limit=MAX_URL_LENGTH),
     "url_characters": _(
         "Use ASCII characters that a URL can have: percent-encode others in the path, and write an "
@@ -101,12 +89,17 @@ RULES = {
 }
 
 
-def _reject(rule: str) -> NoReturn:
-    raise AddressRejected(rule, RULES[rule])
+class AddressRejected(Exception):
+    """A URL, or an address that its host resolves to, breaks one of RULES."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+        self.text = RULES[rule]
 
 
 class Target(NamedTuple):
-    """A URL that the rules for its text allow. `host` is in lower case, IPv6 without brackets."""
+    """A URL with an allowed text. `host` is in lower case, an IPv6 address without brackets."""
 
     scheme: str
     host: str
@@ -136,44 +129,45 @@ def check_url(url: str) -> None:
     except AddressRejected as rejected:
         raise rejected.with_traceback(None) from None
     except OSError as failed:  # also TimeoutError
-        # Its frames refer to it and to the request: they would wait for the garbage collector.
+        # The traceback's frames refer to the error and to the request: a cycle for the garbage
+        # collector.
         failed.__traceback__ = None
 
 
 def parse(url: str) -> Target:
     """Check the text of a URL, without a look-up. Raises AddressRejected."""
     if len(url) > MAX_URL_LENGTH:
-        _reject("url_length")
+        raise AddressRejected("url_length")
     if not _CHARACTERS.fullmatch(url):
-        _reject("url_characters")
+        raise AddressRejected("url_characters")
     parts = _URL.fullmatch(url)
     authority = parts and _AUTHORITY.fullmatch(parts["authority"].rpartition("@")[2])
     if not parts or not authority:
-        _reject("url_form")
+        raise AddressRejected("url_form")
     if "@" in parts["authority"]:
-        _reject("url_credentials")
+        raise AddressRejected("url_credentials")
     if parts["fragment"] is not None:
-        _reject("url_fragment")
+        raise AddressRejected("url_fragment")
     scheme = parts["scheme"].lower()
     host, is_exempt = _host(authority["host"].lower())
     if scheme != "https" and not (scheme == "http" and is_exempt):
-        _reject("url_scheme")
+        raise AddressRejected("url_scheme")
     port = _port(authority["port"], DEFAULT_PORTS[scheme])
     if not is_exempt and port not in settings.WEBHOOK_ALLOWED_PORTS:
-        _reject("url_port")
+        raise AddressRejected("url_port")
     path = parts["target"]
     return Target(scheme, host, port, path if path.startswith("/") else f"/{path}", is_exempt)
 
 
 def resolve(target: Target) -> Sequence[tuple[Any, ...]]:
-    """Look up the addresses of a host, as socket.getaddrinfo returns them.
+    """Look up the host's addresses; return them as socket.getaddrinfo does.
 
-    Raises AddressRejected if one of them is not public, and OSError if there are none. Connect to
+    Raises AddressRejected if an address is not public, and OSError without an address. Connect to
     the returned addresses only: a second look-up can have another result.
     """
     found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     if not target.is_exempt and not all(is_public(str(address[0])) for *_rest, address in found):
-        _reject("url_address")
+        raise AddressRejected("url_address")
     return found
 
 
@@ -186,9 +180,9 @@ def _host(text: str) -> tuple[str, bool]:
     if host in settings.WEBHOOK_ALLOWED_HOSTS:
         return host, True
     if not (_is_public_name(host) if ip is None else "%" not in host):
-        _reject("url_host")
+        raise AddressRejected("url_host")
     if ip is not None and not is_public(ip):
-        _reject("url_address")
+        raise AddressRejected("url_address")
     return host, False
 
 
@@ -207,5 +201,5 @@ def _port(text: str | None, default: int) -> int:
     if text is None:
         return default
     if not re.fullmatch("[1-9][0-9]{0,4}", text) or int(text) > HIGHEST_PORT:
-        _reject("url_port")
+        raise AddressRejected("url_port")
     return int(text)

@@ -1,7 +1,7 @@
 """POST requests to URLs that staff or another service enters, such as those of webhooks.
 
-No proxy, netrc, cookie or redirect applies, and each request has its own connection. The body of a
-reply is dropped: with it, the sender would be a reader for the network that it is in.
+No proxy, netrc, cookie or redirect applies, and each request has its own connection. The reply's
+body is dropped: otherwise a URL's author could read from the network that this process is in.
 """
 
 import re
@@ -25,10 +25,10 @@ from config.variables import DEFAULT_PORTS
 from conversation_service.outbound.addresses import AddressRejected, Target, parse, resolve
 from conversation_service.upstreams.http import Exchange, register_socket
 
-# Of a reply, with its head. A longer head is an error; the rest of a longer body is not read.
+# A reply's limit, head and body together. A longer head is an error; a longer body is cut.
 MAX_BYTES = 16 * 1024
-# The addresses of a host to connect to, in the order of the system. They share the time that is
-# left. The addresses after them are checked too.
+# A host's addresses to connect to, in the system's order. They share the time that is left. All
+# other addresses are checked too.
 MAX_CONNECTS = 4
 
 
@@ -37,7 +37,7 @@ class Reason(StrEnum):
 
     ADDRESS_REJECTED = "address_rejected"  # the URL, or an address of its host
     DNS = "dns"  # the host has no address, or the name server failed
-    CONNECT = "connect"  # no connection to any of the addresses
+    CONNECT = "connect"  # no address accepts a connection
     TLS = "tls"  # also a certificate that is not trusted, or is for another name
     TIMEOUT = "timeout"
     DISCONNECTED = "disconnected"  # before the end of the reply's head
@@ -47,7 +47,7 @@ class Reason(StrEnum):
 
 
 class Reply(NamedTuple):
-    """Any status but 3xx. `retry_after_s` is not negative, and can be longer than any schedule."""
+    """Any status but 3xx. `retry_after_s` is not negative, and has no upper bound."""
 
     status: int
     retry_after_s: float | None
@@ -57,7 +57,7 @@ class Reply(NamedTuple):
 class OutboundError(Exception):
     """The request has no usable reply. The receiver can have got it, except before `tls`.
 
-    `status` is set for a redirect only. No attribute has a part of the reply's body.
+    `status` is set for a redirect only. No attribute contains a part from the reply's body.
     """
 
     def __init__(self, reason: Reason, duration_ms: int, status: int | None = None) -> None:
@@ -93,7 +93,7 @@ class _TooLarge(Exception):
     pass
 
 
-# The first kind that an error is an instance of counts.
+# In this order: the first match counts.
 _REASONS: list[tuple[type[Exception], Reason]] = [
     (AddressRejected, Reason.ADDRESS_REJECTED),
     (_NotConnected, Reason.CONNECT),
@@ -111,9 +111,9 @@ FAILURES = tuple(kind for kind, _reason in _REASONS)
 
 
 class _BoundedReply(RawIOBase):
-    """The first MAX_BYTES from a socket. The end of the data is an EOFError.
+    """The first MAX_BYTES from a socket. At the end of the data it raises EOFError.
 
-    http.client accepts a head that ends too early.
+    Otherwise http.client would accept a head that ends too early.
     """
 
     def __init__(self, connected: socket.socket) -> None:
@@ -134,7 +134,7 @@ class _BoundedReply(RawIOBase):
         return size
 
     def makefile(self, _mode: str) -> "BufferedReader[Any]":
-        """Act as the socket that HTTPResponse reads from."""
+        """Replace the socket's method, which HTTPResponse calls."""
         return self._buffered
 
 
@@ -153,16 +153,15 @@ def _send(
         while heads[-1].status < HTTPStatus.OK:  # such as 103 Early Hints: another head follows
             heads.append(_read_head(reply))
         response = heads[-1]
-        # A chunk can have a negative length, or a length that is too large for an index.
-        with suppress(
-            _TooLarge, EOFError, ConnectionError, HTTPException, ValueError, OverflowError
-        ):
+        # http.client raises ValueError or OverflowError for a chunk with a negative size.
+        broken = (EOFError, ConnectionError, HTTPException, ValueError, OverflowError)
+        with suppress(_TooLarge, *broken):
             response.read(MAX_BYTES)
     return response.status, _retry_after_s(response.headers.get("Retry-After", ""))
 
 
 def _connect(target: Target, deadline: float) -> socket.socket:
-    """Return a connection to one of the checked addresses, with TLS if the scheme is https."""
+    """Connect to a checked address, with TLS if the scheme is https."""
     found = resolve(target)[:MAX_CONNECTS]
     error: OSError | None = None
     for number, (family, kind, protocol, _name, address) in enumerate(found):
@@ -191,7 +190,7 @@ def _connect(target: Target, deadline: float) -> socket.socket:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """Return this process's context, with the certificates of the system: it loads for 20 ms."""
+    """Return this process's context with the system's certificates. Loading them takes 20 ms."""
     return ssl.create_default_context()
 
 
@@ -202,7 +201,7 @@ def _read_head(reply: _BoundedReply) -> HTTPResponse:
 
 
 def _retry_after_s(value: str) -> float | None:
-    """Return the seconds in Retry-After: a number, or the time until a date."""
+    """Return the seconds in Retry-After, which is a number or a date; None if it is neither."""
     if re.fullmatch("[0-9]{1,9}", value.strip()):
         return float(value)
     try:

@@ -1,4 +1,4 @@
-"""The events of conversations: which ones are missing in the log, and their publication."""
+"""Finds the events that the log lacks, from the revisions, and appends them."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,10 +32,7 @@ _NO_HISTORY = {28664, 40390}
 
 @dataclass(frozen=True)
 class Seen:
-    """Versions of a conversation that the change stream has shown.
-
-    `inserted` is the version of an insert. `lowest` is the lowest version of all.
-    """
+    """A conversation's versions in the change stream: that of its insert, and the lowest."""
 
     inserted: int | None = None
     lowest: int | None = None
@@ -52,12 +49,12 @@ def publish(
     horizon: datetime,
     session: ClientSession,
 ) -> Published:
-    """Append the missing events of these conversations, in the order of the mapping.
+    """Append these conversations' missing events, in the mapping's order, then by version.
 
-    Events of a conversation are appended in the order of its versions. Of a conversation without
-    an event in the log, only changes since `horizon` are published: MongoDB may have deleted the
-    events of earlier changes. Two find and an aggregation for all; a transaction if some are
-    missing. All use `session`, which knows a cluster time with these changes.
+    For a conversation without an event in the log, only changes since `horizon` are published:
+    MongoDB may have deleted the events for earlier changes. Statements: two find and an aggregation
+    for all, and a transaction if events are missing. All use `session`, which must know a cluster
+    time with these changes.
 
     A damaged document delays no other conversation: its missing versions are one resync.
     """
@@ -77,7 +74,7 @@ def publish(
     events: list[NewEvent] = []
     has_gap = False
     for id_, seen in conversations.items():
-        # MongoDB may have deleted a tombstone.
+        # A tombstone may already be deleted.
         if document := documents.get(id_):
             published = last.get(id_)
             events += _missing_or_resync(document, published, seen.inserted, horizon)
@@ -138,12 +135,13 @@ def missing(
 ) -> Iterator[NewEvent]:
     """Yield the events after the last published version, or since `horizon` if there is none.
 
-    `inserted` is the version of the insert if the change stream has shown the insert: the
-    conversation is then new, even if the clock of its pod was behind.
+    `inserted` is the insert's version if the change stream has shown the insert. The conversation
+    is then new, even if its pod's clock was behind.
     """
     if document["status"] == states.PURGED:
         if published or document["changed_at"] >= horizon:
-            yield _purged(document)
+            by = purged_by(document) or "user"
+            yield _event(document, None, log.PURGED, document["changed_at"], by=by)
         return
     document = complete(document)
     first, at = _birth(document, inserted)
@@ -164,10 +162,10 @@ def missing(
 
 
 def _birth(document: Document, inserted: int | None) -> tuple[int, datetime]:
-    """Return the version and the time of the insert.
+    """Return the insert's version and time.
 
-    `imported` has both for an imported conversation: its history is from elsewhere. A document that
-    a pod of release 0.1.0 imported lacks the field: then only the change stream knows.
+    An import stores both in `imported`, as the history before it is from elsewhere. Release 0.1.0
+    stored no such field: for its imports, only the change stream has the version.
     """
     imported = document.get("imported")
     if imported:
@@ -194,11 +192,6 @@ def _event(
     return {**event, **values}  # type: ignore[typeddict-item]
 
 
-def _purged(tombstone: Document) -> NewEvent:
-    by = purged_by(tombstone) or "user"
-    return _event(tombstone, None, log.PURGED, tombstone["changed_at"], by=by)
-
-
 def _edited(document: Document, revision: Revision) -> NewEvent:
     return _event(
         document,
@@ -213,7 +206,7 @@ def _edited(document: Document, revision: Revision) -> NewEvent:
 
 
 def _type_of_edit(status: Mapping[str, Any] | None) -> str:
-    """Return the event's type for the change of the status, if any."""
+    """Return the event's type for a revision's change of the status, if any."""
     if status is None:
         return log.UPDATED
     if status["before"] == states.DELETED:

@@ -18,7 +18,7 @@ waiters = Waiters(lambda services: dict.fromkeys(services, log.newest_seq()))
 
 @dataclass(frozen=True)
 class EventPage:
-    """Events after a position. `next` is the position for the next page."""
+    """Events after a position. The next page begins after the position `next`."""
 
     events: list[Event]
     next: int
@@ -40,21 +40,21 @@ def read_page(after: int | None, types: Collection[str] | None, limit: int) -> E
 
     Raises EventsCursorExpired if an event after the position was deleted.
     """
-    newest = log.newest_seq()  # first: all events up to it are visible to the next statement
+    newest = log.newest_seq()  # first: the next statement sees all events up to this one
     found = log.read(after or 0, types=types, limit=limit + 1)
     if after is not None:
         is_next = bool(found) and found[0]["seq"] == after + 1
-        # A new primary can lag behind a position for a moment. A restored database stays behind.
+        # A new primary can be behind the position for a moment. A restored database stays behind.
         is_ahead = after > newest and after > log.newest_seq(confirmed=True)
-        # After the page was read, as MongoDB can delete events between two statements.
+        # Checked after the page was read, as MongoDB can delete events between two statements.
         if is_ahead or (not is_next and after + 1 < log.oldest_seq()):
             raise EventsCursorExpired(oldest_cursor=encode(log.oldest_seq() - 1))
     events = found[:limit]
-    if has_more := len(found) > limit:
-        newest = events[-1]["seq"]
-    # A cursor for rare types moves on too, so that it does not expire.
-    last = events[-1]["seq"] if events else 0
-    return EventPage(events, max(newest, last, after or 0), has_more)
+    last = events[-1]["seq"] if events else after or 0
+    if len(found) > limit:
+        return EventPage(events, last, has_more=True)
+    # With rare types, the cursor passes all other events, so that it does not expire.
+    return EventPage(events, max(last, newest), has_more=False)
 
 
 def wait_for_page(

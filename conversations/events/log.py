@@ -1,8 +1,8 @@
-"""The event log: what happened to conversations, without titles and content.
+"""The event log: the changes to conversations, without titles and content.
 
-An event never changes. Its id follows from the change, so an event that is appended again is
-recognised. A transaction increments a counter and inserts a batch: the order of `seq` is the order
-in which events become visible, so a reader after an event never misses an earlier one.
+An event never changes. Its id follows from the change, so a repeated append has no effect. A
+transaction increments a counter and inserts a batch. So events become visible in the order of their
+`seq`, and a reader that continues after an event never misses an earlier one.
 
 The log is one sequence, so its collection is not sharded. MongoDB deletes events after
 EVENTS_KEEP_DAYS.
@@ -23,7 +23,7 @@ from pymongo.read_concern import ReadConcern
 
 from conversation_service import rfc3339
 from conversation_service.mongodb import connection
-from conversation_service.mongodb.collections import CollectionSchema
+from conversation_service.mongodb.collections import CollectionSchema, nullable
 from conversation_service.mongodb.connection import Document
 from conversations import metrics
 from conversations.writes.updates import NOW
@@ -37,7 +37,7 @@ ARCHIVED = "conversation.archived"
 RESTORED = "conversation.restored"
 TRASHED = "conversation.trashed"
 PURGED = "conversation.purged"
-RESYNC = "conversation.resync"  # some versions are no longer known: read the conversation again
+RESYNC = "conversation.resync"  # the history lacks some versions: read the conversation again
 ACTIVITY = "conversation.activity"
 WEBHOOK_DISABLED = "webhook.disabled"
 TYPES = (
@@ -52,11 +52,11 @@ _APPENDED_TOGETHER = 500  # events in a transaction
 
 
 class NewEvent(TypedDict):
-    """An event before it is appended; `at` is the time of the change.
+    """An event before it is appended; `at` is the time when the change was made.
 
-    `version` is the conversation's version after the change; a purge has none. The fields for a
-    conversation are None in a webhook.disabled. `fields` are the paths that an edit changed.
-    `first_missed` and `last_missed` are versions, in a resync only.
+    `version` is the conversation's version after the change, None for a purge. `fields` are the
+    paths that an edit changed. A webhook.disabled has None for `conversation_id`, `user_id` and
+    `version`. Only a resync has `first_missed` and `last_missed`, which are versions.
     """
 
     _id: str
@@ -86,14 +86,10 @@ def is_well_formed(event: Mapping[str, Any]) -> bool:
 
 
 class Event(NewEvent):
-    """An event in the log; `seq` is its position. Positions have no gaps."""
+    """An event in the log. `seq` is its position; positions have no gaps."""
 
     seq: int
     published_at: datetime
-
-
-def _nullable(bson_type: str) -> dict[str, Any]:
-    return {"bsonType": [bson_type, "null"]}
 
 
 _INTEGER = {"bsonType": ["int", "long"], "minimum": 1}
@@ -103,7 +99,7 @@ COLLECTION = CollectionSchema(
         IndexModel(["seq"], name="event_order", unique=True),
         # For consumers of rare types: they would read the whole log otherwise.
         IndexModel(["type", "seq"], name="event_types"),
-        # The last published version of a conversation, from the index alone.
+        # Covers the query for a conversation's last published version.
         IndexModel(["conversation_id", "version"], name="event_versions"),
         IndexModel(
             ["published_at"],
@@ -122,12 +118,12 @@ COLLECTION = CollectionSchema(
                 "type": {"bsonType": "string", "pattern": r"^[a-z]+\.[a-z_]+\z"},
                 "at": {"bsonType": "date"},
                 "published_at": {"bsonType": "date"},
-                "conversation_id": _nullable("objectId"),
-                "user_id": _nullable("string"),
+                "conversation_id": nullable("objectId"),
+                "user_id": nullable("string"),
                 "version": _INTEGER | {"bsonType": ["int", "long", "null"]},
                 "fields": {"bsonType": "array", "items": {"bsonType": "string"}},
                 "by": {"bsonType": "string"},
-                "client": _nullable("string"),
+                "client": nullable("string"),
                 "request_id": {"bsonType": "string"},
                 "first_missed": _INTEGER,
                 "last_missed": _INTEGER,
@@ -168,9 +164,9 @@ def read(after: int, *, types: Collection[str] | None = None, limit: int) -> lis
 
 
 def newest_seq(*, confirmed: bool = False) -> int:
-    """Return the position of the newest event ever appended; 0 if there was none.
+    """Return the newest event's position, even if the event is deleted; 0 without any event.
 
-    With `confirmed`, a majority confirms that there is no newer one: slower, for rare cases.
+    With `confirmed`, a majority confirms that no event is newer. This is slower, for rare cases.
     """
     state = event_state()
     if confirmed:
@@ -180,10 +176,9 @@ def newest_seq(*, confirmed: bool = False) -> int:
 
 
 def oldest_seq() -> int:
-    """Return the position of the oldest event that is kept.
+    """Return the oldest event's position; in an empty log, the next event's position.
 
-    Without events it is the position of the next event. A reader that has not read the event before
-    this position has missed events.
+    A reader that has not read the event before this position has missed events.
     """
     newest = newest_seq()  # first: an event that is appended meanwhile is not skipped
     oldest = event_log().find_one({}, ["seq"], sort=[("seq", 1)], hint="event_order")
@@ -194,9 +189,9 @@ def append(events: Sequence[NewEvent], session: ClientSession | None = None) -> 
     """Append the events that are not in the log, in this order; return how many were new.
 
     Each transaction appends up to 500 events, and is repeated if another one appends at the same
-    time. If a process dies within its transaction, no event can be appended until MongoDB aborts
-    the transaction: after 60 seconds, or by the command killSessions for `session`. Raises
-    pymongo.errors.PyMongoError; a part of the events can be in the log then.
+    time. If a process dies within its transaction, the log is blocked until MongoDB aborts the
+    transaction: after 60 seconds, or at once by the command killSessions with `session`. After a
+    PyMongoError, the log can have some of the events.
     """
     appended = 0
     for start in range(0, len(events), _APPENDED_TOGETHER):
@@ -230,7 +225,7 @@ def _append(events: Sequence[NewEvent], session: ClientSession) -> Sequence[NewE
     new = _unknown(events, session)
     if not new:
         return new
-    # The clock of the primary, which can be behind after an election: times follow the positions.
+    # `published_at` never decreases, even if a new primary's clock is behind.
     counter: Any = connection.collection(EVENT_STATE).find_one_and_update(
         {"_id": _COUNTER},
         [
@@ -266,7 +261,7 @@ def _append(events: Sequence[NewEvent], session: ClientSession) -> Sequence[NewE
 
 
 def payload(event: Event) -> dict[str, Any]:
-    """Return an event as consumers see it."""
+    """Return an event's public form, for both the API and webhooks."""
     data = {
         "conversation_id": str(event["conversation_id"]) if event["conversation_id"] else None,
         **{name: event[name] for name in ("user_id", "version", "fields", "by", "client")},

@@ -1,9 +1,9 @@
 """Publishes the changes of conversations in the event log, and repairs what it has missed.
 
-A change stream only rings: it shows the ids of changed conversations, and `changes.publish` reads
-their revisions. So a lost, repeated or unordered change of the stream loses no event. If the stream
-cannot continue, if it has skipped a version, and every 24 hours, a repair reads all conversations
-that have changed since a time up to which everything was published.
+The change stream only names changed conversations; `changes.publish` reads their revisions. So the
+event log stays complete if the stream loses, repeats or reorders a change event. A repair reads all
+conversations that have changed since a time up to which everything was published. It runs if the
+stream cannot continue or has skipped a version, and every 24 hours.
 
 Two publishers are harmless: an event is appended once. The lease only saves work.
 """
@@ -25,9 +25,10 @@ from pymongo.change_stream import ChangeStream
 from pymongo.errors import OperationFailure, PyMongoError
 
 from conversation_service.http.ndjson import batches
-from conversation_service.mongodb import failures
+from conversation_service.mongodb import failures, leases
 from conversation_service.mongodb.connection import Document, collection, database
-from conversations import limits, metrics
+from conversation_service.mongodb.leases import LeaseLost
+from conversations import metrics
 from conversations.collection import committed
 from conversations.events import changes, log
 from conversations.events.changes import Seen
@@ -40,22 +41,21 @@ BATCH_S = 0.1  # the longest wait for further changes of a batch
 LEASE_S = 10
 SAVED_EVERY_S = 3.0  # the state, while there are no changes, and the lease
 RETRY_S = 1.0
-OPERATION_S = 10.0  # for the operations of a batch: PyMongo repeats them during this time
+OPERATION_S = 10.0  # for a batch: PyMongo repeats its operations during this time
 CHECKED_EVERY = timedelta(hours=24)
-# `changed_at` of a new conversation has the time of a pod, and a write has its time before the
-# cluster time of its change: a repair starts earlier than the time up to which all is published.
+# A repair starts earlier than the time up to which all changes are published: a new conversation's
+# `changed_at` is by a pod's clock, and a write gets its time before its change gets a cluster time.
 MARGIN = timedelta(hours=1)
 # MongoDB keeps an event for longer than this after its change.
 KEPT_MS = int(timedelta(days=settings.EVENTS_KEEP_DAYS, minutes=-1).total_seconds() * 1_000)
 
 _STATE = {"_id": "publisher"}
-_RINGS: list[Document] = [
+_CHANGE_EVENTS: list[Document] = [
     {
         "$match": {
             "$or": [
                 {"operationType": {"$in": ["insert", "replace"]}},
-                # An activity report or a legal hold has no new version. A delete is the end of a
-                # tombstone.
+                # An activity report or a legal hold has no new version. A delete ends a tombstone.
                 {"updateDescription.updatedFields.version": {"$exists": True}},
             ]
         }
@@ -77,10 +77,6 @@ class StreamLost(Exception):
     """The change stream cannot continue after the stored token."""
 
 
-class LeaseLost(Exception):
-    """Another process publishes."""
-
-
 @dataclass(frozen=True)
 class Position:
     """Where the change stream continues: after a resume token, or else at a cluster time."""
@@ -92,8 +88,8 @@ class Position:
     def time(self) -> Timestamp:
         """The cluster time up to which all changes are published.
 
-        A resume token starts with its cluster time, in MongoDB's KeyString format: the byte 0x82,
-        then the seconds and the ordinal with 4 bytes each. Guard:
+        A resume token starts with its cluster time in MongoDB's KeyString format: the byte 0x82,
+        then the seconds and the ordinal, each with 4 bytes. Guard:
         test_a_resume_token_has_the_time_of_its_position.
         """
         if self.token is None:
@@ -103,7 +99,7 @@ class Position:
 
 
 class Publisher:
-    """Publishes until `stopping` has a signal, or with `once`, until all present changes are."""
+    """Publishes until `stopping` has a signal; with `once`, all changes up to now."""
 
     def __init__(self, stopping: list[int], *, once: bool = False) -> None:
         self._stopping = stopping
@@ -116,7 +112,7 @@ class Publisher:
         self._publishes = False
         self._is_unavailable = False
         self._saved_at = 0.0
-        self.active_at = time.monotonic()  # of the last step of run()
+        self.active_at = time.monotonic()  # the last step in run()
         metrics.EVENTS_LAG.set_function(self._lag_s)
 
     def run(self) -> None:
@@ -128,7 +124,9 @@ class Publisher:
                     continue
                 self._follow()
                 if not self._once:
-                    self._release()
+                    with pymongo.timeout(OPERATION_S):
+                        mine = _STATE | {"lease.owner": self._owner}
+                        log.event_state().update_one(mine, {"$unset": {"lease": 1}})
                 return
             except LeaseLost:
                 logger.warning("Another process publishes the events. This one waits.")
@@ -158,12 +156,12 @@ class Publisher:
             first = {"start_at": cluster_time(), "horizon": NOW, "checked_at": NOW}
             initial = {name: {"$ifNull": [f"${name}", value]} for name, value in first.items()}
             log.event_state().update_one(_STATE, [{"$set": initial}], upsert=True)
-            free = {"$expr": {"$lte": [{"$ifNull": ["$until", limits.EPOCH]}, NOW]}}
-            before = log.event_state().find_one(_STATE) or {}
-            found = self._update(_STATE if self._once else _STATE | free, {})
-            if found and not self._once and "session" in before:
-                # The owner has died, perhaps within a transaction, which would block the log.
-                database().command({"killSessions": [before["session"]]})
+            expired = log.event_state().find_one(_STATE | leases.FREE) or {}
+            found = self._update(_STATE if self._once else _STATE | leases.FREE, {})
+            session = expired.get("lease", {}).get("session")
+            if found and session:
+                # The owner has died. Its session's open transaction would block the log.
+                database().command({"killSessions": [session]})
         self._publishes = bool(found)
         if found:
             self._state = found
@@ -178,7 +176,7 @@ class Publisher:
             "start_at": self._position.start_at,
             "collection": self._collection,
         }
-        mine = {} if self._once else {"owner": self._owner}
+        mine = {} if self._once else {"lease.owner": self._owner}
         found = self._update(_STATE | mine, values)
         if not found:
             raise LeaseLost
@@ -190,23 +188,17 @@ class Publisher:
         lease = {
             "owner": self._owner,
             "session": self._session.session_id,
-            "until": {"$add": [NOW, LEASE_S * 1_000]},
+            "until": leases.until(LEASE_S),
         }
         values = {
             **values,
-            **({} if self._once else lease),
+            **({} if self._once else {"lease": lease}),
             "horizon": {"$max": ["$horizon", {"$subtract": [NOW, KEPT_MS]}]},
             "saved_at": NOW,
         }
         return log.event_state().find_one_and_update(
             where, [{"$set": values}], return_document=ReturnDocument.AFTER
         )
-
-    def _release(self) -> None:
-        with pymongo.timeout(OPERATION_S):
-            log.event_state().update_one(
-                {**_STATE, "owner": self._owner}, {"$unset": {"owner": 1, "session": 1, "until": 1}}
-            )
 
     def _lag_s(self) -> float:
         return max(0.0, time.time() - self._position.time.time) if self._publishes else 0.0
@@ -232,19 +224,19 @@ class Publisher:
 
     @contextmanager
     def _stream(self) -> Iterator[ChangeStream[Document]]:
-        """Open the change stream, with the time limit of the first operation only."""
+        """Open the change stream. The time limit ends when the stream is open."""
         position: dict[str, Any] = {"start_at_operation_time": self._position.start_at}
         if self._position.token:
             position = {"resume_after": self._position.token}
         with _lost_if_not_resumable(), pymongo.timeout(OPERATION_S):
-            # MongoDB accepts the token of another collection, and skips changes without an error.
+            # MongoDB accepts another collection's token, and skips changes without an error.
             found = database().list_collections(filter={"name": "conversations"}).to_list()
             present = found[0]["info"]["uuid"] if found else None
             if self._position.token and present != self._collection:
                 raise StreamLost("The collection has been created again")
             self._collection = present
             stream = collection("conversations").watch(
-                _RINGS, max_await_time_ms=int(BATCH_S * 1_000), batch_size=BATCH, **position
+                _CHANGE_EVENTS, max_await_time_ms=int(BATCH_S * 1_000), batch_size=BATCH, **position
             )
         with stream:
             yield stream
@@ -256,10 +248,10 @@ class Publisher:
             self.active_at = time.monotonic()
             with pymongo.timeout(OPERATION_S):
                 with _lost_if_not_resumable():
-                    rings = _next_batch(stream)
-                has_gap = bool(rings) and self._publish_rings(rings)
+                    batch = _next_batch(stream)
+                has_gap = bool(batch) and self._publish_batch(batch)
                 self._position = replace(self._position, token=stream.resume_token)
-                if rings or time.monotonic() - self._saved_at >= SAVED_EVERY_S:
+                if batch or time.monotonic() - self._saved_at >= SAVED_EVERY_S:
                     self._save()
                 if self._is_unavailable:
                     logger.warning("MongoDB is available again. Events are published.")
@@ -272,24 +264,24 @@ class Publisher:
         with pymongo.timeout(OPERATION_S):
             self._save()
 
-    def _publish_rings(self, rings: list[Document]) -> bool:
-        """Publish a batch of the stream; return True if the stream has skipped a version."""
+    def _publish_batch(self, batch: list[Document]) -> bool:
+        """Publish a batch from the stream; return True if the stream has skipped a version."""
         horizon_s = int(self._state["horizon"].replace(tzinfo=UTC).timestamp())
         found: dict[ObjectId, Seen] = {}
-        for ring in rings:
-            id_, version = ring["documentKey"]["_id"], ring.get("version")
+        for change in batch:
+            id_, version = change["documentKey"]["_id"], change.get("version")
             version = version if isinstance(version, int) else None  # damaged
             seen = found.get(id_, Seen())
-            # An old token can show inserts of which MongoDB has deleted the events. A cluster time
-            # has whole seconds: `created_at` decides about the second of the horizon.
-            is_recent = ring["clusterTime"].time > horizon_s
-            if ring["operationType"] == "insert" and is_recent:
+            # After an old token, MongoDB can already have deleted an insert's event. A cluster time
+            # has whole seconds: in the horizon's second, `created_at` decides.
+            is_recent = change["clusterTime"].time > horizon_s
+            if change["operationType"] == "insert" and is_recent:
                 seen = replace(seen, inserted=version or 1)
             if version:
                 seen = replace(seen, lowest=min(version, seen.lowest or version))
             found[id_] = seen
         # After an election, the new primary may not yet know that a majority has these changes.
-        self._session.advance_operation_time(rings[-1]["clusterTime"])
+        self._session.advance_operation_time(batch[-1]["clusterTime"])
         return changes.publish(found, self._state["horizon"], self._session).has_gap
 
     # Repair
@@ -302,13 +294,13 @@ class Publisher:
                 self._save(checked_at=began)
 
     def _repair(self, since: datetime, reason: str) -> Timestamp | None:
-        """Publish the missing events of all conversations that have changed since a time.
+        """Publish all missing events of conversations that have changed since a time.
 
-        Returns a cluster time, up to which all changes are then published; None if a signal has
-        ended the repair. It must be repeated then.
+        Returns a cluster time up to which all changes are now published. Returns None if a signal
+        ends the repair, which must then be repeated.
 
         No index begins with `changed_at`, so MongoDB reads the whole collection. A repair is rare,
-        and an index would make each write slower.
+        and an index would slow down each write.
         """
         with pymongo.timeout(OPERATION_S):
             start_at = cluster_time()
@@ -340,23 +332,23 @@ class Publisher:
 
 
 def cluster_time() -> Timestamp:
-    """Return the time of the latest write that the primary has."""
+    """Return the primary's latest cluster time."""
     with database().client.start_session() as session:
         database().command("ping", session=session)
         return cast(Timestamp, session.operation_time)
 
 
 def _next_batch(stream: ChangeStream[Document]) -> list[Document]:
-    """Return up to BATCH changes; fewer if BATCH_S are over or no further change has come."""
+    """Return up to BATCH changes. Ends early after BATCH_S, or without a further change."""
     found: list[Document] = []
     ends = time.monotonic() + BATCH_S
     while len(found) < BATCH and (not found or time.monotonic() < ends):
-        ring = stream.try_next()
-        if ring is None:
+        change = stream.try_next()
+        if change is None:
             if not stream.alive:
                 raise StreamLost("The collection was dropped or renamed")
             break
-        found.append(ring)
+        found.append(change)
     return found
 
 

@@ -5,7 +5,7 @@ from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.permissions import HasScope
 from conversation_service.http.rendering import JSONResponse
 from conversations.events import feed, log
-from conversations.events.parameters import events_parameters
+from conversations.events.serializers import events_parameters
 from conversations.views.openapi import events as openapi
 
 
@@ -17,11 +17,8 @@ class EventsView(Endpoint):
     @openapi.events
     def get(self, request: CallerRequest) -> HttpResponse:
         parameters = events_parameters.parse(request)
-        cursor, types, limit = (
-            parameters.get("cursor"),
-            parameters.get("types"),
-            parameters["limit"],
-        )
+        cursor, types = parameters.get("cursor"), parameters.get("types")
+        limit = parameters["limit"]
         page = feed.read_page(feed.decode(cursor) if cursor else None, types, limit)
         if not page.events and (wait_s := parameters["wait"]):
             page = feed.wait_for_page(request.user.id, page, types, limit, wait_s=wait_s)

@@ -1,4 +1,4 @@
-"""The process that delivers: it leases endpoints, and has a sender for each."""
+"""The process that delivers: it leases endpoints, and starts a sender for each."""
 
 import logging
 import os
@@ -28,15 +28,15 @@ STOP_S = REQUEST_S + 5.0  # for the requests in flight at the end
 class Deliverer:
     """Delivers to all enabled endpoints that no other process delivers to.
 
-    With `once`, each endpoint gets what can be delivered now.
+    With `once`, each endpoint gets the events that are due now.
     """
 
     def __init__(self, *, once: bool) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         self._once = once
         self._senders: dict[str, Sender] = {}
-        self._served: set[str] = set()  # with `once`
-        self._known: set[str] = set()
+        self._served: set[str] = set()  # with `once`: ids of endpoints that had a sender
+        self._known: set[str] = set()  # ids of all endpoints at the last look
         self._looked_at = self._renewed_at = -LEASE_S
         self._is_available = True
         self.active_at = monotonic()  # the last step in run()
@@ -68,7 +68,7 @@ class Deliverer:
             sleep(LOOK_S)
 
     def _look(self) -> None:
-        """Set the newest position, and start and end senders as the endpoints require."""
+        """Read the newest position and the endpoints; start, wake and end senders accordingly."""
         newest = log.newest_seq()
         for sender in self._senders.values():
             if newest > sender.newest:
@@ -113,10 +113,10 @@ class Deliverer:
                 continue
             if sender.is_done:
                 leases.release(id_, self.owner)
-            else:  # until its lease ends, so that an error does not repeat at once
+            else:  # the lease stays until its end, so that the error does not repeat at once
                 logger.error("The deliveries to the webhook %s pause for %d s", id_, LEASE_S)
                 self.is_complete = False
-            if id_ not in self._known:  # deleted: records of its last requests
+            if id_ not in self._known:  # the endpoint is deleted; its last requests left records
                 deliveries.delete_all(id_)
             del self._senders[id_]
 

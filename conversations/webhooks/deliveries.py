@@ -1,9 +1,9 @@
 """The deliveries that did not succeed at once: the collection `webhook_deliveries`.
 
-A record has the body as every attempt sends it. A record without an end is "pending", or "waiting"
-behind an earlier event of its conversation; only the process that delivers to the endpoint writes
-it, except redeliver(). Finished records are deleted after KEPT; the others have no expiry, so that
-no event is lost.
+A record has the body that every attempt sends. An outstanding record is "pending", or "waiting"
+behind an earlier event in its conversation. Only the process that delivers to the endpoint writes
+its records, except in redeliver() and enable(). MongoDB deletes finished records after KEPT, and
+keeps outstanding records, so that no event is lost.
 """
 
 from collections.abc import Collection, Iterable
@@ -20,7 +20,7 @@ from pymongo import DESCENDING, IndexModel, UpdateOne
 from conversation_service import clock
 from conversation_service.errors import ServiceError
 from conversation_service.mongodb import connection
-from conversation_service.mongodb.collections import CollectionSchema
+from conversation_service.mongodb.collections import CollectionSchema, nullable
 from conversation_service.mongodb.connection import Document
 from conversations.events import log
 from conversations.webhooks import endpoints, messages
@@ -30,7 +30,7 @@ PENDING, WAITING, DELIVERED, FAILED = "pending", "waiting", "delivered", "failed
 STATES = (PENDING, WAITING, DELIVERED, FAILED)
 OUTSTANDING = (PENDING, WAITING)
 KEPT = timedelta(days=30)
-ATTEMPTS_KEPT = 50  # the newest, in a record
+ATTEMPTS_KEPT = 50  # in a record: the newest attempts
 _DUE = "delivery_due"
 _ORDER = "delivery_order"
 _LIST = "delivery_list"
@@ -55,7 +55,7 @@ COLLECTION = CollectionSchema(
                 "_id": {"bsonType": "string"},
                 "endpoint_id": {"bsonType": "string"},
                 "event_id": {"bsonType": "string"},
-                "conversation_id": {"bsonType": ["objectId", "null"]},
+                "conversation_id": nullable("objectId"),
                 "seq": {"bsonType": "long", "minimum": 1},
                 "type": {"bsonType": "string"},
                 "format": {"bsonType": "string"},
@@ -63,10 +63,10 @@ COLLECTION = CollectionSchema(
                 "state": {"enum": [*STATES]},
                 "is_redelivery": {"bsonType": "bool"},
                 "tries": {"bsonType": "int", "minimum": 0},
-                "next_at": {"bsonType": ["date", "null"]},
+                "next_at": nullable("date"),
                 "attempts": {"bsonType": "array", "maxItems": ATTEMPTS_KEPT},
                 "created_at": {"bsonType": "date"},
-                "expires_at": {"bsonType": ["date", "null"]},
+                "expires_at": nullable("date"),
             },
         }
     },
@@ -96,7 +96,8 @@ class Attempt(NamedTuple):
 
     @property
     def succeeded(self) -> bool:
-        return self.status is not None and self.status // 100 == HTTPStatus.OK // 100
+        status = self.status or 0
+        return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
 
     @property
     def stored(self) -> Document:
@@ -153,7 +154,7 @@ def record(
     failed: tuple[Delivery, Attempt, datetime | None] | None = None,
     waiting: Iterable[Delivery] = (),
 ) -> None:
-    """Insert a failed delivery with the time for its next attempt, and those that wait behind it.
+    """Insert a failed delivery with its next attempt's time, and the deliveries behind it.
 
     A record that exists stays as it is, so a repeated call is harmless.
     """
@@ -208,7 +209,7 @@ def _store_attempt(
 
 
 def promote(endpoint_id: str, conversation_id: ObjectId | None) -> bool:
-    """Make a conversation's first waiting delivery due now. False if none waits."""
+    """Make a conversation's first waiting delivery due now; return False without any."""
     found = collection().find_one_and_update(
         {"endpoint_id": endpoint_id, "conversation_id": conversation_id, "state": WAITING},
         {"$set": {"state": PENDING, "next_at": now()}},
@@ -226,9 +227,9 @@ def upcoming(endpoint_id: str, *, limit: int) -> list[Document]:
 
 
 def outstanding(endpoint_id: str) -> dict[ObjectId | None, int]:
-    """Return by conversation how many records block its later events.
+    """Count, for each conversation, the records that block its later events.
 
-    A conversation's first record becomes pending if a crash has left it waiting.
+    If a crash has left all of them waiting, the first becomes pending.
     """
     rows = collection().aggregate(
         [
@@ -258,7 +259,7 @@ def outstanding(endpoint_id: str) -> dict[ObjectId | None, int]:
 
 
 def recorded_after(endpoint_id: str, seq: int) -> set[str]:
-    """Return the event ids after this position that have a record."""
+    """Return the ids of recorded events after this position."""
     where = {"endpoint_id": endpoint_id, "seq": {"$gt": seq}}
     return {row["event_id"] for row in collection().find(where, ["event_id"], hint=_LIST)}
 
@@ -267,23 +268,18 @@ def delete_all(endpoint_id: str) -> None:
     collection().delete_many({"endpoint_id": endpoint_id})
 
 
-def give_up(endpoint_id: str) -> None:
-    """Let all outstanding deliveries fail: they stay for a redelivery."""
-    collection().update_many(
-        {"endpoint_id": endpoint_id, "state": {"$in": [*OUTSTANDING]}},
-        {"$set": {"state": FAILED, "next_at": None, "expires_at": now() + KEPT}},
-        hint=_DUE,
-    )
-
-
 def enable(endpoint_id: str, *, from_now: bool) -> Endpoint:
     """Enable an endpoint, which continues at its position, or with the next event.
 
-    `from_now` lets its outstanding deliveries fail. An enabled endpoint stays as it is. Raises
-    WebhookNotFound.
+    With `from_now`, its outstanding deliveries fail; they can be redelivered. An enabled endpoint
+    stays as it is. Raises WebhookNotFound.
     """
     if from_now and endpoints.get(endpoint_id)["state"] == endpoints.DISABLED:
-        give_up(endpoint_id)
+        collection().update_many(
+            {"endpoint_id": endpoint_id, "state": {"$in": [*OUTSTANDING]}},
+            {"$set": {"state": FAILED, "next_at": None, "expires_at": now() + KEPT}},
+            hint=_DUE,
+        )
     return endpoints.enable(endpoint_id, from_now=from_now)
 
 
@@ -300,11 +296,11 @@ def resource(record: Document) -> dict[str, Any]:
 
 
 def redeliver(endpoint_id: str, event_id: str) -> str:
-    """Attempt a delivery now, also of an event that was delivered; return its state.
+    """Attempt a delivery now, even if it has succeeded before; return its state.
 
-    The event has the same id and a new schedule. If the conversation has an earlier event that
-    must be delivered first, that event is attempted now. An event that the endpoint has not reached
-    yet stays in its place.
+    The event has the same id and a new schedule. If an earlier event in its conversation must be
+    delivered first, that event is attempted now. An event after the endpoint's cursor stays in its
+    place.
 
     Raises WebhookNotFound, and EventNotFound if neither the log nor a record has the event.
     """
@@ -327,7 +323,7 @@ def redeliver(endpoint_id: str, event_id: str) -> str:
 
 
 def _restart(endpoint_id: str, event_id: str) -> Document | None:
-    """Make a record pending, unless it waits. Returns the record afterwards, None without one."""
+    """Make a record pending, unless it waits; return it afterwards, or None if it is absent."""
     is_finished = {"$in": ["$state", [DELIVERED, FAILED]]}
     waits = {"$eq": ["$state", WAITING]}
     return collection().find_one_and_update(

@@ -1,6 +1,6 @@
-"""Webhook endpoints: where events are sent to. Staff and services manage them.
+"""Webhook endpoints, to which events are sent. Staff and services manage them.
 
-Each endpoint has its own position in the event log, so a slow or dead one delays no other.
+Each endpoint has its own position in the event log, so a slow endpoint delays no other endpoint.
 """
 
 import secrets as random
@@ -18,7 +18,7 @@ from pymongo import ReturnDocument
 from conversation_service import clock
 from conversation_service.errors import ServiceError
 from conversation_service.mongodb import connection
-from conversation_service.mongodb.collections import CollectionSchema
+from conversation_service.mongodb.collections import CollectionSchema, nullable
 from conversation_service.mongodb.connection import Document
 from conversation_service.observability import context
 from conversations.events import log
@@ -37,7 +37,7 @@ ENABLED, DISABLED = "enabled", "disabled"
 STATES = (ENABLED, DISABLED)
 STANDARD, CLOUDEVENTS = "standard", "cloudevents"
 FORMATS = (STANDARD, CLOUDEVENTS)
-# Why an endpoint is disabled: no success for days, a reply 410, or by staff or a service.
+# The reasons: no success for schedule.FAILING_FOR, a reply 410, or an action by staff or a service.
 FAILING, GONE, STAFF = "failing", "gone", "staff"
 REASONS = (FAILING, GONE, STAFF)
 # An endpoint without types gets these.
@@ -49,8 +49,8 @@ class Endpoint(TypedDict):
 
     `cursor` is a position in the event log: each event up to it is delivered, is recorded in
     `webhook_deliveries`, or has a type that the endpoint does not get. `delivered` counts events,
-    `failed` attempts. `ramp_from` is when the endpoint was last enabled again: deliveries start
-    slowly then.
+    `failed` counts attempts. `ramp_from` is the time when the endpoint was last enabled again: its
+    deliveries then start slowly.
     """
 
     _id: str
@@ -84,10 +84,6 @@ _SHOWN = (
 )
 
 
-def _nullable(bson_type: str) -> dict[str, Any]:
-    return {"bsonType": [bson_type, "null"]}
-
-
 _INTEGER: dict[str, Any] = {"bsonType": ["int", "long"], "minimum": 0}
 _SECRET = {
     "bsonType": "object",
@@ -95,7 +91,7 @@ _SECRET = {
     "properties": {
         "secret": {"bsonType": "string", "pattern": r"^whsec_[A-Za-z0-9+/]{32,86}={0,2}\z"},
         "created_at": {"bsonType": "date"},
-        "expires_at": _nullable("date"),
+        "expires_at": nullable("date"),
     },
 }
 # Undeclared fields are allowed: a newer release can write them. There are at most MAX_ENDPOINTS
@@ -115,14 +111,14 @@ COLLECTION = CollectionSchema(
                 "format": {"bsonType": "string"},
                 "secrets": {"bsonType": "array", "minItems": 1, "maxItems": 2, "items": _SECRET},
                 "state": {"enum": [*STATES]},
-                "disabled_reason": _nullable("string"),
-                "disabled_at": _nullable("date"),
+                "disabled_reason": nullable("string"),
+                "disabled_at": nullable("date"),
                 "disabled_times": _INTEGER,
                 "cursor": _INTEGER,
                 "in_flight": _INTEGER | {"minimum": 1, "maximum": MAX_IN_FLIGHT},
-                "failing_since": _nullable("date"),
-                "last_success_at": _nullable("date"),
-                "ramp_from": _nullable("date"),
+                "failing_since": nullable("date"),
+                "last_success_at": nullable("date"),
+                "ramp_from": nullable("date"),
                 "delivered": _INTEGER,
                 "failed": _INTEGER,
                 "created_at": {"bsonType": "date"},
@@ -161,8 +157,8 @@ class WebhookLimitReached(ServiceError):
 def resource(endpoint: Endpoint) -> dict[str, Any]:
     """Return an endpoint as the API, the command and the console show it, without its secrets.
 
-    `pending_events` are the events after its position, of all types; `lost_events` are those of
-    them that the event log no longer keeps.
+    `pending_events` counts the events with any type after its position. `lost_events` counts the
+    ones that the event log no longer keeps.
     """
     [shown] = _resources([endpoint])
     return shown
@@ -236,17 +232,17 @@ def list_all() -> list[Endpoint]:
 
 
 def change(endpoint_id: str, values: Mapping[str, Any]) -> Endpoint:
-    """Set url, description, types, format or in_flight; `values` are validated. Return the result.
+    """Set fields, and return the endpoint. Raises WebhookNotFound.
 
-    Raises WebhookNotFound.
+    `values` are validated by EndpointChangesSerializer.
     """
-    return _update({"_id": endpoint_id}, {**values})
+    return _update({"_id": endpoint_id}, values)
 
 
 def rotate_secret(endpoint_id: str, secret: str | None = None) -> tuple[Endpoint, str]:
-    """Replace the secret; return the endpoint and the new one. Raises WebhookNotFound.
+    """Replace the secret; return the endpoint and the new secret. Raises WebhookNotFound.
 
-    The former secret stays valid for secrets.ROTATION. An older one ends at once.
+    The former secret stays valid for secrets.ROTATION. An older secret ends at once.
     """
     now = clock.now()
     new = secret or secrets.generate()
@@ -262,10 +258,7 @@ def rotate_secret(endpoint_id: str, secret: str | None = None) -> tuple[Endpoint
 
 
 def enable(endpoint_id: str, *, from_now: bool) -> Endpoint:
-    """Enable an endpoint, which continues at its position, or with the next event.
-
-    An enabled one stays as it is. Raises WebhookNotFound.
-    """
+    """Enable an endpoint for deliveries.enable(), which also handles its outstanding deliveries."""
     values: dict[str, Any] = {
         "state": ENABLED,
         "disabled_reason": None,
@@ -281,12 +274,12 @@ def enable(endpoint_id: str, *, from_now: bool) -> Endpoint:
 def disable(endpoint_id: str, reason: str, *, by: str) -> Endpoint:
     """Disable an endpoint, which keeps its position, and publish webhook.disabled.
 
-    `reason` is one of REASONS. A disabled one stays as it is. Raises WebhookNotFound.
+    `reason` is in REASONS. A disabled endpoint stays as it is. Raises WebhookNotFound.
     """
     endpoint = get(endpoint_id)
     if endpoint["state"] == DISABLED:
         return endpoint
-    # First the event, as its id makes a repetition harmless after a crash between the two.
+    # First the event: after a crash between the two, its id makes a repetition harmless.
     times = endpoint["disabled_times"] + 1
     now = clock.now()
     log.append(
@@ -323,11 +316,16 @@ def delete(endpoint_id: str) -> None:
 
 def live_secrets(endpoint: Endpoint) -> list[str]:
     """Return the secrets that sign now, the newest first."""
-    return secrets.live(endpoint["secrets"], clock.now())
+    now = clock.now().replace(tzinfo=None)  # as PyMongo reads times
+    return [
+        each["secret"]
+        for each in endpoint["secrets"]
+        if each["expires_at"] is None or each["expires_at"] > now
+    ]
 
 
 def _update(where: Mapping[str, Any], values: Mapping[str, Any]) -> Endpoint:
-    """Return the endpoint after the update, or as it is if only its state does not match."""
+    """Return the endpoint after the update; if only its state does not match, as it is."""
     changed = endpoints().find_one_and_update(
         where,
         {"$set": {**values, "updated_at": clock.now()}},

@@ -1,19 +1,19 @@
-"""Leases: at most one process delivers to an endpoint at a time.
+"""The leases of endpoints: at most one process at a time delivers to an endpoint.
 
-A lease is in the endpoint's document, with its owner's name and its end by MongoDB's clock. A
-process that ends without a release, or is cut off, loses its leases after LEASE_S.
+A process that ends without a release, or is cut off, loses its leases after LEASE_S.
 """
 
 from collections.abc import Callable, Collection
 from threading import Event
 from time import monotonic, sleep
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import pymongo
 from pymongo import ReturnDocument
 from pymongo.errors import PyMongoError
 
 from conversation_service.mongodb import failures
+from conversation_service.mongodb.leases import FREE, LeaseLost, until
 from conversations.webhooks import endpoints
 from conversations.webhooks.endpoints import Endpoint
 
@@ -22,30 +22,28 @@ T = TypeVar("T")
 LEASE_S = 30.0
 OPERATION_S = 10.0  # for an operation in MongoDB
 AGAIN_S = 0.5  # after an operation failed
-_END = {"$add": ["$$NOW", int(LEASE_S * 1_000)]}
-_FREE: dict[str, Any] = {"$or": [{"lease": None}, {"$expr": {"$lte": ["$lease.until", "$$NOW"]}}]}
 
 
 def free() -> list[str]:
-    """Return the ids for all enabled endpoints without a valid lease."""
-    rows = endpoints.endpoints().find({"state": endpoints.ENABLED, **_FREE}, ["_id"])
+    """Return the ids of all enabled endpoints without a valid lease."""
+    rows = endpoints.endpoints().find({"state": endpoints.ENABLED, **FREE}, ["_id"])
     return [row["_id"] for row in rows]
 
 
 def acquire(endpoint_id: str, owner: str) -> Endpoint | None:
-    """Return the endpoint if it is enabled and this process now has its lease, or None."""
+    """Acquire the lease, and return the endpoint; None if another process has it."""
     found = endpoints.endpoints().find_one_and_update(
-        {"_id": endpoint_id, "state": endpoints.ENABLED, **_FREE},
-        [{"$set": {"lease": {"owner": {"$literal": owner}, "until": _END}}}],
+        {"_id": endpoint_id, "state": endpoints.ENABLED, **FREE},
+        [{"$set": {"lease": {"owner": {"$literal": owner}, "until": until(LEASE_S)}}}],
         return_document=ReturnDocument.AFTER,
     )
     return cast(Endpoint | None, found)
 
 
 def renew(endpoint_ids: Collection[str], owner: str) -> None:
-    """Prolong leases, also expired ones that no other process has taken."""
+    """Prolong leases, and expired leases that no other process has acquired."""
     where = {"_id": {"$in": [*endpoint_ids]}, "lease.owner": owner}
-    endpoints.endpoints().update_many(where, [{"$set": {"lease.until": _END}}])
+    endpoints.endpoints().update_many(where, [{"$set": {"lease.until": until(LEASE_S)}}])
 
 
 def release(endpoint_id: str, owner: str) -> None:
@@ -57,12 +55,8 @@ def is_owner(endpoint: Endpoint, owner: str) -> bool:
     return endpoint.get("lease", {}).get("owner") == owner
 
 
-class LeaseLost(Exception):
-    """Another process has the lease."""
-
-
 class Lease:
-    """A lease that this process has, valid `until` a time by monotonic(). A thread prolongs it."""
+    """This process's lease, valid `until` a time by monotonic(). A thread prolongs it."""
 
     def __init__(self, until: float) -> None:
         self.until = until
@@ -77,13 +71,14 @@ class Lease:
     def insist(self, operation: Callable[[], T]) -> T:
         """Repeat an operation until MongoDB is available. Raises LeaseLost.
 
-        An operation that has failed can have had its effect, so a repetition must be harmless.
-        Nothing is written while another process can have the lease.
+        A failed operation can have had its effect, so a repetition must be harmless. An operation
+        ends before the lease does, after which another process can write.
         """
         while not self._lost.is_set():
-            if self.outlasts(0):
+            left_s = self.until - monotonic()
+            if left_s > 0:
                 try:
-                    with pymongo.timeout(OPERATION_S):
+                    with pymongo.timeout(min(left_s, OPERATION_S)):
                         return operation()
                 except PyMongoError as error:
                     if not failures.is_unavailability(error):

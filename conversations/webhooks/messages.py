@@ -27,7 +27,7 @@ def cloud_event(payload: dict[str, Any]) -> dict[str, Any]:
         "type": payload["type"],
         **({"subject": subject} if subject else {}),
         "time": payload["timestamp"],
-        # The extension "sequence" is a text. Its alphabetical order is that in the log.
+        # The extension "sequence" is a text: with 20 digits, it sorts in the log's order.
         "sequence": f"{payload['sequence']:020}",
         "datacontenttype": "application/json",
         "data": payload["data"],

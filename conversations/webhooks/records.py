@@ -1,4 +1,4 @@
-"""An endpoint's outstanding records, as known to the process that delivers to it."""
+"""An endpoint's outstanding records, in the memory of the process that delivers to it."""
 
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -14,7 +14,7 @@ READ = 100  # due records at a time
 
 
 class Records:
-    """Which conversations have records that their later events wait for, and the due records.
+    """Counts the records that block each conversation's later events, and has the due records.
 
     Each change is first written to MongoDB, while the lease is valid. Raises LeaseLost.
     """
@@ -40,7 +40,7 @@ class Records:
         return bool(self._due) or is_due or self.redelivered.is_set()
 
     def read(self, in_flight: Collection[Delivery]) -> None:
-        """Read due records without those in flight, if all that were read have been taken."""
+        """Read due records that are not in flight, if no record is left from the last read."""
         if self._due or not self.has_due:
             return
         self.redelivered.clear()
@@ -77,7 +77,7 @@ class Records:
     def add_failed(
         self, lane: Sequence[Delivery], attempt: Attempt, next_at: datetime | None
     ) -> None:
-        """Record a failed event and the events behind it in its lane, which wait."""
+        """Record a failed event, and the events behind it in its lane, which wait."""
         first, *others = lane
         failed = (first, attempt, next_at)
         self._lease.insist(
@@ -93,7 +93,7 @@ class Records:
         self._attempt_at(next_at)
 
     def finish(self, delivery: Delivery, attempt: Attempt, state: str) -> None:
-        """End a record, and let the next one in its conversation follow."""
+        """End a record, and make the next record in its conversation due."""
         id_, conversation = self._endpoint_id, delivery.conversation_id
         self._lease.insist(lambda: deliveries.finish(id_, delivery, attempt, state))
         if delivery.is_redelivery:

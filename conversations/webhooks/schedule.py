@@ -1,4 +1,4 @@
-"""When a delivery is attempted again, and when an endpoint counts as dead."""
+"""When a delivery is attempted again, and when a failing endpoint is disabled."""
 
 import random
 from datetime import datetime, timedelta
@@ -11,8 +11,8 @@ PAUSES = (
     timedelta(minutes=30),
     *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
 )
-JITTER = 0.2  # as a part, in both directions: events that fail together return apart
-# Without a success for this time, an endpoint that fails is disabled.
+JITTER = 0.2  # up to 20 % more or less: events that fail together are repeated apart
+# An endpoint that fails for this time, without a success, is disabled.
 FAILING_FOR = timedelta(days=5)
 
 

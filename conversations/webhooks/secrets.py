@@ -9,12 +9,12 @@ from typing import TypedDict
 PREFIX = "whsec_"
 MIN_BYTES, MAX_BYTES = 24, 64
 NEW_BYTES = 32
-# After a rotation the old secret signs too, so that receivers can change it without a gap.
+# For this time after a rotation the old secret signs too, so that receivers can replace it.
 ROTATION = timedelta(hours=24)
 
 
 class StoredSecret(TypedDict):
-    """A secret that is valid until `expires_at`, or without an end."""
+    """A secret. It is valid until `expires_at`; with None, until the next rotation."""
 
     secret: str
     created_at: datetime
@@ -34,13 +34,3 @@ def key(secret: str) -> bytes:
     if not secret.startswith(PREFIX) or not MIN_BYTES <= len(value) <= MAX_BYTES:
         raise ValueError("A secret is whsec_ and 24 to 64 bytes in base64.")
     return value
-
-
-def live(stored: list[StoredSecret], at: datetime) -> list[str]:
-    """Return the secrets that sign at a time in UTC, the newest first."""
-    moment = at.replace(tzinfo=None)  # as PyMongo reads times
-    return [
-        each["secret"]
-        for each in stored
-        if each["expires_at"] is None or each["expires_at"] > moment
-    ]

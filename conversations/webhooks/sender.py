@@ -23,16 +23,17 @@ from pymongo.errors import PyMongoError
 
 from conversation_service import clock
 from conversation_service.mongodb import failures
+from conversation_service.mongodb.leases import LeaseLost
 from conversation_service.outbound import client
 from conversations import metrics
 from conversations.events import log
 from conversations.webhooks import deliveries, endpoints, messages, schedule
 from conversations.webhooks.deliveries import DELIVERED, FAILED, Attempt, Delivery
 from conversations.webhooks.endpoints import Endpoint, WebhookNotFound
-from conversations.webhooks.leases import Lease, LeaseLost
+from conversations.webhooks.leases import Lease
 from conversations.webhooks.records import Records
 from conversations.webhooks.signing import sign
-from conversations.webhooks.window import Conversation, Ramp, Window
+from conversations.webhooks.window import Ramp, Window
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,9 @@ WAKE_S = 1.0
 
 
 class Sender(Thread):
-    """Delivers to an endpoint until stop() or abandon(), or with `until_idle` until all is done.
+    """Delivers to an endpoint until stop() or abandon(); with `until_idle`, until all is done.
 
-    The thread that starts it prolongs the lease, and sets `newest`, the newest event's
+    The thread that starts a sender prolongs its lease, and sets `newest` to the newest event's
     position.
     """
 
@@ -64,7 +65,6 @@ class Sender(Thread):
         self._pool = ThreadPoolExecutor(endpoints.MAX_IN_FLIGHT, "delivery")
         self._results: SimpleQueue[Future[Attempt] | None] = SimpleQueue()
         self._in_flight: dict[Future[Attempt], Delivery] = {}
-        self._busy: set[Conversation] = set()  # with a request in flight
         self._ramp = Ramp()
         self._window = Window(endpoint["cursor"])
         self._recorded: set[str] = set()  # ids after the stored cursor, after a crash
@@ -92,7 +92,7 @@ class Sender(Thread):
         self._results.put(None)
 
     def stop(self) -> None:
-        """Begin no request; end after those in flight, and store their results."""
+        """Begin no request; end after the requests in flight, and store their results."""
         self._stopping.set()
         self.wake()
 
@@ -156,7 +156,7 @@ class Sender(Thread):
         return 0 if is_full or self._window.position >= self.newest else self._window.room
 
     def _read_log(self) -> None:
-        """Read events into the window, and record those that must wait for a record."""
+        """Read events into the window, and record the events that must wait for a record."""
         limit = self._room()
         if not limit:
             return
@@ -184,20 +184,20 @@ class Sender(Thread):
         """
         limit = self._ramp.limit(self.endpoint["in_flight"])
         while len(self._in_flight) < limit and self.lease.outlasts(REQUEST_S):
+            busy = {delivery.conversation_id for delivery in self._in_flight.values()}
             recorded = sum(delivery.is_recorded for delivery in self._in_flight.values())
             delivery = None
             if recorded < (limit + 1) // 2 or not self._window.is_ready:
-                delivery = self.records.take(self._busy)
-            delivery = delivery or self._window.take(self._busy)
+                delivery = self.records.take(busy)
+            delivery = delivery or self._window.take(busy)
             if delivery is None:
                 return
-            self._busy.add(delivery.conversation_id)
             future = self._pool.submit(send, self.endpoint, delivery)
             self._in_flight[future] = delivery
             future.add_done_callback(self._results.put)
 
     def _receive(self) -> None:
-        """Wait for a result or for wake(), and process all results that are there."""
+        """Wait for a result or for wake(), and process all results that have come."""
         if self._is_finished():
             return
         with suppress(Empty):
@@ -205,7 +205,6 @@ class Sender(Thread):
             while True:
                 if result is not None:
                     delivery, attempt = self._in_flight.pop(result), result.result()
-                    self._busy.discard(delivery.conversation_id)
                     if attempt.succeeded:
                         self._on_success(delivery, attempt)
                     else:

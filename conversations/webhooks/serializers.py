@@ -20,7 +20,7 @@ from conversations.webhooks.endpoints import (
 
 
 class PublicUrl(fields.Text):
-    """A URL that the address guard allows. The name of its host is looked up."""
+    """A URL that the address guard allows. Its host's name is looked up."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=MAX_URL_LENGTH, **kwargs)

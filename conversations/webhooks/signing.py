@@ -8,9 +8,9 @@ from conversations.webhooks import secrets
 
 
 def sign(live_secrets: Iterable[str], event_id: str, timestamp: int, body: bytes) -> str:
-    """Return a value for webhook-signature: a signature for each live secret.
+    """Return the header webhook-signature, with a signature for each live secret.
 
-    `timestamp` is when this attempt is made, in seconds since the epoch.
+    `timestamp` is the attempt's time in seconds since the epoch.
     """
     signed = f"{event_id}.{timestamp}.".encode() + body
     digests = (hmac.digest(secrets.key(secret), signed, "sha256") for secret in live_secrets)

@@ -7,7 +7,7 @@ from bson import ObjectId
 from conversations.webhooks.deliveries import Delivery
 
 SIZE = 1_000  # events that are read, and neither delivered nor recorded
-SPAN = 10_000  # positions after the cursor, which a crash repeats at most
+SPAN = 10_000  # positions after the cursor: the most that a crash repeats
 
 Conversation = ObjectId | None  # None: webhook.disabled, an event without a conversation
 
@@ -15,8 +15,8 @@ Conversation = ObjectId | None  # None: webhook.disabled, an event without a con
 class Window:
     """The events that were read, and are neither delivered nor recorded.
 
-    Each conversation has a lane: its events in order. The first can be in flight.
-    `position` is the last one that was read, or that the endpoint does not get.
+    Each conversation has a lane, with its events in order. The first event can be in flight.
+    Up to `position`, all events were read, or have a type that the endpoint does not get.
     """
 
     def __init__(self, cursor: int) -> None:
@@ -27,12 +27,12 @@ class Window:
 
     @property
     def cursor(self) -> int:
-        """The position up to which all events are delivered, recorded, or not for the endpoint."""
+        """The endpoint's new cursor: the position before the first event in a lane."""
         return next(iter(self._open)) - 1 if self._open else self.position
 
     @property
     def room(self) -> int:
-        """How many events to read next; 0 until half the window is free."""
+        """The number of events to read next; 0 until half the window is free."""
         if len(self._open) > SIZE // 2 or self.position - self.cursor >= SPAN:
             return 0
         return SIZE - len(self._open)
@@ -49,7 +49,7 @@ class Window:
             self._ready.append(delivery.conversation_id)
 
     def take(self, busy: set[Conversation]) -> Delivery | None:
-        """Return an event to send; its conversation is not busy with a redelivery."""
+        """Return an event to send, in a conversation that is not busy with a redelivery."""
         for _ in range(len(self._ready)):
             conversation = self._ready.popleft()
             if conversation not in busy:
@@ -58,7 +58,7 @@ class Window:
         return None
 
     def remove(self, delivery: Delivery) -> None:
-        """Remove a delivered event: the next one in its lane is ready."""
+        """Remove a delivered event. The next event in its lane becomes ready."""
         conversation = delivery.conversation_id
         lane = self._lanes[conversation]
         lane.popleft()
@@ -69,7 +69,7 @@ class Window:
             del self._lanes[conversation]
 
     def lane(self, first: Delivery) -> list[Delivery]:
-        """Return an event that was taken, and the events behind it in its lane."""
+        """Return the lane that begins with this event."""
         return [*self._lanes[first.conversation_id]]
 
     def remove_lane(self, first: Delivery) -> None:
@@ -78,10 +78,10 @@ class Window:
 
 
 class Ramp:
-    """The requests in flight after a start, or after the endpoint was enabled.
+    """Limits the requests in flight after a start, or after the endpoint was enabled.
 
-    They are 1, then 2, 4 and so on: each time after this number of successes. A failure begins
-    again at 1. At the endpoint's maximum the ramp has ended.
+    The limit begins at 1. It doubles after as many successes as it allows requests. A failure
+    resets it to 1. When it reaches the endpoint's maximum, the ramp has ended.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """The header Idempotency-Key, and its records in the conversation.
 
 The statement that writes the conversation stores the record too, so a crash cannot separate them.
-The record of a creation is in the array `keys`, where a unique index finds it. The records of
-updates are in the object `keys_by_scope`, the oldest first; release 0.1.0 stored them in the array.
+A creation's record is in the array `keys`, which has a unique index. Updates' records are in the
+object `keys_by_scope`, the oldest first; release 0.1.0 stored them in the array.
 """
 
 import re
@@ -59,9 +59,9 @@ class IdempotencyInProgress(ServiceError):
 class IdempotencyKey:
     """A key, which is valid for a user, a method and a path.
 
-    `scope` joins method, path and key; the record of a creation stores it. `scopes` also has the
-    form from release 0.1.0, which stored the path in the letter case as sent. `digest` is a hash of
-    `scope`, the name of the record of an update. The fingerprint hashes body and query.
+    `scope` joins method, path and key; a creation's record stores it. `scopes` also has the form
+    from release 0.1.0, which stored the path in the letter case as sent. `digest` is a hash of
+    `scope`, by which an update's record is named. The fingerprint hashes body and query.
     """
 
     scope: str

@@ -208,10 +208,10 @@ def _pipeline(template: UpdateTemplate, *, with_key: bool) -> list[dict[str, Any
 def _revisions_with(new: Expression) -> Expression:
     """Return an expression for `revisions_by_version` with the stored revisions and a new one.
 
-    Of an object, MongoDB replicates the new revision and the name of the dropped one. Of a full
-    array it would replicate all elements, because they move. This empties the array, see
-    documents.REVISIONS. A revision without a version gets it by its position: the last one has the
-    present version.
+    For an object, MongoDB replicates only the new revision and the dropped revision's name. For a
+    full array, it would replicate all elements, because they move. The pipeline moves the array's
+    revisions into the object, see documents.REVISIONS. A revision without a version gets it by its
+    position: the last revision has the present version.
     """
     position = {"$subtract": ["$$this", {"$size": "$$array"}]}
     version = {"$ifNull": ["$$revision.version", {"$add": [stored("version"), 1, position]}]}

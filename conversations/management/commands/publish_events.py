@@ -1,17 +1,11 @@
-import time
-from contextlib import ExitStack
 from typing import Any
 
-from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
-from config.env import env
-from conversation_service.commands import UNFINISHED, Unfinished, end_help
+from conversation_service.commands import UNFINISHED, Unfinished, add_once_and_port, end_help
 from conversation_service.observability import exporter
 from conversation_service.progress import stopped_by_signals
 from conversations.events.publisher import Publisher
-
-STUCK_S = 120.0  # without a step
 
 HELP = """
 Publish each change of a conversation in the event log, which GET /internal/v1/events and webhooks
@@ -27,15 +21,7 @@ class Command(BaseCommand):
     help = HELP
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--once", action="store_true", help="publish the changes up to now, and end"
-        )
-        parser.add_argument(
-            "--port",
-            type=int,
-            default=settings.EVENTS_PORT,
-            help="port for /metrics and /healthz; 0: none (default EVENTS_PORT); none with --once",
-        )
+        add_once_and_port(parser, once="publish the changes up to now, and end")
         end_help(
             parser,
             {
@@ -50,18 +36,7 @@ class Command(BaseCommand):
     def handle(self, *, once: bool, port: int, **options: Any) -> None:
         with stopped_by_signals() as stopping:
             publisher = Publisher(stopping, once=once)
-
-            def is_healthy() -> bool:
-                return time.monotonic() - publisher.active_at < STUCK_S
-
-            with ExitStack() as stack:
-                serving = exporter.serving(env("HOST"), 0 if once else port, is_healthy)
-                try:
-                    stack.enter_context(serving)
-                except OSError as error:
-                    raise CommandError(
-                        f"Port {port} cannot be used, {error.strerror}. Choose another with --port."
-                    ) from None
+            with exporter.serving(0 if once else port, lambda: publisher.active_at):
                 publisher.run()
-            if once and stopping:
-                raise Unfinished("Stopped; run it again to go on.")
+        if once and stopping:
+            raise Unfinished("Stopped; run it again to go on.")

@@ -5,7 +5,7 @@ from rest_framework import serializers
 from conversation_service.errors import InvalidCursor
 from conversation_service.http.fields import StrictSerializer
 from conversations.events.log import RESYNC, TRASHED, TYPES, UPDATED
-from conversations.events.parameters import EventsParameters
+from conversations.events.serializers import EventsParameters
 from conversations.exceptions import EventsCursorExpired, StreamsExhausted
 from conversations.serializers.fields import OBJECT_ID
 from conversations.views.openapi.conversations import FOR_SERVICES, operation

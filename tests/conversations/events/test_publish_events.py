@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 import requests
-from bson import ObjectId, Timestamp
+from bson import Int64, ObjectId, Timestamp
 
 from conversation_service import clock
 from conversation_service.development.process import free_port
@@ -523,11 +523,11 @@ def test_nothing_is_lost_when_publishers_are_killed(mongo, alice):
         edits = pool.submit(edit_often)
         while not edits.done():
             publisher = running(mongo)
-            eventually(lambda: state().get("owner") or edits.done(), within_s=30)
+            eventually(lambda: state().get("lease") or edits.done(), within_s=30)
             time.sleep(chance.uniform(0, 0.5))
             publisher.kill()
             publisher.communicate()
-            set_state(until=clock.now())
+            set_state(**{"lease.until": clock.now()})
         edits.result()
     publish()
 
@@ -535,10 +535,26 @@ def test_nothing_is_lost_when_publishers_are_killed(mongo, alice):
     assert len(events()) == 12 * 41
 
 
+def test_a_transaction_of_a_publisher_that_died_is_aborted(alice):
+    id_ = conversation(alice)["id"]
+    with database().client.start_session() as session:
+        dead = {"owner": "dead", "session": session.session_id, "until": clock.now()}
+        set_state(lease=dead)
+        session.start_transaction()
+        collection(log.EVENT_STATE).update_one(
+            {"_id": "sequence"}, {"$set": {"seq": Int64(7)}}, upsert=True, session=session
+        )
+
+        publish()
+
+    assert ids() == [f"{id_}_v1"]
+    assert log.newest_seq() == 1
+
+
 def test_a_signal_ends_a_publisher_which_releases_the_lease(mongo, alice):
     port = free_port()
     publisher = started(mongo, "publish_events", "--port", str(port))
-    eventually(lambda: state().get("owner"), within_s=30)
+    eventually(lambda: state().get("lease"), within_s=30)
     waiting = running(mongo)
     id_ = conversation(alice)["id"]
     eventually(lambda: ids() == [f"{id_}_v1"], within_s=30)
@@ -553,13 +569,13 @@ def test_a_signal_ends_a_publisher_which_releases_the_lease(mongo, alice):
     publisher.send_signal(signal.SIGTERM)
     assert publisher.communicate(timeout=30) == ("", "")
     assert publisher.returncode == 0
-    eventually(lambda: state().get("owner"), within_s=30)
+    eventually(lambda: state().get("lease"), within_s=30)
     edit(alice, id_)
     eventually(lambda: kinds() == [("created", 1), ("updated", 2)], within_s=30)
     waiting.send_signal(signal.SIGTERM)
     assert waiting.wait(30) == 0
     waiting.communicate()
-    assert "owner" not in state()
+    assert "lease" not in state()
 
 
 def test_a_publisher_waits_while_mongodb_is_unavailable(alice, log_lines):
@@ -575,7 +591,7 @@ def test_a_publisher_waits_while_mongodb_is_unavailable(alice, log_lines):
 
     assert log_lines().count("Events are published later") == 1
     assert log_lines().count("Events are published.") == 1
-    assert "owner" not in state()
+    assert "lease" not in state()
 
 
 def test_a_port_in_use_is_an_error(mongo):

@@ -547,7 +547,8 @@ def test_an_event_that_is_given_up_can_be_delivered_again():
         [id_] = append()
         receiver.behaviour = lambda r: 500
         deliver()
-        deliveries.give_up(endpoint)
+        endpoints.disable(endpoint, endpoints.STAFF, by="staff:ana")
+        deliveries.enable(endpoint, from_now=True)
         assert states(endpoint) == ["failed"]
         receiver.behaviour = lambda r: 204
         deliveries.redeliver(endpoint, id_)

@@ -1,3 +1,5 @@
+"""The parameters of requests for events."""
+
 from conversation_service.http import fields
 from conversations import limits
 from conversations.events.log import TYPES
