@@ -134,7 +134,7 @@ class EndpointForm(forms.Form):
         label=_("description"), max_length=DESCRIPTION_LENGTH, required=False
     )
     types = forms.MultipleChoiceField(
-        label=_("types of events; none selected: all but conversation.activity"),
+        label=_("types of events; none selected: all"),
         choices=[(type_, type_) for type_ in log.TYPES],
         required=False,
         widget=forms.CheckboxSelectMultiple,
@@ -313,7 +313,7 @@ def _in_words(endpoint: dict[str, Any]) -> dict[str, Any]:
 
 def _lines(endpoint: dict[str, Any]) -> dict[Message, list[tuple[Message, str]]]:
     """Return the sections of an endpoint's page."""
-    types = ", ".join(endpoint["types"]) or gettext("all but conversation.activity")
+    types = ", ".join(endpoint["types"]) or gettext("all types")
     return {
         _("Endpoint"): [
             ("ID", endpoint["id"]),

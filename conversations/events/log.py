@@ -38,12 +38,8 @@ RESTORED = "conversation.restored"
 TRASHED = "conversation.trashed"
 PURGED = "conversation.purged"
 RESYNC = "conversation.resync"  # some versions are no longer known: read the conversation again
-ACTIVITY = "conversation.activity"
 WEBHOOK_DISABLED = "webhook.disabled"
-TYPES = (
-    *(CREATED, UPDATED, ARCHIVED, RESTORED, TRASHED, PURGED, RESYNC, ACTIVITY),
-    WEBHOOK_DISABLED,
-)
+TYPES = (CREATED, UPDATED, ARCHIVED, RESTORED, TRASHED, PURGED, RESYNC, WEBHOOK_DISABLED)
 
 PURGED_SUFFIX = "purged"
 

@@ -48,7 +48,7 @@ class Command(BaseCommand):
             default=[],
             choices=log.TYPES,
             metavar="TYPE",
-            help="with add: a type to send, repeatable (default all but conversation.activity)",
+            help="with add: a type to send, repeatable (default all types)",
         )
         parser.add_argument(
             "--format", choices=FORMATS, default=STANDARD, help="with add (default standard)"

@@ -132,9 +132,7 @@ class WebhookSerializer(serializers.Serializer):
     id = serializers.RegexField("^we_[0-9a-f]{24}$")
     url = serializers.CharField()
     description = serializers.CharField()
-    types = serializers.ListField(
-        child=serializers.CharField(), help_text="Empty: all but `conversation.activity`."
-    )
+    types = serializers.ListField(child=serializers.CharField(), help_text="Empty: all types.")
     format = serializers.ChoiceField(FORMATS)
     in_flight = serializers.IntegerField(help_text="Concurrent requests at most.")
     state = serializers.ChoiceField(STATES)
