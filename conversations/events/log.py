@@ -25,6 +25,7 @@ from conversation_service import rfc3339
 from conversation_service.mongodb import connection
 from conversation_service.mongodb.collections import CollectionSchema
 from conversation_service.mongodb.connection import Document
+from conversation_service.observability.context import NO_REQUEST
 from conversations import metrics
 from conversations.writes.updates import NOW
 
@@ -241,7 +242,7 @@ def payload(event: Event) -> dict[str, Any]:
     data = {
         "conversation_id": str(event["conversation_id"]) if event["conversation_id"] else None,
         **{name: event[name] for name in ("user_id", "version", "fields", "by", "client")},
-        "request_id": event["request_id"],
+        "request_id": "" if event["request_id"] == NO_REQUEST else event["request_id"],
     }
     if "first_missed" in event:
         data["first_missed_version"] = event["first_missed"]
