@@ -17,7 +17,9 @@ from unfold.admin import ModelAdmin
 
 from conversation_service.errors import Message, ServiceError
 from conversation_service.http.actor import Actor
+from conversation_service.mongodb.connection import Document
 from conversation_service.outbound.addresses import MAX_URL_LENGTH
+from conversation_service.outbound.client import Reason
 from conversations.admin import actions, roles
 from conversations.admin.timeline import shown
 from conversations.events import log
@@ -44,13 +46,24 @@ _PAGE = f"admin:{_URL}_change"
 SHOWN_DELIVERIES = 50
 FORMATS = {STANDARD: _("Standard Webhooks"), CLOUDEVENTS: _("CloudEvents 1.0")}
 STATE_LABELS = {ENABLED: _("enabled"), DISABLED: _("disabled")}
+FAULTS = {
+    Reason.ADDRESS_REJECTED: _("the URL or its address is not allowed"),
+    Reason.DNS: _("the name of the host was not found"),
+    Reason.CONNECT: _("no connection"),
+    Reason.TLS: _("no valid certificate"),
+    Reason.TIMEOUT: _("no reply in time"),
+    Reason.DISCONNECTED: _("the receiver ended the connection"),
+    Reason.PROTOCOL: _("the reply is not HTTP"),
+    Reason.TOO_LARGE: _("the headers of the reply are too large"),
+    Reason.REDIRECT: _("redirects are not followed"),
+}
 REASONS = {
     FAILING: _("no success for days"),
     GONE: _("the receiver responded with 410"),
     STAFF: _("by staff or a service"),
 }
 DELIVERY_STATES = {
-    deliveries.PENDING: _("next attempt planned"),
+    deliveries.PENDING: _("to be sent again"),
     deliveries.WAITING: _("waits for an earlier event"),
     deliveries.DELIVERED: _("delivered"),
     deliveries.FAILED: _("failed"),
@@ -197,8 +210,7 @@ class WebhookAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
             lines=_lines(endpoint),
             offered=[action for action in ACTIONS.values() if state in action.states],
             deliveries=[
-                deliveries.resource(row) | {"says": DELIVERY_STATES[row["state"]]}
-                for row in deliveries.page(id, limit=SHOWN_DELIVERIES)
+                _delivery_in_words(row) for row in deliveries.page(id, limit=SHOWN_DELIVERIES)
             ],
             shown=SHOWN_DELIVERIES,
         )
@@ -308,7 +320,18 @@ def _read(id_: str) -> dict[str, Any]:
 
 def _in_words(endpoint: dict[str, Any]) -> dict[str, Any]:
     reason = REASONS.get(endpoint["disabled_reason"], "")
-    return endpoint | {"says": STATE_LABELS[endpoint["state"]], "reason": reason}
+    is_failing = endpoint["state"] == ENABLED and endpoint["failing_since"]
+    says = _("enabled, failing") if is_failing else STATE_LABELS[endpoint["state"]]
+    return endpoint | {"says": says, "reason": reason}
+
+
+def _delivery_in_words(record: Document) -> dict[str, Any]:
+    delivery = deliveries.resource(record)
+    attempts = [
+        attempt | {"fault": FAULTS.get(attempt["reason"], attempt["reason"])}
+        for attempt in delivery["attempts"]
+    ]
+    return delivery | {"says": DELIVERY_STATES[record["state"]], "attempts": attempts}
 
 
 def _lines(endpoint: dict[str, Any]) -> dict[Message, list[tuple[Message, str]]]:
@@ -324,7 +347,7 @@ def _lines(endpoint: dict[str, Any]) -> dict[Message, list[tuple[Message, str]]]
             (_("created by"), endpoint["created_by"]),
         ],
         _("Deliveries"): [
-            (_("pending events"), shown(endpoint["pending_events"])),
+            (_("events not yet attempted"), shown(endpoint["pending_events"])),
             (_("lost events"), shown(endpoint["lost_events"])),
             (_("delivered events"), shown(endpoint["delivered"])),
             (_("failed attempts"), shown(endpoint["failed"])),
@@ -333,7 +356,7 @@ def _lines(endpoint: dict[str, Any]) -> dict[Message, list[tuple[Message, str]]]
             (_("last success"), shown(endpoint["last_success_at"])),
             (_("failing since"), shown(endpoint["failing_since"])),
             (_("disabled since"), shown(endpoint["disabled_at"])),
-            (_("created"), shown(endpoint["created_at"])),
+            (_("added"), shown(endpoint["created_at"])),
             (_("secret created"), shown(endpoint["secrets"][0]["created_at"])),
         ],
     }
