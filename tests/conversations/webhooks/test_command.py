@@ -6,7 +6,6 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from conversations.events import log
 from conversations.webhooks import endpoints
 
 URL = "https://hooks.example.org/in"
@@ -48,13 +47,6 @@ def test_the_secret_is_printed_once(mongo):
     [endpoint] = endpoints.list_all()
     assert endpoints.live_secrets(endpoint)[0] in printed
     assert endpoint["created_by"] == "service:webhooks"
-
-
-def test_an_event_without_a_request_has_an_empty_request_id(added):
-    run("disable", added["id"])
-
-    [event] = log.read(0, limit=10)
-    assert log.payload(event)["data"]["request_id"] == ""
 
 
 def test_each_action_changes_the_endpoint(added):
