@@ -101,7 +101,7 @@ ACTIONS = {
         WebhookAction(
             "resume",
             _("Enable and send what was missed"),
-            _("Enable the endpoint? It first gets the events since its position in the log."),
+            _("Enable the endpoint? It first gets the events that it has missed."),
             _("Enabled from its position"),
             "play_arrow",
             lambda id_, _by: deliveries.enable(id_, from_now=False),
@@ -110,7 +110,10 @@ ACTIONS = {
         WebhookAction(
             "restart",
             _("Enable for new events"),
-            _("Enable the endpoint? It never gets the events since its position in the log."),
+            _(
+                "Enable the endpoint? It gets the events from now on, and never those that it has "
+                "missed. Outstanding deliveries fail."
+            ),
             _("Enabled for new events"),
             "skip_next",
             lambda id_, _by: deliveries.enable(id_, from_now=True),
