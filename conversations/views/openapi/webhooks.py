@@ -149,7 +149,7 @@ class WebhookSerializer(serializers.Serializer):
     updated_at = serializers.DateTimeField()
     secrets = SecretTimesSerializer(many=True, help_text="The newest first; both sign.")
     pending_events = serializers.IntegerField(
-        help_text="Events of all types after the position of the endpoint."
+        help_text="Events of all types after the endpoint's position, without recorded deliveries."
     )
     lost_events = serializers.IntegerField(
         help_text="Events among them that the event log no longer keeps."

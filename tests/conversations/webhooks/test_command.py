@@ -6,6 +6,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
+from conversation_service import clock
 from conversations.webhooks import endpoints
 
 URL = "https://hooks.example.org/in"
@@ -39,6 +40,12 @@ def test_an_endpoint_is_added_with_its_secret_and_listed_without(added):
     listed = run("list") + run("show", added["id"])
     assert listed.count(URL) == 2
     assert "whsec_" not in listed
+
+
+def test_the_list_names_an_endpoint_that_fails(added, mongo):
+    mongo["webhook_endpoints"].update_one({}, {"$set": {"failing_since": clock.now()}})
+
+    assert "failing since 20" in run("list")
 
 
 def test_the_secret_is_printed_once(mongo):
