@@ -89,7 +89,8 @@ class Command(BaseCommand):
         elif action == "list":
             for row in rows:
                 line = "{id}  {state:<8}  {pending_events:>9,} pending  {url}".format(**row)
-                failing = f"  failing since {since}" if (since := row["failing_since"]) else ""
+                since = row["failing_since"]
+                failing = f"  failing since {since:%Y-%m-%d %H:%M} UTC" if since else ""
                 self.stdout.write(line + failing)
         else:
             self.stdout.write("\n".join(as_text(rows[0])))
