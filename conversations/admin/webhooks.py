@@ -17,7 +17,6 @@ from unfold.admin import ModelAdmin
 
 from conversation_service.errors import Message, ServiceError
 from conversation_service.http.actor import Actor
-from conversation_service.mongodb.connection import Document
 from conversation_service.outbound.addresses import MAX_URL_LENGTH
 from conversation_service.outbound.client import Reason
 from conversations.admin import actions, roles
@@ -205,6 +204,11 @@ class WebhookAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
         roles.require(request, roles.WEBHOOKS)
         endpoint = _read(id)
         state = endpoint["state"]
+        found = [deliveries.resource(row) for row in deliveries.page(id, limit=SHOWN_DELIVERIES)]
+        for delivery in found:
+            delivery["says"] = DELIVERY_STATES[delivery["state"]]
+            for attempt in delivery["attempts"]:
+                attempt["fault"] = FAULTS.get(attempt["reason"], attempt["reason"])
         return self._page(
             request,
             "console/webhook.html",
@@ -212,9 +216,7 @@ class WebhookAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
             endpoint=endpoint,
             lines=_lines(endpoint),
             offered=[action for action in ACTIONS.values() if state in action.states],
-            deliveries=[
-                _delivery_in_words(row) for row in deliveries.page(id, limit=SHOWN_DELIVERIES)
-            ],
+            deliveries=found,
             shown=SHOWN_DELIVERIES,
         )
 
@@ -326,15 +328,6 @@ def _in_words(endpoint: dict[str, Any]) -> dict[str, Any]:
     is_failing = endpoint["state"] == ENABLED and endpoint["failing_since"]
     says = _("enabled, failing") if is_failing else STATE_LABELS[endpoint["state"]]
     return endpoint | {"says": says, "reason": reason}
-
-
-def _delivery_in_words(record: Document) -> dict[str, Any]:
-    delivery = deliveries.resource(record)
-    attempts = [
-        attempt | {"fault": FAULTS.get(attempt["reason"], attempt["reason"])}
-        for attempt in delivery["attempts"]
-    ]
-    return delivery | {"says": DELIVERY_STATES[record["state"]], "attempts": attempts}
 
 
 def _lines(endpoint: dict[str, Any]) -> dict[Message, list[tuple[Message, str]]]:
