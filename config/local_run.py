@@ -14,7 +14,7 @@ from config.env import env
 # Development uses this address if MONGODB_URL is unset. Nothing listens there: a command must not
 # write to any MongoDB that happens to run on this machine.
 NOWHERE = "127.0.0.1:1"
-SERVERS = ("MONGODB_URL", "REDIS_URL", "HOST", "PORT")
+SERVERS = ("MONGODB_URL", "REDIS_URL", "HOST", "PORT", "WEBHOOK_ALLOWED_HOSTS")
 NOT_RUNNING = (
     "MONGODB_URL is not set, and `make run` does not run in this folder. Start `make run` in "
     "another terminal, or set MONGODB_URL"

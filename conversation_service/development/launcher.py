@@ -48,7 +48,7 @@ The Conversation Service is running; Ctrl-C stops it.
   Start    {url}/
   Docs     {url}/api/docs
   Console  {url}/admin/  (admin / admin)
-  Webhooks {receiver} prints a line for each event
+  Webhooks {receiver} gets each event; this terminal shows a line for each
   MongoDB  {mongodb}
   Valkey   {redis}
   Auth, Characters, Message stand-ins: {upstreams}
@@ -131,7 +131,8 @@ def run(started: ExitStack) -> int:
 
     webhooks = started.enter_context(receiver(first_free([RECEIVER_PORT])))
     print("Preparing the database ...", flush=True)
-    token = prepare(webhook=f"{webhooks.url}/events")
+    receiver_url = f"{webhooks.url}/events"
+    token = prepare(webhook=receiver_url)
     web = started.enter_context(gunicorn())
     start_command(started, PUBLISHER, "publish_events", "--port=0", stop_s=STOP_S)
     start_command(started, DELIVERER, "deliver_webhooks", "--port=0", stop_s=STOP_S)
@@ -141,7 +142,7 @@ def run(started: ExitStack) -> int:
             mongodb=env("MONGODB_URL"),
             redis=env("REDIS_URL"),
             upstreams=upstreams,
-            receiver=webhooks.url,
+            receiver=receiver_url,
             user=USER,
             token=token,
             calls=CALLS.strip(),

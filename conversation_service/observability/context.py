@@ -8,7 +8,8 @@ from contextvars import ContextVar
 NOT_STARTED = 0.0
 
 # ObserveRequests sets these.
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
+NO_REQUEST = "-"  # the id outside a request, for example in a command
+request_id: ContextVar[str] = ContextVar("request_id", default=NO_REQUEST)
 # The trace of the request (W3C Trace Context); empty if the client sent none.
 traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 # When the request's time for upstreams ends, by time.monotonic(): NOT_STARTED before the first

@@ -18,6 +18,7 @@ from unfold.admin import ModelAdmin
 from conversation_service.errors import Message, ServiceError
 from conversation_service.http.actor import Actor
 from conversation_service.outbound.addresses import MAX_URL_LENGTH
+from conversation_service.outbound.client import Reason
 from conversations.admin import actions, roles
 from conversations.admin.timeline import shown
 from conversations.events import log
@@ -44,13 +45,24 @@ _PAGE = f"admin:{_URL}_change"
 SHOWN_DELIVERIES = 50
 FORMATS = {STANDARD: _("Standard Webhooks"), CLOUDEVENTS: _("CloudEvents 1.0")}
 STATE_LABELS = {ENABLED: _("enabled"), DISABLED: _("disabled")}
+FAULTS = {
+    Reason.ADDRESS_REJECTED: _("the URL or its address is not allowed"),
+    Reason.DNS: _("the name of the host was not found"),
+    Reason.CONNECT: _("no connection"),
+    Reason.TLS: _("no valid certificate"),
+    Reason.TIMEOUT: _("no reply in time"),
+    Reason.DISCONNECTED: _("the receiver ended the connection"),
+    Reason.PROTOCOL: _("the reply is not HTTP"),
+    Reason.TOO_LARGE: _("the headers of the reply are too large"),
+    Reason.REDIRECT: _("redirects are not followed"),
+}
 REASONS = {
     FAILING: _("no success for days"),
     GONE: _("the receiver responded with 410"),
     STAFF: _("by staff or a service"),
 }
 DELIVERY_STATES = {
-    deliveries.PENDING: _("next attempt planned"),
+    deliveries.PENDING: _("to be sent again"),
     deliveries.WAITING: _("waits for an earlier event"),
     deliveries.DELIVERED: _("delivered"),
     deliveries.FAILED: _("failed"),
@@ -88,7 +100,7 @@ ACTIONS = {
         WebhookAction(
             "resume",
             _("Enable and send what was missed"),
-            _("Enable the endpoint? It first gets the events since its position in the log."),
+            _("Enable the endpoint? It first gets the events that it has missed."),
             _("Enabled from its position"),
             "play_arrow",
             lambda id_, _by: deliveries.enable(id_, from_now=False),
@@ -97,7 +109,10 @@ ACTIONS = {
         WebhookAction(
             "restart",
             _("Enable for new events"),
-            _("Enable the endpoint? It never gets the events since its position in the log."),
+            _(
+                "Enable the endpoint? It gets the events from now on, and never those that it has "
+                "missed. Outstanding deliveries fail."
+            ),
             _("Enabled for new events"),
             "skip_next",
             lambda id_, _by: deliveries.enable(id_, from_now=True),
@@ -134,7 +149,7 @@ class EndpointForm(forms.Form):
         label=_("description"), max_length=DESCRIPTION_LENGTH, required=False
     )
     types = forms.MultipleChoiceField(
-        label=_("types of events; none selected: all but conversation.activity"),
+        label=_("types of events; none selected: all"),
         choices=[(type_, type_) for type_ in log.TYPES],
         required=False,
         widget=forms.CheckboxSelectMultiple,
@@ -189,6 +204,11 @@ class WebhookAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
         roles.require(request, roles.WEBHOOKS)
         endpoint = _read(id)
         state = endpoint["state"]
+        found = [deliveries.resource(row) for row in deliveries.page(id, limit=SHOWN_DELIVERIES)]
+        for delivery in found:
+            delivery["says"] = DELIVERY_STATES[delivery["state"]]
+            for attempt in delivery["attempts"]:
+                attempt["fault"] = FAULTS.get(attempt["reason"], attempt["reason"])
         return self._page(
             request,
             "console/webhook.html",
@@ -196,10 +216,7 @@ class WebhookAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
             endpoint=endpoint,
             lines=_lines(endpoint),
             offered=[action for action in ACTIONS.values() if state in action.states],
-            deliveries=[
-                deliveries.resource(row) | {"says": DELIVERY_STATES[row["state"]]}
-                for row in deliveries.page(id, limit=SHOWN_DELIVERIES)
-            ],
+            deliveries=found,
             shown=SHOWN_DELIVERIES,
         )
 
@@ -308,12 +325,14 @@ def _read(id_: str) -> dict[str, Any]:
 
 def _in_words(endpoint: dict[str, Any]) -> dict[str, Any]:
     reason = REASONS.get(endpoint["disabled_reason"], "")
-    return endpoint | {"says": STATE_LABELS[endpoint["state"]], "reason": reason}
+    is_failing = endpoint["state"] == ENABLED and endpoint["failing_since"]
+    says = _("enabled, failing") if is_failing else STATE_LABELS[endpoint["state"]]
+    return endpoint | {"says": says, "reason": reason}
 
 
 def _lines(endpoint: dict[str, Any]) -> dict[Message, list[tuple[Message, str]]]:
     """Return the sections of an endpoint's page."""
-    types = ", ".join(endpoint["types"]) or gettext("all but conversation.activity")
+    types = ", ".join(endpoint["types"]) or gettext("all types")
     return {
         _("Endpoint"): [
             ("ID", endpoint["id"]),
@@ -324,7 +343,7 @@ def _lines(endpoint: dict[str, Any]) -> dict[Message, list[tuple[Message, str]]]
             (_("created by"), endpoint["created_by"]),
         ],
         _("Deliveries"): [
-            (_("pending events"), shown(endpoint["pending_events"])),
+            (_("events not yet attempted"), shown(endpoint["pending_events"])),
             (_("lost events"), shown(endpoint["lost_events"])),
             (_("delivered events"), shown(endpoint["delivered"])),
             (_("failed attempts"), shown(endpoint["failed"])),
@@ -333,7 +352,7 @@ def _lines(endpoint: dict[str, Any]) -> dict[Message, list[tuple[Message, str]]]
             (_("last success"), shown(endpoint["last_success_at"])),
             (_("failing since"), shown(endpoint["failing_since"])),
             (_("disabled since"), shown(endpoint["disabled_at"])),
-            (_("created"), shown(endpoint["created_at"])),
+            (_("added"), shown(endpoint["created_at"])),
             (_("secret created"), shown(endpoint["secrets"][0]["created_at"])),
         ],
     }

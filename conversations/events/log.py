@@ -25,6 +25,7 @@ from conversation_service import rfc3339
 from conversation_service.mongodb import connection
 from conversation_service.mongodb.collections import CollectionSchema, nullable
 from conversation_service.mongodb.connection import Document
+from conversation_service.observability.context import NO_REQUEST
 from conversations import metrics
 from conversations.writes.updates import NOW
 
@@ -38,12 +39,8 @@ RESTORED = "conversation.restored"
 TRASHED = "conversation.trashed"
 PURGED = "conversation.purged"
 RESYNC = "conversation.resync"  # the history lacks some versions: read the conversation again
-ACTIVITY = "conversation.activity"
 WEBHOOK_DISABLED = "webhook.disabled"
-TYPES = (
-    *(CREATED, UPDATED, ARCHIVED, RESTORED, TRASHED, PURGED, RESYNC, ACTIVITY),
-    WEBHOOK_DISABLED,
-)
+TYPES = (CREATED, UPDATED, ARCHIVED, RESTORED, TRASHED, PURGED, RESYNC, WEBHOOK_DISABLED)
 
 PURGED_SUFFIX = "purged"
 
@@ -265,7 +262,7 @@ def payload(event: Event) -> dict[str, Any]:
     data = {
         "conversation_id": str(event["conversation_id"]) if event["conversation_id"] else None,
         **{name: event[name] for name in ("user_id", "version", "fields", "by", "client")},
-        "request_id": event["request_id"],
+        "request_id": "" if event["request_id"] == NO_REQUEST else event["request_id"],
     }
     if "first_missed" in event:
         data["first_missed_version"] = event["first_missed"]

@@ -40,7 +40,7 @@ class Deliverer:
         self._looked_at = self._renewed_at = -LEASE_S
         self._is_available = True
         self.active_at = monotonic()  # the last step in run()
-        self.is_complete = True  # False after an unexpected error
+        self.is_complete = True  # False after an unexpected error or for a leased endpoint
 
     def run(self, stopping: Collection[int]) -> None:
         """Deliver until `stopping` has a signal; with `once`, until all senders have ended.
@@ -64,6 +64,7 @@ class Deliverer:
                     logger.info("MongoDB is available, deliveries continue")
                 self._is_available = True
                 if self._once and not self._senders:
+                    self._report_leased()
                     return
             sleep(LOOK_S)
 
@@ -119,6 +120,17 @@ class Deliverer:
             if id_ not in self._known:  # the endpoint is deleted; its last requests left records
                 deliveries.delete_all(id_)
             del self._senders[id_]
+
+    def _report_leased(self) -> None:
+        """With `once`, name the endpoints that another process has, so that none was served."""
+        for row in endpoints.list_all():
+            is_enabled = row["state"] == endpoints.ENABLED
+            if is_enabled and row.get("lease") and row["_id"] not in self._served:
+                self.is_complete = False
+                logger.error(
+                    "Another process delivers to the webhook %s, or was killed less than %d s ago",
+                    *(row["_id"], LEASE_S),
+                )
 
     def stop(self) -> None:
         """Wait for the requests in flight, for STOP_S at most, and release the leases."""

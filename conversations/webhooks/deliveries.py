@@ -348,7 +348,7 @@ def _record_from_log(endpoint: Endpoint, event_id: str) -> Document:
     event: Any = log.event_log().find_one({"_id": event_id})
     if event is None:
         raise EventNotFound
-    is_subscribed = event["type"] in (endpoint["types"] or endpoints.DEFAULT_TYPES)
+    is_subscribed = not endpoint["types"] or event["type"] in endpoint["types"]
     if is_subscribed and event["seq"] > endpoint["cursor"]:
         return {"state": WAITING, "conversation_id": event["conversation_id"]}
     delivery = Delivery.from_event(event, endpoint["format"])

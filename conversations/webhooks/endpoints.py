@@ -40,17 +40,15 @@ FORMATS = (STANDARD, CLOUDEVENTS)
 # The reasons: no success for schedule.FAILING_FOR, a reply 410, or an action by staff or a service.
 FAILING, GONE, STAFF = "failing", "gone", "staff"
 REASONS = (FAILING, GONE, STAFF)
-# An endpoint without types gets these.
-DEFAULT_TYPES = tuple(type_ for type_ in log.TYPES if type_ != log.ACTIVITY)
 
 
 class Endpoint(TypedDict):
     """A document in `webhook_endpoints`. Times that are read are naive UTC.
 
     `cursor` is a position in the event log: each event up to it is delivered, is recorded in
-    `webhook_deliveries`, or has a type that the endpoint does not get. `delivered` counts events,
-    `failed` counts attempts. `ramp_from` is the time when the endpoint was last enabled again: its
-    deliveries then start slowly.
+    `webhook_deliveries`, or has a type that the endpoint does not get. Without `types`, the
+    endpoint gets all. `delivered` counts events, `failed` counts attempts. `ramp_from` is the time
+    when the endpoint was last enabled again: its deliveries then start slowly.
     """
 
     _id: str

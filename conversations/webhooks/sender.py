@@ -161,7 +161,7 @@ class Sender(Thread):
         if not limit:
             return
         newest, endpoint, position = self.newest, self.endpoint, self._window.position
-        types = endpoint["types"] or endpoints.DEFAULT_TYPES
+        types = endpoint["types"] or None
         events = self.lease.insist(lambda: log.read(position, types=types, limit=limit))
         waiting = []
         for event in events:

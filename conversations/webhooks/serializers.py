@@ -56,7 +56,7 @@ class EndpointChangesSerializer(fields.StrictSerializer):
     types = fields.Subset(
         log.TYPES,
         required=False,
-        help_text="The types of the events to send. Empty: all but `conversation.activity`.",
+        help_text="The types of the events to send. Empty: all types.",
     )
     format = fields.Choice(
         FORMATS,

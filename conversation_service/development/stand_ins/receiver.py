@@ -18,9 +18,10 @@ def receiver(port: int, *, host: str = LOOPBACK) -> StandIn:
         if not is_signed(call.headers, call.content):
             return HTTPStatus.UNAUTHORIZED, {"detail": "The signature is not valid"}
         data = call.body["data"]
+        version = f" v{data['version']}" if data["version"] else ""
         print(  # noqa: T201 - for the terminal of `make run`
             f"webhook  {call.body['type']:22} {data['conversation_id'] or call.body['id']}"
-            f" v{data['version'] or '-'} {', '.join(data['fields'])}".rstrip(),
+            f"{version} {', '.join(data['fields'])}".rstrip(),
             flush=True,
         )
         return HTTPStatus.OK, {}

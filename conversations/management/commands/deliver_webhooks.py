@@ -26,7 +26,7 @@ class Command(BaseCommand):
             parser,
             {
                 0: "ended by a signal, or with --once all due events are delivered or recorded",
-                1: "it failed",
+                1: "it failed, or with --once another process has an endpoint",
                 UNFINISHED: "with --once, ended by a signal before all due events were sent",
             },
             "manage.py deliver_webhooks",

@@ -14,7 +14,7 @@ from conversations.webhooks.serializers import endpoint_input
 HELP = """
 Manage webhook endpoints, which get the events of conversations.
 
-  list                list the endpoints
+  list                list the endpoints, with the events not yet attempted (pending)
   add URL             create an endpoint for the events from now on; prints its secret, once
   show ID             show an endpoint
   rotate ID           replace its secret; prints the new one, once. The former one is valid for 24
@@ -48,7 +48,7 @@ class Command(BaseCommand):
             default=[],
             choices=log.TYPES,
             metavar="TYPE",
-            help="with add: a type to send, repeatable (default all but conversation.activity)",
+            help="with add: a type to send, repeatable (default all types)",
         )
         parser.add_argument(
             "--format", choices=FORMATS, default=STANDARD, help="with add (default standard)"
@@ -88,9 +88,10 @@ class Command(BaseCommand):
                 self.stdout.write(as_json({"webhooks": len(rows)}))
         elif action == "list":
             for row in rows:
-                self.stdout.write(
-                    "{id}  {state:<8}  {pending_events:>9,} pending  {url}".format(**row)
-                )
+                line = "{id}  {state:<8}  {pending_events:>9,} pending  {url}".format(**row)
+                since = row["failing_since"]
+                failing = f"  failing since {since:%Y-%m-%d %H:%M} UTC" if since else ""
+                self.stdout.write(line + failing)
         else:
             self.stdout.write("\n".join(as_text(rows[0])))
 

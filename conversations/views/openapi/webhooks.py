@@ -132,9 +132,7 @@ class WebhookSerializer(serializers.Serializer):
     id = serializers.RegexField("^we_[0-9a-f]{24}$")
     url = serializers.CharField()
     description = serializers.CharField()
-    types = serializers.ListField(
-        child=serializers.CharField(), help_text="Empty: all but `conversation.activity`."
-    )
+    types = serializers.ListField(child=serializers.CharField(), help_text="Empty: all types.")
     format = serializers.ChoiceField(FORMATS)
     in_flight = serializers.IntegerField(help_text="Concurrent requests at most.")
     state = serializers.ChoiceField(STATES)
@@ -151,7 +149,7 @@ class WebhookSerializer(serializers.Serializer):
     updated_at = serializers.DateTimeField()
     secrets = SecretTimesSerializer(many=True, help_text="The newest first; both sign.")
     pending_events = serializers.IntegerField(
-        help_text="Events of all types after the position of the endpoint."
+        help_text="Events of all types after the endpoint's position, without recorded deliveries."
     )
     lost_events = serializers.IntegerField(
         help_text="Events among them that the event log no longer keeps."

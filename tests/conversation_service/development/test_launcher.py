@@ -153,6 +153,8 @@ def test_it_starts_again_on_the_same_ports_after_it_was_killed(launcher):
     assert "MongoDB" not in purged.stdout
     code = "from django.contrib.admin.models import LogEntry as L; print(L.objects.get().user)"
     assert launcher.manage("shell", "--no-imports", "-c", code).stdout == "admin\n"
+    added = launcher.manage("webhooks", "add", "http://127.0.0.1:9/events")
+    assert (added.returncode, added.stderr) == (0, "")
 
     running.send_signal(signal.SIGTERM)
     assert running.wait(60) == 0
@@ -166,7 +168,7 @@ def test_during_the_start_a_command_does_not_use_the_servers_of_the_last_run(tmp
         monkeypatch.setitem(env.overrides, name, value)
     monkeypatch.setattr(local, "VAR", tmp_path)
     urls = {"MONGODB_URL": "mongodb://127.0.0.1:27017", "REDIS_URL": "redis://127.0.0.1:6379"}
-    servers = {**urls, "HOST": "127.0.0.1", "PORT": 8003}
+    servers = {**urls, "HOST": "127.0.0.1", "PORT": 8003, "WEBHOOK_ALLOWED_HOSTS": ["127.0.0.1"]}
     (tmp_path / "servers.json").write_text(json.dumps(servers))
     found = []
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from bson import Int64
+from bson import Int64, ObjectId
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, User
 
@@ -31,7 +31,7 @@ def page_of(id_, *step):
     return "/".join([f"{WEBHOOKS}{id_}", *(step or ["change"]), ""])
 
 
-def fail_delivery(mongo, webhook):
+def fail_delivery(mongo, webhook, **fields):
     attempt = {"at": clock.now(), "status": None, "reason": "timeout", "duration_ms": 15_000}
     mongo["webhook_deliveries"].insert_one(
         {
@@ -50,6 +50,7 @@ def fail_delivery(mongo, webhook):
             "next_at": None,
             "created_at": clock.now(),
             "expires_at": None,
+            **fields,
         }
     )
 
@@ -120,14 +121,31 @@ def test_an_event_is_delivered_again_by_one_click(ops, webhook, mongo):
     fail_delivery(mongo, webhook)
 
     page = ops.get(page_of(webhook))
-    assert "timeout · 15000 ms" in text(page)
+    assert "no reply in time" in text(page)
     assert "status 503" in text(page)
     assert b"secret text" not in page.content
     assert report(ops.post(page_of(webhook, "redeliver"), {"event": "e1"})) == (
         "The event is delivered again."
     )
-    assert "next attempt planned" in text(ops.get(page_of(webhook)))
+    assert "to be sent again" in text(ops.get(page_of(webhook)))
     assert report(ops.post(page_of(webhook, "redeliver"), {"event": "e2"})) == "Event not found"
+
+
+def test_a_waiting_delivery_has_no_button_and_links_to_its_conversation(ops, webhook, mongo):
+    id_ = ObjectId()
+    fail_delivery(mongo, webhook, state="waiting", conversation_id=id_)
+
+    page = ops.get(page_of(webhook)).content.decode()
+
+    assert f'href="/admin/conversations/conversation/{id_}/change/"' in page
+    assert "Deliver again" not in page
+
+
+def test_an_endpoint_that_fails_is_called_so(ops, webhook, mongo):
+    mongo["webhook_endpoints"].update_one({}, {"$set": {"failing_since": clock.now()}})
+
+    for path in (WEBHOOKS, page_of(webhook)):
+        assert "enabled, failing" in text(ops.get(path))
 
 
 def test_an_auditor_sees_endpoints_and_cannot_manage_them(webhook, mongo):
@@ -190,7 +208,7 @@ def test_staff_manage_a_webhook_in_a_browser(mongo, settings):
         page.reload()
         faults |= faults_of(page)
         page.get_by_role("button", name="Deliver e1 again").click()
-        page.get_by_text("next attempt planned").wait_for()
+        page.get_by_text("to be sent again").wait_for()
         page.set_viewport_size({"width": 390, "height": 900})
         width = page.evaluate("document.documentElement.scrollWidth")
 

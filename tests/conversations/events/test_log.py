@@ -7,6 +7,7 @@ from bson import ObjectId
 from pymongo.errors import BulkWriteError
 
 from conversation_service import clock
+from conversation_service.observability.context import NO_REQUEST
 from conversations.events import log
 
 
@@ -174,6 +175,14 @@ def test_the_database_rejects_an_event_that_lacks_a_field(mongo, name):
 
     with pytest.raises(BulkWriteError):
         log.append([faulty])
+
+
+def test_an_event_without_a_request_has_an_empty_request_id(mongo):
+    log.append([event(ObjectId(), 1, request_id=NO_REQUEST)])
+
+    [found] = log.read(0, limit=1)
+
+    assert log.payload(found)["data"]["request_id"] == ""
 
 
 @pytest.mark.parametrize("fault", [{"fields": "title"}, {"version": 0}, {"type": "created"}])

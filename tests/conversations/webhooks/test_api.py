@@ -47,7 +47,7 @@ def test_all_fields_can_be_set(service):
     body = {
         "url": URL,
         "description": "Search",
-        "types": ["conversation.created", "conversation.activity"],
+        "types": ["conversation.created", "conversation.archived"],
         "format": "cloudevents",
         "in_flight": 32,
     }

@@ -1,6 +1,7 @@
 """manage.py webhooks."""
 
 import json
+from datetime import UTC, datetime
 from io import StringIO
 
 import pytest
@@ -39,6 +40,13 @@ def test_an_endpoint_is_added_with_its_secret_and_listed_without(added):
     listed = run("list") + run("show", added["id"])
     assert listed.count(URL) == 2
     assert "whsec_" not in listed
+
+
+def test_the_list_names_an_endpoint_that_fails(added, mongo):
+    since = datetime(2026, 1, 15, 9, tzinfo=UTC)
+    mongo["webhook_endpoints"].update_one({}, {"$set": {"failing_since": since}})
+
+    assert "failing since 2026-01-15 09:00 UTC" in run("list")
 
 
 def test_the_secret_is_printed_once(mongo):
