@@ -126,7 +126,9 @@ class Sender(Thread):
         id_, position = self.endpoint_id, self._window.position
         self.records.load()
         oldest = self.lease.insist(log.oldest_seq)
-        if position > self.newest and self._is_after_the_log(position):
+        newest = partial(log.newest_seq, confirmed=True)
+        # After the restore of an older log, the next events would be skipped.
+        if position > self.newest and position > self.lease.insist(newest):
             text = "The event log was restored: the webhook %s gets its events from the oldest on"
             logger.warning(text, id_)
             position = self._stored_cursor = oldest - 1
@@ -139,10 +141,6 @@ class Sender(Thread):
             text = "The events %d to %d have expired before they were delivered to the webhook %s"
             logger.warning(text, position + 1, oldest - 1, id_)
             self._window.position = oldest - 1
-
-    def _is_after_the_log(self, position: int) -> bool:
-        """Return True after a restore of an older log: the next events would be skipped."""
-        return position > self.lease.insist(partial(log.newest_seq, confirmed=True))
 
     def _is_finished(self) -> bool:
         if self._in_flight:
