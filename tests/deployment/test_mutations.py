@@ -515,7 +515,7 @@ MANIFESTS = {
         f"op: replace, path: {CONTAINER}/securityContext/capabilities, value: {{add: [SYS_ADMIN]}}",
     ),
     "an overlay publishes the Service": patch(
-        "staging", "Service", "op: replace, path: /spec/type, value: NodePort"
+        "staging", "Service", "op: add, path: /spec/type, value: NodePort"
     ),
     "an overlay has no monitoring": Edit(
         "k8s/overlays/production/kustomization.yaml",
