@@ -1,8 +1,10 @@
 """Write docs/collection.json, the requests of docs/openapi.json for Postman, Bruno and Insomnia.
 
 `make openapi` runs this module. The collection has the variables `baseUrl`, `token` and
-`serviceToken`; its first request creates a conversation and stores `id` for the others, and its
-last one moves the conversation to the trash. Each request tests its status.
+`serviceToken`; its first request creates a conversation and stores `id` for the others, and the
+last folder moves the conversation to the trash. A webhook is created and deleted likewise, with
+`webhookId`. Reading the event log stores `eventId`, if there is an event. Each request tests its
+status.
 """
 
 import json
@@ -15,9 +17,15 @@ from docs_site.reference import resolved
 DESCRIPTION = BASE_DIR / "docs" / "openapi.json"
 COLLECTION = BASE_DIR / "docs" / "collection.json"
 SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
-FIRST, LAST = "createConversation", "deleteConversation"
-LAST_FOLDER = "trash"
-KEEP_ID = 'pm.collectionVariables.set("id", pm.response.json().id);'
+LAST = ("deleteWebhook", "deleteConversation")
+LAST_FOLDER = "deletion"
+WEBHOOKS = "/internal/v1/webhooks"
+# By operation, the script that stores an id. A creation is the first request in its folder.
+KEPT = {
+    "createConversation": 'pm.collectionVariables.set("id", pm.response.json().id);',
+    "createWebhook": 'pm.collectionVariables.set("webhookId", pm.response.json().id);',
+    "getEvents": 'pm.collectionVariables.set("eventId", pm.response.json().data.at(-1)?.id ?? "");',
+}
 
 
 def collection(description: dict[str, Any]) -> dict[str, Any]:
@@ -26,9 +34,10 @@ def collection(description: dict[str, Any]) -> dict[str, Any]:
     paths = resolved(description["paths"], description["components"])
     for path, operations in paths.items():
         for method, operation in operations.items():
-            is_last = operation["operationId"] == LAST
+            is_last = operation["operationId"] in LAST
             folder = folders[LAST_FOLDER if is_last else operation["tags"][0]]
-            at = 0 if operation["operationId"] == FIRST else len(folder)
+            is_first = operation["operationId"].startswith("create")
+            at = 0 if is_first else len(folder)
             folder.insert(at, _item(method, path, operation))
     return {
         "info": {
@@ -40,7 +49,7 @@ def collection(description: dict[str, Any]) -> dict[str, Any]:
             {"key": "baseUrl", "value": "http://localhost:8003"},
             {"key": "token", "value": ""},
             {"key": "serviceToken", "value": ""},
-            {"key": "id", "value": ""},
+            *({"key": name, "value": ""} for name in ("id", "webhookId", "eventId")),
         ],
         "item": [{"name": name, "item": items} for name, items in folders.items()],
     }
@@ -51,13 +60,15 @@ def _item(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
     headers = [_disabled(entry) for entry in parameters if entry["in"] == "header"]
     query = [_disabled(entry) for entry in parameters if entry["in"] == "query"]
     token = "serviceToken" if path.startswith("/internal") else "token"
-    raw = "{{baseUrl}}" + path.replace("{id}", "{{id}}")
+    id_ = "{{webhookId}}" if path.startswith(WEBHOOKS) else "{{id}}"
+    path = path.replace("{id}", id_).replace("{event_id}", "{{eventId}}")
+    raw = "{{baseUrl}}" + path
     request: dict[str, Any] = {
         "method": method.upper(),
         "url": {
             "raw": raw,
             "host": ["{{baseUrl}}"],
-            "path": path.replace("{id}", "{{id}}").strip("/").split("/"),
+            "path": path.strip("/").split("/"),
             "query": query,
         },
         "header": headers,
@@ -73,10 +84,12 @@ def _item(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
         headers.insert(0, {"key": "Content-Type", "value": media_type})
         request["body"] = {"mode": "raw", "raw": _example(content, media_type)}
     statuses = [int(status) for status in operation["responses"] if status < "300"]
+    if "{{eventId}}" in path:  # perhaps there is no event
+        statuses.append(404)
     script = [
         f'pm.test("The status is documented", () => pm.expect({statuses})'
         ".to.include(pm.response.code));",
-        *([KEEP_ID] if operation["operationId"] == FIRST else []),
+        *([KEPT[operation["operationId"]]] if operation["operationId"] in KEPT else []),
     ]
     return {
         "name": operation["summary"],

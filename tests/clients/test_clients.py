@@ -23,7 +23,7 @@ COLLECTION = BASE_DIR / "docs" / "collection.json"
 SERVICE = {
     "sub": "message",
     "token_type": "service",
-    "scope": "conversations:authorize conversations:activity",
+    "scope": "conversations:authorize conversations:activity events:read webhooks:manage",
 }
 
 
