@@ -15,7 +15,7 @@ from benchmarks.servers import Bench, Server
 
 PATH = "/api/v1/conversations"
 PAGE = 20
-DEEPEST_PAGE = 5_000
+DEEPEST_PAGE = 4_500  # a twentieth of the conversations are in the trash
 STEP = 100  # rows at once on the way there
 LIGHT_USERS = 50
 REPEATED = 100
