@@ -10,3 +10,8 @@ def now() -> datetime:
     """
     moment = datetime.now(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def naive_now() -> datetime:
+    """Return now() as PyMongo reads times from MongoDB: in UTC, without a time zone."""
+    return now().replace(tzinfo=None)

@@ -38,7 +38,7 @@ class Deliverer:
         self._served: set[str] = set()  # with `once`: ids of endpoints that had a sender
         self._known: set[str] = set()  # ids of all endpoints at the last look
         self._looked_at = self._renewed_at = -LEASE_S
-        self._is_available = True
+        self._is_unavailable = False
         self.active_at = monotonic()  # the last step in run()
         self.is_complete = True  # False after an unexpected error or for a leased endpoint
 
@@ -55,14 +55,14 @@ class Deliverer:
             except PyMongoError as error:
                 if self._once or not failures.is_unavailability(error):
                     raise
-                if self._is_available:
+                if not self._is_unavailable:
                     reason = failures.reason(error)
                     logger.error("MongoDB is unavailable, deliveries wait: %s", reason)
-                self._is_available = False
+                self._is_unavailable = True
             else:
-                if not self._is_available:
+                if self._is_unavailable:
                     logger.info("MongoDB is available, deliveries continue")
-                self._is_available = True
+                self._is_unavailable = False
                 if self._once and not self._senders:
                     self._report_leased()
                     return

@@ -17,7 +17,7 @@ from bson import Int64, ObjectId
 from django.utils.translation import gettext_lazy as _
 from pymongo import DESCENDING, IndexModel, UpdateOne
 
-from conversation_service import clock
+from conversation_service.clock import naive_now
 from conversation_service.errors import ServiceError
 from conversation_service.mongodb import connection
 from conversation_service.mongodb.collections import CollectionSchema, nullable
@@ -139,11 +139,6 @@ class Delivery:
         return cls(**values, is_recorded=True, is_redelivery=record["is_redelivery"])
 
 
-def now() -> datetime:
-    """Return the time as PyMongo reads times: in UTC, without a zone."""
-    return clock.now().replace(tzinfo=None)
-
-
 def record_key(endpoint_id: str, event_id: str) -> str:
     return f"{endpoint_id}:{event_id}"
 
@@ -181,7 +176,7 @@ def _insert(endpoint_id: str, delivery: Delivery, values: Document) -> UpdateOne
         "tries": 0,
         "next_at": None,
         "attempts": [],
-        "created_at": now(),
+        "created_at": naive_now(),
         "expires_at": None,
         **values,
     }
@@ -190,7 +185,7 @@ def _insert(endpoint_id: str, delivery: Delivery, values: Document) -> UpdateOne
 
 
 def finish(endpoint_id: str, delivery: Delivery, attempt: Attempt, state: str) -> None:
-    values = {"state": state, "next_at": None, "expires_at": now() + KEPT}
+    values = {"state": state, "next_at": None, "expires_at": naive_now() + KEPT}
     _store_attempt(endpoint_id, delivery, attempt, values)
 
 
@@ -212,7 +207,7 @@ def promote(endpoint_id: str, conversation_id: ObjectId | None) -> bool:
     """Make a conversation's first waiting delivery due now; return False without any."""
     found = collection().find_one_and_update(
         {"endpoint_id": endpoint_id, "conversation_id": conversation_id, "state": WAITING},
-        {"$set": {"state": PENDING, "next_at": now()}},
+        {"$set": {"state": PENDING, "next_at": naive_now()}},
         sort=[("seq", 1)],
         hint=_ORDER,
         projection=["_id"],
@@ -277,7 +272,7 @@ def enable(endpoint_id: str, *, from_now: bool) -> Endpoint:
     if from_now and endpoints.get(endpoint_id)["state"] == endpoints.DISABLED:
         collection().update_many(
             {"endpoint_id": endpoint_id, "state": {"$in": [*OUTSTANDING]}},
-            {"$set": {"state": FAILED, "next_at": None, "expires_at": now() + KEPT}},
+            {"$set": {"state": FAILED, "next_at": None, "expires_at": naive_now() + KEPT}},
             hint=_DUE,
         )
     return endpoints.enable(endpoint_id, from_now=from_now)
@@ -314,7 +309,7 @@ def redeliver(endpoint_id: str, event_id: str) -> str:
                 "conversation_id": found["conversation_id"],
                 "state": PENDING,
             },
-            {"$set": {"next_at": now()}},
+            {"$set": {"next_at": naive_now()}},
             hint=_ORDER,
         )
     # The process that delivers reads the endpoint every second.
@@ -333,7 +328,7 @@ def _restart(endpoint_id: str, event_id: str) -> Document | None:
                 "$set": {
                     "state": {"$cond": [waits, WAITING, PENDING]},
                     "is_redelivery": {"$or": [is_finished, "$is_redelivery"]},
-                    "next_at": {"$cond": [waits, None, now()]},
+                    "next_at": {"$cond": [waits, None, naive_now()]},
                     "tries": 0,
                     "expires_at": None,
                 }
@@ -353,7 +348,7 @@ def _record_from_log(endpoint: Endpoint, event_id: str) -> Document:
         return {"state": WAITING, "conversation_id": event["conversation_id"]}
     delivery = Delivery.from_event(event, endpoint["format"])
     delivery.is_redelivery = True
-    insert = _insert(endpoint["_id"], delivery, {"state": PENDING, "next_at": now()})
+    insert = _insert(endpoint["_id"], delivery, {"state": PENDING, "next_at": naive_now()})
     collection().bulk_write([insert])
     return {"state": PENDING}
 

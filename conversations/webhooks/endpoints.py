@@ -21,6 +21,7 @@ from conversation_service.mongodb import connection
 from conversation_service.mongodb.collections import CollectionSchema, nullable
 from conversation_service.mongodb.connection import Document
 from conversation_service.observability import context
+from conversation_service.outbound.addresses import MAX_URL_LENGTH
 from conversations.events import log
 from conversations.webhooks import secrets
 from conversations.webhooks.secrets import StoredSecret
@@ -103,7 +104,7 @@ COLLECTION = CollectionSchema(
             "required": sorted(Endpoint.__required_keys__),
             "properties": {
                 "_id": {"bsonType": "string", "pattern": r"^we_[0-9a-f]{24}\z"},
-                "url": {"bsonType": "string", "minLength": 1, "maxLength": 2_048},
+                "url": {"bsonType": "string", "minLength": 1, "maxLength": MAX_URL_LENGTH},
                 "description": {"bsonType": "string", "maxLength": DESCRIPTION_LENGTH},
                 "types": {"bsonType": "array", "items": {"bsonType": "string"}},
                 "format": {"bsonType": "string"},
@@ -314,7 +315,7 @@ def delete(endpoint_id: str) -> None:
 
 def live_secrets(endpoint: Endpoint) -> list[str]:
     """Return the secrets that sign now, the newest first."""
-    now = clock.now().replace(tzinfo=None)  # as PyMongo reads times
+    now = clock.naive_now()
     return [
         each["secret"]
         for each in endpoint["secrets"]

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from threading import Event
 
+from conversation_service.clock import naive_now
 from conversations.webhooks import deliveries
 from conversations.webhooks.deliveries import Attempt, Delivery
 from conversations.webhooks.leases import Lease
@@ -26,7 +27,7 @@ class Records:
         self._lease = lease
         self._blocked: dict[Conversation, int] = {}  # outstanding records
         self._due: deque[Delivery] = deque()
-        self._next_due: datetime | None = deliveries.now()
+        self._next_due: datetime | None = naive_now()
 
     def load(self) -> None:
         self._blocked = self._lease.insist(lambda: deliveries.outstanding(self._endpoint_id))
@@ -36,7 +37,7 @@ class Records:
 
     @property
     def has_due(self) -> bool:
-        is_due = self._next_due is not None and self._next_due <= deliveries.now()
+        is_due = self._next_due is not None and self._next_due <= naive_now()
         return bool(self._due) or is_due or self.redelivered.is_set()
 
     def read(self, in_flight: Collection[Delivery]) -> None:
@@ -44,7 +45,7 @@ class Records:
         if self._due or not self.has_due:
             return
         self.redelivered.clear()
-        now = deliveries.now()
+        now = naive_now()
         sent = {delivery.event_id for delivery in in_flight}
         limit = READ + len(sent)
         rows = self._lease.insist(lambda: deliveries.upcoming(self._endpoint_id, limit=limit))
@@ -101,7 +102,7 @@ class Records:
         self._block(conversation, -1)
         if self._blocked[conversation] > 0:
             if self._lease.insist(lambda: deliveries.promote(id_, conversation)):
-                self._attempt_at(deliveries.now())
+                self._attempt_at(naive_now())
                 return
             self._block(conversation, -self._blocked[conversation])  # deleted by hand
         del self._blocked[conversation]

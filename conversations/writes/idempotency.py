@@ -183,7 +183,7 @@ def find_response(user_id: str, key: IdempotencyKey) -> Document | None:
     [recorded] = found["keys"]
     entry = {"key": recorded["key"], "at": recorded["at"]}
     same = {"_id": found["_id"], "user_id": user_id, "keys": {"$elemMatch": entry}}
-    if recorded["at"] < (clock.now() - LIFETIME).replace(tzinfo=None):
+    if recorded["at"] < clock.naive_now() - LIFETIME:
         conversations().update_one(same, {"$pull": {"keys": entry}}, hint=ID_INDEX)
         return None
     current = find_one(same, PUBLIC, hint=ID_INDEX, readConcern=MAJORITY)
