@@ -8,9 +8,7 @@ from tests.conversations.admin.test_in_a_browser import AXE, RUN_AXE, TAGS
 from tests.documented import DOCUMENT
 from tests.factories import token
 
-pytestmark = pytest.mark.skipif(
-    chromium.PATH is None, reason="There is no Chromium on this machine"
-)
+pytestmark = chromium.in_chromium
 BROKEN = """[...document.images].filter(
     (image) => image.checkVisibility() && !image.naturalWidth).map((image) => image.outerHTML)"""
 LIST, CREATE = (

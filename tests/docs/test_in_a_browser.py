@@ -17,9 +17,7 @@ from tests.conversations.admin.chromium import FAILED_TO_LOAD, browser, close_ch
 from tests.docs.guide import GUIDE
 from tests.factories import PATH, client_of, token
 
-pytestmark = pytest.mark.skipif(
-    chromium.PATH is None, reason="There is no Chromium on this machine"
-)
+pytestmark = chromium.in_chromium
 
 TEXT = (GUIDE / "browser.md").read_text(encoding="utf-8")
 SCRIPT = "\n".join(re.findall(r"^```js\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL))

@@ -12,6 +12,7 @@ from threading import Lock
 import pytest
 from bson import ObjectId
 
+from conversation_service import clock
 from conversations.events import log
 from conversations.webhooks import deliveries, endpoints
 from tests.config.processes import eventually
@@ -168,7 +169,7 @@ def outstanding() -> int:
 
 def attempt_now() -> None:
     """End each pause of 5 minutes or more."""
-    later = {"state": deliveries.PENDING, "next_at": {"$gt": deliveries.now() + LONG_PAUSE}}
+    later = {"state": deliveries.PENDING, "next_at": {"$gt": clock.naive_now() + LONG_PAUSE}}
     for record in deliveries.collection().find(later, {"body": False}):
         deliveries.redeliver(record["endpoint_id"], record["event_id"])
 

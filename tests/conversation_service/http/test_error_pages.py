@@ -174,7 +174,7 @@ def test_requests_that_may_have_been_executed_are_named():
     assert unclear == {"INTERNAL_ERROR", "DATABASE_UNAVAILABLE"}
 
 
-@pytest.mark.skipif(chromium.PATH is None, reason="needs Chromium")
+@chromium.in_chromium
 @pytest.mark.parametrize("colour_scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_pages_fit_the_window_in_a_browser(width, colour_scheme):

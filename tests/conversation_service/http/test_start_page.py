@@ -9,9 +9,6 @@ from django.test import Client
 from tests.conversations.admin import chromium
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-needs_chromium = pytest.mark.skipif(
-    chromium.PATH is None, reason="There is no Chromium on this machine"
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,7 +57,7 @@ def test_other_methods_are_not_allowed():
     assert Client().post("/").status_code == 405
 
 
-@needs_chromium
+@chromium.in_chromium
 @pytest.mark.parametrize("language", ["en", "es"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_is_accessible_and_fits_the_screen(settings, scheme, language):

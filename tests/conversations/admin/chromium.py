@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from threading import Thread
 
+import pytest
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 from playwright.sync_api import Page, sync_playwright
@@ -14,6 +15,7 @@ from playwright.sync_api import Page, sync_playwright
 from tests.conversations.admin.browser import LIST
 
 PATH = next(filter(None, map(shutil.which, ["chromium", "google-chrome", "chrome"])), None)
+in_chromium = pytest.mark.skipif(PATH is None, reason="There is no Chromium on this machine")
 SERIOUS = {"error", "warning"}  # messages of a page to developers; other levels are advice
 FAILED_TO_LOAD = "Failed to load resource"
 

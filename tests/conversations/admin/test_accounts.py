@@ -26,11 +26,6 @@ ACCOUNTS = "/admin/auth/user/"
 ROLES = "/admin/auth/group/"
 SECRET = "correct horse battery"
 
-in_chromium = pytest.mark.skipif(
-    chromium.PATH is None, reason="There is no Chromium on this machine"
-)
-
-
 # Attributes of one base class that another one hides
 
 
@@ -276,7 +271,7 @@ def submit_login(page, words, name, password):
     page.keyboard.press("Enter")
 
 
-@in_chromium
+@chromium.in_chromium
 @each_language
 def test_each_role_logs_in_and_sees_its_pages(mongo, url, language):
     User.objects.create_superuser("root", password=PASSWORD)
@@ -305,7 +300,7 @@ def test_each_role_logs_in_and_sees_its_pages(mongo, url, language):
     assert seen == words["menu"]
 
 
-@in_chromium
+@chromium.in_chromium
 @each_language
 def test_an_administrator_creates_a_usable_account_on_a_narrow_screen(mongo, url, language):
     User.objects.create_superuser("root", password=PASSWORD)
@@ -329,7 +324,7 @@ def test_an_administrator_creates_a_usable_account_on_a_narrow_screen(mongo, url
     assert (ana.is_staff, ana.is_superuser) == (True, False)
 
 
-@in_chromium
+@chromium.in_chromium
 @each_language
 def test_each_error_is_next_to_its_field(mongo, url, language):
     root = User.objects.create_superuser("root", password=PASSWORD)
@@ -368,7 +363,7 @@ def test_each_error_is_next_to_its_field(mongo, url, language):
     assert words["differ"] in changed
 
 
-@in_chromium
+@chromium.in_chromium
 @each_language
 def test_an_account_changes_its_own_password(mongo, url, language):
     staff(name="ana", role="support")
@@ -396,7 +391,7 @@ def test_an_account_changes_its_own_password(mongo, url, language):
     assert User.objects.get(username="ana").check_password(SECRET)
 
 
-@in_chromium
+@chromium.in_chromium
 @each_language
 def test_a_deactivated_account_cannot_log_in(mongo, url, language):
     root = User.objects.create_superuser("root", password=PASSWORD)
@@ -422,7 +417,7 @@ def test_a_deactivated_account_cannot_log_in(mongo, url, language):
     assert open_session.get("/admin/login/").status_code == 200
 
 
-@in_chromium
+@chromium.in_chromium
 @each_language
 def test_a_password_is_removed_and_set_again(mongo, url, language):
     User.objects.create_superuser("root", password=PASSWORD)
@@ -450,7 +445,7 @@ def test_a_password_is_removed_and_set_again(mongo, url, language):
     assert User.objects.get(username="ana").check_password(SECRET)
 
 
-@in_chromium
+@chromium.in_chromium
 @each_language
 def test_an_account_is_created_without_a_password(mongo, url, language):
     User.objects.create_superuser("root", password=PASSWORD)
@@ -469,7 +464,7 @@ def test_an_account_is_created_without_a_password(mongo, url, language):
     assert not User.objects.get(username="ana").has_usable_password()
 
 
-@in_chromium
+@chromium.in_chromium
 @each_language
 def test_a_role_is_created_from_words_changed_and_deleted(mongo, url, language):
     User.objects.create_superuser("root", password=PASSWORD)

@@ -14,10 +14,6 @@ from tests.conversations.admin.browser import LIST, PASSWORD, staff, text, url_o
 from tests.conversations.admin.chromium import browser, log_in, serving
 from tests.failpoints import failing
 
-in_chromium = pytest.mark.skipif(
-    chromium.PATH is None, reason="There is no Chromium on this machine"
-)
-
 TITLES = {
     400: {"en": "The request is not valid", "es": "La petición no es válida"},
     403: {"en": "No permission", "es": "Sin permiso"},
@@ -133,7 +129,7 @@ def test_an_address_with_a_page_that_does_not_exist_gets_a_note(mongo, path):
     assert "The address has a page or filter that does not exist." in text(response)
 
 
-@in_chromium
+@chromium.in_chromium
 def test_the_id_of_the_request_can_be_copied(mongo, settings):
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
     staff(role="support", name="ana")

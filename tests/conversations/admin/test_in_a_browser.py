@@ -12,9 +12,7 @@ from tests.conversations.admin.browser import LIST, PASSWORD, store, url_of
 from tests.conversations.admin.chromium import browser, serving
 from tests.factories import PATH, client_of
 
-pytestmark = pytest.mark.skipif(
-    chromium.PATH is None, reason="There is no Chromium on this machine"
-)
+pytestmark = chromium.in_chromium
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from contextlib import contextmanager
 from datetime import UTC, timedelta
 
-import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
@@ -14,9 +13,7 @@ from tests.conversations.admin.browser import LIST, confirm, staff, store
 from tests.conversations.admin.chromium import browser, serving
 from tests.factories import PATH, client_of
 
-pytestmark = pytest.mark.skipif(
-    chromium.PATH is None, reason="There is no Chromium on this machine"
-)
+pytestmark = chromium.in_chromium
 
 
 @contextmanager

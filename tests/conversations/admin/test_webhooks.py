@@ -181,7 +181,7 @@ def test_an_absent_endpoint_is_a_404(ops, webhook, path):
     assert ops.get(page_of(webhook, "act", "unknown")).status_code == 404
 
 
-@pytest.mark.skipif(chromium.PATH is None, reason="There is no Chromium on this machine")
+@chromium.in_chromium
 def test_staff_manage_a_webhook_in_a_browser(mongo, settings):
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
     User.objects.create_superuser("root", password=PASSWORD)
@@ -221,7 +221,7 @@ def test_staff_manage_a_webhook_in_a_browser(mongo, settings):
     assert endpoint["types"] == ["conversation.purged"]
 
 
-@pytest.mark.skipif(chromium.PATH is None, reason="There is no Chromium on this machine")
+@chromium.in_chromium
 def test_staff_enable_edit_rotate_and_delete_a_webhook_in_a_browser(mongo, settings, webhook):
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
     User.objects.create_superuser("root", password=PASSWORD)

@@ -14,9 +14,6 @@ from tests.conversations.admin.chromium import browser, serving
 from tests.factories import PATH, WIDE_NAMES
 
 BY_TENS = [WIDE_NAMES[at : at + 10] for at in range(0, len(WIDE_NAMES), 10)]
-needs_chromium = pytest.mark.skipif(
-    chromium.PATH is None, reason="There is no Chromium on this machine"
-)
 
 
 def with_codes(name):
@@ -35,7 +32,7 @@ def test_the_record_page_shows_each_tag(viewer, mongo):
         ] * len(names)
 
 
-@needs_chromium
+@chromium.in_chromium
 @pytest.mark.parametrize("language", ["en", "es"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_each_name_on_a_page_that_fits(
