@@ -21,8 +21,9 @@ PASSWORD = "Zm9vYmFy"
 
 
 @pytest.fixture(autouse=True)
-def _upstreams(settings, monkeypatch):
-    """Upstreams that work, and no service on this machine."""
+def _upstreams(settings, monkeypatch, patient_health):
+    """Upstreams that work, and no service on this machine. Each probe can take its time."""
+    monkeypatch.setattr(diagnosis, "MONGODB_S", 60.0)
     monkeypatch.setitem(env.overrides, "PORT", int(loopback.closed_port().rpartition(":")[2]))
     with ExitStack() as stack:
         for name in UPSTREAMS:
