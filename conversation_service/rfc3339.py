@@ -2,7 +2,6 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ]"
@@ -34,10 +33,3 @@ def parse(text: str) -> datetime:
     except OverflowError:
         raise ValueError("The time is not in the years 1 to 9999 in UTC.") from None
     return moment
-
-
-@lru_cache(maxsize=16_384)  # a list has up to 400 times, mostly rendered before
-def render(value: datetime) -> str:
-    """Return the time in UTC, with exactly milliseconds. A naive time is in UTC, as in PyMongo."""
-    moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-    return moment.isoformat(timespec="milliseconds") + "Z"

@@ -21,7 +21,6 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection as MongoCollection
 from pymongo.read_concern import ReadConcern
 
-from conversation_service import rfc3339
 from conversation_service.mongodb import connection
 from conversation_service.mongodb.collections import CollectionSchema, nullable
 from conversation_service.mongodb.connection import Document
@@ -258,9 +257,9 @@ def _append(events: Sequence[NewEvent], session: ClientSession) -> Sequence[NewE
 
 
 def payload(event: Event) -> dict[str, Any]:
-    """Return an event's public form, for both the API and webhooks."""
+    """Return an event's public form, for both the API and webhooks; rendering.dumps() writes it."""
     data = {
-        "conversation_id": str(event["conversation_id"]) if event["conversation_id"] else None,
+        "conversation_id": event["conversation_id"],
         **{name: event[name] for name in ("user_id", "version", "fields", "by", "client")},
         "request_id": "" if event["request_id"] == NO_REQUEST else event["request_id"],
     }
@@ -270,7 +269,7 @@ def payload(event: Event) -> dict[str, Any]:
     return {
         "id": event["_id"],
         "type": event["type"],
-        "timestamp": rfc3339.render(event["at"]),
+        "timestamp": event["at"],
         "sequence": event["seq"],
         "data": data,
     }

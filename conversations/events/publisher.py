@@ -113,7 +113,9 @@ class Publisher:
         self._is_unavailable = False
         self._saved_at = 0.0
         self.active_at = time.monotonic()  # the last step in run()
-        metrics.EVENTS_LAG.set_function(self._lag_s)
+        metrics.EVENTS_LAG.set_function(
+            lambda: max(0.0, time.time() - self._position.time.time) if self._publishes else 0.0
+        )
 
     def run(self) -> None:
         """Publish. While MongoDB is unavailable, wait; with `once`, raise PyMongoError."""
@@ -199,9 +201,6 @@ class Publisher:
         return log.event_state().find_one_and_update(
             where, [{"$set": values}], return_document=ReturnDocument.AFTER
         )
-
-    def _lag_s(self) -> float:
-        return max(0.0, time.time() - self._position.time.time) if self._publishes else 0.0
 
     # The stream
 

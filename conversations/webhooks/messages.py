@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import orjson
 from django.conf import settings
 
+from conversation_service.http import rendering
 from conversations.events import log
 from conversations.webhooks.endpoints import CLOUDEVENTS, STANDARD
 
@@ -14,7 +14,7 @@ CONTENT_TYPES = {STANDARD: "application/json", CLOUDEVENTS: "application/cloudev
 def body(event: log.Event, format: str) -> bytes:  # noqa: A002 - the stored name
     """Return the same bytes for each call with the same event and format."""
     payload = log.payload(event)
-    return orjson.dumps(cloud_event(payload) if format == CLOUDEVENTS else payload)
+    return rendering.dumps(cloud_event(payload) if format == CLOUDEVENTS else payload)
 
 
 def cloud_event(payload: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The event log: positions without gaps, and each event once."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -7,6 +8,7 @@ from bson import ObjectId
 from pymongo.errors import BulkWriteError
 
 from conversation_service import clock
+from conversation_service.http import rendering
 from conversation_service.observability.context import NO_REQUEST
 from conversations.events import log
 
@@ -119,7 +121,7 @@ def test_a_payload_is_what_consumers_see(mongo):
 
     [found] = log.read(0, limit=1)
 
-    assert log.payload(found) == {
+    assert json.loads(rendering.dumps(log.payload(found))) == {
         "id": f"{id_}_v9",
         "type": "conversation.resync",
         "timestamp": f"{at:%Y-%m-%dT%H:%M:%S}.005Z",

@@ -14,6 +14,7 @@ from bson import Int64, ObjectId, Timestamp
 
 from conversation_service import clock
 from conversation_service.development.process import free_port
+from conversation_service.http import rendering
 from conversation_service.mongodb.connection import collection, database
 from conversations import metrics
 from conversations.events import log
@@ -95,7 +96,7 @@ def test_an_event_has_the_time_the_actor_and_the_fields_of_its_revision(alice):
     edited = alice.patch(path, {"tags": ["a"]}, headers=headers).json()
     publish()
 
-    first, second = map(log.payload, events())
+    first, second = json.loads(rendering.dumps([*map(log.payload, events())]))
 
     assert first["timestamp"] == created["metadata"]["created_at"]
     assert second["timestamp"] == edited["metadata"]["updated_at"]
