@@ -137,6 +137,9 @@ def missing(
 
     `inserted` is the insert's version if the change stream has shown the insert. The conversation
     is then new, even if its pod's clock was behind.
+
+    A resync replaces versions without a revision: the oldest of many, or the versions in which pods
+    of release 0.1.0 have unarchived a conversation with a new message.
     """
     if document["status"] == states.PURGED:
         if published or document["changed_at"] >= horizon:
@@ -155,10 +158,15 @@ def missing(
             published = first  # versions since the horizon are missing before the oldest revision
     else:
         revisions = [revision for revision in revisions if revision["version"] > published]
-    if revisions and published and revisions[0]["version"] > published + 1:
-        yield _resync(document, revisions[0], first_missed=published + 1)
     for revision in revisions:
+        if published and revision["version"] > published + 1:
+            last_missed = revision["version"] - 1
+            yield _resync(document, revision["previous_at"], published + 1, last_missed)
         yield _edited(document, revision)
+        published = revision["version"]
+    newest = document["version"]
+    if published and isinstance(newest, int) and newest > published:  # it can be damaged
+        yield _resync(document, document["changed_at"], published + 1, newest)
 
 
 def _birth(document: Document, inserted: int | None) -> tuple[int, datetime]:
@@ -216,13 +224,12 @@ def _type_of_edit(status: Mapping[str, Any] | None) -> str:
     )
 
 
-def _resync(document: Document, oldest: Revision, *, first_missed: int) -> NewEvent:
-    last_missed = oldest["version"] - 1
+def _resync(document: Document, at: datetime, first_missed: int, last_missed: int) -> NewEvent:
     return _event(
         document,
         last_missed,
         log.RESYNC,
-        oldest["previous_at"],
+        at,
         by=_PUBLISHER,
         first_missed=first_missed,
         last_missed=last_missed,

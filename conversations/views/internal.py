@@ -7,7 +7,8 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from conversation_service.errors import ServiceError
-from conversation_service.http.authentication import ServiceAuthentication
+from conversation_service.http.actor import Actor
+from conversation_service.http.authentication import CallerRequest, ServiceAuthentication
 from conversation_service.http.endpoint import Endpoint
 from conversation_service.http.permissions import HasScope
 from conversation_service.http.rendering import JSONParser, JSONResponse
@@ -47,11 +48,12 @@ class ActivityView(Endpoint):
     permission_classes = [HasScope("conversations:activity")]
 
     @openapi.activity
-    def put(self, request: Request, id: str) -> HttpResponse:
+    def put(self, request: CallerRequest, id: str) -> HttpResponse:
         parameters = activity_parameters.parse(request)
         report = Activity.read(activity_input.run_validation(request.data))
-        unarchive = parameters["on_message"] == "unarchive"
-        return JSONResponse(store_report(id, report, unarchive=unarchive))
+        unarchives = parameters["on_message"] == "unarchive"
+        unarchive_by = Actor.service(request.user.id) if unarchives else None
+        return JSONResponse(store_report(id, report, unarchive_by=unarchive_by))
 
 
 class ActivityBatchView(Endpoint):

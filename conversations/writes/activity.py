@@ -15,6 +15,7 @@ from pymongo import ReturnDocument, UpdateOne
 from pymongo.cursor import Cursor
 
 from conversation_service.errors import ServiceError
+from conversation_service.http.actor import Actor
 from conversation_service.mongodb.connection import Document
 from conversations.collection import (
     ID_INDEX,
@@ -29,8 +30,9 @@ from conversations.collection import (
 from conversations.documents import complete, stored
 from conversations.exceptions import ActivityAhead, ConversationNotFound
 from conversations.limits import MAX_AHEAD
-from conversations.states import ACTIVE, ARCHIVED
-from conversations.writes.updates import CHANGED_AT, NOW, Expression
+from conversations.states import ARCHIVED
+from conversations.writes.updates import CHANGED_AT, NOW, UNARCHIVE, Expression
+from conversations.writes.writer import new_version_of
 
 _TIMES = ("first_message_at", "last_message_at")
 _LATEST_TIME = {"$add": [NOW, int(MAX_AHEAD.total_seconds() * 1000)]}
@@ -66,16 +68,21 @@ class Activity:
 # Reports
 
 
-def store_report(conversation_id: str, report: Activity, *, unarchive: bool) -> dict[str, Any]:
+def store_report(
+    conversation_id: str, report: Activity, *, unarchive_by: Actor | None
+) -> dict[str, Any]:
     """Store a report if it is later than the stored one; return whether, and what is stored then.
 
-    A report changes `last_activity` and no version, except that `unarchive` restores an archived
-    conversation with new messages. Raises ConversationNotFound, or ActivityAhead if a time is more
-    than MAX_AHEAD ahead of the database's clock.
+    A report changes `last_activity` and no version. With `unarchive_by`, a report with new messages
+    restores an archived conversation: this is a new version by that actor. Raises
+    ConversationNotFound, or ActivityAhead if a time is more than MAX_AHEAD ahead of the database's
+    clock.
     """
     condition, update = _condition(report), _update(report)
-    if unarchive:
+    variables: dict[str, Any] = {}
+    if unarchive_by:
         update |= _unarchive_if_new(report.totals["message_count"])
+        variables = {"actor": {"$literal": vars(unarchive_by)}, "mark": None}
     existing = report.target(conversation_id)
     written = conversations().find_one_and_update(
         {**existing, **condition},
@@ -83,6 +90,7 @@ def store_report(conversation_id: str, report: Activity, *, unarchive: bool) -> 
         projection=_READ,
         return_document=ReturnDocument.AFTER,
         hint=ID_INDEX,
+        let=variables,
     )
     current = written or find_one(existing, _READ, hint=ID_INDEX, readConcern=MAJORITY)
     if current is None:
@@ -161,12 +169,8 @@ def _unarchive_if_new(message_count: int) -> dict[str, Expression]:
             {"$gt": [{"$literal": message_count}, stored("metadata.message_count")]},
         ]
     }
-    update = {
-        "status": ACTIVE,
-        "archived_at": None,
-        "version": {"$add": [stored("version"), 1]},
-        "metadata.updated_at": {"$max": [NOW, "$changed_at"]},
-    }
+    [template] = UNARCHIVE.templates
+    update = {**template.public, **new_version_of(template.public)}
     return {path: {"$cond": [is_new, value, f"${path}"]} for path, value in update.items()}
 
 

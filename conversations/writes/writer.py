@@ -166,12 +166,29 @@ def _pipeline(template: UpdateTemplate, *, with_key: bool) -> list[dict[str, Any
     """Return the update pipeline: the update, its revision, and the idempotency record."""
     if template.replacement:
         return [{"$replaceWith": template.replacement}]
+    new_version = new_version_of(template.public)
+    if not with_key:
+        return [{"$set": {**template.public, **template.derived, **new_version}}]
+    if_effective = {
+        path: {"$cond": [_has_effect(template), value, f"${path}"]}
+        for path, value in new_version.items()
+    }
+    return [
+        {"$set": {**template.public, **template.derived, **if_effective}},
+        idempotency.add_record_stage(),
+    ]
+
+
+def new_version_of(public: Mapping[str, Expression]) -> dict[str, Expression]:
+    """Return the paths of a new version and its revision, for an update of these public paths.
+
+    The expressions refer to the variables `$$actor` and `$$mark`.
+    """
     # Never before the last update, even if a new primary's clock is behind.
     updated_at = {"$max": [NOW, "$changed_at"]}
     version = {"$add": [stored("version"), 1]}
     fields = [
-        {"path": path, "before": stored(path), "after": value}
-        for path, value in template.public.items()
+        {"path": path, "before": stored(path), "after": value} for path, value in public.items()
     ]
     is_different = {"$ne": ["$$this.before", "$$this.after"]}
     revision = {
@@ -186,23 +203,13 @@ def _pipeline(template: UpdateTemplate, *, with_key: bool) -> list[dict[str, Any
             {"changes": {"$filter": {"input": fields, "cond": is_different}}},
         ]
     }
-    new_version = {
+    return {
         "version": version,
         "metadata.updated_at": updated_at,
         "changed_at": CHANGED_AT,
         "revisions_by_version": _revisions_with({"k": {"$toString": version}, "v": revision}),
         "revisions": [],
     }
-    if not with_key:
-        return [{"$set": {**template.public, **template.derived, **new_version}}]
-    if_effective = {
-        path: {"$cond": [_has_effect(template), value, f"${path}"]}
-        for path, value in new_version.items()
-    }
-    return [
-        {"$set": {**template.public, **template.derived, **if_effective}},
-        idempotency.add_record_stage(),
-    ]
 
 
 def _revisions_with(new: Expression) -> Expression:

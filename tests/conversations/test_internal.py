@@ -250,6 +250,10 @@ def test_a_new_message_can_restore_an_archived_conversation(alice, service):
 
     after = read(alice, created)
     assert (after["status"], after["archived_at"], after["version"]) == ("active", None, 3)
+    [newest, *_] = alice.get(f"{PATH}/{created['id']}/history").json()["revisions"]
+    assert newest["by"] == "service:message-service"
+    assert newest["changes"]["status"] == {"before": "archived", "after": "active"}
+    assert newest["version"] == 3
 
 
 @pytest.mark.parametrize("states", [[], ["deleted"], ["archived"]])

@@ -320,6 +320,37 @@ def test_more_missed_edits_than_revisions_are_one_resync(alice):
     assert kinds()[-1] == ("updated", 64)
 
 
+def test_a_new_message_that_unarchives_is_an_event_by_its_service(alice):
+    id_ = conversation(alice, "archived")["id"]
+    client = service_with("conversations:activity")
+    client.put(f"/internal/v1/conversations/{id_}/activity?on_message=unarchive", report(1))
+    publish()
+
+    assert kinds() == [("created", 1), ("archived", 2), ("restored", 3)]
+    restored = events()[2]
+    assert (restored["by"], restored["fields"]) == (
+        "service:message-service",
+        ["status", "archived_at"],
+    )
+
+
+@pytest.mark.parametrize("later_edits", [0, 1])
+def test_a_version_without_a_revision_is_a_resync(alice, later_edits):
+    """Pods of release 0.1.0 unarchive a conversation without a revision."""
+    id_ = conversation(alice)["id"]
+    edit(alice, id_)
+    collection("conversations").update_one(
+        {"_id": ObjectId(id_)},
+        {"$inc": {"version": 1}, "$set": {"changed_at": clock.naive_now()}},
+    )
+    edit(alice, id_, later_edits)
+    publish()
+
+    edits = [("updated", 4)] * later_edits
+    assert kinds() == [("created", 1), ("updated", 2), ("resync", 3), *edits]
+    assert (events()[2]["first_missed"], events()[2]["last_missed"]) == (3, 3)
+
+
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_missed_edits_of_a_new_conversation_are_a_resync_after_its_creation(alice, is_lost):
     id_ = conversation(alice)["id"]
