@@ -26,9 +26,10 @@ STOP_S = REQUEST_S + 5.0  # for the requests in flight at the end
 
 
 class Deliverer:
-    """Delivers to all enabled endpoints that no other process delivers to.
+    """Delivers to its share of the enabled endpoints.
 
-    With `once`, each endpoint gets the events that are due now.
+    With `once`, it has no share: each endpoint without another process gets the events that are due
+    now.
     """
 
     def __init__(self, *, once: bool) -> None:
@@ -36,6 +37,7 @@ class Deliverer:
         self._once = once
         self._senders: dict[str, Sender] = {}
         self._served: set[str] = set()  # with `once`: ids of endpoints that had a sender
+        self._share = 0  # endpoints
         self._known: set[str] = set()  # ids of all endpoints at the last look
         self._looked_at = self._renewed_at = -LEASE_S
         self._is_unavailable = False
@@ -82,6 +84,8 @@ class Deliverer:
             for id_ in leases.free():
                 if id_ in self._senders or id_ in self._served:
                     continue
+                if len(self._senders) >= self._share and not self._once:
+                    break
                 lease = Lease(until=monotonic() + LEASE_S)
                 if endpoint := leases.acquire(id_, self.owner):
                     sender = Sender(endpoint, lease, newest=newest, until_idle=self._once)
@@ -98,6 +102,10 @@ class Deliverer:
             self._renewed_at = started
         found = {row["_id"]: row for row in endpoints.list_all()}
         self._known = {*found}
+            if not self._once:
+                self._share = leases.share(self.owner)
+                for sender in [*self._senders.values()][self._share :]:
+                    sender.stop()  # another process has fewer
         for id_, sender in self._senders.items():
             row = found.get(id_)
             if row is None or not leases.is_owner(row, self.owner):
@@ -146,3 +154,4 @@ class Deliverer:
         except PyMongoError as error:
             reason = failures.reason(error)
             logger.warning("The leases end within %d s: %s", LEASE_S, reason)
+                leases.unregister(self.owner)

@@ -1,9 +1,11 @@
 """The leases of endpoints: at most one process at a time delivers to an endpoint.
 
-A process that ends without a release, or is cut off, loses its leases after LEASE_S.
+The running processes share the endpoints equally. A process that ends without a release, or is cut
+off, loses its leases and its share after LEASE_S.
 """
 
 from collections.abc import Callable, Collection
+from math import ceil
 from threading import Event
 from time import monotonic, sleep
 from typing import TypeVar, cast
@@ -14,6 +16,7 @@ from pymongo.errors import PyMongoError
 
 from conversation_service.mongodb import failures
 from conversation_service.mongodb.leases import FREE, LeaseLost, until
+from conversations.events import log
 from conversations.webhooks import endpoints
 from conversations.webhooks.endpoints import Endpoint
 
@@ -22,6 +25,28 @@ T = TypeVar("T")
 LEASE_S = 30.0
 OPERATION_S = 10.0  # for an operation in MongoDB
 AGAIN_S = 0.5  # after an operation failed
+
+_KIND = "deliverer"  # of documents in event_state: the running processes
+_PROCESS = f"{_KIND}:"
+
+
+def share(owner: str) -> int:
+    """Register a process for LEASE_S; return how many endpoints it may have.
+
+    This is an equal part of the enabled endpoints, rounded up.
+    """
+    lease = {"owner": {"$literal": owner}, "until": until(LEASE_S)}
+    processes = log.event_state()
+    processes.update_one(
+        {"_id": _PROCESS + owner}, [{"$set": {"kind": _KIND, "lease": lease}}], upsert=True
+    )
+    processes.delete_many({"kind": _KIND, **FREE})
+    enabled = endpoints.endpoints().count_documents({"state": endpoints.ENABLED})
+    return ceil(enabled / processes.count_documents({"kind": _KIND}))
+
+
+def unregister(owner: str) -> None:
+    log.event_state().delete_one({"_id": _PROCESS + owner})
 
 
 def free() -> list[str]:

@@ -12,8 +12,8 @@ Deliver the event log to the enabled webhook endpoints: in order for each conver
 endpoint independently of the others. A failed delivery is attempted again for 3 days.
 
 It runs for ever, and waits while MongoDB is unavailable. Ctrl-C and SIGTERM end it after the
-requests in flight. Several processes are safe: each endpoint belongs to one process, and another
-one takes over 30 seconds after a process was killed.
+requests in flight. Several processes share the endpoints equally: each endpoint belongs to one
+process, and another one takes over 30 seconds after a process was killed.
 """
 
 

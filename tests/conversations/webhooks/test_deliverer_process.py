@@ -118,6 +118,27 @@ def test_another_process_takes_over_when_the_lease_of_a_killed_one_has_ended(mon
 
 
 def test_bad_endpoints_delay_no_other_endpoint(mongo):
+def test_two_processes_share_the_endpoints_until_one_ends(mongo):
+    def owned():
+        owners = [each["lease"]["owner"] for each in endpoints.list_all() if "lease" in each]
+        return sorted(owners.count(owner) for owner in {*owners})
+
+    with receiving() as receiver, delivering(mongo):
+        for _ in range(3):
+            register(receiver.url)
+        eventually(lambda: owned() == [3])
+        with delivering(mongo) as (second, _):
+            eventually(lambda: owned() == [1, 2])
+            ids = append(conversations=4, versions=5)
+            eventually(lambda: len(receiver.requests) == 3 * len(ids))
+            second.send_signal(signal.SIGTERM)
+            assert second.wait() == 0
+        eventually(lambda: owned() == [3])
+
+    for versions in by_conversation(receiver.ids).values():
+        assert sorted(versions) == [n for n in range(1, 6) for _ in range(3)]
+
+
     large = (200, {}, bytes(100_000_000))
     with (
         loopback.serving(loopback.trickle) as trickling,
