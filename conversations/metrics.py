@@ -42,7 +42,13 @@ WEBHOOK_ATTEMPTS = Counter(
     ["outcome"],
 )
 WEBHOOK_PENDING = Gauge(
-    "webhook_pending", "Deliveries that have failed or wait behind one, of all endpoints"
+    "webhook_pending",
+    "Deliveries that have failed or wait behind one, of the endpoints that this process has",
+)
+WEBHOOK_BEHIND = Gauge(
+    "webhook_behind_events",
+    "Events after an endpoint's position, of the endpoints that this process has",
+    ["endpoint"],
 )
 WEBHOOK_DISABLED = Counter(
     "webhook_endpoints_disabled",

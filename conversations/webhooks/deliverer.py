@@ -94,18 +94,20 @@ class Deliverer:
                     self._served |= {id_} if self._once else set()
                     sender.start()
         metrics.WEBHOOK_PENDING.set(sum(s.records.outstanding for s in self._senders.values()))
+        for id_, sender in self._senders.items():
+            metrics.WEBHOOK_BEHIND.labels(id_).set(max(0, newest - sender.stored_cursor))
 
     def _renew_and_configure(self) -> None:
         if monotonic() - self._renewed_at >= RENEW_S:
             started = monotonic()
             leases.renew(self._senders.keys(), self.owner)
             self._renewed_at = started
-        found = {row["_id"]: row for row in endpoints.list_all()}
-        self._known = {*found}
             if not self._once:
                 self._share = leases.share(self.owner)
                 for sender in [*self._senders.values()][self._share :]:
                     sender.stop()  # another process has fewer
+        found = {row["_id"]: row for row in endpoints.list_all()}
+        self._known = {*found}
         for id_, sender in self._senders.items():
             row = found.get(id_)
             if row is None or not leases.is_owner(row, self.owner):
@@ -128,6 +130,7 @@ class Deliverer:
             if id_ not in self._known:  # the endpoint is deleted; its last requests left records
                 deliveries.delete_all(id_)
             del self._senders[id_]
+            metrics.WEBHOOK_BEHIND.remove(id_)
 
     def _report_leased(self) -> None:
         """With `once`, name the endpoints that another process has, so that none was served."""
@@ -151,7 +154,7 @@ class Deliverer:
         try:
             with pymongo.timeout(OPERATION_S):
                 self._remove_ended()
+                leases.unregister(self.owner)
         except PyMongoError as error:
             reason = failures.reason(error)
             logger.warning("The leases end within %d s: %s", LEASE_S, reason)
-                leases.unregister(self.owner)

@@ -58,6 +58,7 @@ class Sender(Thread):
         self.newest = newest
         self.lease = lease
         self.records = Records(self.endpoint_id, lease)
+        self.stored_cursor = endpoint["cursor"]
         self.is_done = False  # stays False if an unexpected error ends the thread
         self._until_idle = until_idle
         self._disabled_times = endpoint["disabled_times"]
@@ -71,7 +72,6 @@ class Sender(Thread):
         self._redeliveries = endpoint.get("redeliveries")
         # Stored with the cursor
         self._stored_at = monotonic()
-        self._stored_cursor = endpoint["cursor"]
         self._counts = {"delivered": 0, "failed": 0}
         self._health: dict[str, datetime | None] = {}
         self._failing_since = endpoint["failing_since"]
@@ -131,7 +131,7 @@ class Sender(Thread):
         if position > self.newest and position > self.lease.insist(newest):
             text = "The event log was restored: the webhook %s gets its events from the oldest on"
             logger.warning(text, id_)
-            position = self._stored_cursor = oldest - 1
+            position = self.stored_cursor = oldest - 1
             self._window = Window(position)
             where = {"_id": id_, "lease.owner": self.endpoint["lease"]["owner"]}
             values = {"$set": {"cursor": Int64(position)}}
@@ -252,7 +252,7 @@ class Sender(Thread):
     def _store(self, *, every_s: float) -> None:
         """Store the cursor and the counters, if they have changed."""
         cursor, counts, health = self._window.cursor, self._counts, self._health
-        is_changed = cursor != self._stored_cursor or any(counts.values()) or health
+        is_changed = cursor != self.stored_cursor or any(counts.values()) or health
         if not is_changed or monotonic() - self._stored_at < every_s:
             return
         update: dict[str, Any] = {"$max": {"cursor": Int64(cursor)}, "$inc": counts}
@@ -260,7 +260,7 @@ class Sender(Thread):
             update["$set"] = health
         where = {"_id": self.endpoint_id, "lease.owner": self.endpoint["lease"]["owner"]}
         self.lease.insist(lambda: endpoints.endpoints().update_one(where, update))
-        self._stored_at, self._stored_cursor = monotonic(), cursor
+        self._stored_at, self.stored_cursor = monotonic(), cursor
         self._counts, self._health = dict.fromkeys(counts, 0), {}
 
 

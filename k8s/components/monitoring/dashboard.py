@@ -339,7 +339,14 @@ ROWS: dict[str, list[Panel]] = {
             "none",
             {"{{namespace}}": f"sum by (namespace) (webhook_pending{{{DELIVERER}}})"},
             text="Deliveries that have failed, or wait behind a failed one of their conversation.",
-            width=12,
+            width=6,
+        ),
+        Panel(
+            "Events not yet attempted",
+            "none",
+            {"{{endpoint}}": f"max by (endpoint) (webhook_behind_events{{{DELIVERER}}})"},
+            text="By webhook. A number that grows means that the receiver is too slow.",
+            width=6,
         ),
     ],
     "Pods": [

@@ -4,6 +4,7 @@ import signal
 import urllib.request
 from datetime import timedelta
 from threading import Event
+from time import sleep
 
 from conversation_service import clock
 from conversation_service.development.process import free_port
@@ -117,7 +118,6 @@ def test_another_process_takes_over_when_the_lease_of_a_killed_one_has_ended(mon
             assert not leases.is_owner(stored(endpoint), former)
 
 
-def test_bad_endpoints_delay_no_other_endpoint(mongo):
 def test_two_processes_share_the_endpoints_until_one_ends(mongo):
     def owned():
         owners = [each["lease"]["owner"] for each in endpoints.list_all() if "lease" in each]
@@ -139,6 +139,7 @@ def test_two_processes_share_the_endpoints_until_one_ends(mongo):
         assert sorted(versions) == [n for n in range(1, 6) for _ in range(3)]
 
 
+def test_bad_endpoints_delay_no_other_endpoint(mongo):
     large = (200, {}, bytes(100_000_000))
     with (
         loopback.serving(loopback.trickle) as trickling,
@@ -177,7 +178,7 @@ def test_it_serves_its_metrics_and_its_health(mongo):
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     with receiving() as receiver, delivering(mongo, "--port", str(port)):
-        register(receiver.url)
+        endpoint = register(receiver.url)
         append()
         eventually(lambda: receiver.requests)
 
@@ -187,5 +188,12 @@ def test_it_serves_its_metrics_and_its_health(mongo):
 
         eventually(lambda: 'webhook_attempts_total{outcome="delivered"} 1.0' in metrics())
         assert "webhook_pending 0.0" in metrics()
+        behind = f'webhook_behind_events{{endpoint="{endpoint}"}} '
+        eventually(lambda: f"{behind}0.0" in metrics())
+        receiver.behaviour = lambda r: sleep(0.01) or 204
+        append(conversations=300, versions=5)
+        eventually(lambda: float(metrics().partition(behind)[2].split()[0]) > 100)
+        endpoints.delete(endpoint)
+        eventually(lambda: behind not in metrics())
         with urllib.request.urlopen(f"{address}/healthz") as response:
             assert response.status == 200
