@@ -133,7 +133,7 @@ ACTIONS = {
             _("Delete the endpoint and the records of its deliveries? This cannot be undone."),
             _("Deleted"),
             "delete",
-            lambda id_, _by: endpoints.delete(id_),
+            lambda id_, _by: deliveries.delete_endpoint(id_),
             variant="danger",
         ),
     )

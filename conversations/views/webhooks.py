@@ -67,7 +67,7 @@ class WebhookView(WebhookEndpoint):
     def delete(self, request: CallerRequest, id: str) -> HttpResponse:
         no_parameters.parse(request)
         no_fields.run_validation(request.data)
-        endpoints.delete(id)
+        deliveries.delete_endpoint(id)
         return HttpResponse(status=HTTPStatus.NO_CONTENT)
 
 

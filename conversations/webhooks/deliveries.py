@@ -24,8 +24,9 @@ from conversation_service.mongodb.collections import CollectionSchema, nullable
 from conversation_service.mongodb.connection import Document
 from conversations.events import log
 from conversations.webhooks import endpoints, messages
-from conversations.webhooks.endpoints import Endpoint
+from conversations.webhooks.endpoints import Endpoint, WebhookNotFound
 
+DELIVERIES = "webhook_deliveries"
 PENDING, WAITING, DELIVERED, FAILED = "pending", "waiting", "delivered", "failed"
 STATES = (PENDING, WAITING, DELIVERED, FAILED)
 OUTSTANDING = (PENDING, WAITING)
@@ -36,7 +37,7 @@ _ORDER = "delivery_order"
 _LIST = "delivery_list"
 
 COLLECTION = CollectionSchema(
-    endpoints.DELIVERIES,
+    DELIVERIES,
     indexes=[
         IndexModel(["endpoint_id", "state", "next_at"], name=_DUE),
         IndexModel(["endpoint_id", "conversation_id", "seq"], name=_ORDER),
@@ -72,7 +73,7 @@ COLLECTION = CollectionSchema(
     },
 )
 
-collection = partial(connection.collection, endpoints.DELIVERIES)
+collection = partial(connection.collection, DELIVERIES)
 
 
 class EventNotFound(ServiceError):
@@ -259,7 +260,15 @@ def recorded_after(endpoint_id: str, seq: int) -> set[str]:
     return {row["event_id"] for row in collection().find(where, ["event_id"], hint=_LIST)}
 
 
+def delete_endpoint(endpoint_id: str) -> None:
+    """Delete an endpoint and its records. Raises WebhookNotFound."""
+    if not endpoints.endpoints().delete_one({"_id": endpoint_id}).deleted_count:
+        raise WebhookNotFound
+    delete_all(endpoint_id)
+
+
 def delete_all(endpoint_id: str) -> None:
+    """Delete the records of a deleted endpoint."""
     collection().delete_many({"endpoint_id": endpoint_id})
 
 
@@ -269,9 +278,14 @@ def enable(endpoint_id: str, *, from_now: bool) -> Endpoint:
     With `from_now`, its outstanding deliveries fail; they can be redelivered. An enabled endpoint
     stays as it is. Raises WebhookNotFound.
     """
+    now = naive_now()  # after this time, another call may have enabled it already
     if from_now and endpoints.get(endpoint_id)["state"] == endpoints.DISABLED:
         collection().update_many(
-            {"endpoint_id": endpoint_id, "state": {"$in": [*OUTSTANDING]}},
+            {
+                "endpoint_id": endpoint_id,
+                "state": {"$in": [*OUTSTANDING]},
+                "created_at": {"$lte": now},
+            },
             {"$set": {"state": FAILED, "next_at": None, "expires_at": naive_now() + KEPT}},
             hint=_DUE,
         )

@@ -27,7 +27,6 @@ from conversations.webhooks import secrets
 from conversations.webhooks.secrets import StoredSecret
 
 ENDPOINTS = "webhook_endpoints"
-DELIVERIES = "webhook_deliveries"
 
 MAX_ENDPOINTS = 100  # each has its own requests in flight
 MAX_IN_FLIGHT = 32
@@ -270,15 +269,22 @@ def enable(endpoint_id: str, *, from_now: bool) -> Endpoint:
     return _update({"_id": endpoint_id, "state": DISABLED}, values)
 
 
-def disable(endpoint_id: str, reason: str, *, by: str) -> Endpoint:
+def disable(endpoint_id: str, reason: str, *, by: str, times: int | None = None) -> Endpoint:
     """Disable an endpoint, which keeps its position, and publish webhook.disabled.
 
-    `reason` is in REASONS. A disabled endpoint stays as it is. Raises WebhookNotFound.
+    `reason` is in REASONS. A disabled endpoint stays as it is. With `times`, so does an endpoint
+    that was disabled and enabled meanwhile: its `disabled_times` differ. Raises WebhookNotFound.
     """
     endpoint = get(endpoint_id)
-    if endpoint["state"] == DISABLED:
-        return endpoint
+    while endpoint["state"] == ENABLED and times in {None, endpoint["disabled_times"]}:
+        endpoint = _disable(endpoint, reason, by=by)
+    return endpoint
+
+
+def _disable(endpoint: Endpoint, reason: str, *, by: str) -> Endpoint:
+    """Disable an endpoint unless it has changed its state; return it afterwards."""
     # First the event: after a crash between the two, its id makes a repetition harmless.
+    endpoint_id = endpoint["_id"]
     times = endpoint["disabled_times"] + 1
     now = clock.now()
     log.append(
@@ -304,13 +310,6 @@ def disable(endpoint_id: str, reason: str, *, by: str) -> Endpoint:
         "disabled_times": times,
     }
     return _update({"_id": endpoint_id, "state": ENABLED, "disabled_times": times - 1}, values)
-
-
-def delete(endpoint_id: str) -> None:
-    """Delete an endpoint and the records of its deliveries. Raises WebhookNotFound."""
-    if not endpoints().delete_one({"_id": endpoint_id}).deleted_count:
-        raise WebhookNotFound
-    connection.collection(DELIVERIES).delete_many({"endpoint_id": endpoint_id})
 
 
 def live_secrets(endpoint: Endpoint) -> list[str]:

@@ -245,9 +245,11 @@ class Sender(Thread):
             return
         self._stopping.set()
         with suppress(WebhookNotFound):
-            self.lease.insist(lambda: endpoints.disable(self.endpoint_id, reason, by=ACTOR))
-            metrics.WEBHOOK_DISABLED.labels(reason).inc()
-            logger.warning("The webhook %s is disabled: %s", self.endpoint_id, reason)
+            id_, times = self.endpoint_id, self._disabled_times
+            found = self.lease.insist(lambda: endpoints.disable(id_, reason, by=ACTOR, times=times))
+            if found["disabled_reason"] == reason:
+                metrics.WEBHOOK_DISABLED.labels(reason).inc()
+                logger.warning("The webhook %s is disabled: %s", id_, reason)
 
     def _store(self, *, every_s: float) -> None:
         """Store the cursor and the counters, if they have changed."""

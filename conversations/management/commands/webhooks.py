@@ -114,7 +114,7 @@ class Command(BaseCommand):
             case "disable":
                 endpoint = endpoints.disable(target, endpoints.STAFF, by=by)
             case "delete":
-                endpoints.delete(target)
+                deliveries.delete_endpoint(target)
                 return [{"id": target}]
             case _:
                 endpoint = endpoints.get(target)

@@ -193,7 +193,7 @@ def test_it_serves_its_metrics_and_its_health(mongo):
         receiver.behaviour = lambda r: sleep(0.01) or 204
         append(conversations=300, versions=5)
         eventually(lambda: float(metrics().partition(behind)[2].split()[0]) > 100)
-        endpoints.delete(endpoint)
+        deliveries.delete_endpoint(endpoint)
         eventually(lambda: behind not in metrics())
         with urllib.request.urlopen(f"{address}/healthz") as response:
             assert response.status == 200

@@ -1,5 +1,7 @@
 """Webhook endpoints in the database: what each operation leaves."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import time_machine
 from pymongo.errors import WriteError
@@ -61,6 +63,28 @@ def test_disabling_publishes_one_event_each_time(mongo):
     assert {event["type"] for event in events} == {log.WEBHOOK_DISABLED}
 
 
+def test_it_is_disabled_while_others_disable_and_enable_it(mongo):
+    id_ = create()[0]["_id"]
+
+    def alternate(number):
+        for _ in range(20):
+            assert endpoints.disable(id_, endpoints.STAFF, by="staff:ana")["state"] == "disabled"
+            endpoints.enable(id_, from_now=False)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert [*pool.map(alternate, range(3))] == [None] * 3
+
+
+def test_a_failure_before_it_was_enabled_again_does_not_disable_it(mongo):
+    id_ = create()[0]["_id"]
+    endpoints.disable(id_, endpoints.STAFF, by="staff:ana")
+    endpoints.enable(id_, from_now=False)
+
+    found = endpoints.disable(id_, endpoints.GONE, by="service:webhooks", times=0)
+
+    assert (found["state"], found["disabled_times"]) == ("enabled", 1)
+
+
 def test_an_endpoint_is_enabled_at_its_position_or_at_the_end(mongo):
     id_ = create()[0]["_id"]
     endpoints.disable(id_, endpoints.STAFF, by="staff:ana")
@@ -109,7 +133,7 @@ def test_deleting_an_endpoint_deletes_the_records_of_its_deliveries(mongo):
     for each in (id_, other):
         deliveries.record(each, waiting=[delivery])
 
-    endpoints.delete(id_)
+    deliveries.delete_endpoint(id_)
 
     assert [row["endpoint_id"] for row in deliveries.collection().find()] == [other]
     assert [endpoint["_id"] for endpoint in endpoints.list_all()] == [other]
