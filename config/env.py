@@ -335,6 +335,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             3_650,
             "Days that the event log keeps an event; `manage.py setup_indexes` applies a change",
         ),
+        "EVENTS_ACTIVITY": boolean(
+            False, "Publish also `conversation.activity`: new totals from the Message service"
+        ),
         "EVENTS_PORT": integer(
             9_103,
             0,

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _READ = {
     **dict.fromkeys(("user_id", "status", "version", "changed_at", "mark", "imported"), 1),
+    "activity_sequence": 1,
     **dict.fromkeys(("metadata.created_at", "metadata.updated_at"), 1),
     "revisions": WITH_HISTORY["revisions"],
 }
@@ -32,10 +33,11 @@ _NO_HISTORY = {28664, 40390}
 
 @dataclass(frozen=True)
 class Seen:
-    """A conversation's versions in the change stream: that of its insert, and the lowest."""
+    """A conversation in the change stream: its insert's version, its lowest version, activity."""
 
     inserted: int | None = None
     lowest: int | None = None
+    has_activity: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def publish(
         if document := documents.get(id_):
             published = last.get(id_)
             events += _missing_or_resync(document, published, seen.inserted, horizon)
+            events += _activity(document, horizon) if seen.has_activity else []
             has_gap |= bool(published and seen.lowest and seen.lowest > published + 1)
     return Published(log.append(events, session), has_gap)
 
@@ -222,6 +225,22 @@ def _type_of_edit(status: Mapping[str, Any] | None) -> str:
     return {states.ARCHIVED: log.ARCHIVED, states.DELETED: log.TRASHED}.get(
         status["after"], log.RESTORED
     )
+
+
+def _activity(document: Document, horizon: datetime) -> list[NewEvent]:
+    """Return an event for the latest activity report, which stands for all earlier ones.
+
+    It has no version: the highest version in the log is the last published one.
+    """
+    sequence, at = document.get("activity_sequence"), document.get("changed_at")
+    if document.get("status") == states.PURGED or not sequence:
+        return []
+    if not isinstance(sequence, int) or not isinstance(at, datetime) or at < horizon:
+        return []
+    id_ = f"{document['_id']}_a{sequence}"
+    owner = {"user_id": None} | document
+    event = _event(owner, None, log.ACTIVITY, at, by=_PUBLISHER, _id=id_)
+    return [event] if log.is_well_formed(event) else []
 
 
 def _resync(document: Document, at: datetime, first_missed: int, last_missed: int) -> NewEvent:

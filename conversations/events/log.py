@@ -38,8 +38,9 @@ RESTORED = "conversation.restored"
 TRASHED = "conversation.trashed"
 PURGED = "conversation.purged"
 RESYNC = "conversation.resync"  # the history lacks some versions: read the conversation again
+ACTIVITY = "conversation.activity"  # new totals, with EVENTS_ACTIVITY
 WEBHOOK_DISABLED = "webhook.disabled"
-TYPES = (CREATED, UPDATED, ARCHIVED, RESTORED, TRASHED, PURGED, RESYNC, WEBHOOK_DISABLED)
+TYPES = (CREATED, UPDATED, ARCHIVED, RESTORED, TRASHED, PURGED, RESYNC, ACTIVITY, WEBHOOK_DISABLED)
 
 PURGED_SUFFIX = "purged"
 
@@ -50,9 +51,9 @@ _APPENDED_TOGETHER = 500  # events in a transaction
 class NewEvent(TypedDict):
     """An event before it is appended; `at` is the time when the change was made.
 
-    `version` is the conversation's version after the change, None for a purge. `fields` are the
-    paths that an edit changed. A webhook.disabled has None for `conversation_id`, `user_id` and
-    `version`. Only a resync has `first_missed` and `last_missed`, which are versions.
+    `version` is the conversation's version after the change, None for a purge and for activity.
+    `fields` are the paths that an edit changed. A webhook.disabled has None for `conversation_id`,
+    `user_id` and `version`. Only a resync has `first_missed` and `last_missed`, which are versions.
     """
 
     _id: str

@@ -50,27 +50,25 @@ MARGIN = timedelta(hours=1)
 KEPT_MS = int(timedelta(days=settings.EVENTS_KEEP_DAYS, minutes=-1).total_seconds() * 1_000)
 
 _STATE = {"_id": "publisher"}
-_CHANGE_EVENTS: list[Document] = [
-    {
-        "$match": {
-            "$or": [
-                {"operationType": {"$in": ["insert", "replace"]}},
-                # An activity report or a legal hold has no new version. A delete ends a tombstone.
-                {"updateDescription.updatedFields.version": {"$exists": True}},
-            ]
-        }
-    },
-    {
-        "$project": {
-            "operationType": 1,
-            "clusterTime": 1,
-            "documentKey._id": 1,
-            "version": {
-                "$ifNull": ["$fullDocument.version", "$updateDescription.updatedFields.version"]
-            },
-        }
-    },
-]
+_UPDATED = "updateDescription.updatedFields"
+_CHANGE = {
+    "operationType": 1,
+    "clusterTime": 1,
+    "documentKey._id": 1,
+    "version": {"$ifNull": ["$fullDocument.version", f"${_UPDATED}.version"]},
+    "activity": f"${_UPDATED}.activity_sequence",
+}
+
+
+def _stream_stages() -> list[Document]:
+    """Return the stages for inserts, purges, new versions, and activity if it is published.
+
+    A legal hold has no new version. A delete ends a tombstone.
+    """
+    names = ["version", *(["activity_sequence"] if settings.EVENTS_ACTIVITY else [])]
+    updates: list[Document] = [{f"{_UPDATED}.{name}": {"$exists": True}} for name in names]
+    inserts = {"operationType": {"$in": ["insert", "replace"]}}
+    return [{"$match": {"$or": [inserts, *updates]}}, {"$project": _CHANGE}]
 
 
 class StreamLost(Exception):
@@ -235,7 +233,10 @@ class Publisher:
                 raise StreamLost("The collection has been created again")
             self._collection = present
             stream = collection("conversations").watch(
-                _CHANGE_EVENTS, max_await_time_ms=int(BATCH_S * 1_000), batch_size=BATCH, **position
+                _stream_stages(),
+                max_await_time_ms=int(BATCH_S * 1_000),
+                batch_size=BATCH,
+                **position,
             )
         with stream:
             yield stream
@@ -278,6 +279,8 @@ class Publisher:
                 seen = replace(seen, inserted=version or 1)
             if version:
                 seen = replace(seen, lowest=min(version, seen.lowest or version))
+            if settings.EVENTS_ACTIVITY and "activity" in change:
+                seen = replace(seen, has_activity=True)
             found[id_] = seen
         # After an election, the new primary may not yet know that a majority has these changes.
         self._session.advance_operation_time(batch[-1]["clusterTime"])
@@ -314,7 +317,8 @@ class Publisher:
                     return None
                 self.active_at = time.monotonic()
                 with pymongo.timeout(OPERATION_S):
-                    found = {row["_id"]: Seen() for row in batch}
+                    seen = Seen(has_activity=settings.EVENTS_ACTIVITY)
+                    found = {row["_id"]: seen for row in batch}
                     published = changes.publish(found, self._state["horizon"], self._session)
                     appended += published.appended
                     if time.monotonic() - self._saved_at >= SAVED_EVERY_S:

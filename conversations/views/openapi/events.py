@@ -17,7 +17,7 @@ class EventDataSerializer(StrictSerializer):
     )
     user_id = serializers.CharField(allow_null=True)
     version = serializers.IntegerField(
-        allow_null=True, help_text="After the change; null for a purge."
+        allow_null=True, help_text="After the change; null for a purge and for activity."
     )
     fields_ = serializers.ListField(
         child=serializers.CharField(),

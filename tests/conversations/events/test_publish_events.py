@@ -320,6 +320,44 @@ def test_more_missed_edits_than_revisions_are_one_resync(alice):
     assert kinds()[-1] == ("updated", 64)
 
 
+def report_activity(id_, sequence):
+    client = service_with("conversations:activity")
+    client.put(f"/internal/v1/conversations/{id_}/activity", report(sequence))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_activity_is_published_on_request_and_reports_since_the_last_event_are_one(
+    alice, settings, lost
+):
+    settings.EVENTS_ACTIVITY = True
+    id_ = conversation(alice)["id"]
+    publish()
+    for sequence in (1, 2, 7):
+        report_activity(id_, sequence)
+    edit(alice, id_)
+    publish_without_stream() if lost else publish()
+    report_activity(id_, 8)
+    edit(alice, id_)
+    publish()
+
+    suffixes = [each.removeprefix(id_) for each in ids(id_)]
+    assert suffixes == ["_v1", "_v2", "_a7", "_v3", "_a8"]
+    activity = log.payload(events()[2])
+    assert activity["type"] == "conversation.activity"
+    assert (activity["data"]["version"], activity["data"]["fields"]) == (None, [])
+
+
+def test_activity_of_a_purged_conversation_is_no_event(alice, settings):
+    settings.EVENTS_ACTIVITY = True
+    id_ = conversation(alice)["id"]
+    report_activity(id_, 1)
+    alice.delete(f"{PATH}/{id_}")
+    alice.delete(f"{PATH}/{id_}?mode=purge")
+    publish()
+
+    assert ids(id_) == [f"{id_}_purged"]
+
+
 def test_a_new_message_that_unarchives_is_an_event_by_its_service(alice):
     id_ = conversation(alice, "archived")["id"]
     client = service_with("conversations:activity")
