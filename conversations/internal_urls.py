@@ -13,6 +13,7 @@ from conversations.views.webhooks import (
     WebhookRedeliveryView,
     WebhookSecretView,
     WebhooksView,
+    WebhookTestView,
     WebhookView,
 )
 
@@ -26,6 +27,7 @@ urlpatterns = [
     path("webhooks/<str:id>/rotate-secret", WebhookSecretView.as_view()),
     path("webhooks/<str:id>/enable", WebhookEnableView.as_view()),
     path("webhooks/<str:id>/disable", WebhookDisableView.as_view()),
+    path("webhooks/<str:id>/test", WebhookTestView.as_view()),
     path("webhooks/<str:id>/deliveries", WebhookDeliveriesView.as_view()),
     path("webhooks/<str:id>/deliveries/<str:event_id>/redeliver", WebhookRedeliveryView.as_view()),
 ]

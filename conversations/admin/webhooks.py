@@ -98,6 +98,18 @@ ACTIONS = {
             lambda id_, _by: endpoints.rotate_secret(id_),
         ),
         WebhookAction(
+            "test",
+            _("Send a test event"),
+            _(
+                "Send the event webhook.test to this endpoint? It is attempted once; the list of "
+                "deliveries shows the result."
+            ),
+            _("Sent a test event"),
+            "send",
+            lambda id_, by: deliveries.send_test(id_, by=by),
+            states=(ENABLED,),
+        ),
+        WebhookAction(
             "resume",
             _("Enable and send what was missed"),
             _("Enable the endpoint? It first gets the events that it has missed."),

@@ -24,6 +24,7 @@ from pymongo.read_concern import ReadConcern
 from conversation_service.mongodb import connection
 from conversation_service.mongodb.collections import CollectionSchema, nullable
 from conversation_service.mongodb.connection import Document
+from conversation_service.observability import context
 from conversation_service.observability.context import NO_REQUEST
 from conversations import metrics
 from conversations.writes.updates import NOW
@@ -41,6 +42,9 @@ RESYNC = "conversation.resync"  # the history lacks some versions: read the conv
 ACTIVITY = "conversation.activity"  # new totals, with EVENTS_ACTIVITY
 WEBHOOK_DISABLED = "webhook.disabled"
 TYPES = (CREATED, UPDATED, ARCHIVED, RESTORED, TRASHED, PURGED, RESYNC, ACTIVITY, WEBHOOK_DISABLED)
+
+# Sent to one endpoint on request, and not part of the log.
+WEBHOOK_TEST = "webhook.test"
 
 PURGED_SUFFIX = "purged"
 
@@ -128,6 +132,22 @@ COLLECTION = CollectionSchema(
         }
     },
 )
+
+
+def webhook_event(id_: str, type_: str, at: datetime, *, by: str) -> NewEvent:
+    """Return an event about a webhook endpoint, which the current request has caused."""
+    return {
+        "_id": id_,
+        "type": type_,
+        "at": at,
+        "conversation_id": None,
+        "user_id": None,
+        "version": None,
+        "fields": [],
+        "by": by,
+        "client": None,
+        "request_id": context.request_id.get(),
+    }
 
 
 def event_log() -> MongoCollection[Document]:

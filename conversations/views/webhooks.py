@@ -96,6 +96,17 @@ class WebhookDisableView(WebhookEndpoint):
         return response(resource(endpoints.disable(id, endpoints.STAFF, by=_actor(request))))
 
 
+class WebhookTestView(WebhookEndpoint):
+    @openapi.test
+    def post(self, request: CallerRequest, id: str) -> HttpResponse:
+        no_parameters.parse(request)
+        no_fields.run_validation(request.data)
+        event_id = deliveries.send_test(id, by=_actor(request))
+        return response(
+            {"event_id": event_id, "state": deliveries.PENDING}, status=HTTPStatus.ACCEPTED
+        )
+
+
 class WebhookDeliveriesView(WebhookEndpoint):
     @openapi.list_deliveries
     def get(self, request: CallerRequest, id: str) -> HttpResponse:

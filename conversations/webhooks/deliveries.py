@@ -2,8 +2,8 @@
 
 A record has the body that every attempt sends. An outstanding record is "pending", or "waiting"
 behind an earlier event in its conversation. Only the process that delivers to the endpoint writes
-its records, except in redeliver() and enable(). MongoDB deletes finished records after KEPT, and
-keeps outstanding records, so that no event is lost.
+its records, except in redeliver(), send_test() and enable(). MongoDB deletes finished records after
+KEPT, and keeps outstanding records, so that no event is lost.
 """
 
 from collections.abc import Collection, Iterable
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from http import HTTPStatus
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 from bson import Int64, ObjectId
@@ -23,8 +24,8 @@ from conversation_service.mongodb import connection
 from conversation_service.mongodb.collections import CollectionSchema, nullable
 from conversation_service.mongodb.connection import Document
 from conversations.events import log
-from conversations.webhooks import endpoints, messages
-from conversations.webhooks.endpoints import Endpoint, WebhookNotFound
+from conversations.webhooks import endpoints, messages, schedule
+from conversations.webhooks.endpoints import Endpoint, WebhookDisabled, WebhookNotFound
 
 DELIVERIES = "webhook_deliveries"
 PENDING, WAITING, DELIVERED, FAILED = "pending", "waiting", "delivered", "failed"
@@ -326,8 +327,7 @@ def redeliver(endpoint_id: str, event_id: str) -> str:
             {"$set": {"next_at": naive_now()}},
             hint=_ORDER,
         )
-    # The process that delivers reads the endpoint every second.
-    endpoints.endpoints().update_one({"_id": endpoint_id}, {"$inc": {"redeliveries": 1}})
+    _notify(endpoint_id)
     return state
 
 
@@ -360,11 +360,43 @@ def _record_from_log(endpoint: Endpoint, event_id: str) -> Document:
     is_subscribed = not endpoint["types"] or event["type"] in endpoint["types"]
     if is_subscribed and event["seq"] > endpoint["cursor"]:
         return {"state": WAITING, "conversation_id": event["conversation_id"]}
+    _record_now(endpoint, event, tries=0)
+    return {"state": PENDING}
+
+
+def _record_now(endpoint: Endpoint, event: log.Event, *, tries: int) -> None:
+    """Insert a redelivery that is due now."""
     delivery = Delivery.from_event(event, endpoint["format"])
     delivery.is_redelivery = True
-    insert = _insert(endpoint["_id"], delivery, {"state": PENDING, "next_at": naive_now()})
-    collection().bulk_write([insert])
-    return {"state": PENDING}
+    values = {"state": PENDING, "next_at": naive_now(), "tries": tries}
+    collection().bulk_write([_insert(endpoint["_id"], delivery, values)])
+
+
+def send_test(endpoint_id: str, *, by: str) -> str:
+    """Send the event webhook.test to an endpoint, whatever its types are; return the event's id.
+
+    It is attempted once. The record of the delivery shows the result. Raises WebhookNotFound and
+    WebhookDisabled.
+    """
+    endpoint = endpoints.get(endpoint_id)
+    if endpoint["state"] == endpoints.DISABLED:
+        raise WebhookDisabled
+    event_id = f"{endpoint_id}_test_{token_hex(6)}"
+    event = log.webhook_event(event_id, log.WEBHOOK_TEST, naive_now(), by=by)
+    position: Any = {"seq": max(1, log.newest_seq())}
+    _record_now(endpoint, event | position, tries=schedule.LAST_TRY)
+    _notify(endpoint_id)
+    return event_id
+
+
+def _notify(endpoint_id: str) -> None:
+    """Let the process that delivers, which reads the endpoint every second, read its records."""
+    endpoints.endpoints().update_one({"_id": endpoint_id}, {"$inc": {"redeliveries": 1}})
+
+
+def read(endpoint_id: str, event_id: str) -> Document | None:
+    """Return a record without its body."""
+    return collection().find_one({"_id": record_key(endpoint_id, event_id)}, {"body": False})
 
 
 def page(

@@ -20,7 +20,6 @@ from conversation_service.errors import ServiceError
 from conversation_service.mongodb import connection
 from conversation_service.mongodb.collections import CollectionSchema, nullable
 from conversation_service.mongodb.connection import Document
-from conversation_service.observability import context
 from conversation_service.outbound.addresses import MAX_URL_LENGTH
 from conversations.events import log
 from conversations.webhooks import secrets
@@ -72,7 +71,7 @@ class Endpoint(TypedDict):
     created_by: str
     updated_at: datetime
     lease: NotRequired[dict[str, Any]]  # of the process that delivers, see leases.py
-    redeliveries: NotRequired[int]  # calls of redeliver(), which that process notices
+    redeliveries: NotRequired[int]  # redeliveries and tests, which that process notices
 
 
 _SHOWN = (
@@ -150,6 +149,14 @@ class WebhookLimitReached(ServiceError):
     title = format_lazy(_("There are {limit} webhook endpoints already"), limit=MAX_ENDPOINTS)
     cause = _("The service has the maximum number of webhook endpoints.")
     remedy = _("Delete an endpoint that is no longer used.")
+
+
+class WebhookDisabled(ServiceError):
+    status = HTTPStatus.CONFLICT
+    code = "WEBHOOK_DISABLED"
+    title = _("The webhook endpoint is disabled")
+    cause = _("A disabled webhook endpoint sends no events.")
+    remedy = _("Enable the endpoint first.")
 
 
 def resource(endpoint: Endpoint) -> dict[str, Any]:
@@ -287,22 +294,8 @@ def _disable(endpoint: Endpoint, reason: str, *, by: str) -> Endpoint:
     endpoint_id = endpoint["_id"]
     times = endpoint["disabled_times"] + 1
     now = clock.now()
-    log.append(
-        [
-            {
-                "_id": f"{endpoint_id}_disabled_{times}",
-                "type": log.WEBHOOK_DISABLED,
-                "at": now,
-                "conversation_id": None,
-                "user_id": None,
-                "version": None,
-                "fields": [],
-                "by": by,
-                "client": None,
-                "request_id": context.request_id.get(),
-            }
-        ]
-    )
+    id_ = f"{endpoint_id}_disabled_{times}"
+    log.append([log.webhook_event(id_, log.WEBHOOK_DISABLED, now, by=by)])
     values = {
         "state": DISABLED,
         "disabled_reason": reason,

@@ -11,6 +11,7 @@ PAUSES = (
     timedelta(minutes=30),
     *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
 )
+LAST_TRY = len(PAUSES) - 1  # after so many failed tries, one attempt is left
 JITTER = 0.2  # up to 20 % more or less: events that fail together are repeated apart
 # An endpoint that fails for this time, without a success, is disabled.
 FAILING_FOR = timedelta(days=5)

@@ -1,3 +1,4 @@
+from time import monotonic, sleep
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -21,10 +22,14 @@ Manage webhook endpoints, which get the events of conversations.
                       hours more
   enable ID --from …  enable it again: from its position (cursor) or with the next event (now)
   disable ID          disable it; it keeps its position
+  test ID             send it the event webhook.test, and print the result
   delete ID           delete it, and the records of its deliveries
 """
 
-ACTIONS = ("list", "add", "show", "rotate", "enable", "disable", "delete")
+WAIT_S = 20.0  # for the result of a test event
+LOOK_S = 0.25
+
+ACTIONS = ("list", "add", "show", "rotate", "enable", "disable", "test", "delete")
 
 
 class Command(BaseCommand):
@@ -35,7 +40,7 @@ class Command(BaseCommand):
             parser,
             {
                 0: "done",
-                1: "no such endpoint, a value is not valid, or it could not run",
+                1: "no such endpoint, a wrong value, a failed test event, or it could not run",
             },
             "manage.py webhooks add https://hooks.example.org/in --type conversation.created",
         )
@@ -113,9 +118,28 @@ class Command(BaseCommand):
                 endpoint = deliveries.enable(target, from_now=options["start"] == "now")
             case "disable":
                 endpoint = endpoints.disable(target, endpoints.STAFF, by=by)
+            case "test":
+                return [self.result(target, deliveries.send_test(target, by=by))]
             case "delete":
                 deliveries.delete_endpoint(target)
                 return [{"id": target}]
             case _:
                 endpoint = endpoints.get(target)
         return [{**resource(endpoint), **({"secret": secret} if secret else {})}]
+
+    def result(self, endpoint_id: str, event_id: str) -> dict[str, Any]:
+        """Wait for the delivery of a test event, and return its attempt."""
+        ends = monotonic() + WAIT_S
+        while monotonic() < ends:
+            record = deliveries.read(endpoint_id, event_id)
+            if record and record["attempts"]:
+                [attempt] = record["attempts"]
+                if record["state"] != deliveries.DELIVERED:
+                    fault = attempt["reason"] or f"status {attempt['status']}"
+                    raise CommandError(f"The test event {event_id} failed: {fault}.")
+                return {"event_id": event_id, "state": record["state"], **attempt}
+            sleep(LOOK_S)
+        raise CommandError(
+            f"The test event {event_id} was not sent within {WAIT_S:.0f} s: does "
+            "manage.py deliver_webhooks run?"
+        )

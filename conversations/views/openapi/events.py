@@ -4,7 +4,7 @@ from rest_framework import serializers
 
 from conversation_service.errors import InvalidCursor
 from conversation_service.http.fields import StrictSerializer
-from conversations.events.log import RESYNC, TRASHED, TYPES, UPDATED
+from conversations.events.log import RESYNC, TRASHED, TYPES, UPDATED, WEBHOOK_TEST
 from conversations.events.serializers import EventsParameters
 from conversations.exceptions import EventsCursorExpired, StreamsExhausted
 from conversations.serializers.fields import OBJECT_ID
@@ -38,7 +38,7 @@ class EventSerializer(serializers.Serializer):
     id = serializers.CharField(
         help_text="Follows from the change: a repetition of the event has the same id."
     )
-    type = serializers.ChoiceField(TYPES)
+    type = serializers.ChoiceField([*TYPES, WEBHOOK_TEST])
     timestamp = serializers.DateTimeField(help_text="When the change was made.")
     sequence = serializers.IntegerField(
         min_value=1, help_text="The position in the log. Positions have no gaps."

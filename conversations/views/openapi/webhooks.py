@@ -15,6 +15,7 @@ from conversations.webhooks.endpoints import (
     FORMATS,
     REASONS,
     STATES,
+    WebhookDisabled,
     WebhookLimitReached,
     WebhookNotFound,
 )
@@ -200,6 +201,10 @@ class RedeliverySerializer(serializers.Serializer):
     state = serializers.ChoiceField(deliveries.STATES)
 
 
+class TestSerializer(RedeliverySerializer):
+    event_id = serializers.CharField()
+
+
 class WebhookListSerializer(serializers.Serializer):
     webhooks = WebhookSerializer(many=True, help_text="At most 100, the oldest first.")
 
@@ -286,6 +291,15 @@ disable = _on_one(
     "Disable a webhook endpoint",
     "It keeps its position in the event log. A disabled endpoint stays as it is.",
     request=None,
+)
+test = _on_one(
+    "testWebhook",
+    "Send a test event",
+    "The event has the type `webhook.test`, which `types` need not have. It is attempted once; "
+    "the list of deliveries shows the result.",
+    failures=[WebhookDisabled],
+    request=None,
+    responses={202: TestSerializer},
 )
 list_deliveries = _on_one(
     "listWebhookDeliveries",

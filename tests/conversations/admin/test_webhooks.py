@@ -101,7 +101,10 @@ def test_actions_need_a_confirmation(ops, webhook):
     assert "It keeps its position in the log." in shown
     assert endpoints.get(webhook)["state"] == "enabled"
 
+    assert report(ops.post(page_of(webhook, "act", "test"))) == "Sent a test event."
+    assert "webhook.test" in text(ops.get(page_of(webhook, "change")))
     assert report(ops.post(page_of(webhook, "act", "disable"))) == "Disabled."
+    assert report(ops.post(page_of(webhook, "act", "test"))) == "There was nothing to change."
     assert "disabled: by staff or a service" in text(ops.get(WEBHOOKS))
     assert report(ops.post(page_of(webhook, "act", "disable"))) == "There was nothing to change."
     assert report(ops.post(page_of(webhook, "act", "resume"))) == "Enabled from its position."
@@ -113,7 +116,7 @@ def test_actions_need_a_confirmation(ops, webhook):
     assert SECRET.findall(rotated)[0] == endpoints.get(webhook)["secrets"][0]["secret"]
     assert report(ops.post(page_of(webhook, "act", "delete"))) == "Deleted."
     assert endpoints.list_all() == []
-    assert LogEntry.objects.count() == 6
+    assert LogEntry.objects.count() == 7
     assert b"whsec_" not in str(LogEntry.objects.values_list("change_message")).encode()
 
 
@@ -233,6 +236,10 @@ def test_staff_enable_edit_rotate_and_delete_a_webhook_in_a_browser(mongo, setti
         page.get_by_role("link", name="Enable and send").click()
         page.get_by_role("button", name="Enable and send").click()
         page.get_by_text("Enabled from its position.").wait_for()
+        page.get_by_role("link", name="Send a test event").click()
+        page.get_by_role("button", name="Send a test event").click()
+        page.get_by_text("Sent a test event.").wait_for()
+        page.get_by_text("webhook.test").wait_for()
         page.get_by_role("link", name="Edit").click()
         page.get_by_label("Description").fill("Search")
         page.get_by_role("button", name="Save").click()

@@ -4,10 +4,13 @@ import json
 
 import pytest
 from bson import Int64
+from standardwebhooks import Webhook
 
 from conversation_service import clock
+from conversations.events import log
 from conversations.webhooks import secrets
 from tests.conversations.test_internal import service_with
+from tests.conversations.webhooks.receivers import deliver, receiving
 from tests.documented import DOCUMENT, validator
 
 WEBHOOKS = "/internal/v1/webhooks"
@@ -183,6 +186,7 @@ def test_a_deleted_endpoint_is_gone(service, webhook):
         ("post", "/rotate-secret", {}),
         ("post", "/enable", {"from": "now"}),
         ("post", "/disable", None),
+        ("post", "/test", None),
         ("get", "/deliveries", None),
         ("post", "/deliveries/a_v1/redeliver", None),
     ],
@@ -305,6 +309,42 @@ def test_an_event_is_delivered_again(service, webhook, mongo):
     assert (row["state"], row["is_redelivery"]) == ("pending", True)
     absent = service.post(f"{path}/absent/redeliver")
     assert (absent.status_code, absent.json()["error"]["code"]) == (404, "EVENT_NOT_FOUND")
+
+
+def test_a_test_event_is_attempted_once_whatever_the_types_are(service, settings):
+    settings.WEBHOOK_ALLOWED_HOSTS = ["127.0.0.1"]
+    with receiving() as receiver:
+        values = {"url": receiver.url, "types": ["conversation.purged"], "secret": SECRET}
+        path = f"{WEBHOOKS}/{service.post(WEBHOOKS, values).json()['id']}"
+
+        response = service.post(f"{path}/test")
+        deliver()
+        receiver.behaviour = lambda r: 503
+        failed = service.post(f"{path}/test").json()
+        deliver()
+
+    assert response.status_code == 202
+    [received, _] = receiver.requests
+    assert received.id == response.json()["event_id"]
+    assert (received.event["type"], received.event["data"]["version"]) == ("webhook.test", None)
+    assert received.event["data"]["by"] == "service:message-service"
+    assert Webhook(SECRET).verify(received.body, dict(received.headers))
+    rows = service.get(f"{path}/deliveries").json()["deliveries"]
+    assert {row["event_id"]: (row["state"], len(row["attempts"])) for row in rows} == {
+        received.id: ("delivered", 1),
+        failed["event_id"]: ("failed", 1),
+    }
+    assert log.read(0, limit=10) == []
+
+
+def test_a_disabled_endpoint_gets_no_test_event(service, webhook):
+    path = f"{WEBHOOKS}/{webhook['id']}"
+    service.post(f"{path}/disable")
+
+    response = service.post(f"{path}/test")
+
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "WEBHOOK_DISABLED")
+    assert service.get(f"{path}/deliveries").json()["deliveries"] == []
 
 
 def test_enabling_from_now_gives_up_what_is_outstanding(service, webhook, mongo):

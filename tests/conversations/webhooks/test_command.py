@@ -8,6 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from conversations.webhooks import endpoints
+from tests.conversations.webhooks.receivers import delivering, receiving, register
 
 URL = "https://hooks.example.org/in"
 
@@ -70,6 +71,25 @@ def test_each_action_changes_the_endpoint(added):
     assert as_json("list") == [{"webhooks": 0}]
 
 
+def test_a_test_event_is_sent_and_its_result_is_printed(mongo):
+    with receiving() as receiver, delivering(mongo):
+        endpoint = register(receiver.url)
+        [result] = as_json("test", endpoint)
+        assert receiver.ids == [result["event_id"]]
+        assert (result["state"], result["status"]) == ("delivered", 204)
+
+        receiver.behaviour = lambda r: 500
+        with pytest.raises(CommandError, match=r"_test_\w+ failed: status 500"):
+            run("test", endpoint)
+
+
+def test_a_test_event_without_a_deliverer_is_an_error(added, monkeypatch):
+    monkeypatch.setattr("conversations.management.commands.webhooks.WAIT_S", 0.5)
+
+    with pytest.raises(CommandError, match="was not sent within"):
+        run("test", added["id"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -82,6 +102,7 @@ def test_each_action_changes_the_endpoint(added):
         *(([action, "x"], "Webhook endpoint not found") for action in ("show", "rotate", "delete")),
         (["enable", "x", "--from", "now"], "Webhook endpoint not found"),
         (["disable", "x"], "Webhook endpoint not found"),
+        (["test", "x"], "Webhook endpoint not found"),
     ],
 )
 def test_a_wrong_use_exits_with_1_and_the_reason(mongo, arguments, text):
