@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 from collections.abc import Collection
+from math import ceil
 from secrets import token_hex
 from time import monotonic, sleep
 
@@ -37,7 +38,8 @@ class Deliverer:
         self._once = once
         self._senders: dict[str, Sender] = {}
         self._served: set[str] = set()  # with `once`: ids of endpoints that had a sender
-        self._share = 0  # endpoints
+        self._processes = 1  # that share the endpoints
+        self._share = 0  # the most endpoints that this process may have
         self._known: set[str] = set()  # ids of all endpoints at the last look
         self._looked_at = self._renewed_at = -LEASE_S
         self._is_unavailable = False
@@ -84,7 +86,7 @@ class Deliverer:
             for id_ in leases.free():
                 if id_ in self._senders or id_ in self._served:
                     continue
-                if len(self._senders) >= self._share and not self._once:
+                if len(self._senders) >= self._share:
                     break
                 lease = Lease(until=monotonic() + LEASE_S)
                 if endpoint := leases.acquire(id_, self.owner):
@@ -103,16 +105,18 @@ class Deliverer:
             leases.renew(self._senders.keys(), self.owner)
             self._renewed_at = started
             if not self._once:
-                self._share = leases.share(self.owner)
-                for sender in [*self._senders.values()][self._share :]:
-                    sender.stop()  # another process has fewer
+                self._processes = leases.register(self.owner)
         found = {row["_id"]: row for row in endpoints.list_all()}
         self._known = {*found}
+        enabled = {id_ for id_, row in found.items() if row["state"] == endpoints.ENABLED}
+        self._share = ceil(len(enabled) / self._processes)
+        for id_ in [id_ for id_ in self._senders if id_ in enabled][self._share :]:
+            self._senders[id_].stop()  # another process has fewer
         for id_, sender in self._senders.items():
             row = found.get(id_)
             if row is None or not leases.is_owner(row, self.owner):
                 sender.abandon()
-            elif row["state"] == endpoints.ENABLED:
+            elif id_ in enabled:
                 sender.lease.until = max(sender.lease.until, self._renewed_at + LEASE_S)
                 sender.configure(row)
             else:

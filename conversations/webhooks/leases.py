@@ -5,7 +5,6 @@ off, loses its leases and its share after LEASE_S.
 """
 
 from collections.abc import Callable, Collection
-from math import ceil
 from threading import Event
 from time import monotonic, sleep
 from typing import TypeVar, cast
@@ -30,19 +29,15 @@ _KIND = "deliverer"  # of documents in event_state: the running processes
 _PROCESS = f"{_KIND}:"
 
 
-def share(owner: str) -> int:
-    """Register a process for LEASE_S; return how many endpoints it may have.
-
-    This is an equal part of the enabled endpoints, rounded up.
-    """
+def register(owner: str) -> int:
+    """Register a running process for LEASE_S; return how many are registered."""
     lease = {"owner": {"$literal": owner}, "until": until(LEASE_S)}
     processes = log.event_state()
     processes.update_one(
         {"_id": _PROCESS + owner}, [{"$set": {"kind": _KIND, "lease": lease}}], upsert=True
     )
     processes.delete_many({"kind": _KIND, **FREE})
-    enabled = endpoints.endpoints().count_documents({"state": endpoints.ENABLED})
-    return ceil(enabled / processes.count_documents({"kind": _KIND}))
+    return processes.count_documents({"kind": _KIND})
 
 
 def unregister(owner: str) -> None:
