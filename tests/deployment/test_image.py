@@ -246,7 +246,7 @@ def test_base_images_have_exact_versions_of_one_python():
     images = re.findall(r"^ARG \w+_IMAGE=\S+/python:(\S+)$", DOCKERFILE, re.MULTILINE)
 
     assert len(images) == 2
-    assert all(re.fullmatch(r"3\.11\.\d+-(slim-)?bookworm", image) for image in images)
+    assert all(re.fullmatch(r"3\.13\.\d+-(slim-)?bookworm", image) for image in images)
     assert len({image.replace("slim-", "") for image in images}) == 1
 
 

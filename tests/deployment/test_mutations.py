@@ -566,7 +566,7 @@ FILES = {
     ),
     "another base image": Edit(
         "docker/Dockerfile",
-        "BASE_IMAGE=docker.io/library/python:3.11.14-slim-bookworm\n\n",
+        "BASE_IMAGE=docker.io/library/python:3.13.13-slim-bookworm\n\n",
         "BASE_IMAGE=docker.io/library/python:3.12-slim\n\n",
     ),
     "the image is healthy without its service": Edit(
