@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from bson import ObjectId
@@ -24,6 +25,7 @@ METADATA = declarations(Metadata)
 
 # The projection for clients. It excludes the history and idempotency keys.
 PUBLIC = dict.fromkeys((name for name, field in FIELDS.items() if field.is_public), 1)
+_public_values = itemgetter(*PUBLIC)
 RESOURCE_FIELDS = ["id", "object", *PUBLIC, "is_archived", "retention"]
 EDITABLE_FIELDS = [name for name, field in FIELDS.items() if field.is_editable]
 # An edit replaces their values. writes/edits.py handles the other fields individually.
@@ -205,7 +207,7 @@ def resource(document: Document) -> dict[str, Any]:
     return {
         "id": document["_id"],
         "object": "conversation",
-        **{name: document[name] for name in PUBLIC},
+        **dict(zip(PUBLIC, _public_values(document), strict=True)),
         "is_archived": document["status"] == ARCHIVED,
         "retention": retention(document),
     }

@@ -3,10 +3,9 @@
 import time
 from collections.abc import Mapping
 from math import inf
-from typing import Any, cast
+from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
-from django_mongodb_backend.base import DatabaseWrapper
 from pymongo import monitoring
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -47,8 +46,9 @@ def database() -> Database[Document]:
     Its operations raise pymongo.errors.PyMongoError; only the ORM raises django.db.DatabaseError.
     Times that it reads are naive UTC.
     """
-    wrapper = cast(DatabaseWrapper, connections[DEFAULT_DB_ALIAS])
-    return cast(Database[Document], wrapper.database)
+    wrapper: Any = connections[DEFAULT_DB_ALIAS]
+    found: Database[Document] = wrapper.database
+    return found
 
 
 def collection(name: str) -> Collection[Document]:
