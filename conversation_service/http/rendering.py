@@ -114,13 +114,13 @@ def json_pointer(path: Iterable[str | int]) -> str:
 
 def _number_of_keys(value: Any) -> int:
     number = 0
-    waiting: list[Any] = [[value]]
-    for part in waiting:  # it grows meanwhile
-        inner = part
+    parts = [value]
+    for part in parts:  # it grows meanwhile
         if isinstance(part, dict):
             number += len(part)
-            inner = part.values()
-        waiting += [each for each in inner if isinstance(each, dict | list)]
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
     return number
 
 
