@@ -7,6 +7,7 @@ Do not import Django or PyMongo at the top: gunicorn's master loads this module,
 patched after the fork.
 """
 
+import logging
 import socket
 from email.utils import formatdate
 from operator import attrgetter
@@ -146,6 +147,20 @@ def change_gevent() -> None:
     tests/conversation_service/server/test_private.py.
     """
     LockType._is_owned = LockType.locked
+
+
+# Python's logging
+
+
+def skip_callers() -> None:
+    """Create log records without the file, line, thread and process name of the call.
+
+    No formatter writes them. Python's Logging HOWTO describes these switches under "Optimization".
+    Guard: test_a_log_record_has_no_caller of tests/conversation_service/server/test_private.py.
+    """
+    logging._srcfile = None
+    logging.logThreads = False
+    logging.logMultiprocessing = False
 
 
 # PyMongo 4.20
