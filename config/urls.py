@@ -16,8 +16,8 @@ from conversations.views.openapi.conversations import schema
 console = settings.CONSOLE_PATH.lstrip("/")
 
 urlpatterns = [
-    path("", health.safe_only(start_page)),
     *conversations.urls.urlpatterns,
+    path("", health.safe_only(start_page)),
     path("internal/v1/", include("conversations.internal_urls")),
     re_path("^health/?$", health.report),
     re_path("^health/live/?$", health.live),

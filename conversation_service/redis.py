@@ -110,7 +110,7 @@ class Server:
             REDIS_UNANSWERED.inc()
             raise Unavailable
         try:
-            reply = command(self._client())
+            reply = command(self._redis or self._create_client())
         except FAILURES as error:
             REDIS_UNANSWERED.inc()
             with self._lock:
@@ -126,7 +126,7 @@ class Server:
             logger.warning("Redis can be used again")
         return reply
 
-    def _client(self) -> Redis:
+    def _create_client(self) -> Redis:
         with self._lock:  # concurrent first calls must share one pool
             if self._redis is None:
                 retry = Retry(
@@ -157,8 +157,8 @@ def call(command: Callable[[Redis], T]) -> T:
     global _server  # noqa: PLW0603
     if not settings.REDIS_URL:
         raise Unavailable
-    with _choosing:
-        if _server.url != settings.REDIS_URL:
-            _server = Server(settings.REDIS_URL)
-        server = _server
-    return server.call(command)
+    if _server.url != settings.REDIS_URL:
+        with _choosing:
+            if _server.url != settings.REDIS_URL:
+                _server = Server(settings.REDIS_URL)
+    return _server.call(command)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from bson import ObjectId
+from bson.errors import InvalidId
 from pymongo import ReadPreference
 from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
@@ -56,9 +57,11 @@ def await_majority(user_id: str) -> None:
 
 
 def existing_filter(conversation_id: str) -> dict[str, Any]:
-    if not ObjectId.is_valid(conversation_id):
-        raise ConversationNotFound
-    return {"_id": ObjectId(conversation_id), **NOT_PURGED}
+    try:
+        id_ = ObjectId(conversation_id)
+    except InvalidId:
+        raise ConversationNotFound from None
+    return {"_id": id_, **NOT_PURGED}
 
 
 def own_filter(user_id: str, conversation_id: str) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from copy import copy
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from bson import ObjectId
@@ -24,6 +24,7 @@ METADATA = declarations(Metadata)
 
 # The projection for clients. It excludes the history and idempotency keys.
 PUBLIC = dict.fromkeys((name for name, field in FIELDS.items() if field.is_public), 1)
+_public_values = itemgetter(*PUBLIC)
 RESOURCE_FIELDS = ["id", "object", *PUBLIC, "is_archived", "retention"]
 EDITABLE_FIELDS = [name for name, field in FIELDS.items() if field.is_editable]
 # An edit replaces their values. writes/edits.py handles the other fields individually.
@@ -38,14 +39,14 @@ _ACTIVITY = [*COUNTERS, "first_message_at", "last_message_at"]
 PUBLIC_TIMES = [name for name in PUBLIC if FIELDS[name].is_time]
 
 # The value that a reader sees if a stored document lacks a field, without `_CREATION_TIMES`.
-# Defaults do not depend on a deployment's ceilings.
+# Defaults do not depend on a deployment's ceilings. Documents share the lists and objects in it:
+# replace one, do not change it.
 DEFAULTS = defaults(Conversation)
 _CREATION_TIMES = [name for name, field in METADATA.items() if field.default is CREATION_TIME]
 # Settings that releases after 0.1.0 added.
 _LATER_SETTINGS = [name for name, field in SETTINGS.items() if field.since]
 _NULLABLE = {name: None for name, field in FIELDS.items() if field.field.null}
 WITH_CEILING = [name for name, field in SETTINGS.items() if field.ceiling_variable]
-_LISTS_AND_OBJECTS = [name for name, value in DEFAULTS.items() if isinstance(value, list | dict)]
 
 # A tombstone's mark names the actor that purged the conversation. It is an id, because the previous
 # release's validator accepts no other field. A user's bulk run has a random mark.
@@ -65,10 +66,13 @@ SORT_KEYS = {
 FILTER_KEYS = ["character_id", "pinned_at", "tag_line"]
 
 
-def default_settings(model: str | None = None) -> dict[str, Any]:
-    """Return the LLM settings for a new conversation, within the model's ceilings."""
-    found = {name: copy(value) for name, value in DEFAULTS["settings"].items()}
-    return found | clamped_settings(found | {"model": model})
+def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the LLM settings for a new conversation: `given`, and defaults within the ceilings."""
+    found = {**DEFAULTS["settings"], **given}
+    for name in WITH_CEILING:
+        if name not in given and (ceiling := SETTINGS[name].ceiling(found["model"])):
+            found[name] = min(found[name], ceiling)
+    return found
 
 
 def clamped_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,12 +92,11 @@ def stored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     Pods that run release 0.1.0 cannot revert settings if the document has a setting that they do
     not know.
     """
-    defaults = DEFAULTS["settings"]
-    return {
-        name: value
-        for name, value in settings.items()
-        if name not in _LATER_SETTINGS or value != defaults[name]
-    }
+    found = {**settings}
+    for name in _LATER_SETTINGS:
+        if name in found and found[name] == DEFAULTS["settings"][name]:
+            del found[name]
+    return found
 
 
 def new(  # noqa: PLR0913
@@ -120,7 +123,6 @@ def new(  # noqa: PLR0913
         "_id": ObjectId(),
         **_NULLABLE,
         **DEFAULTS,
-        **{name: DEFAULTS[name].copy() for name in _LISTS_AND_OBJECTS},
         "user_id": user_id,
         "character_id": character_id,
         "character_name": character.name if character else None,
@@ -128,7 +130,7 @@ def new(  # noqa: PLR0913
         "title": title or automatic,
         "title_source": "user" if title else "auto",
         "status": ACTIVE,
-        "settings": stored_settings(default_settings(given.get("model")) | given),
+        "settings": stored_settings(with_defaults(given)),
         "settings_given": names_given(given),
         "tags": list(tags),
         **derived(title or automatic, tags),
@@ -205,7 +207,7 @@ def resource(document: Document) -> dict[str, Any]:
     return {
         "id": document["_id"],
         "object": "conversation",
-        **{name: document[name] for name in PUBLIC},
+        **dict(zip(PUBLIC, _public_values(document), strict=True)),
         "is_archived": document["status"] == ARCHIVED,
         "retention": retention(document),
     }

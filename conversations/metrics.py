@@ -8,6 +8,7 @@ EVENTS = Counter(
     "Changes of conversations, by event: created, archived, restored, trashed, purged",
     ["event"],
 )
+CREATED = EVENTS.labels("created")
 # A response with 503 that these cause is not a failure: the availability objective excludes it.
 LIMIT_REJECTIONS = Counter(
     "limit_rejections",

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from http import HTTPStatus
+from operator import itemgetter
 from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -81,8 +82,8 @@ class UserRateThrottle(BaseThrottle):
             return True
         handler = getattr(view, "action", None) or view.request.method.lower()
         own = view.rate_limit(handler)
-        limits = ((name, settings.RATE_LIMITS[name]) for name in (own, ALL) if name)
-        policies = [Policy(name, limit) for name, limit in limits if limit > 0]
+        limits = settings.RATE_LIMITS
+        policies = [Policy(name, limits[name]) for name in (own, ALL) if name and limits[name] > 0]
         if caller.token_type != USER or not policies:
             return True
         window_s = settings.RATE_LIMIT_WINDOW_S
@@ -133,11 +134,12 @@ def count(caller: str, policies: Sequence[Policy], window_s: int, *, returned: i
         accepted, at, *numbers = redis.call(lambda r: _COUNT(keys, arguments, client=r))
     except redis.Unavailable:
         accepted, at, *numbers = _local_counts.count(keys, limits, window, returned)
-    usages = zip(policies, numbers[::2], numbers[1::2], strict=True)
-    remaining, wait, policy = min(
-        ((max(0, policy.limit - used), wait, policy) for policy, used, wait in usages),
-        key=lambda usage: (usage[0], -usage[1]),
-    )
+    usages = [
+        (max(0, policy.limit - used), -wait, policy)
+        for policy, used, wait in zip(policies, numbers[::2], numbers[1::2], strict=True)
+    ]
+    remaining, negative_wait, policy = min(usages, key=itemgetter(0, 1))
+    wait = -negative_wait
     wait_s, reset_at = math.ceil(wait / _SECOND), math.ceil((at + wait) / _SECOND)
     return Decision(bool(accepted), policy, remaining, wait_s, reset_at, at)
 

@@ -3,7 +3,7 @@
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -46,9 +46,9 @@ def dumps(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> str:
-    if form := _FORMS.get(type(value)):
-        return form(value)
-    if isinstance(value, Promise):
+    if isinstance(value, datetime):
+        return _moment(value)
+    if isinstance(value, (ObjectId, Promise)):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be rendered as JSON.")
 
@@ -58,9 +58,6 @@ def _moment(value: datetime) -> str:
     # Naive times come from PyMongo, and are in UTC.
     moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
     return moment.isoformat(timespec="milliseconds") + "Z"
-
-
-_FORMS: Mapping[type, Callable[[Any], str]] = {datetime: _moment, ObjectId: str}
 
 
 def replace_unpaired_surrogates(line: bytes, replacement: bytes) -> bytes:
@@ -117,13 +114,13 @@ def json_pointer(path: Iterable[str | int]) -> str:
 
 def _number_of_keys(value: Any) -> int:
     number = 0
-    waiting: list[Any] = [[value]]
-    for part in waiting:  # it grows meanwhile
-        inner = part
+    parts = [value]
+    for part in parts:  # it grows meanwhile
         if isinstance(part, dict):
             number += len(part)
-            inner = part.values()
-        waiting += [each for each in inner if isinstance(each, dict | list)]
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
     return number
 
 

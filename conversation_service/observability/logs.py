@@ -11,6 +11,7 @@ import re
 import sys
 from datetime import UTC, datetime
 from hashlib import blake2b
+from itertools import filterfalse
 from typing import Any, TextIO
 
 import orjson
@@ -49,11 +50,14 @@ class AddRequest(logging.Filter):
         self.key = key
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = request_id.get()
-        fields = {"http.request.id": request_id.get(), "trace.id": traceparent.get()[3:35]}
+        fields = vars(record)
+        fields["request_id"] = request_id.get()
+        if fields["request_id"].strip("-"):
+            fields["http.request.id"] = fields["request_id"]
+        if trace_id := traceparent.get()[3:35]:
+            fields["trace.id"] = trace_id
         if user := user_id.get():
             fields["user.hash"] = user_hash(user, self.key)
-        record.__dict__.update((name, value) for name, value in fields.items() if value.strip("-"))
         return True
 
 
@@ -102,7 +106,9 @@ class EcsObjects(logging.Formatter):
 
     def __init__(self, common: dict[str, str] | None = None) -> None:
         super().__init__()
-        self.common = common or {}
+        self.common: dict[str, Any] = {}
+        for name, value in (common or {}).items():
+            _nest(self.common, name, value)
 
     def format(self, record: logging.LogRecord) -> str:
         created = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -114,23 +120,30 @@ class EcsObjects(logging.Formatter):
             "log": {"logger": record.name},
             "process": {"pid": record.process},
         }
-        named = {name: value for name, value in record.__dict__.items() if name not in _NOT_LOGGED}
+        attributes = vars(record)
+        for name in filterfalse(_NOT_LOGGED.__contains__, attributes):
+            _nest(fields, name, attributes[name])
         if record.exc_info and (error := record.exc_info[1]):
-            named["error.type"] = type(error).__name__
-            named["error.message"] = _without_documents(str(error))
-            named["error.stack_trace"] = _without_documents(self.formatException(record.exc_info))
-        for name, value in (named | self.common).items():
-            *path, last = name.split(".")
-            place = fields
-            for part in path:
-                place = place.setdefault(part, {})
-            place[last] = value
+            _nest(fields, "error.type", type(error).__name__)
+            _nest(fields, "error.message", _without_documents(str(error)))
+            trace = _without_documents(self.formatException(record.exc_info))
+            _nest(fields, "error.stack_trace", trace)
+        for name, common in self.common.items():
+            fields[name] = fields.get(name, {}) | common
         try:
             line = orjson.dumps(fields).decode()
         except TypeError:  # half of a surrogate pair, or an object without a form in JSON
             line = ""
         # The standard library escapes each character outside ASCII: none reaches a terminal.
         return line if line and line.isascii() else json.dumps(fields, default=str)
+
+
+def _nest(fields: dict[str, Any], name: str, value: Any) -> None:
+    """Set a field by its name with dots in an object of objects."""
+    *path, last = name.split(".")
+    for part in path:
+        fields = fields.setdefault(part, {})
+    fields[last] = value
 
 
 class LoggedStream(io.TextIOBase):

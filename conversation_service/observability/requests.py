@@ -79,11 +79,11 @@ def method_and_route(request: HttpRequest) -> tuple[str, str]:
     For example `GET` and `/api/v1/conversations/{id}`. Clients cannot create new labels.
     """
     method = request.method if request.method in METHODS else OTHER_METHOD
-    if request.path_info.startswith(settings.STATIC_URL):
-        return method, f"{settings.STATIC_URL}{{path}}"
     match = request.resolver_match
     if match and match.route:
-        return method, "/" + _PARAMETER.sub(r"{\1}", match.route)
+        return method, "/" + _PARAMETER.sub(lambda parameter: f"{{{parameter[1]}}}", match.route)
+    if request.path_info.startswith(settings.STATIC_URL):
+        return method, f"{settings.STATIC_URL}{{path}}"
     return method, UNMATCHED
 
 

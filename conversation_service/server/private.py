@@ -7,6 +7,7 @@ Do not import Django or PyMongo at the top: gunicorn's master loads this module,
 patched after the fork.
 """
 
+import logging
 import socket
 from email.utils import formatdate
 from operator import attrgetter
@@ -43,16 +44,16 @@ class Response(wsgi.Response):  # type: ignore[misc]
         if in_parts or self._omits_body or len(part) > ONE_SEGMENT:
             super().write(part)
             return
-        head = [*self.default_headers(), *(f"{name}: {value}\r\n" for name, value in self.headers)]
+        head = "".join(self.default_headers()) + "\r\n".join(map(": ".join, self.headers))
         self.headers_sent = True
         self.sent = len(part)
-        self.sock.sendall(b"%s\r\n%s" % ("".join(head).encode("latin-1"), part))
+        self.sock.sendall(b"%s\r\n\r\n%s" % (head.encode("latin-1"), part))
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
         """Accept the headers unchecked: Django rejects line breaks and sends no hop-by-hop ones."""
         self.headers = headers
         for name, value in headers:
-            if len(name) == len("Content-Length") and name.lower() == "content-length":
+            if name.lower() == "content-length":
                 self.response_length = int(value)
 
     def default_headers(self) -> list[str]:
@@ -146,6 +147,20 @@ def change_gevent() -> None:
     tests/conversation_service/server/test_private.py.
     """
     LockType._is_owned = LockType.locked
+
+
+# Python's logging
+
+
+def skip_callers() -> None:
+    """Create log records without the file, line, thread and process name of the call.
+
+    No formatter writes them. Python's Logging HOWTO describes these switches under "Optimization".
+    Guard: test_a_log_record_has_no_caller of tests/conversation_service/server/test_private.py.
+    """
+    logging._srcfile = None
+    logging.logThreads = False
+    logging.logMultiprocessing = False
 
 
 # PyMongo 4.20

@@ -37,6 +37,7 @@ UNUSED_S = 1.0  # after which a stopping worker closes a connection without a re
 
 private.change_gunicorn(server=env("SERVICE_NAME"), body_reader=WholeBodyReader)
 private.change_gevent()
+private.skip_callers()
 gevent.config.resolver = Resolver
 
 

@@ -216,7 +216,7 @@ class Converted:
     def read_number(self, path: str, value: Any, setting: Any) -> float:
         number = read_number(value)
         if number is None:
-            default: float = documents.default_settings()[path.removeprefix("settings.")]
+            default: float = documents.with_defaults({})[path.removeprefix("settings.")]
             return self.repaired(default, path, "no number, taken as today's default", value)
         if isinstance(value, str):
             self.note(path, "made a number", value)

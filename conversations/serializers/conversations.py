@@ -61,8 +61,10 @@ def within_ceilings(sent: Mapping[str, Any]) -> None:
     """Reject values that can be stored, but that users cannot set for this model."""
     errors = {}
     for name in WITH_CEILING:
-        value, ceiling = sent.get(name), SETTINGS[name].ceiling(sent.get("model"))
-        if value is not None and ceiling is not None and value > ceiling:
+        if (value := sent.get(name)) is None:
+            continue
+        ceiling = SETTINGS[name].ceiling(sent.get("model"))
+        if ceiling is not None and value > ceiling:
             errors[name] = ErrorDetail(too_high(ceiling), code="max_value")
     if errors:
         raise serializers.ValidationError(errors)

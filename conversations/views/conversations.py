@@ -97,8 +97,7 @@ class ConversationViewSet(ViewSetMixin, Endpoint):
 
     def rate_limit(self, handler: str) -> str | None:
         """Return "search" for a list with a search: a client can send one for each typed letter."""
-        query = self.request.META.get("QUERY_STRING", "")
-        if handler == "list" and _HAS_SEARCH.search(query):
+        if handler == "list" and _HAS_SEARCH.search(self.request.META.get("QUERY_STRING", "")):
             return "search"
         return super().rate_limit(handler)
 

@@ -138,7 +138,7 @@ def _insert(document: Document, key: IdempotencyKey | None) -> WriteResult:
             else:
                 raise
         else:
-            metrics.EVENTS.labels("created").inc()
+            metrics.CREATED.inc()
             return WriteResult(document, written=True)
     raise ConversationStateConflict
 
@@ -160,5 +160,5 @@ def insert_all(rows: Sequence[Document]) -> dict[int, int]:
         if failures.is_unavailability(error):
             raise unavailable(error) from None
         rejected = {each["index"]: each["code"] for each in error.details["writeErrors"]}
-    metrics.EVENTS.labels("created").inc(len(rows) - len(rejected))
+    metrics.CREATED.inc(len(rows) - len(rejected))
     return rejected

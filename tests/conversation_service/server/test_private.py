@@ -76,3 +76,17 @@ def test_a_condition_checks_its_lock_without_a_switch_to_other_greenlets():
     printed = subprocess.check_output([sys.executable, "-c", program], text=True)
 
     assert printed == "0\n"
+
+
+def test_a_log_record_has_no_caller():
+    program = """if True:
+        import logging, sys
+        from conversation_service.server import private
+        private.skip_callers()
+        names = "%(lineno)s %(funcName)s %(threadName)s %(processName)s"
+        logging.basicConfig(format=names, stream=sys.stdout)
+        logging.warning("text")
+    """
+    logged = subprocess.check_output([sys.executable, "-c", program], text=True)
+
+    assert logged == "0 (unknown function) None None\n"
