@@ -44,10 +44,10 @@ def problems(manifests: list[Manifest], version: str, folder) -> list[str]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_manifest_is_valid_by_the_schema_of_kubernetes(rendered, traced, version, tmp_path):
-    assert problems(rendered, version, tmp_path) == []
-    assert problems(traced, version, tmp_path) == []
-    for example in ("secret", "deployer", "backup"):
-        assert problems(read(f"examples/{example}.yaml"), version, tmp_path) == []
+    names = ("secret", "deployer", "backup")
+    examples = [manifest for name in names for manifest in read(f"examples/{name}.yaml")]
+
+    assert problems(rendered + traced + examples, version, tmp_path) == []
 
 
 @pytest.mark.parametrize(
