@@ -103,13 +103,6 @@ def test_a_wrong_custom_resource_is_found():
     assert "remoteRef" in check_custom([secret]).stderr
 
 
-def test_policies_report_no_failure(rendered, tmp_path):
-    path = tmp_path / "manifests.yaml"
-    path.write_text(yaml.safe_dump_all(rendered))
-
-    run_tool("checkov", "--config-file", ".checkov.yaml", "--file", path)
-
-
 def test_yaml_is_written_in_one_style():
     folders = [folder for folder in ("k8s", "docker", ".github") if (ROOT / folder).is_dir()]
 
