@@ -80,6 +80,10 @@ class Request:
         return f"{self.method} {what}"
 
 
+# The attributes of a Cluster that requests change.
+STATE = ("objects", "requests", "edited", "scaled", "_version")
+
+
 class Cluster:
     def __init__(self) -> None:
         self.objects: dict[Key, Object] = {}
@@ -98,6 +102,13 @@ class Cluster:
         self.url = ""
         self.changed = threading.Condition(threading.RLock())
         self._version = 0
+
+    def state(self) -> Object:
+        """Return a copy of the objects and the requests."""
+        return copy.deepcopy({name: vars(self)[name] for name in STATE})
+
+    def restore(self, state: Object) -> None:
+        vars(self).update(copy.deepcopy(state))
 
     @property
     def changes(self) -> list[str]:

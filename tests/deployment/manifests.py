@@ -21,6 +21,9 @@ VERSIONS = ["1.29", "1.31", "1.34", "1.36"]
 
 Manifest = dict[str, Any]
 
+# For kubectl, which ends soon: garbage collection takes a fifth of its CPU time.
+NO_GC = {"GOGC": "off"}
+
 
 def read(path: str) -> list[Manifest]:
     return list(yaml.safe_load_all((K8S / path).read_text()))
@@ -96,6 +99,7 @@ def run_tool(name: str, *arguments: object) -> str:
     done = subprocess.run(
         [TOOLS / "bin" / name, *map(str, arguments)],
         cwd=ROOT,
+        env=os.environ | NO_GC,  # noqa: TID251
         capture_output=True,
         text=True,
         check=False,

@@ -58,7 +58,7 @@ def backed_up(environment, tmp_path) -> list[Manifest]:
     return render(environment, tmp_path, resources=[overlay, "backup.yaml"])
 
 
-def test_policies_report_no_failure_for_the_backup(backed_up, tmp_path):
+def test_policies_report_no_failure_for_an_environment_and_its_backup(backed_up, tmp_path):
     path = tmp_path / "manifests.yaml"
     path.write_text(yaml.safe_dump_all(backed_up))
 

@@ -8,12 +8,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.config.processes import environment, eventually
 from tests.deployment.api_server import DESCRIBED, PATH, Cluster, Key, serving
+from tests.deployment.manifests import NO_GC
 
 pytestmark = pytest.mark.deployment
 
@@ -26,6 +28,8 @@ REPOSITORY = "registry.company.com/conversation-service"
 FORMER, NEW = (f"{REPOSITORY}@sha256:{digit * 64}" for digit in "12")
 HIDDEN = "aGlkZGVu"  # "hidden"
 SECRET_KEYS = ("SECRET_KEY", "JWT_SECRET_KEY", "MONGODB_URL", "REDIS_URL")
+# The state of a cluster after its first release, by the image.
+first_releases: dict[str, dict[str, Any]] = {}
 
 
 class Operator:
@@ -37,7 +41,7 @@ class Operator:
         config = home / "kubeconfig"
         config.write_text(json.dumps(kubeconfig(cluster.url)))
         path = f"{ROOT / '.tools' / 'bin'}:{environment()['PATH']}"
-        self._environment = {"HOME": str(home), "KUBECONFIG": str(config), "PATH": path}
+        self._environment = {"HOME": str(home), "KUBECONFIG": str(config), "PATH": path} | NO_GC
 
     def run(self, script: str, *options: str) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -81,6 +85,16 @@ class Operator:
             process.communicate()
 
     def has_deployed(self, image: str) -> None:
+        """Release an image. A first release takes 4 s of CPU time, and is made once."""
+        if self.cluster.find("deployments"):
+            self._succeed(image)
+        elif image in first_releases:
+            self.cluster.restore(first_releases[image])
+        else:
+            self._succeed(image)
+            first_releases[image] = self.cluster.state()
+
+    def _succeed(self, image: str) -> None:
         done = self.deploy(image)
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -54,6 +54,18 @@ def copy(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def first_releases(copy, tmp_path_factory) -> dict[str, Any]:
+    """Return the state of a cluster after a release by the script without a fault."""
+    with imports_from(copy):
+        module = import_module("tests.deployment.test_deploy_k8s")
+        with module.prepared_cluster() as cluster:
+            module.Operator(cluster, tmp_path_factory.mktemp("operator")).has_deployed(
+                module.FORMER
+            )
+        return module.first_releases
+
+
 @contextmanager
 def edited(folder: Path, edit: Edit) -> Iterator[None]:
     path = folder / edit.file
@@ -84,32 +96,43 @@ def imports_from(folder: Path) -> Iterator[None]:
 
 
 def faults(module: str) -> Iterator[str]:
-    """Run the tests of a module that need no other fixtures; yield the names of failed ones."""
-    for test in vars(import_module(f"tests.deployment.{module}")).values():
-        if inspect.isfunction(test) and test.__name__.startswith("test_"):
-            for arguments in calls(test):
+    """Run the tests of a module that need no other fixtures; yield the names of failed ones.
+
+    Tests of production run last: a fault in the base is detected without a rendered production.
+    """
+    tests = [
+        test
+        for test in vars(import_module(f"tests.deployment.{module}")).values()
+        if inspect.isfunction(test) and test.__name__.startswith("test_")
+    ]
+    for environment in [None, *ENVIRONMENTS]:
+        for test in tests:
+            for arguments in calls(test, environment):
                 try:
                     test(**arguments)
                 except Exception as error:  # noqa: BLE001 - a test may fail with any error
                     yield f"{test.__name__}: {error!r}"
 
 
-def calls(test: Any) -> Iterator[dict[str, Any]]:
-    """Yield the arguments of each call of a test, none if it needs an unknown fixture."""
-    release = import_module("tests.deployment.manifests").release
-    tables: list[list[dict[str, Any]]] = [[{}]]
+def calls(test: Any, environment: str | None) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of each call of a test in an environment, or in none.
+
+    There are no calls if the test belongs elsewhere or needs an unknown fixture.
+    """
     needs = set(inspect.signature(test).parameters)
+    given: dict[str, Any] = {}
     if needs & {"environment", "rendered", "traced"}:
-        tables.append(
-            [
-                {
-                    "environment": each,
-                    "rendered": partial(release, each),
-                    "traced": partial(release, each, "tracing"),
-                }
-                for each in ENVIRONMENTS
-            ]
-        )
+        if environment is None:
+            return
+        release = partial(import_module("tests.deployment.manifests").release, environment)
+        given = {"environment": environment}
+        if "rendered" in needs:
+            given["rendered"] = release()
+        if "traced" in needs:
+            given["traced"] = release("tracing")
+    elif environment is not None:
+        return
+    tables: list[list[dict[str, Any]]] = [[given]]
     for mark in getattr(test, "pytestmark", []):
         if mark.name == "parametrize":
             names, rows = mark.args
@@ -120,10 +143,7 @@ def calls(test: Any) -> Iterator[dict[str, Any]]:
     for rows in itertools.product(*tables):
         values = {name: value for row in rows for name, value in row.items()}
         if needs <= values.keys():
-            yield {
-                name: values[name]() if name in ("rendered", "traced") else values[name]
-                for name in needs
-            }
+            yield {name: values[name] for name in needs}
 
 
 OURS = "podSelector: {matchLabels: {app.kubernetes.io/name: conversation-service}}"
@@ -826,7 +846,7 @@ def test_an_unchanged_copy_has_no_faults(copy, module):
 
 
 @pytest.mark.parametrize(("edit", "guard"), SCRIPTS.values(), ids=SCRIPTS.keys())
-def test_a_fault_of_a_script_or_a_rule_is_detected(copy, tmp_path, edit, guard):
+def test_a_fault_of_a_script_or_a_rule_is_detected(copy, first_releases, tmp_path, edit, guard):
     module, _, name = guard.partition(".")
     with edited(copy, edit), imports_from(copy), ExitStack() as stack:
         imported = import_module(f"tests.deployment.{module}")
@@ -837,6 +857,7 @@ def test_a_fault_of_a_script_or_a_rule_is_detected(copy, tmp_path, edit, guard):
             [slo] = (path for path in imported.UNIT_TESTS if path.stem == "slo")
             given = {"tmp_path": tmp_path, "unit_test": slo}
         else:
+            imported.first_releases.update(first_releases)
             cluster = stack.enter_context(imported.prepared_cluster())
             given = {"cluster": cluster, "operator": imported.Operator(cluster, tmp_path)}
         with pytest.raises(AssertionError):

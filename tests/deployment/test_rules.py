@@ -3,6 +3,7 @@
 import re
 import runpy
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ ALERTS = rules("alert")
 RUNBOOKS = {"en": ROOT / "docs" / "alerts.md", "es": ROOT / "docs" / "alertas.md"}
 
 
+@cache
 def expectations() -> list[tuple[str, list[dict[str, str]]]]:
     """Return each expectation of the unit tests: an alert, and the labels of each firing one."""
     expected = [

@@ -20,7 +20,7 @@ from unfold.admin import ModelAdmin
 from conversations.models import Conversation
 from tests.conversations.admin import chromium
 from tests.conversations.admin.browser import PASSWORD, staff, store, text
-from tests.conversations.admin.chromium import browser, log_in, serving
+from tests.conversations.admin.chromium import browser, log_in, open_list, serving
 
 ACCOUNTS = "/admin/auth/user/"
 ROLES = "/admin/auth/group/"
@@ -282,7 +282,7 @@ def test_each_role_logs_in_and_sees_its_pages(mongo, url, language):
 
     try:
         with browser(viewport=WIDE, locale=language) as page:
-            log_in(page, url, "root", PASSWORD)
+            open_list(page, url, "root")
             for role in words["menu"]:
                 create(page, url, words, f"{role}-1", SECRET, role)
                 page.wait_for_url("**/change/**")
@@ -309,7 +309,7 @@ def test_an_administrator_creates_a_usable_account_on_a_narrow_screen(mongo, url
     size = {"width": 390, "height": 900}
 
     with browser(viewport=size, locale=language) as page:
-        log_in(page, url, "root", PASSWORD)
+        open_list(page, url, "root")
         create(page, url, words, "ana", SECRET, "operator")
         page.wait_for_url("**/change/**")
         page.context.clear_cookies()
@@ -331,7 +331,7 @@ def test_each_error_is_next_to_its_field(mongo, url, language):
     words = WORDS[language]
 
     with browser(viewport=WIDE, locale=language) as page:
-        log_in(page, url, "root", PASSWORD)
+        open_list(page, url, "root")
         page.goto(f"{url}{ACCOUNTS}add/")
         field(page, words["username"]).fill("root")
         field(page, words["password"]).fill(SECRET)
@@ -370,7 +370,7 @@ def test_an_account_changes_its_own_password(mongo, url, language):
     words = WORDS[language]
 
     with browser(viewport=WIDE, locale=language) as page:
-        log_in(page, url, "ana", PASSWORD)
+        open_list(page, url, "ana")
         page.locator(".c-user").click()
         page.get_by_role("link", name=words["change"]).click()
         for old, new, error in [
@@ -400,7 +400,7 @@ def test_a_deactivated_account_cannot_log_in(mongo, url, language):
     words = WORDS[language]
 
     with browser(viewport=WIDE, locale=language) as page:
-        log_in(page, url, "root", PASSWORD)
+        open_list(page, url, "root")
         page.goto(f"{url}{ACCOUNTS}{ana.pk}/change/")
         page.get_by_label(words["active"]).uncheck()
         save(page, words)
@@ -426,7 +426,7 @@ def test_a_password_is_removed_and_set_again(mongo, url, language):
     words = WORDS[language]
 
     with browser(viewport={"width": 390, "height": 900}, locale=language) as page:
-        log_in(page, url, "root", PASSWORD)
+        open_list(page, url, "root")
         page.goto(f"{url}{ACCOUNTS}{ana.pk}/change/")
         page.locator("a[href='../password/']").click()
         page.get_by_label(words["disabled"]).check()
@@ -452,7 +452,7 @@ def test_an_account_is_created_without_a_password(mongo, url, language):
     words = WORDS[language]
 
     with browser(viewport=WIDE, locale=language) as page:
-        log_in(page, url, "root", PASSWORD)
+        open_list(page, url, "root")
         page.goto(f"{url}{ACCOUNTS}add/")
         field(page, words["username"]).fill("ana")
         page.get_by_label(words["disabled"]).check()
@@ -471,7 +471,7 @@ def test_a_role_is_created_from_words_changed_and_deleted(mongo, url, language):
     words = WORDS[language]
 
     with browser(viewport=WIDE, locale=language) as page:
-        log_in(page, url, "root", PASSWORD)
+        open_list(page, url, "root")
         page.goto(f"{url}{ROLES}add/")
         field(page, words["name"]).fill("exporter")
         page.get_by_label(words["view"], exact=True).check()

@@ -11,7 +11,7 @@ from django.test import Client
 from conversations.admin import login
 from tests.conversations.admin import chromium
 from tests.conversations.admin.browser import LIST, PASSWORD, staff, text, url_of
-from tests.conversations.admin.chromium import browser, log_in, serving
+from tests.conversations.admin.chromium import browser, open_list, serving
 from tests.failpoints import failing
 
 TITLES = {
@@ -136,7 +136,7 @@ def test_the_id_of_the_request_can_be_copied(mongo, settings):
     options = {"permissions": ["clipboard-read", "clipboard-write"], "locale": "es"}
 
     with serving() as url, browser(**options) as page:
-        log_in(page, url, "ana", PASSWORD)
+        open_list(page, url, "ana")
         response = page.goto(f"{url}/admin/nothing/")
         page.get_by_role("button", name="Copiar").click()
         page.get_by_role("button", name="Copiado").wait_for()

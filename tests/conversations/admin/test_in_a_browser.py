@@ -9,7 +9,7 @@ from django.contrib.auth.models import Group, User
 from conversation_service.http import ratelimit
 from tests.conversations.admin import chromium
 from tests.conversations.admin.browser import LIST, PASSWORD, store, url_of
-from tests.conversations.admin.chromium import browser, serving
+from tests.conversations.admin.chromium import browser, open_list, serving
 from tests.factories import PATH, client_of
 
 pytestmark = chromium.in_chromium
@@ -20,10 +20,6 @@ def url(settings) -> Iterator[str]:
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
     with serving() as url:
         yield url
-
-
-def log_in(page, url):
-    chromium.log_in(page, url, "root", PASSWORD)
 
 
 def pages(stored) -> list[str]:
@@ -41,7 +37,7 @@ def test_no_page_breaks_the_policy_or_is_wider_than_the_screen(mongo, url, schem
     wide = []
 
     with browser(color_scheme=scheme) as page:
-        log_in(page, url)
+        open_list(page, url, "root")
         for width in (1280, 390):
             page.set_viewport_size({"width": width, "height": 900})
             for path in pages(stored):
@@ -60,7 +56,7 @@ def test_a_narrow_list_without_checkboxes_offers_none(mongo, url):
     label = "getComputedStyle(document.querySelector('.data-row td'), '::before').content"
 
     with browser(viewport={"width": 390, "height": 900}) as page:
-        log_in(page, url)
+        open_list(page, url, "root")
         page.goto(f"{url}{url_of(stored['_id'])}")
         page.goto(f"{url}/admin/admin/logentry/")
         of_log = page.evaluate(label)
@@ -84,7 +80,7 @@ def test_an_action_can_be_done_by_keyboard(mongo, url):
     store(mongo, 2)
 
     with browser(viewport={"width": 1280, "height": 900}) as page:
-        log_in(page, url)
+        open_list(page, url, "root")
         page.keyboard.press("/")
         page.keyboard.type("number 1")
         page.keyboard.press("Enter")
@@ -115,7 +111,7 @@ def test_a_title_can_be_reverted_by_mouse(alice, mongo, url):
     alice.patch(f"{PATH}/{stored['_id']}", {"title": "As it is"})
 
     with browser(viewport={"width": 1280, "height": 900}) as page:
-        log_in(page, url)
+        open_list(page, url, "root")
         page.get_by_role("link", name="As it is").click()
         page.get_by_role("link", name="Revert to version 1").click()
         page.locator("form.c-form button[type=submit]").click()
@@ -150,7 +146,7 @@ def test_axe_reports_no_violation_on_any_page(mongo, url):
     with browser(viewport={"width": 1280, "height": 900}) as page:
         page.goto(f"{url}/admin/login/")
         faults = faults_of(page)
-        log_in(page, url)
+        open_list(page, url, "root")
         for path in paths:
             page.goto(f"{url}{path}")
             faults |= faults_of(page)
@@ -229,7 +225,7 @@ def test_the_skip_link_leads_to_the_content(mongo, url):
     focused = "document.activeElement.closest('#content') !== null"
 
     with browser(viewport={"width": 1280, "height": 900}) as page:
-        log_in(page, url)
+        open_list(page, url, "root")
         for path in ("/admin/", "/admin/auth/group/add/", "/admin/nothing/"):
             page.goto(f"{url}{path}")
             page.wait_for_selector("html:not([x-cloak])")
@@ -248,7 +244,7 @@ def test_invisible_characters_are_shown_and_turn_no_text_round(alice, mongo, url
     alice.patch(f"{PATH}/{stored['_id']}", {"title": title})
 
     with browser(viewport={"width": 1280, "height": 900}) as page:
-        log_in(page, url)
+        open_list(page, url, "root")
         row = page.locator(".c-title").inner_text()
         page.goto(f"{url}{url_of(stored['_id'])}")
         heading = page.locator(".c-head h2").inner_text()
@@ -268,7 +264,7 @@ def test_long_texts_break_no_row(mongo, url, width):
     height = "element => element.getBoundingClientRect().height"
 
     with browser(viewport={"width": width, "height": 900}) as page:
-        log_in(page, url)
+        open_list(page, url, "root")
         title = page.locator(".c-title")
         line = title.evaluate("element => parseFloat(getComputedStyle(element).lineHeight)")
         clamped = title.evaluate(height)

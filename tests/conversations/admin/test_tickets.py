@@ -4,13 +4,12 @@ from contextlib import contextmanager
 from datetime import UTC, timedelta
 
 from django.contrib.auth.models import Group, User
-from django.test import Client
 
 from conversation_service import clock
 from conversations.admin import runs
 from tests.conversations.admin import chromium
-from tests.conversations.admin.browser import LIST, confirm, staff, store
-from tests.conversations.admin.chromium import browser, serving
+from tests.conversations.admin.browser import confirm, staff, store
+from tests.conversations.admin.chromium import browser, open_list, serving
 from tests.factories import PATH, client_of
 
 pytestmark = chromium.in_chromium
@@ -22,13 +21,8 @@ def console(settings, role="operator"):
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
     user = User.objects.create_user(role, is_staff=True)
     user.groups.add(Group.objects.get(name=role))
-    client = Client()
-    client.force_login(user)
     with serving() as url, browser(viewport={"width": 1280, "height": 900}) as page:
-        session = client.cookies[settings.SESSION_COOKIE_NAME].value
-        cookie = {"name": settings.SESSION_COOKIE_NAME, "value": session, "url": url}
-        page.context.add_cookies([cookie])
-        page.goto(f"{url}{LIST}")
+        open_list(page, url, role)
         yield page
 
 

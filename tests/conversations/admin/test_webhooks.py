@@ -190,7 +190,7 @@ def test_staff_manage_a_webhook_in_a_browser(mongo, settings):
     User.objects.create_superuser("root", password=PASSWORD)
 
     with serving() as url, browser(viewport={"width": 1280, "height": 900}) as page:
-        chromium.log_in(page, url, "root", PASSWORD)
+        chromium.open_list(page, url, "root")
         page.goto(f"{url}/admin/")
         page.get_by_role("link", name="Webhooks").click()
         faults = faults_of(page)
@@ -231,7 +231,7 @@ def test_staff_enable_edit_rotate_and_delete_a_webhook_in_a_browser(mongo, setti
     [first] = endpoints.live_secrets(endpoints.disable(webhook, endpoints.STAFF, by="staff:ana"))
 
     with serving() as url, browser(viewport={"width": 390, "height": 900}) as page:
-        chromium.log_in(page, url, "root", PASSWORD)
+        chromium.open_list(page, url, "root")
         page.goto(f"{url}{page_of(webhook)}")
         page.get_by_role("link", name="Enable and send").click()
         page.get_by_role("button", name="Enable and send").click()

@@ -51,7 +51,7 @@ def test_a_browser_shows_each_name_on_a_page_that_fits(
         serving() as url,
         browser(color_scheme=scheme, locale=language) as page,
     ):
-        chromium.log_in(page, url, "root", PASSWORD)
+        chromium.open_list(page, url, "root")
         for width in (1280, 390):
             page.set_viewport_size({"width": width, "height": 900})
             for number, row in enumerate(stored):
