@@ -106,12 +106,6 @@ class Declaration:
         found.sort(key=lambda ceiling: (ceiling.is_prefix, -len(ceiling.start)))
         return [*found, Ceiling("", True, getattr(settings, self.ceiling_variable))]
 
-    def ceiling(self, model: str | None) -> int | None:
-        """Return the maximum that users can set for a model; None without `ceiling_variable`."""
-        if self.ceiling_variable and not settings.MODEL_CEILINGS:
-            return getattr(settings, self.ceiling_variable)  # type: ignore[no-any-return]
-        return next((c.maximum for c in self.ceilings if c.applies_to(model)), None)
-
 
 def public(field: F, *, orm: bool = True, editable: bool = False, **options: Any) -> F:
     """Declare a field that clients see. A nullable field has the default None.

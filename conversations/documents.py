@@ -66,18 +66,26 @@ SORT_KEYS = {
 FILTER_KEYS = ["character_id", "pinned_at", "tag_line"]
 
 
+def ceiling(name: str, model: str | None) -> int | None:
+    """Return the maximum that users can set for a setting and a model; None without a ceiling."""
+    field = SETTINGS[name]
+    if field.ceiling_variable and not settings.MODEL_CEILINGS:
+        return getattr(settings, field.ceiling_variable)  # type: ignore[no-any-return]
+    return next((c.maximum for c in field.ceilings if c.applies_to(model)), None)
+
+
 def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the LLM settings for a new conversation: `given`, and defaults within the ceilings."""
     found = {**DEFAULTS["settings"], **given}
     for name in WITH_CEILING:
-        if name not in given and (ceiling := SETTINGS[name].ceiling(found["model"])):
-            found[name] = min(found[name], ceiling)
+        if name not in given and (most := ceiling(name, found["model"])):
+            found[name] = min(found[name], most)
     return found
 
 
 def clamped_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that exceed their model's present ceilings, each as its ceiling."""
-    ceilings = {name: SETTINGS[name].ceiling(settings["model"]) for name in WITH_CEILING}
+    ceilings = {name: ceiling(name, settings["model"]) for name in WITH_CEILING}
     return {name: most for name, most in ceilings.items() if most and settings[name] > most}
 
 

@@ -10,7 +10,14 @@ from rest_framework.exceptions import ErrorDetail
 
 from conversation_service.http import fields
 from conversations import limits
-from conversations.documents import FIELDS, PLAIN_FIELDS, REVERTIBLE_FIELDS, SETTINGS, WITH_CEILING
+from conversations.documents import (
+    FIELDS,
+    PLAIN_FIELDS,
+    REVERTIBLE_FIELDS,
+    SETTINGS,
+    WITH_CEILING,
+    ceiling,
+)
 from conversations.exceptions import too_high
 from conversations.serializers.fields import input_field
 from conversations.states import EDITABLE
@@ -63,9 +70,9 @@ def within_ceilings(sent: Mapping[str, Any]) -> None:
     for name in WITH_CEILING:
         if (value := sent.get(name)) is None:
             continue
-        ceiling = SETTINGS[name].ceiling(sent.get("model"))
-        if ceiling is not None and value > ceiling:
-            errors[name] = ErrorDetail(too_high(ceiling), code="max_value")
+        most = ceiling(name, sent.get("model"))
+        if most is not None and value > most:
+            errors[name] = ErrorDetail(too_high(most), code="max_value")
     if errors:
         raise serializers.ValidationError(errors)
 
