@@ -39,13 +39,14 @@ _ACTIVITY = [*COUNTERS, "first_message_at", "last_message_at"]
 PUBLIC_TIMES = [name for name in PUBLIC if FIELDS[name].is_time]
 
 # The value that a reader sees if a stored document lacks a field, without `_CREATION_TIMES`.
-# Defaults do not depend on a deployment's ceilings. Documents share the lists and objects in it:
-# replace one, do not change it.
+# Defaults do not depend on a deployment's ceilings.
 DEFAULTS = defaults(Conversation)
 _CREATION_TIMES = [name for name, field in METADATA.items() if field.default is CREATION_TIME]
 # Settings that releases after 0.1.0 added.
 _LATER_SETTINGS = [name for name, field in SETTINGS.items() if field.since]
 _NULLABLE = {name: None for name, field in FIELDS.items() if field.field.null}
+_LISTS_AND_OBJECTS = [name for name, value in DEFAULTS.items() if isinstance(value, list | dict)]
+_LIST_SETTINGS = [n for n, value in DEFAULTS["settings"].items() if isinstance(value, list)]
 WITH_CEILING = [name for name, field in SETTINGS.items() if field.ceiling_variable]
 
 # A tombstone's mark names the actor that purged the conversation. It is an id, because the previous
@@ -77,6 +78,8 @@ def ceiling(name: str, model: str | None) -> int | None:
 def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the LLM settings for a new conversation: `given`, and defaults within the ceilings."""
     found = {**DEFAULTS["settings"], **given}
+    for name in _LIST_SETTINGS:
+        found[name] = [*found[name]]
     for name in WITH_CEILING:
         if name not in given and (most := ceiling(name, found["model"])):
             found[name] = min(found[name], most)
@@ -131,6 +134,7 @@ def new(  # noqa: PLR0913
         "_id": ObjectId(),
         **_NULLABLE,
         **DEFAULTS,
+        **{name: DEFAULTS[name].copy() for name in _LISTS_AND_OBJECTS},
         "user_id": user_id,
         "character_id": character_id,
         "character_name": character.name if character else None,
