@@ -263,6 +263,7 @@ ROUTES: dict[str, Any] = {
         "webhooks:manage", {"POST": {"from": "now"}}
     ),
     "internal/v1/webhooks/<str:id>/disable": OfServices("webhooks:manage", {}),
+    "internal/v1/webhooks/<str:id>/test": OfServices("webhooks:manage", {}),
     "internal/v1/webhooks/<str:id>/deliveries": OfServices("webhooks:manage", {}),
     "internal/v1/webhooks/<str:id>/deliveries/<str:event_id>/redeliver": OfServices(
         "webhooks:manage", {}
@@ -421,6 +422,7 @@ def webhook() -> str:
     if not found:
         found = [endpoints.create({"url": URL}, created_by="staff:ana")[0]]
         endpoints.disable(found[0]["_id"], endpoints.STAFF, by="staff:ana")
+        endpoints.enable(found[0]["_id"], from_now=False)
     return found[0]["_id"]
 
 

@@ -139,7 +139,7 @@ METHODS = {
             for name in ("archive", "restore", "duplicate", "revert", "pin", "unpin")
         ),
         WEBHOOKS,
-        *(f"{WEBHOOKS}/<str:id>/{name}" for name in ("rotate-secret", "enable", "disable")),
+        *(f"{WEBHOOKS}/<str:id>/{name}" for name in ("rotate-secret", "enable", "disable", "test")),
         f"{WEBHOOKS}/<str:id>/deliveries/<str:event_id>/redeliver",
     ],
     "PATCH": [f"{PATH}/<str:id>", f"{WEBHOOKS}/<str:id>"],
@@ -158,6 +158,7 @@ def subject(alice, route) -> str:
     if route.startswith(WEBHOOKS):
         endpoint, _secret = webhooks.create({"url": "https://hooks.example.org"}, created_by="x")
         webhooks.disable(endpoint["_id"], webhooks.STAFF, by="x")  # an event
+        webhooks.enable(endpoint["_id"], from_now=False)
         return endpoint["_id"]
     return conversation(alice)["id"]
 
