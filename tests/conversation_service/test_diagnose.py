@@ -24,6 +24,7 @@ PASSWORD = "Zm9vYmFy"
 def _upstreams(settings, monkeypatch, patient_health):
     """Upstreams that work, and no service on this machine. Each probe can take its time."""
     monkeypatch.setattr(diagnosis, "MONGODB_S", 60.0)
+    monkeypatch.setattr(diagnosis, "SERVICE_S", 60.0)
     monkeypatch.setitem(env.overrides, "PORT", int(loopback.closed_port().rpartition(":")[2]))
     with ExitStack() as stack:
         for name in UPSTREAMS:
@@ -180,6 +181,8 @@ def test_the_service_on_this_machine_reports_its_errors(mongo, capsys, monkeypat
     ],
 )
 def test_a_service_that_does_not_work_is_wrong(mongo, capsys, monkeypatch, talk, fault):
+    if talk is loopback.silence:
+        monkeypatch.setattr(diagnosis, "SERVICE_S", 0.2)
     with loopback.serving(talk) as address:
         monkeypatch.setitem(env.overrides, "PORT", int(address.rpartition(":")[2]))
 
