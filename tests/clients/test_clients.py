@@ -5,11 +5,14 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from config.env import BASE_DIR
+from conversations.webhooks import secrets
+from conversations.webhooks.signing import sign
 from tests.config.test_gunicorn import serving
 from tests.docs.test_snippets import failing_at_first
 from tests.factories import token
@@ -174,3 +177,24 @@ def test_every_request_of_the_collection_succeeds(folder, url):
     assert len(report["executions"]) == sum(
         len(operations) for operations in json.loads(DESCRIPTION.read_text())["paths"].values()
     )
+
+
+def test_the_official_library_for_node_verifies_our_signatures(folder):
+    guide = (BASE_DIR / "docs" / "guide" / "events.md").read_text()
+    [snippet] = re.findall(r"^```js\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    given = "const { secret, headers, body } = JSON.parse(process.env.REQUEST);\n"
+    (folder / "receiver.mjs").write_text(f"{given}{snippet}console.log(event.type);\n")
+    secret, at, body = secrets.generate(), int(time.time()), '{"type": "conversation.updated"}'
+    headers = {
+        "webhook-id": "a_v1",
+        "webhook-timestamp": str(at),
+        "webhook-signature": sign([secrets.generate(), secret], "a_v1", at, body.encode()),
+    }
+    request = {"secret": secret, "headers": headers, "body": body}
+
+    printed = run(folder, "node", "receiver.mjs", REQUEST=json.dumps(request))
+
+    assert printed == "conversation.updated\n"
+    changed = json.dumps(request | {"body": f"{body} "})
+    with pytest.raises(AssertionError, match="WebhookVerificationError"):
+        run(folder, "node", "receiver.mjs", REQUEST=changed)
