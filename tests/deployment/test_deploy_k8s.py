@@ -161,8 +161,9 @@ def test_a_first_release_prepares_rolls_out_and_runs_the_smoke_test(operator, cl
 def test_the_secret_is_read_first_and_never_written(operator, cluster):
     before = json.dumps(cluster.objects[SECRET])
 
-    operator.has_deployed(FORMER)
+    done = operator.deploy(FORMER)
 
+    assert done.returncode == 0, done.stderr
     requests = [str(request) for request in cluster.requests]
     first_change = next(at for at, seen in enumerate(cluster.requests) if seen.method != "GET")
     assert requests.index(f"GET secrets/{SECRET.name}") < first_change

@@ -74,8 +74,11 @@ def watched(tmp_path_factory):
     (ROOT / "var" / "static").mkdir(parents=True, exist_ok=True)  # as collectstatic does
     with ExitStack() as running:
         upstream = running.enter_context(characters(0))
-        settings = production(CHARACTERS_SERVICE_URL=upstream.url)
-        for command in ("migrate", "setup_indexes"):
+        settings = production(
+            CHARACTERS_SERVICE_URL=upstream.url, WEBHOOK_ALLOWED_HOSTS="127.0.0.1"
+        )
+        receiver = f"http://127.0.0.1:{free_port()}/in"
+        for command in ("migrate", "setup_indexes", f"webhooks add {receiver}"):
             manage(command, settings)
         workers = {
             name: (
@@ -122,7 +125,7 @@ def production(**changes: str) -> dict[str, str]:
 
 def manage(command: str, settings: dict[str, str]) -> None:
     subprocess.run(
-        [sys.executable, "manage.py", command],
+        [sys.executable, "manage.py", *command.split()],
         env=environment(**settings),
         cwd=ROOT,
         check=True,
