@@ -110,6 +110,11 @@ _REASONS: list[tuple[type[Exception], Reason]] = [
 FAILURES = tuple(kind for kind, _reason in _REASONS)
 
 
+class _Reader(BufferedReader):
+    def flush(self) -> None:
+        """Do nothing: an HTTPResponse that is finalized flushes a reader that can be closed."""
+
+
 class _BoundedReply(RawIOBase):
     """The first MAX_BYTES from a socket. At the end of the data it raises EOFError.
 
@@ -119,7 +124,7 @@ class _BoundedReply(RawIOBase):
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._left = MAX_BYTES
-        self._buffered: BufferedReader[Any] = BufferedReader(self)
+        self._buffered = _Reader(self)
 
     def readable(self) -> bool:
         return True
@@ -133,7 +138,7 @@ class _BoundedReply(RawIOBase):
         self._left -= size
         return size
 
-    def makefile(self, _mode: str) -> "BufferedReader[Any]":
+    def makefile(self, _mode: str) -> _Reader:
         """Replace the socket's method, which HTTPResponse calls."""
         return self._buffered
 
