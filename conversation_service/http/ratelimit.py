@@ -14,7 +14,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from http import HTTPStatus
-from operator import itemgetter
 from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -135,11 +134,10 @@ def count(caller: str, policies: Sequence[Policy], window_s: int, *, returned: i
     except redis.Unavailable:
         accepted, at, *numbers = _local_counts.count(keys, limits, window, returned)
     usages = [
-        (max(0, policy.limit - used), -wait, policy)
+        (max(0, policy.limit - used), wait, policy)
         for policy, used, wait in zip(policies, numbers[::2], numbers[1::2], strict=True)
     ]
-    remaining, negative_wait, policy = min(usages, key=itemgetter(0, 1))
-    wait = -negative_wait
+    remaining, wait, policy = min(usages, key=lambda usage: (usage[0], -usage[1]))
     wait_s, reset_at = math.ceil(wait / _SECOND), math.ceil((at + wait) / _SECOND)
     return Decision(bool(accepted), policy, remaining, wait_s, reset_at, at)
 

@@ -6,7 +6,6 @@ from math import inf
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
-from prometheus_client import Histogram
 from pymongo import monitoring
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -25,9 +24,6 @@ class Commands(monitoring.CommandListener):
 
     last_reply = -inf  # time.monotonic() of the last command that succeeded in this process
 
-    def __init__(self) -> None:
-        self._durations: dict[tuple[str, str], Histogram] = {}  # `labels` takes 3 µs
-
     def started(self, event: monitoring.CommandStartedEvent) -> None: ...
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
@@ -40,11 +36,7 @@ class Commands(monitoring.CommandListener):
     def _observe(
         self, event: monitoring.CommandSucceededEvent | monitoring.CommandFailedEvent, outcome: str
     ) -> None:
-        series = (event.command_name, outcome)
-        duration = self._durations.get(series)
-        if duration is None:
-            duration = metrics.MONGODB_COMMAND_DURATION.labels(*series)
-            self._durations[series] = duration
+        duration = metrics.MONGODB_COMMAND_DURATION.labels(event.command_name, outcome)
         duration.observe(event.duration_micros / 1_000_000)
 
 

@@ -11,7 +11,6 @@ import re
 import sys
 from datetime import UTC, datetime
 from hashlib import blake2b
-from itertools import filterfalse
 from typing import Any, TextIO
 
 import orjson
@@ -120,9 +119,9 @@ class EcsObjects(logging.Formatter):
             "log": {"logger": record.name},
             "process": {"pid": record.process},
         }
-        attributes = vars(record)
-        for name in filterfalse(_NOT_LOGGED.__contains__, attributes):
-            _nest(fields, name, attributes[name])
+        for name, value in vars(record).items():
+            if name not in _NOT_LOGGED:
+                _nest(fields, name, value)
         if record.exc_info and (error := record.exc_info[1]):
             _nest(fields, "error.type", type(error).__name__)
             _nest(fields, "error.message", _without_documents(str(error)))

@@ -81,7 +81,7 @@ def method_and_route(request: HttpRequest) -> tuple[str, str]:
     method = request.method if request.method in METHODS else OTHER_METHOD
     match = request.resolver_match
     if match and match.route:
-        return method, "/" + _PARAMETER.sub(lambda parameter: f"{{{parameter[1]}}}", match.route)
+        return method, "/" + _PARAMETER.sub(r"{\1}", match.route)
     if request.path_info.startswith(settings.STATIC_URL):
         return method, f"{settings.STATIC_URL}{{path}}"
     return method, UNMATCHED
