@@ -79,7 +79,8 @@ def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the LLM settings for a new conversation: `given`, and defaults within the ceilings."""
     found = {**DEFAULTS["settings"], **given}
     for name in _LIST_SETTINGS:
-        found[name] = [*found[name]]
+        if name not in given:
+            found[name] = [*found[name]]
     for name in WITH_CEILING:
         if name not in given and (most := ceiling(name, found["model"])):
             found[name] = min(found[name], most)
