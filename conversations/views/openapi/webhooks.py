@@ -201,7 +201,7 @@ class RedeliverySerializer(serializers.Serializer):
     state = serializers.ChoiceField(deliveries.STATES)
 
 
-class TestSerializer(RedeliverySerializer):
+class WebhookTestSerializer(RedeliverySerializer):
     event_id = serializers.CharField()
 
 
@@ -299,7 +299,7 @@ test = _on_one(
     "the list of deliveries shows the result.",
     failures=[WebhookDisabled],
     request=None,
-    responses={202: TestSerializer},
+    responses={202: WebhookTestSerializer},
 )
 list_deliveries = _on_one(
     "listWebhookDeliveries",
