@@ -166,7 +166,7 @@ def roll_over(database: Database) -> None:
         oldest = oplog.find_one({}, ["ts"], sort=[("$natural", 1)])
         if oldest and oldest["ts"] > Timestamp(int(token[2:10], 16) + 1, 0):
             break
-        # One text for all: pytest keeps the logged commands.
+        # One text for all: finished commands stay in memory until Python collects cycles.
         database["junk"].insert_many([{"text": JUNK} for _ in range(8)])
     database.drop_collection("junk")
 
